@@ -1,0 +1,55 @@
+"""A dense inner-product array: the machine that skips nothing."""
+
+from dataclasses import dataclass
+
+from elision.accelerators.base import Accelerator, Cost, check_integer
+from elision.accelerators.energy import energy_table
+from elision.products import LayerProduct
+
+__all__ = ["Dense"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(Accelerator):
+    """Ideal array of multiply-accumulate units: ``ceil(dense MACs / multipliers)`` cycles.
+
+    Value-blind: zeros cost what other values cost. Both operands are read from the
+    buffer once per ``reuse`` products and every output is written once.
+
+    Attributes:
+        multipliers: multiply-accumulate units (1,024: as many as SCNN has).
+        buffer_kib: on-chip buffer that feeds the array (1 MB: SCNN's data capacity).
+        reuse: products per operand word fetched (an own choice: a 32x32 broadcast array
+            uses each fetched word 32 times).
+        energy: name of an energy table, or path of a TOML file.
+    """
+
+    multipliers: int = 1024
+    buffer_kib: float = 1024.0
+    reuse: int = 32
+    energy: str = "horowitz-45nm"
+    value_blind = True
+
+    def __post_init__(self) -> None:
+        check_integer(self, 1, "multipliers", "reuse")
+
+    def cost(self, product: LayerProduct) -> Cost:
+        """Cost of one product; its operands may be None."""
+        macs = product.dense_macs
+        cycles = -(-macs // self.multipliers)
+        table = energy_table(self.energy)
+        outputs = product.result_size
+        return Cost(
+            cycles=cycles,
+            multiplies=macs,
+            valid_multiplies=macs,
+            multiplier_slots=cycles * self.multipliers,
+            operations={"multiply": macs, "add": macs},
+            accesses={
+                "buffer.read": 2 * -(-macs // self.reuse),
+                "buffer.write": outputs,
+            },
+            prices_pj=table.prices(
+                {"multiply": "multiply", "add": "add"}, {"buffer": self.buffer_kib}
+            ),
+        )
