@@ -148,13 +148,25 @@ class Trace:
             )
         )
 
-    def extend(self, other: "Trace", prefix: str = "") -> None:
-        """Append all products of another trace, its tensors named under ``prefix``."""
+    def extend(self, other: "Trace", prefix: str = "", recipe: str = "") -> None:
+        """Append all products of another trace.
+
+        Args:
+            other: the trace; its tensors are shared, not copied.
+            prefix: put before the names of its tensors.
+            recipe: name to give its products' recipe; empty keeps theirs.
+        """
         for key, tensor in other._tensors.items():
             self._tensors[prefix + key] = tensor
         for r in other._records:
-            keys = {"first": prefix + r.first, "second": prefix + r.second}
-            self._records.append(replace(r, **keys))
+            self._records.append(
+                replace(
+                    r,
+                    first=prefix + r.first,
+                    second=prefix + r.second,
+                    recipe=recipe or r.recipe,
+                )
+            )
 
     def of_recipe(self, recipe: str) -> "Trace":
         """The part of the trace that was recorded under one recipe."""

@@ -1,0 +1,142 @@
+"""The figures of a study's report, each from plain numbers to an SVG string."""
+
+import numpy as np
+
+from elision.report.style import INK, PALETTE, PRODUCT_COLOURS, drawing, svg
+
+__all__ = ["accuracy_curves", "cost_bars", "density_map", "grouped_bars"]
+
+
+def accuracy_curves(
+    curves: dict[str, list[float]], losses: dict[str, list[float]]
+) -> str:
+    """Test accuracy and training loss by epoch, one line a recipe.
+
+    Args:
+        curves: recipe -> accuracy after each epoch, in [0, 1].
+        losses: recipe -> mean training loss of each epoch.
+    """
+    with drawing(9.2, 3.1) as figure:
+        left, right = figure.subplots(1, 2)
+        for colour, (name, values) in zip(PALETTE * 4, curves.items(), strict=False):
+            epochs = range(1, len(values) + 1)
+            left.plot(epochs, values, color=colour, label=name, marker="o", ms=3.5)
+            right.plot(epochs, losses[name], color=colour, marker="o", ms=3.5)
+        left.set(title="Test accuracy", xlabel="epoch")
+        right.set(title="Training loss", xlabel="epoch")
+        left.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        for axes in (left, right):
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        left.legend(loc="lower right", fontsize=8)
+        return svg(figure)
+
+
+def grouped_bars(
+    groups: list[str],
+    series: dict[str, list[float]],
+    *,
+    title: str,
+    percent: bool = False,
+    log: bool = False,
+) -> str:
+    """Bars in groups, the value written over each.
+
+    Args:
+        groups: labels of the groups.
+        series: name of a bar -> its value in every group.
+        title: what the values are, with their unit.
+        percent: values are shares in [0, 1].
+        log: logarithmic axis.
+    """
+    with drawing(9.2, 2.9) as figure:
+        axes = figure.subplots()
+        width = 0.8 / len(series)
+        for i, (name, values) in enumerate(series.items()):
+            colour = PRODUCT_COLOURS.get(name, PALETTE[i % len(PALETTE)])
+            places = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
+            bars = axes.bar(places, values, width * 0.92, color=colour, label=name)
+            texts = [f"{100 * v:.0f} %" if percent else f"{v:.3g}" for v in values]
+            axes.bar_label(bars, texts, fontsize=7, padding=2, color=INK)
+        axes.set(title=title)
+        axes.set_xticks(range(len(groups)), groups)
+        axes.grid(visible=False, axis="x")
+        if percent:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+            axes.set_ylim(0, 1.12)
+        if log:
+            axes.set_yscale("log")
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, borderaxespad=0
+        )
+        return svg(figure)
+
+
+def cost_bars(
+    machines: list[str], recipes: list[str], parts: dict[str, np.ndarray], unit: str
+) -> str:
+    """One panel a recipe: a bar per machine, stacked by product.
+
+    Args:
+        machines: names of the bars.
+        recipes: names of the panels.
+        parts: product -> values of shape (recipes, machines).
+        unit: what is counted.
+    """
+    with drawing(9.2, 0.5 + 0.32 * len(machines) + 0.6) as figure:
+        row = figure.subplots(1, len(recipes), sharey=True, squeeze=False)[0]
+        for r, (axes, recipe) in enumerate(zip(row, recipes, strict=True)):
+            left = np.zeros(len(machines))
+            for product, values in parts.items():
+                axes.barh(
+                    range(len(machines)),
+                    values[r],
+                    left=left,
+                    color=PRODUCT_COLOURS[product],
+                    height=0.66,
+                    label=product,
+                )
+                left = left + values[r]
+            axes.set(title=recipe)
+            axes.set_yticks(range(len(machines)), machines)
+            axes.invert_yaxis() if r == 0 else None
+            axes.grid(visible=False, axis="y")
+            axes.tick_params(axis="x", labelsize=7)
+            axes.xaxis.get_major_locator().set_params(nbins=4)
+            axes.xaxis.get_offset_text().set_fontsize(7)
+        figure.supxlabel(unit, fontsize=8.5)
+        handles, labels = row[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=3, fontsize=8)
+        return svg(figure)
+
+
+def density_map(
+    layers: list[str], columns: list[str], panels: dict[str, np.ndarray]
+) -> str:
+    """Realised density of every operand of every product, a panel a recipe.
+
+    Args:
+        layers: rows.
+        columns: operands, as ``product operand``.
+        panels: recipe -> densities of shape (layers, columns), NaN where the layer does
+            not compute the product.
+    """
+    height = 1.6 + 0.17 * len(layers)
+    with drawing(9.2, height) as figure:
+        row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        image = None
+        for axes, (recipe, values) in zip(row, panels.items(), strict=True):
+            image = axes.imshow(
+                np.ma.masked_invalid(values),
+                cmap="cividis",
+                vmin=0,
+                vmax=1,
+                aspect="auto",
+            )
+            axes.set(title=recipe)
+            axes.grid(visible=False)
+            axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6.5)
+            axes.set_yticks(range(len(layers)), layers, fontsize=6.5)
+        bar = figure.colorbar(image, ax=row, shrink=0.7, pad=0.01)  # pyright: ignore[reportArgumentType]
+        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        bar.ax.tick_params(labelsize=7)
+        return svg(figure)

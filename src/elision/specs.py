@@ -1,0 +1,73 @@
+"""Things named by a person: ``name`` or ``name:parameter=value,parameter=value``.
+
+The same notation names recipes and accelerators, on the command line and in a file.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from elision.names import lookup
+
+__all__ = ["build", "parse"]
+
+T = TypeVar("T")
+
+_WORDS = {"true": True, "false": False, "none": None}
+
+
+def parse(spec: str) -> tuple[str, dict[str, Any]]:
+    """Split a spec into its name and its parameters.
+
+    Values are whole numbers, decimal numbers, ``true``, ``false``, ``none`` or words.
+
+    Raises:
+        ValueError: a parameter is not of the form ``name=value``.
+    """
+    name, _, rest = spec.partition(":")
+    parameters: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            raise ValueError(
+                f"{spec!r}: {part!r} is not a parameter; write "
+                f"{name}:parameter=value,parameter=value"
+            )
+        parameters[key.strip()] = _value(value.strip())
+    return name.strip(), parameters
+
+
+def _value(text: str) -> Any:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def build(kind: str, spec: str, table: Mapping[str, Callable[..., T]]) -> T:
+    """Make the thing that a spec names.
+
+    Args:
+        kind: what is being named ("recipe", "accelerator"), for messages.
+        spec: ``name`` or ``name:parameter=value,...``.
+        table: names and what makes the thing; the things are dataclasses.
+
+    Raises:
+        ValueError: unknown name or parameter (lists the known ones), or a value that
+            the thing refuses.
+    """
+    name, parameters = parse(spec)
+    make = lookup(kind, name, table)
+    if parameters:
+        fields = dataclasses.fields(make())  # pyright: ignore[reportArgumentType]
+        known = {f.name: f for f in fields if f.init}
+        for parameter in parameters:
+            lookup(f"parameter of {kind} {name!r}", parameter, known)
+    try:
+        return make(**parameters)
+    except TypeError as error:
+        raise ValueError(f"{kind} {spec!r}: {error}") from error
