@@ -83,21 +83,23 @@ def conv_geometry(
         "dilation": module.dilation,
         "groups": module.groups,
     }
-    weight_shape = tuple(module.weight.shape)
-    if module.padding_mode == "zeros" and isinstance(module.padding, tuple):
-        geometry = Conv2dGeometry.of(
-            input_shape, weight_shape, padding=module.padding, **how
-        )
-        if geometry.shape_of("grad_output") == output_shape:
-            return geometry
-    # The smallest padded image that gives this output without padding of its own.
-    height, width = (
+    # The smallest image that gives this output without any padding.
+    bare = tuple(
         (output_shape[2 + i] - 1) * module.stride[i]
         + module.dilation[i] * (module.kernel_size[i] - 1)
         + 1
         for i in range(2)
     )
-    return Conv2dGeometry.of((*input_shape[:2], height, width), weight_shape, **how)
+    weight_shape = tuple(module.weight.shape)
+    if module.padding_mode == "zeros" and isinstance(module.padding, tuple):
+        padded = (
+            n + 2 * p for n, p in zip(input_shape[2:], module.padding, strict=True)
+        )
+        unread = [p - b for p, b in zip(padded, bare, strict=True)]
+        if all(0 <= u < s for u, s in zip(unread, module.stride, strict=True)):
+            how["padding"] = module.padding
+            return Conv2dGeometry.of(input_shape, weight_shape, **how)
+    return Conv2dGeometry.of((*input_shape[:2], *bare), weight_shape, **how)
 
 
 @contextmanager
