@@ -150,6 +150,17 @@ def test_layer_shapes_of_a_convolution_give_its_output(conv):
     assert geometry.shape_of("weight") == tuple(conv.weight.shape)
 
 
+def test_padding_that_a_geometry_can_say_is_said():
+    def geometry(**how) -> Conv2dGeometry:
+        model = nn.Sequential(nn.Conv2d(3, 4, (3, 5), **how))
+        [(_, found)] = layer_shapes(model, (1, 3, 9, 8))
+        return found
+
+    assert geometry(padding="same") == geometry(padding=(1, 2))
+    reflected = geometry(padding=(1, 2), padding_mode="reflect")
+    assert (reflected.height, reflected.width, reflected.padding) == (11, 12, (0, 0))
+
+
 def test_a_repeated_layer_appears_once_for_each_call():
     shapes = layer_shapes(make_model("lstm", image_size=8), (2, 3, 8, 8))
     names = [name for name, _ in shapes]
