@@ -63,6 +63,13 @@ def test_torchvisions_first_convolution_takes_other_channels():
 
 
 @needs_torchvision
+def test_a_network_of_torchvision_answers_with_scores_in_training():
+    with torch.device("meta"):
+        model = make_model("torchvision:googlenet", classes=4).train()
+        assert model(torch.empty(2, 3, 64, 64)).shape == (2, 4)
+
+
+@needs_torchvision
 def test_a_vision_transformer_of_torchvision_takes_the_image_size():
     with torch.device("meta"):
         model = make_model("torchvision:vit_b_16", image_size=32)

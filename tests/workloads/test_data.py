@@ -227,12 +227,37 @@ def test_a_data_set_that_does_not_fit_together_is_refused(change, says):
         dataset_of(**change)
 
 
-def test_a_limited_data_set_keeps_the_first_images():
-    dataset = load_dataset("digits")
-    limited = dataset.limited(7, 3)
-    assert torch.equal(limited.train_images, dataset.train_images[:7])
-    assert torch.equal(limited.test_labels, dataset.test_labels[:3])
-    assert repr(limited) == "Dataset('digits', 7 + 3 images of 1x8x8, 10 classes)"
+def test_digits_are_scikit_learns():
+    from sklearn.datasets import load_digits
+
+    theirs = load_digits()
+    ours = load_dataset("digits")
+    for images, labels, chosen in (
+        (ours.test_images, ours.test_labels, np.arange(1797) % 5 == 0),
+        (ours.train_images, ours.train_labels, np.arange(1797) % 5 != 0),
+    ):
+        np.testing.assert_array_equal(images[:, 0], theirs.images[chosen])
+        np.testing.assert_array_equal(labels, theirs.target[chosen])
+
+
+def test_a_limited_data_set_stays_balanced():
+    dataset = load_dataset("photo-patches")
+    limited = dataset.limited(40, 10)
+    assert limited.train_labels.bincount().tolist() == [4] * 10
+    assert limited.test_labels.bincount().tolist() == [1] * 10
+    assert torch.equal(limited.train_images, dataset.train_images[::100])
+    everything = dataset.limited(None, 10**6)
+    assert torch.equal(everything.train_labels, dataset.train_labels)
+    assert torch.equal(everything.test_images, dataset.test_images)
+    assert repr(limited) == (
+        "Dataset('photo-patches', 40 + 10 images of 3x32x32, 10 classes)"
+    )
+
+
+@given(size=st.integers(1, 50), count=st.integers(1, 50))
+def test_the_images_that_are_kept_are_different_ones(size, count):
+    kept = torch.arange(size)[base._spread(size, count)]
+    assert len(kept.unique()) == len(kept) == min(size, count)
 
 
 def test_test_batches_are_all_test_images_in_order():

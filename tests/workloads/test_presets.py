@@ -1,5 +1,6 @@
 """The presets, and one of them trained."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -23,6 +24,7 @@ from elision.workloads import (
 def test_a_preset_names_things_that_exist(workload):
     assert workload.dataset in DATASETS
     assert workload.model in MODELS
+    assert Workload(**dataclasses.asdict(workload)) == workload
     with torch.device("meta"):
         make_model(workload.model, **workload.model_options)
     rates = [workload.learning_rate_at(e, 1) for e in range(workload.epochs)]
