@@ -87,10 +87,10 @@ def main() -> None:
                 print(f"{workload:18} {recipe:15} {seed:2}  {curve}  {seconds:6.1f} s")
                 print(f"{'':37} {ratio}  peak {run['peak_mib']:.0f} MiB", flush=True)
                 runs.append(run)
-    if arguments.out is not None:
-        record = {"schema": 1, "machine": machine, "runs": runs}
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out, record)
+                if arguments.out is not None:
+                    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+                    record = {"schema": 1, "machine": machine, "runs": runs}
+                    write_json(arguments.out, record)
 
 
 if __name__ == "__main__":
