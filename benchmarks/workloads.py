@@ -4,7 +4,8 @@
 
 Processor seconds are those of one thread, because they suffer least from what else the
 machine does; the ratio is to the dense recipe of the same workload and seed. The
-sparse recipes are masked: they compute as much as the dense one, and never less.
+sparse recipes are masked: they compute as much as the dense one, and never less. Peak
+memory is that of the process so far.
 """
 
 import argparse

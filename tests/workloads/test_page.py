@@ -1,5 +1,6 @@
 """The figures on the documentation page are the ones that the code gives."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import torch
 
 from elision.workloads import DATASETS, MODELS, layer_shapes, make_model
 
-PAGE = Path(__file__).parents[2] / "docs" / "workloads.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "workloads.md"
+RECORDS = ROOT / "records" / "2026-11-21-default-workload"
 ROW = re.compile(
     r"^\| `(\S+)` \| (\d+) \| (\d+) \| ([\d,]+) \| (\d+) \| ([\d,.]+) \|$", re.MULTILINE
 )
@@ -34,3 +37,17 @@ def test_a_row_of_the_page_is_what_the_network_has(name):
         str(len(shapes)),
         f"{macs / 1e6:,.1f}",
     )
+
+
+def test_the_accuracies_on_the_page_are_the_recorded_ones():
+    rows = [
+        f"| `{run['workload']}` | {run['recipe']} | {run['seed']} "
+        f"| {' '.join(f'{100 * a:.1f}' for a in run['test_accuracy'])} "
+        f"| {run['ratio_to_dense']:.2f} |"
+        for file in RECORDS.glob("*.json")
+        for run in json.loads(file.read_text(encoding="utf-8"))["runs"]
+    ]
+    on_page = re.findall(
+        r"^\| `.* \| \d \| .* \| [\d.]+ \|$", PAGE.read_text(encoding="utf-8"), re.M
+    )
+    assert sorted(on_page) == sorted(rows)

@@ -145,7 +145,7 @@ def _cifar(name: str, dataset: str, model: str, **settings: Any) -> Workload:
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
-        # Half the usual rate: every recipe's accuracy then rises in every epoch.
+        # Half the usual rate: the accuracy of the first epochs is then less erratic.
         Workload(
             name="photo-resnet8",
             dataset="photo-patches",
