@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from elision.products import Conv2dGeometry, MatmulGeometry
+import elision
+from elision.products import Conv2dGeometry, MatmulGeometry, Product
 from elision.workloads import MODELS, layer_shapes, make_model
 from elision.workloads.models.lstm import LstmCell
 
@@ -150,6 +151,17 @@ def test_layer_shapes_of_a_convolution_give_its_output(conv):
     assert geometry.shape_of("weight") == tuple(conv.weight.shape)
 
 
+def test_padding_that_a_geometry_can_say_is_said():
+    def geometry(**how) -> Conv2dGeometry:
+        model = nn.Sequential(nn.Conv2d(3, 4, (3, 5), **how))
+        [(_, found)] = layer_shapes(model, (1, 3, 9, 8))
+        return found
+
+    assert geometry(padding="same") == geometry(padding=(1, 2))
+    reflected = geometry(padding=(1, 2), padding_mode="reflect")
+    assert (reflected.height, reflected.width, reflected.padding) == (11, 12, (0, 0))
+
+
 def test_a_repeated_layer_appears_once_for_each_call():
     shapes = layer_shapes(make_model("lstm", image_size=8), (2, 3, 8, 8))
     names = [name for name, _ in shapes]
@@ -187,3 +199,13 @@ def test_what_cannot_be_built_is_said_in_one_line(call, says):
     with pytest.raises(ValueError, match=says) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "lstm", "transformer"])
+def test_layer_shapes_are_what_a_recording_sees(name):
+    model = make_model(name, classes=3, image_size=16)
+    x = torch.randn(2, 3, 16, 16)
+    with elision.record(elision.elide(model, elision.methods.Dense())) as trace:
+        model(x).sum().backward()
+    seen = {(p.name, p.geometry) for p in trace if p.kind is Product.FORWARD}
+    assert seen == set(layer_shapes(elision.restore(model), tuple(x.shape)))

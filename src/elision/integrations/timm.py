@@ -1,5 +1,6 @@
 """Networks of timm (PyTorch Image Models), with random weights."""
 
+import difflib
 import importlib
 from typing import Any
 
@@ -43,10 +44,11 @@ def build(
             name="timm",
         ) from error
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name[:4]}*")[:8]
+        known = timm.list_models()
+        near = difflib.get_close_matches(name, known, n=5) or known[:5]
         raise ValueError(
-            f"unknown timm model {name!r}; timm.list_models() has "
-            f"{len(timm.list_models())}, among them: {', '.join(near) or 'resnet18'}"
+            f"unknown timm model {name!r}; the nearest of the {len(known)} names in "
+            f"timm.list_models(): {', '.join(near)}"
         )
     defaults = timm.get_pretrained_cfg(name)
     if defaults is not None and defaults.fixed_input_size:

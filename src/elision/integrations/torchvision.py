@@ -21,6 +21,9 @@ __all__ = ["build", "import_torchvision"]
 #: Operators for which torchvision registers shape functions at import.
 OPERATORS = ("nms", "qnms")
 
+#: Networks that answer with a tuple in training unless their side outputs are left out.
+AUXILIARY = ("googlenet", "inception_v3")
+
 #: Owner of the declared schemas; they vanish with it, so it stays referenced here.
 _declared: list[Any] = []
 
@@ -92,6 +95,8 @@ def build(
                 f"torchvision:{name} takes square images, got image_size={image_size}"
             )
         options.setdefault("image_size", image_size[0])
+    if name in AUXILIARY:
+        options = {"aux_logits": False, "init_weights": True} | options
     model = models.get_model(name, weights=None, num_classes=classes, **options)
     if in_channels != 3:
         _replace_first_conv(model, in_channels)

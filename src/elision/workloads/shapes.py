@@ -21,9 +21,9 @@ def layer_shapes(
     have a shape and no values; its own parameters and mode are left as they are. A
     layer that is called twice (a recurrent one) appears twice under its name.
 
-    A convolution whose padding is not one number per axis with zeros (``"same"`` with
-    an even kernel, reflection, networks that pad before their convolution) is given as
-    one without padding on the padded image: these are the products that it computes.
+    A convolution whose padding is not one number of zeros per axis (``"same"`` with an
+    even kernel, reflection, networks that pad before their convolution) is given as one
+    without padding on the padded image: these are the products that it computes.
 
     Args:
         model: any module.
@@ -84,20 +84,21 @@ def conv_geometry(
         "groups": module.groups,
     }
     weight_shape = tuple(module.weight.shape)
-    if module.padding_mode == "zeros" and isinstance(module.padding, tuple):
-        geometry = Conv2dGeometry.of(
-            input_shape, weight_shape, padding=module.padding, **how
-        )
-        if geometry.shape_of("grad_output") == output_shape:
-            return geometry
-    # The smallest padded image that gives this output without padding of its own.
-    height, width = (
+    left, right, top, bottom = module._reversed_padding_repeated_twice
+    before, after = (top, left), (bottom, right)
+    # The smallest image that gives this output without any padding, and the module's.
+    bare = [
         (output_shape[2 + i] - 1) * module.stride[i]
         + module.dilation[i] * (module.kernel_size[i] - 1)
         + 1
         for i in range(2)
-    )
-    return Conv2dGeometry.of((*input_shape[:2], height, width), weight_shape, **how)
+    ]
+    padded = [input_shape[2 + i] + before[i] + after[i] for i in range(2)]
+    if not all(0 <= padded[i] - bare[i] < module.stride[i] for i in range(2)):
+        padded = bare  # the module pads its input in a way of its own
+    elif before == after and module.padding_mode == "zeros":
+        return Conv2dGeometry.of(input_shape, weight_shape, padding=before, **how)
+    return Conv2dGeometry.of((*input_shape[:2], *padded), weight_shape, **how)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What a data set is: images and labels in memory, split into training and test."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -125,17 +125,19 @@ class Dataset:
             yield self.normalise(images), labels
 
     def limited(self, train: int | None = None, test: int | None = None) -> "Dataset":
-        """The same data set with only the first ``train`` and ``test`` images."""
-        return Dataset(
-            self.name,
-            self.train_images[:train],
-            self.train_labels[:train],
-            self.test_images[:test],
-            self.test_labels[:test],
-            self.class_names,
-            self.mean,
-            self.std,
-            self.source,
+        """The same data set with at most ``train`` and ``test`` images; None keeps all.
+
+        The images kept are spread evenly over the data set, so that one that is sorted
+        by class stays balanced.
+        """
+        kept = _spread(len(self.train_images), train)
+        tested = _spread(len(self.test_images), test)
+        return replace(
+            self,
+            train_images=self.train_images[kept],
+            train_labels=self.train_labels[kept],
+            test_images=self.test_images[tested],
+            test_labels=self.test_labels[tested],
         )
 
     def __repr__(self) -> str:
@@ -146,6 +148,13 @@ class Dataset:
             f"{len(self.test_images)} images of {channels}x{height}x{width}, "
             f"{self.classes} classes)"
         )
+
+
+def _spread(size: int, count: int | None) -> slice | torch.Tensor:
+    """Indices of ``count`` of ``size`` things at even distances."""
+    if count is None or count >= size:
+        return slice(None)
+    return torch.arange(count) * size // count
 
 
 def to_images(array: np.ndarray) -> torch.Tensor:

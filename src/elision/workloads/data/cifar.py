@@ -2,15 +2,15 @@
 
 Binary version: records of the label bytes (CIFAR-10: one; CIFAR-100: coarse and fine)
 and 3,072 pixels. Python version: pickled dictionaries, read by an unpickler that can
-build numpy arrays and plain values and nothing else, so that a hostile file cannot run
-code.
+build arrays of bytes and plain values and nothing else, so that a hostile file cannot
+run code.
 """
 
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -140,20 +140,19 @@ def read_python(file: Path, label_key: str) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         ValueError: the file is not such a pickle, is cut short, or asks for anything
-            but numpy arrays and plain values.
+            but arrays of bytes and plain values.
     """
     try:
         with file.open("rb") as stream:
-            content = ArrayUnpickler(stream, encoding="bytes").load()
+            content = BytesUnpickler(stream, encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise almost anything
         raise ValueError(f"{file}: not a CIFAR batch ({error})") from error
     fields = content if isinstance(content, dict) else {}
     fields = {k.decode() if isinstance(k, bytes) else k: v for k, v in fields.items()}
-    images, labels = fields.get("data"), fields.get(label_key)
+    data, labels = fields.get("data"), fields.get(label_key)
+    images: np.ndarray = data.values if isinstance(data, ByteArray) else np.empty(0)
     if (
-        not isinstance(images, np.ndarray)
-        or images.dtype != np.uint8
-        or images.ndim != 2
+        images.ndim != 2
         or images.shape[1] != PIXELS
         or not isinstance(labels, list)
         or len(labels) != len(images)
@@ -166,11 +165,60 @@ def read_python(file: Path, label_key: str) -> tuple[np.ndarray, np.ndarray]:
     return images.reshape(-1, 3, 32, 32), np.array(labels, np.int64)
 
 
-class ArrayUnpickler(pickle.Unpickler):
-    """An unpickler that knows numpy arrays of plain numbers and no other object."""
+class ByteType:
+    """Stands for numpy's dtype while a pickle is read: unsigned bytes or nothing."""
+
+    def __init__(self, code: str | bytes, *_: Any) -> None:
+        if code not in ("u1", b"u1"):
+            raise pickle.UnpicklingError(f"it has values of type {code!r}, not bytes")
+
+    def __setstate__(self, state: Any) -> None:
+        """Byte order and the like, which a byte does not have."""
+
+
+class ByteArray:
+    """Stands for a numpy array of bytes while a pickle is read."""
+
+    def __init__(self, *_: Any) -> None:
+        self.values = np.empty(0, np.uint8)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, _, column_major, raw = state
+        self._set(raw, shape, "F" if column_major else "C")
+
+    @classmethod
+    def from_buffer(cls, raw: Any, _: ByteType, shape: Any, order: Any) -> "ByteArray":
+        """How protocol 5 spells an array."""
+        made = cls()
+        made._set(raw, shape, order)
+        return made
+
+    def _set(self, raw: Any, shape: Any, order: Literal["C", "F"]) -> None:
+        self.values = np.frombuffer(raw, np.uint8).reshape(shape, order=order)
+
+
+def _latin1(text: str, _: str) -> bytes:
+    """How protocols 0 to 2 of Python 3 spell bytes: a string and its encoding."""
+    return text.encode("latin1")
+
+
+#: Every global that a pickled array of bytes names, and what it becomes here: numpy
+#: itself is handed nothing but bytes and a shape, which it checks against each other.
+_ALLOWED = {
+    ("numpy", "ndarray"): ByteArray,
+    ("numpy", "dtype"): ByteType,
+    ("_codecs", "encode"): _latin1,
+}
+for _core in ("numpy.core", "numpy._core"):
+    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = ByteArray
+    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = ByteArray.from_buffer
+
+
+class BytesUnpickler(pickle.Unpickler):
+    """An unpickler that knows arrays of bytes and plain values, and no other object."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The few globals that an array needs; everything else is refused.
+        """The few globals that an array names; everything else is refused.
 
         Raises:
             pickle.UnpicklingError: the pickle names another global.
@@ -178,25 +226,6 @@ class ArrayUnpickler(pickle.Unpickler):
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")
-
-
-def _empty_array(subtype: type, shape: Any, dtype: Any) -> np.ndarray:
-    """What numpy's ``_reconstruct`` does for a plain array: the state comes later."""
-    return np.ndarray((0,), np.uint8)
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """How protocol 2 of Python 3 spells bytes: a string and its encoding."""
-    return text.encode("latin1")
-
-
-_ALLOWED = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-    ("numpy._core.multiarray", "_reconstruct"): _empty_array,
-    ("_codecs", "encode"): _latin1,
-}
 
 
 def _class_names(file: Path, classes: int) -> tuple[str, ...]:

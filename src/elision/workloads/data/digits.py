@@ -1,11 +1,17 @@
 """scikit-learn's digits: 1,797 handwritten digits of 8x8 pixels, embedded."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from elision.workloads.data.base import Dataset, needs_no_path, to_images
+from elision.workloads.data.base import (
+    Dataset,
+    installed_folder,
+    needs_no_path,
+    to_images,
+)
 
 __all__ = ["load_digits"]
 
@@ -16,12 +22,12 @@ TEST_EVERY = 5
 def load_digits(path: Path | None = None) -> Dataset:
     """1,797 handwritten digits, 1x8x8, pixels 0 to 16 (embedded)."""
     needs_no_path("digits", path)
-    # Imported here: scikit-learn's data sets take half a second to import.
-    from sklearn.datasets import load_digits as sklearn_digits
-
-    pixels, labels = sklearn_digits(return_X_y=True)
-    images = to_images(pixels.reshape(-1, 1, 8, 8))
-    targets = torch.from_numpy(labels.astype(np.int64))
+    # The file itself: importing scikit-learn would take longer than reading it.
+    folder = installed_folder("sklearn", "datasets", "data", needed_by="digits")
+    with gzip.open(folder / "digits.csv.gz") as lines:
+        table = np.loadtxt(lines, delimiter=",")
+    images = to_images(table[:, :-1].reshape(-1, 1, 8, 8))
+    targets = torch.from_numpy(table[:, -1].astype(np.int64))
     test = torch.arange(len(images)) % TEST_EVERY == 0
     return Dataset(
         name="digits",

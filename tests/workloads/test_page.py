@@ -1,0 +1,53 @@
+"""The figures on the documentation page are the ones that the code gives."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from elision.workloads import DATASETS, MODELS, layer_shapes, make_model
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "workloads.md"
+RECORDS = ROOT / "records" / "2026-11-21-default-workload"
+ROW = re.compile(
+    r"^\| `(\S+)` \| (\d+) \| (\d+) \| ([\d,]+) \| (\d+) \| ([\d,.]+) \|$", re.MULTILINE
+)
+ROWS = {row[0]: row[1:] for row in ROW.findall(PAGE.read_text(encoding="utf-8"))}
+
+
+def test_the_page_lists_every_network_and_data_set():
+    assert list(ROWS) == list(MODELS)
+    page = PAGE.read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in DATASETS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_row_of_the_page_is_what_the_network_has(name):
+    side, classes = (int(v) for v in ROWS[name][:2])
+    with torch.device("meta"):
+        model = make_model(name, classes=classes, image_size=side)
+    shapes = layer_shapes(model, (1, 3, side, side))
+    parameters = sum(p.numel() for p in model.parameters())
+    macs = sum(geometry.dense_macs for _, geometry in shapes)
+    assert ROWS[name][2:] == (
+        f"{parameters:,}",
+        str(len(shapes)),
+        f"{macs / 1e6:,.1f}",
+    )
+
+
+def test_the_accuracies_on_the_page_are_the_recorded_ones():
+    rows = [
+        f"| `{run['workload']}` | {run['recipe']} | {run['seed']} "
+        f"| {' '.join(f'{100 * a:.1f}' for a in run['test_accuracy'])} "
+        f"| {run['ratio_to_dense']:.2f} |"
+        for file in RECORDS.glob("*.json")
+        for run in json.loads(file.read_text(encoding="utf-8"))["runs"]
+    ]
+    on_page = re.findall(
+        r"^\| `.* \| \d \| .* \| [\d.]+ \|$", PAGE.read_text(encoding="utf-8"), re.M
+    )
+    assert sorted(on_page) == sorted(rows)

@@ -1,0 +1,121 @@
+"""The presets, and one of them trained."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from elision.workloads import (
+    DATASETS,
+    DEFAULT_WORKLOAD,
+    MODELS,
+    WORKLOADS,
+    Workload,
+    find_workload,
+    layer_shapes,
+    make_model,
+)
+
+
+@pytest.mark.parametrize("workload", WORKLOADS.values(), ids=WORKLOADS)
+def test_a_preset_names_things_that_exist(workload):
+    assert workload.dataset in DATASETS
+    assert workload.model in MODELS
+    assert Workload(**dataclasses.asdict(workload)) == workload
+    with torch.device("meta"):
+        make_model(workload.model, **workload.model_options)
+    rates = [workload.learning_rate_at(e, 1) for e in range(workload.epochs)]
+    assert rates[0] == workload.learning_rate
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < rates[0]
+    assert all(0 < m < workload.epochs for m in workload.milestones)
+
+
+def test_the_default_preset_has_planes_of_16_and_more_and_needs_no_file():
+    workload = find_workload(DEFAULT_WORKLOAD)
+    dataset = workload.load_dataset()
+    shapes = layer_shapes(workload.make_model(dataset), (1, 3, *dataset.image_size))
+    sizes = {g.out_height for _, g in shapes if hasattr(g, "out_height")}
+    assert {32, 16} <= sizes
+
+
+def test_a_step_schedule_changes_at_its_milestones():
+    workload = Workload(
+        name="w",
+        dataset="digits",
+        model="cnn",
+        learning_rate=1.0,
+        schedule="step",
+        milestones=(1, 3),
+        decay=0.5,
+    )
+    rates = [workload.learning_rate_at(step, 2) for step in range(8)]
+    assert rates == [1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_a_cosine_schedule_is_torchs():
+    workload = Workload(name="w", dataset="digits", model="cnn", epochs=3)
+    optimiser = torch.optim.SGD([torch.zeros(1)], lr=workload.learning_rate)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 3 * 4)
+    for step in range(12):
+        rate = optimiser.param_groups[0]["lr"]
+        assert workload.learning_rate_at(step, 4) == pytest.approx(rate, abs=1e-9)
+        optimiser.step()
+        scheduler.step()
+
+
+def test_the_small_preset_learns():
+    workload = find_workload("digits-cnn")
+    dataset = workload.load_dataset()
+    torch.manual_seed(0)
+    model = workload.make_model(dataset)
+    optimiser = torch.optim.SGD(
+        model.parameters(), workload.learning_rate, momentum=workload.momentum
+    )
+    for images, labels in dataset.train_batches(workload.batch_size, seed=0, epoch=0):
+        optimiser.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimiser.step()
+    model.eval()
+    right = [(model(x).argmax(1) == y) for x, y in dataset.test_batches(360)]
+    assert torch.cat(right).float().mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
+        ({"epochs": 1.5}, "epochs must be an integer >= 1, got 1.5"),
+        ({"train_images": 0}, "train_images must be an integer >= 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be a positive number"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a positive number"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
+        ({"momentum": 0.0}, "momentum must be positive for Nesterov"),
+        ({"weight_decay": -1.0}, "weight_decay must be a number >= 0"),
+        ({"decay": 0.0}, r"decay must be in \(0, 1\]"),
+        ({"schedule": "linear"}, "schedule must be cosine, step or constant"),
+    ],
+)
+def test_a_workload_that_cannot_be_is_refused(change, says):
+    with pytest.raises(ValueError, match=f"workload 'w': {says}"):
+        Workload(**({"name": "w", "dataset": "digits", "model": "cnn"} | change))
+
+
+def test_an_unknown_workload_lists_the_known():
+    with pytest.raises(ValueError, match=r"unknown workload 'photo'.*photo-resnet8"):
+        find_workload("photo")
+
+
+def test_importing_the_workloads_imports_no_extra_and_nothing_heavy():
+    heavy = ("sklearn", "skimage", "PIL", "matplotlib", "timm", "torchvision", "numba")
+    code = (
+        "import sys, elision.workloads, elision.integrations; "
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
