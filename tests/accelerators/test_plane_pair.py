@@ -231,9 +231,9 @@ def test_costs_of_a_sum_are_sums():
 
 def test_elements_share_the_pairs():
     product = random_product(np.random.default_rng(6), KINDS[2], GEOMETRIES["same"])
-    one = Scnn(elements=1).cost(product)
+    one = Scnn(grid=(1, 1)).cost(product)
     assert one.cycles == one.details["busy_cycles"]
-    many = Scnn(elements=10**6).cost(product)
+    many = Scnn(grid=(1000, 1000)).cost(product)
     longest = max(
         ceil_div(int(a.sum()), 4) * ceil_div(int(b.sum()), 4)
         for image, gradient in zip(product.masks[1], product.masks[0], strict=True)
@@ -246,8 +246,8 @@ def test_elements_share_the_pairs():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Scnn(mapping="tiles"), "mapping='tiles'"),
-        (lambda: Scnn(elements=0), "elements=0"),
+        (lambda: Scnn(mapping="tiles"), "unknown mapping"),
+        (lambda: Scnn(grid=(0, 1)), "grid"),
         (lambda: Scnn(startup_cycles=-1), "startup_cycles=-1"),
         (lambda: Ant(multipliers=0), "multipliers=0"),
         (lambda: Ant(window=0), "window=0"),
