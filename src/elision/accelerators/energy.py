@@ -84,6 +84,20 @@ class EnergyTable:
         slope = math.log(self.sram_pj[high] / self.sram_pj[low]) / math.log(high / low)
         return self.sram_pj[low] * (size_kib / low) ** slope
 
+    def area_mm2(self, units: Mapping[str, float]) -> float:
+        """Area of so many units of each action's hardware; 0 if the table has no areas.
+
+        Raises:
+            ValueError: the table has areas, but not of one of these units (named).
+        """
+        if not self.area_um2:
+            return 0.0
+        kind = f"area in energy table {self.name!r}"
+        return (
+            sum(n * lookup(kind, unit, self.area_um2) for unit, n in units.items())
+            / 1e6
+        )
+
     def prices(
         self, actions: Mapping[str, str], memories: Mapping[str, float]
     ) -> dict[str, float]:

@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from elision.accelerators.base import ceil_div
 from elision.accelerators.compiled import compiled
 from elision.accelerators.outer import Axis, OuterProduct
-from elision.accelerators.plane_pair import ceil_div
 
 __all__ = ["COUNTS", "PlanarPlan", "planar_counts", "walk"]
 

@@ -18,21 +18,15 @@ indices are 16-bit, two to a word:
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from elision.accelerators.base import Cost, check_integer
+from elision.accelerators.base import Cost, ceil_div, check_integer
 from elision.accelerators.energy import energy_table
 from elision.accelerators.outer import Planes
 from elision.products import LayerProduct
 
-__all__ = ["PairWork", "PlanePairs", "ceil_div"]
-
-
-def ceil_div(numerator: Any, denominator: int) -> Any:
-    """``ceil(numerator / denominator)`` of integers or integer arrays."""
-    return -(-numerator // denominator)
+__all__ = ["PairWork", "PlanePairs"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +64,7 @@ class PlanePairs:
         accumulator_kib: one accumulator bank.
         global_kib: buffer that all elements share.
         energy: energy table.
+        extra_area_mm2: area of what the machine has besides its multiplier arrays.
     """
 
     elements: int
@@ -80,6 +75,7 @@ class PlanePairs:
     accumulator_kib: float
     global_kib: float
     energy: str
+    extra_area_mm2: float = 0.0
 
     def __post_init__(self) -> None:
         check_integer(self, 1, "elements", "multipliers")
@@ -109,6 +105,12 @@ class PlanePairs:
         if not self.skip_empty_pairs:
             return image.size * kernel.shape[1]
         return int((image > 0).sum(1) @ (kernel > 0).sum(1))
+
+    @property
+    def arithmetic_units(self) -> dict[str, int]:
+        """Multipliers, accumulating adders and coordinate subtractors."""
+        products = self.elements * self.multipliers**2
+        return {"multiply": products, "add": products, "add_int32": 2 * products}
 
     def cost(self, product: LayerProduct, planes: Planes, work: PairWork) -> Cost:
         """Cost of doing ``work`` for the ``planes`` of ``product``."""
@@ -163,6 +165,7 @@ class PlanePairs:
                     "global_buffer": self.global_kib,
                 },
             ),
+            area_mm2=table.area_mm2(self.arithmetic_units) + self.extra_area_mm2,
         )
 
 

@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass
 
-from elision.accelerators.base import Accelerator, Cost, check_integer
+from elision.accelerators.base import Accelerator, Cost, ceil_div, check_integer
 from elision.accelerators.energy import energy_table
 from elision.accelerators.outer import OuterProduct, folded_matmul, planes_of
 from elision.accelerators.planar import PlanarPlan, planar_counts
-from elision.accelerators.plane_pair import PlanePairs, ceil_div
+from elision.accelerators.plane_pair import PlanePairs
 from elision.names import lookup
 from elision.products import LayerProduct, MatmulGeometry, Product
 
@@ -153,6 +153,7 @@ class Scnn(Accelerator):
                     "global_buffer": self.global_kib,
                 },
             ),
+            area_mm2=table.area_mm2(self._pairs.arithmetic_units),
         )
 
 
