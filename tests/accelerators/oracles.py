@@ -85,10 +85,8 @@ def ant_by_pairs(product: LayerProduct, n: int, window: int, group: int):
         for begin in range(0, len(left), group):
             values = left[begin : begin + group]
             ys, xs = zip(*values, strict=True)
-            r_low = min(ys) - rows.stride * (rows.outputs - 1)
-            s_low = min(xs) - columns.stride * (columns.outputs - 1)
-
-            r_high, s_high = max(ys), max(xs)
+            r_low, r_high = rows.reach(min(ys), max(ys))
+            s_low, s_high = columns.reach(min(xs), max(xs))
 
             def row_fits(r, low=r_low, high=r_high):
                 return low <= r <= high

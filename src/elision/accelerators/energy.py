@@ -1,4 +1,4 @@
-"""Energy and area of single actions, as data: a table is a TOML file with units and sources.
+"""Energy and area of single actions, as data: TOML files with units and sources.
 
 A table prices *actions*. Arithmetic actions have a name of their own (``multiply``,
 ``add``, ``compare``). A memory action is priced by the memory's capacity: an SRAM by

@@ -15,7 +15,7 @@ _SIDES = ("sparser", "first", "second", *OPERANDS)
 
 @dataclass(frozen=True, kw_only=True)
 class OneSided(Accelerator):
-    """Inner product over the non-zeros of one operand; the other's zeros are multiplied.
+    """Inner product over the non-zeros of one operand and all values of the other.
 
     An element works on one output at a time and multiplies ``lanes`` of the chosen
     operand's non-zeros per cycle: ``ceil(non-zeros of the output / lanes)`` cycles. The

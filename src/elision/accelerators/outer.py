@@ -32,6 +32,7 @@ __all__ = [
     "OuterProduct",
     "Planes",
     "VectorPairs",
+    "axis_of",
     "folded_matmul",
     "planes_of",
 ]
@@ -56,6 +57,14 @@ class Axis:
     stride: int
     outputs: int
     extent: int
+
+    def reach(self, low: int, high: int) -> tuple[int, int]:
+        """Range rule: kernel coordinates that image values at ``low..high`` can meet.
+
+        Returns the smallest and the largest. A valid product has ``y - r = stride·u``
+        with ``0 <= u < outputs``, so ``y - stride·(outputs - 1) <= r <= y``.
+        """
+        return low - self.stride * (self.outputs - 1), high
 
     @property
     def as_tuple(self) -> tuple[int, int, int, int, int]:
@@ -123,7 +132,7 @@ def planes_of(product: LayerProduct) -> Planes:
 
 
 def _outer_product(product: LayerProduct, geometry: Conv2dGeometry) -> OuterProduct:
-    rows, columns = (_axis(product.kind, geometry, axis) for axis in (0, 1))
+    rows, columns = (axis_of(product.kind, geometry, axis) for axis in (0, 1))
     n, g = geometry.batch, geometry.groups
     c, k = geometry.in_channels // g, geometry.out_channels // g
     mask = dict(zip(product.kind.operands, product.masks, strict=True))
@@ -147,7 +156,7 @@ def _outer_product(product: LayerProduct, geometry: Conv2dGeometry) -> OuterProd
     )
 
 
-def _axis(kind: Product, geometry: Conv2dGeometry, axis: int) -> Axis:
+def axis_of(kind: Product, geometry: Conv2dGeometry, axis: int) -> Axis:
     """Coordinates along one axis, by the table in the module's docstring."""
     size = (geometry.height, geometry.width)[axis]
     outputs = (geometry.out_height, geometry.out_width)[axis]
