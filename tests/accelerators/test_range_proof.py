@@ -40,9 +40,9 @@ def layer():
     )
     facts = [
         *(H >= 1, R >= 1, t >= 1, p >= 0, d >= 1),
-        *(outputs >= 1, 0 <= rest, rest < t),
+        *(outputs >= 1, rest >= 0, rest < t),
         t * (outputs - 1) + rest == H + 2 * p - d * (R - 1) - 1,
-        *(0 <= h, h < H, 0 <= o, o < outputs, 0 <= r, r < R),
+        *(h >= 0, h < H, o >= 0, o < outputs, r >= 0, r < R),
         h == t * o - p + d * r,
     ]
     return geometry, SimpleNamespace(h=h, o=o, r=r, R=R), facts
@@ -74,7 +74,7 @@ def test_meetings_are_valid_outer_products(kind, axis_number):
     axis = axis_of(kind, geometry, axis_number)
     image, kernel, result = indices(kind, at)
     distance = axis.image_step * image + axis.image_offset - axis.kernel_step * kernel
-    claim = z3.And(distance == axis.stride * result, 0 <= result, result < axis.outputs)
+    claim = z3.And(distance == axis.stride * result, result >= 0, result < axis.outputs)
     assert refute(facts, claim) is None
     # The facts do not contradict one another: a layer with a meeting exists.
     assert refute(facts, z3.BoolVal(False)) is not None
@@ -85,7 +85,7 @@ def group():
     stride, outputs, y, k, u, low, high = z3.Ints("stride outputs y k u low high")
     axis = Axis(1, 0, 1, stride, outputs, 0)
     facts = [
-        *(stride >= 1, outputs >= 1, 0 <= u, u < outputs),
+        *(stride >= 1, outputs >= 1, u >= 0, u < outputs),
         *(y - k == stride * u, low <= y, y <= high),
     ]
     return axis, SimpleNamespace(k=k, low=low, high=high), facts
