@@ -7,8 +7,6 @@ it holds no code; it is written under another name and renamed when complete.
 """
 
 import hashlib
-import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from elision.files import load_tensors, save_tensors
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
 __all__ = ["PackedTensor", "Trace"]
@@ -212,7 +209,6 @@ class Trace:
         Raises:
             OSError: it cannot be written (no space, no folder); nothing is left behind.
         """
-        path = Path(path)
         tensors: dict[str, Tensor] = {}
         for key, packed in self._tensors.items():
             tensors[f"{key}.mask"] = packed.mask
@@ -224,14 +220,7 @@ class Trace:
             "products": [r.to_json() for r in self._records],
             "digest": _digest(self._tensors),
         }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            save_file(tensors, temporary, metadata={"elision": json.dumps(header)})
-            os.replace(temporary, path)
-        except SafetensorError as error:
-            raise OSError(f"{path}: could not write the trace: {error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        save_tensors(Path(path), tensors, header)
 
     @classmethod
     def load(cls, path: str | Path) -> "Trace":
@@ -243,18 +232,8 @@ class Trace:
                 format version.
         """
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such trace file")
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get("elision", "null"))
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, json.JSONDecodeError, OSError) as error:
-            raise ValueError(
-                f"{path}: not a complete trace file, truncated or of another kind "
-                f"({error})"
-            ) from error
-        if not isinstance(header, dict):
+        tensors, header = load_tensors(path, "trace")
+        if not isinstance(header, dict) or "products" not in header:
             raise ValueError(f"{path}: a safetensors file, but not a trace")
         if header.get("format") != _FORMAT:
             raise ValueError(
