@@ -223,6 +223,8 @@ def walk(
 ) -> np.ndarray:
     """Walk every issue step of every element; returns the :data:`COUNTS`.
 
+    Without serialised conflicts the steps need only be counted, and ``valid`` stays 0.
+
     Args:
         images: boolean (channels of all groups, samples, rows, columns), padded.
         kernels: boolean (channels of all groups, filters, taps, taps).
@@ -293,6 +295,8 @@ def walk(
                         counts[7] += found
                         counts[8] += vectors * (end - begin)
                         cost += steps
+                        if not serialised:
+                            continue
                         for i0 in range(0, found, lanes):
                             i1 = min(i0 + lanes, found)
                             for j0 in range(begin, end, lanes):
@@ -318,9 +322,8 @@ def walk(
                                         )
                                         hits[bank] += 1
                                         fullest = max(fullest, hits[bank])
-                                if serialised:
-                                    cost += fullest - 1
-                                    counts[5] += fullest - 1
+                                cost += fullest - 1
+                                counts[5] += fullest - 1
                     busy += cost
                     slowest = max(slowest, cost)
                 counts[0] += slowest

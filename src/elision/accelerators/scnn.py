@@ -110,7 +110,8 @@ class Scnn(Accelerator):
         halo_cycles = plan.halo_area * samples * filters * plan.passes
         cycles = count["cycles"] + halo_cycles
         elements, slots = math.prod(self.grid), self.multipliers**2
-        issued, valid = count["products"], count["valid"]
+        issued = count["products"]
+        valid = count["valid"] if serialised else product.counts.valid
         values = count["image_reads"] + count["kernel_reads"]
         weights = plan.passes * int(outer.kernels.sum()) * outer.images.shape[1]
         table = energy_table(self.energy)
