@@ -152,6 +152,7 @@ def _parse(text: str, where: str) -> EnergyTable:
     if missing:
         raise ValueError(f"energy table {where}: missing {', '.join(sorted(missing))}")
     try:
+        _check_prices(data)
         sram = {float(k): float(v) for k, v in data.get("sram_pj", {}).items()}
         return EnergyTable(
             name=str(data["name"]),
@@ -165,3 +166,18 @@ def _parse(text: str, where: str) -> EnergyTable:
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"energy table {where}: {error}") from error
+
+
+def _check_prices(data: Mapping[str, Any]) -> None:
+    """Raise ValueError for a price that is not a finite number of at least zero."""
+    single = {k: data[k] for k in ("register_pj", "dram_pj", "node_nm") if k in data}
+    for section in (single, *(data.get(s, {}) for s in ("energy_pj", "area_um2"))):
+        for name, price in section.items():
+            if not 0 <= float(price) < math.inf:
+                raise ValueError(f"{name} must be a number >= 0, got {price!r}")
+    for capacity, price in data.get("sram_pj", {}).items():
+        # Both are read on logarithmic scales.
+        if not (0 < float(capacity) < math.inf and 0 < float(price) < math.inf):
+            raise ValueError(
+                f"sram_pj: capacity and price must be positive, got {capacity} = {price}"
+            )

@@ -80,6 +80,7 @@ class PlanePairs:
     def __post_init__(self) -> None:
         check_integer(self, 1, "elements", "multipliers")
         check_integer(self, 0, "startup_cycles")
+        energy_table(self.energy)  # an unknown one is found here, not in the first cost
 
     def full_work(self, planes: Planes) -> PairWork:
         """Every non-zero of an image with every one of its kernels, as in SCNN."""
