@@ -79,10 +79,24 @@ def test_networks_have_the_published_sizes():
     assert len(network_layers("DenseNet-121")) == 121
 
 
-def test_recorded_run():
+def test_recorded_swat_run():
     """A short run's own operands: SWAT leaves 10 % of weights and activations."""
     recorded = list(recorded_products("swat", "digits-cnn"))
     assert {product.kind for product in recorded} == set(Product)
     sparse = [p for p in recorded if p.kind is Product.FORWARD][1]
     assert sparse.densities["weight"] == pytest.approx(0.1, abs=0.01)
     assert ant_rows("digits-cnn", "SWAT run", recorded)[-1].speedup > 1
+
+
+def test_recorded_resprop_run():
+    """Of the gradients, the sparse differences: 10 % to 20 % of the values."""
+    recorded = list(recorded_products("resprop", "digits-cnn"))
+    densities = [
+        p.densities["grad_output"]
+        for p in recorded
+        if p.kind is Product.WEIGHT_GRAD and isinstance(p.geometry, Conv2dGeometry)
+    ]
+    assert densities
+    assert all(0.02 < density < 0.4 for density in densities)
+    convs = [p for p in recorded if isinstance(p.geometry, Conv2dGeometry)]
+    assert {p.geometry.batch for p in convs} == {1}

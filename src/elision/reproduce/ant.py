@@ -9,9 +9,11 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+import torch
+
 from elision.accelerators import Ant, Cost, Scnn
 from elision.methods import make_method
-from elision.products import Geometry, LayerProduct, Product
+from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
 from elision.trace import synthetic_products
 from elision.training import RunPlan, train
 from elision.workloads import find_workload
@@ -196,7 +198,10 @@ def recorded_products(
     epochs: int = 1,
     seed: int = 0,
 ) -> Iterator[LayerProduct]:
-    """Products of the last step of a training run under a recipe, one image of it.
+    """Products of one image in the last step of a training run under a recipe.
+
+    Under ReSprop the gradient is the image's sparse difference from the reused one; the
+    product with the reused gradient itself, shared by the batch, is not among them.
 
     Args:
         recipe: name of a method, at its default sparsity.
@@ -205,6 +210,29 @@ def recorded_products(
         seed: of the run.
     """
     chosen = replace(find_workload(workload), epochs=epochs)
-    plan = RunPlan(seed=seed, record_epochs=(epochs - 1,), record_samples=1)
+    reuses = "resprop" in recipe
+    plan = RunPlan(
+        seed=seed, record_epochs=(epochs - 1,), record_samples=8 if reuses else 1
+    )
     result = train(chosen, make_method(recipe), chosen.load_dataset(), plan)
-    yield from result.trace
+    for product in result.trace:
+        is_conv = isinstance(product.geometry, Conv2dGeometry)
+        yield _first_difference(product) if reuses and is_conv else product
+
+
+def _first_difference(product: LayerProduct) -> LayerProduct:
+    """The first image's product, its gradient without what the batch has in common.
+
+    A hybrid gradient equals the reused one, bit for bit, where the difference was
+    discarded. That is so in most images at every place, which gives the reused one
+    away.
+    """
+    operands = {name: torch.as_tensor(v) for name, v in product.operands.items()}
+    if "grad_output" in operands:
+        hybrid = operands["grad_output"]
+        operands["grad_output"] = hybrid - hybrid.mode(dim=0, keepdim=True).values
+    first, second = (
+        value if name == "weight" else value[:1] for name, value in operands.items()
+    )
+    geometry = replace(product.geometry, batch=1)  # pyright: ignore[reportCallIssue]
+    return replace(product, geometry=geometry, first=first, second=second)
