@@ -62,6 +62,8 @@ def test_equals_enumeration(name, kind):
     for side in ("first", "second"):
         cost = OneSided(side=side, elements=elements, lanes=lanes).cost(product)
         assert cost.multiplies == sum(w[side] for w in work)
+        zeros = sum(w[side] - w["both"] for w in work)
+        assert cost.details["zero_products"] == zeros
         assert cost.cycles == shared([ceil_div(w[side], lanes) for w in work])
     machine = Intersection(elements=elements, lanes=lanes, chunk=4, join_cycles=2)
     cost = machine.cost(product)

@@ -215,6 +215,9 @@ def test_equals_enumeration(name, kind):
             )
             assert found == expected
             assert cost.valid_multiplies == product.counts.valid
+            executed = cost.valid_multiplies + cost.redundant_multiplies
+            skipped = cost.details["skipped_products"]
+            assert executed + skipped == product.counts.nonzero
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,6 +5,7 @@ multiplications per output. That number is itself a product: the layer's own, wi
 in place of values. Padding is not part of any operand, and so is never multiplied.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -26,15 +27,18 @@ def multiplications_per_output(
         first: mask of the values of the first operand that take part; None: all.
         second: the same of the second operand.
     """
-    masks = []
-    for name, mask in zip(product.kind.operands, (first, second), strict=True):
-        if mask is None:
-            masks.append(torch.ones(product.geometry.shape_of(name)))
-        else:
-            masks.append(torch.from_numpy(mask).float())
+    shapes = [product.geometry.shape_of(name) for name in product.kind.operands]
+    # No output has more products than an operand has values. Counts are exact in fp32
+    # below 2**24; rounding undoes what an algorithm such as Winograd's may add.
+    exact = min(math.prod(shape) for shape in shapes) < 2**24
+    dtype = torch.float32 if exact else torch.float64
+    masks = [
+        torch.ones(shape, dtype=dtype)
+        if mask is None
+        else torch.from_numpy(mask).to(dtype)
+        for shape, mask in zip(shapes, (first, second), strict=True)
+    ]
     counts = replace(product, first=masks[0], second=masks[1]).compute()
-    # Sums of products of 0 and 1 are exact in fp32 below 2**24; round all the same,
-    # because an algorithm such as Winograd's may compute them with rounding.
     return counts.double().round().long().flatten().numpy()
 
 

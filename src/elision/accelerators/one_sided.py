@@ -68,7 +68,7 @@ class OneSided(Accelerator):
                 "index_buffer.read": ceil_div(fetched, 2),
                 "buffer.write": product.result_size,
             },
-            details={"nonzero_products": product.counts.valid},
+            details={"zero_products": multiplies - product.counts.valid},
             prices_pj=table.prices(
                 {"multiply": "multiply", "add": "add"},
                 {"buffer": self.buffer_kib, "index_buffer": self.buffer_kib},

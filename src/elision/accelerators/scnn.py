@@ -143,6 +143,8 @@ class Scnn(Accelerator):
                 "idle_slots": slots * count["idle_cycles"],
                 "halo_slots": slots * elements * halo_cycles,
                 "nonzero_products": product.counts.nonzero,
+                # Of different residue classes; passes form some products again.
+                "skipped_products": product.counts.nonzero - issued,
             },
             prices_pj=table.prices(
                 {"multiply": "multiply", "add": "add", "coordinate": "add_int32"},

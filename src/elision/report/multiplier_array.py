@@ -1,4 +1,4 @@
-"""The multiplier array of an outer-product machine, step by step, as small SVG drawings.
+"""The multiplier array of an outer-product machine, step by step, as SVG drawings.
 
 Each drawing shows the image plane and the kernel plane of a convolution (stride 1, no
 padding), the vectors of non-zeros that meet in one step, and the array of their
