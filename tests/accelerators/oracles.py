@@ -1,6 +1,7 @@
 """Enumerations, obviously right and slow, that the closed forms are tested against."""
 
 import numpy as np
+from hypothesis import strategies as st
 
 from elision.accelerators.outer import Axis, OuterProduct, planes_of
 from elision.products import OPERANDS, Conv2dGeometry, LayerProduct, Product
@@ -139,3 +140,30 @@ GEOMETRIES = {
 }
 
 KINDS = tuple(Product)
+
+
+@st.composite
+def geometries(draw):
+    """Any small convolution: every parameter differs per axis."""
+
+    def pair(low, high):
+        return draw(st.integers(low, high)), draw(st.integers(low, high))
+
+    groups = draw(st.integers(1, 2))
+    kernel, dilation, padding = pair(1, 3), pair(1, 3), pair(0, 3)
+    room = [
+        max(d * (k - 1) + 1 - 2 * p, 1)
+        for k, d, p in zip(kernel, dilation, padding, strict=True)
+    ]
+    return Conv2dGeometry(
+        batch=draw(st.integers(1, 2)),
+        in_channels=groups * draw(st.integers(1, 2)),
+        height=room[0] + draw(st.integers(0, 6)),
+        width=room[1] + draw(st.integers(0, 6)),
+        out_channels=groups * draw(st.integers(1, 2)),
+        kernel=kernel,
+        stride=pair(1, 3),
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+    )

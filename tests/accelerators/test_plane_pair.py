@@ -10,6 +10,7 @@ from oracles import (
     ant_by_pairs,
     ceil_div,
     count_by_pairs,
+    geometries,
     random_product,
     scnn_by_pairs,
 )
@@ -56,6 +57,29 @@ def test_machines_equal_enumeration(geometry, kind, n, window, group):
         assert cost.valid_multiplies == valid
         skipped = cost.details["skipped_products"]
         assert valid + cost.redundant_multiplies + skipped == product.counts.nonzero
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    geometry=geometries(),
+    kind=st.sampled_from(KINDS),
+    n=st.integers(1, 4),
+)
+def test_any_convolution(seed, geometry, kind, n):
+    """All three machines find the valid products, whatever the shape."""
+    product = random_product(np.random.default_rng(seed), kind, geometry, 0.4)
+    counts = product.counts
+    scanned, closed, issued, valid = ant_by_pairs(product, n, window=5, group=n)
+    assert valid == counts.valid
+    for method, cycles in (("scan", scanned), ("closed", closed)):
+        cost = Ant(multipliers=n, window=5, method=method).cost(product)
+        assert (cost.multiplies, cost.details["busy_cycles"]) == (issued, cycles)
+    planar = Scnn(mapping="planar", multipliers=n).cost(product)
+    assert planar.valid_multiplies == counts.valid
+    few = Scnn(mapping="planar", grid=(2, 2), accumulator_entries=2).cost(product)
+    assert few.valid_multiplies == counts.valid
+    assert Scnn(multipliers=n).cost(product).multiplies == counts.nonzero
 
 
 def slide_product():
