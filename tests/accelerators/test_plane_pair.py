@@ -272,8 +272,8 @@ def test_elements_share_the_pairs():
     [
         (lambda: Scnn(mapping="tiles"), "unknown mapping"),
         (lambda: Scnn(grid=(0, 1)), "grid"),
-        (lambda: Scnn(startup_cycles=-1), "startup_cycles=-1"),
-        (lambda: Ant(multipliers=0), "multipliers=0"),
+        (lambda: Scnn(startup_cycles=-1), r"Scnn\(startup_cycles=-1\)"),
+        (lambda: Ant(multipliers=0), r"Ant\(multipliers=0\)"),
         (lambda: Ant(window=0), "window=0"),
         (lambda: Ant(group=0), "group=0"),
         (lambda: Ant(method="scann"), "did you mean 'scan'"),

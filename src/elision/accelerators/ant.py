@@ -59,11 +59,12 @@ class Ant(Accelerator):
     energy: str = "horowitz-45nm"
 
     def __post_init__(self) -> None:
-        check_integer(self, 1, "window", "index_bits")
+        check_integer(self, 1, "multipliers", "window", "elements", "index_bits")
+        check_integer(self, 0, "startup_cycles")
         if self.group is not None:
             check_integer(self, 1, "group")
         lookup("method of Ant", self.method, _METHODS)
-        _ = self._pairs
+        energy_table(self.energy)  # an unknown one is found here, not in the first cost
 
     @property
     def _pairs(self) -> PlanePairs:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from elision.accelerators.base import Cost, ceil_div, check_integer
+from elision.accelerators.base import Cost, ceil_div
 from elision.accelerators.energy import energy_table
 from elision.accelerators.outer import Planes
 from elision.products import LayerProduct
@@ -53,7 +53,7 @@ class PairWork:
 
 @dataclass(frozen=True)
 class PlanePairs:
-    """Everything about the machine that both mappings price alike.
+    """What SCNN and ANT have in common as machines; they check the numbers.
 
     Attributes:
         elements: processing elements.
@@ -76,11 +76,6 @@ class PlanePairs:
     global_kib: float
     energy: str
     extra_area_mm2: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_integer(self, 1, "elements", "multipliers")
-        check_integer(self, 0, "startup_cycles")
-        energy_table(self.energy)  # an unknown one is found here, not in the first cost
 
     def full_work(self, planes: Planes) -> PairWork:
         """Every non-zero of an image with every one of its kernels, as in SCNN."""

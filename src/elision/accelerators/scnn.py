@@ -66,10 +66,13 @@ class Scnn(Accelerator):
     def __post_init__(self) -> None:
         lookup("mapping of Scnn", self.mapping, {"plane-pair": 0, "planar": 0})
         lookup("conflicts of Scnn", self.conflicts, {"serialised": 0, "ideal": 0})
-        check_integer(self, 1, "accumulator_entries")
-        if len(self.grid) != 2 or min(self.grid) < 1:
+        check_integer(self, 1, "multipliers", "accumulator_entries")
+        check_integer(self, 0, "startup_cycles")
+        if len(self.grid) != 2 or not all(
+            isinstance(n, int) and n >= 1 for n in self.grid
+        ):
             raise ValueError(f"Scnn(grid={self.grid!r}): must be two integers >= 1")
-        _ = self._pairs
+        energy_table(self.energy)  # an unknown one is found here, not in the first cost
 
     def cost(self, product: LayerProduct) -> Cost:
         """Cost of one product."""
