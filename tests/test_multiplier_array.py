@@ -7,7 +7,11 @@ import pytest
 
 from elision.accelerators import Ant, Scnn
 from elision.products import Conv2dGeometry, LayerProduct, Product
-from elision.report.multiplier_array import array_steps, multiplier_array_svgs
+from elision.report.multiplier_array import (
+    array_steps,
+    multiplier_array_animation,
+    multiplier_array_svgs,
+)
 
 IMAGE = np.array([[1, 0, 0], [0, -1, 2], [0, 0, 3]])
 KERNEL = np.array([[2, -3], [0, 0]])
@@ -56,6 +60,18 @@ def test_drawings_are_svg_documents():
         assert title.startswith(f"step {number} of 2: ")
     # The second image vector, 2 and 3 in the last column, cannot use the kernel's 2.
     assert "kernel values skipped: 1" in drawings[1]
+
+
+def test_an_animation_shows_one_step_at_a_time():
+    drawing = multiplier_array_animation(IMAGE, KERNEL, lanes=1, step_seconds=2)
+    namespace = "{http://www.w3.org/2000/svg}"
+    root = ElementTree.fromstring(drawing)
+    frames = [g.find(f"{namespace}animate") for g in root.iter(f"{namespace}g")]
+    assert len(frames) == 4  # one valid product each
+    shown = [frame.get("values").split(";") for frame in frames]
+    for moment in zip(*shown, strict=True):
+        assert sorted(moment) == ["inline", "none", "none", "none"]
+    assert {frame.get("dur") for frame in frames} == {"8s"}
 
 
 def test_a_kernel_that_does_not_fit():

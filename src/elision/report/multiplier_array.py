@@ -11,11 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Step", "array_steps", "draw_step", "multiplier_array_svgs"]
+__all__ = [
+    "Step",
+    "array_steps",
+    "multiplier_array_animation",
+    "multiplier_array_svgs",
+]
 
 Place = tuple[int, int]
 
-_CELL, _GAP, _MARGIN, _HEAD, _FOOT = 34, 40, 16, 44, 34
+_CELL, _GAP, _MARGIN, _HEAD, _FOOT = 34, 40, 16, 44, 62
 _FILL = {"valid": "#0f766e", "redundant": "#d97706", "idle": "#f1f5f9"}
 _IMAGE, _KERNEL, _INK, _FAINT, _LINE = (
     "#bfdbfe",
@@ -107,38 +112,88 @@ def multiplier_array_svgs(
     image: np.ndarray, kernel: np.ndarray, lanes: int = 4, anticipates: bool = True
 ) -> list[str]:
     """One SVG document per step; arguments as in :func:`array_steps`."""
-    steps = list(array_steps(image, kernel, lanes, anticipates))
+    size = _size(image, kernel, lanes)
     return [
-        draw_step(step, image, kernel, lanes, f"step {number} of {len(steps)}")
-        for number, step in enumerate(steps, 1)
+        _document(size, drawing, title)
+        for title, drawing in _drawings(image, kernel, lanes, anticipates)
     ]
 
 
-def draw_step(
-    step: Step, image: np.ndarray, kernel: np.ndarray, lanes: int, title: str
+def multiplier_array_animation(
+    image: np.ndarray,
+    kernel: np.ndarray,
+    lanes: int = 4,
+    anticipates: bool = True,
+    step_seconds: float = 1.5,
 ) -> str:
-    """One step as an SVG document of its own."""
-    left = _MARGIN
-    parts = _plane(left, "image", image, step.image, (), _IMAGE)
-    left += image.shape[1] * _CELL + _GAP
-    parts += _plane(left, "kernel", kernel, step.kernel, step.skipped, _KERNEL)
-    left += max(kernel.shape[1], 2) * _CELL + _GAP
-    parts += _array(left, step, image, kernel, lanes)
-    width = left + (lanes + 1) * _CELL + _MARGIN
+    """All steps in one SVG document that shows them in turn, without a script."""
+    drawings = list(_drawings(image, kernel, lanes, anticipates))
+    frames = []
+    for number, (_, drawing) in enumerate(drawings):
+        shown = ["none"] * len(drawings)
+        shown[number] = "inline"
+        frames.append(
+            f'<g display="{"none" if number else "inline"}">'
+            f'<animate attributeName="display" values="{";".join(shown)}" '
+            f'dur="{len(drawings) * step_seconds:g}s" calcMode="discrete" '
+            f'repeatCount="indefinite"/>{drawing}</g>'
+        )
+    title = f"{len(drawings)} steps of a multiplier array"
+    return _document(_size(image, kernel, lanes), "".join(frames), title)
+
+
+def _drawings(
+    image: np.ndarray, kernel: np.ndarray, lanes: int, anticipates: bool
+) -> Iterator[tuple[str, str]]:
+    """Title and drawing of every step."""
+    steps = list(array_steps(image, kernel, lanes, anticipates))
+    bottom = _size(image, kernel, lanes)[1]
+    for number, step in enumerate(steps, 1):
+        title = f"step {number} of {len(steps)}: "
+        title += f"{step.valid} valid, {step.redundant} redundant"
+        if step.skipped:
+            title += f", kernel values skipped: {len(step.skipped)}"
+        left = _MARGIN
+        parts = _plane(left, "image", image, step.image, (), _IMAGE)
+        left += image.shape[1] * _CELL + _GAP
+        parts += _plane(left, "kernel", kernel, step.kernel, step.skipped, _KERNEL)
+        left += max(kernel.shape[1], 2) * _CELL + _GAP
+        parts += _array(left, step, image, kernel, lanes)
+        parts.append(_text(_MARGIN, bottom - 34, title, size=13, anchor="start"))
+        parts.append(_key(bottom - 12))
+        yield title, "".join(parts)
+
+
+def _size(image: np.ndarray, kernel: np.ndarray, lanes: int) -> tuple[int, int]:
+    """Width and height of a drawing."""
+    columns = image.shape[1] + max(kernel.shape[1], 2) + lanes + 1
     tallest = max(image.shape[0], kernel.shape[0], lanes + 1)
-    height = _HEAD + tallest * _CELL + _FOOT
-    summary = f"{title}: {step.valid} valid, {step.redundant} redundant"
-    if step.skipped:
-        summary += f", kernel values skipped: {len(step.skipped)}"
-    parts.append(_text(_MARGIN, height - 12, summary, size=13, anchor="start"))
+    width = 2 * (_MARGIN + _GAP) + columns * _CELL
+    return width, _HEAD + tallest * _CELL + _FOOT
+
+
+def _document(size: tuple[int, int], content: str, title: str) -> str:
+    width, height = size
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}" role="img" '
         'font-family="system-ui, sans-serif">'
-        f"<title>{summary}</title>"
+        f"<title>{title}</title>"
         f'<rect width="{width}" height="{height}" rx="8" fill="#ffffff"/>'
-        f"{''.join(parts)}</svg>"
+        f"{content}</svg>"
     )
+
+
+def _key(y: int) -> str:
+    """What the colours of the array mean."""
+    parts = []
+    for x, kind in ((_MARGIN, "valid"), (_MARGIN + 70, "redundant")):
+        parts.append(
+            f'<rect x="{x}" y="{y - 10}" width="11" height="11" rx="2" '
+            f'fill="{_FILL[kind]}"/>'
+        )
+        parts.append(_text(x + 17, y, kind, size=12, anchor="start"))
+    return "".join(parts)
 
 
 def _plane(
