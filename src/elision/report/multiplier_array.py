@@ -152,7 +152,7 @@ def _drawings(
         title = f"step {number} of {len(steps)}: "
         title += f"{step.valid} valid, {step.redundant} redundant"
         if step.skipped:
-            title += f", kernel values skipped: {len(step.skipped)}"
+            title += f", {len(step.skipped)} skipped"
         left = _MARGIN
         parts = _plane(left, "image", image, step.image, (), _IMAGE)
         left += image.shape[1] * _CELL + _GAP
