@@ -5,7 +5,7 @@ import logging
 
 import numpy as np
 import pytest
-from oracles import GEOMETRIES, KINDS, random_product
+from accelerator_oracles import GEOMETRIES, KINDS, random_product
 
 from elision.accelerators.anticipation import rectangles, scan
 from elision.accelerators.compiled import compiled

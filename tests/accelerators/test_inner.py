@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from oracles import GEOMETRIES, KINDS, ceil_div, random_product
+from accelerator_oracles import GEOMETRIES, KINDS, ceil_div, random_product
 
 from elision.accelerators import Dense, Intersection, OneSided
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from oracles import GEOMETRIES, KINDS, ceil_div, random_product
+from accelerator_oracles import GEOMETRIES, KINDS, ceil_div, random_product
 
 from elision.accelerators import Scnn
 from elision.accelerators.outer import OuterProduct, folded_matmul, planes_of

@@ -2,9 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from oracles import (
+from accelerator_oracles import (
     GEOMETRIES,
     KINDS,
     ant_by_pairs,
@@ -14,6 +12,8 @@ from oracles import (
     random_product,
     scnn_by_pairs,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from elision.accelerators import ACCELERATORS, Ant, Scnn
 from elision.products import (
