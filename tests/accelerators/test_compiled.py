@@ -1,6 +1,6 @@
 """Compilation of simulator kernels: announced once, cached, and the same as Python."""
 
-import importlib.util
+import importlib
 import logging
 
 import numpy as np
@@ -14,13 +14,11 @@ from elision.accelerators.outer import planes_of
 SOURCE = "def double(x):\n    return 2 * x\n"
 
 
-def test_only_the_first_compilation_is_announced(tmp_path, caplog):
-    path = tmp_path / "kernel.py"
-    path.write_text(SOURCE)
+def test_only_the_first_compilation_is_announced(tmp_path, caplog, monkeypatch):
+    (tmp_path / "kernel_of_this_test.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("kernel_of_this_test")
     for expected in (1, 0):
-        spec = importlib.util.spec_from_file_location("kernel", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         caplog.clear()
         double = compiled(module.double)
         with caplog.at_level(logging.WARNING):

@@ -237,7 +237,8 @@ def test_monotone(seed, kind, name, density, n, window, group):
         assert busy(wider) <= costs[method]
         assert busy(larger) <= costs[method]
         assert busy(ant, sparser) <= costs[method]
-    assert costs["closed"] <= costs["scan"]
+    # A cycle of the scan issues n values or passes a whole window, or ends a group.
+    assert costs["closed"] <= costs["scan"] <= 2 * costs["closed"]
 
 
 def test_costs_of_a_sum_are_sums():
