@@ -6,11 +6,15 @@ from elision.accelerators.base import Cost as Cost
 from elision.accelerators.dense import Dense as Dense
 from elision.accelerators.energy import EnergyTable as EnergyTable
 from elision.accelerators.energy import energy_table as energy_table
+from elision.accelerators.intersection import Intersection as Intersection
+from elision.accelerators.one_sided import OneSided as OneSided
 from elision.accelerators.scnn import Scnn as Scnn
 
 #: Names by which the command line knows the machines.
 ACCELERATORS: dict[str, type[Accelerator]] = {
     "ant": Ant,
     "dense": Dense,
+    "intersection": Intersection,
+    "one-sided": OneSided,
     "scnn": Scnn,
 }

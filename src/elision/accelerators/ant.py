@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 
 from elision.accelerators.anticipation import TOTALS, rectangles, scan
-from elision.accelerators.base import Accelerator, Cost, check_integer
+from elision.accelerators.base import Accelerator, Cost, ceil_div, check_integer
+from elision.accelerators.energy import energy_table
 from elision.accelerators.outer import OuterProduct, Planes, planes_of
-from elision.accelerators.plane_pair import PairWork, PlanePairs, ceil_div
+from elision.accelerators.plane_pair import PairWork, PlanePairs
 from elision.names import lookup
 from elision.products import LayerProduct
 
@@ -39,6 +40,7 @@ class Ant(Accelerator):
         elements: processing elements.
         method: ``"closed"`` counts rectangles on integral images, and is a lower bound
             of the cycles; ``"scan"`` walks every window. The products are the same.
+        index_bits: width of a coordinate, for the area (8: planes up to 256 wide).
         buffer_kib, accumulator_kib, global_kib: memories, as in :class:`Scnn`.
         energy: name of an energy table, or path of a TOML file.
     """
@@ -50,17 +52,19 @@ class Ant(Accelerator):
     group: int | None = None
     elements: int = 64
     method: str = "closed"
+    index_bits: int = 8
     buffer_kib: float = 10.0
     accumulator_kib: float = 0.1875
     global_kib: float = 1024.0
     energy: str = "horowitz-45nm"
 
     def __post_init__(self) -> None:
-        check_integer(self, 1, "window")
+        check_integer(self, 1, "multipliers", "window", "elements", "index_bits")
+        check_integer(self, 0, "startup_cycles")
         if self.group is not None:
             check_integer(self, 1, "group")
         lookup("method of Ant", self.method, _METHODS)
-        _ = self._pairs
+        energy_table(self.energy)  # an unknown one is found here, not in the first cost
 
     @property
     def _pairs(self) -> PlanePairs:
@@ -73,7 +77,23 @@ class Ant(Accelerator):
             accumulator_kib=self.accumulator_kib,
             global_kib=self.global_kib,
             energy=self.energy,
+            extra_area_mm2=self.elements * self.range_unit_area_mm2,
         )
+
+    @property
+    def range_unit_area_mm2(self) -> float:
+        """Area of one element's range unit, from counts of comparators and adders.
+
+        Two comparators per index of the window, two per further value of the group for
+        its smallest and largest column (rows come in order), one subtractor per axis.
+        Areas of 32-bit units, scaled to ``index_bits``. The paper's 0.0017 mm2 names
+        neither a node nor whether it is per element.
+        """
+        comparators = 2 * self.window + 2 * ((self.group or self.multipliers) - 1)
+        area = energy_table(self.energy).area_mm2(
+            {"compare": comparators, "add_int32": 2}
+        )
+        return area * self.index_bits / 32
 
     def cost(self, product: LayerProduct) -> Cost:
         """Cost of one product."""

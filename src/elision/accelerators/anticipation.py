@@ -14,7 +14,9 @@ behind the window if fewer were found.
 * :func:`rectangles` counts the non-zeros ``m`` of the rectangle and ``c`` of its rows
   on integral images and takes ``max(ceil(m/lanes), ceil(c/window))`` cycles per vector
   of image values: a lower bound of the scan, because no cycle issues more than
-  ``lanes`` or passes more than ``window`` values. Both issue the same products.
+  ``lanes`` or passes more than ``window`` values. Every cycle of the scan does one of
+  the two in full or is a group's last, so it takes at most twice as long. Both issue
+  the same products.
 
 Both return int64 totals in the order of :data:`TOTALS`.
 """

@@ -12,7 +12,7 @@ from typing import Any
 
 from elision.products import LayerProduct
 
-__all__ = ["Accelerator", "Cost", "check_integer"]
+__all__ = ["Accelerator", "Cost", "ceil_div", "check_integer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +23,16 @@ class Cost:
 
     Attributes:
         cycles: clock cycles.
-        multiplies: products issued to the multipliers. A machine that skips zeros issues
-            non-zero products only; a dense one issues every product.
+        multiplies: products issued to the multipliers. A machine that skips zeros
+            issues non-zero products only; a dense one issues every product.
         valid_multiplies: those that belong to an output of the layer.
         redundant_multiplies: redundant Cartesian products executed (RCPs): non-zero
             products of an outer-product convolution that belong to no output.
         multiplier_slots: multipliers x cycles, what could have been issued.
         accesses: ``"<memory>.<read|write>"`` -> number of 32-bit words.
-        operations: other counted actions (``"multiply"``, ``"add"``, ``"compare"``, ...).
-        details: further additive figures that a model reports and that cost nothing
+        operations: other counted actions (``"multiply"``, ``"add"``, ``"compare"``,
+        ...). details: further additive figures that a model reports and that cost
+        nothing
             themselves (stall cycles, issue steps, ...).
         prices_pj: energy of one of each of the accesses and operations.
         area_mm2: area of the machine as far as the energy table prices it.
@@ -127,8 +128,8 @@ def _add(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
 class Accelerator(ABC):
     """A machine that executes the products of training, one layer product at a time.
 
-    Members are frozen dataclasses whose fields are the machine's parameters, each with a
-    documented default and source; ``cost`` is a pure function of the product.
+    Members are frozen dataclasses whose fields are the machine's parameters, each with
+    a documented default and source; ``cost`` is a pure function of the product.
     """
 
     #: Whether the cost depends on the shape alone, so that operands may be None.
@@ -152,3 +153,8 @@ def check_integer(owner: object, minimum: int, *names: str) -> None:
                 f"{type(owner).__name__}({name}={value!r}): "
                 f"must be an integer >= {minimum}"
             )
+
+
+def ceil_div(numerator: Any, denominator: int) -> Any:
+    """``ceil(numerator / denominator)`` of integers or integer arrays."""
+    return -(-numerator // denominator)

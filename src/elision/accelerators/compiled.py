@@ -28,18 +28,28 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
         nonlocal dispatcher
         if dispatcher is None:
-            import numba
-
-            dispatcher = numba.njit(cache=True, nogil=True)(function)
-            folder = Path(dispatcher.stats.cache_path)
-            if not any(folder.glob(f"*.{function.__name__}-*.nbi")):
-                # A warning, because Python shows those without any set-up.
-                logger.warning(
-                    "compiling the simulator kernel %s, once for this installation "
-                    "(kept in %s)",
-                    function.__name__,
-                    folder,
-                )
+            dispatcher = _dispatcher(function)
         return dispatcher(*args)
 
     return call
+
+
+def _dispatcher(function: Callable[..., Any]) -> Any:
+    """Numba's compiler for the function; says so if the machine code is not cached."""
+    import numba
+
+    name = function.__name__
+    try:
+        dispatcher: Any = numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no folder to keep it in can be written to
+        logger.warning("compiling the simulator kernel %s for this process only", name)
+        return numba.njit(nogil=True)(function)
+    folder = Path(dispatcher.stats.cache_path)
+    if not any(folder.glob(f"*.{name}-*.nbi")):
+        # A warning, because Python shows those without any set-up.
+        logger.warning(
+            "compiling the simulator kernel %s, once for this installation (kept in %s)",
+            name,
+            folder,
+        )
+    return dispatcher

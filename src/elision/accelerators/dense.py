@@ -11,7 +11,7 @@ __all__ = ["Dense"]
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Accelerator):
-    """Ideal array of multiply-accumulate units: ``ceil(dense MACs / multipliers)`` cycles.
+    """Ideal multiply-accumulate array: ``ceil(dense MACs / multipliers)`` cycles.
 
     Value-blind: zeros cost what other values cost. Both operands are read from the
     buffer once per ``reuse`` products and every output is written once.
@@ -51,5 +51,8 @@ class Dense(Accelerator):
             },
             prices_pj=table.prices(
                 {"multiply": "multiply", "add": "add"}, {"buffer": self.buffer_kib}
+            ),
+            area_mm2=table.area_mm2(
+                {"multiply": self.multipliers, "add": self.multipliers}
             ),
         )

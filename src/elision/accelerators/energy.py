@@ -1,4 +1,4 @@
-"""Energy and area of single actions, as data: a table is a TOML file with units and sources.
+"""Energy and area of single actions, as data: TOML files with units and sources.
 
 A table prices *actions*. Arithmetic actions have a name of their own (``multiply``,
 ``add``, ``compare``). A memory action is priced by the memory's capacity: an SRAM by
@@ -84,6 +84,20 @@ class EnergyTable:
         slope = math.log(self.sram_pj[high] / self.sram_pj[low]) / math.log(high / low)
         return self.sram_pj[low] * (size_kib / low) ** slope
 
+    def area_mm2(self, units: Mapping[str, float]) -> float:
+        """Area of so many units of each action's hardware; 0 if the table has no areas.
+
+        Raises:
+            ValueError: the table has areas, but not of one of these units (named).
+        """
+        if not self.area_um2:
+            return 0.0
+        kind = f"area in energy table {self.name!r}"
+        return (
+            sum(n * lookup(kind, unit, self.area_um2) for unit, n in units.items())
+            / 1e6
+        )
+
     def prices(
         self, actions: Mapping[str, str], memories: Mapping[str, float]
     ) -> dict[str, float]:
@@ -138,6 +152,7 @@ def _parse(text: str, where: str) -> EnergyTable:
     if missing:
         raise ValueError(f"energy table {where}: missing {', '.join(sorted(missing))}")
     try:
+        _check_prices(data)
         sram = {float(k): float(v) for k, v in data.get("sram_pj", {}).items()}
         return EnergyTable(
             name=str(data["name"]),
@@ -151,3 +166,18 @@ def _parse(text: str, where: str) -> EnergyTable:
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"energy table {where}: {error}") from error
+
+
+def _check_prices(data: Mapping[str, Any]) -> None:
+    """Raise ValueError for a price that is not a finite number of at least zero."""
+    single = {k: data[k] for k in ("register_pj", "dram_pj", "node_nm") if k in data}
+    for section in (single, *(data.get(s, {}) for s in ("energy_pj", "area_um2"))):
+        for name, price in section.items():
+            if not 0 <= float(price) < math.inf:
+                raise ValueError(f"{name} must be a number >= 0, got {price!r}")
+    for capacity, price in data.get("sram_pj", {}).items():
+        # Both are read on logarithmic scales.
+        if not (0 < float(capacity) < math.inf and 0 < float(price) < math.inf):
+            raise ValueError(
+                f"sram_pj: capacity and price must be positive, got {capacity} = {price}"
+            )

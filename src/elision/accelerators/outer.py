@@ -27,7 +27,15 @@ import numpy as np
 
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
-__all__ = ["Axis", "OuterProduct", "Planes", "VectorPairs", "planes_of"]
+__all__ = [
+    "Axis",
+    "OuterProduct",
+    "Planes",
+    "VectorPairs",
+    "axis_of",
+    "folded_matmul",
+    "planes_of",
+]
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,8 @@ class Axis:
         kernel_step: kernel index ``j`` lies at ``kernel_step·j``.
         stride: distance of neighbouring outputs.
         outputs: number of outputs.
+        extent: coordinates ``0 <= y < extent`` make up the padded image; a product
+            with an image value outside is an RCP.
     """
 
     image_step: int
@@ -46,10 +56,19 @@ class Axis:
     kernel_step: int
     stride: int
     outputs: int
+    extent: int
+
+    def reach(self, low: int, high: int) -> tuple[int, int]:
+        """Range rule: kernel coordinates that image values at ``low..high`` can meet.
+
+        Returns the smallest and the largest. A valid product has ``y - r = stride·u``
+        with ``0 <= u < outputs``, so ``y - stride·(outputs - 1) <= r <= y``.
+        """
+        return low - self.stride * (self.outputs - 1), high
 
     @property
     def as_tuple(self) -> tuple[int, int, int, int, int]:
-        """The five numbers in the order of the attributes, for compiled kernels."""
+        """The first five numbers, in this order, for compiled kernels."""
         return (
             self.image_step,
             self.image_offset,
@@ -113,7 +132,7 @@ def planes_of(product: LayerProduct) -> Planes:
 
 
 def _outer_product(product: LayerProduct, geometry: Conv2dGeometry) -> OuterProduct:
-    rows, columns = (_axis(product.kind, geometry, axis) for axis in (0, 1))
+    rows, columns = (axis_of(product.kind, geometry, axis) for axis in (0, 1))
     n, g = geometry.batch, geometry.groups
     c, k = geometry.in_channels // g, geometry.out_channels // g
     mask = dict(zip(product.kind.operands, product.masks, strict=True))
@@ -125,27 +144,30 @@ def _outer_product(product: LayerProduct, geometry: Conv2dGeometry) -> OuterProd
         images = mask["grad_output"].swapaxes(0, 1)
         weight = mask["weight"].reshape(g * k, c, *geometry.kernel)
         kernels = weight[:, :, ::-1, ::-1]
-    else:  # blocks: samples, and groups of channels
-        plane = mask["input"].shape[2:]
-        images = mask["input"].reshape(n * g, c, *plane)
-        gradient = mask["grad_output"]
-        kernels = gradient.reshape(n * g, k, *gradient.shape[2:])
+    else:  # blocks: samples
+        images, kernels = (
+            mask[name].reshape(n, g, channels, *mask[name].shape[2:]).swapaxes(0, 1)
+            for name, channels in (("input", c), ("grad_output", k))
+        )
+        images = images.reshape(g * n, c, *images.shape[3:])
+        kernels = kernels.reshape(g * n, k, *kernels.shape[3:])
     return OuterProduct(
         np.ascontiguousarray(images), np.ascontiguousarray(kernels), rows, columns
     )
 
 
-def _axis(kind: Product, geometry: Conv2dGeometry, axis: int) -> Axis:
+def axis_of(kind: Product, geometry: Conv2dGeometry, axis: int) -> Axis:
     """Coordinates along one axis, by the table in the module's docstring."""
     size = (geometry.height, geometry.width)[axis]
     outputs = (geometry.out_height, geometry.out_width)[axis]
     taps, stride = geometry.kernel[axis], geometry.stride[axis]
     padding, dilation = geometry.padding[axis], geometry.dilation[axis]
     if kind is Product.FORWARD:
-        return Axis(1, padding, dilation, stride, outputs)
+        return Axis(1, padding, dilation, stride, outputs, size + 2 * padding)
     if kind is Product.INPUT_GRAD:
-        return Axis(stride, dilation * (taps - 1) - padding, dilation, 1, size)
-    return Axis(1, padding, stride, dilation, taps)
+        reach = dilation * (taps - 1)
+        return Axis(stride, reach - padding, dilation, 1, size, size + reach)
+    return Axis(1, padding, stride, dilation, taps, size + 2 * padding)
 
 
 def _vector_pairs(product: LayerProduct) -> VectorPairs:
@@ -160,3 +182,29 @@ def _vector_pairs(product: LayerProduct) -> VectorPairs:
         for mask, axis in zip(product.masks, free, strict=True)
     )
     return VectorPairs(image, kernel)
+
+
+def folded_matmul(product: LayerProduct, side: int = 16) -> OuterProduct:
+    """A matrix product as a convolution with one output pixel.
+
+    The summation index, filled up with zeros to a multiple of ``side²``, is folded into
+    channels of ``side`` by ``side`` planes; rows of the first operand are samples,
+    those of the second are filters. Products of different places in a plane are RCPs.
+    """
+    blocks = []
+    for mask, (free, shared) in zip(
+        product.masks,
+        {
+            Product.FORWARD: ((0, 1), (0, 1)),
+            Product.INPUT_GRAD: ((0, 1), (1, 0)),
+            Product.WEIGHT_GRAD: ((1, 0), (1, 0)),
+        }[product.kind],
+        strict=True,
+    ):
+        vectors = mask.transpose(free, shared)
+        padding = -vectors.shape[1] % side**2
+        vectors = np.pad(vectors, ((0, 0), (0, padding)))
+        folded = vectors.reshape(len(vectors), -1, side, side).swapaxes(0, 1)
+        blocks.append(np.ascontiguousarray(folded))
+    axis = Axis(1, 0, 1, 1, 1, side)
+    return OuterProduct(blocks[0], blocks[1], axis, axis)

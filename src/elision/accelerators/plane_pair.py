@@ -18,21 +18,15 @@ indices are 16-bit, two to a word:
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from elision.accelerators.base import Cost, check_integer
+from elision.accelerators.base import Cost, ceil_div
 from elision.accelerators.energy import energy_table
 from elision.accelerators.outer import Planes
 from elision.products import LayerProduct
 
-__all__ = ["PairWork", "PlanePairs", "ceil_div"]
-
-
-def ceil_div(numerator: Any, denominator: int) -> Any:
-    """``ceil(numerator / denominator)`` of integers or integer arrays."""
-    return -(-numerator // denominator)
+__all__ = ["PairWork", "PlanePairs"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class PairWork:
 
 @dataclass(frozen=True)
 class PlanePairs:
-    """Everything about the machine that both mappings price alike.
+    """What SCNN and ANT have in common as machines; they check the numbers.
 
     Attributes:
         elements: processing elements.
@@ -70,6 +64,7 @@ class PlanePairs:
         accumulator_kib: one accumulator bank.
         global_kib: buffer that all elements share.
         energy: energy table.
+        extra_area_mm2: area of what the machine has besides its multiplier arrays.
     """
 
     elements: int
@@ -80,10 +75,7 @@ class PlanePairs:
     accumulator_kib: float
     global_kib: float
     energy: str
-
-    def __post_init__(self) -> None:
-        check_integer(self, 1, "elements", "multipliers")
-        check_integer(self, 0, "startup_cycles")
+    extra_area_mm2: float = 0.0
 
     def full_work(self, planes: Planes) -> PairWork:
         """Every non-zero of an image with every one of its kernels, as in SCNN."""
@@ -109,6 +101,12 @@ class PlanePairs:
         if not self.skip_empty_pairs:
             return image.size * kernel.shape[1]
         return int((image > 0).sum(1) @ (kernel > 0).sum(1))
+
+    @property
+    def arithmetic_units(self) -> dict[str, int]:
+        """Multipliers, accumulating adders and coordinate subtractors."""
+        products = self.elements * self.multipliers**2
+        return {"multiply": products, "add": products, "add_int32": 2 * products}
 
     def cost(self, product: LayerProduct, planes: Planes, work: PairWork) -> Cost:
         """Cost of doing ``work`` for the ``planes`` of ``product``."""
@@ -163,6 +161,7 @@ class PlanePairs:
                     "global_buffer": self.global_kib,
                 },
             ),
+            area_mm2=table.area_mm2(self.arithmetic_units) + self.extra_area_mm2,
         )
 
 

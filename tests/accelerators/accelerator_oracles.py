@@ -1,6 +1,7 @@
 """Enumerations, obviously right and slow, that the closed forms are tested against."""
 
 import numpy as np
+from hypothesis import strategies as st
 
 from elision.accelerators.outer import Axis, OuterProduct, planes_of
 from elision.products import OPERANDS, Conv2dGeometry, LayerProduct, Product
@@ -85,10 +86,8 @@ def ant_by_pairs(product: LayerProduct, n: int, window: int, group: int):
         for begin in range(0, len(left), group):
             values = left[begin : begin + group]
             ys, xs = zip(*values, strict=True)
-            r_low = min(ys) - rows.stride * (rows.outputs - 1)
-            s_low = min(xs) - columns.stride * (columns.outputs - 1)
-
-            r_high, s_high = max(ys), max(xs)
+            r_low, r_high = rows.reach(min(ys), max(ys))
+            s_low, s_high = columns.reach(min(xs), max(xs))
 
             def row_fits(r, low=r_low, high=r_high):
                 return low <= r <= high
@@ -141,3 +140,30 @@ GEOMETRIES = {
 }
 
 KINDS = tuple(Product)
+
+
+@st.composite
+def geometries(draw):
+    """Any small convolution: every parameter differs per axis."""
+
+    def pair(low, high):
+        return draw(st.integers(low, high)), draw(st.integers(low, high))
+
+    groups = draw(st.integers(1, 2))
+    kernel, dilation, padding = pair(1, 3), pair(1, 3), pair(0, 3)
+    room = [
+        max(d * (k - 1) + 1 - 2 * p, 1)
+        for k, d, p in zip(kernel, dilation, padding, strict=True)
+    ]
+    return Conv2dGeometry(
+        batch=draw(st.integers(1, 2)),
+        in_channels=groups * draw(st.integers(1, 2)),
+        height=room[0] + draw(st.integers(0, 6)),
+        width=room[1] + draw(st.integers(0, 6)),
+        out_channels=groups * draw(st.integers(1, 2)),
+        kernel=kernel,
+        stride=pair(1, 3),
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+    )

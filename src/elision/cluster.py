@@ -1,0 +1,50 @@
+"""A Ray cluster as an executor, so that a sweep can outgrow one machine.
+
+Needs the ``ray`` extra. The machines of the cluster need this library installed.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+__all__ = ["RayExecutor"]
+
+
+class RayExecutor(Executor):
+    """Runs each call as one Ray task of one processor; use it in a ``with`` block.
+
+    Args:
+        address: of the cluster, as ``ray.init`` takes it; ``"local"`` starts one on
+            this machine that ends with the executor.
+        **how: further arguments of ``ray.init``.
+
+    Raises:
+        ImportError: the extra is not installed.
+        ConnectionError: there is no cluster at this address.
+    """
+
+    def __init__(self, address: str, **how: Any) -> None:
+        try:
+            import ray  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise ImportError(
+                "a Ray cluster needs: pip install elision[ray]"
+            ) from error
+        self._ray = ray
+        ray.init(address, **({"log_to_driver": False} | how))
+        self._call = ray.remote(_call)
+
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        """Start ``fn(*args, **kwargs)`` on the cluster."""
+        return self._call.remote(fn, args, kwargs).future()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Leave the cluster; one that was started here ends."""
+        del wait, cancel_futures
+        self._ray.shutdown()
+
+
+def _call(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    return fn(*args, **kwargs)

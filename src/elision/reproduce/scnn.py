@@ -1,0 +1,155 @@
+"""SCNN's published operating points beside our planar model.
+
+Parashar et al., "SCNN: An Accelerator for Compressed-sparse Convolutional Neural
+Networks", ISCA 2017, as quoted by two independent reading notes. GoogLeNet with
+synthetic operands whose density is the same for weights and activations; inference.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from elision.accelerators import Cost, Dense, Scnn
+from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
+from elision.trace import synthetic_products
+
+__all__ = [
+    "PUBLISHED",
+    "UNSTATED",
+    "ScnnRow",
+    "googlenet_layers",
+    "scnn_table",
+]
+
+#: Per density (of weights and of activations): speed over the dense array, energy
+#: relative to it, and speed over one-sided machines for (weights, activations).
+PUBLISHED: dict[float, dict[str, float]] = {
+    1.0: {"speedup": 0.79, "energy_share": 1.33},
+    0.4: {"over_weight_sided": 1.7, "over_input_sided": 2.6},
+    0.1: {"speedup": 24.0, "energy_share": 0.06},
+}
+
+UNSTATED = (
+    "The published dense machine was designed and priced by synthesis in 16 nm; ours "
+    "is an ideal array with as many multipliers, priced by the energy table named, so "
+    "neither its stalls nor SCNN's crossbar are in the ratio. The one-sided machines "
+    "are taken to be SCNN with the zeros of the other operand kept. Whether the paper's "
+    "simulator serialises bank conflicts is not known to us, so both are shown. Nothing "
+    "was tuned to the published column."
+)
+
+#: Inception modules of GoogLeNet (Szegedy et al., CVPR 2015, table 1): name, input
+#: channels, side of the plane, filters of 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 and
+#: pool projection.
+_INCEPTION = (
+    ("3a", 192, 28, 64, 96, 128, 16, 32, 32),
+    ("3b", 256, 28, 128, 128, 192, 32, 96, 64),
+    ("4a", 480, 14, 192, 96, 208, 16, 48, 64),
+    ("4b", 512, 14, 160, 112, 224, 24, 64, 64),
+    ("4c", 512, 14, 128, 128, 256, 24, 64, 64),
+    ("4d", 512, 14, 112, 144, 288, 32, 64, 64),
+    ("4e", 528, 14, 256, 160, 320, 32, 128, 128),
+    ("5a", 832, 7, 256, 160, 320, 32, 128, 128),
+    ("5b", 832, 7, 384, 192, 384, 48, 128, 128),
+)
+
+
+@dataclass(frozen=True)
+class ScnnRow:
+    """Simulated ratios at one density, summed over the layers.
+
+    Attributes:
+        density: of weights and activations.
+        conflicts: how bank conflicts were treated.
+        speedup: cycles of the dense array over SCNN's.
+        energy_share: SCNN's energy over the dense array's.
+        over_weight_sided: cycles of SCNN if it skipped zero weights only, over SCNN's.
+        over_input_sided: the same if it skipped zero activations only.
+        published: the columns that the paper has at this density.
+    """
+
+    density: float
+    conflicts: str
+    speedup: float
+    energy_share: float
+    over_weight_sided: float
+    over_input_sided: float
+    published: dict[str, float]
+
+
+def googlenet_layers() -> list[tuple[str, Geometry]]:
+    """The 54 convolutions of GoogLeNet's inception modules, batch 1."""
+    layers: list[tuple[str, Geometry]] = []
+    for module, channels, side, one, reduce3, three, reduce5, five, pool in _INCEPTION:
+        for name, inputs, filters, kernel in (
+            ("1x1", channels, one, 1),
+            ("3x3_reduce", channels, reduce3, 1),
+            ("3x3", reduce3, three, 3),
+            ("5x5_reduce", channels, reduce5, 1),
+            ("5x5", reduce5, five, 5),
+            ("pool_proj", channels, pool, 1),
+        ):
+            geometry = Conv2dGeometry.of(
+                (1, inputs, side, side),
+                (filters, inputs, kernel, kernel),
+                padding=kernel // 2,
+            )
+            layers.append((f"inception_{module}/{name}", geometry))
+    return layers
+
+
+def scnn_table(
+    densities: Iterable[float] = (1.0, 0.7, 0.4, 0.2, 0.1),
+    layers: Iterable[tuple[str, Geometry]] | None = None,
+    seed: int = 0,
+    energy: str = "horowitz-45nm",
+) -> Iterator[ScnnRow]:
+    """Two rows per density: bank conflicts serialised, and none.
+
+    Args:
+        densities: of weights and activations.
+        layers: layer shapes; None for :func:`googlenet_layers`.
+        seed: of the operands.
+        energy: energy table of all machines.
+    """
+    layers = list(googlenet_layers() if layers is None else layers)
+    machines = {
+        conflicts: Scnn(mapping="planar", conflicts=conflicts, energy=energy)
+        for conflicts in ("serialised", "ideal")
+    }
+    for density in densities:
+        dense = Cost()
+        costs = {name: [Cost(), Cost(), Cost()] for name in machines}
+        for product in _forward(layers, 1 - density, seed):
+            dense += Dense(energy=energy).cost(product)
+            variants = (product, _filled(product, "input"), _filled(product, "weight"))
+            for name, machine in machines.items():
+                for i, variant in enumerate(variants):
+                    costs[name][i] += machine.cost(variant)
+        for conflicts, (scnn, weight_sided, input_sided) in costs.items():
+            yield ScnnRow(
+                density=density,
+                conflicts=conflicts,
+                speedup=dense.cycles / scnn.cycles,
+                energy_share=scnn.energy_pj / dense.energy_pj,
+                over_weight_sided=weight_sided.cycles / scnn.cycles,
+                over_input_sided=input_sided.cycles / scnn.cycles,
+                published=PUBLISHED.get(density, {}),
+            )
+
+
+def _forward(
+    layers: Iterable[tuple[str, Geometry]], sparsity: float, seed: int
+) -> Iterator[LayerProduct]:
+    sparsities = {"input": sparsity, "weight": sparsity}
+    for product in synthetic_products(layers, sparsities, seed):
+        if product.kind is Product.FORWARD:
+            yield product
+
+
+def _filled(product: LayerProduct, operand: str) -> LayerProduct:
+    """The product with every value of one operand non-zero."""
+    side = ("first", "second")[product.kind.operands.index(operand)]
+    ones = np.ones(product.geometry.shape_of(operand), np.float32)
+    return replace(product, **{side: ones})

@@ -1,0 +1,274 @@
+"""sweep: many machines on many networks, in parallel, resumable.
+
+A sweep is the product of networks, sparsities and machines. The unit of work is one
+network at one sparsity: its operands are drawn once and every machine counts them. Rows
+go to one CSV file, all rows of a unit in one append, so that a sweep that was killed
+goes on where it stopped and gives the same rows as one that was not.
+"""
+
+import csv
+import itertools
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from elision.accelerators import ACCELERATORS, Accelerator, Cost
+from elision.files import replacing
+from elision.names import lookup
+from elision.products import Geometry, Product
+from elision.trace import synthetic_products
+
+__all__ = ["COLUMNS", "Machine", "as_frame", "machines", "read_rows", "sweep"]
+
+Layers = Sequence[tuple[str, Geometry]]
+
+#: Columns of the CSV file. ``parameters`` is a JSON object; ``product`` is one of the
+#: three products or ``"all"``.
+COLUMNS: tuple[str, ...] = (
+    "network",
+    "sparsity",
+    "seed",
+    "accelerator",
+    "parameters",
+    "product",
+    "cycles",
+    "dense_macs",
+    "multiplies",
+    "valid_multiplies",
+    "redundant_multiplies",
+    "utilisation",
+    "energy_pj",
+    "area_mm2",
+)
+
+#: Columns that name a row; the rest is what was found.
+_KEY = COLUMNS[:5]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """An accelerator by name, with the parameters that differ from its defaults.
+
+    Attributes:
+        name: key of ``elision.accelerators.ACCELERATORS``.
+        parameters: pairs of parameter and value.
+    """
+
+    name: str
+    parameters: tuple[tuple[str, Any], ...] = ()
+
+    def build(self) -> Accelerator:
+        """The accelerator.
+
+        Raises:
+            ValueError: unknown accelerator or parameter, or a value out of range.
+        """
+        kind = lookup("accelerator", self.name, ACCELERATORS)
+        for name, _ in self.parameters:
+            lookup(f"parameter of accelerator {self.name!r}", name, _parameters(kind))
+        return kind(**dict(self.parameters))
+
+    @property
+    def parameters_json(self) -> str:
+        """The parameters as text, equal for equal machines."""
+        return json.dumps(dict(self.parameters), sort_keys=True)
+
+
+def _parameters(kind: type[Accelerator]) -> dict[str, None]:
+    return {field.name: None for field in fields(kind)}  # pyright: ignore[reportArgumentType]
+
+
+def machines(
+    names: Iterable[str], grid: Mapping[str, Sequence[Any]] | None = None
+) -> list[Machine]:
+    """Every accelerator with every combination of the grid's parameters that it has.
+
+    Args:
+        names: accelerators.
+        grid: parameter -> values, such as ``{"multipliers": [2, 4], "window": [8,
+            16]}``. An accelerator that lacks a parameter is not repeated for its
+            values.
+
+    Raises:
+        ValueError: unknown accelerator, a value out of range, or a parameter that none
+            of the accelerators has.
+    """
+    grid = dict(grid or {})
+    names = list(names)
+    known = {}
+    for name in names:
+        known |= _parameters(lookup("accelerator", name, ACCELERATORS))
+    for parameter in grid:
+        lookup(f"parameter of {', '.join(names)}", parameter, known)
+    found = []
+    for name in names:
+        own = [p for p in grid if p in _parameters(ACCELERATORS[name])]
+        for values in itertools.product(*(grid[p] for p in own)):
+            machine = Machine(name, tuple(zip(own, values, strict=True)))
+            machine.build()  # bad values are found before hours of work
+            found.append(machine)
+    return found
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """One network at one sparsity, and the machines that are still to count it."""
+
+    network: str
+    layers: Layers
+    sparsity: float
+    seed: int
+    machines: tuple[Machine, ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of every machine: one per product, then all of them together."""
+        built = [machine.build() for machine in self.machines]
+        costs = [{kind: Cost() for kind in Product} for _ in built]
+        macs = dict.fromkeys(Product, 0)
+        for product in synthetic_products(self.layers, self.sparsity, self.seed):
+            macs[product.kind] += product.dense_macs
+            for cost, accelerator in zip(costs, built, strict=True):
+                cost[product.kind] += accelerator.cost(product)
+        rows = []
+        for machine, cost in zip(self.machines, costs, strict=True):
+            for kind in Product:
+                rows.append(self._row(machine, kind.value, macs[kind], cost[kind]))
+            total = sum(cost.values(), start=Cost())
+            rows.append(self._row(machine, "all", sum(macs.values()), total))
+        return rows
+
+    def key(self, machine: Machine) -> tuple[str, ...]:
+        """What names the rows of one machine, as text."""
+        parameters = machine.parameters_json
+        given = (self.network, self.sparsity, self.seed, machine.name, parameters)
+        return tuple(map(str, given))
+
+    def _row(
+        self, machine: Machine, product: str, macs: int, cost: Cost
+    ) -> dict[str, Any]:
+        row = dict(zip(_KEY, self.key(machine), strict=True))
+        row |= {"product": product, "dense_macs": macs}
+        return row | {name: getattr(cost, name) for name in COLUMNS if name not in row}
+
+
+def sweep(
+    networks: Mapping[str, Layers],
+    sparsities: Iterable[float],
+    chosen: Iterable[Machine],
+    out: str | Path,
+    *,
+    seed: int = 0,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Count every network at every sparsity on every machine.
+
+    Args:
+        networks: name -> layers, from a model, a topology file or a graph.
+        sparsities: share of zeros in every operand, at uniform random positions.
+        chosen: from :func:`machines`.
+        out: CSV file; rows found there are kept and not counted again.
+        seed: of the operands.
+        workers: processes; None for as many as there are processors, 1 for none
+            besides this one.
+        executor: runs the units elsewhere, a cluster's for example; it stays open.
+        progress: told of (units done, units in all).
+
+    Returns:
+        ``out`` as a path.
+
+    Raises:
+        ValueError: ``out`` is another kind of file, or a machine or sparsity is
+            impossible.
+    """
+    path, chosen = Path(out), tuple(chosen)
+    done = {tuple(row[c] for c in _KEY) for row in _tidy(path)}
+    units = []
+    for network, layers in networks.items():
+        for sparsity in sparsities:
+            unit = _Unit(network, tuple(layers), sparsity, seed, chosen)
+            missing = tuple(m for m in chosen if unit.key(m) not in done)
+            if missing:
+                units.append(_Unit(network, tuple(layers), sparsity, seed, missing))
+    if progress:
+        progress(0, len(units))
+    for finished, rows in enumerate(_run(units, workers, executor), 1):
+        _append(path, rows)
+        if progress:
+            progress(finished, len(units))
+    return path
+
+
+def _run(
+    units: list[_Unit], workers: int | None, executor: Executor | None
+) -> Iterator[list[dict[str, Any]]]:
+    """Rows of the units, in the order in which they are ready."""
+    workers = min(workers or os.cpu_count() or 1, len(units))
+    if executor is None and workers <= 1:
+        yield from (unit.rows() for unit in units)
+        return
+    # Spawned, because forking a process that runs threads can hang.
+    context = multiprocessing.get_context("spawn")
+    own = ProcessPoolExecutor(workers, context) if executor is None else None
+    with own or nullcontext():
+        pool = executor or own
+        assert pool is not None
+        for future in as_completed([pool.submit(unit.rows) for unit in units]):
+            yield future.result()
+
+
+def _append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append the rows of one unit with a single write."""
+    with path.open("a", newline="", encoding="utf-8", buffering=2**24) as file:
+        csv.DictWriter(file, COLUMNS).writerows(rows)
+
+
+def _tidy(path: Path) -> list[dict[str, str]]:
+    """Complete rows of the file, which is created or freed of a torn end."""
+    rows = read_rows(path) if path.exists() and path.stat().st_size else []
+    whole = {tuple(r[c] for c in _KEY) for r in rows if r["product"] == "all"}
+    rows = [row for row in rows if tuple(row[c] for c in _KEY) in whole]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def read_rows(path: str | Path) -> list[dict[str, str]]:
+    """Rows of a sweep's CSV file, as text; a torn last line is left out.
+
+    Raises:
+        ValueError: the file has other columns.
+    """
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        text = file.read()
+    complete = text[: text.rfind("\n") + 1]
+    reader = csv.DictReader(complete.splitlines())
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise ValueError(f"{path}: not a sweep's file, its columns are not {COLUMNS}")
+    return [row for row in reader if None not in row.values()]
+
+
+def as_frame(path: str | Path) -> Any:
+    """The rows as a pandas ``DataFrame``; needs pandas, which is not a dependency.
+
+    Raises:
+        ImportError: pandas is not installed.
+        ValueError: the file is not a sweep's.
+    """
+    import pandas  # pyright: ignore[reportMissingImports]
+
+    frame = pandas.DataFrame(read_rows(path))
+    text = {"network", "accelerator", "parameters", "product"}
+    for column in (c for c in COLUMNS if c not in text):
+        frame[column] = pandas.to_numeric(frame[column])
+    return frame

@@ -1,0 +1,158 @@
+"""Energy is counts times prices and nothing else; tables of one's own are checked."""
+
+import math
+
+import numpy as np
+import pytest
+from accelerator_oracles import GEOMETRIES, KINDS, random_product
+
+from elision.accelerators import (
+    ACCELERATORS,
+    Ant,
+    Dense,
+    Intersection,
+    OneSided,
+    Scnn,
+    energy_table,
+)
+
+TABLE = """
+name = "mine"
+node_nm = 7
+source = "made up for this test"
+register_pj = 0.5
+dram_pj = 100.0
+
+[energy_pj]
+multiply = 2.0
+add = 1.0
+add_int32 = 0.25
+compare = 0.125
+
+[area_um2]
+multiply = 1000.0
+add = 100.0
+add_int32 = 50.0
+compare = 10.0
+
+[sram_pj]
+8 = 4.0
+32 = 8.0
+"""
+
+MACHINES = (
+    Ant,
+    Dense,
+    Intersection,
+    OneSided,
+    Scnn,
+    lambda **how: Scnn(mapping="planar", **how),
+)
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(TABLE)
+    return str(path)
+
+
+@pytest.mark.parametrize("build", MACHINES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_energy_is_counts_times_prices(build, kind, mine):
+    product = random_product(np.random.default_rng(0), kind, GEOMETRIES["same"])
+    costs = {name: build(energy=name).cost(product) for name in ("aladdin-40nm", mine)}
+    shipped, own = costs.values()
+    # The table changes no count.
+    assert (shipped.cycles, shipped.accesses) == (own.cycles, own.accesses)
+    for cost in costs.values():
+        counts = {**cost.operations, **cost.accesses}
+        assert set(cost.energy_breakdown_pj) == set(counts)
+        total = sum(n * cost.prices_pj[name] for name, n in counts.items())
+        assert cost.energy_pj == pytest.approx(total)
+    assert own.energy_breakdown_pj["multiply"] == 2.0 * own.multiplies
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_range_unit_saves_and_costs(kind):
+    """ANT trades comparisons for multiplications and kernel reads."""
+    product = random_product(np.random.default_rng(1), kind, GEOMETRIES["same"])
+    scnn, ant = Scnn().cost(product), Ant().cost(product)
+    for name in ("multiply", "coordinate"):
+        assert ant.operations[name] <= scnn.operations[name]
+    for name in ("kernel_buffer.read", "image_buffer.read"):
+        assert ant.accesses[name] <= scnn.accesses[name]
+    assert ant.operations["compare"] > 0 == scnn.operations["compare"]
+    for name in ("accumulator.read", "accumulator.write", "global_buffer.write"):
+        assert ant.accesses[name] == scnn.accesses[name]
+
+
+def test_sram_price_grows_with_capacity(mine):
+    table = energy_table(mine)
+    assert table.access_pj(8) == pytest.approx(4.0)
+    assert table.access_pj(32) == pytest.approx(8.0)
+    assert table.access_pj(16) == pytest.approx(math.sqrt(4.0 * 8.0))
+    assert table.access_pj(128) == pytest.approx(16.0)  # the last segment, extended
+    assert (table.access_pj(0), table.access_pj(math.inf)) == (0.5, 100.0)
+
+
+def test_areas(mine):
+    """One 4x4 element: 16 multipliers and adders, 32 coordinate subtractors."""
+    product = random_product(np.random.default_rng(2), KINDS[0], GEOMETRIES["same"])
+    arrays = 64 * (16 * 1000 + 16 * 100 + 32 * 50) / 1e6
+    scnn, ant = Scnn(energy=mine), Ant(energy=mine)
+    assert scnn.cost(product).area_mm2 == pytest.approx(arrays)
+    # 2 x 16 window comparators, 2 x 3 for the group's columns, 2 subtractors; 8 bits.
+    unit = (38 * 10 + 2 * 50) / 4 / 1e6
+    assert ant.range_unit_area_mm2 == pytest.approx(unit)
+    assert ant.cost(product).area_mm2 == pytest.approx(arrays + 64 * unit)
+    wider = Ant(energy=mine, window=32, index_bits=16)
+    assert wider.range_unit_area_mm2 == pytest.approx((70 * 10 + 100) / 2 / 1e6)
+
+
+def test_a_table_without_areas_gives_none(mine, tmp_path):
+    path = tmp_path / "flat.toml"
+    path.write_text(TABLE.replace("[area_um2]", "[ignored]"))
+    product = random_product(np.random.default_rng(0), KINDS[0], GEOMETRIES["same"])
+    assert Ant(energy=str(path)).cost(product).area_mm2 == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("compare = 0.125", "", "unknown action in energy table 'mine' 'compare'"),
+        ("compare = 10.0", "", "unknown area in energy table 'mine' 'compare'"),
+        ("8 = 4.0\n32 = 8.0", "", "'mine' has no SRAM price"),
+        ("node_nm = 7", "", "missing node_nm"),
+        ("multiply = 2.0", "multiply = -2.0", "multiply must be a number >= 0"),
+        ("add = 1.0", "add = nan", "add must be a number >= 0"),
+        ("add = 1.0", 'add = "cheap"', "could not convert"),
+        ("8 = 4.0", "8 = 0.0", "must be positive, got 8 = 0.0"),
+        ("[energy_pj]", "[energy_pj", "not TOML"),
+    ],
+)
+def test_a_bad_table_is_named(tmp_path, old, new, message):
+    assert old in TABLE
+    path = tmp_path / "bad.toml"
+    path.write_text(TABLE.replace(old, new))
+    product = random_product(np.random.default_rng(0), KINDS[0], GEOMETRIES["same"])
+    with pytest.raises(ValueError, match=message):
+        Ant(energy=str(path)).cost(product)
+
+
+@pytest.mark.parametrize("name", ["ant", "scnn"])
+def test_an_unknown_table_is_found_at_once(name, tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'horowitz-45nm'"):
+        ACCELERATORS[name](energy="horowitz-45")
+    with pytest.raises(ValueError, match="no such file"):
+        ACCELERATORS[name](energy=str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize("name", ["horowitz-45nm", "aladdin-40nm"])
+def test_shipped_tables_price_every_machine(name):
+    assert energy_table(name).source
+    product = random_product(np.random.default_rng(0), KINDS[0], GEOMETRIES["same"])
+    for build in MACHINES:
+        cost = build(energy=name).cost(product)
+        assert cost.energy_pj > 0
+        assert cost.area_mm2 > 0

@@ -1,0 +1,28 @@
+"""A sweep on a Ray cluster that is started here; runs where Ray is installed."""
+
+import pytest
+
+from elision.accelerators import Dense
+from elision.cluster import RayExecutor
+from elision.products import MatmulGeometry
+from elision.sweep import machines, read_rows, sweep
+
+ray = pytest.importorskip("ray")
+
+NETWORKS = {"linear": [("fc", MatmulGeometry(2, 30, 10))]}
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own start-up warns
+def test_same_rows_as_without(tmp_path):
+    chosen = machines(["dense", "scnn", "ant"])
+    here = sweep(NETWORKS, [0.5, 0.9], chosen, tmp_path / "here.csv", workers=1)
+    with RayExecutor("local", num_cpus=1, include_dashboard=False) as pool:
+        there = sweep(
+            NETWORKS, [0.5, 0.9], chosen, tmp_path / "there.csv", executor=pool
+        )
+        assert pool.submit(Dense).result() == Dense()
+
+    def rows(path):
+        return sorted(map(str, read_rows(path)))
+
+    assert rows(here) == rows(there)
