@@ -5,8 +5,13 @@ from elision.accelerators.base import Cost as Cost
 from elision.accelerators.dense import Dense as Dense
 from elision.accelerators.energy import EnergyTable as EnergyTable
 from elision.accelerators.energy import energy_table as energy_table
+from elision.accelerators.intergrad import InterGrad as InterGrad
+from elision.accelerators.sram import Buffers as Buffers
+from elision.accelerators.systolic import Systolic as Systolic
 
 #: Names by which the command line knows the machines.
 ACCELERATORS: dict[str, type[Accelerator]] = {
     "dense": Dense,
+    "intergrad": InterGrad,
+    "systolic": Systolic,
 }
