@@ -1,0 +1,1 @@
+"""Layer lists of networks: shapes without weights, values or a framework."""
