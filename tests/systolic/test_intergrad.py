@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapes import geometries, matmuls, sides, with_values
+from small_layers import geometries, matmuls, sides, with_values
 
 from elision.accelerators import Buffers, InterGrad, Systolic
 from elision.accelerators.intergrad import estimated_pe_area_ratio

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapes import autograd, geometries, matmuls, sides, with_values
+from small_layers import autograd, geometries, matmuls, sides, with_values
 
 from elision.accelerators import InterGrad, Systolic
 from elision.accelerators.lowering import fold_result, lower, matrices

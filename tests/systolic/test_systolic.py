@@ -4,7 +4,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapes import geometries, sides, with_values
+from small_layers import geometries, sides, with_values
 
 from elision.accelerators import Buffers, Systolic
 from elision.accelerators.lowering import lower

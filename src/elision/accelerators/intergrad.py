@@ -16,9 +16,9 @@ dX and a value of X. One tile of an R x C array takes
 and there are ⌈O/R⌉·⌈J/C⌉ tiles. A convolution has columns j = (channel, tap row, tap
 column): X is unfolded, dX folded back (:mod:`elision.accelerators.lowering`).
 
-The idea is InterGrad's (ISCAS 2020, arXiv:2002.05529; IEEE TCAS-I 70(5):1949-1962,
-2023): dX weight-stationary, dW output-stationary, interleaved on one array. The
-published abstracts give no cycle formula; the one above is derived in
+The idea is that of Unnikrishnan and Parhi (ISCAS 2020, arXiv:2002.05529; InterGrad,
+IEEE TCAS-I 70(5), 2023): dX weight-stationary, dW output-stationary, interleaved on one
+array. The published abstracts give no cycle formula; the one above is derived in
 ``docs/intergrad.md`` and is this project's own model, as is every option of the class.
 """
 
@@ -57,6 +57,8 @@ class InterGrad(Accelerator):
         rows, columns: PEs of the plain array that this one takes the place of.
         drain: ``"overlapped"`` (dW leaves while the next tile's W enters) or
             ``"explicit"``.
+        plain_drain: how a plain output-stationary pass drains, which has no W to load
+            meanwhile; None: as ``drain`` says.
         in_array_update: the accumulators start from W and X is scaled by the learning
             rate at the edge, so that what drains is the new W and no separate optimiser
             pass is needed. Plain SGD only: momentum needs state that the array does not
@@ -79,6 +81,7 @@ class InterGrad(Accelerator):
     columns: int = 32
     _: KW_ONLY
     drain: str = "overlapped"
+    plain_drain: str | None = None
     in_array_update: bool = False
     pe_area_ratio: float = 1.0
     zero_gating: bool = False
@@ -88,6 +91,7 @@ class InterGrad(Accelerator):
     def __post_init__(self) -> None:
         check_integer(self, 1, "rows", "columns")
         lookup("drain", self.drain, DRAINS)
+        lookup("drain", self.plain_drain or self.drain, DRAINS)
         ratio = self.pe_area_ratio
         if not isinstance(ratio, (int, float)) or not ratio >= 1:
             raise ValueError(
@@ -118,7 +122,7 @@ class InterGrad(Accelerator):
             self.array_rows,
             self.array_columns,
             dataflow,
-            drain=self.drain,
+            drain=self.plain_drain or self.drain,
             weight_grad="GtX",
             zero_gating=self.zero_gating,
             buffers=self.memory,

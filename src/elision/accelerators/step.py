@@ -7,7 +7,7 @@ gradient of each layer. A machine that can run the two gradients of a layer toge
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, Generic, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 from elision.accelerators.base import Accelerator, Cost
 from elision.products import (
@@ -21,6 +21,7 @@ from elision.products import (
 __all__ = ["PerProduct", "blind_products", "check_layers", "products_cost", "step_cost"]
 
 Layers = Iterable[tuple[str, Geometry]]
+Machine = TypeVar("Machine", bound=Accelerator)
 
 
 @runtime_checkable
@@ -33,7 +34,7 @@ class Interleaving(Protocol):
 
 
 @dataclass(frozen=True)
-class PerProduct(Accelerator):
+class PerProduct(Accelerator, Generic[Machine]):
     """One array that is configured anew for each kind of product, such as WS + OS.
 
     Attributes:
@@ -41,9 +42,9 @@ class PerProduct(Accelerator):
             be those of one machine.
     """
 
-    forward: Accelerator
-    input_grad: Accelerator
-    weight_grad: Accelerator
+    forward: Machine
+    input_grad: Machine
+    weight_grad: Machine
 
     @property
     def value_blind(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
