@@ -161,11 +161,15 @@ class InterGrad(Accelerator):
             math.ceil(gemm.n / self.array_columns),
         )
 
+    def configured_for(self, product: LayerProduct) -> Systolic:
+        """The array as it runs a single product."""
+        if product.kind is Product.WEIGHT_GRAD:
+            return self._output_stationary
+        return self._weight_stationary
+
     def cost(self, product: LayerProduct) -> Cost:
         """Cost of one product run plainly, without a partner."""
-        if product.kind is Product.WEIGHT_GRAD:
-            return self._with_area(self._output_stationary.cost(product))
-        return self._with_area(self._weight_stationary.cost(product))
+        return self._with_area(self.configured_for(product).cost(product))
 
     def cost_update(self, geometry: Geometry) -> Cost:
         """Cost of a separate optimiser pass; see :meth:`Systolic.cost_update`."""

@@ -5,7 +5,7 @@ gradient of each layer. A machine that can run the two gradients of a layer toge
 (:class:`~elision.accelerators.intergrad.InterGrad`) is given them as a pair.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeGuard, TypeVar, runtime_checkable
 
@@ -18,7 +18,14 @@ from elision.products import (
     Product,
 )
 
-__all__ = ["PerProduct", "blind_products", "check_layers", "products_cost", "step_cost"]
+__all__ = [
+    "PerProduct",
+    "blind_products",
+    "check_layers",
+    "jobs",
+    "products_cost",
+    "step_cost",
+]
 
 Layers = Iterable[tuple[str, Geometry]]
 Machine = TypeVar("Machine", bound=Accelerator)
@@ -52,13 +59,17 @@ class PerProduct(Accelerator, Generic[Machine]):
         machines = (self.forward, self.input_grad, self.weight_grad)
         return all(machine.value_blind for machine in machines)
 
-    def cost(self, product: LayerProduct) -> Cost:
-        """Cost of one product in the configuration for its kind."""
+    def configured_for(self, product: LayerProduct) -> Machine:
+        """The array as it runs this product."""
         return {
             Product.FORWARD: self.forward,
             Product.INPUT_GRAD: self.input_grad,
             Product.WEIGHT_GRAD: self.weight_grad,
-        }[product.kind].cost(product)
+        }[product.kind]
+
+    def cost(self, product: LayerProduct) -> Cost:
+        """Cost of one product in the configuration for its kind."""
+        return self.configured_for(product).cost(product)
 
 
 def check_layers(layers: Iterable[Any]) -> list[tuple[str, Geometry]]:
@@ -106,6 +117,33 @@ def blind_products(
     return products
 
 
+def jobs(
+    machine: Accelerator, products: Iterable[LayerProduct]
+) -> Iterator[tuple[LayerProduct, ...]]:
+    """What the machine runs one after the other: single products, and pairs it can run.
+
+    A pair, input gradient first, takes the place of the gradient that comes second.
+    Gradients that find no partner come last.
+    """
+    waiting: dict[tuple[Any, ...], LayerProduct] = {}
+    for product in products:
+        if not isinstance(machine, Interleaving) or product.kind is Product.FORWARD:
+            yield (product,)
+            continue
+        key = (product.name, product.step, product.geometry)
+        partner = waiting.pop(key, None)
+        if partner is None or partner.kind is product.kind:
+            waiting[key] = product
+            if partner is not None:
+                yield (partner,)
+        elif product.kind is Product.WEIGHT_GRAD:
+            yield partner, product
+        else:
+            yield product, partner
+    for product in waiting.values():
+        yield (product,)
+
+
 def products_cost(machine: Accelerator, products: Iterable[LayerProduct]) -> Cost:
     """Sum of the costs of products; gradients of a layer and step are paired.
 
@@ -117,24 +155,11 @@ def products_cost(machine: Accelerator, products: Iterable[LayerProduct]) -> Cos
         ValueError: there is no product.
     """
     total = Cost()
-    waiting: dict[tuple[Any, ...], LayerProduct] = {}
-    for product in products:
-        if isinstance(machine, Interleaving) and product.kind is not Product.FORWARD:
-            key = (product.name, product.step, product.geometry)
-            partner = waiting.pop(key, None)
-            if partner is None:
-                waiting[key] = product
-            elif partner.kind is product.kind:
-                total += machine.cost(partner)
-                waiting[key] = product
-            elif product.kind is Product.WEIGHT_GRAD:
-                total += machine.cost_pair(partner, product)
-            else:
-                total += machine.cost_pair(product, partner)
+    for job in jobs(machine, products):
+        if len(job) == 2 and isinstance(machine, Interleaving):
+            total += machine.cost_pair(*job)
         else:
-            total += machine.cost(product)
-    for product in waiting.values():
-        total += machine.cost(product)
+            total += machine.cost(job[0])
     if not total.prices_pj:
         raise ValueError("no product to cost")
     return total
