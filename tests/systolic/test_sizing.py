@@ -34,12 +34,26 @@ def test_no_buffer_can_be_smaller_on_its_own(machine, words_per_cycle):
         dram_words_per_cycle=words_per_cycle,
     )
     assert stalls(machine, huge) == found.stall_cycles
+    assert found.unavoidable_stall_cycles == found.stall_cycles
     least = Buffers.minimum_kib(machine.rows, machine.columns)
     for name in ("input_kib", "weight_kib", "output_kib"):
         smaller = getattr(found.buffers, name) - 1
         if smaller >= least:
             shrunk = dataclasses.replace(found.buffers, **{name: smaller})
             assert stalls(machine, shrunk) > found.stall_cycles
+
+
+def test_tolerance_trades_stalls_for_buffers():
+    machine = Systolic(8, 8)
+    exact, loose = (
+        smallest_buffers(machine, LAYERS, 2, tolerance) for tolerance in (0, 0.2)
+    )
+    spared = loose.stall_cycles - loose.unavoidable_stall_cycles
+    assert 0 < spared <= 0.2 * loose.cycles
+    kib = [sum(f.buffers.sizes_kib.values()) for f in (exact, loose)]
+    assert kib[1] < kib[0]
+    with pytest.raises(ValueError, match="tolerance must be >= 0, got -1"):
+        smallest_buffers(machine, LAYERS, tolerance=-1)
 
 
 def test_a_fast_memory_needs_only_a_tile():

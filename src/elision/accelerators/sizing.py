@@ -23,31 +23,44 @@ class BufferSizing:
 
     Attributes:
         buffers: the sizes found.
-        stall_cycles: stalls of one training step that remain, because the DRAM is too
-            slow for any buffers; 0 if there are none.
-        cycles: cycles of the step without them.
+        stall_cycles: stalls of one training step with these buffers.
+        unavoidable_stall_cycles: stalls that remain with any buffers, because the DRAM is
+            too slow; 0 if there are none.
+        cycles: cycles of the step without stalls.
     """
 
     buffers: Buffers
     stall_cycles: int
+    unavoidable_stall_cycles: int
     cycles: int
 
 
 def smallest_buffers(
-    machine: Array, layers: Layers, dram_words_per_cycle: float | None = None
+    machine: Array,
+    layers: Layers,
+    dram_words_per_cycle: float | None = None,
+    tolerance: float = 0.0,
 ) -> BufferSizing:
     """The smallest buffers with which a training step stalls as little as with any.
 
-    Starting from buffers that hold every tensor whole, the largest is shrunk first, each
-    as far as the stalls allow with the others as they are; none of the three can then be
-    smaller on its own, to the KiB. More stalls never come from a larger buffer, so each
-    is found by bisection.
+    Starting from buffers that hold every tensor whole, the largest is halved as long as
+    the stalls allow it, then each is trimmed by bisection, which works because a larger
+    buffer never stalls more. In the end none of the three can be smaller on its own, to
+    the KiB; a different mixture of sizes may be as good.
 
     Args:
         machine: the array; its own buffers do not matter.
         layers: (name, geometry) of each layer.
         dram_words_per_cycle: bandwidth; None: that of the machine's buffers.
+        tolerance: stalls that are accepted beyond the unavoidable ones, as a share of the
+            cycles. Where the DRAM is slow, sparing the last stall takes a buffer that
+            holds a whole tensor.
+
+    Raises:
+        ValueError: a negative tolerance, or a broken layer list.
     """
+    if not tolerance >= 0:
+        raise ValueError(f"smallest_buffers: tolerance must be >= 0, got {tolerance}")
     layers = check_layers(layers)
     bandwidth = dram_words_per_cycle or machine.memory.dram_words_per_cycle
     least = math.ceil(Buffers.minimum_kib(machine.rows, machine.columns))
@@ -66,18 +79,29 @@ def smallest_buffers(
         return int(cost.details["stall_cycles"])
 
     unavoidable = stalls(sizes)
-    for name in sorted(sizes, key=lambda n: -sizes[n]):
-        low, high = least, sizes[name]
+    cycles = step_cost(machine, layers).cycles
+    accepted = unavoidable + tolerance * cycles
+    halving = {name for name, kib in sizes.items() if kib > least}
+    while halving:
+        name = max(halving, key=lambda n: sizes[n])
+        half = max(least, sizes[name] // 2)
+        if stalls({**sizes, name: half}) > accepted:
+            halving.remove(name)
+            continue
+        sizes[name] = half
+        if half == least:
+            halving.remove(name)
+    for name in sizes:
+        low, high = max(least, sizes[name] // 2), sizes[name]
         while low < high:
             middle = (low + high) // 2
-            if stalls({**sizes, name: middle}) > unavoidable:
+            if stalls({**sizes, name: middle}) > accepted:
                 low = middle + 1
             else:
                 high = middle
         sizes[name] = high
     buffers = Buffers(**sizes, dram_words_per_cycle=bandwidth)
-    cycles = step_cost(replace(machine, buffers=buffers), layers).cycles
-    return BufferSizing(buffers, unavoidable, cycles)
+    return BufferSizing(buffers, stalls(sizes), unavoidable, cycles)
 
 
 def _whole_kib(layers: Sequence[tuple[str, Geometry]], operand: str) -> int:

@@ -41,7 +41,7 @@ def array_shapes_figure(shapes: Sequence[ArrayShape], title: str = "") -> Any:
         panel.annotate(
             f"best: {labels[best]}",
             (best, values[best]),
-            xytext=(0, -16),
+            xytext=(0, 28),
             textcoords="offset points",
             ha="center",
             color="#cc6677",
@@ -49,7 +49,7 @@ def array_shapes_figure(shapes: Sequence[ArrayShape], title: str = "") -> Any:
         panel.set_xticks(range(len(labels)), labels, rotation=60, fontsize=8)
         panel.set_xlabel("rows × columns")
         panel.set_ylabel(name)
-        panel.set_ylim(0)
+        panel.set_yscale("log")
         panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     return figure
