@@ -16,6 +16,7 @@ from elision.accelerators.pe_array import (
     output_stationary,
     weight_stationary,
 )
+from elision.accelerators.schedule import schedule
 from elision.products import Product
 
 
@@ -63,6 +64,46 @@ def test_every_product_is_computed_in_the_cycles_and_reads_of_the_closed_form(
     assert sum(run.reads["b"] for run in runs) == cost.accesses[f"{b}_sram.read"]
     writes = sum(run.writes["z"] for run in runs)
     assert writes == cost.accesses[f"{result}_sram.write"]
+
+
+def ends(slices):
+    """First clock, and one past the last, of each port in a schedule."""
+    ports = {s.track: [] for s in slices if s.track.endswith(" port")}
+    for piece in slices:
+        if piece.track in ports:
+            ports[piece.track].append(piece)
+    return {
+        track.removesuffix(" port"): (
+            min(piece.start for piece in pieces),
+            max(piece.end for piece in pieces),
+        )
+        for track, pieces in ports.items()
+    }
+
+
+@settings(max_examples=100, deadline=None)
+@given(arrays, matmuls)
+def test_ports_are_busy_when_the_schedule_says(machine, geometry):
+    product = with_values(Product.FORWARD, geometry)
+    (a,), (b,) = matrices(product)
+    run = simulate(machine, a, b)
+    seen = {port: (clocks[0], max(clocks) + 1) for port, clocks in run.ports.items()}
+    assert seen == ends(schedule(machine, [product]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(matmuls, sides, sides, st.sampled_from(["overlapped", "explicit"]))
+def test_ports_of_a_pair_are_busy_when_the_schedule_says(
+    geometry, rows, columns, drain
+):
+    pair = [
+        with_values(kind, geometry)
+        for kind in (Product.INPUT_GRAD, Product.WEIGHT_GRAD)
+    ]
+    g, w, x = (t.numpy() for t in (pair[0].first, pair[0].second, pair[1].second))
+    run = interleaved(g, x, w, rows, columns, drain)
+    seen = {port: (clocks[0], max(clocks) + 1) for port, clocks in run.ports.items()}
+    assert seen == ends(schedule(InterGrad(rows, columns, drain=drain), pair))
 
 
 @settings(max_examples=60, deadline=None)

@@ -31,6 +31,7 @@ class Run:
         reads: words that entered the array, by matrix.
         writes: words that left it, by matrix.
         macs: multiply-accumulates of values that belong to the operands.
+        ports: clocks in which a port carried something, by port, in order.
     """
 
     results: dict[str, np.ndarray]
@@ -39,6 +40,11 @@ class Run:
     reads: Counter[str] = field(default_factory=Counter)
     writes: Counter[str] = field(default_factory=Counter)
     macs: int = 0
+    ports: dict[str, list[int]] = field(default_factory=dict)
+
+    def busy(self, port: str, clock: int) -> None:
+        """Note that a port carried something in a clock."""
+        self.ports.setdefault(port, []).append(clock)
 
 
 def _tiles(size: int, step: int) -> Iterator[slice]:
@@ -69,6 +75,11 @@ def _diagonal(stream: np.ndarray, clock: int) -> np.ndarray:
     times = clock - lanes
     inside = (times >= 0) & (times < len(stream))
     return np.where(inside, stream[times.clip(0, len(stream) - 1), lanes], 0.0)
+
+
+def _entering(stream: np.ndarray, clock: int) -> bool:
+    """Whether any lane of a skewed stream enters the array in a clock."""
+    return clock < len(stream) + stream.shape[1] - 1
 
 
 def weight_stationary(
@@ -104,6 +115,7 @@ def weight_stationary(
         if index == 0 or not preload:
             for step in range(rows):
                 load((ks, ns), step)
+                run.busy("north", run.cycles)
                 run.cycles += 1
         stationary = waiting.copy()
         run.reads["b"] += b[ks, ns].size
@@ -117,11 +129,14 @@ def weight_stationary(
             if preload and index + 1 < len(tiles) and clock < rows:
                 load(tiles[index + 1], clock)
             east = _right(east, _diagonal(stream, clock))
+            if _entering(stream, clock):
+                run.busy("west", run.cycles + clock)
             south = _down(south, np.zeros(columns)) + east * stationary
             for column in range(columns):
                 m = clock - (rows - 1) - column
                 if 0 <= m < len(a):
                     tile_z[m, column] = south[-1, column]
+                    run.busy("south", run.cycles + clock)
                     collected += 1
             clock += 1
         run.cycles += clock
@@ -171,6 +186,7 @@ def output_stationary(
         for column in np.flatnonzero(shifting):
             top = rows - shifting[column]  # rows above it have nothing left to send
             leaving[column].append(shadow[-1, column])
+            run.busy("south", clock)
             shadow[top + 1 :, column] = shadow[top:-1, column]
             full[top, column] = False
             shifting[column] -= 1
@@ -185,6 +201,9 @@ def output_stationary(
         while (steps < inner).any():
             east = _right(east, _diagonal(west, clock - start))
             south = _down(south, _diagonal(north, clock - start))
+            for port, stream in (("west", west), ("north", north)):
+                if _entering(stream, clock - start):
+                    run.busy(port, clock)
             active = (clock - start >= rank) & (steps < inner)
             sums += np.where(active, east * south, 0.0)
             steps += active
@@ -201,12 +220,14 @@ def output_stationary(
             for _ in range(rows):
                 for column in range(columns):
                     leaving[column].append(sums[-1, column])
+                run.busy("south", clock)
                 sums = _down(sums, np.zeros(columns))
                 clock += 1
     run.cycles = clock
     while shifting.any():
         shift_shadows()
-        run.tail += 1
+        clock += 1
+    run.tail = clock - run.cycles
     for index, (ms, ns) in enumerate(tiles):
         for column in range(z[ms, ns].shape[1]):
             upwards = leaving[column][index * rows : (index + 1) * rows]
@@ -272,6 +293,9 @@ def interleaved(
         for step in range(rows):
             southwards.append(chain[-1])
             chain = _down(chain, tile_w[rows - 1 - step])
+            run.busy("north", run.cycles)
+            if previous is not None and drain == "overlapped":
+                run.busy("south", run.cycles)
             run.cycles += 1
         if previous is not None and drain == "overlapped":
             drained(previous, southwards)
@@ -295,6 +319,9 @@ def interleaved(
             first = (clock - rank) % 2 == 0  # PEs in the first of their two clocks
             east = np.where(first, _right(east, _diagonal(west, clock)), east)
             arriving = _down(south, _diagonal(north, clock))
+            for port, stream in (("west", west), ("north", north)):
+                if _entering(stream, clock):
+                    run.busy(port, run.cycles + clock)
             active = (clock >= rank) & (steps < 2 * length)
             south = np.where(first, arriving + east * held, arriving)
             sums += np.where(active & ~first, east * arriving, 0.0)
@@ -303,6 +330,7 @@ def interleaved(
                 slot = clock - (rows - 1) - column
                 if 0 <= slot < 2 * length and slot % 2 == 0:
                     tile_dx[slot // 2, column] = south[-1, column]
+                    run.busy("south", run.cycles + clock)
                     collected += 1
             clock += 1
         run.cycles += clock
@@ -314,10 +342,13 @@ def interleaved(
             for _ in range(rows):
                 southwards.append(chain[-1])
                 chain = _down(chain, np.zeros(columns))
+                run.busy("south", run.cycles)
                 run.cycles += 1
             drained((os, js), southwards)
         previous = (os, js)
     if drain == "overlapped" and previous is not None:
         drained(previous, list(chain[::-1]))
         run.tail = rows
+        for clock in range(run.cycles, run.cycles + run.tail):
+            run.busy("south", clock)
     return run
