@@ -43,11 +43,11 @@ def test_folds_of_a_weight_stationary_product():
     slices = schedule(Systolic(4, 2), [product])
     label = "fc forward"
     assert slices == [
-        Slice("PEs", f"{label}, fold 1: multiply", 4, 13),
-        Slice("north port", f"{label}, fold 1: load B", 0, 4),
         Slice("product", label, 0, 13),
-        Slice("south port", f"{label}, fold 1: Z leaves", 7, 13),
+        Slice("north port", f"{label}, fold 1: load B", 0, 4),
         Slice("west port", f"{label}, fold 1: stream A", 4, 12),
+        Slice("PEs", f"{label}, fold 1: multiply", 4, 13),
+        Slice("south port", f"{label}, fold 1: Z leaves", 7, 13),
     ]
 
 

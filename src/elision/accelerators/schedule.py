@@ -35,6 +35,9 @@ class Slice(NamedTuple):
     end: int
 
 
+#: Every track, in the order in which they are listed.
+TRACKS = ("product", "north port", "west port", "PEs", "south port", "array")
+
 #: (track, name, start, end) within a fold, the fold starting at 0.
 Phases = list[tuple[str, str, int, int]]
 
@@ -51,6 +54,9 @@ def schedule(
         machine: any accelerator.
         products: in the order in which they run.
         folds_shown: folds drawn singly per product; the rest is one block per port.
+
+    Returns:
+        Slices by track, each track in order of time.
 
     Raises:
         ValueError: ``folds_shown`` is below 1.
@@ -74,7 +80,7 @@ def schedule(
         slices += _folds(label, now + lead, count, period, phases, folds_shown)
         slices.append(Slice("product", label, now, now + lead + count * period))
         now += lead + count * period
-    return sorted(slices, key=lambda s: (s.track, s.start))
+    return sorted(slices, key=lambda s: (TRACKS.index(s.track), s.start))
 
 
 def _folds(

@@ -15,6 +15,9 @@ __all__ = ["chrome_trace", "save_chrome_trace", "timeline_svg"]
 #: Fill colours, taken in turn by the tracks: Paul Tol's "bright" scheme.
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 
+#: Room that a letter is given, in pixels, when a name is written into its slice.
+LETTER = 7
+
 
 def chrome_trace(slices: Sequence[Slice], title: str = "schedule") -> dict[str, Any]:
     """A schedule in the Chrome trace format, one thread per track.
@@ -73,7 +76,9 @@ def timeline_svg(
     end: int | None = None,
     width: int = 720,
 ) -> str:
-    """A window of a schedule as a small SVG: one row per track, names as tooltips.
+    """A window of a schedule as a small SVG, one row per track.
+
+    Names are tooltips, and stand in the slice where there is room.
 
     Args:
         slices: busy intervals, in any order.
@@ -103,13 +108,18 @@ def timeline_svg(
             left, right = max(piece.start, start), min(piece.end, last)
             if left >= right:
                 continue
+            x, wide = label_width + (left - start) * scale, (right - left) * scale
             parts.append(
-                f'<rect x="{label_width + (left - start) * scale:.2f}" y="{y}" '
-                f'width="{(right - left) * scale:.2f}" height="{row}" '
+                f'<rect x="{x:.2f}" y="{y}" width="{wide:.2f}" height="{row}" '
                 f'fill="{COLOURS[number % len(COLOURS)]}" stroke="white" '
                 f'stroke-width="0.5"><title>{escape(piece.name)}: cycles '
                 f"{piece.start} to {piece.end}</title></rect>"
             )
+            if len(piece.name) * LETTER < wide:
+                parts.append(
+                    f'<text x="{x + 3:.2f}" y="{y + 12}" fill="white" '
+                    f'pointer-events="none">{escape(piece.name)}</text>'
+                )
     for share, anchor in ((0, "start"), (0.5, "middle"), (1, "end")):
         cycle = start + share * (last - start)
         parts.append(
@@ -120,12 +130,12 @@ def timeline_svg(
 
 
 def _checked(slices: Sequence[Slice]) -> dict[str, list[Slice]]:
-    """The slices by track, each in order of time."""
-    tracks: dict[str, list[Slice]] = {}
+    """The slices by track, the tracks as they first appear, each in order of time."""
+    tracks: dict[str, list[Slice]] = {piece.track: [] for piece in slices}
     for piece in sorted(slices, key=lambda s: (s.start, s.end)):
         if piece.end < piece.start:
             raise ValueError(f"timeline: {piece} ends before it starts")
-        ordered = tracks.setdefault(piece.track, [])
+        ordered = tracks[piece.track]
         if ordered and piece.start < ordered[-1].end:
             raise ValueError(f"timeline: {ordered[-1]} and {piece} overlap")
         ordered.append(piece)
