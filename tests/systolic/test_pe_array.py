@@ -12,10 +12,10 @@ from elision.accelerators import InterGrad, Systolic
 from elision.accelerators.lowering import fold_result, lower, matrices
 from elision.accelerators.pe_array import (
     Run,
-    interleaved,
     output_stationary,
     weight_stationary,
 )
+from elision.accelerators.pe_interleaved import interleaved
 from elision.accelerators.schedule import schedule
 from elision.products import Product
 

@@ -1,11 +1,10 @@
 """PE-level simulation: every register of a systolic array, one clock at a time.
 
-The oracle of the closed forms in :mod:`elision.accelerators.systolic` and
-:mod:`elision.accelerators.intergrad`: slow, for small arrays, and value-exact. An array
-is a set of R x C register files that move by one PE per clock; nothing here knows the
-formulas. A run ends when the last value has left the array (or, if results drain under
-the next fold, when the last PE is done), and the clock then reads what the run has
-cost.
+The oracle of the closed forms in :mod:`elision.accelerators.systolic`: slow, for small
+arrays, and value-exact. An array is a set of R x C register files that move by one PE
+per clock; nothing here knows the formulas. A run ends when the last value has left the
+array (or, if results drain under the next fold, when the last PE is done), and the
+clock then reads what the run has cost.
 
 Words that enter at an edge are counted as reads of the SRAM behind that edge.
 """
@@ -16,7 +15,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["Run", "interleaved", "output_stationary", "weight_stationary"]
+__all__ = [
+    "Run",
+    "diagonal",
+    "entering",
+    "from_north",
+    "from_west",
+    "output_stationary",
+    "padded",
+    "tiles_of",
+    "weight_stationary",
+]
 
 
 @dataclass
@@ -47,29 +56,30 @@ class Run:
         self.ports.setdefault(port, []).append(clock)
 
 
-def _tiles(size: int, step: int) -> Iterator[slice]:
+def tiles_of(size: int, step: int) -> Iterator[slice]:
+    """Consecutive slices of ``step`` of a dimension; the last may be shorter."""
     for start in range(0, size, step):
         yield slice(start, min(start + step, size))
 
 
-def _padded(matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def padded(matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """``matrix`` in the corner of a zero matrix: idle PEs compute with zeros."""
     full = np.zeros(shape)
     full[: matrix.shape[0], : matrix.shape[1]] = matrix
     return full
 
 
-def _right(registers: np.ndarray, entering: np.ndarray) -> np.ndarray:
+def from_west(registers: np.ndarray, entering: np.ndarray) -> np.ndarray:
     """What each PE sees from the west: its neighbour's register, or the edge."""
     return np.hstack([entering[:, None], registers[:, :-1]])
 
 
-def _down(registers: np.ndarray, entering: np.ndarray) -> np.ndarray:
+def from_north(registers: np.ndarray, entering: np.ndarray) -> np.ndarray:
     """What each PE sees from the north: its neighbour's register, or the edge."""
     return np.vstack([entering[None], registers[:-1]])
 
 
-def _diagonal(stream: np.ndarray, clock: int) -> np.ndarray:
+def diagonal(stream: np.ndarray, clock: int) -> np.ndarray:
     """Entry ``clock − i`` of each lane i of a (time, lane) stream; 0 outside of it."""
     lanes = np.arange(stream.shape[1])
     times = clock - lanes
@@ -77,7 +87,7 @@ def _diagonal(stream: np.ndarray, clock: int) -> np.ndarray:
     return np.where(inside, stream[times.clip(0, len(stream) - 1), lanes], 0.0)
 
 
-def _entering(stream: np.ndarray, clock: int) -> bool:
+def entering(stream: np.ndarray, clock: int) -> bool:
     """Whether any lane of a skewed stream enters the array in a clock."""
     return clock < len(stream) + stream.shape[1] - 1
 
@@ -101,15 +111,17 @@ def weight_stationary(
     z = np.zeros((len(a), b.shape[1]))
     run = Run({"z": z})
     tiles = [
-        (ks, ns) for ns in _tiles(b.shape[1], columns) for ks in _tiles(len(b), rows)
+        (ks, ns)
+        for ns in tiles_of(b.shape[1], columns)
+        for ks in tiles_of(len(b), rows)
     ]
     waiting = np.zeros((rows, columns))  # the chain through which a tile is loaded
 
     def load(tile: tuple[slice, slice], step: int) -> None:
         """Shift one row of a tile in from the north, the last row first."""
         nonlocal waiting
-        full = _padded(b[tile], (rows, columns))
-        waiting = _down(waiting, full[rows - 1 - step])
+        full = padded(b[tile], (rows, columns))
+        waiting = from_north(waiting, full[rows - 1 - step])
 
     for index, (ks, ns) in enumerate(tiles):
         if index == 0 or not preload:
@@ -119,7 +131,7 @@ def weight_stationary(
                 run.cycles += 1
         stationary = waiting.copy()
         run.reads["b"] += b[ks, ns].size
-        stream = _padded(a[:, ks], (len(a), rows))
+        stream = padded(a[:, ks], (len(a), rows))
         run.reads["a"] += a[:, ks].size
         run.macs += a[:, ks].size * b[ks, ns].shape[1]
         tile_z = np.zeros((len(a), columns))
@@ -128,10 +140,10 @@ def weight_stationary(
         while collected < tile_z.size:
             if preload and index + 1 < len(tiles) and clock < rows:
                 load(tiles[index + 1], clock)
-            east = _right(east, _diagonal(stream, clock))
-            if _entering(stream, clock):
+            east = from_west(east, diagonal(stream, clock))
+            if entering(stream, clock):
                 run.busy("west", run.cycles + clock)
-            south = _down(south, np.zeros(columns)) + east * stationary
+            south = from_north(south, np.zeros(columns)) + east * stationary
             for column in range(columns):
                 m = clock - (rows - 1) - column
                 if 0 <= m < len(a):
@@ -167,13 +179,12 @@ def output_stationary(
     z = np.zeros((len(a), b.shape[1]))
     run = Run({"z": z})
     tiles = [
-        (ms, ns) for ms in _tiles(len(a), rows) for ns in _tiles(len(z[0]), columns)
+        (ms, ns) for ms in tiles_of(len(a), rows) for ns in tiles_of(len(z[0]), columns)
     ]
     for ms, ns in tiles:
         run.reads["a"] += a[ms].size
         run.reads["b"] += b[:, ns].size
         run.writes["z"] += z[ms, ns].size
-        run.macs += z[ms, ns].size * inner
 
     rank = np.arange(rows)[:, None] + np.arange(columns)  # clocks after PE (0, 0)
     shadow = np.zeros((rows, columns))
@@ -192,17 +203,17 @@ def output_stationary(
             shifting[column] -= 1
 
     for ms, ns in tiles:
-        west = _padded(a[ms].T, (inner, rows))
-        north = _padded(b[:, ns], (inner, columns))
+        west = padded(a[ms].T, (inner, rows))
+        north = padded(b[:, ns], (inner, columns))
         east, south = np.zeros((rows, columns)), np.zeros((rows, columns))
         sums = np.zeros((rows, columns))
         steps = np.zeros((rows, columns), int)
         start = clock
         while (steps < inner).any():
-            east = _right(east, _diagonal(west, clock - start))
-            south = _down(south, _diagonal(north, clock - start))
+            east = from_west(east, diagonal(west, clock - start))
+            south = from_north(south, diagonal(north, clock - start))
             for port, stream in (("west", west), ("north", north)):
-                if _entering(stream, clock - start):
+                if entering(stream, clock - start):
                     run.busy(port, clock)
             active = (clock - start >= rank) & (steps < inner)
             sums += np.where(active, east * south, 0.0)
@@ -216,12 +227,13 @@ def output_stationary(
                 full |= done
                 shifting[done[-1]] += rows
             clock += 1
+        run.macs += int(steps[: z[ms, ns].shape[0], : z[ms, ns].shape[1]].sum())
         if drain == "explicit":
             for _ in range(rows):
                 for column in range(columns):
                     leaving[column].append(sums[-1, column])
                 run.busy("south", clock)
-                sums = _down(sums, np.zeros(columns))
+                sums = from_north(sums, np.zeros(columns))
                 clock += 1
     run.cycles = clock
     while shifting.any():
@@ -232,123 +244,4 @@ def output_stationary(
         for column in range(z[ms, ns].shape[1]):
             upwards = leaving[column][index * rows : (index + 1) * rows]
             z[ms, ns.start + column] = upwards[::-1][: z[ms, ns].shape[0]]
-    return run
-
-
-def interleaved(
-    g: np.ndarray,
-    x: np.ndarray,
-    w: np.ndarray,
-    rows: int,
-    columns: int,
-    drain: str = "overlapped",
-    learning_rate: float | None = None,
-) -> Run:
-    """Both gradients of ``Y = X · Wᵀ`` in one pass: ``dX = G · W`` and ``dW = Gᵀ · X``.
-
-    PE (o, j) holds ``W[o, j]`` and accumulates ``dW[o, j]``. ``G[m, o]`` enters row o
-    at clock 2m + o and stays in every PE for two clocks. In the first the PE adds ``G ·
-    W`` to the partial sum of dX that comes from the north; in the second the same
-    vertical link brings ``X[m, j]``, and the PE adds ``G · X`` to its accumulator.
-
-    The vertical links also load W and drain dW. With ``drain="overlapped"`` one chain
-    does
-    both: the next tile's W shifts in at the north while this tile's dW leaves at the
-    south.
-
-    Args:
-        g: (m, o).
-        x: (m, j).
-        w: (o, j).
-        rows: PEs of a column.
-        columns: PEs of a row.
-        drain: ``"overlapped"`` or ``"explicit"``.
-        learning_rate: if given, update in the array: accumulators start from W, and X
-            is scaled by −η where it enters (after dX's slot), so that W − η·dW drains.
-
-    Returns:
-        A run with the results ``dx`` (m, j) and ``dw`` (o, j), the latter the new W if
-        the update is done in the array.
-    """
-    length = len(g)
-    dx, dw = np.zeros_like(x, float), np.zeros_like(w, float)
-    run = Run({"dx": dx, "dw": dw})
-    tiles = [
-        (os, js) for js in _tiles(w.shape[1], columns) for os in _tiles(len(w), rows)
-    ]
-    scale = 1.0 if learning_rate is None else -learning_rate
-    chain = np.zeros((rows, columns))  # what the vertical links shift between tiles
-    rank = np.arange(rows)[:, None] + np.arange(columns)
-
-    def drained(tile: tuple[slice, slice], southwards: list[np.ndarray]) -> None:
-        """Store what left at the south: the last row first."""
-        block = np.array(southwards[::-1])
-        dw[tile] = block[: dw[tile].shape[0], : dw[tile].shape[1]]
-        run.writes["dw"] += dw[tile].size
-
-    previous: tuple[slice, slice] | None = None
-    for os, js in tiles:
-        tile_w = _padded(w[os, js], (rows, columns))
-        southwards = []
-        for step in range(rows):
-            southwards.append(chain[-1])
-            chain = _down(chain, tile_w[rows - 1 - step])
-            run.busy("north", run.cycles)
-            if previous is not None and drain == "overlapped":
-                run.busy("south", run.cycles)
-            run.cycles += 1
-        if previous is not None and drain == "overlapped":
-            drained(previous, southwards)
-        held = chain.copy()
-        sums = np.zeros_like(held) if learning_rate is None else held.copy()
-        run.reads["w"] += w[os, js].size
-        run.reads["g"] += g[:, os].size
-        run.reads["x"] += x[:, js].size
-        run.macs += 2 * length * w[os, js].size
-
-        tile_g = _padded(g[:, os], (length, rows))
-        tile_x = scale * _padded(x[:, js], (length, columns))
-        west = np.repeat(tile_g, 2, axis=0)  # held at the edge, too, for two clocks
-        north = np.zeros((2 * length, columns))
-        north[1::2] = tile_x  # even slots: partial sums that start from zero
-        tile_dx = np.zeros((length, columns))
-        east, south = np.zeros((rows, columns)), np.zeros((rows, columns))
-        collected = clock = 0
-        steps = np.zeros((rows, columns), int)
-        while collected < tile_dx.size or (steps < 2 * length).any():
-            first = (clock - rank) % 2 == 0  # PEs in the first of their two clocks
-            east = np.where(first, _right(east, _diagonal(west, clock)), east)
-            arriving = _down(south, _diagonal(north, clock))
-            for port, stream in (("west", west), ("north", north)):
-                if _entering(stream, clock):
-                    run.busy(port, run.cycles + clock)
-            active = (clock >= rank) & (steps < 2 * length)
-            south = np.where(first, arriving + east * held, arriving)
-            sums += np.where(active & ~first, east * arriving, 0.0)
-            steps += active
-            for column in range(columns):
-                slot = clock - (rows - 1) - column
-                if 0 <= slot < 2 * length and slot % 2 == 0:
-                    tile_dx[slot // 2, column] = south[-1, column]
-                    run.busy("south", run.cycles + clock)
-                    collected += 1
-            clock += 1
-        run.cycles += clock
-        dx[:, js] += tile_dx[:, : x[:, js].shape[1]]
-        run.writes["dx"] += x[:, js].size
-        chain = sums
-        if drain == "explicit":
-            southwards = []
-            for _ in range(rows):
-                southwards.append(chain[-1])
-                chain = _down(chain, np.zeros(columns))
-                run.busy("south", run.cycles)
-                run.cycles += 1
-            drained((os, js), southwards)
-        previous = (os, js)
-    if drain == "overlapped" and previous is not None:
-        drained(previous, list(chain[::-1]))
-        run.tail = rows
-        for clock in range(run.cycles, run.cycles + run.tail):
-            run.busy("south", clock)
     return run
