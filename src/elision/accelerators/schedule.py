@@ -1,9 +1,9 @@
 """When each port of an array is busy: a cost laid out as a schedule of tiles.
 
 The intervals are those of the PE-level simulations (``pe_array``, ``pe_interleaved``),
-against which they are tested: a port is
-busy from the first clock in which any of its lanes carries a value to the last. Results
-that drain under the next fold may leave after the last cycle that a cost counts.
+against which they are tested: a port is busy from the first clock in which any of its
+lanes carries a value to the last. Results that drain under the next fold may leave
+after the last cycle that a cost counts.
 """
 
 import math

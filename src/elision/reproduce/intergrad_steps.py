@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import product as grid
 
 from elision.accelerators.base import Accelerator, Cost
@@ -52,10 +52,11 @@ DRAIN_RULES = {
 
 
 #: What the two machines have in common. Equal area is ambiguous: an array with a few rows
-#: less than a power of two wastes a tile on most layers, so both readings are shown.
+#: less than a power of two wastes a tile on most layers, so three readings are shown.
 AREA_RULES = {
     "equal PE count": "both have the array",
     "equal area, smaller array": "the interleaving array has fewer rows and columns",
+    "equal area, fewer columns": "the interleaving array has fewer columns",
     "equal area, fewer arrays": "a chip of many arrays has fewer interleaving ones",
 }
 
@@ -178,9 +179,8 @@ def training_steps(
                 for label, machine in _baselines(side, rule)
             }
             for area in AREA_RULES:
-                shrunk = ratio if area == "equal area, smaller array" else 1.0
                 ours, updated = (
-                    step_cost(interleaving(side, rule, shrunk, in_array), layers)
+                    step_cost(_replacing(side, rule, area, ratio, in_array), layers)
                     for in_array in (False, True)
                 )
                 slower = ratio if area == "equal area, fewer arrays" else 1.0
@@ -217,18 +217,27 @@ def ws_os(side: int, rule: DrainRule) -> PerProduct[Systolic]:
     return PerProduct(forward=ws, input_grad=ws, weight_grad=os)
 
 
-def interleaving(
-    side: int, rule: DrainRule, pe_area_ratio: float = 1.0, update: bool = False
-) -> InterGrad:
-    """The interleaving array that takes the place of a ``side`` x ``side`` one."""
+def interleaving(side: int, rule: DrainRule, update: bool = False) -> InterGrad:
+    """The interleaving array of equal PE count."""
     return InterGrad(
         side,
         side,
         drain=rule.interleaved,
         plain_drain=rule.plain,
         in_array_update=update,
-        pe_area_ratio=pe_area_ratio,
     )
+
+
+def _replacing(
+    side: int, rule: DrainRule, area: str, ratio: float, update: bool
+) -> InterGrad:
+    """The interleaving array that takes the place of a plain one under an area rule."""
+    machine = interleaving(side, rule, update)
+    if area == "equal area, smaller array":
+        return replace(machine, pe_area_ratio=ratio)
+    if area == "equal area, fewer columns":
+        return replace(machine, columns=max(1, math.floor(side / ratio)))
+    return machine
 
 
 def sram_words(cost: Cost) -> int:
