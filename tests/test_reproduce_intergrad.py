@@ -71,6 +71,13 @@ def test_published_figures_stand_only_beside_what_they_compare(steps):
             assert row.published_memory == PUBLISHED_STEPS["inception-v4"].memory
 
 
+def test_unknown_names_are_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"unknown drain rule 'late'.*by wiring"):
+        training_steps(networks=["alexnet"], drains=["late"])
+    with pytest.raises(ValueError, match="unknown network 'vgg'"):
+        training_steps(networks=["vgg"])
+
+
 def test_bands_span_the_grid(steps):
     rows = bands(steps)
     assert {row.network for row in rows} == {"inception-v4"}

@@ -175,8 +175,27 @@ def test_a_working_set_that_does_not_fit_is_moved_again():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("input_kib", 0), ("weight_kib", -1), ("dram_words_per_cycle", "fast")],
+    [
+        ("input_kib", 0),
+        ("weight_kib", -1),
+        ("output_kib", math.inf),
+        ("input_kib", math.nan),
+        ("weight_kib", True),
+        ("dram_words_per_cycle", "fast"),
+    ],
 )
 def test_bad_sizes_say_what_is_allowed(field, value):
     with pytest.raises(ValueError, match=f"{field}=.*must be a positive number"):
         Buffers(**{field: value})
+
+
+def test_an_infinitely_fast_memory_never_stalls():
+    fast = Buffers(dram_words_per_cycle=math.inf)
+    product = LayerProduct(Product.FORWARD, MatmulGeometry(1, 512, 512))
+    cost = Systolic(8, 8, buffers=fast).cost(product)
+    assert cost.details["stall_cycles"] == cost.details["fill_cycles"] == 0
+    # a fold takes 23 cycles and needs a tile of 64 weights
+    slow = Buffers(dram_words_per_cycle=1)
+    details = Systolic(8, 8, buffers=slow).cost(product).details
+    assert details["stall_cycles"] >= (64 - 23) * details["folds"]
+    assert details["fill_cycles"] >= 64

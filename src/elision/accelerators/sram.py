@@ -54,7 +54,8 @@ class Buffers:
             and writes together (16, that is 64 GB/s at 1 GHz: an own choice).
 
     Raises:
-        ValueError: a size or the bandwidth is not a positive number.
+        ValueError: a size or the bandwidth is not a positive number, or a size is
+            infinite.
     """
 
     input_kib: float = 2048.0
@@ -63,10 +64,12 @@ class Buffers:
     dram_words_per_cycle: float = 16.0
 
     def __post_init__(self) -> None:
+        sizes = ("input_kib", "weight_kib", "output_kib")  # only bandwidth may be inf
         for field in fields(self):
             value = getattr(self, field.name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not value > 0:
+            finite = number and (math.isfinite(value) or field.name not in sizes)
+            if not finite or not value > 0:
                 raise ValueError(
                     f"Buffers({field.name}={value!r}): must be a positive number"
                 )

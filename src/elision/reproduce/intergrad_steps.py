@@ -9,6 +9,7 @@ from elision.accelerators.base import Accelerator, Cost
 from elision.accelerators.intergrad import InterGrad, estimated_pe_area_ratio
 from elision.accelerators.step import PerProduct, step_cost
 from elision.accelerators.systolic import Systolic
+from elision.names import lookup
 from elision.shapes.networks import NETWORKS, network
 
 __all__ = [
@@ -165,6 +166,9 @@ def training_steps(
         drains: names of :data:`DRAIN_RULES`.
         pe_area_ratio: area of an interleaving PE over a plain one; None: the lower bound
             of :func:`~elision.accelerators.intergrad.estimated_pe_area_ratio`.
+
+    Raises:
+        ValueError: unknown network or drain rule, a size below 1, or a ratio below 1.
     """
     ratio = estimated_pe_area_ratio() if pe_area_ratio is None else pe_area_ratio
     rows = []
@@ -173,7 +177,7 @@ def training_steps(
         plain = Systolic(side, side)
         update = sum((plain.cost_update(geometry) for _, geometry in layers), Cost())
         for drain in drains:
-            rule = DRAIN_RULES[drain]
+            rule = lookup("drain rule", drain, DRAIN_RULES)
             baselines = {
                 label: step_cost(machine, layers)
                 for label, machine in _baselines(side, rule)
