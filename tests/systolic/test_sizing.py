@@ -80,7 +80,10 @@ def test_the_figure_marks_the_best_of_cycles_and_of_energy(tmp_path):
         best = min(shapes, key=lambda shape: getattr(shape, name))
         (text,) = panel.texts
         assert text.get_text() == f"best: {best.rows}×{best.columns}"
-    save_array_shapes(shapes, tmp_path / "shapes.svg")
-    assert (tmp_path / "shapes.svg").read_text().startswith("<?xml")
+    for name in ("one.svg", "two.svg"):
+        save_array_shapes(shapes, tmp_path / name)
+    drawn = (tmp_path / "one.svg").read_text("utf-8")
+    assert drawn == (tmp_path / "two.svg").read_text("utf-8")
+    assert f"{shapes[0].rows}×{shapes[0].columns}" in drawn
     with pytest.raises(ValueError, match="no shape"):
         array_shapes_figure([])

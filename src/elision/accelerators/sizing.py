@@ -1,7 +1,7 @@
 """Choosing an array: the smallest buffers without stalls, the best shape of the array."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -45,8 +45,9 @@ def smallest_buffers(
 
     Starting from buffers that hold every tensor whole, the largest is halved as long as
     the stalls allow it, then each is trimmed by bisection, which works because a larger
-    buffer never stalls more. In the end none of the three can be smaller on its own, to
-    the KiB; a different mixture of sizes may be as good.
+    buffer never stalls more. This is done three times, each buffer being first among
+    equals once, and the least in sum is taken. None of the three can then be smaller on
+    its own, to the KiB; that no other mixture is smaller in sum is not certain.
 
     Args:
         machine: the array; its own buffers do not matter.
@@ -73,35 +74,53 @@ def smallest_buffers(
         )
     }
 
+    known: dict[Buffers, int] = {}
+
     def stalls(sizes: dict[str, int]) -> int:
         buffers = Buffers(**sizes, dram_words_per_cycle=bandwidth)
-        cost = step_cost(replace(machine, buffers=buffers), layers)
-        return int(cost.details["stall_cycles"])
+        if buffers not in known:
+            cost = step_cost(replace(machine, buffers=buffers), layers)
+            known[buffers] = int(cost.details["stall_cycles"])
+        return known[buffers]
 
     unavoidable = stalls(sizes)
     cycles = step_cost(machine, layers).cycles
     accepted = unavoidable + tolerance * cycles
-    halving = {name for name, kib in sizes.items() if kib > least}
+
+    def allowed(sizes: dict[str, int]) -> bool:
+        return stalls(sizes) <= accepted
+
+    names = list(sizes)
+    orders = [names[turn:] + names[:turn] for turn in range(len(names))]
+    found = [_shrunk({n: sizes[n] for n in order}, least, allowed) for order in orders]
+    best = min(found, key=lambda sizes: sum(sizes.values()))
+    buffers = Buffers(**best, dram_words_per_cycle=bandwidth)
+    return BufferSizing(buffers, stalls(best), unavoidable, cycles)
+
+
+def _shrunk(
+    sizes: dict[str, int], least: int, allowed: Callable[[dict[str, int]], bool]
+) -> dict[str, int]:
+    """Shrink buffers, the largest and of equals the first one first, while allowed."""
+    sizes = dict(sizes)
+    halving = [name for name, kib in sizes.items() if kib > least]
     while halving:
         name = max(halving, key=lambda n: sizes[n])
         half = max(least, sizes[name] // 2)
-        if stalls({**sizes, name: half}) > accepted:
-            halving.remove(name)
-            continue
-        sizes[name] = half
-        if half == least:
+        if allowed({**sizes, name: half}):
+            sizes[name] = half
+        if sizes[name] > half or half == least:
             halving.remove(name)
     for name in sizes:
         low, high = max(least, sizes[name] // 2), sizes[name]
         while low < high:
             middle = (low + high) // 2
-            if stalls({**sizes, name: middle}) > accepted:
-                low = middle + 1
-            else:
+            if allowed({**sizes, name: middle}):
                 high = middle
+            else:
+                low = middle + 1
         sizes[name] = high
-    buffers = Buffers(**sizes, dram_words_per_cycle=bandwidth)
-    return BufferSizing(buffers, stalls(sizes), unavoidable, cycles)
+    return sizes
 
 
 def _whole_kib(layers: Sequence[tuple[str, Geometry]], operand: str) -> int:

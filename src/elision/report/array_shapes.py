@@ -58,10 +58,15 @@ def array_shapes_figure(shapes: Sequence[ArrayShape], title: str = "") -> Any:
 def save_array_shapes(
     shapes: Sequence[ArrayShape], path: Path, title: str = ""
 ) -> None:
-    """Write the figure of :func:`array_shapes_figure` as SVG.
+    """Write the figure of :func:`array_shapes_figure` as SVG; equal shapes, equal files.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with replacing(path) as temporary:
-        array_shapes_figure(shapes, title).savefig(temporary, format="svg")
+    import matplotlib
+
+    figure = array_shapes_figure(shapes, title)
+    reproducible = {"svg.fonttype": "none", "svg.hashsalt": "elision"}
+    with replacing(path) as temporary, matplotlib.rc_context(reproducible):
+        undated: Any = {"Date": None}
+        figure.savefig(temporary, format="svg", metadata=undated)
