@@ -66,7 +66,7 @@ def save_array_shapes(
     import matplotlib
 
     figure = array_shapes_figure(shapes, title)
-    reproducible = {"svg.fonttype": "none", "svg.hashsalt": "elision"}
+    reproducible: Any = {"svg.fonttype": "none", "svg.hashsalt": "elision"}
     with replacing(path) as temporary, matplotlib.rc_context(reproducible):
         undated: Any = {"Date": None}
         figure.savefig(temporary, format="svg", metadata=undated)
