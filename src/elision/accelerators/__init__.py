@@ -8,7 +8,10 @@ from elision.accelerators.energy import EnergyTable as EnergyTable
 from elision.accelerators.energy import energy_table as energy_table
 from elision.accelerators.intersection import Intersection as Intersection
 from elision.accelerators.one_sided import OneSided as OneSided
+from elision.accelerators.intergrad import InterGrad as InterGrad
 from elision.accelerators.scnn import Scnn as Scnn
+from elision.accelerators.sram import Buffers as Buffers
+from elision.accelerators.systolic import Systolic as Systolic
 
 #: Names by which the command line knows the machines.
 ACCELERATORS: dict[str, type[Accelerator]] = {
@@ -16,5 +19,7 @@ ACCELERATORS: dict[str, type[Accelerator]] = {
     "dense": Dense,
     "intersection": Intersection,
     "one-sided": OneSided,
+    "intergrad": InterGrad,
     "scnn": Scnn,
+    "systolic": Systolic,
 }

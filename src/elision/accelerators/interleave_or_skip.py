@@ -1,0 +1,101 @@
+"""Interleave the gradients or skip their zeros? The same sparse products on both kinds.
+
+A systolic array multiplies every zero; what it saves by interleaving does not depend on
+the values. An outer-product machine skips zeros and pays with redundant products, index
+logic and scattered accumulation. Neither is better everywhere, so this puts them side by
+side at equal multiplier count, with one combination beside them: interleaving with PEs that
+do not switch on a zero, which saves energy and no cycle.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from elision.accelerators.ant import Ant
+from elision.accelerators.base import Accelerator
+from elision.accelerators.intergrad import InterGrad
+from elision.accelerators.scnn import Scnn
+from elision.accelerators.step import PerProduct, products_cost
+from elision.accelerators.systolic import Systolic
+from elision.products import LayerProduct
+
+__all__ = ["SkipRow", "interleave_or_skip", "machines_of_equal_size"]
+
+
+@dataclass(frozen=True)
+class SkipRow:
+    """Sparse products on one machine.
+
+    Attributes:
+        machine: its name.
+        cycles: without waiting for the DRAM.
+        speed_up: cycles of the first row over these.
+        multiplies: products issued; gated ones are not.
+        zero_multiplies: of these, products with a zero factor.
+        redundant_multiplies: of these, non-zero products that belong to no output.
+        useful_share: non-zero products of outputs, over multipliers times cycles.
+        energy_on_chip_pj: without DRAM, which not every machine models.
+    """
+
+    machine: str
+    cycles: int
+    speed_up: float
+    multiplies: int
+    zero_multiplies: int
+    redundant_multiplies: int
+    useful_share: float
+    energy_on_chip_pj: float
+
+
+def machines_of_equal_size(energy: str = "horowitz-45nm") -> dict[str, Accelerator]:
+    """Systolic, interleaving and zero-skipping machines of 1,024 multipliers each.
+
+    1,024 is 32x32 PEs, and SCNN's 64 elements of 4x4 multipliers.
+    """
+    ws = Systolic(32, 32, "ws", energy=energy)
+    os = Systolic(32, 32, "os", weight_grad="GtX", energy=energy)
+    return {
+        "WS": ws,
+        "OS": os,
+        "WS+OS": PerProduct(forward=ws, input_grad=ws, weight_grad=os),
+        "InterGrad": InterGrad(32, 32, energy=energy),
+        "InterGrad, zeros gated": InterGrad(32, 32, zero_gating=True, energy=energy),
+        "SCNN": Scnn(energy=energy),
+        "ANT": Ant(energy=energy),
+    }
+
+
+def interleave_or_skip(
+    products: Iterable[LayerProduct],
+    machines: Mapping[str, Accelerator] | None = None,
+) -> list[SkipRow]:
+    """Cost of the same products, with their operands, on every machine.
+
+    Args:
+        products: of whole training steps, for instance a trace; both gradients of a layer
+            must be there to be interleaved.
+        machines: by name; None: :func:`machines_of_equal_size`.
+
+    Raises:
+        ValueError: a product has no operands, or there is no product.
+    """
+    products = list(products)
+    useful = sum(product.counts.valid for product in products)
+    rows: list[SkipRow] = []
+    for name, machine in (machines or machines_of_equal_size()).items():
+        cost = products_cost(machine, products)
+        breakdown = cost.energy_breakdown_pj
+        off_chip = breakdown.get("dram.read", 0.0) + breakdown.get("dram.write", 0.0)
+        with_zero = cost.multiplies - useful - cost.redundant_multiplies
+        rows.append(
+            SkipRow(
+                machine=name,
+                cycles=cost.cycles,
+                speed_up=(rows[0].cycles if rows else cost.cycles) / cost.cycles,
+                multiplies=cost.multiplies,
+                zero_multiplies=with_zero,
+                redundant_multiplies=cost.redundant_multiplies,
+                useful_share=useful / cost.multiplier_slots,
+                energy_on_chip_pj=cost.energy_pj - off_chip,
+            )
+        )
+    return rows

@@ -1,0 +1,189 @@
+"""A whole training step on one machine: every product of every layer, and what pairs.
+
+The forward product, the weight gradient and, but for the first layer, the input
+gradient of each layer. A machine that can run the two gradients of a layer together
+(:class:`~elision.accelerators.intergrad.InterGrad`) is given them as a pair.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeGuard, TypeVar, runtime_checkable
+
+from elision.accelerators.base import Accelerator, Cost
+from elision.products import (
+    Conv2dGeometry,
+    Geometry,
+    LayerProduct,
+    MatmulGeometry,
+    Product,
+)
+
+__all__ = [
+    "PerProduct",
+    "blind_products",
+    "check_layers",
+    "jobs",
+    "products_cost",
+    "step_cost",
+]
+
+Layers = Iterable[tuple[str, Geometry]]
+Machine = TypeVar("Machine", bound=Accelerator)
+
+
+@runtime_checkable
+class Interleaving(Protocol):
+    """A machine that runs the two gradients of a layer together."""
+
+    def cost_pair(self, input_grad: LayerProduct, weight_grad: LayerProduct) -> Cost:
+        """Cost of both gradients of one layer."""
+        ...
+
+
+@dataclass(frozen=True)
+class PerProduct(Accelerator, Generic[Machine]):
+    """One array that is configured anew for each kind of product, such as WS + OS.
+
+    Attributes:
+        forward, input_grad, weight_grad: how it is configured for each; the prices must
+            be those of one machine.
+    """
+
+    forward: Machine
+    input_grad: Machine
+    weight_grad: Machine
+
+    @property
+    def value_blind(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether operands may be None, for all three products."""
+        machines = (self.forward, self.input_grad, self.weight_grad)
+        return all(machine.value_blind for machine in machines)
+
+    def configured_for(self, product: LayerProduct) -> Machine:
+        """The array as it runs this product."""
+        return {
+            Product.FORWARD: self.forward,
+            Product.INPUT_GRAD: self.input_grad,
+            Product.WEIGHT_GRAD: self.weight_grad,
+        }[product.kind]
+
+    def cost(self, product: LayerProduct) -> Cost:
+        """Cost of one product in the configuration for its kind."""
+        return self.configured_for(product).cost(product)
+
+
+def check_layers(layers: Iterable[Any]) -> list[tuple[str, Geometry]]:
+    """The layers as a list; every row is a (name, geometry).
+
+    Raises:
+        ValueError: a row is something else (says which row), or there is no row.
+    """
+    checked = []
+    for number, row in enumerate(layers, start=1):
+        if not _is_layer(row):
+            raise ValueError(
+                f"layer list, row {number}: expected (name, geometry) with a "
+                f"Conv2dGeometry or a MatmulGeometry, got {row!r}"
+            )
+        checked.append((row[0], row[1]))
+    if not checked:
+        raise ValueError("layer list: it has no rows")
+    return checked
+
+
+def _is_layer(row: Any) -> TypeGuard[tuple[str, Geometry]]:
+    if not isinstance(row, (tuple, list)) or len(row) != 2:
+        return False
+    return isinstance(row[0], str) and isinstance(
+        row[1], (Conv2dGeometry, MatmulGeometry)
+    )
+
+
+def blind_products(
+    layers: Layers, first_input_grad: bool = False
+) -> list[LayerProduct]:
+    """The products of one training step, without values.
+
+    Args:
+        layers: (name, geometry) of each layer, the first one first.
+        first_input_grad: whether the first layer computes a gradient of its input too.
+    """
+    products = []
+    for index, (name, geometry) in enumerate(check_layers(layers)):
+        for kind in Product:
+            if kind is Product.INPUT_GRAD and index == 0 and not first_input_grad:
+                continue
+            products.append(LayerProduct(kind, geometry, name=name))
+    return products
+
+
+def jobs(
+    machine: Accelerator, products: Iterable[LayerProduct]
+) -> Iterator[tuple[LayerProduct, ...]]:
+    """What the machine runs one after the other: single products, and pairs it can run.
+
+    A pair, input gradient first, takes the place of the gradient that comes second.
+    Gradients that find no partner come last.
+    """
+    waiting: dict[tuple[Any, ...], LayerProduct] = {}
+    for product in products:
+        if not isinstance(machine, Interleaving) or product.kind is Product.FORWARD:
+            yield (product,)
+            continue
+        key = (product.name, product.step, product.geometry)
+        partner = waiting.pop(key, None)
+        if partner is None or partner.kind is product.kind:
+            waiting[key] = product
+            if partner is not None:
+                yield (partner,)
+        elif product.kind is Product.WEIGHT_GRAD:
+            yield partner, product
+        else:
+            yield product, partner
+    for product in waiting.values():
+        yield (product,)
+
+
+def products_cost(machine: Accelerator, products: Iterable[LayerProduct]) -> Cost:
+    """Sum of the costs of products; gradients of a layer and step are paired.
+
+    Args:
+        machine: any accelerator.
+        products: of any number of layers and steps, for instance a trace.
+
+    Raises:
+        ValueError: there is no product.
+    """
+    total = Cost()
+    for job in jobs(machine, products):
+        if len(job) == 2 and isinstance(machine, Interleaving):
+            total += machine.cost_pair(*job)
+        else:
+            total += machine.cost(job[0])
+    if not total.prices_pj:
+        raise ValueError("no product to cost")
+    return total
+
+
+def step_cost(
+    machine: Accelerator, layers: Layers, first_input_grad: bool = False
+) -> Cost:
+    """Cost of one training step of a network, without an optimiser pass.
+
+    Equal layers are costed once.
+
+    Args:
+        machine: a value-blind accelerator.
+        layers: (name, geometry) of each layer, the first one first.
+        first_input_grad: whether the first layer computes a gradient of its input too.
+    """
+    by_layer: dict[tuple[Geometry, bool], Cost] = {}
+    total = Cost()
+    for index, (name, geometry) in enumerate(check_layers(layers)):
+        wants_input_grad = index > 0 or first_input_grad
+        key = (geometry, wants_input_grad)
+        if key not in by_layer:
+            products = blind_products([(name, geometry)], wants_input_grad)
+            by_layer[key] = products_cost(machine, products)
+        total += by_layer[key]
+    return total

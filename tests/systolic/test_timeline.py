@@ -1,0 +1,106 @@
+import gzip
+import json
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_layers import geometries, sides
+
+from elision.accelerators import Dense, InterGrad, Systolic
+from elision.accelerators.schedule import Slice, schedule
+from elision.accelerators.step import PerProduct, blind_products, products_cost
+from elision.products import MatmulGeometry
+from elision.report.timeline import chrome_trace, save_chrome_trace, timeline_svg
+
+drains = st.sampled_from(["overlapped", "explicit"])
+arrays = st.builds(
+    Systolic,
+    sides,
+    sides,
+    st.sampled_from(["ws", "os", "is"]),
+    drain=drains,
+    preload=st.booleans(),
+) | st.builds(InterGrad, sides, sides, drain=drains)
+
+
+@given(arrays, st.lists(geometries, min_size=1, max_size=3), st.integers(1, 4))
+def test_a_schedule_is_as_long_as_its_cost_and_no_port_does_two_things(
+    machine, shapes, folds_shown
+):
+    layers = [(f"layer{n}", shape) for n, shape in enumerate(shapes)]
+    products = blind_products(layers)
+    slices = schedule(machine, products, folds_shown)
+    cycles = products_cost(machine, products).cycles
+    assert max(s.end for s in slices if s.track == "product") == cycles
+    tail = machine.rows  # of results that drain under what comes next
+    assert max(s.end for s in slices) <= cycles + tail
+    chrome_trace(slices)  # raises if slices of a track overlap
+
+
+def test_folds_of_a_weight_stationary_product():
+    (product, *_) = blind_products([("fc", MatmulGeometry(5, 4, 2))])
+    slices = schedule(Systolic(4, 2), [product])
+    label = "fc forward"
+    assert slices == [
+        Slice("product", label, 0, 13),
+        Slice("north port", f"{label}, fold 1: load B", 0, 4),
+        Slice("west port", f"{label}, fold 1: stream A", 4, 12),
+        Slice("PEs", f"{label}, fold 1: multiply", 4, 13),
+        Slice("south port", f"{label}, fold 1: Z leaves", 7, 13),
+    ]
+
+
+def test_other_machines_are_drawn_product_by_product():
+    products = blind_products([("fc", MatmulGeometry(5, 400, 20))])
+    machine = PerProduct(Dense(), Dense(), Dense())
+    slices = schedule(machine, products)
+    assert {s.track for s in slices} == {"array", "product"}
+    assert max(s.end for s in slices) == products_cost(machine, products).cycles
+
+
+def test_the_trace_says_that_its_microseconds_are_cycles(tmp_path):
+    slices = schedule(InterGrad(4, 4), blind_products([("a", MatmulGeometry(9, 8, 8))]))
+    for name in ("one", "two"):
+        save_chrome_trace(slices, tmp_path / f"{name}.json.gz", "InterGrad 4x4")
+    packed = (tmp_path / "one.json.gz").read_bytes()
+    assert packed == (tmp_path / "two.json.gz").read_bytes()
+    trace = json.loads(gzip.decompress(packed))
+    assert trace["otherData"]["time_unit"] == "1 us = 1 cycle"
+    named = {e["args"]["name"] for e in trace["traceEvents"] if e["ph"] == "M"}
+    assert named == {"InterGrad 4x4 (1 us = 1 cycle)", *(s.track for s in slices)}
+    drawn = [e for e in trace["traceEvents"] if e["ph"] == "X"]
+    assert sum(e["dur"] for e in drawn) == sum(s.end - s.start for s in slices)
+
+
+def test_the_svg_shows_the_window_and_nothing_else():
+    slices = [Slice("a<b", "first", 0, 10), Slice("a<b", "second & last", 10, 30)]
+    drawing = ElementTree.fromstring(timeline_svg(slices))
+    boxes = drawing.findall("{*}rect")
+    assert [box.find("{*}title").text for box in boxes] == [
+        "first: cycles 0 to 10",
+        "second & last: cycles 10 to 30",
+    ]
+    widths = [float(box.get("width")) for box in boxes]
+    assert widths[1] == pytest.approx(2 * widths[0], rel=1e-3)
+    window = ElementTree.fromstring(timeline_svg(slices, start=12, end=20))
+    assert len(window.findall("{*}rect")) == 1
+    with pytest.raises(ValueError, match=r"window 5\.\.5 is empty"):
+        timeline_svg(slices, start=5, end=5)
+
+
+@pytest.mark.parametrize(
+    ("slices", "message"),
+    [
+        ([Slice("p", "a", 0, 5), Slice("p", "b", 4, 6)], "overlap"),
+        ([Slice("p", "a", 5, 0)], "ends before it starts"),
+    ],
+)
+def test_impossible_schedules_are_refused(slices, message):
+    with pytest.raises(ValueError, match=message):
+        chrome_trace(slices)
+
+
+def test_at_least_one_fold_is_shown():
+    with pytest.raises(ValueError, match="folds_shown must be at least 1, got 0"):
+        schedule(Systolic(), [], folds_shown=0)
