@@ -1,0 +1,267 @@
+"""The built kernels as Python functions of torch tensors, one to one.
+
+Tensors in the *blocked* layout have shape ``(ceil(N / 16), C, H, W, 16)``, float32,
+contiguous: 16 images side by side, lanes behind the last image zero. Every function
+releases the interpreter lock while it runs and uses ``torch.get_num_threads()`` threads
+of its own; torch's settings are never changed.
+"""
+
+import ctypes
+import functools
+import threading
+from typing import Any
+
+import torch
+
+from elision.engines.native.builder import Build, BuildError, variant
+from elision.products import Conv2dGeometry, Geometry, MatmulGeometry
+
+__all__ = [
+    "LANES",
+    "Weights",
+    "as_conv",
+    "from_blocked",
+    "load",
+    "to_blocked",
+    "unavailable",
+    "weight_grad",
+]
+
+#: Images side by side in the blocked layout.
+LANES = 16
+
+_POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+_FLOAT, _DOUBLE = ctypes.c_float, ctypes.c_double
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "to_blocked": (_INT, [_POINTER, _POINTER, _INT, _LONG, _INT]),
+    "from_blocked": (None, [_POINTER, _POINTER, _INT, _LONG, _INT]),
+    "threshold": (_FLOAT, [_POINTER, _LONG, _DOUBLE, _LONG]),
+    "weights_new": (_POINTER, [_POINTER]),
+    "weights_free": (None, [_POINTER]),
+    "weights_compress": (_LONG, [_POINTER, _POINTER, _FLOAT, _INT, _INT]),
+    "weights_refresh": (None, [_POINTER, _POINTER, _INT]),
+    "forward": (_INT, [_POINTER, _POINTER, _POINTER, _INT]),
+    "input_grad": (_INT, [_POINTER, _POINTER, _POINTER, _INT]),
+    "masked_grad": (_INT, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
+    "weight_grad": (
+        _LONG,
+        [_POINTER, _INT, _POINTER, _POINTER, _FLOAT, _POINTER, _INT],
+    ),
+    "norm_forward": (None, [_POINTER] * 7 + [_INT] * 3 + [_FLOAT] + [_INT] * 3),
+    "norm_backward": (None, [_POINTER] * 10 + [_INT] * 3 + [_FLOAT] + [_INT] * 2),
+    "max_pool_forward": (None, [_POINTER, _POINTER, _POINTER, _INT]),
+    "max_pool_backward": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
+}
+_BUILDING = threading.Lock()
+
+
+@functools.cache
+def _load(name: str) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(Build(name).library()))
+    except OSError as error:
+        raise BuildError(f"the built kernels cannot be loaded: {error}") from error
+    for function, (result, arguments) in _SIGNATURES.items():
+        entry = getattr(library, f"elision_{function}")
+        entry.restype, entry.argtypes = result, arguments
+    return library
+
+
+def load() -> ctypes.CDLL:
+    """The library for this CPU, built if need be.
+
+    Raises:
+        BuildError: it cannot be built or loaded; the message says why.
+    """
+    with _BUILDING:
+        return _load(variant())
+
+
+@functools.cache
+def unavailable() -> str | None:
+    """Why there are no native kernels here, in one line; None if there are.
+
+    The first call builds them. The answer is kept for the life of the process.
+    """
+    try:
+        load()
+    except BuildError as error:
+        return str(error)
+    return None
+
+
+def as_conv(geometry: Geometry) -> Conv2dGeometry:
+    """The geometry as a convolution: a matrix product is one of 1x1 pixels."""
+    if isinstance(geometry, MatmulGeometry):
+        return Conv2dGeometry(
+            geometry.rows, geometry.inner, 1, 1, geometry.columns, 1, 1, 0, 1, 1
+        )
+    return geometry
+
+
+def _integers(geometry: Conv2dGeometry) -> ctypes.Array[ctypes.c_int]:
+    v = geometry
+    return (_INT * 13)(
+        *(v.batch, v.in_channels, v.height, v.width, v.out_channels),
+        *(*v.kernel, *v.stride, *v.padding, *v.dilation),
+    )
+
+
+def _done(result: int) -> int:
+    if result < 0:
+        raise MemoryError("the native kernels ran out of memory")
+    return result
+
+
+def to_blocked(x: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """Float32 ``(N, C, H, W)`` to blocked, and whether every value is finite."""
+    x = x.contiguous()
+    n, *rest = x.shape
+    y = x.new_empty((-(-n // LANES), *rest, LANES))
+    finite = load().elision_to_blocked(
+        x.data_ptr(), y.data_ptr(), n, x[0].numel(), torch.get_num_threads()
+    )
+    return y, bool(finite)
+
+
+def from_blocked(y: torch.Tensor, images: int) -> torch.Tensor:
+    """Blocked to float32 ``(images, C, H, W)``."""
+    y = y.contiguous()
+    x = y.new_empty((images, *y.shape[1:-1]))
+    load().elision_from_blocked(
+        y.data_ptr(), x.data_ptr(), images, x[0].numel(), torch.get_num_threads()
+    )
+    return x
+
+
+def threshold(x: torch.Tensor, density: float, samples: int) -> float:
+    """Magnitude that about ``density`` of x exceeds, from that many values of it."""
+    x = x.contiguous()
+    found = load().elision_threshold(x.data_ptr(), x.numel(), density, samples)
+    if found != found:
+        raise MemoryError("the native kernels ran out of memory")
+    return found
+
+
+class Weights:
+    """The non-zeros of one convolution's weight, as lists in the kernels' order.
+
+    Reading (:meth:`forward`, ...) is thread-safe; :meth:`compress` and :meth:`refresh`
+    must not run beside it.
+
+    Attributes:
+        geometry: shape of the layer, batch included; no groups.
+        count: weights taken by the last :meth:`compress`.
+    """
+
+    def __init__(self, geometry: Conv2dGeometry) -> None:
+        self.geometry = geometry
+        self.count = 0
+        self._library = load()
+        self._handle = self._library.elision_weights_new(_integers(geometry))
+        if not self._handle:
+            raise MemoryError("the native kernels ran out of memory")
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self._library.elision_weights_free(self._handle)
+
+    def compress(
+        self, weight: torch.Tensor, above: float = 0.0, *, input_grad: bool = True
+    ) -> None:
+        """Take the weights of magnitude above ``above`` (all, if it is negative).
+
+        Args:
+            weight: float32 ``(K, C, R, S)``.
+            above: threshold; NaN weights are always taken.
+            input_grad: whether :meth:`input_grad` will be asked for.
+        """
+        weight = weight.contiguous()
+        self.count = _done(
+            self._library.elision_weights_compress(
+                self._handle,
+                weight.data_ptr(),
+                above,
+                input_grad,
+                torch.get_num_threads(),
+            )
+        )
+
+    def refresh(self, weight: torch.Tensor) -> None:
+        """New values at the same places."""
+        weight = weight.contiguous()
+        self._library.elision_weights_refresh(
+            self._handle, weight.data_ptr(), torch.get_num_threads()
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Blocked input to blocked output."""
+        v = self.geometry
+        y = x.new_empty((x.shape[0], v.out_channels, v.out_height, v.out_width, LANES))
+        _done(
+            self._library.elision_forward(
+                self._handle, x.data_ptr(), y.data_ptr(), torch.get_num_threads()
+            )
+        )
+        return y
+
+    def input_grad(self, g: torch.Tensor) -> torch.Tensor:
+        """Blocked gradient of the output to blocked gradient of the input."""
+        v = self.geometry
+        dx = g.new_empty((g.shape[0], v.in_channels, v.height, v.width, LANES))
+        _done(
+            self._library.elision_input_grad(
+                self._handle, g.data_ptr(), dx.data_ptr(), torch.get_num_threads()
+            )
+        )
+        return dx
+
+    def masked_grad(self, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        """Weight gradient ``(K, C, R, S)`` at the taken weights, zero elsewhere."""
+        dw = x.new_empty(self.geometry.shape_of("weight"))
+        _done(
+            self._library.elision_masked_grad(
+                self._handle,
+                x.data_ptr(),
+                g.data_ptr(),
+                dw.data_ptr(),
+                torch.get_num_threads(),
+            )
+        )
+        return dw
+
+
+def weight_grad(
+    geometry: Conv2dGeometry,
+    x: torch.Tensor,
+    g: torch.Tensor,
+    *,
+    sparse: str,
+    above: float = 0.0,
+) -> tuple[torch.Tensor, int]:
+    """Dense weight gradient ``(K, C, R, S)`` from one sparse operand.
+
+    Args:
+        geometry: shape of the layer.
+        x: blocked input.
+        g: blocked gradient of the output.
+        sparse: ``"input"`` or ``"grad_output"``: which of the two is read as sparse.
+        above: values of it that are not above this magnitude are left out.
+
+    Returns:
+        The gradient, and how many values were left in.
+    """
+    dw = x.new_empty(geometry.shape_of("weight"))
+    first, second = (x, g) if sparse == "input" else (g, x)
+    kept = _done(
+        load().elision_weight_grad(
+            _integers(geometry),
+            sparse == "input",
+            first.data_ptr(),
+            second.data_ptr(),
+            above,
+            dw.data_ptr(),
+            torch.get_num_threads(),
+        )
+    )
+    return dw, kept
