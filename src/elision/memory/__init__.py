@@ -1,0 +1,1 @@
+"""What is kept between the forward and the backward pass."""
