@@ -221,11 +221,13 @@ def test_blocked_layout_and_back(shape):
     assert not flat[shape[0] :].any()
 
 
-def test_threshold_exact_and_sampled():
+def test_threshold_keeps_the_largest():
     x = torch.from_numpy(np.random.default_rng(0).permutation(10_000) + 1.0).float()
     x[::2] *= -1
-    assert library.threshold(x, 0.1, x.numel()) == 9000.0
-    assert library.threshold(x, 1.0, 100) < 0
+    assert int((x.abs() > library.threshold(x, 0.1)).sum()) == 1000
+    assert int((x.abs() > library.threshold(x, 0.10001)).sum()) == 1001
+    assert library.threshold(x, 1.0) < 0
+    assert library.threshold(torch.zeros(50), 0.1) < 0
     sampled = library.threshold(x, 0.1, 2000)
     assert abs((x.abs() > sampled).float().mean().item() - 0.1) < 0.02
 

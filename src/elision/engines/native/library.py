@@ -8,6 +8,7 @@ of its own; torch's settings are never changed.
 
 import ctypes
 import functools
+import math
 import threading
 from typing import Any
 
@@ -22,6 +23,11 @@ __all__ = [
     "as_conv",
     "from_blocked",
     "load",
+    "max_pool_backward",
+    "max_pool_forward",
+    "norm_backward",
+    "norm_forward",
+    "threshold",
     "to_blocked",
     "unavailable",
     "weight_grad",
@@ -31,11 +37,11 @@ __all__ = [
 LANES = 16
 
 _POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
-_FLOAT, _DOUBLE = ctypes.c_float, ctypes.c_double
+_FLOAT = ctypes.c_float
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "to_blocked": (_INT, [_POINTER, _POINTER, _INT, _LONG, _INT]),
     "from_blocked": (None, [_POINTER, _POINTER, _INT, _LONG, _INT]),
-    "threshold": (_FLOAT, [_POINTER, _LONG, _DOUBLE, _LONG]),
+    "threshold": (_FLOAT, [_POINTER, _LONG, _LONG, _LONG]),
     "weights_new": (_POINTER, [_POINTER]),
     "weights_free": (None, [_POINTER]),
     "weights_compress": (_LONG, [_POINTER, _POINTER, _FLOAT, _INT, _INT]),
@@ -134,11 +140,22 @@ def from_blocked(y: torch.Tensor, images: int) -> torch.Tensor:
     return x
 
 
-def threshold(x: torch.Tensor, density: float, samples: int) -> float:
-    """Magnitude that about ``density`` of x exceeds, from that many values of it."""
+def threshold(x: torch.Tensor, keep: float, samples: int | None = None) -> float:
+    """Magnitude above which the ``ceil(keep·n)`` largest of ``n`` values lie.
+
+    Args:
+        x: float32, any shape.
+        keep: fraction to keep; 1 gives a threshold below zero, which keeps zeros too.
+        samples: look at that many values instead of all; then the fraction is an
+            estimate, off by about ``sqrt(keep·(1 − keep)/samples)``.
+    """
     x = x.contiguous()
-    found = load().elision_threshold(x.data_ptr(), x.numel(), density, samples)
-    if found != found:
+    count = x.numel() if samples is None else min(samples, x.numel())
+    if keep >= 1:
+        return -1.0
+    k = max(1, math.ceil(round(keep * count, 6)))
+    found = load().elision_threshold(x.data_ptr(), x.numel(), k, count)
+    if math.isnan(found):
         raise MemoryError("the native kernels ran out of memory")
     return found
 
@@ -265,3 +282,108 @@ def weight_grad(
         )
     )
     return dw, kept
+
+
+def norm_forward(
+    x: torch.Tensor,
+    residual: torch.Tensor | None,
+    scale: torch.Tensor | None,
+    shift: torch.Tensor | None,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    *,
+    images: int,
+    eps: float,
+    relu: bool,
+    train: bool,
+) -> torch.Tensor:
+    """Batch normalisation, then residual sum and ReLU if given, of blocked tensors.
+
+    With ``train`` the (biased) statistics of ``x`` are written to ``mean`` and
+    ``variance``; without, they are read.
+    """
+    y = torch.empty_like(x)
+    pointers = (x, residual, scale, shift, mean, variance, y)
+    load().elision_norm_forward(
+        *map(_pointer, pointers),
+        images,
+        x.shape[1],
+        x.shape[2] * x.shape[3],
+        eps,
+        relu,
+        train,
+        torch.get_num_threads(),
+    )
+    return y
+
+
+def norm_backward(
+    g: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor | None,
+    scale: torch.Tensor | None,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    *,
+    images: int,
+    eps: float,
+    train: bool,
+    residual: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
+    """Gradients of x, of the residual if there was one, of scale and of shift.
+
+    ``y`` is the output if a ReLU made it, else None.
+    """
+    dx, dscale, dshift = (torch.empty_like(t) for t in (x, mean, mean))
+    dresidual = torch.empty_like(x) if residual else None
+    pointers = (g, x, y, scale, mean, variance, dx, dresidual, dscale, dshift)
+    load().elision_norm_backward(
+        *map(_pointer, pointers),
+        images,
+        x.shape[1],
+        x.shape[2] * x.shape[3],
+        eps,
+        train,
+        torch.get_num_threads(),
+    )
+    return dx, dresidual, dscale, dshift
+
+
+def max_pool_forward(x: torch.Tensor, window: list[int]) -> torch.Tensor:
+    """Max pooling of a blocked tensor.
+
+    Args:
+        x: blocked input.
+        window: kernel, stride and padding, (vertical, horizontal) each.
+    """
+    (ky, kx, sy, sx, py, px), (h, w) = window, x.shape[2:4]
+    y = x.new_empty(
+        (*x.shape[:2], (h + 2 * py - ky) // sy + 1, (w + 2 * px - kx) // sx + 1, LANES)
+    )
+    load().elision_max_pool_forward(
+        _pool(x, window), x.data_ptr(), y.data_ptr(), torch.get_num_threads()
+    )
+    return y
+
+
+def max_pool_backward(
+    g: torch.Tensor, x: torch.Tensor, window: list[int]
+) -> torch.Tensor:
+    """Gradient of the input of :func:`max_pool_forward`."""
+    dx = torch.empty_like(x)
+    load().elision_max_pool_backward(
+        _pool(x, window),
+        g.data_ptr(),
+        x.data_ptr(),
+        dx.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return dx
+
+
+def _pool(x: torch.Tensor, window: list[int]) -> ctypes.Array[ctypes.c_int]:
+    return (_INT * 9)(x.shape[0] * x.shape[1], x.shape[2], x.shape[3], *window)
+
+
+def _pointer(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
