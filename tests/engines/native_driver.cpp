@@ -132,12 +132,12 @@ static void normalisation() {
 }
 
 static void pooling() {
-  int n = pick(1, 20), c = pick(1, 3), window[9] = {0, pick(3, 9), pick(3, 9)};
+  int n = pick(1, 20), c = pick(1, 3), window[11] = {0, pick(3, 9), pick(3, 9)};
   window[0] = (n + 15) / 16 * c;
-  window[3] = pick(1, 3), window[4] = pick(1, 3), window[5] = pick(1, 3);
-  window[6] = pick(1, 3), window[7] = window[3] / 2, window[8] = window[4] / 2;
-  int oh = (window[1] + 2 * window[7] - window[3]) / window[5] + 1;
-  int ow = (window[2] + 2 * window[8] - window[4]) / window[6] + 1;
+  for (int i = 5; i < 9; ++i) window[i] = pick(1, 3);
+  window[9] = window[5] / 2, window[10] = window[6] / 2;
+  int oh = window[3] = (window[1] + 2 * window[9] - window[5]) / window[7] + 1;
+  int ow = window[4] = (window[2] + 2 * window[10] - window[6]) / window[8] + 1;
   size_t in = static_cast<size_t>(window[0]) * window[1] * window[2] * 16;
   Floats x = random_floats(in, 1), y(static_cast<size_t>(window[0]) * oh * ow * 16);
   Floats dx(in);

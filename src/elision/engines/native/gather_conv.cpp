@@ -2,6 +2,7 @@
 // its list and add value x window into a tile of accumulators that stays in registers.
 
 #include <algorithm>
+#include <utility>
 
 #include "pool.hpp"
 #include "weights.hpp"
@@ -42,11 +43,18 @@ void walk(const float* window, ptrdiff_t row_step, const int32_t* offset,
 using Walk = void (*)(const float*, ptrdiff_t, const int32_t*, const float*, int,
                       const float*, float*, ptrdiff_t);
 
+template <size_t... I>
+Walk walk_of(const Tile& tile, std::index_sequence<I...>) {
+  Walk found = nullptr;
+  ((tile.rows == SHAPES[I].rows && tile.span == SHAPES[I].span
+        ? void(found = walk<SHAPES[I].rows, SHAPES[I].span>)
+        : void()),
+   ...);
+  return found;
+}
+
 Walk walk_of(const Tile& tile) {
-  if (tile.rows == 4) return walk<SHAPES[0].rows, SHAPES[0].span>;
-  if (tile.rows == 2) return walk<SHAPES[1].rows, SHAPES[1].span>;
-  if (tile.span == SHAPES[2].span) return walk<SHAPES[2].rows, SHAPES[2].span>;
-  return walk<SHAPES[3].rows, SHAPES[3].span>;
+  return walk_of(tile, std::make_index_sequence<sizeof(SHAPES) / sizeof(SHAPES[0])>{});
 }
 
 // Copy what exists of a finished tile to the own plane.

@@ -27,6 +27,7 @@ __all__ = [
     "max_pool_forward",
     "norm_backward",
     "norm_forward",
+    "pooled_size",
     "threshold",
     "to_blocked",
     "unavailable",
@@ -349,17 +350,30 @@ def norm_backward(
     return dx, dresidual, dscale, dshift
 
 
+def pooled_size(height: int, width: int, window: list[int]) -> tuple[int, int]:
+    """Rows and columns that :func:`max_pool_forward` returns."""
+    sizes = []
+    for size, kernel, stride, pad in zip(
+        (height, width), window[:2], window[2:4], window[4:6], strict=True
+    ):
+        reach = size + 2 * pad - kernel
+        count = (reach + (stride - 1) * window[6]) // stride + 1
+        if window[6] and (count - 1) * stride >= size + pad:
+            count -= 1  # torch drops a window that lies on padding alone
+        sizes.append(count)
+    return sizes[0], sizes[1]
+
+
 def max_pool_forward(x: torch.Tensor, window: list[int]) -> torch.Tensor:
     """Max pooling of a blocked tensor.
 
     Args:
         x: blocked input.
-        window: kernel, stride and padding, (vertical, horizontal) each.
+        window: kernel, stride and padding, (vertical, horizontal) each, and 1 if the
+            size is rounded up (torch's ``ceil_mode``), else 0.
     """
-    (ky, kx, sy, sx, py, px), (h, w) = window, x.shape[2:4]
-    y = x.new_empty(
-        (*x.shape[:2], (h + 2 * py - ky) // sy + 1, (w + 2 * px - kx) // sx + 1, LANES)
-    )
+    h, w = pooled_size(x.shape[2], x.shape[3], window)
+    y = x.new_empty((*x.shape[:2], h, w, LANES))
     load().elision_max_pool_forward(
         _pool(x, window), x.data_ptr(), y.data_ptr(), torch.get_num_threads()
     )
@@ -382,7 +396,9 @@ def max_pool_backward(
 
 
 def _pool(x: torch.Tensor, window: list[int]) -> ctypes.Array[ctypes.c_int]:
-    return (_INT * 9)(x.shape[0] * x.shape[1], x.shape[2], x.shape[3], *window)
+    h, w = x.shape[2:4]
+    planes = x.shape[0] * x.shape[1]
+    return (_INT * 11)(planes, h, w, *pooled_size(h, w, window), *window[:6])
 
 
 def _pointer(tensor: torch.Tensor | None) -> int | None:

@@ -3,6 +3,7 @@
 // while a list runs; an entry's sum stays spread over the lanes until all tiles are done.
 
 #include <algorithm>
+#include <utility>
 
 #include "pool.hpp"
 #include "weights.hpp"
@@ -40,11 +41,18 @@ void walk(const float* window, ptrdiff_t row_step, const int32_t* offset, int le
 using Walk = void (*)(const float*, ptrdiff_t, const int32_t*, int, const float*,
                       ptrdiff_t, float*);
 
+template <size_t... I>
+Walk walk_of(const Tile& tile, std::index_sequence<I...>) {
+  Walk found = nullptr;
+  ((tile.rows == SHAPES[I].rows && tile.span == SHAPES[I].span
+        ? void(found = walk<SHAPES[I].rows, SHAPES[I].span>)
+        : void()),
+   ...);
+  return found;
+}
+
 Walk walk_of(const Tile& tile) {
-  if (tile.rows == 4) return walk<SHAPES[0].rows, SHAPES[0].span>;
-  if (tile.rows == 2) return walk<SHAPES[1].rows, SHAPES[1].span>;
-  if (tile.span == SHAPES[2].span) return walk<SHAPES[2].rows, SHAPES[2].span>;
-  return walk<SHAPES[3].rows, SHAPES[3].span>;
+  return walk_of(tile, std::make_index_sequence<sizeof(SHAPES) / sizeof(SHAPES[0])>{});
 }
 
 // The gradient of one tile and output channel; what does not exist is zero.

@@ -10,11 +10,11 @@
 
 namespace {
 
-// As passed from Python: 9 integers in this order.
+// As passed from Python: 11 integers in this order. The last window of a row may reach
+// over the edge (ceil_mode).
 struct Window {
-  int planes, h, w, kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x;
-  int out_h() const { return (h + 2 * pad_y - kernel_y) / stride_y + 1; }
-  int out_w() const { return (w + 2 * pad_x - kernel_x) / stride_x + 1; }
+  int planes, h, w, out_h, out_w;
+  int kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x;
 };
 
 using elision::LANES;
@@ -22,8 +22,8 @@ using elision::LANES;
 // Visit every output pixel of a plane with its LANES maxima and their pixel indices.
 template <typename Visit>
 void pool_plane(const Window& v, const float* x, Visit visit) {
-  for (int oy = 0; oy < v.out_h(); ++oy) {
-    for (int ox = 0; ox < v.out_w(); ++ox) {
+  for (int oy = 0; oy < v.out_h; ++oy) {
+    for (int ox = 0; ox < v.out_w; ++ox) {
       float best[LANES];
       int32_t at[LANES];
       std::fill(best, best + LANES, -INFINITY);
@@ -40,7 +40,7 @@ void pool_plane(const Window& v, const float* x, Visit visit) {
           }
         }
       }
-      visit(oy * v.out_w() + ox, best, at);
+      visit(oy * v.out_w + ox, best, at);
     }
   }
 }
@@ -52,7 +52,7 @@ extern "C" void elision_max_pool_forward(const int* window, const float* x, floa
   Window v;
   std::memcpy(&v, window, sizeof(Window));
   size_t in = static_cast<size_t>(v.h) * v.w * LANES;
-  size_t out = static_cast<size_t>(v.out_h()) * v.out_w() * LANES;
+  size_t out = static_cast<size_t>(v.out_h) * v.out_w * LANES;
   elision::parallel(v.planes, threads, [&](int p) {
     pool_plane(v, x + p * in, [&](int pixel, const float* best, const int32_t*) {
       std::copy(best, best + LANES, y + p * out + static_cast<size_t>(pixel) * LANES);
@@ -65,7 +65,7 @@ extern "C" void elision_max_pool_backward(const int* window, const float* g,
   Window v;
   std::memcpy(&v, window, sizeof(Window));
   size_t in = static_cast<size_t>(v.h) * v.w * LANES;
-  size_t out = static_cast<size_t>(v.out_h()) * v.out_w() * LANES;
+  size_t out = static_cast<size_t>(v.out_h) * v.out_w * LANES;
   elision::parallel(v.planes, threads, [&](int p) {
     float* to = dx + p * in;
     std::fill(to, to + in, 0.0f);

@@ -8,6 +8,7 @@ and buffers with the model, under the same names.
 """
 
 import copy
+import itertools
 import operator
 import weakref
 from collections.abc import Mapping
@@ -67,7 +68,9 @@ class _BlockedConv2d(nn.Conv2d):
     sparsity: Sparsity
     layer: int
 
-    def forward(self, input: Tensor, images: int) -> Tensor:  # noqa: D102  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(  # noqa: D102  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, input: Tensor, images: int, add_bias: bool = True
+    ) -> Tensor:
         s = self.sparsity
         y = ops.conv2d(
             input,
@@ -80,11 +83,17 @@ class _BlockedConv2d(nn.Conv2d):
             s.samples or 0,
             self.layer,
         )
-        return y if self.bias is None else y + self.bias.view(1, -1, 1, 1, 1)
+        if self.bias is None or not add_bias:
+            return y
+        return y + self.bias.view(1, -1, 1, 1, 1)
 
 
 class _BlockedNorm(nn.BatchNorm2d):
-    """Batch normalisation, residual sum and ReLU of blocked tensors."""
+    """Batch normalisation, residual sum and ReLU of blocked tensors.
+
+    ``ahead`` is the bias of the convolution before, not added yet: it moves the running
+    mean, and nothing else while the statistics are those of the batch.
+    """
 
     def forward(  # noqa: D102  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -92,20 +101,28 @@ class _BlockedNorm(nn.BatchNorm2d):
         images: int,
         residual: Tensor | None = None,
         relu: bool = False,
+        ahead: Tensor | None = None,
     ) -> Tensor:
         track = self.training and self.track_running_stats
         train = self.training or self.running_mean is None
         mean, variance = self.running_mean, self.running_var
         if mean is None or variance is None:
             mean = variance = input.new_empty(input.shape[1])
+        shift = self.bias
+        if ahead is not None:
+            # Times zero: the bias has a gradient, which is zero, and not none at all.
+            slope = 0.0 if train else torch.rsqrt(variance + self.eps)
+            moved = ahead * slope * (1.0 if self.weight is None else self.weight)
+            shift = moved if shift is None else shift + moved
         y, mean, variance = ops.norm(
-            *(input, residual, self.weight, self.bias, mean, variance),
+            *(input, residual, self.weight, shift, mean, variance),
             images,
             self.eps,
             relu,
             train,
         )
         if track:
+            mean = mean if ahead is None else mean + ahead
             self._track(mean, variance, images * input.shape[2] * input.shape[3])
         return y
 
@@ -126,7 +143,8 @@ class _BlockedMaxPool(nn.MaxPool2d):
     """Max pooling of blocked tensors."""
 
     def forward(self, input: Tensor, images: int) -> Tensor:  # noqa: D102  # pyright: ignore[reportIncompatibleMethodOverride]
-        window = [*_pair(self.kernel_size), *_pair(self.stride), *_pair(self.padding)]
+        pairs = map(_pair, (self.kernel_size, self.stride, self.padding))
+        window = [*itertools.chain.from_iterable(pairs), int(self.ceil_mode)]
         return ops.max_pool(input, window)
 
 
@@ -155,10 +173,19 @@ def _is_add(node: fx.Node) -> bool:
     return node.target in plain and len(tensors) == len(node.args) == 2
 
 
+def _in_place(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
+    if not (node.args and isinstance(node.args[0], fx.Node)):
+        return False
+    if node.op == "call_module":
+        return bool(getattr(modules[str(node.target)], "inplace", False))
+    return node.target in {operator.iadd, "add_", "relu_"} or bool(
+        node.kwargs.get("inplace", False)
+    )
+
+
 def _plain_max_pool(module: nn.Module) -> bool:
     return (
         type(module) is nn.MaxPool2d
-        and not module.ceil_mode
         and not module.return_indices
         and _pair(module.dilation) == [1, 1]
     )
@@ -207,7 +234,9 @@ def blocked(model: nn.Module, sparsity: Mapping[str, Sparsity]) -> fx.GraphModul
 class _Rewriter:
     """One pass over a graph; ``inside`` maps a node to its blocked value."""
 
-    def __init__(self, module: fx.GraphModule, sparsity: Mapping[str, Sparsity]) -> None:
+    def __init__(
+        self, module: fx.GraphModule, sparsity: Mapping[str, Sparsity]
+    ) -> None:
         self.module, self.graph, self.sparsity = module, module.graph, sparsity
         self.modules = dict(module.named_modules())
         self.inside: dict[fx.Node, fx.Node] = {}
@@ -218,6 +247,8 @@ class _Rewriter:
         self.images = shape
 
     def run(self) -> None:
+        """Rewrite the graph of the module."""
+        self._untangle()
         for node in list(self.graph.nodes):
             if node is self.images:
                 continue
@@ -232,6 +263,19 @@ class _Rewriter:
         self.graph.lint()
         self.module.recompile()
 
+    def _untangle(self) -> None:
+        """Let what reads a tensor after it was changed in place read the change.
+
+        The operations put in place of those return new tensors.
+        """
+        order = {node: i for i, node in enumerate(self.graph.nodes)}
+        for node in self.graph.nodes:
+            if _in_place(node, self.modules):
+                node.args[0].replace_all_uses_with(
+                    node,
+                    delete_user_cb=lambda user, node=node: order[user] > order[node],
+                )
+
     def _blocked(self, node: fx.Node) -> fx.Node | None:
         """The node's value in the blocked layout, if it can be had there."""
         inputs = [a for a in node.args if isinstance(a, fx.Node)]
@@ -241,11 +285,13 @@ class _Rewriter:
         if node.op == "call_module":
             name = str(node.target)
             module = self.modules[name]
-            if name in self.sparsity and _can_block(module):
+            if type(module) is nn.BatchNorm2d or (
+                name in self.sparsity and _can_block(module)
+            ):
                 return self._module(node, self._enter(x, node))
             if x not in self.inside:
                 return None
-            if type(module) is nn.BatchNorm2d or _plain_max_pool(module):
+            if _plain_max_pool(module):
                 return self._module(node, self.inside[x])
             if type(module) is nn.Identity:
                 return self.inside[x]
@@ -294,7 +340,7 @@ class _Rewriter:
         return self.graph.call_module(name, (x, self.images))
 
     def _fuse(self) -> None:
-        """Normalisation [+ sum] [+ ReLU] becomes one call where nothing else reads."""
+        """[Bias,] normalisation [, sum] [, ReLU] become one call where none else reads."""
         self.graph.eliminate_dead_code()
         current = dict(self.module.named_modules())
 
@@ -321,3 +367,18 @@ class _Rewriter:
                     )
                 node.replace_all_uses_with(fused)
                 self.graph.eliminate_dead_code()
+        for node in list(self.graph.nodes):
+            norm = current.get(str(node.target)) if node.op == "call_module" else None
+            if not isinstance(norm, _BlockedNorm):
+                continue
+            before = node.args[0]
+            conv = current.get(str(before.target))
+            if (
+                isinstance(conv, _BlockedConv2d)
+                and conv.bias is not None
+                and len(before.users) == 1
+            ):
+                before.kwargs = {"add_bias": False}
+                with self.graph.inserting_before(node):
+                    bias = self.graph.get_attr(f"{before.target}.bias")
+                node.kwargs = {"ahead": bias}

@@ -3,8 +3,9 @@
 // meets in all channels of the dense one, which therefore lie side by side.
 //
 // The sparse plane is cut into bands of own pixels. Within a band the survivors of one
-// channel form one list per group of images; the dense pixels of the band, for one group
-// of channels, are turned to [image][row][column][channel] and stay in cache while all
+// channel form one list per group of images: a part of a block of 16 where planes are
+// large, several blocks where they are small. The dense pixels of the band, for one group
+// of channels, are turned to [image][row][column][channel] and stay in cache while the
 // lists run over them. The results of one (channel, tap) group live in registers.
 
 #include <algorithm>
@@ -22,7 +23,8 @@ namespace {
 // Dense pixels of one list. Above one L1 on purpose: survivors come in order of their
 // place, so a list slides over its block, and longer lists pay (measured: 32 to 80 KiB).
 constexpr int CACHE_FLOATS = 16 * 1024;
-constexpr int MAX_TAPS = 9;             // accumulated together
+constexpr int RESULT_FLOATS = 64 * 1024;  // 256 KiB of results stay in L2 beside them
+constexpr int MAX_TAPS = 9;               // accumulated together
 
 struct Band {
   int phase, y, x, rows, cols;  // own pixels, in the phase's own indices
@@ -34,20 +36,22 @@ struct Plan {
   int wide;              // dense channels of one group, a multiple of LANES
   int rows, cols;        // own pixels of a whole band
   int dense_rows, dense_cols;
-  int group;             // images whose dense pixels fit the cache together
+  int group;             // images whose dense pixels fit the cache together, <= LANES
+  int blocks;            // of LANES images in one unit; above 1 only if group == LANES
   std::vector<Band> bands;
 
+  int units() const { return (image_blocks + blocks - 1) / blocks; }
   int groups() const { return LANES / group; }
   int dense_groups() const { return (meeting.partner_c + wide - 1) / wide; }
   int image_floats() const { return dense_rows * dense_cols * wide; }
-  int64_t region() const {  // survivors of one (image block, band, group), at most
-    return static_cast<int64_t>(meeting.own_c) * group * rows * cols + 16;
+  int64_t region() const {  // survivors of one (unit, band, group), at most
+    return static_cast<int64_t>(meeting.own_c) * group * blocks * rows * cols + 16;
   }
   size_t lists() const {
-    return static_cast<size_t>(image_blocks) * bands.size() * groups() * meeting.own_c;
+    return static_cast<size_t>(units()) * bands.size() * groups() * meeting.own_c;
   }
-  size_t list(int block, size_t band, int g, int c) const {
-    return ((block * bands.size() + band) * groups() + g) * meeting.own_c + c;
+  size_t list(int unit, size_t band, int g, int c) const {
+    return ((unit * bands.size() + band) * groups() + g) * meeting.own_c + c;
   }
 };
 
@@ -88,6 +92,10 @@ Plan make_plan(const Conv& conv, bool sparse_input) {
   plan.group = LANES;
   while (plan.group > 1 && plan.group * plan.image_floats() > CACHE_FLOATS)
     plan.group /= 2;
+  plan.blocks = 1;
+  if (plan.group == LANES)
+    plan.blocks = std::max(
+        1, std::min(plan.image_blocks, CACHE_FLOATS / (LANES * plan.image_floats())));
   for (size_t p = 0; p < m.phases.size(); ++p) {
     const Phase& phase = m.phases[p];
     if (phase.taps.empty()) continue;
@@ -107,14 +115,15 @@ struct Lists {
   std::vector<int32_t> length;
 };
 
-// Lists of one (image block, band): own pixels are turned 16 at a time, so that a vector
-// holds 16 pixels of one image, and packed into the list of the image's group.
-void compress(const Plan& plan, const float* sparse, float threshold, int block,
+// Lists of one (unit, band). Where a group is large, the 16 images of a pixel are packed
+// as they lie; where it is small, 16 pixels are turned first, so that a vector holds 16
+// pixels of one image.
+void compress(const Plan& plan, const float* sparse, float threshold, int unit,
               size_t band_index, Lists& lists) {
   const Meeting& m = plan.meeting;
   const Band& band = plan.bands[band_index];
   const Phase& phase = m.phases[band.phase];
-  int pixels = band.rows * band.cols;
+  int pixels = band.rows * band.cols, image_floats = plan.image_floats();
   std::vector<size_t> source(pixels);
   std::vector<int32_t> offset(pixels + 16);
   for (int p = 0; p < pixels; ++p) {
@@ -124,29 +133,43 @@ void compress(const Plan& plan, const float* sparse, float threshold, int block,
     source[p] = (y * m.own_w + x) * LANES;
     offset[p] = (row * m.step_y * plan.dense_cols + col * m.step_x) * plan.wide;
   }
-  int images = std::min(LANES, plan.images - block * LANES);
+  alignas(64) int32_t image_offset[2 * LANES] = {};
+  for (int i = 0; i < LANES; ++i) image_offset[i] = i % plan.group * image_floats;
   size_t plane = static_cast<size_t>(m.own_h) * m.own_w * LANES;
-  const float* base = sparse + static_cast<size_t>(block) * m.own_c * plane;
+  int first = unit * plan.blocks;
+  int last = std::min(plan.image_blocks, first + plan.blocks);
   std::vector<int64_t> next(plan.groups());
   for (int g = 0; g < plan.groups(); ++g)
-    next[g] = plan.region() * ((block * plan.bands.size() + band_index) * plan.groups() + g);
+    next[g] = plan.region() * ((unit * plan.bands.size() + band_index) * plan.groups() + g);
   alignas(64) float seen[16 * LANES] = {}, turned[16 * LANES];
-  for (int c = 0; c < m.own_c; ++c, base += plane) {
+  auto append = [&](int g, const float* values, const int32_t* tags, int32_t shift,
+                    int live) {
+    next[g] += append16(values, tags, shift, threshold, live, lists.value.get() + next[g],
+                        lists.offset.get() + next[g]);
+  };
+  for (int c = 0; c < m.own_c; ++c) {
     for (int g = 0; g < plan.groups(); ++g)
-      lists.begin[plan.list(block, band_index, g, c)] = next[g];
-    for (int p = 0; p < pixels; p += 16) {
-      int live = std::min(16, pixels - p);
-      for (int i = 0; i < live; ++i) copy_lanes(seen + i * LANES, base + source[p + i]);
-      transpose16(seen, LANES, turned, 16);
-      for (int image = 0; image < images; ++image) {
-        int g = image / plan.group;
-        next[g] += append16(turned + image * 16, offset.data() + p,
-                            image % plan.group * plan.image_floats(), threshold, live,
-                            lists.value.get() + next[g], lists.offset.get() + next[g]);
+      lists.begin[plan.list(unit, band_index, g, c)] = next[g];
+    for (int block = first; block < last; ++block) {
+      const float* base = sparse + (static_cast<size_t>(block) * m.own_c + c) * plane;
+      int images = std::min(LANES, plan.images - block * LANES);
+      int32_t shift = (block - first) * LANES * image_floats;
+      if (plan.group == LANES) {
+        for (int p = 0; p < pixels; ++p)
+          append(0, base + source[p], image_offset, shift + offset[p], images);
+        continue;
+      }
+      for (int p = 0; p < pixels; p += 16) {
+        int live = std::min(16, pixels - p);
+        for (int i = 0; i < live; ++i) copy_lanes(seen + i * LANES, base + source[p + i]);
+        transpose16(seen, LANES, turned, 16);
+        for (int image = 0; image < images; ++image)
+          append(image / plan.group, turned + image * 16, offset.data() + p,
+                 image % plan.group * image_floats, live);
       }
     }
     for (int g = 0; g < plan.groups(); ++g) {
-      size_t list = plan.list(block, band_index, g, c);
+      size_t list = plan.list(unit, band_index, g, c);
       lists.length[list] = static_cast<int32_t>(next[g] - lists.begin[list]);
     }
   }
@@ -239,13 +262,17 @@ Walk find_walk(int vectors, int taps) {
 void one_group(const Plan& plan, const Lists& lists, const float* dense, int group,
                int c_begin, int c_end, int taps_in_all, float* result) {
   const Meeting& m = plan.meeting;
-  float* turned = scratch(2, static_cast<size_t>(LANES) * plan.image_floats());
+  size_t block_floats = static_cast<size_t>(LANES) * plan.image_floats();
+  float* turned = scratch(2, plan.blocks * block_floats);
   int vectors = vectors_together(plan);
   int most_taps = std::min(MAX_TAPS, REGISTERS / vectors);
-  for (int block = 0; block < plan.image_blocks; ++block) {
+  for (int unit = 0; unit < plan.units(); ++unit) {
     for (size_t b = 0; b < plan.bands.size(); ++b) {
       const Phase& phase = m.phases[plan.bands[b].phase];
-      turn_dense(plan, plan.bands[b], dense, block, group * plan.wide, turned);
+      int first = unit * plan.blocks;
+      for (int i = 0; i < std::min(plan.blocks, plan.image_blocks - first); ++i)
+        turn_dense(plan, plan.bands[b], dense, first + i, group * plan.wide,
+                   turned + i * block_floats);
       for (int g = 0; g < plan.groups(); ++g) {
         const float* images =
             turned + static_cast<size_t>(g) * plan.group * plan.image_floats();
@@ -261,11 +288,12 @@ void one_group(const Plan& plan, const Lists& lists, const float* dense, int gro
               from[t] = images + (dy * plan.dense_cols + dx) * plan.wide + part;
             }
             for (int c = c_begin; c < c_end; ++c) {
-              size_t list = plan.list(block, b, g, c);
+              size_t list = plan.list(unit, b, g, c);
               if (lists.length[list] == 0) continue;
               for (int t = 0; t < taps; ++t)
                 to[t] = result + part +
-                        (static_cast<size_t>(c) * taps_in_all + phase.taps[t0 + t].index) *
+                        (static_cast<size_t>(c - c_begin) * taps_in_all +
+                         phase.taps[t0 + t].index) *
                             plan.wide;
               walk_list(from, lists.offset.get() + lists.begin[list],
                         lists.value.get() + lists.begin[list], lists.length[list], to);
@@ -277,7 +305,7 @@ void one_group(const Plan& plan, const Lists& lists, const float* dense, int gro
   }
 }
 
-// [own channel][tap][wide] -> the weight's own order, for one range of own channels.
+// [own channel of the cut][tap][wide] -> the weight's own order, for one range of own channels.
 void deliver(const Conv& conv, const Plan& plan, bool sparse_input, int group,
              int c_begin, int c_end, const float* result, float* dw) {
   int taps = conv.taps(), first = group * plan.wide;
@@ -287,13 +315,13 @@ void deliver(const Conv& conv, const Plan& plan, bool sparse_input, int group,
       for (int c = 0; c < channels; ++c)
         for (int t = 0; t < taps; ++t)
           dw[(static_cast<size_t>(k) * conv.c + first + c) * taps + t] =
-              result[(static_cast<size_t>(k) * taps + t) * plan.wide + c];
+              result[(static_cast<size_t>(k - c_begin) * taps + t) * plan.wide + c];
     return;
   }
   size_t row = static_cast<size_t>(conv.c) * taps;
   for (int k = 0; k < channels; k += LANES) {
-    size_t i = static_cast<size_t>(c_begin) * taps, end = static_cast<size_t>(c_end) * taps;
-    float* to = dw + static_cast<size_t>(first + k) * row;
+    size_t i = 0, end = static_cast<size_t>(c_end - c_begin) * taps;
+    float* to = dw + static_cast<size_t>(first + k) * row + static_cast<size_t>(c_begin) * taps;
     for (; k + LANES <= channels && i + 16 <= end; i += 16)
       transpose16(result + i * plan.wide + k, plan.wide, to + i, row);
     for (; i < end; ++i)
@@ -317,26 +345,27 @@ extern "C" int64_t elision_weight_grad(const int* geometry, int sparse_input,
     Plan plan = make_plan(conv, sparse_input != 0);
     int bands = static_cast<int>(plan.bands.size()), own_c = plan.meeting.own_c;
     static thread_local Lists lists;
-    lists.value.reserve(plan.region() * plan.image_blocks * bands * plan.groups() + 16);
-    lists.offset.reserve(plan.region() * plan.image_blocks * bands * plan.groups() + 16);
+    size_t room = plan.region() * plan.units() * bands * plan.groups() + 16;
+    lists.value.reserve(room);
+    lists.offset.reserve(room);
     lists.begin.assign(plan.lists(), 0);
     lists.length.assign(plan.lists(), 0);
     Lists& mine = lists;
-    parallel(plan.image_blocks * bands, threads, [&](int task) {
+    parallel(plan.units() * bands, threads, [&](int task) {
       compress(plan, sparse, threshold, task / bands, task % bands, mine);
     });
-    // Few channel groups: cut the sparse channels too, and turn the dense block again.
-    int groups = plan.dense_groups();
-    int cuts = std::min(own_c, (threads + groups - 1) / groups);
+    // Cut the sparse channels where the results would not stay in cache or the threads
+    // would run out of work; each cut turns the dense pixels again.
+    int groups = plan.dense_groups(), per_channel = conv.taps() * plan.wide;
+    int cuts = std::max((own_c * per_channel + RESULT_FLOATS - 1) / RESULT_FLOATS,
+                        (threads + groups - 1) / groups);
+    cuts = std::min(own_c, cuts);
     int per_cut = (own_c + cuts - 1) / cuts;
     parallel(groups * cuts, threads, [&](int task) {
       int begin = std::min(own_c, task % cuts * per_cut);
       int end = std::min(own_c, begin + per_cut);
-      size_t floats = static_cast<size_t>(own_c) * conv.taps() * plan.wide;
-      float* result = scratch(3, floats);
-      size_t from = static_cast<size_t>(begin) * conv.taps() * plan.wide;
-      size_t to = static_cast<size_t>(end) * conv.taps() * plan.wide;
-      std::fill(result + from, result + to, 0.0f);
+      float* result = scratch(3, static_cast<size_t>(per_cut) * per_channel);
+      std::fill_n(result, static_cast<size_t>(end - begin) * per_channel, 0.0f);
       one_group(plan, mine, dense, task / cuts, begin, end, conv.taps(), result);
       deliver(conv, plan, sparse_input != 0, task / cuts, begin, end, result, dw);
     });

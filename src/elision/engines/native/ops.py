@@ -346,15 +346,14 @@ norm.register_autograd(_backward_norm, setup_context=_save_norm)
 
 @torch.library.custom_op("elision::blocked_max_pool", mutates_args=())
 def max_pool(x: Tensor, window: list[int]) -> Tensor:
-    """Max pooling of a blocked tensor; window: kernel, stride, padding, pairs each."""
+    """Max pooling of a blocked tensor; window as in :func:`library.max_pool_forward`."""
     return library.max_pool_forward(x.contiguous(), window)
 
 
 @max_pool.register_fake
 def _(x, window):  # noqa: ANN001, ANN202
-    (ky, kx, sy, sx, py, px), (h, w) = window, x.shape[2:4]
-    out = ((h + 2 * py - ky) // sy + 1, (w + 2 * px - kx) // sx + 1)
-    return x.new_empty((*x.shape[:2], *out, _LANES))
+    size = library.pooled_size(x.shape[2], x.shape[3], window)
+    return x.new_empty((*x.shape[:2], *size, _LANES))
 
 
 @torch.library.custom_op("elision::blocked_max_pool_backward", mutates_args=())

@@ -20,6 +20,7 @@ struct Shape {
 constexpr Shape SHAPES[] = {
     {4, REGISTERS >= 16 ? 4 : WIDTH / 4},
     {2, REGISTERS >= 16 ? 8 : WIDTH / 4},
+    {2, REGISTERS >= 16 ? 4 : WIDTH / 4},
     {1, REGISTERS >= 16 ? 8 : WIDTH / 2},
     {1, REGISTERS >= 16 ? 16 : WIDTH / 2},
 };
