@@ -1,4 +1,4 @@
-"""The build: cached, repaired, fenced off from other processes, and never in the way."""
+"""The build: cached, repaired, safe beside other processes, never in the way."""
 
 import multiprocessing
 import os
@@ -86,7 +86,7 @@ def test_failures_are_told_in_one_line(cache, monkeypatch):
     (cache / "one.cpp").write_text(
         "template <int N> struct D { static constexpr long v = D<N - 1>::v + N; };\n"
     )
-    with pytest.raises(builder.BuildError, match="longer than 0.001 s"):
+    with pytest.raises(builder.BuildError, match=r"longer than 0\.001 s"):
         builder.Build("portable", timeout_seconds=0.001).library()
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(builder.BuildError, match="no C\\+\\+ compiler"):

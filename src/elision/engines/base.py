@@ -61,8 +61,8 @@ class Engine(ABC):
             ``Y``, ``dX`` or ``dW`` in torch layout and the operands' dtype.
 
         Raises:
-            ValueError: ``sparse`` is not one of the product's operands, or ``wanted`` is
-                given for another product than the weight gradient.
+            ValueError: ``sparse`` is not one of the product's operands, or ``wanted``
+                is given for another product than the weight gradient.
         """
 
 

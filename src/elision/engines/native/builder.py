@@ -1,10 +1,10 @@
 """Building the native kernels: compiled once on this machine by the user's compiler.
 
-The C++ sources are package data. The first use compiles them to one plain shared library
-in the user's cache; its name is the hash of everything that decides its content (sources,
-compiler, flags, machine), so that a stale library is never loaded and one cache may serve
-different machines. Two processes that build at once wait for each other; a library that
-does not match its recorded digest is built again.
+The C++ sources are package data. The first use compiles them to one plain shared
+library in the user's cache; its name is the hash of everything that decides its content
+(sources, compiler, flags, machine), so that a stale library is never loaded and one
+cache may serve different machines. Two processes that build at once wait for each other;
+a library that does not match its recorded digest is built again.
 """
 
 import contextlib

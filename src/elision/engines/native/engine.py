@@ -1,6 +1,8 @@
-"""The native engine: products with one sparse operand, by this project's C++ kernels."""
+"""The native engine: products with one sparse operand, by our own C++ kernels."""
 
 import math
+import threading
+from dataclasses import dataclass
 
 import torch
 
@@ -22,22 +24,28 @@ _WAYS = {
 class NativeEngine(Engine):
     """Leaves out the zeros of a sparse weight, input or gradient.
 
-    Float32 on the CPU. Anything it has no way for (other dtypes, grouped convolutions, a
-    sparse gradient in the input gradient) and operands that hold an infinity or a NaN,
-    which a zero would have spread, are computed densely by torch.
+    Float32 on the CPU. Anything it has no way for (other dtypes, grouped convolutions,
+    a sparse gradient in the input gradient) and operands that hold an infinity or a
+    NaN, which a zero would have spread, are computed densely by torch.
     """
 
     name = "native"
 
     def __init__(self) -> None:
         self._dense = TorchEngine()
+        self._lock = threading.Lock()
+        self._kept: _Kept | None = None
+
+    def __reduce__(self) -> tuple[type["NativeEngine"], tuple[()]]:
+        """A copy, or one loaded from a file, starts with nothing kept."""
+        return NativeEngine, ()
 
     def unavailable(self) -> str | None:
         """Why the kernels cannot be used here; the first call builds them."""
         return library.unavailable()
 
     def supports(self, kind: Product, geometry: Geometry, sparse: str | None) -> bool:
-        """Ungrouped layers, for the pairs of product and sparse operand listed above."""
+        """Ungrouped layers, for the pairs of product and sparse operand above."""
         grouped = isinstance(geometry, Conv2dGeometry) and geometry.groups > 1
         return (kind, sparse) in _WAYS and not grouped
 
@@ -60,45 +68,77 @@ class NativeEngine(Engine):
         grouped = isinstance(geometry, Conv2dGeometry) and geometry.groups > 1
         if floats and possible and not grouped and self.unavailable() is None:
             conv = library.as_conv(geometry)
-            shaped = (
+            left, right = (
                 value.detach().reshape(conv.shape_of(name))
                 for name, value in zip(kind.operands, (first, second), strict=True)
             )
-            result = _product(kind, conv, *shaped, sparse=sparse, wanted=wanted)
+            if kind is Product.WEIGHT_GRAD:
+                result = _weight_grad(conv, left, right, sparse, wanted)
+            else:
+                result = self._with_weight(kind, conv, left, right)
             if result is not None:
                 return result.reshape(geometry.shape_of(kind.absent))
         return self._dense.product(
             kind, geometry, first, second, sparse=sparse, wanted=wanted
         )
 
+    def _with_weight(
+        self,
+        kind: Product,
+        conv: Conv2dGeometry,
+        dense: torch.Tensor,
+        weight: torch.Tensor,
+    ) -> torch.Tensor | None:
+        """Forward or input gradient; None if an operand is not finite."""
+        blocked, finite = library.to_blocked(dense)
+        if not finite or not math.isfinite(weight.sum().item()):
+            return None
+        with self._lock:
+            weights = self._compressed(conv, weight)
+            if kind is Product.FORWARD:
+                return library.from_blocked(weights.forward(blocked), conv.batch)
+            return library.from_blocked(weights.input_grad(blocked), conv.batch)
 
-def _product(
-    kind: Product,
+    def _compressed(
+        self, conv: Conv2dGeometry, weight: torch.Tensor
+    ) -> library.Weights:
+        """The weight as lists; those of the last call if it had the same weight.
+
+        The tensor is held beside its lists, so that its address names it.
+        """
+        kept = self._kept
+        stamp = (weight.data_ptr(), weight._version)
+        if kept is None or kept.weights.geometry != conv:
+            kept = _Kept(library.Weights(conv))
+        if kept.stamp != stamp:
+            kept.weights.compress(weight)
+            kept.stamp, kept.weight = stamp, weight
+        self._kept = kept
+        return kept.weights
+
+
+@dataclass
+class _Kept:
+    weights: library.Weights
+    stamp: tuple[int, int] | None = None
+    weight: torch.Tensor | None = None
+
+
+def _weight_grad(
     conv: Conv2dGeometry,
-    first: torch.Tensor,
-    second: torch.Tensor,
-    *,
+    gradient: torch.Tensor,
+    input: torch.Tensor,
     sparse: str | None,
     wanted: torch.Tensor | None,
 ) -> torch.Tensor | None:
-    """The product in the blocked layout; None if an operand is not finite."""
-    dense, finite = library.to_blocked(first)
-    if not finite:
+    """Weight gradient; None if an operand is not finite."""
+    g, g_finite = library.to_blocked(gradient)
+    x, x_finite = library.to_blocked(input)
+    if not (g_finite and x_finite):
         return None
-    if kind is Product.WEIGHT_GRAD:
-        x, finite = library.to_blocked(second)
-        if not finite:
-            return None
-        if wanted is not None:
-            weights = library.Weights(conv)
-            mask = (wanted != 0).to(torch.float32).reshape(conv.shape_of("weight"))
-            weights.compress(mask, input_grad=False)
-            return weights.masked_grad(x, dense)
-        return library.weight_grad(conv, x, dense, sparse=sparse or "input")[0]
-    if not math.isfinite(second.sum().item()):
-        return None
+    if wanted is None:
+        return library.weight_grad(conv, x, g, sparse=sparse or "input")[0]
     weights = library.Weights(conv)
-    weights.compress(second, input_grad=kind is Product.INPUT_GRAD)
-    if kind is Product.FORWARD:
-        return library.from_blocked(weights.forward(dense), conv.batch)
-    return library.from_blocked(weights.input_grad(dense), conv.batch)
+    mask = (wanted != 0).to(torch.float32).reshape(conv.shape_of("weight"))
+    weights.compress(mask, input_grad=False)
+    return weights.masked_grad(x, g)

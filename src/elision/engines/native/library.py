@@ -100,8 +100,17 @@ def unavailable() -> str | None:
 def as_conv(geometry: Geometry) -> Conv2dGeometry:
     """The geometry as a convolution: a matrix product is one of 1x1 pixels."""
     if isinstance(geometry, MatmulGeometry):
+        one, none = (1, 1), (0, 0)
         return Conv2dGeometry(
-            geometry.rows, geometry.inner, 1, 1, geometry.columns, 1, 1, 0, 1, 1
+            geometry.rows,
+            geometry.inner,
+            *one,
+            geometry.columns,
+            one,
+            one,
+            none,
+            one,
+            1,
         )
     return geometry
 

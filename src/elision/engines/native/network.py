@@ -68,7 +68,7 @@ class _BlockedConv2d(nn.Conv2d):
     sparsity: Sparsity
     layer: int
 
-    def forward(  # noqa: D102  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, input: Tensor, images: int, add_bias: bool = True
     ) -> Tensor:
         s = self.sparsity
@@ -95,7 +95,7 @@ class _BlockedNorm(nn.BatchNorm2d):
     mean, and nothing else while the statistics are those of the batch.
     """
 
-    def forward(  # noqa: D102  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         input: Tensor,
         images: int,
@@ -142,7 +142,7 @@ class _BlockedNorm(nn.BatchNorm2d):
 class _BlockedMaxPool(nn.MaxPool2d):
     """Max pooling of blocked tensors."""
 
-    def forward(self, input: Tensor, images: int) -> Tensor:  # noqa: D102  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, input: Tensor, images: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         pairs = map(_pair, (self.kernel_size, self.stride, self.padding))
         window = [*itertools.chain.from_iterable(pairs), int(self.ceil_mode)]
         return ops.max_pool(input, window)

@@ -78,16 +78,21 @@ def forget_layer(number: int) -> None:
     _LAYERS.pop(number, None)
 
 
-def _geometry(x: Tensor, weight: Tensor, images: int, window: list[int]) -> Any:
-    stride, padding, dilation = window[:2], window[2:4], window[4:]
+def _geometry(
+    x: Tensor, weight: Tensor, images: int, window: list[int]
+) -> Conv2dGeometry:
+    """Geometry of a layer; window: stride, padding, dilation, pairs each."""
+    channels, height, width = x.shape[1:4]
     return Conv2dGeometry(
         images,
-        *x.shape[1:4],
+        channels,
+        height,
+        width,
         weight.shape[0],
-        tuple(weight.shape[2:]),
-        tuple(stride),
-        tuple(padding),
-        tuple(dilation),
+        (weight.shape[2], weight.shape[3]),
+        (window[0], window[1]),
+        (window[2], window[3]),
+        (window[4], window[5]),
         1,
     )
 
@@ -167,7 +172,7 @@ def conv2d(
 
 
 @conv2d.register_fake
-def _(x, weight, mask, images, window, weight_keep, input_keep, samples, layer):  # noqa: ANN001, ANN202
+def _(x, weight, mask, images, window, weight_keep, input_keep, samples, layer):
     geometry = _geometry(x, weight, images, window)
     shape = (weight.shape[0], geometry.out_height, geometry.out_width)
     return x.new_empty((x.shape[0], *shape, _LANES))
@@ -211,7 +216,7 @@ def conv2d_backward(
 
 
 @conv2d_backward.register_fake
-def _(g, x, weight, *rest):  # noqa: ANN001, ANN002, ANN202
+def _(g, x, weight, *rest):
     wants_dx, wants_dw = rest[-2:]
     return (
         torch.empty_like(x) if wants_dx else x.new_empty(0),
@@ -252,8 +257,10 @@ def norm(
     Args:
         x: blocked input.
         residual: blocked, added behind the normalisation; or None.
-        scale, shift: per channel, or None.
-        mean, variance: running statistics, read unless ``train``.
+        scale: per channel, or None.
+        shift: per channel, or None.
+        mean: running mean, read unless ``train``.
+        variance: running variance, read unless ``train``.
         images: batch size.
         eps: added to the variance.
         relu: whether a ReLU follows.
@@ -279,7 +286,7 @@ def norm(
 
 
 @norm.register_fake
-def _(x, residual, scale, shift, mean, variance, images, eps, relu, train):  # noqa: ANN001, ANN202
+def _(x, residual, scale, shift, mean, variance, images, eps, relu, train):
     return torch.empty_like(x), torch.empty_like(mean), torch.empty_like(variance)
 
 
@@ -308,7 +315,7 @@ def norm_backward(
 
 
 @norm_backward.register_fake
-def _(g, x, y, scale, mean, variance, images, eps, train, residual):  # noqa: ANN001, ANN202
+def _(g, x, y, scale, mean, variance, images, eps, train, residual):
     return (
         torch.empty_like(x),
         torch.empty_like(x) if residual else x.new_empty(0),
@@ -318,7 +325,7 @@ def _(g, x, y, scale, mean, variance, images, eps, train, residual):  # noqa: AN
 
 
 def _save_norm(ctx: Any, inputs: Any, output: Any) -> None:
-    x, residual, scale, shift, _, _, *ctx.rest = inputs
+    x, residual, scale, _, _, _, *ctx.rest = inputs
     y, mean, variance = output
     relu = ctx.rest.pop(2)
     ctx.residual = residual is not None
@@ -351,7 +358,7 @@ def max_pool(x: Tensor, window: list[int]) -> Tensor:
 
 
 @max_pool.register_fake
-def _(x, window):  # noqa: ANN001, ANN202
+def _(x, window):
     size = library.pooled_size(x.shape[2], x.shape[3], window)
     return x.new_empty((*x.shape[:2], *size, _LANES))
 
@@ -363,7 +370,7 @@ def max_pool_backward(g: Tensor, x: Tensor, window: list[int]) -> Tensor:
 
 
 @max_pool_backward.register_fake
-def _(g, x, window):  # noqa: ANN001, ANN202
+def _(g, x, window):
     return torch.empty_like(x)
 
 
