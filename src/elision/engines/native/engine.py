@@ -40,6 +40,12 @@ class NativeEngine(Engine):
         """A copy, or one loaded from a file, starts with nothing kept."""
         return NativeEngine, ()
 
+    def forget(self) -> None:
+        """Compress the weight anew at the next call, even if it has not moved."""
+        with self._lock:
+            if self._kept is not None:
+                self._kept.stamp = self._kept.weight = None
+
     def unavailable(self) -> str | None:
         """Why the kernels cannot be used here; the first call builds them."""
         return library.unavailable()
