@@ -146,5 +146,5 @@ def _weight_grad(
         return library.weight_grad(conv, x, g, sparse=sparse or "input")[0]
     weights = library.Weights(conv)
     mask = (wanted != 0).to(torch.float32).reshape(conv.shape_of("weight"))
-    weights.compress(mask, input_grad=False)
+    weights.compress(mask, input_grad=False, places=True)
     return weights.masked_grad(x, g)

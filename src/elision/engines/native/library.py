@@ -45,7 +45,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "threshold": (_FLOAT, [_POINTER, _LONG, _LONG, _LONG]),
     "weights_new": (_POINTER, [_POINTER]),
     "weights_free": (None, [_POINTER]),
-    "weights_compress": (_LONG, [_POINTER, _POINTER, _FLOAT, _INT, _INT]),
+    "weights_compress": (_LONG, [_POINTER, _POINTER, _FLOAT, _INT, _INT, _INT]),
     "weights_refresh": (None, [_POINTER, _POINTER, _INT]),
     "forward": (_INT, [_POINTER, _POINTER, _POINTER, _INT]),
     "input_grad": (_INT, [_POINTER, _POINTER, _POINTER, _INT]),
@@ -184,6 +184,7 @@ class Weights:
     def __init__(self, geometry: Conv2dGeometry) -> None:
         self.geometry = geometry
         self.count = 0
+        self._places = False
         self._library = load()
         self._handle = self._library.elision_weights_new(_integers(geometry))
         if not self._handle:
@@ -194,7 +195,12 @@ class Weights:
             self._library.elision_weights_free(self._handle)
 
     def compress(
-        self, weight: torch.Tensor, above: float = 0.0, *, input_grad: bool = True
+        self,
+        weight: torch.Tensor,
+        above: float = 0.0,
+        *,
+        input_grad: bool = True,
+        places: bool = False,
     ) -> None:
         """Take the weights of magnitude above ``above`` (all, if it is negative).
 
@@ -202,24 +208,32 @@ class Weights:
             weight: float32 ``(K, C, R, S)``.
             above: threshold; NaN weights are always taken.
             input_grad: whether :meth:`input_grad` will be asked for.
+            places: whether :meth:`refresh` or :meth:`masked_grad` will be.
         """
         weight = weight.contiguous()
+        self._places = places
         self.count = _done(
             self._library.elision_weights_compress(
                 self._handle,
                 weight.data_ptr(),
                 above,
                 input_grad,
+                places,
                 torch.get_num_threads(),
             )
         )
 
     def refresh(self, weight: torch.Tensor) -> None:
-        """New values at the same places."""
+        """New values at the same places; needs ``compress(places=True)``."""
+        self._need_places()
         weight = weight.contiguous()
         self._library.elision_weights_refresh(
             self._handle, weight.data_ptr(), torch.get_num_threads()
         )
+
+    def _need_places(self) -> None:
+        if not self._places:
+            raise ValueError("compress the weights with places=True first")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Blocked input to blocked output."""
@@ -244,7 +258,11 @@ class Weights:
         return dx
 
     def masked_grad(self, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-        """Weight gradient ``(K, C, R, S)`` at the taken weights, zero elsewhere."""
+        """Weight gradient ``(K, C, R, S)`` at the taken weights, zero elsewhere.
+
+        Needs ``compress(places=True)``.
+        """
+        self._need_places()
         dw = x.new_empty(self.geometry.shape_of("weight"))
         _done(
             self._library.elision_masked_grad(

@@ -161,8 +161,12 @@ void compress(const Plan& plan, const float* sparse, float threshold, int unit,
       }
       for (int p = 0; p < pixels; p += 16) {
         int live = std::min(16, pixels - p);
-        for (int i = 0; i < live; ++i) copy_lanes(seen + i * LANES, base + source[p + i]);
-        transpose16(seen, LANES, turned, 16);
+        const float* from = base + source[p];
+        if (live < 16 || source[p + 15] - source[p] != 15 * LANES) {
+          for (int i = 0; i < live; ++i) copy_lanes(seen + i * LANES, base + source[p + i]);
+          from = seen;
+        }
+        transpose16(from, LANES, turned, 16);
         for (int image = 0; image < images; ++image)
           append(image / plan.group, turned + image * 16, offset.data() + p,
                  image % plan.group * image_floats, live);

@@ -51,7 +51,7 @@ class _Layer:
         else:
             stamp = (mask.data_ptr(), mask._version)
             if known is None or self.masks.get(geometry) != stamp:
-                made.compress((mask != 0).to(torch.float32))
+                made.compress((mask != 0).to(torch.float32), places=True)
                 self.masks[geometry] = stamp
             made.refresh(weight)
         self.weights[geometry] = made

@@ -2,6 +2,7 @@
 
 #include "weights.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 
@@ -34,14 +35,14 @@ std::vector<int32_t> offsets(const Lists& lists, const Phase& phase, int taps) {
 // For one output channel the weights of a block of input channels are contiguous, so the
 // survivors are packed 16 weights at a time. Each block has a region of its own.
 int64_t compress(const Conv& conv, Lists& lists, const float* w, float threshold,
-                 int threads) {
+                 bool places, int threads) {
   const Phase& phase = lists.meeting.phases[0];
   int taps = conv.taps(), per_block = lists.tile.channels * taps;
   int64_t row = static_cast<int64_t>(conv.c) * taps;
   int64_t region = static_cast<int64_t>(conv.k) * per_block + 16;
   lists.value.reserve(region * lists.blocks);
   lists.offset.reserve(region * lists.blocks);
-  lists.place.reserve(region * lists.blocks);
+  if (places) lists.place.reserve(region * lists.blocks);
   std::vector<int32_t> table = offsets(lists, phase, taps), index(per_block + 16);
   for (int i = 0; i < per_block + 16; ++i) index[i] = i;
   std::atomic<int64_t> total{0};
@@ -61,16 +62,49 @@ int64_t compress(const Conv& conv, Lists& lists, const float* w, float threshold
           for (int j = 0; j < live; ++j) tail[j] = from[j];
           from = tail;
         }
-        append16(from, table.data() + i, 0, threshold, live, lists.value.get() + n,
-                 lists.offset.get() + n);
-        n += append16(from, index.data() + i, static_cast<int32_t>(first), threshold,
-                      live, unused, lists.place.get() + n);
+        if (places)
+          append16(from, index.data() + i, static_cast<int32_t>(first), threshold, live,
+                   unused, lists.place.get() + n);
+        n += append16(from, table.data() + i, 0, threshold, live, lists.value.get() + n,
+                      lists.offset.get() + n);
       }
       lists.length[list] = static_cast<int32_t>(n - lists.begin[list]);
     }
     total += n - region * block;
   });
   return total.load();
+}
+
+// The lists of the input gradient where it is one phase of few taps: straight from the
+// weight, a vector for each pair of channels.
+void compress_back(const Conv& conv, Lists& lists, const float* w, float threshold,
+                   int threads) {
+  int taps = conv.taps(), per_block = lists.tile.channels;
+  int64_t region = static_cast<int64_t>(conv.c) * per_block * taps + 16;
+  int64_t all = static_cast<int64_t>(conv.k) * conv.c * taps;
+  lists.value.reserve(region * lists.blocks);
+  lists.offset.reserve(region * lists.blocks);
+  std::vector<int32_t> table = offsets(lists, lists.meeting.phases[0], taps);
+  parallel(lists.blocks, threads, [&](int block) {
+    int64_t n = region * block;
+    int first = block * per_block, count = std::min(per_block, conv.k - first);
+    for (int c = 0; c < conv.c; ++c) {
+      size_t list = lists.list(0, block, c);
+      lists.begin[list] = n;
+      for (int k = 0; k < count; ++k) {
+        int64_t at = (static_cast<int64_t>(first + k) * conv.c + c) * taps;
+        const float* from = w + at;
+        alignas(64) float tail[16] = {};
+        if (at + 16 > all) {
+          std::copy(from, from + taps, tail);
+          from = tail;
+        }
+        n += append16(from, table.data() + k * taps, 0, threshold, taps,
+                      lists.value.get() + n, lists.offset.get() + n);
+      }
+      lists.length[list] = static_cast<int32_t>(n - lists.begin[list]);
+    }
+  });
 }
 
 // The same non-zeros, sorted for the input gradient: counted, then placed. Blocks of
@@ -111,11 +145,9 @@ void transpose(const Conv& conv, const Lists& from, Lists& to, int64_t total,
     to.begin[i] = sum;
     sum += to.length[i];
   }
-  if (static_cast<int64_t>(to.value.count()) < total + 16) {
-    to.value.reserve(total + total / 8 + 16);
-    to.offset.reserve(total + total / 8 + 16);
-    to.place.reserve(total + total / 8 + 16);
-  }
+  for (auto* room : {&to.offset, &to.place})
+    if (room->count() < static_cast<size_t>(total)) room->reserve(total + total / 8 + 16);
+  if (to.value.count() < static_cast<size_t>(total)) to.value.reserve(total + total / 8 + 16);
   std::vector<int64_t> next = to.begin;
   parallel(from.blocks, threads, [&](int block) {
     each(block, [&](size_t list, int64_t n, int phase, int entry) {
@@ -155,15 +187,21 @@ extern "C" Weights* elision_weights_new(const int* geometry) {
 extern "C" void elision_weights_free(Weights* weights) { delete weights; }
 
 // Take the weights with magnitude above the threshold; returns how many, or -1 if there
-// is not memory enough.
+// is not memory enough. Only with `places` may the weights be refreshed, or a gradient be
+// asked for at them, later.
 extern "C" int64_t elision_weights_compress(Weights* weights, const float* w,
-                                            float threshold, int input_grad,
+                                            float threshold, int input_grad, int places,
                                             int threads) {
   try {
-    int64_t total = compress(weights->conv, weights->forward, w, threshold, threads);
+    const Conv& conv = weights->conv;
+    Lists &forward = weights->forward, &back = weights->input_grad;
+    bool direct = !places && back.meeting.phases.size() == 1 && conv.taps() >= 4 &&
+                  conv.taps() <= 16;
+    bool keep_places = places || (input_grad && !direct);
+    int64_t total = compress(conv, forward, w, threshold, keep_places, threads);
     weights->has_input_grad = input_grad != 0;
-    if (input_grad)
-      transpose(weights->conv, weights->forward, weights->input_grad, total, threads);
+    if (input_grad && direct) compress_back(conv, back, w, threshold, threads);
+    if (input_grad && !direct) transpose(conv, forward, back, total, threads);
     return total;
   } catch (const std::bad_alloc&) {
     return -1;
