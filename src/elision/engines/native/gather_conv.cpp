@@ -89,10 +89,12 @@ void one_tile(const Lists& lists, int phase_index, const Place& at, int own_begi
   size_t plane = static_cast<size_t>(m.own_h) * m.own_w;
   size_t corner = static_cast<size_t>(phase.first_y + at.y * m.own_step_y) * m.own_w +
                   phase.first_x + at.x;
+  static thread_local std::vector<int> pixels;
+  find_pixels(m, tile, phase, at, pixels);
   for (int block = 0; block < lists.blocks; ++block) {
     int first = block * tile.channels;
     int count = std::min(tile.channels, m.partner_c - first);
-    pack_window(m, tile, phase, at, partner, image_blocks, first, count, window);
+    pack_window(m, tile, at, pixels, partner, image_blocks, first, count, window);
     bool last = block + 1 == lists.blocks;
     for (int own = own_begin; own < own_end; ++own) {
       size_t list = lists.list(phase_index, block, own);

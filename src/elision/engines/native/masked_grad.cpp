@@ -90,6 +90,7 @@ void one_block(const Lists& lists, int images, int block, int k_begin, int k_end
   float* spread = scratch(1, static_cast<size_t>(total + 1) * LANES);
   std::fill_n(spread, total * LANES, 0.0f);
   Walk walk_list = walk_of(tile);
+  std::vector<int> pixels;
   size_t plane = static_cast<size_t>(m.own_h) * m.own_w;
   for (int b = 0; b < image_blocks; b += tile.blocks) {
     for (int y = 0; y < phase.rows; y += tile.rows) {
@@ -97,7 +98,8 @@ void one_block(const Lists& lists, int images, int block, int k_begin, int k_end
         Place at{b, y, c, std::min(tile.blocks, image_blocks - b),
                  std::min(tile.rows, phase.rows - y), std::min(tile.cols, phase.cols - c)};
         bool direct = tile.blocks == 1 && at.rows == tile.rows && at.cols == tile.cols;
-        pack_window(m, tile, phase, at, x, image_blocks, first, count, window);
+        find_pixels(m, tile, phase, at, pixels);
+        pack_window(m, tile, at, pixels, x, image_blocks, first, count, window);
         for (int k = k_begin; k < k_end; ++k) {
           size_t list = lists.list(0, block, k);
           if (lists.length[list] == 0) continue;

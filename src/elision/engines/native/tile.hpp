@@ -8,6 +8,8 @@
 // padding, stride, dilation, ragged edges and small planes; the inner loop knows none.
 #pragma once
 
+#include <vector>
+
 #include "meeting.hpp"
 #include "vec.hpp"
 
@@ -84,33 +86,41 @@ struct Place {
   int blocks, rows, cols;       // how many of them exist
 };
 
+// The partner pixel at every place of one channel's window, -1 outside the plane.
+inline void find_pixels(const Meeting& m, const Tile& tile, const Phase& phase,
+                        const Place& at, std::vector<int>& pixels) {
+  int top = at.y * m.step_y + phase.min_dy, left = at.x * m.step_x + phase.min_dx;
+  pixels.clear();
+  for (int row = 0; row < tile.window_rows; ++row) {
+    for (int rest = 0; rest < tile.remainders; ++rest) {
+      for (int q = 0; q < tile.window_cols; ++q) {
+        int y = top + row, x = left + q * m.step_x + rest;
+        bool inside = y >= 0 && y < m.partner_h && x >= 0 && x < m.partner_w;
+        pixels.push_back(inside ? y * m.partner_w + x : -1);
+      }
+    }
+  }
+}
+
 // Pack the window of `count` partner channels from `first` on; what is outside the plane
 // or the batch is zero.
-inline void pack_window(const Meeting& m, const Tile& tile, const Phase& phase,
-                        const Place& at, const float* partner, int image_blocks,
-                        int first, int count, float* window) {
-  int top = at.y * m.step_y + phase.min_dy, left = at.x * m.step_x + phase.min_dx;
-  size_t plane = static_cast<size_t>(m.partner_h) * m.partner_w;
-  size_t block_floats = plane * m.partner_c * LANES;
+inline void pack_window(const Meeting& m, const Tile& tile, const Place& at,
+                        const std::vector<int>& pixels, const float* partner,
+                        int image_blocks, int first, int count, float* window) {
+  size_t plane = static_cast<size_t>(m.partner_h) * m.partner_w * LANES;
+  size_t block_floats = plane * m.partner_c;
   int blocks = std::min(tile.blocks, image_blocks - at.block);
-  for (int c = first; c < first + count; ++c) {
-    const float* channel =
-        partner + (static_cast<size_t>(at.block) * m.partner_c + c) * plane * LANES;
-    for (int row = 0; row < tile.window_rows; ++row) {
-      int y = top + row;
-      bool row_exists = y >= 0 && y < m.partner_h;
-      for (int rest = 0; rest < tile.remainders; ++rest) {
-        for (int q = 0; q < tile.window_cols; ++q) {
-          int x = left + q * m.step_x + rest, b = 0;
-          if (row_exists && x >= 0 && x < m.partner_w) {
-            size_t pixel = static_cast<size_t>(y) * m.partner_w + x;
-            const float* from = channel + pixel * LANES;
-            for (; b < blocks; ++b, window += LANES, from += block_floats)
-              copy_lanes(window, from);
-          }
-          for (; b < tile.blocks; ++b, window += LANES) clear_lanes(window);
-        }
+  const float* channel =
+      partner + (static_cast<size_t>(at.block) * m.partner_c + first) * plane;
+  for (int c = 0; c < count; ++c, channel += plane) {
+    for (int pixel : pixels) {
+      int b = 0;
+      if (pixel >= 0) {
+        const float* from = channel + static_cast<size_t>(pixel) * LANES;
+        for (; b < blocks; ++b, window += LANES, from += block_floats)
+          copy_lanes(window, from);
       }
+      for (; b < tile.blocks; ++b, window += LANES) clear_lanes(window);
     }
   }
 }
