@@ -96,14 +96,16 @@ class NativeEngine(Engine):
         weight: torch.Tensor,
     ) -> torch.Tensor | None:
         """Forward or input gradient; None if an operand is not finite."""
-        blocked, finite = library.to_blocked(dense)
+        blocked, finite = library.to_blocked(dense, slot=0)
         if not finite or not math.isfinite(weight.sum().item()):
             return None
         with self._lock:
             weights = self._compressed(conv, weight)
             if kind is Product.FORWARD:
-                return library.from_blocked(weights.forward(blocked), conv.batch)
-            return library.from_blocked(weights.input_grad(blocked), conv.batch)
+                return library.from_blocked(
+                    weights.forward(blocked, slot=1), conv.batch
+                )
+            return library.from_blocked(weights.input_grad(blocked, slot=1), conv.batch)
 
     def _compressed(
         self, conv: Conv2dGeometry, weight: torch.Tensor
@@ -138,8 +140,8 @@ def _weight_grad(
     wanted: torch.Tensor | None,
 ) -> torch.Tensor | None:
     """Weight gradient; None if an operand is not finite."""
-    g, g_finite = library.to_blocked(gradient)
-    x, x_finite = library.to_blocked(input)
+    g, g_finite = library.to_blocked(gradient, slot=0)
+    x, x_finite = library.to_blocked(input, slot=1)
     if not (g_finite and x_finite):
         return None
     if wanted is None:

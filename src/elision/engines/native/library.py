@@ -129,11 +129,40 @@ def _done(result: int) -> int:
     return result
 
 
-def to_blocked(x: torch.Tensor) -> tuple[torch.Tensor, bool]:
-    """Float32 ``(N, C, H, W)`` to blocked, and whether every value is finite."""
+class _Workspace(threading.local):
+    """Memory of a thread that is used again, for tensors that do not outlive a call.
+
+    A fresh tensor of some megabytes costs a page fault for every 4 KiB of it, which is
+    as much as the work on it.
+    """
+
+    def __init__(self) -> None:
+        self.buffers: dict[int, torch.Tensor] = {}
+
+    def take(self, slot: int, shape: tuple[int, ...]) -> torch.Tensor:
+        size = math.prod(shape)
+        if slot not in self.buffers or self.buffers[slot].numel() < size:
+            self.buffers.pop(slot, None)
+            self.buffers[slot] = torch.empty(size)
+        return self.buffers[slot][:size].view(shape)
+
+
+_WORKSPACE = _Workspace()
+
+
+def _room(slot: int | None, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.empty(shape) if slot is None else _WORKSPACE.take(slot, shape)
+
+
+def to_blocked(x: torch.Tensor, slot: int | None = None) -> tuple[torch.Tensor, bool]:
+    """Float32 ``(N, C, H, W)`` to blocked, and whether every value is finite.
+
+    With ``slot``, the result lies in memory of this thread that the next call with the
+    same slot overwrites.
+    """
     x = x.contiguous()
     n, *rest = x.shape
-    y = x.new_empty((-(-n // LANES), *rest, LANES))
+    y = _room(slot, (-(-n // LANES), *rest, LANES))
     finite = load().elision_to_blocked(
         x.data_ptr(), y.data_ptr(), n, x[0].numel(), torch.get_num_threads()
     )
@@ -235,10 +264,11 @@ class Weights:
         if not self._places:
             raise ValueError("compress the weights with places=True first")
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Blocked input to blocked output."""
+    def forward(self, x: torch.Tensor, slot: int | None = None) -> torch.Tensor:
+        """Blocked input to blocked output; ``slot`` as in :func:`to_blocked`."""
         v = self.geometry
-        y = x.new_empty((x.shape[0], v.out_channels, v.out_height, v.out_width, LANES))
+        size = (v.out_channels, v.out_height, v.out_width)
+        y = _room(slot, (x.shape[0], *size, LANES))
         _done(
             self._library.elision_forward(
                 self._handle, x.data_ptr(), y.data_ptr(), torch.get_num_threads()
@@ -246,10 +276,10 @@ class Weights:
         )
         return y
 
-    def input_grad(self, g: torch.Tensor) -> torch.Tensor:
-        """Blocked gradient of the output to blocked gradient of the input."""
+    def input_grad(self, g: torch.Tensor, slot: int | None = None) -> torch.Tensor:
+        """Blocked gradient of the output to that of the input; ``slot`` likewise."""
         v = self.geometry
-        dx = g.new_empty((g.shape[0], v.in_channels, v.height, v.width, LANES))
+        dx = _room(slot, (g.shape[0], v.in_channels, v.height, v.width, LANES))
         _done(
             self._library.elision_input_grad(
                 self._handle, g.data_ptr(), dx.data_ptr(), torch.get_num_threads()
