@@ -26,6 +26,7 @@ constexpr Shape SHAPES[] = {
     {1, REGISTERS >= 16 ? 8 : WIDTH / 2},
     {1, REGISTERS >= 16 ? 16 : WIDTH / 2},
 };
+constexpr int MOST_CHANNELS = 128;
 constexpr int WINDOW_FLOATS = 8 * 1024;  // 32 KiB, the smallest L1 in wide use
 
 struct Tile {
@@ -75,8 +76,12 @@ inline Tile choose_tile(const Meeting& m, int images) {
     best.window_cols = std::max(
         best.window_cols, best.cols + (phase.max_dx - phase.min_dx) / m.step_x);
   }
+  // A window without overlap, as of a 1x1 kernel, is read once per list: there longer
+  // lists are worth more than a window that stays in L1.
+  bool overlaps = best.window_rows > best.rows || best.window_cols > best.cols;
+  int room = overlaps ? WINDOW_FLOATS : 2 * WINDOW_FLOATS;
   best.channels =
-      std::max(1, std::min({WINDOW_FLOATS / best.channel_floats(), 64, m.partner_c}));
+      std::max(1, std::min({room / best.channel_floats(), MOST_CHANNELS, m.partner_c}));
   return best;
 }
 
