@@ -104,6 +104,17 @@ def test_masked_weight_gradient_is_the_dense_one_at_the_mask(geometry, density, 
         close(engine.product(kind, geometry, *values, wanted=wanted), expected, terms)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize(("kind", "sparse"), WAYS)
+def test_planes_smaller_than_the_stride(kind, sparse, stride):
+    # Some taps meet nothing but padding, and some pixels meet no tap.
+    geometry = Conv2dGeometry(2, 3, 4, 1, 5, (4, 2), (1, stride), (0, 3), (1, 1), 1)
+    values = operands(kind, geometry, sparse, 0.7, 0)
+    expected = LayerProduct(kind, geometry, *values).compute()
+    found = NativeEngine().product(kind, geometry, *values, sparse=sparse)
+    close(found, expected, geometry.dense_macs / expected.numel())
+
+
 @pytest.mark.parametrize("side", [56, 224])
 def test_wide_planes(side):
     geometry = Conv2dGeometry(2, 3, side, side, 5, 3, 2, 1, 1, 1)

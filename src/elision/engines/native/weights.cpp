@@ -195,8 +195,9 @@ extern "C" int64_t elision_weights_compress(Weights* weights, const float* w,
   try {
     const Conv& conv = weights->conv;
     Lists &forward = weights->forward, &back = weights->input_grad;
-    bool direct = !places && back.meeting.phases.size() == 1 && conv.taps() >= 4 &&
-                  conv.taps() <= 16;
+    // A plane smaller than the stride is one phase, too, but not of all taps.
+    bool all_taps = back.meeting.phases[0].taps.size() == static_cast<size_t>(conv.taps());
+    bool direct = !places && all_taps && conv.taps() >= 4 && conv.taps() <= 16;
     bool keep_places = places || (input_grad && !direct);
     int64_t total = compress(conv, forward, w, threshold, keep_places, threads);
     weights->has_input_grad = input_grad != 0;
