@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from elision.engines import Engine, TorchEngine, make_engine
 from elision.operands import KEEP, Transform
 from elision.products import (
     Conv2dGeometry,
@@ -117,6 +118,7 @@ class _Step:
         self.training = layer.training
         self.observers = layer._elision_observers
         self.name = layer._elision_name
+        self.engine = layer._elision_engine
         self.input_shape = x
         self.weight_shape = weight
         self.convolution = convolution
@@ -132,6 +134,29 @@ class _Step:
         if use not in done:
             done[use] = transform(x, list(self.states[use].values()), self.training)
         return done[use]
+
+    def computes(self) -> bool:
+        """Whether an engine other than torch's is asked for, and can be asked.
+
+        While torch.compile traces, the products stay torch's, which it can fuse.
+        """
+        return not (
+            isinstance(self.engine, TorchEngine) or torch.compiler.is_compiling()
+        )
+
+    def compute(self, product: Product, first: Tensor, second: Tensor) -> Tensor:
+        """The product by the layer's engine, told which operand was made sparse."""
+        sparse = (o for o in product.operands if self._transform(product, o).sparsifies)
+        return self.engine.product(
+            product,
+            _geometry(self.input_shape, self.weight_shape, self.convolution),
+            first,
+            second,
+            sparse=next(sparse, None),
+        )
+
+    def _transform(self, product: Product, operand: str) -> Transform:
+        return self.plan.uses[self.plan.use(product, operand)]
 
     def tell(self, product: Product, first: Tensor, second: Tensor) -> None:
         """Show a product to the observers, if there are any."""
@@ -154,6 +179,11 @@ class _Step:
 
 
 def _forward_product(step: _Step, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+    if step.computes():
+        y = step.compute(Product.FORWARD, x, w)
+        if bias is None:
+            return y
+        return y + (bias if step.convolution is None else bias.view(-1, 1, 1))
     if step.convolution is None:
         return F.linear(x, w, bias)
     return F.conv2d(x, w, bias, *step.convolution)
@@ -172,6 +202,12 @@ def _gradient_products(
     products read the same G.
     """
     for_input, for_weight = grads
+    if step.computes():
+        return (
+            None if w is None else step.compute(Product.INPUT_GRAD, for_input, w),
+            None if x is None else step.compute(Product.WEIGHT_GRAD, for_weight, x),
+            for_input.sum([0, 2, 3][: for_input.dim() - 1]) if bias else None,
+        )
     if step.convolution is None:
         return (
             None if w is None else for_input @ w,
@@ -253,6 +289,7 @@ class _Elided(nn.Module):
 
     _elision_plan: LayerPlan
     _elision_name: str
+    _elision_engine: Engine
     _elision_observers: tuple[Observer, ...] = ()
 
     def _elision_states(self) -> dict[str, dict[str, Tensor]]:
@@ -410,7 +447,8 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
     Args:
         model: any module; see :func:`elidable_layers` for what is reached.
         recipe: what is done, for example ``elision.methods.Swat(sparsity=0.9)``.
-        engine: who computes the products: ``"auto"`` or ``"torch"``.
+        engine: who computes the products: ``"torch"``, ``"native"`` (raises if it
+            cannot be built here) or ``"auto"``, the faster of the two per product.
 
     Returns:
         The same model.
@@ -418,21 +456,21 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
     Raises:
         TypeError: ``recipe`` is not a recipe.
         ValueError: unknown engine or layer selector.
+        RuntimeError: the engine cannot be used on this machine.
 
     Warns:
         NoEffectWarning: no layer was reached, or a pattern of the recipe names none.
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe must be a Recipe, got {type(recipe).__name__}")
-    if engine not in ("auto", "torch"):
-        raise ValueError(f"unknown engine {engine!r}; known: auto, torch")
+    make_engine(engine)  # an engine that cannot be had fails before anything changes
     layers = elidable_layers(model)
     names = list(layers)
     tables = {n: recipe.table_for(n, m, names) for n, m in layers.items()}
     _warn_without_effect(recipe, layers, tables)
     restore(model)
     for name, layer in layers.items():
-        _elide_layer(layer, name, LayerPlan(recipe.name, tables[name]))
+        _elide_layer(layer, name, LayerPlan(recipe.name, tables[name]), engine)
     # A threshold or reference belongs to its replica; a broadcast would replace it.
     local = [
         f"{name}.{buffer}" if name else buffer
@@ -445,13 +483,14 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
     return model
 
 
-def _elide_layer(layer: nn.Module, name: str, plan: LayerPlan) -> None:
+def _elide_layer(layer: nn.Module, name: str, plan: LayerPlan, engine: str) -> None:
     weight = layer.weight
     assert isinstance(weight, Tensor)
     elided = _ELIDED[type(layer)]
     layer.__class__ = elided
     layer._elision_plan = plan  # pyright: ignore[reportArgumentType]
     layer._elision_name = name  # pyright: ignore[reportArgumentType]
+    layer._elision_engine = make_engine(engine)  # pyright: ignore[reportArgumentType]
     for use, transform in plan.uses.items():
         for state, value in transform.initial_state().items():
             layer.register_buffer(_buffer_name(use, state), value.to(weight.device))

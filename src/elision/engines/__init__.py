@@ -1,1 +1,45 @@
-"""Who computes a product on this machine."""
+"""Engines: who computes a product on this machine.
+
+``torch`` computes densely and is the oracle; ``native`` leaves out the zeros; ``auto``
+times both and keeps the faster. Which of them a layer uses never changes what it
+computes, beyond the rounding of float32.
+"""
+
+from collections.abc import Callable
+
+from elision.engines.base import Engine
+from elision.engines.choice import AutoEngine, Decision
+from elision.engines.native.engine import NativeEngine
+from elision.engines.torch_engine import TorchEngine
+from elision.names import lookup
+
+__all__ = [
+    "ENGINES",
+    "AutoEngine",
+    "Decision",
+    "Engine",
+    "NativeEngine",
+    "TorchEngine",
+    "make_engine",
+]
+
+#: Engines by the names a person knows them by.
+ENGINES: dict[str, Callable[[], Engine]] = {
+    "auto": AutoEngine,
+    "torch": TorchEngine,
+    "native": NativeEngine,
+}
+
+
+def make_engine(name: str) -> Engine:
+    """A new engine, for one layer.
+
+    Raises:
+        ValueError: ``name`` is not a key of :data:`ENGINES`.
+        RuntimeError: the engine cannot be used here; the message says why.
+    """
+    engine = lookup("engine", name, ENGINES)()
+    reason = engine.unavailable()
+    if reason is not None:
+        raise RuntimeError(f"the {name} engine cannot be used here: {reason}")
+    return engine

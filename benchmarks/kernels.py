@@ -1,0 +1,429 @@
+"""Sparse training against dense, on this machine.
+
+    python benchmarks/kernels.py products  [--out FILE]   every product, every layer
+    python benchmarks/kernels.py layers    [--out FILE]   whole SWAT layers, NCHW to NCHW
+    python benchmarks/kernels.py linear    [--out FILE]   whole SWAT linear layers
+    python benchmarks/kernels.py network   [--out FILE]   whole training steps
+    python benchmarks/kernels.py others    [--out FILE]   other sparse kernels, fixed mask
+    python benchmarks/kernels.py curves    [--out FILE]   training, native against masked
+
+All candidates of a table run once a round, in rotating order, in one process. With one
+thread (the default) the CPU time of the process is taken, with more the wall clock.
+Printed are medians, and half the interquartile range of the rounds' ratios as the
+spread; ``--out`` writes everything as JSON, with the machine.
+"""
+
+import argparse
+import copy
+import importlib
+import json
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from elision.engines.bench import bench, interleaved
+from elision.engines.native import builder
+from elision.engines.native.network import Sparsity, blocked
+from elision.layers import elide
+from elision.methods import Swat
+from elision.workloads.models.resnet import resnet8, resnet18
+from elision.workloads.models.vgg import vgg16
+
+#: Stride-1 3x3 layers of a CIFAR ResNet-18: channels, side, how many.
+STAGES = [(64, 32, 4), (128, 16, 3), (256, 8, 3), (512, 4, 3)]
+LINEAR = [(512, 1024, 1024), (1024, 1024, 1024), (1024, 768, 3072), (1024, 3072, 768)]
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    model = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        fields = dict(
+            (part.strip() for part in line.split(":", 1))
+            for line in info.read_text().splitlines()
+            if ":" in line
+        )
+        keys = ("model name", "cpu family", "model", "cache size")
+        model = ", ".join(f"{k} {fields[k]}" for k in keys if k in fields)
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "load": os.getloadavg(),
+        "variant": builder.variant(),
+        "compiler": builder._compiler()[1],
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "clock": "wall" if torch.get_num_threads() > 1 else "process CPU time",
+    }
+
+
+def compare(
+    candidates: dict[str, Callable[[], Any]], dense: list[str], rounds: int
+) -> dict[str, dict[str, float]]:
+    """Median seconds, ratio to the best of ``dense``, and the ratio's spread."""
+    seconds = interleaved(candidates, rounds, wall=torch.get_num_threads() > 1)
+    median = {n: statistics.median(t) for n, t in seconds.items()}
+    best = min(dense, key=median.__getitem__)
+    rows = {}
+    for name, times in seconds.items():
+        ratios = [d / t for d, t in zip(seconds[best], times, strict=True)]
+        low, _, high = statistics.quantiles(ratios, n=4)
+        rows[name] = {
+            "seconds": median[name],
+            "ratio": median[best] / median[name],
+            "spread": (high - low) / 2,
+        }
+    return rows
+
+
+def show(title: str, rows: dict[str, dict[str, float]]) -> None:
+    print(title)
+    for name, row in rows.items():
+        print(
+            f"  {name:24s} {row['seconds'] * 1e3:9.2f} ms   "
+            f"{row['ratio']:5.2f} +- {row['spread']:.2f}"
+            + (f"   error {row['error']:.0e}" if "error" in row else "")
+        )
+
+
+def layer_step(layer: nn.Module, x: torch.Tensor, g: torch.Tensor) -> Callable[[], Any]:
+    """Forward and backward with all gradients."""
+
+    def step() -> None:
+        x.grad = None
+        layer.zero_grad()
+        layer(x).backward(g)
+
+    return step
+
+
+def difference(
+    layer: nn.Module, oracle: nn.Module, x: torch.Tensor, g: torch.Tensor
+) -> float:
+    """Largest difference of output and input gradient, relative to their largest."""
+    results = []
+    for module in (layer, oracle):
+        value = x.detach().clone().requires_grad_()
+        y = module(value)
+        y.backward(g)
+        results.append((y.detach(), value.grad))
+    pairs = zip(*results, strict=True)
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+
+
+def dense_layers(
+    conv: nn.Conv2d, x: torch.Tensor, g: torch.Tensor
+) -> dict[str, Callable[[], Any]]:
+    made = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            layer = copy.deepcopy(conv).to(dtype).to(memory_format=layout)
+            like = [
+                t.detach().to(dtype).contiguous(memory_format=layout) for t in (x, g)
+            ]
+            order = "NCHW" if layout is torch.contiguous_format else "last"
+            name = f"dense {str(dtype)[6:]} {order}"
+            made[name] = layer_step(layer, like[0].requires_grad_(), like[1])
+    return made
+
+
+def layers(args: argparse.Namespace) -> dict[str, Any]:
+    tables, totals = {}, {}
+    for channels, side, count in STAGES:
+        conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        x = torch.randn(args.batch, channels, side, side, requires_grad=True)
+        g = torch.randn_like(x)
+        candidates = dense_layers(conv, x, g)
+        for s in args.sparsity:
+            native = blocked(
+                nn.Sequential(copy.deepcopy(conv)), {"0": Sparsity(1 - s, 1 - s)}
+            )
+            own = x.detach().clone().requires_grad_()
+            candidates[f"SWAT {s:g}"] = layer_step(native, own, g)
+        names = [n for n in candidates if "float32" in n]
+        rows = tables[f"C{channels}"] = compare(candidates, names, args.rounds)
+        show(f"{channels} channels, {side}x{side}, batch {args.batch}", rows)
+        best = {
+            "dense float32": min(rows[n]["seconds"] for n in names),
+            "dense bfloat16": min(
+                r["seconds"] for n, r in rows.items() if "bfloat16" in n
+            ),
+            **{n: r["seconds"] for n, r in rows.items() if n.startswith("SWAT")},
+        }
+        for name, seconds in best.items():
+            totals[name] = totals.get(name, 0.0) + count * seconds
+    print("13 layers (4 + 3 + 3 + 3)")
+    for name, seconds in totals.items():
+        ratio, bf16 = (totals[f"dense {d}"] / seconds for d in ("float32", "bfloat16"))
+        print(f"  {name:24s} {seconds * 1e3:9.2f} ms   {ratio:5.2f}   bf16 {bf16:.2f}")
+    return {"layers": tables, "13 layers": totals}
+
+
+def linear(args: argparse.Namespace) -> dict[str, Any]:
+    """A linear layer is a 1x1 convolution of 1x1 images."""
+    tables = {}
+    for tokens, inputs, outputs in LINEAR:
+        layer = nn.Linear(inputs, outputs, bias=False)
+        x = torch.randn(tokens, inputs, requires_grad=True)
+        g = torch.randn(tokens, outputs)
+        candidates: dict[str, Callable[[], Any]] = {
+            "dense float32": layer_step(layer, x, g)
+        }
+        low = copy.deepcopy(layer).bfloat16()
+        candidates["dense bfloat16"] = layer_step(
+            low, x.detach().bfloat16().requires_grad_(), g.bfloat16()
+        )
+        for s in args.sparsity:
+            conv = nn.Conv2d(inputs, outputs, 1, bias=False)
+            native = blocked(nn.Sequential(conv), {"0": Sparsity(1 - s, 1 - s)})
+            image = x.detach().clone()[..., None, None].requires_grad_()
+            candidates[f"SWAT {s:g}"] = layer_step(native, image, g[..., None, None])
+        title = f"{tokens} tokens, {inputs} to {outputs}"
+        rows = tables[title] = compare(candidates, ["dense float32"], args.rounds)
+        show(title, rows)
+    return {"linear": tables}
+
+
+def training_step(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, *, bf16: bool = False
+) -> Callable[[], Any]:
+    """Forward, loss, backward and SGD with momentum and weight decay."""
+    optimizer = torch.optim.SGD(
+        model.parameters(), 0.01, momentum=0.9, weight_decay=5e-4
+    )
+
+    def step() -> float:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def network(args: argparse.Namespace) -> dict[str, Any]:
+    tables = {}
+    for name, make in {"ResNet-18": resnet18, "VGG-16": vgg16}.items():
+        torch.manual_seed(0)
+        model = make(in_channels=3, classes=10)
+        modules = model.named_modules()
+        names = [n for n, m in modules if isinstance(m, nn.Conv2d)][1:]
+        x = torch.randn(args.batch, 3, 32, 32)
+        y = torch.randint(0, 10, (args.batch,))
+        last = x.contiguous(memory_format=torch.channels_last)
+        in_last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        candidates = {
+            "dense float32 NCHW": training_step(copy.deepcopy(model), x, y),
+            "dense float32 last": training_step(copy.deepcopy(in_last), last, y),
+            "dense bfloat16 last": training_step(in_last, last, y, bf16=True),
+        }
+        for s in args.sparsity:
+            swat = blocked(
+                copy.deepcopy(model), {n: Sparsity(1 - s, 1 - s) for n in names}
+            )
+            candidates[f"SWAT {s:g}"] = training_step(swat, x, y)
+        for s in args.sparsity:
+            masked = copy.deepcopy(model)
+            for n in names:
+                conv = masked.get_submodule(n)
+                conv.register_buffer("mask", torch.rand_like(conv.weight) >= s)
+                conv.weight.data.mul_(conv.mask)
+            masked = blocked(masked, {n: Sparsity(mask="mask") for n in names})
+            candidates[f"fixed mask {s:g}"] = training_step(masked, x, y)
+        dense = [n for n in candidates if "float32" in n]
+        rows = tables[name] = compare(candidates, dense, args.rounds)
+        for row in rows.values():
+            row["ratio_bf16"] = rows["dense bfloat16 last"]["seconds"] / row["seconds"]
+        show(f"{name}, batch {args.batch}", rows)
+    return {"network": tables, "batch": args.batch}
+
+
+def others(args: argparse.Namespace) -> dict[str, Any]:
+    """Weights fixed and sparse, gradient at the surviving weights only."""
+    tables = {}
+    sparseprop = _optional("sparseprop.modules")
+    sparselab = _optional("sparselab")
+    for s in args.sparsity:
+        for channels, side, _ in STAGES:
+            conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+            mask = torch.rand_like(conv.weight) >= s
+            conv.weight.data.mul_(mask)
+            x = torch.randn(args.batch, channels, side, side, requires_grad=True)
+            g = torch.randn_like(x)
+            candidates = dense_layers(conv, x, g)
+            candidates = {n: c for n, c in candidates.items() if "float32" in n}
+            dense = list(candidates)
+            own = nn.Sequential(copy.deepcopy(conv))
+            own[0].register_buffer("mask", mask)
+            native = blocked(own, {"0": Sparsity(mask="mask")})
+            candidates["elision"] = layer_step(
+                native, x.detach().clone().requires_grad_(), g
+            )
+            if sparseprop is not None:
+                for over_on in (False, True):
+                    other = sparseprop.SparseConv2d.from_dense(
+                        copy.deepcopy(conv), vectorizing_over_on=over_on
+                    )
+                    name = f"SparseProp over_on={over_on}"
+                    candidates[name] = layer_step(
+                        other, x.detach().clone().requires_grad_(), g
+                    )
+            title = f"conv {channels} @ {side}x{side}, {s:g}"
+            rows = tables[title] = compare(candidates, dense, args.rounds)
+            rows["elision"]["error"] = difference(native, conv, x, g)
+            show(title, rows)
+        for tokens, inputs, outputs in LINEAR[:1] + LINEAR[2:3]:
+            layer = nn.Linear(inputs, outputs, bias=False)
+            layer.weight.data.mul_(torch.rand_like(layer.weight) >= s)
+            x, g = torch.randn(tokens, inputs), torch.randn(tokens, outputs)
+            csr = layer.weight.detach().to_sparse_csr()
+            back = layer.weight.detach().T.contiguous().to_sparse_csr()
+            ones = csr.clone()
+            ones.values().zero_()
+            own_x = x.clone().requires_grad_()
+            conv = nn.Conv2d(inputs, outputs, 1, bias=False)
+            conv.weight.data.copy_(layer.weight.data[..., None, None])
+            conv.register_buffer("mask", conv.weight.detach() != 0)
+            native = blocked(nn.Sequential(conv), {"0": Sparsity(mask="mask")})
+            image = x.clone()[..., None, None].requires_grad_()
+
+            def csr_step(csr=csr, back=back, ones=ones, x=x, g=g) -> None:
+                (csr @ x.T).T.contiguous()
+                (back @ g.T).T.contiguous()
+                torch.sparse.sampled_addmm(ones, g.T, x, beta=0.0)
+
+            candidates = {
+                "dense float32": layer_step(layer, own_x, g),
+                "elision": layer_step(native, image, g[..., None, None]),
+                "torch CSR": csr_step,
+            }
+            if sparseprop is not None:
+                other = sparseprop.SparseLinear.from_dense(copy.deepcopy(layer))
+                candidates["SparseProp"] = layer_step(
+                    other, x.clone().requires_grad_(), g
+                )
+            if sparselab is not None:
+                other = sparselab.SparseLinear(inputs, outputs, bias=False, sparsity=s)
+                candidates["SparseLab"] = layer_step(
+                    other, x.clone().requires_grad_(), g
+                )
+            title = f"linear {inputs} to {outputs}, {tokens} tokens, {s:g}"
+            rows = tables[title] = compare(candidates, ["dense float32"], args.rounds)
+            show(title, rows)
+    return {"others": tables}
+
+
+def curves(args: argparse.Namespace) -> dict[str, Any]:
+    """Train on scikit-learn's digits: the native network and the masked oracle."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    images = torch.from_numpy(data.images).float()[:, None] / 8 - 1
+    labels = torch.from_numpy(data.target)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    train, test = order[:1440], order[1440:]
+    runs = []
+    for seed in range(3):
+        for engine in ("masked", "native"):
+            torch.manual_seed(seed)
+            model = resnet8(in_channels=1, classes=10)
+            s = args.sparsity[0]
+            if engine == "native":
+                convs = [
+                    n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)
+                ]
+                keep = Sparsity(1 - s, 1 - s, samples=None)
+                model = blocked(model, {n: keep for n in convs[1:]})
+                # The masked oracle makes the last linear layer sparse too.
+                elide(model.fc, Swat(sparsity=s, dense=()), engine="torch")
+            else:
+                elide(model, Swat(sparsity=s), engine="torch")
+            optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+            losses = []
+            for epoch in range(8):
+                shuffled = train[
+                    torch.randperm(1440, generator=torch.Generator().manual_seed(epoch))
+                ]
+                for batch in shuffled.split(96):
+                    optimizer.zero_grad()
+                    loss = F.cross_entropy(model(images[batch]), labels[batch])
+                    loss.backward()
+                    optimizer.step()
+                    losses.append(loss.item())
+            model.eval()
+            with torch.no_grad():
+                right = model(images[test]).argmax(1) == labels[test]
+            runs.append(
+                {
+                    "seed": seed,
+                    "engine": engine,
+                    "losses": losses,
+                    "accuracy": right.float().mean().item(),
+                }
+            )
+            print(
+                f"seed {seed} {engine:7s} first losses "
+                + " ".join(f"{v:.6f}" for v in losses[:4])
+                + f"  last {statistics.mean(losses[-15:]):.4f}"
+                + f"  test accuracy {runs[-1]['accuracy']:.4f}"
+            )
+    return {"curves": runs}
+
+
+def _optional(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        print(f"left out: {error}", file=sys.stderr)
+        return None
+
+
+def products(args: argparse.Namespace) -> dict[str, Any]:
+    rows = bench(rounds=args.rounds, progress=print)
+    for row in rows:
+        print(
+            f"  {row.layer:24s} {row.product:12s} {row.sparsity:5.2f} "
+            f"dense {row.dense_gflops:6.0f} sparse {row.sparse_gflops:6.0f} GFLOP/s  "
+            f"x{row.ratio:5.2f} +- {row.spread:.2f}  bf16 x{row.ratio_bf16:5.2f}  "
+            f"s* {row.break_even:.2f} (bf16 {row.break_even_bf16:.2f})  "
+            f"error {row.error:.0e}"
+        )
+    return {"products": [row.to_dict() for row in rows]}
+
+
+TABLES = {f.__name__: f for f in (products, layers, linear, network, others, curves)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--out", type=Path, help="JSON file for all figures")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sparsity", type=float, nargs="+", default=[0.9, 0.95])
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    start = machine()
+    result = TABLES[args.table](args)
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"machine": start, "rounds": args.rounds, **result}, indent=1)
+        temporary = args.out.with_suffix(".part")
+        temporary.write_text(text + "\n")
+        temporary.replace(args.out)
+
+
+if __name__ == "__main__":
+    main()

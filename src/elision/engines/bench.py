@@ -1,0 +1,270 @@
+"""What sparsity is worth on this machine: rates and break-even points per layer.
+
+A sparse kernel beats the dense one from the *break-even sparsity* on::
+
+    s* = 1 − R_sparse / R_dense
+
+where ``R_sparse`` is its useful rate (dense operations x density / time) and ``R_dense``
+the dense rate. ``R_sparse`` falls as lists get short, so s* is solved from measured
+times: it is where the sparse time, interpolated log-linearly in the density, equals the
+dense time.
+
+Sparse and dense calls alternate in one process, so that what else the machine does
+meets both; medians are quoted. With one thread, the thread's CPU time is taken, which
+leaves out the time that other processes had the core; with more, the wall clock.
+"""
+
+import itertools
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from elision.engines.native import library
+from elision.engines.native.engine import NativeEngine
+from elision.engines.torch_engine import TorchEngine
+from elision.products import Conv2dGeometry, Geometry, MatmulGeometry, Product
+
+__all__ = ["LAYERS", "BenchRow", "bench", "break_even", "interleaved"]
+
+_ONE = (1, 1)
+
+#: Layers measured unless others are given: the stride-1 convolutions of a CIFAR
+#: ResNet-18 (named by their channels), one with a stride, and two linear layers.
+LAYERS: dict[str, Geometry] = {
+    "conv 64 @ 32x32": Conv2dGeometry(32, 64, 32, 32, 64, (3, 3), _ONE, _ONE, _ONE, 1),
+    "conv 128 @ 16x16": Conv2dGeometry(
+        32, 128, 16, 16, 128, (3, 3), _ONE, _ONE, _ONE, 1
+    ),
+    "conv 256 @ 8x8": Conv2dGeometry(32, 256, 8, 8, 256, (3, 3), _ONE, _ONE, _ONE, 1),
+    "conv 512 @ 4x4": Conv2dGeometry(32, 512, 4, 4, 512, (3, 3), _ONE, _ONE, _ONE, 1),
+    "conv 128-256 /2 @ 16x16": Conv2dGeometry(
+        32, 128, 16, 16, 256, (3, 3), (2, 2), _ONE, _ONE, 1
+    ),
+    "linear 1024x1024": MatmulGeometry(512, 1024, 1024),
+    "linear 768x3072": MatmulGeometry(1024, 768, 3072),
+}
+
+_SPARSE = {
+    Product.FORWARD: "weight",
+    Product.INPUT_GRAD: "weight",
+    Product.WEIGHT_GRAD: "input",
+}
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One product of one layer, sparse against dense.
+
+    Attributes:
+        layer: name of the layer.
+        product: ``forward``, ``input_grad`` or ``weight_grad``.
+        sparsity: fraction of zeros of the sparse operand (weight, or input for the
+            weight gradient).
+        sparse_seconds: median of the native engine, layout and compression included.
+        dense_seconds: median of torch in float32, the better of its two layouts.
+        bf16_seconds: the same in bfloat16.
+        sparse_gflops: useful rate, dense operations x density / time.
+        dense_gflops: rate of torch in float32.
+        ratio: dense over sparse seconds; above 1 sparse is faster.
+        ratio_bf16: bfloat16 over sparse seconds.
+        spread: half the interquartile range of the rounds' ratios.
+        break_even: s* over float32; 0 if sparse wins at every density measured, 1 if at
+            none.
+        break_even_bf16: s* over bfloat16.
+        error: largest difference from the dense result, relative to its largest value.
+    """
+
+    layer: str
+    product: str
+    sparsity: float
+    sparse_seconds: float
+    dense_seconds: float
+    bf16_seconds: float
+    sparse_gflops: float
+    dense_gflops: float
+    ratio: float
+    ratio_bf16: float
+    spread: float
+    break_even: float
+    break_even_bf16: float
+    error: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and tables."""
+        return asdict(self)
+
+
+def interleaved(
+    candidates: Mapping[str, Callable[[], Any]], rounds: int, *, wall: bool = False
+) -> dict[str, list[float]]:
+    """Seconds of each candidate in each round, all candidates once a round, rotating.
+
+    Args:
+        candidates: what to time, by name; each is called once before.
+        rounds: how often.
+        wall: take the wall clock instead of this process's CPU time.
+    """
+    clock = time.perf_counter if wall else time.process_time
+    names = list(candidates)
+    for call in candidates.values():
+        call()
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            start = clock()
+            candidates[name]()
+            seconds[name].append(clock() - start)
+    return seconds
+
+
+def break_even(sparse: Mapping[float, float], dense: float) -> float:
+    """Sparsity from which on the sparse time is below the dense one.
+
+    Args:
+        sparse: seconds by sparsity, at least one.
+        dense: seconds.
+
+    Returns:
+        s*, interpolated log-linearly in the density between the two measured points
+        around it; 0 if sparse wins at all of them, 1 if at none.
+    """
+    points = sorted(sparse.items())
+    if points[-1][1] >= dense:
+        return 1.0
+    for (low, slow), (high, fast) in reversed(list(itertools.pairwise(points))):
+        if slow >= dense > fast:
+            share = math.log(slow / dense) / math.log(slow / fast)
+            density = (1 - low) ** (1 - share) * (1 - high) ** share
+            return 1 - density
+    return 0.0
+
+
+def bench(
+    layers: Mapping[str, Geometry] | None = None,
+    *,
+    sparsities: Sequence[float] = (0.5, 0.8, 0.9, 0.95, 0.98),
+    rounds: int = 7,
+    progress: Callable[[str], None] | None = None,
+) -> list[BenchRow]:
+    """Measure products sparse and dense, with ``torch.get_num_threads()`` threads.
+
+    The zeros are random; what an engine does with a tensor is counted from torch's
+    layout to torch's layout.
+
+    Args:
+        layers: geometries by name; :data:`LAYERS` if None.
+        sparsities: fractions of zeros to measure.
+        rounds: timed rounds of each candidate.
+        progress: told the name of each layer before it is measured.
+
+    Returns:
+        One row per layer, product and sparsity.
+
+    Raises:
+        RuntimeError: the native kernels are not available here.
+    """
+    if (reason := library.unavailable()) is not None:
+        raise RuntimeError(f"there is nothing to measure: {reason}")
+    rows = []
+    for name, geometry in (LAYERS if layers is None else layers).items():
+        if progress is not None:
+            progress(name)
+        for kind in Product:
+            rows += _measure(name, geometry, kind, sorted(sparsities), rounds)
+    return rows
+
+
+def _measure(
+    name: str, geometry: Geometry, kind: Product, sparsities: list[float], rounds: int
+) -> list[BenchRow]:
+    generator = torch.Generator().manual_seed(0)
+    values = {
+        o: torch.randn(geometry.shape_of(o), generator=generator) for o in kind.operands
+    }
+    sparse = _SPARSE[kind]
+    candidates: dict[str, Callable[[], torch.Tensor]] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        for layout in _layouts(geometry):
+            pair = [
+                v.to(dtype).contiguous(memory_format=layout) for v in values.values()
+            ]
+            candidates[f"{dtype} {layout}"] = _dense(kind, geometry, pair)
+    errors = {}
+    for s in sparsities:
+        zeroed = dict(values)
+        keep = torch.rand(values[sparse].shape, generator=generator) >= s
+        zeroed[sparse] = values[sparse] * keep
+        pair = list(zeroed.values())
+        call = candidates[f"sparse {s}"] = _moving(kind, geometry, pair, sparse)
+        expected = TorchEngine().product(kind, geometry, pair[0], pair[1])
+        scale = expected.abs().max().item() or 1.0
+        errors[s] = (call() - expected).abs().max().item() / scale
+    seconds = interleaved(candidates, rounds, wall=torch.get_num_threads() > 1)
+    median = {n: statistics.median(t) for n, t in seconds.items()}
+    best = {
+        dtype: min(
+            (n for n in median if n.startswith(str(dtype))), key=median.__getitem__
+        )
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    dense, bf16 = (median[n] for n in best.values())
+    times = {s: median[f"sparse {s}"] for s in sparsities}
+    operations = 2 * geometry.dense_macs / 1e9
+    rows = []
+    for s in sparsities:
+        ratios = [
+            d / t
+            for d, t in zip(
+                seconds[best[torch.float32]], seconds[f"sparse {s}"], strict=True
+            )
+        ]
+        low, _, high = statistics.quantiles(ratios, n=4)
+        rows.append(
+            BenchRow(
+                layer=name,
+                product=kind.value,
+                sparsity=s,
+                sparse_seconds=times[s],
+                dense_seconds=dense,
+                bf16_seconds=bf16,
+                sparse_gflops=operations * (1 - s) / times[s],
+                dense_gflops=operations / dense,
+                ratio=dense / times[s],
+                ratio_bf16=bf16 / times[s],
+                spread=(high - low) / 2,
+                break_even=break_even(times, dense),
+                break_even_bf16=break_even(times, bf16),
+                error=errors[s],
+            )
+        )
+    return rows
+
+
+def _layouts(geometry: Geometry) -> list[torch.memory_format]:
+    plain = [torch.contiguous_format]
+    is_conv = isinstance(geometry, Conv2dGeometry)
+    return [*plain, torch.channels_last] if is_conv else plain
+
+
+def _dense(
+    kind: Product, geometry: Geometry, pair: list[torch.Tensor]
+) -> Callable[[], torch.Tensor]:
+    return lambda: TorchEngine().product(kind, geometry, pair[0], pair[1])
+
+
+def _moving(
+    kind: Product, geometry: Geometry, pair: list[torch.Tensor], sparse: str
+) -> Callable[[], torch.Tensor]:
+    """A native product whose weight is compressed anew, as after a training step."""
+    engine = NativeEngine()
+
+    def call() -> torch.Tensor:
+        engine.forget()
+        return engine.product(kind, geometry, pair[0], pair[1], sparse=sparse)
+
+    return call

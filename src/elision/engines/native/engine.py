@@ -1,0 +1,152 @@
+"""The native engine: products with one sparse operand, by our own C++ kernels."""
+
+import math
+import threading
+from dataclasses import dataclass
+
+import torch
+
+from elision.engines.base import Engine, check_sparse
+from elision.engines.native import library
+from elision.engines.torch_engine import TorchEngine
+from elision.products import Conv2dGeometry, Geometry, Product
+
+__all__ = ["NativeEngine"]
+
+_WAYS = {
+    (Product.FORWARD, "weight"),
+    (Product.INPUT_GRAD, "weight"),
+    (Product.WEIGHT_GRAD, "input"),
+    (Product.WEIGHT_GRAD, "grad_output"),
+}
+
+
+class NativeEngine(Engine):
+    """Leaves out the zeros of a sparse weight, input or gradient.
+
+    Float32 on the CPU. Anything it has no way for (other dtypes, grouped convolutions,
+    a sparse gradient in the input gradient) and operands that hold an infinity or a
+    NaN, which a zero would have spread, are computed densely by torch.
+    """
+
+    name = "native"
+
+    def __init__(self) -> None:
+        self._dense = TorchEngine()
+        self._lock = threading.Lock()
+        self._kept: _Kept | None = None
+
+    def __reduce__(self) -> tuple[type["NativeEngine"], tuple[()]]:
+        """A copy, or one loaded from a file, starts with nothing kept."""
+        return NativeEngine, ()
+
+    def forget(self) -> None:
+        """Compress the weight anew at the next call, even if it has not moved."""
+        with self._lock:
+            if self._kept is not None:
+                self._kept.stamp = self._kept.weight = None
+
+    def unavailable(self) -> str | None:
+        """Why the kernels cannot be used here; the first call builds them."""
+        return library.unavailable()
+
+    def supports(self, kind: Product, geometry: Geometry, sparse: str | None) -> bool:
+        """Ungrouped layers, for the pairs of product and sparse operand above."""
+        grouped = isinstance(geometry, Conv2dGeometry) and geometry.groups > 1
+        return (kind, sparse) in _WAYS and not grouped
+
+    def product(
+        self,
+        kind: Product,
+        geometry: Geometry,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        *,
+        sparse: str | None = None,
+        wanted: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Compute one product; see :meth:`Engine.product`."""
+        check_sparse(kind, sparse, wanted)
+        floats = all(
+            t.dtype == torch.float32 and t.device.type == "cpu" for t in (first, second)
+        )
+        possible = wanted is not None or self.supports(kind, geometry, sparse)
+        grouped = isinstance(geometry, Conv2dGeometry) and geometry.groups > 1
+        if floats and possible and not grouped and self.unavailable() is None:
+            conv = library.as_conv(geometry)
+            left, right = (
+                value.detach().reshape(conv.shape_of(name))
+                for name, value in zip(kind.operands, (first, second), strict=True)
+            )
+            if kind is Product.WEIGHT_GRAD:
+                result = _weight_grad(conv, left, right, sparse, wanted)
+            else:
+                result = self._with_weight(kind, conv, left, right)
+            if result is not None:
+                return result.reshape(geometry.shape_of(kind.absent))
+        return self._dense.product(
+            kind, geometry, first, second, sparse=sparse, wanted=wanted
+        )
+
+    def _with_weight(
+        self,
+        kind: Product,
+        conv: Conv2dGeometry,
+        dense: torch.Tensor,
+        weight: torch.Tensor,
+    ) -> torch.Tensor | None:
+        """Forward or input gradient; None if an operand is not finite."""
+        blocked, finite = library.to_blocked(dense, slot=0)
+        if not finite or not math.isfinite(weight.sum().item()):
+            return None
+        with self._lock:
+            weights = self._compressed(conv, weight)
+            if kind is Product.FORWARD:
+                return library.from_blocked(
+                    weights.forward(blocked, slot=1), conv.batch
+                )
+            return library.from_blocked(weights.input_grad(blocked, slot=1), conv.batch)
+
+    def _compressed(
+        self, conv: Conv2dGeometry, weight: torch.Tensor
+    ) -> library.Weights:
+        """The weight as lists; those of the last call if it had the same weight.
+
+        The tensor is held beside its lists, so that its address names it.
+        """
+        kept = self._kept
+        stamp = (weight.data_ptr(), weight._version)
+        if kept is None or kept.weights.geometry != conv:
+            kept = _Kept(library.Weights(conv))
+        if kept.stamp != stamp:
+            kept.weights.compress(weight)
+            kept.stamp, kept.weight = stamp, weight
+        self._kept = kept
+        return kept.weights
+
+
+@dataclass
+class _Kept:
+    weights: library.Weights
+    stamp: tuple[int, int] | None = None
+    weight: torch.Tensor | None = None
+
+
+def _weight_grad(
+    conv: Conv2dGeometry,
+    gradient: torch.Tensor,
+    input: torch.Tensor,
+    sparse: str | None,
+    wanted: torch.Tensor | None,
+) -> torch.Tensor | None:
+    """Weight gradient; None if an operand is not finite."""
+    g, g_finite = library.to_blocked(gradient, slot=0)
+    x, x_finite = library.to_blocked(input, slot=1)
+    if not (g_finite and x_finite):
+        return None
+    if wanted is None:
+        return library.weight_grad(conv, x, g, sparse=sparse or "input")[0]
+    weights = library.Weights(conv)
+    mask = (wanted != 0).to(torch.float32).reshape(conv.shape_of("weight"))
+    weights.compress(mask, input_grad=False, places=True)
+    return weights.masked_grad(x, g)

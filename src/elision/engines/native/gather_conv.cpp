@@ -1,0 +1,169 @@
+// Forward product and input gradient with a sparse weight: for every own channel, walk
+// its list and add value x window into a tile of accumulators that stays in registers.
+
+#include <algorithm>
+#include <utility>
+
+#include "pool.hpp"
+#include "weights.hpp"
+
+using namespace elision;
+
+namespace {
+
+// Walk one list. `tile` holds ROWS x SPAN pixels of partial sums, absent for the first
+// block of channels; `out` receives the new sums, one row every `out_step` floats. Every
+// loop over `sum` must unroll, or the compiler keeps the accumulators in memory.
+template <int ROWS, int SPAN>
+void walk(const float* window, ptrdiff_t row_step, const int32_t* offset,
+          const float* value, int length, const float* tile, float* out,
+          ptrdiff_t out_step) {
+  constexpr int VECTORS = SPAN * LANES / WIDTH;
+  vf sum[ROWS][VECTORS];
+#pragma GCC unroll 4
+  for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < VECTORS; ++j)
+      sum[i][j] = tile ? load(tile + (i * VECTORS + j) * WIDTH) : vf{};
+  for (int n = 0; n < length; ++n) {
+    vf v = splat(value[n]);
+    const float* from = window + offset[n];
+#pragma GCC unroll 4
+    for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 16
+      for (int j = 0; j < VECTORS; ++j)
+        sum[i][j] += v * load(from + i * row_step + j * WIDTH);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < VECTORS; ++j) store(out + i * out_step + j * WIDTH, sum[i][j]);
+}
+
+using Walk = void (*)(const float*, ptrdiff_t, const int32_t*, const float*, int,
+                      const float*, float*, ptrdiff_t);
+
+template <size_t... I>
+Walk walk_of(const Tile& tile, std::index_sequence<I...>) {
+  Walk found = nullptr;
+  ((tile.rows == SHAPES[I].rows && tile.span == SHAPES[I].span
+        ? void(found = walk<SHAPES[I].rows, SHAPES[I].span>)
+        : void()),
+   ...);
+  return found;
+}
+
+Walk walk_of(const Tile& tile) {
+  return walk_of(tile, std::make_index_sequence<sizeof(SHAPES) / sizeof(SHAPES[0])>{});
+}
+
+// Copy what exists of a finished tile to the own plane.
+void put(const Meeting& m, const Tile& tile, const Phase& phase, const Place& at, int own,
+         const float* sums, float* result) {
+  size_t plane = static_cast<size_t>(m.own_h) * m.own_w;
+  for (int b = 0; b < at.blocks; ++b) {
+    float* to = result + (static_cast<size_t>(at.block + b) * m.own_c + own) * plane * LANES;
+    for (int i = 0; i < at.rows; ++i) {
+      size_t y = phase.first_y + static_cast<size_t>(at.y + i) * m.own_step_y;
+      for (int j = 0; j < at.cols; ++j) {
+        size_t x = phase.first_x + static_cast<size_t>(at.x + j) * m.own_step_x;
+        copy_lanes(to + (y * m.own_w + x) * LANES,
+                   sums + ((i * tile.cols + j) * tile.blocks + b) * LANES);
+      }
+    }
+  }
+}
+
+void one_tile(const Lists& lists, int phase_index, const Place& at, int own_begin,
+              int own_end, const float* partner, int image_blocks, float* result) {
+  const Meeting& m = lists.meeting;
+  const Tile& tile = lists.tile;
+  const Phase& phase = m.phases[phase_index];
+  int row_floats = tile.span * LANES, tile_floats = tile.rows * row_floats;
+  Walk walk_list = walk_of(tile);
+  float* window = scratch(0, static_cast<size_t>(tile.channels) * tile.channel_floats());
+  float* sums = scratch(1, static_cast<size_t>(own_end - own_begin) * tile_floats);
+  // A whole tile of one image block in a plane without holes is stored where it belongs.
+  bool direct = tile.blocks == 1 && m.own_step_x == 1 && at.cols == tile.cols &&
+                at.rows == tile.rows;
+  size_t plane = static_cast<size_t>(m.own_h) * m.own_w;
+  size_t corner = static_cast<size_t>(phase.first_y + at.y * m.own_step_y) * m.own_w +
+                  phase.first_x + at.x;
+  static thread_local std::vector<int> pixels;
+  find_pixels(m, tile, phase, at, pixels);
+  for (int block = 0; block < lists.blocks; ++block) {
+    int first = block * tile.channels;
+    int count = std::min(tile.channels, m.partner_c - first);
+    pack_window(m, tile, at, pixels, partner, image_blocks, first, count, window);
+    bool last = block + 1 == lists.blocks;
+    for (int own = own_begin; own < own_end; ++own) {
+      size_t list = lists.list(phase_index, block, own);
+      float* mine = sums + static_cast<size_t>(own - own_begin) * tile_floats;
+      float* out = mine;
+      ptrdiff_t out_step = row_floats;
+      if (last && direct) {
+        size_t channel = static_cast<size_t>(at.block) * m.own_c + own;
+        out = result + (channel * plane + corner) * LANES;
+        out_step = static_cast<ptrdiff_t>(m.own_step_y) * m.own_w * LANES;
+      }
+      walk_list(window, tile.row_step(m), lists.offset.get() + lists.begin[list],
+                lists.value.get() + lists.begin[list], lists.length[list],
+                block ? mine : nullptr, out, out_step);
+      if (last && !direct) put(m, tile, phase, at, own, mine, result);
+    }
+  }
+}
+
+void gather_conv(const Lists& lists, int images, const float* partner, float* result,
+                 int threads) {
+  const Meeting& m = lists.meeting;
+  const Tile& tile = lists.tile;
+  struct Task {
+    int phase;
+    Place at;
+  };
+  std::vector<Task> tasks;
+  int image_blocks = (images + LANES - 1) / LANES;
+  for (int b = 0; b < image_blocks; b += tile.blocks)
+    for (size_t p = 0; p < m.phases.size(); ++p)
+      for (int y = 0; y < m.phases[p].rows; y += tile.rows)
+        for (int x = 0; x < m.phases[p].cols; x += tile.cols)
+          tasks.push_back({static_cast<int>(p),
+                           {b, y, x, std::min(tile.blocks, image_blocks - b),
+                            std::min(tile.rows, m.phases[p].rows - y),
+                            std::min(tile.cols, m.phases[p].cols - x)}});
+  // Few tiles: cut the own channels too, and pack each window more than once.
+  int cuts = std::min(m.own_c, (threads + static_cast<int>(tasks.size()) - 1) /
+                                   static_cast<int>(tasks.size()));
+  int per_cut = (m.own_c + cuts - 1) / cuts;
+  parallel(static_cast<int>(tasks.size()) * cuts, threads, [&](int task) {
+    const Task& t = tasks[task / cuts];
+    int begin = std::min(m.own_c, task % cuts * per_cut);
+    one_tile(lists, t.phase, t.at, begin, std::min(m.own_c, begin + per_cut), partner,
+             image_blocks, result);
+  });
+}
+
+}  // namespace
+
+// Blocked input -> blocked output. Returns 0, or -1 if there is not memory enough.
+extern "C" int elision_forward(const Weights* weights, const float* x, float* y,
+                               int threads) {
+  try {
+    gather_conv(weights->forward, weights->conv.n, x, y, threads);
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return -1;
+  }
+}
+
+// Blocked gradient of the output -> blocked gradient of the input.
+extern "C" int elision_input_grad(const Weights* weights, const float* g, float* dx,
+                                  int threads) {
+  try {
+    gather_conv(weights->input_grad, weights->conv.n, g, dx, threads);
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return -1;
+  }
+}

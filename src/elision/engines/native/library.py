@@ -1,0 +1,462 @@
+"""The built kernels as Python functions of torch tensors, one to one.
+
+Tensors in the *blocked* layout have shape ``(ceil(N / 16), C, H, W, 16)``, float32,
+contiguous: 16 images side by side, lanes behind the last image zero. Every function
+releases the interpreter lock while it runs and uses ``torch.get_num_threads()`` threads
+of its own; torch's settings are never changed.
+"""
+
+import ctypes
+import functools
+import math
+import threading
+from typing import Any
+
+import torch
+
+from elision.engines.native.builder import Build, BuildError, variant
+from elision.products import Conv2dGeometry, Geometry, MatmulGeometry
+
+__all__ = [
+    "LANES",
+    "Weights",
+    "as_conv",
+    "from_blocked",
+    "load",
+    "max_pool_backward",
+    "max_pool_forward",
+    "norm_backward",
+    "norm_forward",
+    "pooled_size",
+    "threshold",
+    "to_blocked",
+    "unavailable",
+    "weight_grad",
+]
+
+#: Images side by side in the blocked layout.
+LANES = 16
+
+_POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+_FLOAT = ctypes.c_float
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "to_blocked": (_INT, [_POINTER, _POINTER, _INT, _LONG, _INT]),
+    "from_blocked": (None, [_POINTER, _POINTER, _INT, _LONG, _INT]),
+    "threshold": (_FLOAT, [_POINTER, _LONG, _LONG, _LONG]),
+    "weights_new": (_POINTER, [_POINTER]),
+    "weights_free": (None, [_POINTER]),
+    "weights_compress": (_LONG, [_POINTER, _POINTER, _FLOAT, _INT, _INT, _INT]),
+    "weights_refresh": (None, [_POINTER, _POINTER, _INT]),
+    "forward": (_INT, [_POINTER, _POINTER, _POINTER, _INT]),
+    "input_grad": (_INT, [_POINTER, _POINTER, _POINTER, _INT]),
+    "masked_grad": (_INT, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
+    "weight_grad": (
+        _LONG,
+        [_POINTER, _INT, _POINTER, _POINTER, _FLOAT, _POINTER, _INT],
+    ),
+    "norm_forward": (None, [_POINTER] * 7 + [_INT] * 3 + [_FLOAT] + [_INT] * 3),
+    "norm_backward": (None, [_POINTER] * 10 + [_INT] * 3 + [_FLOAT] + [_INT] * 2),
+    "max_pool_forward": (None, [_POINTER, _POINTER, _POINTER, _INT]),
+    "max_pool_backward": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
+}
+_BUILDING = threading.Lock()
+
+
+@functools.cache
+def _load(name: str) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(Build(name).library()))
+    except OSError as error:
+        raise BuildError(f"the built kernels cannot be loaded: {error}") from error
+    for function, (result, arguments) in _SIGNATURES.items():
+        entry = getattr(library, f"elision_{function}")
+        entry.restype, entry.argtypes = result, arguments
+    return library
+
+
+def load() -> ctypes.CDLL:
+    """The library for this CPU, built if need be.
+
+    Raises:
+        BuildError: it cannot be built or loaded; the message says why.
+    """
+    with _BUILDING:
+        return _load(variant())
+
+
+@functools.cache
+def unavailable() -> str | None:
+    """Why there are no native kernels here, in one line; None if there are.
+
+    The first call builds them. The answer is kept for the life of the process.
+    """
+    try:
+        load()
+    except BuildError as error:
+        return str(error)
+    return None
+
+
+def as_conv(geometry: Geometry) -> Conv2dGeometry:
+    """The geometry as a convolution: a matrix product is one of 1x1 pixels."""
+    if isinstance(geometry, MatmulGeometry):
+        one, none = (1, 1), (0, 0)
+        return Conv2dGeometry(
+            geometry.rows,
+            geometry.inner,
+            *one,
+            geometry.columns,
+            one,
+            one,
+            none,
+            one,
+            1,
+        )
+    return geometry
+
+
+def _integers(geometry: Conv2dGeometry) -> ctypes.Array[ctypes.c_int]:
+    v = geometry
+    return (_INT * 13)(
+        *(v.batch, v.in_channels, v.height, v.width, v.out_channels),
+        *(*v.kernel, *v.stride, *v.padding, *v.dilation),
+    )
+
+
+def _done(result: int) -> int:
+    if result < 0:
+        raise MemoryError("the native kernels ran out of memory")
+    return result
+
+
+class _Workspace(threading.local):
+    """Memory of a thread that is used again, for tensors that do not outlive a call.
+
+    A fresh tensor of some megabytes costs a page fault for every 4 KiB of it, which is
+    as much as the work on it.
+    """
+
+    def __init__(self) -> None:
+        self.buffers: dict[int, torch.Tensor] = {}
+
+    def take(self, slot: int, shape: tuple[int, ...]) -> torch.Tensor:
+        size = math.prod(shape)
+        if slot not in self.buffers or self.buffers[slot].numel() < size:
+            self.buffers.pop(slot, None)
+            self.buffers[slot] = torch.empty(size)
+        return self.buffers[slot][:size].view(shape)
+
+
+_WORKSPACE = _Workspace()
+
+
+def _room(slot: int | None, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.empty(shape) if slot is None else _WORKSPACE.take(slot, shape)
+
+
+def to_blocked(x: torch.Tensor, slot: int | None = None) -> tuple[torch.Tensor, bool]:
+    """Float32 ``(N, C, H, W)`` to blocked, and whether every value is finite.
+
+    With ``slot``, the result lies in memory of this thread that the next call with the
+    same slot overwrites.
+    """
+    x = x.contiguous()
+    n, *rest = x.shape
+    y = _room(slot, (-(-n // LANES), *rest, LANES))
+    finite = load().elision_to_blocked(
+        x.data_ptr(), y.data_ptr(), n, x[0].numel(), torch.get_num_threads()
+    )
+    return y, bool(finite)
+
+
+def from_blocked(y: torch.Tensor, images: int) -> torch.Tensor:
+    """Blocked to float32 ``(images, C, H, W)``."""
+    y = y.contiguous()
+    x = y.new_empty((images, *y.shape[1:-1]))
+    load().elision_from_blocked(
+        y.data_ptr(), x.data_ptr(), images, x[0].numel(), torch.get_num_threads()
+    )
+    return x
+
+
+def threshold(x: torch.Tensor, keep: float, samples: int | None = None) -> float:
+    """Magnitude above which the ``ceil(keep·n)`` largest of ``n`` values lie.
+
+    Args:
+        x: float32, any shape.
+        keep: fraction to keep; 1 gives a threshold below zero, which keeps zeros too.
+        samples: look at that many values instead of all; then the fraction is an
+            estimate, off by about ``sqrt(keep·(1 − keep)/samples)``.
+    """
+    x = x.contiguous()
+    count = x.numel() if samples is None else min(samples, x.numel())
+    if keep >= 1:
+        return -1.0
+    k = max(1, math.ceil(round(keep * count, 6)))
+    found = load().elision_threshold(x.data_ptr(), x.numel(), k, count)
+    if math.isnan(found):
+        raise MemoryError("the native kernels ran out of memory")
+    return found
+
+
+class Weights:
+    """The non-zeros of one convolution's weight, as lists in the kernels' order.
+
+    Reading (:meth:`forward`, ...) is thread-safe; :meth:`compress` and :meth:`refresh`
+    must not run beside it.
+
+    Attributes:
+        geometry: shape of the layer, batch included; no groups.
+        count: weights taken by the last :meth:`compress`.
+    """
+
+    def __init__(self, geometry: Conv2dGeometry) -> None:
+        self.geometry = geometry
+        self.count = 0
+        self._places = False
+        self._library = load()
+        self._handle = self._library.elision_weights_new(_integers(geometry))
+        if not self._handle:
+            raise MemoryError("the native kernels ran out of memory")
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self._library.elision_weights_free(self._handle)
+
+    def compress(
+        self,
+        weight: torch.Tensor,
+        above: float = 0.0,
+        *,
+        input_grad: bool = True,
+        places: bool = False,
+    ) -> None:
+        """Take the weights of magnitude above ``above`` (all, if it is negative).
+
+        Args:
+            weight: float32 ``(K, C, R, S)``.
+            above: threshold; NaN weights are always taken.
+            input_grad: whether :meth:`input_grad` will be asked for.
+            places: whether :meth:`refresh` or :meth:`masked_grad` will be.
+        """
+        weight = weight.contiguous()
+        self._places = places
+        self.count = _done(
+            self._library.elision_weights_compress(
+                self._handle,
+                weight.data_ptr(),
+                above,
+                input_grad,
+                places,
+                torch.get_num_threads(),
+            )
+        )
+
+    def refresh(self, weight: torch.Tensor) -> None:
+        """New values at the same places; needs ``compress(places=True)``."""
+        self._need_places()
+        weight = weight.contiguous()
+        self._library.elision_weights_refresh(
+            self._handle, weight.data_ptr(), torch.get_num_threads()
+        )
+
+    def _need_places(self) -> None:
+        if not self._places:
+            raise ValueError("compress the weights with places=True first")
+
+    def forward(self, x: torch.Tensor, slot: int | None = None) -> torch.Tensor:
+        """Blocked input to blocked output; ``slot`` as in :func:`to_blocked`."""
+        v = self.geometry
+        size = (v.out_channels, v.out_height, v.out_width)
+        y = _room(slot, (x.shape[0], *size, LANES))
+        _done(
+            self._library.elision_forward(
+                self._handle, x.data_ptr(), y.data_ptr(), torch.get_num_threads()
+            )
+        )
+        return y
+
+    def input_grad(self, g: torch.Tensor, slot: int | None = None) -> torch.Tensor:
+        """Blocked gradient of the output to that of the input; ``slot`` likewise."""
+        v = self.geometry
+        dx = _room(slot, (g.shape[0], v.in_channels, v.height, v.width, LANES))
+        _done(
+            self._library.elision_input_grad(
+                self._handle, g.data_ptr(), dx.data_ptr(), torch.get_num_threads()
+            )
+        )
+        return dx
+
+    def masked_grad(self, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        """Weight gradient ``(K, C, R, S)`` at the taken weights, zero elsewhere.
+
+        Needs ``compress(places=True)``.
+        """
+        self._need_places()
+        dw = x.new_empty(self.geometry.shape_of("weight"))
+        _done(
+            self._library.elision_masked_grad(
+                self._handle,
+                x.data_ptr(),
+                g.data_ptr(),
+                dw.data_ptr(),
+                torch.get_num_threads(),
+            )
+        )
+        return dw
+
+
+def weight_grad(
+    geometry: Conv2dGeometry,
+    x: torch.Tensor,
+    g: torch.Tensor,
+    *,
+    sparse: str,
+    above: float = 0.0,
+) -> tuple[torch.Tensor, int]:
+    """Dense weight gradient ``(K, C, R, S)`` from one sparse operand.
+
+    Args:
+        geometry: shape of the layer.
+        x: blocked input.
+        g: blocked gradient of the output.
+        sparse: ``"input"`` or ``"grad_output"``: which of the two is read as sparse.
+        above: values of it that are not above this magnitude are left out.
+
+    Returns:
+        The gradient, and how many values were left in.
+    """
+    dw = x.new_empty(geometry.shape_of("weight"))
+    first, second = (x, g) if sparse == "input" else (g, x)
+    kept = _done(
+        load().elision_weight_grad(
+            _integers(geometry),
+            sparse == "input",
+            first.data_ptr(),
+            second.data_ptr(),
+            above,
+            dw.data_ptr(),
+            torch.get_num_threads(),
+        )
+    )
+    return dw, kept
+
+
+def norm_forward(
+    x: torch.Tensor,
+    residual: torch.Tensor | None,
+    scale: torch.Tensor | None,
+    shift: torch.Tensor | None,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    *,
+    images: int,
+    eps: float,
+    relu: bool,
+    train: bool,
+) -> torch.Tensor:
+    """Batch normalisation, then residual sum and ReLU if given, of blocked tensors.
+
+    With ``train`` the (biased) statistics of ``x`` are written to ``mean`` and
+    ``variance``; without, they are read.
+    """
+    y = torch.empty_like(x)
+    pointers = (x, residual, scale, shift, mean, variance, y)
+    load().elision_norm_forward(
+        *map(_pointer, pointers),
+        images,
+        x.shape[1],
+        x.shape[2] * x.shape[3],
+        eps,
+        relu,
+        train,
+        torch.get_num_threads(),
+    )
+    return y
+
+
+def norm_backward(
+    g: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor | None,
+    scale: torch.Tensor | None,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    *,
+    images: int,
+    eps: float,
+    train: bool,
+    residual: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
+    """Gradients of x, of the residual if there was one, of scale and of shift.
+
+    ``y`` is the output if a ReLU made it, else None.
+    """
+    dx, dscale, dshift = (torch.empty_like(t) for t in (x, mean, mean))
+    dresidual = torch.empty_like(x) if residual else None
+    pointers = (g, x, y, scale, mean, variance, dx, dresidual, dscale, dshift)
+    load().elision_norm_backward(
+        *map(_pointer, pointers),
+        images,
+        x.shape[1],
+        x.shape[2] * x.shape[3],
+        eps,
+        train,
+        torch.get_num_threads(),
+    )
+    return dx, dresidual, dscale, dshift
+
+
+def pooled_size(height: int, width: int, window: list[int]) -> tuple[int, int]:
+    """Rows and columns that :func:`max_pool_forward` returns."""
+    sizes = []
+    for size, kernel, stride, pad in zip(
+        (height, width), window[:2], window[2:4], window[4:6], strict=True
+    ):
+        reach = size + 2 * pad - kernel
+        count = (reach + (stride - 1) * window[6]) // stride + 1
+        if window[6] and (count - 1) * stride >= size + pad:
+            count -= 1  # torch drops a window that lies on padding alone
+        sizes.append(count)
+    return sizes[0], sizes[1]
+
+
+def max_pool_forward(x: torch.Tensor, window: list[int]) -> torch.Tensor:
+    """Max pooling of a blocked tensor.
+
+    Args:
+        x: blocked input.
+        window: kernel, stride and padding, (vertical, horizontal) each, and 1 if the
+            size is rounded up (torch's ``ceil_mode``), else 0.
+    """
+    h, w = pooled_size(x.shape[2], x.shape[3], window)
+    y = x.new_empty((*x.shape[:2], h, w, LANES))
+    load().elision_max_pool_forward(
+        _pool(x, window), x.data_ptr(), y.data_ptr(), torch.get_num_threads()
+    )
+    return y
+
+
+def max_pool_backward(
+    g: torch.Tensor, x: torch.Tensor, window: list[int]
+) -> torch.Tensor:
+    """Gradient of the input of :func:`max_pool_forward`."""
+    dx = torch.empty_like(x)
+    load().elision_max_pool_backward(
+        _pool(x, window),
+        g.data_ptr(),
+        x.data_ptr(),
+        dx.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return dx
+
+
+def _pool(x: torch.Tensor, window: list[int]) -> ctypes.Array[ctypes.c_int]:
+    h, w = x.shape[2:4]
+    planes = x.shape[0] * x.shape[1]
+    return (_INT * 11)(planes, h, w, *pooled_size(h, w, window), *window[:6])
+
+
+def _pointer(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

@@ -1,0 +1,151 @@
+// Weight gradient at the surviving weights only: one number per list entry, the sum over
+// images and pixels of input x gradient. The tile of the gradient stays in registers
+// while a list runs; an entry's sum stays spread over the lanes until all tiles are done.
+
+#include <algorithm>
+#include <utility>
+
+#include "pool.hpp"
+#include "weights.hpp"
+
+using namespace elision;
+
+namespace {
+
+// Add, for every entry, the tile's pixels of input x gradient to LANES partial sums.
+template <int ROWS, int SPAN>
+void walk(const float* window, ptrdiff_t row_step, const int32_t* offset, int length,
+          const float* tile, ptrdiff_t tile_step, float* spread) {
+  constexpr int PARTS = LANES / WIDTH, VECTORS = SPAN * PARTS;
+  vf g[ROWS][VECTORS];
+#pragma GCC unroll 4
+  for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < VECTORS; ++j) g[i][j] = load(tile + i * tile_step + j * WIDTH);
+  for (int n = 0; n < length; ++n, spread += LANES) {
+    const float* from = window + offset[n];
+    vf sum[2][PARTS] = {};  // two chains, as one would wait for its own latency
+#pragma GCC unroll 4
+    for (int part = 0; part < PARTS; ++part) sum[0][part] = load(spread + part * WIDTH);
+#pragma GCC unroll 4
+    for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 16
+      for (int j = 0; j < VECTORS; ++j)
+        sum[j / PARTS % 2][j % PARTS] += g[i][j] * load(from + i * row_step + j * WIDTH);
+#pragma GCC unroll 4
+    for (int part = 0; part < PARTS; ++part)
+      store(spread + part * WIDTH, sum[0][part] + sum[1][part]);
+  }
+}
+
+using Walk = void (*)(const float*, ptrdiff_t, const int32_t*, int, const float*,
+                      ptrdiff_t, float*);
+
+template <size_t... I>
+Walk walk_of(const Tile& tile, std::index_sequence<I...>) {
+  Walk found = nullptr;
+  ((tile.rows == SHAPES[I].rows && tile.span == SHAPES[I].span
+        ? void(found = walk<SHAPES[I].rows, SHAPES[I].span>)
+        : void()),
+   ...);
+  return found;
+}
+
+Walk walk_of(const Tile& tile) {
+  return walk_of(tile, std::make_index_sequence<sizeof(SHAPES) / sizeof(SHAPES[0])>{});
+}
+
+// The gradient of one tile and output channel; what does not exist is zero.
+void take(const Meeting& m, const Tile& tile, const Place& at, int own, const float* g,
+          float* to) {
+  size_t plane = static_cast<size_t>(m.own_h) * m.own_w;
+  for (int i = 0; i < tile.rows; ++i) {
+    for (int j = 0; j < tile.cols; ++j) {
+      for (int b = 0; b < tile.blocks; ++b, to += LANES) {
+        if (i < at.rows && j < at.cols && b < at.blocks) {
+          size_t channel = static_cast<size_t>(at.block + b) * m.own_c + own;
+          size_t pixel = static_cast<size_t>(at.y + i) * m.own_w + at.x + j;
+          copy_lanes(to, g + (channel * plane + pixel) * LANES);
+        } else {
+          clear_lanes(to);
+        }
+      }
+    }
+  }
+}
+
+// All entries of one block of input channels and a range of output channels, whose lists
+// lie one behind the other.
+void one_block(const Lists& lists, int images, int block, int k_begin, int k_end,
+               const float* x, const float* g, float* dw) {
+  const Meeting& m = lists.meeting;
+  const Tile& tile = lists.tile;
+  const Phase& phase = m.phases[0];
+  int image_blocks = (images + LANES - 1) / LANES;
+  int first = block * tile.channels, count = std::min(tile.channels, m.partner_c - first);
+  size_t first_list = lists.list(0, block, k_begin), last_list = lists.list(0, block, k_end - 1);
+  int64_t entries = lists.begin[first_list];
+  int64_t total = lists.begin[last_list] + lists.length[last_list] - entries;
+  float* window = scratch(0, static_cast<size_t>(tile.channels) * tile.channel_floats());
+  float* spread = scratch(1, static_cast<size_t>(total + 1) * LANES);
+  std::fill_n(spread, total * LANES, 0.0f);
+  Walk walk_list = walk_of(tile);
+  std::vector<int> pixels;
+  size_t plane = static_cast<size_t>(m.own_h) * m.own_w;
+  for (int b = 0; b < image_blocks; b += tile.blocks) {
+    for (int y = 0; y < phase.rows; y += tile.rows) {
+      for (int c = 0; c < phase.cols; c += tile.cols) {
+        Place at{b, y, c, std::min(tile.blocks, image_blocks - b),
+                 std::min(tile.rows, phase.rows - y), std::min(tile.cols, phase.cols - c)};
+        bool direct = tile.blocks == 1 && at.rows == tile.rows && at.cols == tile.cols;
+        find_pixels(m, tile, phase, at, pixels);
+        pack_window(m, tile, at, pixels, x, image_blocks, first, count, window);
+        for (int k = k_begin; k < k_end; ++k) {
+          size_t list = lists.list(0, block, k);
+          if (lists.length[list] == 0) continue;
+          alignas(64) float copy[16 * LANES];
+          const float* from = copy;
+          ptrdiff_t step = tile.span * LANES;
+          if (direct) {
+            size_t channel = static_cast<size_t>(b) * m.own_c + k;
+            from = g + (channel * plane + static_cast<size_t>(y) * m.own_w + c) * LANES;
+            step = static_cast<ptrdiff_t>(m.own_w) * LANES;
+          } else {
+            take(m, tile, at, k, g, copy);
+          }
+          walk_list(window, tile.row_step(m), lists.offset.get() + lists.begin[list],
+                    lists.length[list], from, step,
+                    spread + (lists.begin[list] - entries) * LANES);
+        }
+      }
+    }
+  }
+  for (int64_t n = 0; n < total; ++n) {
+    float sum = 0;
+    for (int i = 0; i < LANES; ++i) sum += spread[n * LANES + i];
+    dw[lists.place.get()[entries + n]] = sum;
+  }
+}
+
+}  // namespace
+
+// dw [K][C][R][S]: written at the places of the compressed weights, zero elsewhere.
+// Returns 0, or -1 if there is not memory enough.
+extern "C" int elision_masked_grad(const Weights* weights, const float* x, const float* g,
+                                   float* dw, int threads) {
+  try {
+    const Lists& lists = weights->forward;
+    const Conv& conv = weights->conv;
+    std::fill(dw, dw + static_cast<size_t>(conv.k) * conv.c * conv.taps(), 0.0f);
+    int cuts = std::min(conv.k, (2 * threads + lists.blocks - 1) / lists.blocks);
+    int per_cut = (conv.k + cuts - 1) / cuts;
+    parallel(lists.blocks * cuts, threads, [&](int task) {
+      int block = task / cuts, begin = std::min(conv.k, task % cuts * per_cut);
+      int end = std::min(conv.k, begin + per_cut);
+      if (begin < end) one_block(lists, conv.n, block, begin, end, x, g, dw);
+    });
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return -1;
+  }
+}

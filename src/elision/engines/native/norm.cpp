@@ -1,0 +1,133 @@
+// Batch normalisation, residual sum and ReLU in one pass over the blocked layout, and the
+// pass back. Statistics count the images that exist; lanes behind them are written as 0.
+
+#include <algorithm>
+#include <cmath>
+
+#include "pool.hpp"
+#include "vec.hpp"
+
+using namespace elision;
+
+namespace {
+
+constexpr int CHAIN = 64;  // pixels summed in float before the sum moves on to double
+constexpr int PARTS = LANES / WIDTH;
+
+// 1 in the lanes whose image exists, 0 behind them.
+void live_lanes(int images, int block, float* mask) {
+  for (int i = 0; i < LANES; ++i) mask[i] = block * LANES + i < images ? 1.0f : 0.0f;
+}
+
+// Sum over all images and pixels of a channel; term(offset, mask) is a vector of values.
+template <int SUMS, typename Term>
+void sum_channel(int images, int channels, int plane, int c, double* out, Term term) {
+  for (int s = 0; s < SUMS; ++s) out[s] = 0;
+  for (int block = 0; block * LANES < images; ++block) {
+    alignas(64) float mask[LANES];
+    live_lanes(images, block, mask);
+    size_t base = (static_cast<size_t>(block) * channels + c) * plane * LANES;
+    for (int p = 0; p < plane; p += CHAIN) {
+      vf sum[SUMS][PARTS] = {};
+      for (int q = p; q < std::min(plane, p + CHAIN); ++q) {
+#pragma GCC unroll 4
+        for (int part = 0; part < PARTS; ++part) {
+          vf terms[SUMS];
+          term(base + static_cast<size_t>(q) * LANES + part * WIDTH,
+               load(mask + part * WIDTH), terms);
+#pragma GCC unroll 2
+          for (int s = 0; s < SUMS; ++s) sum[s][part] += terms[s];
+        }
+      }
+      for (int s = 0; s < SUMS; ++s)
+        for (int part = 0; part < PARTS; ++part)
+          for (int i = 0; i < WIDTH; ++i) out[s] += sum[s][part][i];
+    }
+  }
+}
+
+template <typename Work>
+void each_vector(int images, int channels, int plane, int c, Work work) {
+  for (int block = 0; block * LANES < images; ++block) {
+    alignas(64) float mask[LANES];
+    live_lanes(images, block, mask);
+    size_t base = (static_cast<size_t>(block) * channels + c) * plane * LANES;
+    for (int i = 0; i < plane * LANES; i += WIDTH)
+      work(base + i, load(mask + i % LANES));
+  }
+}
+
+vf zero_unless(vf value, vf condition) { return condition > 0 ? value : vf{}; }
+
+}  // namespace
+
+// y = [ReLU]((x - mean) * inverse_std * scale + shift [+ residual]). With `train` the
+// statistics are those of x and are written to mean and variance (biased), else read.
+extern "C" void elision_norm_forward(const float* x, const float* residual,
+                                     const float* scale, const float* shift, float* mean,
+                                     float* variance, float* y, int images, int channels,
+                                     int plane, float eps, int relu, int train,
+                                     int threads) {
+  double count = static_cast<double>(images) * plane;
+  parallel(channels, threads, [&](int c) {
+    if (train) {
+      double sum[1];
+      sum_channel<1>(images, channels, plane, c, sum,
+                     [&](size_t i, vf mask, vf* term) { term[0] = load(x + i) * mask; });
+      mean[c] = static_cast<float>(sum[0] / count);
+      vf middle = splat(mean[c]);
+      sum_channel<1>(images, channels, plane, c, sum, [&](size_t i, vf mask, vf* term) {
+        vf d = (load(x + i) - middle) * mask;
+        term[0] = d * d;
+      });
+      variance[c] = static_cast<float>(sum[0] / count);
+    }
+    float slope = 1.0f / std::sqrt(variance[c] + eps) * (scale ? scale[c] : 1.0f);
+    vf a = splat(slope), b = splat((shift ? shift[c] : 0.0f) - mean[c] * slope);
+    each_vector(images, channels, plane, c, [&](size_t i, vf mask) {
+      vf value = load(x + i) * a + b;
+      if (residual) value += load(residual + i);
+      if (relu) value = value < 0 ? vf{} : value;  // a NaN stays
+      store(y + i, value * mask);
+    });
+  });
+}
+
+// From g = dL/dy: dx, and where the pointers are given the gradients of residual, scale
+// and shift. `y` is the output if a ReLU made it, else null. With `train` the statistics
+// depended on x.
+extern "C" void elision_norm_backward(const float* g, const float* x, const float* y,
+                                      const float* scale, const float* mean,
+                                      const float* variance, float* dx, float* dresidual,
+                                      float* dscale, float* dshift, int images,
+                                      int channels, int plane, float eps, int train,
+                                      int threads) {
+  double count = static_cast<double>(images) * plane;
+  parallel(channels, threads, [&](int c) {
+    float inverse = 1.0f / std::sqrt(variance[c] + eps);
+    vf middle = splat(mean[c]);
+    auto before_relu = [&](size_t i, vf mask) {
+      vf value = load(g + i) * mask;
+      return y ? zero_unless(value, load(y + i)) : value;
+    };
+    double sum[2];
+    sum_channel<2>(images, channels, plane, c, sum, [&](size_t i, vf mask, vf* term) {
+      term[0] = before_relu(i, mask);
+      term[1] = term[0] * (load(x + i) - middle);
+    });
+    float along = static_cast<float>(sum[1] * inverse);  // sum of g times normalised x
+    if (dscale) dscale[c] = along;
+    if (dshift) dshift[c] = static_cast<float>(sum[0]);
+    float slope = inverse * (scale ? scale[c] : 1.0f);
+    vf a = splat(slope), b{}, k{};
+    if (train) {
+      b = splat(static_cast<float>(sum[0] / count) * slope);
+      k = splat(static_cast<float>(sum[1] / count) * inverse * inverse * slope);
+    }
+    each_vector(images, channels, plane, c, [&](size_t i, vf mask) {
+      vf value = before_relu(i, mask);
+      if (dresidual) store(dresidual + i, value);
+      store(dx + i, (value * a - b - (load(x + i) - middle) * k) * mask);
+    });
+  });
+}

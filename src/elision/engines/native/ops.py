@@ -1,0 +1,385 @@
+"""Layers in the blocked layout, as torch custom operators with gradients.
+
+Being custom operators with fake implementations they are single nodes to
+``torch.compile``. A layer that has state between calls (the lists of its non-zero
+weights) is named by an integer from :func:`new_layer`.
+"""
+
+import itertools
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from elision.engines.native import library
+from elision.products import Conv2dGeometry
+
+__all__ = ["conv2d", "forget_layer", "from_blocked", "max_pool", "new_layer", "norm"]
+
+_LANES = library.LANES
+
+
+class _Layer:
+    """The compressed weights of one layer, for the batch sizes seen last."""
+
+    BATCHES = 2  # the usual one and the last of an epoch
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.weights: OrderedDict[Conv2dGeometry, library.Weights] = OrderedDict()
+        self.masks: dict[Conv2dGeometry, tuple[int, int]] = {}
+
+    def compressed(
+        self,
+        geometry: Conv2dGeometry,
+        weight: Tensor,
+        mask: Tensor | None,
+        keep: float,
+        samples: int | None,
+        *,
+        fresh: bool,
+    ) -> library.Weights:
+        """The weights as lists; ``fresh`` if the values may have moved since."""
+        known = self.weights.get(geometry)
+        if known is not None and not fresh:
+            return known
+        made = known or library.Weights(geometry)
+        if mask is None:
+            made.compress(weight, library.threshold(weight, keep, samples))
+        else:
+            stamp = (mask.data_ptr(), mask._version)
+            if known is None or self.masks.get(geometry) != stamp:
+                made.compress((mask != 0).to(torch.float32), places=True)
+                self.masks[geometry] = stamp
+            made.refresh(weight)
+        self.weights[geometry] = made
+        self.weights.move_to_end(geometry)
+        while len(self.weights) > self.BATCHES:
+            old, _ = self.weights.popitem(last=False)
+            self.masks.pop(old, None)
+        return made
+
+
+_LAYERS: dict[int, _Layer] = {}
+_NUMBERS = itertools.count()
+
+
+def new_layer() -> int:
+    """A number for the state of one layer."""
+    number = next(_NUMBERS)
+    _LAYERS[number] = _Layer()
+    return number
+
+
+def forget_layer(number: int) -> None:
+    """Drop the state of a layer."""
+    _LAYERS.pop(number, None)
+
+
+def _geometry(
+    x: Tensor, weight: Tensor, images: int, window: list[int]
+) -> Conv2dGeometry:
+    """Geometry of a layer; window: stride, padding, dilation, pairs each."""
+    channels, height, width = x.shape[1:4]
+    return Conv2dGeometry(
+        images,
+        channels,
+        height,
+        width,
+        weight.shape[0],
+        (weight.shape[2], weight.shape[3]),
+        (window[0], window[1]),
+        (window[2], window[3]),
+        (window[4], window[5]),
+        1,
+    )
+
+
+def _samples(samples: int) -> int | None:
+    return samples or None
+
+
+@torch.library.custom_op("elision::to_blocked", mutates_args=())
+def to_blocked(x: Tensor) -> Tensor:
+    """``(N, C, H, W)`` to blocked ``(ceil(N/16), C, H, W, 16)``; float32."""
+    return library.to_blocked(x)[0]
+
+
+@to_blocked.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty((-(-x.shape[0] // _LANES), *x.shape[1:], _LANES))
+
+
+@torch.library.custom_op("elision::from_blocked", mutates_args=())
+def from_blocked(x: Tensor, images: int) -> Tensor:
+    """Blocked to ``(images, C, H, W)``; float32."""
+    return library.from_blocked(x, images)
+
+
+@from_blocked.register_fake
+def _(x: Tensor, images: int) -> Tensor:
+    return x.new_empty((images, *x.shape[1:-1]))
+
+
+def _save_images(ctx: Any, inputs: Any, output: Tensor) -> None:
+    ctx.images = inputs[0].shape[0]
+
+
+to_blocked.register_autograd(
+    lambda ctx, g: from_blocked(g, ctx.images), setup_context=_save_images
+)
+from_blocked.register_autograd(lambda ctx, g: (to_blocked(g), None))
+
+
+@torch.library.custom_op("elision::blocked_conv2d", mutates_args=())
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    images: int,
+    window: list[int],
+    weight_keep: float,
+    input_keep: float,
+    samples: int,
+    layer: int,
+) -> Tensor:
+    """Convolution of a blocked input with a sparse weight.
+
+    Forward and input gradient read the largest ``weight_keep`` of the weights, or those
+    under ``mask``. The weight gradient is dense and reads the largest ``input_keep`` of
+    the input; under a mask it is exact at the mask and zero elsewhere.
+
+    Args:
+        x: blocked input.
+        weight: ``(K, C, R, S)``.
+        mask: same shape, zero where a weight is out; None for the largest.
+        images: batch size.
+        window: stride, padding and dilation, (vertical, horizontal) each.
+        weight_keep: fraction of the weights to keep.
+        input_keep: fraction of the input to keep.
+        samples: values that thresholds are estimated from; 0 for exact ones.
+        layer: from :func:`new_layer`.
+    """
+    geometry = _geometry(x, weight, images, window)
+    state = _LAYERS[layer]
+    with state.lock:
+        weights = state.compressed(
+            geometry, weight, mask, weight_keep, _samples(samples), fresh=True
+        )
+        return weights.forward(x.contiguous())
+
+
+@conv2d.register_fake
+def _(x, weight, mask, images, window, weight_keep, input_keep, samples, layer):
+    geometry = _geometry(x, weight, images, window)
+    shape = (weight.shape[0], geometry.out_height, geometry.out_width)
+    return x.new_empty((x.shape[0], *shape, _LANES))
+
+
+@torch.library.custom_op("elision::blocked_conv2d_backward", mutates_args=())
+def conv2d_backward(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    images: int,
+    window: list[int],
+    weight_keep: float,
+    input_keep: float,
+    samples: int,
+    layer: int,
+    wants_dx: bool,
+    wants_dw: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of :func:`conv2d`; empty where they are not wanted."""
+    geometry = _geometry(x, weight, images, window)
+    g, x = g.contiguous(), x.contiguous()
+    dx, dw = x.new_empty(0), weight.new_empty(0)
+    state = _LAYERS[layer]
+    with state.lock:
+        if wants_dx or mask is not None:
+            weights = state.compressed(
+                geometry, weight, mask, weight_keep, _samples(samples), fresh=False
+            )
+            if wants_dx:
+                dx = weights.input_grad(g)
+            if wants_dw and mask is not None:
+                return dx, weights.masked_grad(x, g)
+    if wants_dw:
+        # Lanes behind the last image are no part of the tensor the threshold is of.
+        whole = x if images % _LANES == 0 else library.from_blocked(x, images)
+        above = library.threshold(whole, input_keep, _samples(samples))
+        dw, _ = library.weight_grad(geometry, x, g, sparse="input", above=above)
+    return dx, dw
+
+
+@conv2d_backward.register_fake
+def _(g, x, weight, *rest):
+    wants_dx, wants_dw = rest[-2:]
+    return (
+        torch.empty_like(x) if wants_dx else x.new_empty(0),
+        torch.empty_like(weight) if wants_dw else weight.new_empty(0),
+    )
+
+
+def _save_conv2d(ctx: Any, inputs: Any, output: Tensor) -> None:
+    x, weight, mask, *ctx.rest = inputs
+    ctx.save_for_backward(x, weight, mask)
+
+
+def _backward_conv2d(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    wants_dx, wants_dw = ctx.needs_input_grad[:2]
+    dx, dw = conv2d_backward(g, *ctx.saved_tensors, *ctx.rest, wants_dx, wants_dw)
+    nothing = (None,) * (1 + len(ctx.rest))
+    return (dx if wants_dx else None, dw if wants_dw else None, *nothing)
+
+
+conv2d.register_autograd(_backward_conv2d, setup_context=_save_conv2d)
+
+
+@torch.library.custom_op("elision::blocked_norm", mutates_args=())
+def norm(
+    x: Tensor,
+    residual: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    images: int,
+    eps: float,
+    relu: bool,
+    train: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch normalisation, residual sum and ReLU of a blocked tensor in one pass.
+
+    Args:
+        x: blocked input.
+        residual: blocked, added behind the normalisation; or None.
+        scale: per channel, or None.
+        shift: per channel, or None.
+        mean: running mean, read unless ``train``.
+        variance: running variance, read unless ``train``.
+        images: batch size.
+        eps: added to the variance.
+        relu: whether a ReLU follows.
+        train: use the statistics of ``x``.
+
+    Returns:
+        The output, and the mean and (biased) variance that were used.
+    """
+    if train:
+        mean, variance = torch.empty_like(mean), torch.empty_like(variance)
+    else:
+        mean, variance = mean.clone(), variance.clone()
+    x = x.contiguous()
+    residual = None if residual is None else residual.contiguous()
+    y = library.norm_forward(
+        *(x, residual, scale, shift, mean, variance),
+        images=images,
+        eps=eps,
+        relu=relu,
+        train=train,
+    )
+    return y, mean, variance
+
+
+@norm.register_fake
+def _(x, residual, scale, shift, mean, variance, images, eps, relu, train):
+    return torch.empty_like(x), torch.empty_like(mean), torch.empty_like(variance)
+
+
+@torch.library.custom_op("elision::blocked_norm_backward", mutates_args=())
+def norm_backward(
+    g: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    scale: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    images: int,
+    eps: float,
+    train: bool,
+    residual: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, residual (empty if there was none), scale and shift."""
+    dx, dresidual, dscale, dshift = library.norm_backward(
+        *(g.contiguous(), x.contiguous(), y, scale, mean, variance),
+        images=images,
+        eps=eps,
+        train=train,
+        residual=residual,
+    )
+    return dx, x.new_empty(0) if dresidual is None else dresidual, dscale, dshift
+
+
+@norm_backward.register_fake
+def _(g, x, y, scale, mean, variance, images, eps, train, residual):
+    return (
+        torch.empty_like(x),
+        torch.empty_like(x) if residual else x.new_empty(0),
+        torch.empty_like(mean),
+        torch.empty_like(mean),
+    )
+
+
+def _save_norm(ctx: Any, inputs: Any, output: Any) -> None:
+    x, residual, scale, _, _, _, *ctx.rest = inputs
+    y, mean, variance = output
+    relu = ctx.rest.pop(2)
+    ctx.residual = residual is not None
+    ctx.save_for_backward(x, y if relu else None, scale, mean, variance)
+    ctx.mark_non_differentiable(mean, variance)
+
+
+def _backward_norm(ctx: Any, g: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    images, eps, train = ctx.rest
+    dx, dresidual, dscale, dshift = norm_backward(
+        g, *ctx.saved_tensors, images, eps, train, ctx.residual
+    )
+    wants = ctx.needs_input_grad
+    return (
+        dx if wants[0] else None,
+        dresidual if wants[1] else None,
+        dscale if wants[2] else None,
+        dshift if wants[3] else None,
+        *(None,) * 6,
+    )
+
+
+norm.register_autograd(_backward_norm, setup_context=_save_norm)
+
+
+@torch.library.custom_op("elision::blocked_max_pool", mutates_args=())
+def max_pool(x: Tensor, window: list[int]) -> Tensor:
+    """Max pooling of a blocked tensor; window as in :func:`library.max_pool_forward`."""
+    return library.max_pool_forward(x.contiguous(), window)
+
+
+@max_pool.register_fake
+def _(x, window):
+    size = library.pooled_size(x.shape[2], x.shape[3], window)
+    return x.new_empty((*x.shape[:2], *size, _LANES))
+
+
+@torch.library.custom_op("elision::blocked_max_pool_backward", mutates_args=())
+def max_pool_backward(g: Tensor, x: Tensor, window: list[int]) -> Tensor:
+    """Gradient of :func:`max_pool`."""
+    return library.max_pool_backward(g.contiguous(), x.contiguous(), window)
+
+
+@max_pool_backward.register_fake
+def _(g, x, window):
+    return torch.empty_like(x)
+
+
+def _save_max_pool(ctx: Any, inputs: Any, output: Tensor) -> None:
+    x, ctx.window = inputs
+    ctx.save_for_backward(x)
+
+
+max_pool.register_autograd(
+    lambda ctx, g: (max_pool_backward(g, *ctx.saved_tensors, ctx.window), None),
+    setup_context=_save_max_pool,
+)

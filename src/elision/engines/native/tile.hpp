@@ -1,0 +1,133 @@
+// How a sparse-weight kernel cuts its work: the tile of own pixels that the registers
+// hold, and the window of partner pixels that the tile reads.
+//
+// A tile is `rows` x `cols` own pixels of `blocks` blocks of 16 images. The window is
+// packed with the blocks innermost and, for a stride, with columns of the same remainder
+// together, so that for every tap the `cols * blocks` pixels of one tile row lie side by
+// side: [channel][window row][remainder][column][block][16]. Packing pays once for
+// padding, stride, dilation, ragged edges and small planes; the inner loop knows none.
+#pragma once
+
+#include <vector>
+
+#include "meeting.hpp"
+#include "vec.hpp"
+
+namespace elision {
+
+// Shapes whose accumulators fit the registers, best first: rows, and pixels of a row.
+struct Shape {
+  int rows, span;
+};
+constexpr Shape SHAPES[] = {
+    {4, REGISTERS >= 16 ? 4 : WIDTH / 4},
+    {2, REGISTERS >= 16 ? 8 : WIDTH / 4},
+    {2, REGISTERS >= 16 ? 4 : WIDTH / 4},
+    {1, REGISTERS >= 16 ? 8 : WIDTH / 2},
+    {1, REGISTERS >= 16 ? 16 : WIDTH / 2},
+};
+constexpr int MOST_CHANNELS = 128;
+constexpr int WINDOW_FLOATS = 8 * 1024;  // 32 KiB, the smallest L1 in wide use
+
+struct Tile {
+  int rows, span;    // of own pixels in registers; span = cols * blocks
+  int cols, blocks;
+  int window_rows, remainders, window_cols;  // of the widest phase
+  int channels;                              // partner channels of one window
+
+  int row_floats() const { return remainders * window_cols * blocks * LANES; }
+  int channel_floats() const { return window_rows * row_floats(); }
+  // Floats between what two neighbouring tile rows read.
+  int row_step(const Meeting& m) const { return m.step_y * row_floats(); }
+  // Where, within one channel's window, the first pixel of the tile meets this tap.
+  int offset(const Meeting& m, const Phase& phase, const Tap& tap) const {
+    int x = tap.dx - phase.min_dx;
+    return (tap.dy - phase.min_dy) * row_floats() +
+           ((x % m.step_x) * window_cols + x / m.step_x) * blocks * LANES;
+  }
+};
+
+inline int round_up(int value, int unit) { return (value + unit - 1) / unit * unit; }
+
+// The tile that wastes least at the edges; of equals the first shape, then the widest.
+inline Tile choose_tile(const Meeting& m, int images) {
+  int blocks_in_all = (images + LANES - 1) / LANES, rows = 1, cols = 1;
+  for (const Phase& phase : m.phases) {
+    rows = std::max(rows, phase.rows);
+    cols = std::max(cols, phase.cols);
+  }
+  Tile best{};
+  double least = 0;
+  for (const Shape& shape : SHAPES) {
+    for (int blocks = 1; blocks <= shape.span; blocks *= 2) {
+      int wide = shape.span / blocks;
+      double work = 1.0 * round_up(rows, shape.rows) * round_up(cols, wide) *
+                    round_up(blocks_in_all, blocks);
+      if (best.rows == 0 || work < least) {
+        best = Tile{shape.rows, shape.span, wide, blocks, 0, 0, 0, 0};
+        least = work;
+      }
+    }
+  }
+  best.remainders = m.step_x;
+  for (const Phase& phase : m.phases) {
+    best.window_rows = std::max(best.window_rows, (best.rows - 1) * m.step_y + 1 +
+                                                      phase.max_dy - phase.min_dy);
+    best.window_cols = std::max(
+        best.window_cols, best.cols + (phase.max_dx - phase.min_dx) / m.step_x);
+  }
+  // A window without overlap, as of a 1x1 kernel, is read once per list: there longer
+  // lists are worth more than a window that stays in L1.
+  bool overlaps = best.window_rows > best.rows || best.window_cols > best.cols;
+  int room = overlaps ? WINDOW_FLOATS : 2 * WINDOW_FLOATS;
+  best.channels =
+      std::max(1, std::min({room / best.channel_floats(), MOST_CHANNELS, m.partner_c}));
+  return best;
+}
+
+// Where a tile lies, and what of it is inside the plane and the batch.
+struct Place {
+  int block, y, x;              // first image block; first own row and column in the phase
+  int blocks, rows, cols;       // how many of them exist
+};
+
+// The partner pixel at every place of one channel's window, -1 outside the plane.
+inline void find_pixels(const Meeting& m, const Tile& tile, const Phase& phase,
+                        const Place& at, std::vector<int>& pixels) {
+  int top = at.y * m.step_y + phase.min_dy, left = at.x * m.step_x + phase.min_dx;
+  pixels.clear();
+  for (int row = 0; row < tile.window_rows; ++row) {
+    for (int rest = 0; rest < tile.remainders; ++rest) {
+      for (int q = 0; q < tile.window_cols; ++q) {
+        int y = top + row, x = left + q * m.step_x + rest;
+        bool inside = y >= 0 && y < m.partner_h && x >= 0 && x < m.partner_w;
+        pixels.push_back(inside ? y * m.partner_w + x : -1);
+      }
+    }
+  }
+}
+
+// Pack the window of `count` partner channels from `first` on; what is outside the plane
+// or the batch is zero.
+inline void pack_window(const Meeting& m, const Tile& tile, const Place& at,
+                        const std::vector<int>& pixels, const float* partner,
+                        int image_blocks, int first, int count, float* window) {
+  size_t plane = static_cast<size_t>(m.partner_h) * m.partner_w * LANES;
+  size_t block_floats = plane * m.partner_c;
+  int blocks = std::min(tile.blocks, image_blocks - at.block);
+  const float* channel =
+      partner + (static_cast<size_t>(at.block) * m.partner_c + first) * plane;
+  for (int c = 0; c < count; ++c, channel += plane) {
+    for (int pixel : pixels) {
+      int b = 0;
+      if (pixel >= 0) {
+        const float* from = channel + static_cast<size_t>(pixel) * LANES;
+        for (; b < blocks; ++b, window += LANES, from += block_floats)
+          copy_lanes(window, from);
+      }
+      for (; b < tile.blocks; ++b, window += LANES) clear_lanes(window);
+    }
+  }
+}
+
+}  // namespace elision

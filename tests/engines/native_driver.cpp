@@ -1,0 +1,160 @@
+// Runs every kernel over small random shapes and compares with plain loops. Built with
+// AddressSanitizer and UndefinedBehaviorSanitizer by test_native_sanitizers.py, for every
+// variant; all buffers have their exact size, so that one float too far is an error.
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <random>
+#include <vector>
+
+#include "meeting.hpp"
+
+using elision::Conv;
+using Floats = std::vector<float>;
+
+struct Weights;
+extern "C" {
+int elision_to_blocked(const float*, float*, int, int64_t, int);
+void elision_from_blocked(const float*, float*, int, int64_t, int);
+float elision_threshold(const float*, int64_t, int64_t, int64_t);
+void* elision_weights_new(const int*);
+void elision_weights_free(void*);
+int64_t elision_weights_compress(void*, const float*, float, int, int, int);
+void elision_weights_refresh(void*, const float*, int);
+int elision_forward(const void*, const float*, float*, int);
+int elision_input_grad(const void*, const float*, float*, int);
+int elision_masked_grad(const void*, const float*, const float*, float*, int);
+int64_t elision_weight_grad(const int*, int, const float*, const float*, float, float*,
+                            int);
+void elision_norm_forward(const float*, const float*, const float*, const float*, float*,
+                          float*, float*, int, int, int, float, int, int, int);
+void elision_norm_backward(const float*, const float*, const float*, const float*,
+                           const float*, const float*, float*, float*, float*, float*, int,
+                           int, int, float, int, int);
+void elision_max_pool_forward(const int*, const float*, float*, int);
+void elision_max_pool_backward(const int*, const float*, const float*, float*, int);
+}
+
+static std::mt19937 engine(0);
+static int pick(int low, int high) {
+  return std::uniform_int_distribution<int>(low, high)(engine);
+}
+static Floats random_floats(size_t n, double density) {
+  std::normal_distribution<float> normal;
+  std::bernoulli_distribution keep(density);
+  Floats values(n);
+  for (float& v : values) v = keep(engine) ? normal(engine) : 0.0f;
+  return values;
+}
+static int failures = 0;
+static void compare(const char* what, const Floats& found, const Floats& expected) {
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (!(std::fabs(found[i] - expected[i]) < 1e-3f * (1 + std::fabs(expected[i])))) {
+      std::printf("%s: %g instead of %g at %zu\n", what, found[i], expected[i], i);
+      ++failures;
+      return;
+    }
+  }
+}
+static Floats blocked(const Floats& x, int n) {
+  size_t length = x.size() / n;
+  Floats y((n + 15) / 16 * 16 * length);
+  elision_to_blocked(x.data(), y.data(), n, length, 2);
+  return y;
+}
+static Floats plain(const Floats& y, int n, size_t length) {
+  Floats x(n * length);
+  elision_from_blocked(y.data(), x.data(), n, length, 2);
+  return x;
+}
+
+static void convolution(double density) {
+  Conv v{};
+  v.n = pick(1, 34), v.c = pick(1, 20), v.k = pick(1, 40);
+  v.r = pick(1, 4), v.s = pick(1, 4);
+  v.stride_y = pick(1, 3), v.stride_x = pick(1, 2);
+  v.pad_y = pick(0, 2), v.pad_x = pick(0, 2), v.dil_y = pick(1, 2), v.dil_x = pick(1, 2);
+  v.h = pick(1, 9) + v.dil_y * (v.r - 1), v.w = pick(1, 9) + v.dil_x * (v.s - 1);
+  int p = v.out_h(), q = v.out_w();
+  Floats x = random_floats(static_cast<size_t>(v.n) * v.c * v.h * v.w, density);
+  Floats w = random_floats(static_cast<size_t>(v.k) * v.c * v.r * v.s, density);
+  Floats g = random_floats(static_cast<size_t>(v.n) * v.k * p * q, density);
+  Floats y(g.size()), dx(x.size()), dw(w.size());
+  for (int n = 0; n < v.n; ++n)
+    for (int k = 0; k < v.k; ++k)
+      for (int c = 0; c < v.c; ++c)
+        for (int oy = 0; oy < p; ++oy)
+          for (int ox = 0; ox < q; ++ox)
+            for (int r = 0; r < v.r; ++r)
+              for (int s = 0; s < v.s; ++s) {
+                int iy = oy * v.stride_y - v.pad_y + r * v.dil_y;
+                int ix = ox * v.stride_x - v.pad_x + s * v.dil_x;
+                if (iy < 0 || iy >= v.h || ix < 0 || ix >= v.w) continue;
+                size_t o = ((static_cast<size_t>(n) * v.k + k) * p + oy) * q + ox;
+                size_t i = ((static_cast<size_t>(n) * v.c + c) * v.h + iy) * v.w + ix;
+                size_t t = ((static_cast<size_t>(k) * v.c + c) * v.r + r) * v.s + s;
+                y[o] += x[i] * w[t], dx[i] += g[o] * w[t], dw[t] += g[o] * x[i];
+              }
+  const int* geometry = &v.n;
+  Floats xb = blocked(x, v.n), gb = blocked(g, v.n), yb(gb.size()), dxb(xb.size());
+  Floats found(w.size());
+  void* weights = elision_weights_new(geometry);
+  elision_weights_compress(weights, w.data(), 0.0f, 1, 0, 2);
+  elision_input_grad(weights, gb.data(), dxb.data(), 2);
+  compare("input_grad, no places", plain(dxb, v.n, x.size() / v.n), dx);
+  elision_weights_compress(weights, w.data(), 0.0f, 1, 1, 2);
+  elision_weights_refresh(weights, w.data(), 2);
+  elision_forward(weights, xb.data(), yb.data(), 2);
+  compare("forward", plain(yb, v.n, g.size() / v.n), y);
+  elision_input_grad(weights, gb.data(), dxb.data(), 2);
+  compare("input_grad", plain(dxb, v.n, x.size() / v.n), dx);
+  elision_weight_grad(geometry, 1, xb.data(), gb.data(), 0.0f, found.data(), 2);
+  compare("weight_grad from input", found, dw);
+  elision_weight_grad(geometry, 0, gb.data(), xb.data(), 0.0f, found.data(), 2);
+  compare("weight_grad from gradient", found, dw);
+  elision_masked_grad(weights, xb.data(), gb.data(), found.data(), 2);
+  for (size_t i = 0; i < w.size(); ++i) dw[i] = w[i] == 0 ? 0 : dw[i];
+  compare("masked_grad", found, dw);
+  elision_weights_free(weights);
+}
+
+static void normalisation() {
+  int n = pick(1, 20), c = pick(1, 5), plane = pick(1, 70);
+  size_t size = static_cast<size_t>(n) * c * plane;
+  Floats x = blocked(random_floats(size, 1), n), r = blocked(random_floats(size, 1), n);
+  Floats g = blocked(random_floats(size, 1), n), y(x.size()), dx(x.size()), dr(x.size());
+  Floats scale = random_floats(c, 1), shift = random_floats(c, 1);
+  Floats mean(c), variance(c), dscale(c), dshift(c);
+  elision_norm_forward(x.data(), r.data(), scale.data(), shift.data(), mean.data(),
+                       variance.data(), y.data(), n, c, plane, 1e-5f, 1, 1, 2);
+  elision_norm_backward(g.data(), x.data(), y.data(), scale.data(), mean.data(),
+                        variance.data(), dx.data(), dr.data(), dscale.data(),
+                        dshift.data(), n, c, plane, 1e-5f, 1, 2);
+  for (float v : y) failures += !(v >= 0);
+}
+
+static void pooling() {
+  int n = pick(1, 20), c = pick(1, 3), window[11] = {0, pick(3, 9), pick(3, 9)};
+  window[0] = (n + 15) / 16 * c;
+  for (int i = 5; i < 9; ++i) window[i] = pick(1, 3);
+  window[9] = window[5] / 2, window[10] = window[6] / 2;
+  int oh = window[3] = (window[1] + 2 * window[9] - window[5]) / window[7] + 1;
+  int ow = window[4] = (window[2] + 2 * window[10] - window[6]) / window[8] + 1;
+  size_t in = static_cast<size_t>(window[0]) * window[1] * window[2] * 16;
+  Floats x = random_floats(in, 1), y(static_cast<size_t>(window[0]) * oh * ow * 16);
+  Floats dx(in);
+  elision_max_pool_forward(window, x.data(), y.data(), 2);
+  elision_max_pool_backward(window, y.data(), x.data(), dx.data(), 2);
+  for (size_t i = 0; i < in; ++i)  // each gradient lands on the value it came from
+    failures += dx[i] != 0 && std::fabs(std::remainder(dx[i], x[i])) > 1e-3f;
+}
+
+int main() {
+  for (int i = 0; i < 24; ++i) convolution(i % 4 == 0 ? 1.0 : i % 4 == 1 ? 0.0 : 0.2);
+  for (int i = 0; i < 10; ++i) normalisation(), pooling();
+  Floats values = random_floats(1000, 1);
+  failures += elision_threshold(values.data(), 1000, 10, 100) <= 0;
+  std::printf("%d failures\n", failures);
+  return failures != 0;
+}

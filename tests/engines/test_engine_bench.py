@@ -1,0 +1,54 @@
+"""The bench: its break-even rule in closed form, its rows on a small layer."""
+
+import pytest
+
+from elision.engines import bench as module
+from elision.engines.bench import bench, break_even, interleaved
+from elision.engines.native import library
+from elision.products import Conv2dGeometry, MatmulGeometry
+
+
+def test_break_even_of_a_kernel_of_constant_rate():
+    # Dense 100 FLOP/s, sparse 25 useful FLOP/s: s* = 1 - 25/100, wherever measured.
+    times = {s: (1 - s) / 25 for s in (0.5, 0.7, 0.8, 0.9)}
+    assert break_even(times, 1 / 100) == pytest.approx(0.75)
+    assert break_even(times, 1.0) == 0.0
+    assert break_even(times, 1e-4) == 1.0
+    assert break_even({0.9: 1.0}, 2.0) == 0.0
+
+
+def test_interleaved_runs_every_candidate_once_a_round_in_rotation(monkeypatch):
+    ran = []
+    clock = iter(range(1000))
+    monkeypatch.setattr(module.time, "process_time", lambda: next(clock))
+    candidates = {n: lambda n=n: ran.append(n) for n in "abc"}
+    seconds = interleaved(candidates, 3)
+    assert "".join(ran) == "abc" + "abc" + "bca" + "cab"
+    assert seconds == {n: [1, 1, 1] for n in "abc"}
+
+
+@pytest.mark.skipif(library.unavailable() is not None, reason="no native kernels")
+def test_rows_agree_with_themselves():
+    layers = {
+        "conv": Conv2dGeometry(4, 6, 8, 8, 5, (3, 3), (1, 1), (1, 1), (1, 1), 1),
+        "linear": MatmulGeometry(20, 30, 40),
+    }
+    told = []
+    rows = bench(layers, sparsities=(0.5, 0.9), rounds=3, progress=told.append)
+    assert told == list(layers)
+    assert len(rows) == 2 * 3 * 2
+    for row in rows:
+        operations = 2 * layers[row.layer].dense_macs / 1e9
+        assert row.error < 1e-5
+        assert row.ratio == pytest.approx(row.dense_seconds / row.sparse_seconds)
+        assert row.dense_gflops == pytest.approx(operations / row.dense_seconds)
+        useful = operations * (1 - row.sparsity) / row.sparse_seconds
+        assert row.sparse_gflops == pytest.approx(useful)
+        assert 0 <= row.break_even <= 1
+        assert row.to_dict()["layer"] == row.layer
+
+
+def test_without_kernels_it_says_why(monkeypatch):
+    monkeypatch.setattr(library, "unavailable", lambda: "no compiler")
+    with pytest.raises(RuntimeError, match="no compiler"):
+        bench({})

@@ -1,0 +1,208 @@
+"""A whole network in the blocked layout against the same network in torch's."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from elision.engines.native import library, ops
+from elision.engines.native.network import Sparsity, blocked
+from elision.workloads.models.resnet import resnet8, resnet18
+from elision.workloads.models.vgg import vgg16
+
+pytestmark = pytest.mark.skipif(
+    library.unavailable() is not None, reason=str(library.unavailable())
+)
+
+
+class Odds(nn.Module):
+    """Everything that is blocked, in an order that fuses little, and what is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 20, 5, 2, 2)
+        self.bn = nn.BatchNorm2d(20, momentum=None)
+        self.pool = nn.MaxPool2d((3, 2), (2, 1), (1, 1), ceil_mode=True)
+        self.b = nn.Conv2d(20, 20, (3, 1), padding=(1, 0), dilation=(1, 2))
+        self.plain = nn.BatchNorm2d(20, affine=False, track_running_stats=False)
+        self.grouped = nn.Conv2d(20, 20, 3, padding=1, groups=20)
+        self.relu = nn.ReLU(inplace=True)
+        self.fc = nn.Linear(20, 4)
+
+    def forward(self, x):
+        x = self.pool(self.bn(self.a(x)))
+        y = self.plain(self.b(x))
+        y += x
+        z = self.grouped(self.relu(y)) * 2
+        return self.fc(self.relu(self.b(z + y)).amax((2, 3)))
+
+
+def convolutions(model):
+    return [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+
+
+class _Swat(torch.autograd.Function):
+    """The masked oracle: dense products of operands with zeros in place."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, how, keep, keep_input):
+        weight, kept = top(weight, keep), top(x, keep_input)
+        ctx.save_for_backward(kept, weight)
+        ctx.how, ctx.bias = how, bias is not None
+        return F.conv2d(x, weight, bias, *how)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, weight = ctx.saved_tensors
+        sizes = [g.shape[1]]
+        dx, dw, db = torch.ops.aten.convolution_backward(
+            *(g, x, weight, sizes),
+            *map(list, ctx.how),
+            *(False, [0, 0], 1, [True, True, True]),
+        )
+        return dx, dw, db if ctx.bias else None, None, None, None
+
+
+def top(x, keep):
+    if keep >= 1:
+        return x
+    count = max(1, round(keep * x.numel() + 0.499999))
+    level = x.abs().flatten().topk(count).values[-1]
+    return x * (x.abs() >= level)
+
+
+class Oracle(nn.Conv2d):
+    def forward(self, x):
+        how = (self.stride, self.padding, self.dilation)
+        return _Swat.apply(x, self.weight, self.bias, how, *self.keep)
+
+
+def oracle(model, sparsity):
+    for name, s in sparsity.items():
+        layer = model.get_submodule(name)
+        layer.__class__ = Oracle
+        layer.keep = (s.weight_keep, s.input_keep)
+    return model
+
+
+def close(found, expected, tolerance=2e-4):
+    scale = expected.abs().max().item() + 1e-6
+    assert (found - expected).abs().max().item() <= tolerance * scale
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.2])
+@pytest.mark.parametrize(
+    ("make", "batch", "side"),
+    [
+        (lambda: resnet8(in_channels=3, classes=5), 19, 16),
+        (lambda: resnet18(in_channels=3, classes=5, width=8), 16, 32),
+        (lambda: vgg16(in_channels=3, classes=5, width=8), 33, 32),
+        (Odds, 5, 13),
+    ],
+)
+def test_step_equals_the_masked_oracle(make, batch, side, keep):
+    torch.manual_seed(0)
+    model = make()
+    names = [n for n in convolutions(model) if n != "grouped"]
+    sparsity = {n: Sparsity(keep, keep, samples=None) for n in names}
+    reference = oracle(copy.deepcopy(model), sparsity)
+    native = blocked(copy.deepcopy(model), sparsity)
+    assert list(native.state_dict()) == list(reference.state_dict())
+    x = torch.randn(batch, 3, side, side)
+    target = torch.randint(0, 4, (batch,))
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    for module, value in zip((reference, native), inputs, strict=True):
+        F.cross_entropy(module(value), target).backward()
+    # Rounding may turn a near tie (of a pooling window, at a ReLU's zero) in one image.
+    found, expected = (v.grad for v in reversed(inputs))
+    errors = (found - expected).abs().amax((1, 2, 3)).sort().values
+    assert errors[-2] <= 1e-3 * expected.abs().max()
+    assert errors[-1] <= expected.abs().max()
+    pairs = zip(reference.named_parameters(), native.named_parameters(), strict=True)
+    for (name, expected), (_, found) in pairs:
+        assert found.grad is not None, name
+        scale = expected.grad.abs().max().item() + 1e-2
+        assert (found.grad - expected.grad).abs().max().item() < 2e-3 * scale, name
+    for expected, found in zip(reference.buffers(), native.buffers(), strict=True):
+        close(found.float(), expected.float())
+    reference.eval()
+    native.eval()
+    close(native(x), reference(x), 1e-3)
+
+
+def test_ops_pass_torch_s_own_checks():
+    x = torch.randn(2, 3, 6, 5, 16, requires_grad=True)
+    weight = torch.randn(4, 3, 3, 3, requires_grad=True)
+    layer = ops.new_layer()
+    utilities = ("test_schema", "test_faketensor", "test_autograd_registration")
+    window = [1, 1, 1, 1, 1, 1]
+    calls = [
+        (ops.conv2d, (x, weight, None, 20, window, 0.5, 0.5, 0, layer)),
+        (ops.max_pool, (x, [2, 2, 2, 2, 0, 0, 1])),
+        (ops.from_blocked, (x, 20)),
+        (ops.to_blocked, (torch.randn(5, 3, 4, 4, requires_grad=True),)),
+        (ops.norm, (x, None, *torch.ones(4, 3), 32, 1e-5, True, True)),
+    ]
+    for op, arguments in calls:
+        torch.library.opcheck(op, arguments, test_utils=utilities)
+    ops.forget_layer(layer)
+
+
+def test_a_mask_moves_and_grown_weights_learn():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(6, 9, 3, padding=1))
+    conv = model[0]
+    conv.register_buffer("mask", torch.rand_like(conv.weight) < 0.3)
+    native = blocked(model, {"0": Sparsity(mask="mask")})
+    x = torch.randn(18, 6, 7, 7)
+    for step in range(3):
+        if step == 1:  # in place: the pattern moves, grown weights start at zero
+            conv.mask.copy_(torch.rand_like(conv.weight) < 0.2)
+        if step == 2:
+            native.get_submodule("0").mask = torch.rand_like(conv.weight) < 0.1
+        mask = native.get_submodule("0").mask
+        with torch.no_grad():
+            conv.weight.mul_(mask)
+            conv.weight.mul_(torch.rand_like(conv.weight) < 0.8)
+        conv.weight.grad = None
+        value = x.clone().requires_grad_()
+        native(value).square().sum().backward()
+        found, dx = conv.weight.grad.clone(), value.grad
+        reference = copy.deepcopy(conv)
+        reference.weight.grad = None
+        other = x.clone().requires_grad_()
+        reference(other).square().sum().backward()
+        close(found, reference.weight.grad * mask)
+        close(dx, other.grad)
+
+
+def test_a_module_used_twice_keeps_both_steps_apart():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+    sparsity = {"0": Sparsity(0.5, 0.3, samples=None)}
+    native = blocked(nn.Sequential(conv), sparsity)
+    reference = oracle(nn.Sequential(copy.deepcopy(conv)), sparsity)
+    a, b = torch.randn(5, 4, 6, 6), torch.randn(23, 4, 6, 6)
+    for module in (native, reference):
+        (module(a).sum() + module(b).square().sum()).backward()
+    close(conv.weight.grad, reference[0].weight.grad)
+
+
+def test_compiles_without_breaking_the_graph():
+    torch.manual_seed(0)
+    model = resnet8(in_channels=3, classes=5, width=4)
+    sparsity = {n: Sparsity(0.3, 0.3) for n in convolutions(model)[1:]}
+    native = blocked(model, sparsity)
+    explained = torch._dynamo.explain(native)(torch.randn(4, 3, 8, 8))
+    assert explained.graph_break_count == 0
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="not a Conv2d"):
+        blocked(nn.Sequential(nn.Linear(2, 2)), {"0": Sparsity()})
+    with pytest.raises(ValueError, match="weight_keep=0"):
+        Sparsity(weight_keep=0)
+    with pytest.raises(ValueError, match="samples=0"):
+        Sparsity(samples=0)

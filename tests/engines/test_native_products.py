@@ -1,0 +1,260 @@
+"""Every engine against the oracle: one table of properties, all engines."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from elision.engines import NativeEngine, TorchEngine
+from elision.engines.native import library
+from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
+
+WAYS = [
+    (Product.FORWARD, "weight"),
+    (Product.INPUT_GRAD, "weight"),
+    (Product.WEIGHT_GRAD, "input"),
+    (Product.WEIGHT_GRAD, "grad_output"),
+]
+
+pytestmark = pytest.mark.skipif(
+    library.unavailable() is not None, reason=str(library.unavailable())
+)
+
+
+@st.composite
+def convolutions(draw):
+    kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 4)))
+    dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    padding = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    size = [
+        max(draw(st.integers(1, 21)), r - 2 * p)
+        for r, p in zip(reach, padding, strict=True)
+    ]
+    return Conv2dGeometry(
+        draw(st.integers(1, 35)),
+        draw(st.integers(1, 40)),
+        *size,
+        draw(st.integers(1, 40)),
+        kernel,
+        draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+        padding,
+        dilation,
+        1,
+    )
+
+
+matmuls = st.builds(
+    MatmulGeometry, st.integers(1, 70), st.integers(1, 150), st.integers(1, 300)
+)
+
+
+def operands(kind, geometry, sparse, density, seed):
+    generator = torch.Generator().manual_seed(seed)
+    values = []
+    for name in kind.operands:
+        value = torch.randn(geometry.shape_of(name), generator=generator)
+        if name == sparse:
+            value *= torch.rand(value.shape, generator=generator) < density
+        values.append(value)
+    return values
+
+
+def close(found, expected, terms):
+    """Equal up to float32 rounding of sums of that many products of normal values."""
+    scale = expected.abs().max().item() + 1.0
+    assert found.shape == expected.shape
+    error = (found - expected).abs().max().item()
+    assert error <= 1e-6 * scale * max(4.0, terms**0.5), (error, scale)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    geometry=st.one_of(convolutions(), matmuls),
+    way=st.sampled_from(WAYS),
+    density=st.sampled_from([0.0, 0.05, 0.3, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_products_equal_the_oracle(geometry, way, density, seed):
+    kind, sparse = way
+    values = operands(kind, geometry, sparse, density, seed)
+    expected = LayerProduct(kind, geometry, *values).compute()
+    terms = geometry.dense_macs / max(1, expected.numel())
+    for engine in (TorchEngine(), NativeEngine()):
+        assert engine.supports(kind, geometry, sparse)
+        close(engine.product(kind, geometry, *values, sparse=sparse), expected, terms)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    geometry=st.one_of(convolutions(), matmuls),
+    density=st.sampled_from([0.0, 0.1, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_masked_weight_gradient_is_the_dense_one_at_the_mask(geometry, density, seed):
+    kind = Product.WEIGHT_GRAD
+    values = operands(kind, geometry, None, 1.0, seed)
+    wanted = torch.rand(geometry.shape_of("weight")) < density
+    expected = LayerProduct(kind, geometry, *values).compute() * wanted
+    terms = geometry.dense_macs / wanted.numel()
+    for engine in (TorchEngine(), NativeEngine()):
+        close(engine.product(kind, geometry, *values, wanted=wanted), expected, terms)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize(("kind", "sparse"), WAYS)
+def test_planes_smaller_than_the_stride(kind, sparse, stride):
+    # Some taps meet nothing but padding, and some pixels meet no tap.
+    geometry = Conv2dGeometry(2, 3, 4, 1, 5, (4, 2), (1, stride), (0, 3), (1, 1), 1)
+    values = operands(kind, geometry, sparse, 0.7, 0)
+    expected = LayerProduct(kind, geometry, *values).compute()
+    found = NativeEngine().product(kind, geometry, *values, sparse=sparse)
+    close(found, expected, geometry.dense_macs / expected.numel())
+
+
+@pytest.mark.parametrize("side", [56, 224])
+def test_wide_planes(side):
+    geometry = Conv2dGeometry(2, 3, side, side, 5, 3, 2, 1, 1, 1)
+    for kind, sparse in WAYS:
+        values = operands(kind, geometry, sparse, 0.1, 0)
+        expected = LayerProduct(kind, geometry, *values).compute()
+        found = NativeEngine().product(kind, geometry, *values, sparse=sparse)
+        close(found, expected, geometry.dense_macs / expected.numel())
+
+
+@pytest.mark.parametrize(("kind", "sparse"), WAYS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_is_not_finite_spreads_as_in_the_dense_product(kind, sparse, value, which):
+    geometry = Conv2dGeometry(3, 4, 6, 5, 7, 3, 1, 1, 1, 1)
+    values = operands(kind, geometry, sparse, 0.3, 1)
+    values[which].view(-1)[17] = value
+    expected = LayerProduct(kind, geometry, *values).compute()
+    found = NativeEngine().product(kind, geometry, *values, sparse=sparse)
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert torch.equal(found.isinf(), expected.isinf())
+
+
+def test_operands_of_any_strides_and_alignment():
+    geometry = Conv2dGeometry(5, 6, 7, 8, 9, 3, 1, 1, 1, 1)
+    for kind, sparse in WAYS:
+        values = operands(kind, geometry, sparse, 0.3, 2)
+        expected = LayerProduct(kind, geometry, *values).compute()
+        shifted = []
+        for value in values:
+            room = torch.empty(value.numel() + 1)[1:]  # 4 bytes off any alignment
+            shifted.append(room.view(value.shape).copy_(value))
+        last = [v.contiguous(memory_format=torch.channels_last) for v in values]
+        strided = [v.repeat_interleave(2, -1)[..., ::2] for v in values]
+        for variant in (shifted, last, strided):
+            found = NativeEngine().product(kind, geometry, *variant, sparse=sparse)
+            close(found, expected, 60)
+
+
+def test_other_dtypes_and_groups_go_to_torch():
+    kind = Product.FORWARD
+    grouped = Conv2dGeometry(2, 4, 5, 5, 4, 3, 1, 1, 1, 2)
+    plain = Conv2dGeometry(2, 4, 5, 5, 4, 3, 1, 1, 1, 1)
+    engine = NativeEngine()
+    assert not engine.supports(kind, grouped, "weight")
+    for geometry, dtype in [(grouped, torch.float32), (plain, torch.float64)]:
+        values = [v.to(dtype) for v in operands(kind, geometry, "weight", 0.3, 3)]
+        found = engine.product(kind, geometry, *values, sparse="weight")
+        assert torch.equal(found, LayerProduct(kind, geometry, *values).compute())
+        assert found.dtype == dtype
+
+
+def test_wrong_hints_are_refused():
+    geometry = MatmulGeometry(2, 3, 4)
+    values = operands(Product.FORWARD, geometry, None, 1, 0)
+    for engine in (TorchEngine(), NativeEngine()):
+        with pytest.raises(ValueError, match="input and weight"):
+            engine.product(Product.FORWARD, geometry, *values, sparse="grad_output")
+        with pytest.raises(ValueError, match="wanted="):
+            engine.product(Product.FORWARD, geometry, *values, wanted=values[1])
+
+
+def test_results_do_not_depend_on_the_threads():
+    geometry = Conv2dGeometry(20, 9, 11, 10, 70, 3, 1, 1, 1, 1)
+    before = torch.get_num_threads()
+    for kind, sparse in WAYS:
+        values = operands(kind, geometry, sparse, 0.2, 4)
+        found = []
+        try:
+            for threads in (1, 2, 5):
+                torch.set_num_threads(threads)
+                found.append(
+                    NativeEngine().product(kind, geometry, *values, sparse=sparse)
+                )
+                assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+        assert torch.equal(found[0], found[1])
+        assert torch.equal(found[0], found[2])
+
+
+def test_products_in_many_threads_at_once():
+    geometry = Conv2dGeometry(17, 8, 9, 9, 12, 3, 1, 1, 1, 1)
+    wrong = []
+
+    def work(seed):
+        for kind, sparse in WAYS * 3:
+            values = operands(kind, geometry, sparse, 0.2, seed)
+            expected = LayerProduct(kind, geometry, *values).compute()
+            found = NativeEngine().product(kind, geometry, *values, sparse=sparse)
+            if not torch.allclose(found, expected, atol=1e-3):
+                wrong.append((kind, seed))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=st.tuples(
+        st.integers(1, 40), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9)
+    )
+)
+def test_blocked_layout_and_back(shape):
+    x = torch.randn(shape)
+    blocked, finite = library.to_blocked(x)
+    assert finite
+    assert torch.equal(library.from_blocked(blocked, shape[0]), x)
+    flat = blocked.movedim(-1, 1).flatten(0, 1)
+    assert torch.equal(flat[: shape[0]], x)
+    assert not flat[shape[0] :].any()
+
+
+def test_threshold_keeps_the_largest():
+    x = torch.from_numpy(np.random.default_rng(0).permutation(10_000) + 1.0).float()
+    x[::2] *= -1
+    assert int((x.abs() > library.threshold(x, 0.1)).sum()) == 1000
+    assert int((x.abs() > library.threshold(x, 0.10001)).sum()) == 1001
+    assert library.threshold(x, 1.0) < 0
+    assert library.threshold(torch.zeros(50), 0.1) < 0
+    sampled = library.threshold(x, 0.1, 2000)
+    assert abs((x.abs() > sampled).float().mean().item() - 0.1) < 0.02
+
+
+def test_refresh_takes_new_values_at_the_old_places():
+    geometry = Conv2dGeometry(4, 5, 6, 6, 7, 3, 2, 1, 1, 1)
+    mask = (torch.rand(geometry.shape_of("weight")) < 0.3).float()
+    weights = library.Weights(geometry)
+    with pytest.raises(ValueError, match="places=True"):
+        weights.refresh(mask)
+    weights.compress(mask, places=True)
+    assert weights.count == int(mask.sum())
+    weight = torch.randn_like(mask) * mask
+    weights.refresh(weight)
+    x, g = (torch.randn(geometry.shape_of(n)) for n in ("input", "grad_output"))
+    y = library.from_blocked(weights.forward(library.to_blocked(x)[0]), 4)
+    dx = library.from_blocked(weights.input_grad(library.to_blocked(g)[0]), 4)
+    close(y, LayerProduct(Product.FORWARD, geometry, x, weight).compute(), 45)
+    close(dx, LayerProduct(Product.INPUT_GRAD, geometry, g, weight).compute(), 63)

@@ -1,0 +1,42 @@
+"""The kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
+
+In the variant of this CPU and the portable one; the one between shares their code.
+"""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from elision.engines.native import builder
+
+
+@pytest.mark.parametrize("variant", ["best", "portable"])
+def test_kernels_under_sanitizers(variant, tmp_path):
+    if variant == "best":
+        variant = builder.variant()
+    try:
+        compiler, _ = builder._compiler()
+    except builder.BuildError as error:
+        pytest.skip(str(error))
+    driver = Path(__file__).with_name("native_driver.cpp")
+    units = [str(p) for p in builder._sources() if p.suffix == ".cpp"]
+    made = tmp_path / "driver"
+    build = subprocess.run(
+        [
+            compiler,
+            *("-std=c++17", "-O1", "-g", "-pthread", "-w"),
+            *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+            *builder.VARIANTS[variant],
+            f"-I{Path(builder.__file__).parent}",
+            *(str(driver), *units, "-o", str(made)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "cannot find" in build.stderr and "san" in build.stderr:
+        pytest.skip("the compiler has no sanitizer libraries")
+    assert build.returncode == 0, build.stderr
+    run = subprocess.run([made], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
