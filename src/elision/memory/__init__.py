@@ -1,0 +1,29 @@
+"""What is kept between the forward and the backward pass, in fewer bytes.
+
+``saver`` keeps it under a policy, on an unmodified model; ``explain`` shows beforehand
+what it would do; ``measure_peak`` says what the memory really comes to.
+"""
+
+from elision.memory.base import Codec, Guarantee, Packed
+from elision.memory.ledger import Ledger
+from elision.memory.peak import Peak, measure_peak, watch_peak
+from elision.memory.policy import Policy, Rule
+from elision.memory.presets import policy_for
+from elision.memory.roles import Role, Slot
+from elision.memory.saver import saver
+
+__all__ = [
+    "Codec",
+    "Guarantee",
+    "Ledger",
+    "Packed",
+    "Peak",
+    "Policy",
+    "Role",
+    "Rule",
+    "Slot",
+    "measure_peak",
+    "policy_for",
+    "saver",
+    "watch_peak",
+]
