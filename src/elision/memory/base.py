@@ -58,8 +58,6 @@ class Codec(ABC):
         name: short name, as in reports and policies.
         guarantee: what the restored tensor is worth.
         roles: the roles it may be asked for.
-        keeps_sign: whether the restored tensor is positive exactly where the saved one
-            is, so that a ReLU's mask can be read from it.
         shared: whether another use of the same memory may read the packed form, in
             another shape.
     """
@@ -67,7 +65,6 @@ class Codec(ABC):
     name: ClassVar[str]
     guarantee: ClassVar[Guarantee]
     roles: ClassVar[frozenset[Role]]
-    keeps_sign: ClassVar[bool] = False
     shared: ClassVar[bool] = True
 
     @abstractmethod
@@ -83,8 +80,12 @@ class Codec(ABC):
     def unpack(self, packed: Packed) -> torch.Tensor:
         """Restore the tensor; called any number of times, always with one result."""
 
+    def keeps_sign(self, packed: Packed) -> bool:
+        """Whether a ReLU's mask can be read from the packed form of its result."""
+        return False
+
     def unpack_sign(self, packed: Packed) -> torch.Tensor:
-        """A tensor that is 1 where the saved one is positive, else 0 (keeps_sign)."""
+        """A tensor that is 1 where the saved one is positive, else 0."""
         return (self.unpack(packed) > 0).to(packed.layout.dtype)
 
     def bound(self, packed: Packed) -> float | None:

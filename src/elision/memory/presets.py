@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from elision.memory.codecs import GroupQuant
 from elision.memory.policy import Policy, Rule
 from elision.names import lookup
 
@@ -22,10 +23,22 @@ def _exact(model: nn.Module) -> Policy:
     return Policy(name="exact")
 
 
+def _int8(model: nn.Module) -> Policy:
+    """Group quantisation to 8 bits."""
+    return Policy([Rule((GroupQuant(8),))], name="int8")
+
+
+def _bits(model: nn.Module, average: float = 4) -> Policy:
+    """Group quantisation to so many bits per value."""
+    return Policy([Rule((GroupQuant(int(average)),))], name=f"bits({average:g})")
+
+
 #: Preset -> how to make it from the model and the number in parentheses.
 PRESETS: dict[str, Callable[..., Policy]] = {
     "none": _none,
     "exact": _exact,
+    "int8": _int8,
+    "bits": _bits,
 }
 
 _CALL = re.compile(r"\s*([a-z0-9-]+)\s*(?:\(\s*([^()]*?)\s*\))?\s*")

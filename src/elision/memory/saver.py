@@ -246,7 +246,7 @@ class saver:
                 bound=codec.bound(entry.packed),
             )
             token.hand_over(entry)
-            if codec.keeps_sign:
+            if codec.keeps_sign(entry.packed):
                 region.read_signs_from(entry)
             region.users.append((weakref.ref(token), row))
             return

@@ -39,7 +39,6 @@ class Recompute(Codec):
     name = "recompute"
     guarantee = Guarantee.EXACT
     roles = frozenset({Role.LINEAR_INPUT})
-    keeps_sign = True
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Keep how to compute the tensor; None where that is not known."""
@@ -56,6 +55,10 @@ class Recompute(Codec):
         """Compute the tensor."""
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             return packed.meta()
+
+    def keeps_sign(self, packed: Packed) -> bool:
+        """It is the tensor itself."""
+        return True
 
     def unpack_sign(self, packed: Packed) -> torch.Tensor:
         """The tensor itself is positive where it is positive."""
