@@ -115,6 +115,9 @@ class Policy:
     def watch(self, slot: Slot) -> None:
         """The consumer of a saved tensor is known; ``slot.node`` may be hooked."""
 
+    def chosen(self, slot: Slot, codec: Codec | None) -> None:
+        """This codec took the tensor last asked about; None: it is kept as it is."""
+
     def notes(self) -> list[str]:
         """Lines that the policy adds to the report."""
         return []

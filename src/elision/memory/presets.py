@@ -3,10 +3,20 @@
 import re
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from elision.memory.codecs import GroupQuant
+from elision.memory.allocation import AverageBits
+from elision.memory.codecs import (
+    FixedPoint,
+    Float8,
+    GroupQuant,
+    Jpeg,
+    Offload,
+    RadSample,
+)
+from elision.memory.guaranteed import Guaranteed
 from elision.memory.policy import Policy, Rule
 from elision.names import lookup
 
@@ -29,8 +39,45 @@ def _int8(model: nn.Module) -> Policy:
 
 
 def _bits(model: nn.Module, average: float = 4) -> Policy:
-    """Group quantisation to so many bits per value."""
-    return Policy([Rule((GroupQuant(int(average)),))], name=f"bits({average:g})")
+    """Group quantisation; a fraction of a bit is shared out by sensitivity."""
+    if average == int(average):
+        return Policy([Rule((GroupQuant(int(average)),))], name=f"bits({average:g})")
+    return _lasting(model, "bits", average, lambda: AverageBits(average))
+
+
+def _guaranteed(model: nn.Module, error: float = 0.1) -> Policy:
+    """No weight gradient off by more than ``error``, relative, in the worst case."""
+    return _lasting(model, "guaranteed", error, lambda: Guaranteed(error))
+
+
+def _expected(model: nn.Module, error: float = 0.1) -> Policy:
+    """Weight gradients off by ``error`` in expectation, errors being independent."""
+    return _lasting(model, "expected", error, lambda: Guaranteed(error, expected=True))
+
+
+def _jpeg(model: nn.Module, table: float = 8) -> Policy:
+    """JPEG-ACT for images, group quantisation to 8 bits for the rest."""
+    return Policy([Rule((Jpeg(table), GroupQuant(8)))], name=f"jpeg({table:g})")
+
+
+def _sfpr(model: nn.Module, bits: float = 8) -> Policy:
+    """Scaled fixed point, one scale per channel."""
+    return Policy([Rule((FixedPoint(int(bits)),))], name=f"sfpr({bits:g})")
+
+
+def _fp8(model: nn.Module) -> Policy:
+    """Eight-bit floating point."""
+    return Policy([Rule((Float8(),))], name="fp8")
+
+
+def _offload(model: nn.Module) -> Policy:
+    """Everything large to files (CPU) or pinned host memory (accelerator)."""
+    return Policy([Rule((Offload(),))], name="offload")
+
+
+def _rad(model: nn.Module, keep: float = 0.1) -> Policy:
+    """Random samples of the inputs of convolutions and linear layers."""
+    return Policy([Rule((RadSample(keep),))], name=f"rad({keep:g})")
 
 
 #: Preset -> how to make it from the model and the number in parentheses.
@@ -39,7 +86,30 @@ PRESETS: dict[str, Callable[..., Policy]] = {
     "exact": _exact,
     "int8": _int8,
     "bits": _bits,
+    "guaranteed": _guaranteed,
+    "expected": _expected,
+    "jpeg": _jpeg,
+    "sfpr": _sfpr,
+    "fp8": _fp8,
+    "offload": _offload,
+    "rad": _rad,
 }
+
+# Policies that learn from step to step, by the model that they are for.
+_KEPT: "WeakKeyDictionary[nn.Module, dict[tuple[str, float], Policy]]" = (
+    WeakKeyDictionary()
+)
+
+
+def _lasting(
+    model: nn.Module, name: str, number: float, make: Callable[[], Policy]
+) -> Policy:
+    """The policy of this name that the model was last saved under, or a new one."""
+    kept = _KEPT.setdefault(model, {})
+    if (name, number) not in kept:
+        kept[name, number] = make()
+    return kept[name, number]
+
 
 _CALL = re.compile(r"\s*([a-z0-9-]+)\s*(?:\(\s*([^()]*?)\s*\))?\s*")
 

@@ -245,11 +245,13 @@ class saver:
                 stored_bytes=stored_bytes,
                 bound=codec.bound(entry.packed),
             )
+            self.policy.chosen(slot, codec)
             token.hand_over(entry)
             if codec.keeps_sign(entry.packed):
                 region.read_signs_from(entry)
             region.users.append((weakref.ref(token), row))
             return
+        self.policy.chosen(slot, None)
         self._keep(token, slot, note)
 
     def _keep(self, token: Token, slot: Slot, note: str = "") -> None:
