@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.nn import grad as conv_grad
 
 __all__ = [
     "OPERANDS",
@@ -209,7 +210,9 @@ class Conv2dGeometry:
 
 @dataclass(frozen=True)
 class MatmulGeometry:
-    """Shape of a linear layer: ``Y[rows, columns] = X[rows, inner] · W[columns, inner]ᵀ``.
+    """Shape of a linear layer.
+
+    ``Y[rows, columns] = X[rows, inner] · W[columns, inner]ᵀ``.
 
     Raises:
         ValueError: a size is not a positive integer.
@@ -362,8 +365,8 @@ class LayerProduct:
         if self.kind is Product.FORWARD:
             return F.conv2d(first, second, **how)
         if self.kind is Product.INPUT_GRAD:
-            return torch.nn.grad.conv2d_input(self.result_shape, second, first, **how)
-        return torch.nn.grad.conv2d_weight(second, self.result_shape, first, **how)
+            return conv_grad.conv2d_input(self.result_shape, second, first, **how)
+        return conv_grad.conv2d_weight(second, self.result_shape, first, **how)
 
     @property
     def densities(self) -> dict[str, float]:
@@ -447,7 +450,7 @@ class LayerProduct:
             "weight": (g, k, c, *geometry.kernel),
             "grad_output": (n, g, k, geometry.out_height, geometry.out_width),
         }
-        # Axes summed away per operand, so that what is left is (shared..., rows, columns).
+        # Axes summed away per operand; left is (shared index..., rows, columns).
         summed = {
             Product.FORWARD: {"input": 0, "weight": 1},
             Product.INPUT_GRAD: {"grad_output": 0, "weight": 2},

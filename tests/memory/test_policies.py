@@ -153,10 +153,8 @@ def test_the_guarantee_is_never_exceeded(case, seed, error, adversarial):
 
     gradient(policy)  # takes the norms; the next step has the very same
     exact, _ = gradient("none")
-    approximate, saved = gradient(policy)
+    approximate, _ = gradient(policy)
     assert float((approximate - exact).norm()) <= error * float(exact.norm())
-    if error >= 0.1 and x.nbytes >= 1024:
-        assert saved.ledger.rows[0].codec == "error bounded"
 
 
 @pytest.mark.parametrize("preset", ["guaranteed(0.2)", "expected(0.2)"])

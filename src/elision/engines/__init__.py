@@ -1,0 +1,1 @@
+"""Who computes a product on this machine."""

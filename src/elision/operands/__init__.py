@@ -1,0 +1,12 @@
+"""What is done to one operand: one file per transform."""
+
+from elision.operands.base import KEEP as KEEP
+from elision.operands.base import Chain as Chain
+from elision.operands.base import Keep as Keep
+from elision.operands.base import Transform as Transform
+from elision.operands.base import density as density
+from elision.operands.cast import Cast as Cast
+from elision.operands.reuse import Reuse as Reuse
+from elision.operands.top_k import TopK as TopK
+from elision.operands.top_k_channels import TopKChannels as TopKChannels
+from elision.operands.top_k_per_example import TopKPerExample as TopKPerExample

@@ -1,0 +1,14 @@
+"""Real models and data to study, and the presets that pair them."""
+
+from elision.workloads.data import DATASETS as DATASETS
+from elision.workloads.data import Augmentation as Augmentation
+from elision.workloads.data import Dataset as Dataset
+from elision.workloads.data import batches as batches
+from elision.workloads.data import load_dataset as load_dataset
+from elision.workloads.models import MODELS as MODELS
+from elision.workloads.models import make_model as make_model
+from elision.workloads.presets import DEFAULT_WORKLOAD as DEFAULT_WORKLOAD
+from elision.workloads.presets import WORKLOADS as WORKLOADS
+from elision.workloads.presets import Workload as Workload
+from elision.workloads.presets import find_workload as find_workload
+from elision.workloads.shapes import layer_shapes as layer_shapes

@@ -1,0 +1,46 @@
+"""Data sets to study, one file each, and the registry that names them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from elision.names import lookup
+from elision.workloads.data.base import Dataset
+from elision.workloads.data.batches import Augmentation, batches
+from elision.workloads.data.cifar import load_cifar10, load_cifar100
+from elision.workloads.data.digits import load_digits
+from elision.workloads.data.folder import load_folder
+from elision.workloads.data.mnist import load_fashion_mnist, load_mnist
+from elision.workloads.data.mnist5k import load_mnist5k
+from elision.workloads.data.photo_patches import load_photo_patches
+
+__all__ = ["DATASETS", "Augmentation", "Dataset", "batches", "load_dataset"]
+
+#: Names by which the command line knows the data sets. The first line of a loader's
+#: docstring says what it loads and whether it needs a path.
+DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
+    "photo-patches": load_photo_patches,
+    "digits": load_digits,
+    "mnist-5k": load_mnist5k,
+    "mnist": load_mnist,
+    "fashion-mnist": load_fashion_mnist,
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "folder": load_folder,
+}
+
+
+def load_dataset(name: str, path: str | Path | None = None) -> Dataset:
+    """Load a data set by name; nothing is ever downloaded.
+
+    Args:
+        name: a name of :data:`DATASETS`.
+        path: folder with its files, for the data sets that do not ship in a package.
+
+    Raises:
+        ValueError: the name is unknown, a needed path is missing (the message says what
+            to put there), or a file is not what it should be.
+        FileNotFoundError: the folder lacks a file; the message names it.
+        ModuleNotFoundError: the package that ships the data is not installed.
+    """
+    loader = lookup("data set", name, DATASETS)
+    return loader(None if path is None else Path(path).expanduser())

@@ -1,0 +1,96 @@
+"""Networks to study, one file per family, and the registry that names them."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from elision.names import lookup
+from elision.workloads.models.cnn import cnn
+from elision.workloads.models.densenet import densenet121, densenet121_imagenet
+from elision.workloads.models.lstm import lstm
+from elision.workloads.models.mlp import mlp
+from elision.workloads.models.resnet import (
+    resnet8,
+    resnet14,
+    resnet18,
+    resnet18_imagenet,
+    resnet20,
+    resnet50,
+    resnet50_imagenet,
+)
+from elision.workloads.models.transformer import transformer
+from elision.workloads.models.vgg import vgg16
+from elision.workloads.models.wide_resnet import wrn16_8, wrn22_2
+
+__all__ = ["MODELS", "make_model"]
+
+#: Names by which the command line knows the networks. Every builder takes
+#: ``in_channels`` and ``classes``, some take ``image_size`` and options of their own.
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "cnn": cnn,
+    "mlp": mlp,
+    "lstm": lstm,
+    "transformer": transformer,
+    "resnet8": resnet8,
+    "resnet14": resnet14,
+    "resnet20": resnet20,
+    "resnet18": resnet18,
+    "resnet18-imagenet": resnet18_imagenet,
+    "resnet50": resnet50,
+    "resnet50-imagenet": resnet50_imagenet,
+    "vgg16": vgg16,
+    "wrn16-8": wrn16_8,
+    "wrn22-2": wrn22_2,
+    "densenet121": densenet121,
+    "densenet121-imagenet": densenet121_imagenet,
+}
+
+
+def make_model(
+    name: str,
+    *,
+    in_channels: int = 3,
+    classes: int = 10,
+    image_size: int | tuple[int, int] = 32,
+    **options: Any,
+) -> nn.Module:
+    """Build the network called ``name``; torch's global generator draws its weights.
+
+    Args:
+        name: a name of :data:`MODELS`, or ``timm:NAME`` or ``torchvision:NAME`` for a
+            network of these libraries without trained weights (install the extra).
+        in_channels: channels of the images.
+        classes: outputs.
+        image_size: height and width of the images, or one number for both.
+        **options: further arguments of the network's builder, such as ``width``.
+
+    Raises:
+        ValueError: the name, an option or a size is not valid; names list what is.
+        ModuleNotFoundError: the library that the name asks for is not installed.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    library, colon, member = name.partition(":")
+    if colon:
+        # Imported here: both libraries are extras, and slow to import.
+        from elision.integrations import BUILDERS
+
+        build = lookup("model library", library, BUILDERS)
+        return build(
+            member, in_channels=in_channels, classes=classes, image_size=size, **options
+        )
+    build = lookup("model", name, MODELS)
+    known = inspect.signature(build).parameters
+    for option in options:
+        if option not in known:
+            valid = ", ".join(k for k in known if k not in _GIVEN) or "none"
+            raise ValueError(
+                f"model {name!r} has no option {option!r}; its options: {valid}"
+            )
+    if "image_size" in known:
+        options["image_size"] = size
+    return build(in_channels=in_channels, classes=classes, **options)
+
+
+_GIVEN = ("in_channels", "classes", "image_size")

@@ -1,0 +1,118 @@
+"""ANT: anticipates redundant Cartesian products and skips most of them."""
+
+from dataclasses import dataclass, replace
+
+from elision.accelerators.anticipation import TOTALS, rectangles, scan
+from elision.accelerators.base import Accelerator, Cost, check_integer
+from elision.accelerators.outer import OuterProduct, Planes, planes_of
+from elision.accelerators.plane_pair import PairWork, PlanePairs, ceil_div
+from elision.names import lookup
+from elision.products import LayerProduct
+
+__all__ = ["Ant"]
+
+_METHODS = {"closed": rectangles, "scan": scan}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ant(Accelerator):
+    """ANT (Lew et al., ISCA 2022) on the plane-pair mapping of :class:`Scnn`.
+
+    Before a group of image values meets a kernel plane, the range of kernel rows and
+    columns that can give a valid output is computed from the group's smallest and
+    largest coordinates. Rows outside it are not read; within it a window of column
+    indices is compared per cycle and the first ones in range are issued (see
+    :mod:`elision.accelerators.anticipation`). In a matrix product the range collapses
+    to the matching summation index, so nothing is redundant; the SCNN baseline is given
+    the same index match, so that no gain is claimed there.
+
+    The mechanism is the paper's as its abstract and public notes describe it. The
+    paper's configuration is not public: every number below is this project's own
+    default.
+
+    Attributes:
+        multipliers: side of each element's multiplier array, ``n``.
+        window: column indices compared per cycle, ``k``.
+        startup_cycles: cycles before the first product of a pair of planes.
+        skip_empty_pairs: whether a pair in which a plane is all zero costs no start-up.
+        group: image values that share one range; None means ``multipliers``.
+        elements: processing elements.
+        method: ``"closed"`` counts rectangles on integral images, and is a lower bound
+            of the cycles; ``"scan"`` walks every window. The products are the same.
+        buffer_kib, accumulator_kib, global_kib: memories, as in :class:`Scnn`.
+        energy: name of an energy table, or path of a TOML file.
+    """
+
+    multipliers: int = 4
+    window: int = 16
+    startup_cycles: int = 0
+    skip_empty_pairs: bool = False
+    group: int | None = None
+    elements: int = 64
+    method: str = "closed"
+    buffer_kib: float = 10.0
+    accumulator_kib: float = 0.1875
+    global_kib: float = 1024.0
+    energy: str = "horowitz-45nm"
+
+    def __post_init__(self) -> None:
+        check_integer(self, 1, "window")
+        if self.group is not None:
+            check_integer(self, 1, "group")
+        lookup("method of Ant", self.method, _METHODS)
+        _ = self._pairs
+
+    @property
+    def _pairs(self) -> PlanePairs:
+        return PlanePairs(
+            elements=self.elements,
+            multipliers=self.multipliers,
+            startup_cycles=self.startup_cycles,
+            skip_empty_pairs=self.skip_empty_pairs,
+            buffer_kib=self.buffer_kib,
+            accumulator_kib=self.accumulator_kib,
+            global_kib=self.global_kib,
+            energy=self.energy,
+        )
+
+    def cost(self, product: LayerProduct) -> Cost:
+        """Cost of one product."""
+        planes = planes_of(product)
+        return self._pairs.cost(product, planes, self._work(planes))
+
+    def _work(self, planes: Planes) -> PairWork:
+        full = self._pairs.full_work(planes)
+        group = self.group or self.multipliers
+        if not isinstance(planes, OuterProduct):
+            return self._matched_work(planes, full)
+        counts = _METHODS[self.method](
+            planes.images,
+            planes.kernels,
+            planes.rows.as_tuple,
+            planes.columns.as_tuple,
+            group,
+            self.multipliers,
+            self.window,
+        )
+        total = dict(zip(TOTALS, counts.tolist(), strict=True))
+        return PairWork(
+            issued=total["issued"],
+            cycles=total["cycles"],
+            longest=total["longest"],
+            image_reads=total["image_reads"],
+            kernel_reads=total["fetched"],
+            index_reads=full.image_reads + total["scanned"],
+            compares=2 * full.image_reads + 2 * total["scanned"],
+        )
+
+    def _matched_work(self, planes: Planes, full: PairWork) -> PairWork:
+        """Matrix product: every index in the window matches."""
+        steps = min(self.multipliers, self.window)
+        vectors = ceil_div(planes.image_nonzeros, self.multipliers)
+        cycles = vectors.sum(1) * ceil_div(planes.kernel_nonzeros, steps).sum(1)
+        return replace(
+            full,
+            cycles=int(cycles.sum()),
+            longest=int(cycles.max(initial=0)),
+            compares=full.kernel_reads,
+        )

@@ -1,0 +1,45 @@
+"""Simulator kernels: plain functions that Numba compiles at their first call.
+
+The machine code is cached on disk, so that only the first call of a fresh installation
+waits for a compiler, and says so. The undecorated function stays reachable as
+``__wrapped__``: the same loops in plain Python.
+"""
+
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["compiled"]
+
+logger = logging.getLogger(__name__)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile ``function`` with Numba at its first call and cache the machine code.
+
+    Numba itself is imported at that first call. The function must be self-contained
+    (it may not call another compiled one) and be called with one set of types.
+    """
+    dispatcher: Any = None
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        nonlocal dispatcher
+        if dispatcher is None:
+            import numba
+
+            dispatcher = numba.njit(cache=True, nogil=True)(function)
+            folder = Path(dispatcher.stats.cache_path)
+            if not any(folder.glob(f"*.{function.__name__}-*.nbi")):
+                # A warning, because Python shows those without any set-up.
+                logger.warning(
+                    "compiling the simulator kernel %s, once for this installation "
+                    "(kept in %s)",
+                    function.__name__,
+                    folder,
+                )
+        return dispatcher(*args)
+
+    return call

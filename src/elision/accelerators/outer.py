@@ -1,0 +1,162 @@
+"""A training product as outer products of planes: what SCNN and ANT execute.
+
+An outer-product machine multiplies every non-zero of an *image* plane with every
+non-zero of a *kernel* plane and finds out afterwards to which output a product belongs.
+Per axis, let an image value lie at coordinate ``y`` and a kernel value at ``r``; with
+stride ``t`` and ``U`` outputs the product is valid iff ``t`` divides ``y - r`` and
+``0 <= (y - r)/t < U``. All three products of a convolution have this form. For a layer
+of stride ``t``, padding ``p``, dilation ``d`` and ``R`` taps (per axis):
+
+=============  ======================  =================  ======  =======
+product        image, at               kernel, at         stride  outputs
+=============  ======================  =================  ======  =======
+FORWARD        X, ``h + p``            W, ``d·r``         ``t``   ``Ho``
+INPUT_GRAD     G, ``t·o + d(R-1) - p`` W rotated, ``d·r`` 1       ``H``
+WEIGHT_GRAD    X, ``h + p``            G, ``t·o``         ``d``   ``R``
+=============  ======================  =================  ======  =======
+
+which follows from ``h = t·o - p + d·r`` (see :mod:`elision.products`). Image and kernel
+share one index, so the planes come in *blocks*: within a block, every image plane meets
+every kernel plane. In a matrix product the planes are vectors, the shared index is the
+summation index, and every product is valid.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
+
+__all__ = ["Axis", "OuterProduct", "Planes", "VectorPairs", "planes_of"]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Coordinates along one axis of an outer product.
+
+    Attributes:
+        image_step, image_offset: image index ``i`` lies at ``image_step·i + offset``.
+        kernel_step: kernel index ``j`` lies at ``kernel_step·j``.
+        stride: distance of neighbouring outputs.
+        outputs: number of outputs.
+    """
+
+    image_step: int
+    image_offset: int
+    kernel_step: int
+    stride: int
+    outputs: int
+
+    @property
+    def as_tuple(self) -> tuple[int, int, int, int, int]:
+        """The five numbers in the order of the attributes, for compiled kernels."""
+        return (
+            self.image_step,
+            self.image_offset,
+            self.kernel_step,
+            self.stride,
+            self.outputs,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class OuterProduct:
+    """Blocks of image and kernel planes, as masks, and their coordinates.
+
+    Attributes:
+        images: boolean, (blocks, images per block, rows, columns).
+        kernels: boolean, (blocks, kernels per block, rows, columns).
+        rows, columns: the coordinates along the two axes.
+    """
+
+    images: np.ndarray
+    kernels: np.ndarray
+    rows: Axis
+    columns: Axis
+
+    @property
+    def image_nonzeros(self) -> np.ndarray:
+        """Non-zeros per image plane, int64 of shape (blocks, images per block)."""
+        return self.images.sum((2, 3), dtype=np.int64)
+
+    @property
+    def kernel_nonzeros(self) -> np.ndarray:
+        """Non-zeros per kernel plane, int64 of shape (blocks, kernels per block)."""
+        return self.kernels.sum((2, 3), dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class VectorPairs:
+    """Non-zeros of the two vectors of every summation index of a matrix product.
+
+    Attributes:
+        image_nonzeros: of the first operand, int64 of shape (indices, 1).
+        kernel_nonzeros: of the second operand, int64 of shape (indices, 1).
+    """
+
+    image_nonzeros: np.ndarray
+    kernel_nonzeros: np.ndarray
+
+
+Planes = OuterProduct | VectorPairs
+
+
+def planes_of(product: LayerProduct) -> Planes:
+    """The planes of a convolution, or the vectors of a matrix product, that meet.
+
+    Raises:
+        ValueError: the product has no operands, or one holds a NaN or an infinity.
+    """
+    if isinstance(product.geometry, MatmulGeometry):
+        return _vector_pairs(product)
+    return _outer_product(product, product.geometry)
+
+
+def _outer_product(product: LayerProduct, geometry: Conv2dGeometry) -> OuterProduct:
+    rows, columns = (_axis(product.kind, geometry, axis) for axis in (0, 1))
+    n, g = geometry.batch, geometry.groups
+    c, k = geometry.in_channels // g, geometry.out_channels // g
+    mask = dict(zip(product.kind.operands, product.masks, strict=True))
+    if product.kind is Product.FORWARD:  # blocks: input channels
+        images = mask["input"].swapaxes(0, 1)
+        weight = mask["weight"].reshape(g, k, c, *geometry.kernel)
+        kernels = weight.swapaxes(1, 2).reshape(g * c, k, *geometry.kernel)
+    elif product.kind is Product.INPUT_GRAD:  # blocks: output channels
+        images = mask["grad_output"].swapaxes(0, 1)
+        weight = mask["weight"].reshape(g * k, c, *geometry.kernel)
+        kernels = weight[:, :, ::-1, ::-1]
+    else:  # blocks: samples, and groups of channels
+        plane = mask["input"].shape[2:]
+        images = mask["input"].reshape(n * g, c, *plane)
+        gradient = mask["grad_output"]
+        kernels = gradient.reshape(n * g, k, *gradient.shape[2:])
+    return OuterProduct(
+        np.ascontiguousarray(images), np.ascontiguousarray(kernels), rows, columns
+    )
+
+
+def _axis(kind: Product, geometry: Conv2dGeometry, axis: int) -> Axis:
+    """Coordinates along one axis, by the table in the module's docstring."""
+    size = (geometry.height, geometry.width)[axis]
+    outputs = (geometry.out_height, geometry.out_width)[axis]
+    taps, stride = geometry.kernel[axis], geometry.stride[axis]
+    padding, dilation = geometry.padding[axis], geometry.dilation[axis]
+    if kind is Product.FORWARD:
+        return Axis(1, padding, dilation, stride, outputs)
+    if kind is Product.INPUT_GRAD:
+        return Axis(stride, dilation * (taps - 1) - padding, dilation, 1, size)
+    return Axis(1, padding, stride, dilation, taps)
+
+
+def _vector_pairs(product: LayerProduct) -> VectorPairs:
+    """Non-zeros by summation index: X[m,i]·W[n,i], G[m,n]·W[n,i], G[m,n]·X[m,i]."""
+    free = {  # the axis of each operand that is not summed over in the product
+        Product.FORWARD: (0, 0),
+        Product.INPUT_GRAD: (0, 1),
+        Product.WEIGHT_GRAD: (1, 1),
+    }[product.kind]
+    image, kernel = (
+        mask.sum(axis, dtype=np.int64)[:, None]
+        for mask, axis in zip(product.masks, free, strict=True)
+    )
+    return VectorPairs(image, kernel)

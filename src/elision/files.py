@@ -1,0 +1,91 @@
+"""Writing files whole or not at all, and tensors with plain facts beside them."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["load_tensors", "replacing", "save_tensors", "write_json", "write_text"]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write to; rename it to ``path`` if all went well.
+
+    Raises:
+        OSError: the folder cannot be written to; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with sorted keys, whole or not at all.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON does not have.
+    """
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Any) -> None:
+    """Write tensors as safetensors with ``facts`` as JSON in the header.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left behind.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    contiguous = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    header = {"elision": json.dumps(facts)}
+    with replacing(path) as temporary:
+        try:
+            save_file(contiguous, temporary, metadata=header)
+        except SafetensorError as error:
+            raise OSError(f"{path}: could not be written: {error}") from error
+
+
+def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
+    """Read what :func:`save_tensors` wrote.
+
+    Args:
+        path: the file.
+        what: what the file should be, for the message ("trace", "checkpoint").
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is truncated, corrupted or of another kind.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such {what} file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("elision", "null"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise ValueError(
+            f"{path}: not a complete {what} file, truncated or of another kind ({error})"
+        ) from error
+    if facts is None:
+        raise ValueError(
+            f"{path}: a safetensors file, but not a {what} of this library"
+        )
+    return tensors, facts

@@ -1,0 +1,44 @@
+"""What the published methods share: their parameters build a recipe's table."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from elision.recipe import Recipe, Table
+
+__all__ = ["Method"]
+
+
+@dataclass(frozen=True)
+class Method(Recipe):
+    """A recipe whose table follows from a published method's parameters.
+
+    A member is a frozen dataclass of those parameters with one method,
+    :meth:`build`, which returns the table, and two class attributes: the short name and
+    the BibTeX entry. Its docstring gives the equation, the shapes and every deviation.
+    """
+
+    name: str = field(default="", init=False, repr=False)
+    table: Table = field(default_factory=Table, init=False, repr=False)
+
+    #: Short name, as the command line knows the method.
+    key: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.key)
+        object.__setattr__(self, "table", self.build())
+
+    def build(self) -> Table:
+        """The table that the parameters stand for.
+
+        Raises:
+            ValueError: a parameter is out of its range.
+        """
+        raise NotImplementedError
+
+    def parameters(self) -> dict[str, Any]:
+        """The method's own parameters, for a record of the run."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in ("name", "table")
+        }

@@ -1,0 +1,18 @@
+"""Dense training: nothing is left out."""
+
+from dataclasses import dataclass
+
+from elision.methods.base import Method
+from elision.recipe import Table
+
+__all__ = ["Dense"]
+
+
+@dataclass(frozen=True)
+class Dense(Method):
+    """Every operand of every product is kept: plain training, the baseline."""
+
+    key = "dense"
+
+    def build(self) -> Table:
+        return Table()

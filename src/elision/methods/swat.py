@@ -1,0 +1,72 @@
+"""SWAT: sparse weights forward, sparse weights and activations backward."""
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
+
+from elision.methods.base import Method
+from elision.operands import TopK
+from elision.products import Product
+from elision.recipe import Table
+
+__all__ = ["Swat"]
+
+
+@dataclass(frozen=True)
+class Swat(Method):
+    """SWAT-U: top-k weights in two products, top-k activations in the third.
+
+    With ``top(·)`` the values of largest magnitude::
+
+        Y  = X · top(W)        dX = G · top(W)ᵀ        dW = G · top(X)
+
+    ``X: (N, C, H, W)``, ``W: (K, C/groups, R, S)``, ``G: (N, K, P, Q)``. The gradient
+    ``G`` is never sparsified, and ``dW`` is dense and not masked: every weight learns, so
+    a weight that was left out can return (straight-through). What is kept for the
+    backward pass is ``top(X)``, not ``X``. The first layer stays dense, and so do
+    depthwise convolutions; the last linear layer is sparse.
+
+    Reference: Raihan and Aamodt, Sparse Weight Activation Training, NeurIPS 2020.
+
+    Deviations:
+        - Thresholds belong to a layer's buffers, not to files keyed by layer order, so
+          runs resume and distribute; the published code supports neither.
+        - Linear layers refresh their thresholds as convolutions do; the published code
+          refreshes them at every step.
+
+    Attributes:
+        sparsity: fraction of each weight tensor left out, in [0, 1).
+        activation_sparsity: the same for the activations; None for ``sparsity``.
+        refresh: steps between new thresholds (published: 10 or 20 on CIFAR).
+        threshold: ``"exact"`` k-th largest, or ``"sampled"`` quantile.
+        dense: layers left dense.
+    """
+
+    sparsity: float = 0.9
+    activation_sparsity: float | None = None
+    refresh: int = 1
+    threshold: Literal["exact", "sampled"] = "exact"
+    _: KW_ONLY
+    dense: tuple[str, ...] = (":first", ":depthwise")
+
+    key = "swat"
+    bibtex = """
+        @inproceedings{raihan2020swat,
+          title     = {Sparse Weight Activation Training},
+          author    = {Raihan, Md Aamir and Aamodt, Tor M.},
+          booktitle = {Advances in Neural Information Processing Systems},
+          year      = {2020}
+        }
+    """
+
+    def build(self) -> Table:
+        weights = TopK(self.sparsity, self.threshold, self.refresh)
+        share = self.activation_sparsity
+        share = self.sparsity if share is None else share
+        activations = TopK(share, self.threshold, self.refresh)
+        return Table(
+            {
+                Product.FORWARD: {"weight": weights},
+                Product.INPUT_GRAD: {"weight": weights},
+                Product.WEIGHT_GRAD: {"input": activations},
+            }
+        )

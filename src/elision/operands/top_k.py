@@ -1,0 +1,97 @@
+"""The largest values of a whole tensor."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from elision.operands.base import State, Transform, fraction, share_of
+
+__all__ = ["TopK", "kth_largest", "sampled_magnitudes"]
+
+#: A prime far above any sample size: multiples of it visit a tensor without following
+#: its rows, channels or images.
+_SAMPLE_STRIDE = 2_147_483_647
+
+
+def kth_largest(magnitudes: Tensor, keep: float) -> Tensor:
+    """The ``ceil(keep·n)``-th largest of ``n`` magnitudes, as a scalar tensor."""
+    flat = magnitudes.flatten()
+    return flat.kthvalue(flat.numel() - share_of(keep, flat.numel()) + 1).values
+
+
+def sampled_magnitudes(x: Tensor, size: int) -> Tensor:
+    """Magnitudes of ``size`` values of ``x``, the same ones at every call."""
+    flat = x.flatten()
+    if flat.numel() <= size:
+        return flat.abs()
+    index = torch.arange(size, device=x.device) * _SAMPLE_STRIDE % flat.numel()
+    return flat[index].abs()
+
+
+@dataclass(frozen=True)
+class TopK(Transform):
+    """Keep the values of largest magnitude: ``|x| >= t``, ``t`` the k-th largest.
+
+    ``k = ceil((1 − sparsity)·n)`` over the whole tensor; ties at ``t`` are kept, and a
+    tensor that is sparser already is left alone (SWAT, ``top_d``).
+
+    Attributes:
+        sparsity: fraction set to zero, in [0, 1).
+        threshold: ``"exact"``, or ``"sampled"``: ``t`` is the quantile of a fixed
+            sample, whose realised density differs by about
+            ``sqrt(s(1−s)/sample_size)``.
+        refresh: steps between new thresholds; the cached one is applied between, so
+            the realised density drifts with the values.
+        sample_size: values looked at by ``"sampled"`` (an own choice).
+    """
+
+    sparsity: float
+    threshold: Literal["exact", "sampled"] = "exact"
+    refresh: int = 1
+    sample_size: int = 16384
+
+    sparsifies = True
+
+    def check(self) -> None:
+        fraction("TopK", "sparsity", self.sparsity)
+        if self.threshold not in ("exact", "sampled"):
+            raise ValueError(
+                f"TopK(threshold={self.threshold!r}): must be 'exact' or 'sampled'"
+            )
+        for name in ("refresh", "sample_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"TopK({name}={getattr(self, name)!r}): must be >= 1")
+
+    def initial_state(self) -> State:
+        if self.refresh == 1 or self.sparsity == 0:
+            return {}
+        return {
+            "threshold": torch.zeros(()),
+            "step": torch.zeros((), dtype=torch.int64),
+        }
+
+    def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
+        if self.sparsity == 0 or not x.numel():
+            return x
+        if state and training:
+            if state["step"].item() % self.refresh == 0:
+                state["threshold"].copy_(self._new_threshold(x))
+            state["step"].add_(1)
+            level = state["threshold"].to(x.dtype)
+        else:
+            level = self._new_threshold(x)
+        # Written so that a NaN is kept: a diverged run must still show.
+        return torch.where(x.abs() < level, 0, x)
+
+    def _new_threshold(self, x: Tensor) -> Tensor:
+        exact = self.threshold == "exact"
+        magnitudes = x.abs() if exact else sampled_magnitudes(x, self.sample_size)
+        return kth_largest(magnitudes, 1 - self.sparsity)
+
+    def __str__(self) -> str:
+        words = f"top {1 - self.sparsity:.4g} by magnitude"
+        if self.threshold == "sampled":
+            words += ", sampled"
+        return words if self.refresh == 1 else f"{words}, every {self.refresh} steps"

@@ -1,0 +1,268 @@
+"""Recorded products in one file: bit masks, packed values and a JSON header.
+
+A trace is a list of products over a set of tensors; two products that read the same
+tensor share it. In memory and on disk a tensor is the bit mask of its non-zeros and
+their values, which is also what a sparse accelerator reads. The file is safetensors, so
+it holds no code; it is written under another name and renamed when complete.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elision.files import load_tensors, save_tensors
+from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
+
+__all__ = ["PackedTensor", "Trace"]
+
+_FORMAT = 1
+_GEOMETRIES = {"conv2d": Conv2dGeometry, "matmul": MatmulGeometry}
+
+
+@dataclass(frozen=True)
+class PackedTensor:
+    """A tensor as the bit mask of its non-zeros and their values.
+
+    Attributes:
+        mask: ``ceil(n / 8)`` bytes, first value in the highest bit.
+        values: the non-zeros in C order, in the tensor's dtype.
+        shape: of the tensor.
+    """
+
+    mask: Tensor
+    values: Tensor
+    shape: tuple[int, ...]
+
+    @classmethod
+    def pack(cls, x: Tensor) -> "PackedTensor":
+        """Pack a tensor of any layout and device."""
+        flat = x.detach().cpu().contiguous().flatten()
+        nonzero = flat != 0
+        mask = torch.from_numpy(np.packbits(nonzero.numpy()))
+        return cls(mask, flat[nonzero], tuple(x.shape))
+
+    def unpack(self) -> Tensor:
+        """The tensor again, contiguous, on the CPU."""
+        size = int(np.prod(self.shape))
+        bits = np.unpackbits(self.mask.numpy(), count=size).astype(bool)
+        flat = torch.zeros(size, dtype=self.values.dtype)
+        flat[torch.from_numpy(bits)] = self.values
+        return flat.view(self.shape)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the mask and the values."""
+        return self.mask.nbytes + self.values.nbytes
+
+
+@dataclass(frozen=True)
+class _Record:
+    """One product of the trace; first and second are keys of its tensors."""
+
+    kind: Product
+    geometry: Any
+    name: str
+    step: int
+    first: str
+    second: str
+    recipe: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        shape = "conv2d" if isinstance(self.geometry, Conv2dGeometry) else "matmul"
+        return {
+            "product": self.kind.value,
+            "layer": self.name,
+            "step": self.step,
+            "recipe": self.recipe,
+            "geometry": {"kind": shape, **asdict(self.geometry)},
+            "first": self.first,
+            "second": self.second,
+        }
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> "_Record":
+        geometry = dict(entry["geometry"])
+        build = _GEOMETRIES[geometry.pop("kind")]
+        return cls(
+            Product(entry["product"]),
+            build(**geometry),
+            entry["layer"],
+            entry["step"],
+            entry["first"],
+            entry["second"],
+            entry["recipe"],
+        )
+
+
+@dataclass
+class Trace:
+    """Recorded products of training; iterating yields :class:`LayerProduct`.
+
+    Attributes:
+        about: facts about the run (recipe, model, data, ...), any JSON.
+    """
+
+    about: dict[str, Any] = field(default_factory=dict)
+    _records: list[_Record] = field(default_factory=list, repr=False)
+    _tensors: dict[str, PackedTensor] = field(default_factory=dict, repr=False)
+
+    def add(
+        self,
+        product: LayerProduct,
+        keys: tuple[str, str] | None = None,
+        recipe: str = "",
+    ) -> None:
+        """Append a product; its operands are packed at once.
+
+        Args:
+            product: with its operands.
+            recipe: name of the recipe it was computed under.
+            keys: names of the two tensors; a name that the trace holds already is
+                taken to be the same tensor. By default every tensor is its own.
+
+        Raises:
+            ValueError: the product has no operands.
+        """
+        if product.first is None:
+            raise ValueError(f"{product!r} has no operands to record")
+        if keys is None:
+            keys = tuple(f"{len(self._records)}/{o}" for o in product.kind.operands)  # pyright: ignore[reportAssignmentType]
+        assert keys is not None
+        for key, operand in zip(keys, (product.first, product.second), strict=True):
+            if key not in self._tensors:
+                self._tensors[key] = PackedTensor.pack(torch.as_tensor(operand))
+        self._records.append(
+            _Record(
+                product.kind,
+                product.geometry,
+                product.name,
+                product.step,
+                *keys,
+                recipe,
+            )
+        )
+
+    def extend(self, other: "Trace", prefix: str = "") -> None:
+        """Append all products of another trace, its tensors named under ``prefix``."""
+        for key, tensor in other._tensors.items():
+            self._tensors[prefix + key] = tensor
+        for r in other._records:
+            keys = {"first": prefix + r.first, "second": prefix + r.second}
+            self._records.append(replace(r, **keys))
+
+    def of_recipe(self, recipe: str) -> "Trace":
+        """The part of the trace that was recorded under one recipe."""
+        records = [r for r in self._records if r.recipe == recipe]
+        return Trace(self.about, records, self._tensors)
+
+    @property
+    def recipes(self) -> list[str]:
+        """Names of the recipes recorded, in order."""
+        return list(dict.fromkeys(r.recipe for r in self._records))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[LayerProduct]:
+        for record in self._records:
+            yield LayerProduct(
+                record.kind,
+                record.geometry,
+                self._tensors[record.first].unpack(),
+                self._tensors[record.second].unpack(),
+                name=record.name,
+                step=record.step,
+            )
+
+    @classmethod
+    def of(cls, products: Iterable[LayerProduct], **about: Any) -> "Trace":
+        """Trace of given products."""
+        trace = cls(about)
+        for product in products:
+            trace.add(product)
+        return trace
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the recorded layers, in the order they were met."""
+        return list(dict.fromkeys(r.name for r in self._records))
+
+    @property
+    def steps(self) -> list[int]:
+        """The recorded training steps, rising."""
+        return sorted({r.step for r in self._records})
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all packed tensors."""
+        return sum(t.size_bytes for t in self._tensors.values())
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace; the file appears complete or not at all.
+
+        Raises:
+            OSError: it cannot be written (no space, no folder); nothing is left behind.
+        """
+        tensors: dict[str, Tensor] = {}
+        for key, packed in self._tensors.items():
+            tensors[f"{key}.mask"] = packed.mask
+            tensors[f"{key}.values"] = packed.values
+        header = {
+            "format": _FORMAT,
+            "about": self.about,
+            "shapes": {key: packed.shape for key, packed in self._tensors.items()},
+            "products": [r.to_json() for r in self._records],
+            "digest": _digest(self._tensors),
+        }
+        save_tensors(Path(path), tensors, header)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Trace":
+        """Read a trace.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is truncated, corrupted, not a trace, or of another
+                format version.
+        """
+        path = Path(path)
+        tensors, header = load_tensors(path, "trace")
+        if not isinstance(header, dict) or "products" not in header:
+            raise ValueError(f"{path}: a safetensors file, but not a trace")
+        if header.get("format") != _FORMAT:
+            raise ValueError(
+                f"{path}: trace format {header.get('format')!r}; "
+                f"this version reads format {_FORMAT}"
+            )
+        try:
+            packed = {
+                key: PackedTensor(
+                    tensors[f"{key}.mask"], tensors[f"{key}.values"], tuple(shape)
+                )
+                for key, shape in header["shapes"].items()
+            }
+            records = [_Record.from_json(entry) for entry in header["products"]]
+            whole = {r.first for r in records} | {r.second for r in records} <= {
+                *packed
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: corrupted header: {error!r}") from error
+        if not whole or _digest(packed) != header["digest"]:
+            raise ValueError(f"{path}: corrupted, the tensors are not those written")
+        return cls(header["about"], records, packed)
+
+
+def _digest(tensors: dict[str, PackedTensor]) -> str:
+    total = hashlib.blake2b(digest_size=16)
+    for key in sorted(tensors):
+        packed = tensors[key]
+        total.update(key.encode())
+        total.update(packed.mask.numpy().tobytes())
+        total.update(packed.values.view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,320 @@
+"""train: one model under one recipe, metered, recorded and resumable.
+
+A run is decided by its workload, recipe and seed alone: batches follow from (seed,
+epoch), the learning rate from the step, and everything else that a step reads is in the
+checkpoint. So a run that was killed and started again ends with the same numbers.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from elision.accounting import WorkMeter
+from elision.files import load_tensors, save_tensors
+from elision.layers import elide
+from elision.recipe import Recipe
+from elision.recording import observe, record
+from elision.trace import Trace
+from elision.workloads import Dataset, Workload
+
+__all__ = [
+    "EpochMetrics",
+    "RunPlan",
+    "TrainResult",
+    "TrainingDivergedError",
+    "evaluate",
+    "train",
+]
+
+#: Called with (steps done, steps in all) and the latest epoch's metrics, if any.
+Progress = Callable[[int, int, "EpochMetrics | None"], None]
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch of training came to.
+
+    Attributes:
+        epoch: from 0.
+        loss: mean training loss.
+        test_accuracy: share of the test images classified rightly after the epoch.
+        learning_rate: of the epoch's last step.
+    """
+
+    epoch: int
+    loss: float
+    test_accuracy: float
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """How a run is watched.
+
+    Attributes:
+        seed: of the model's initial weights, the batches and their augmentation.
+        meter_every: steps between two whose work is counted.
+        record_epochs: epochs whose last step is recorded.
+        record_samples: images of that step that are kept.
+    """
+
+    seed: int = 0
+    meter_every: int = 8
+    record_epochs: tuple[int, ...] = ()
+    record_samples: int = 2
+
+
+@dataclass
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+        model: the trained model, still elided.
+        history: metrics of every epoch.
+        meter: work of the metered steps, by layer and product.
+        trace: the recorded products.
+        step_seconds: median wall-clock seconds of the steps that were neither metered
+            nor recorded, of this process only; None if there was none.
+    """
+
+    model: nn.Module
+    history: list[EpochMetrics]
+    meter: WorkMeter
+    trace: Trace
+    step_seconds: float | None = None
+
+
+@dataclass
+class _State:
+    """What a run carries from epoch to epoch besides model and optimiser."""
+
+    history: list[EpochMetrics] = field(default_factory=list)
+    meter: WorkMeter = field(default_factory=WorkMeter)
+    trace: Trace = field(default_factory=Trace)
+    seconds: list[float] = field(default_factory=list)
+
+
+def train(
+    workload: Workload,
+    recipe: Recipe,
+    dataset: Dataset,
+    plan: RunPlan,
+    *,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train a workload's model under a recipe.
+
+    Args:
+        workload: model and settings.
+        recipe: what is done to the operands of the products.
+        dataset: the workload's data.
+        plan: seed, metering and recording.
+        folder: where checkpoints go after every epoch; a run found there goes on.
+        progress: told of every step.
+
+    Returns:
+        The trained model, its history, the work counted and the trace.
+
+    Raises:
+        TrainingDivergedError: the loss became NaN or infinite; the message names the
+            step and the first layer with such a value.
+        ValueError: the folder holds a checkpoint that does not fit or is damaged.
+    """
+    torch.manual_seed(plan.seed)
+    model = elide(workload.make_model(dataset), recipe)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=workload.learning_rate,
+        momentum=workload.momentum,
+        weight_decay=workload.weight_decay,
+        nesterov=workload.nesterov,
+    )
+    state = _State()
+    if folder is not None and (folder / _CHECKPOINT).is_file():
+        _load(folder, model, optimizer, state)
+    per_epoch = -(-len(dataset.train_images) // workload.batch_size)
+    for epoch in range(len(state.history), workload.epochs):
+        metrics = _epoch(
+            epoch, model, optimizer, workload, dataset, plan, state, progress, per_epoch
+        )
+        state.history.append(metrics)
+        if folder is not None:
+            _save(folder, model, optimizer, state)
+        if progress is not None:
+            progress((epoch + 1) * per_epoch, workload.epochs * per_epoch, metrics)
+    ordered = sorted(state.seconds)
+    median = ordered[len(ordered) // 2] if ordered else None
+    return TrainResult(model, state.history, state.meter, state.trace, median)
+
+
+def _epoch(
+    epoch: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    workload: Workload,
+    dataset: Dataset,
+    plan: RunPlan,
+    state: _State,
+    progress: Progress | None,
+    per_epoch: int,
+) -> EpochMetrics:
+    model.train()
+    total, rate = 0.0, workload.learning_rate
+    batches = dataset.train_batches(
+        workload.batch_size,
+        seed=plan.seed,
+        epoch=epoch,
+        augmentation=workload.augmentation,
+    )
+    for index, (images, labels) in enumerate(batches):
+        step = epoch * per_epoch + index
+        rate = workload.learning_rate_at(step, per_epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with ExitStack() as watching:
+            # One step before the last is recorded: the last batch may be a small one.
+            wanted = epoch in plan.record_epochs and index == max(0, per_epoch - 2)
+            if wanted:
+                samples = plan.record_samples
+                trace = watching.enter_context(
+                    record(model, samples=samples, first_step=step)
+                )
+            metered = step % plan.meter_every == 0
+            if metered:
+                watching.enter_context(observe(model, state.meter))
+            began = time.perf_counter()
+            loss = _step(model, optimizer, images, labels, step)
+            if not (wanted or metered):
+                state.seconds.append(time.perf_counter() - began)
+            if wanted:
+                state.trace.extend(trace)  # pyright: ignore[reportPossiblyUnboundVariable]
+        total += loss * len(labels)
+        if progress is not None:
+            progress(step + 1, workload.epochs * per_epoch, None)
+    accuracy = evaluate(model, dataset, workload.batch_size)
+    return EpochMetrics(epoch, total / len(dataset.train_images), accuracy, rate)
+
+
+def _step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    step: int,
+) -> float:
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(images), labels)
+    if not torch.isfinite(loss):
+        where = _first_nonfinite(model, images)
+        raise TrainingDivergedError(
+            f"the loss is {loss.item()} at step {step}: {where}"
+        )
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def _first_nonfinite(model: nn.Module, images: Tensor) -> str:
+    """The first parameter or layer output that is not finite, in words."""
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            layer = name.rpartition(".")[0] or "(the model itself)"
+            return f"layer {layer!r} holds a NaN or an infinity in {name!r}"
+    found: list[str] = []
+
+    def look(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and not torch.isfinite(output).all():
+                found.append(name)
+
+        return hook
+
+    leaves = [(n, m) for n, m in model.named_modules() if not any(m.children())]
+    handles = [m.register_forward_hook(look(n)) for n, m in leaves]
+    with torch.no_grad():
+        model(images)
+    for handle in handles:
+        handle.remove()
+    if not found:
+        return "every layer's output is finite, so the loss itself overflowed"
+    return f"the output of layer {found[0]!r} is the first that is not finite"
+
+
+def evaluate(model: nn.Module, dataset: Dataset, batch_size: int) -> float:
+    """Share of the test images that a model classifies rightly."""
+    training = model.training
+    model.eval()
+    right = 0
+    with torch.no_grad():
+        for images, labels in dataset.test_batches(batch_size):
+            right += int((model(images).argmax(1) == labels).sum())
+    model.train(training)
+    return right / len(dataset.test_images)
+
+
+_CHECKPOINT = "checkpoint.safetensors"
+
+
+def _trace_name(epochs: int) -> str:
+    return f"trace-{epochs}.safetensors"
+
+
+def _save(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: _State
+) -> None:
+    """Write the checkpoint of the epochs done so far; the trace goes first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    epochs = len(state.history)
+    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{index}/{name}"] = value
+    tensors["generator"] = torch.get_rng_state()
+    facts = {
+        "history": [asdict(metrics) for metrics in state.history],
+        "work": state.meter.to_json(),
+    }
+    state.trace.save(folder / _trace_name(epochs))
+    save_tensors(folder / _CHECKPOINT, tensors, facts)
+    for old in folder.glob("trace-*.safetensors"):
+        if old.name != _trace_name(epochs):
+            old.unlink()
+
+
+def _load(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: _State
+) -> None:
+    """Put a run back to where its checkpoint was written."""
+    path = folder / _CHECKPOINT
+    tensors, facts = load_tensors(path, "checkpoint")
+    try:
+        state.history = [EpochMetrics(**metrics) for metrics in facts["history"]]
+        state.meter = WorkMeter.from_json(facts["work"])
+        prefix = "model/"
+        own = {k: v for k, v in tensors.items() if k.startswith(prefix)}
+        model.load_state_dict({k.removeprefix(prefix): v for k, v in own.items()})
+        torch.set_rng_state(tensors["generator"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path}: does not fit this run: {error}") from error
+    momenta: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        kind, _, rest = key.partition("/")
+        if kind == "optimizer":
+            index, _, name = rest.partition("/")
+            momenta.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": momenta, "param_groups": groups})
+    state.trace = Trace.load(folder / _trace_name(len(state.history)))

@@ -1,0 +1,40 @@
+"""What the model families share: their initialisation and how to check a size."""
+
+from typing import Literal
+
+import torch
+from torch import nn
+
+__all__ = ["check_positive", "initialise"]
+
+
+def check_positive(owner: str, **sizes: int) -> None:
+    """Raise ValueError unless every named size is an integer of at least 1."""
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{owner}({name}={value!r}): must be an integer >= 1")
+
+
+@torch.no_grad()
+def initialise(
+    model: nn.Module, *, fan: Literal["fan_in", "fan_out"] = "fan_out"
+) -> None:
+    """Initialise a network of rectifiers in place, from torch's global generator.
+
+    Convolutions: normal with variance ``2 / fan`` (He et al., "Delving Deep into
+    Rectifiers", ICCV 2015, equations 10 and 14: either fan will do; ResNet and WRN code
+    uses the fan-out, DenseNet code the fan-in). Batch normalisation: scale 1, shift 0.
+    Linear layers: torch's uniform ``±1/sqrt(fan_in)``. Biases: 0.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode=fan, nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            nn.init.uniform_(module.weight, -bound, bound)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

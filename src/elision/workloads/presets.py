@@ -1,0 +1,239 @@
+"""Workloads by name: a data set, a network and how to train it.
+
+A preset is data. What it trains is decided by its fields and a seed alone, so that two
+recipes on the same workload differ in the recipe and in nothing else.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from torch import nn
+
+from elision.names import lookup
+from elision.workloads.data import Augmentation, Dataset, load_dataset
+from elision.workloads.models import make_model
+
+__all__ = ["DEFAULT_WORKLOAD", "WORKLOADS", "Workload", "find_workload"]
+
+#: What ``elision study`` trains when nothing else is asked for.
+DEFAULT_WORKLOAD = "photo-resnet8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A data set, a network and the plain stochastic gradient descent that trains it.
+
+    Attributes:
+        name: short name.
+        dataset: name of a data set of ``elision.workloads.data``.
+        model: name of a network of ``elision.workloads.models``.
+        batch_size: images in a batch.
+        epochs: passes over the training images.
+        learning_rate: at the start.
+        momentum: of the descent; Nesterov's form if ``nesterov``.
+        nesterov: see ``torch.optim.SGD``.
+        weight_decay: added to the gradient of every parameter, times the parameter.
+        schedule: ``"cosine"`` falls to zero over the run, ``"constant"`` stays, and
+            ``"step"`` multiplies by ``decay`` at the start of each of ``milestones``.
+        milestones: epochs, counted from 0.
+        decay: factor of a step.
+        augment: random crops and mirror images of the training images.
+        train_images, test_images: use only so many of the first images; None uses all.
+        model_options: further arguments of the network's builder, such as ``width``.
+        source: where the settings come from.
+
+    Raises:
+        ValueError: a number is out of range or a choice unknown.
+    """
+
+    name: str
+    dataset: str
+    model: str
+    batch_size: int = 64
+    epochs: int = 5
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
+    augment: bool = False
+    train_images: int | None = None
+    test_images: int | None = None
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    source: str = "own choice"
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs", "train_images", "test_images"):
+            value = getattr(self, name)
+            if value is None and name.endswith("_images"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                self._refuse(name, "an integer >= 1")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            self._refuse("learning_rate", "a positive number")
+        if not 0 <= self.momentum < 1:
+            self._refuse("momentum", "in [0, 1)")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            self._refuse("weight_decay", "a number >= 0")
+        if not 0 < self.decay <= 1:
+            self._refuse("decay", "in (0, 1]")
+        if self.schedule not in ("cosine", "step", "constant"):
+            self._refuse("schedule", "cosine, step or constant")
+        if self.nesterov and not self.momentum:
+            self._refuse("momentum", "positive for Nesterov's form")
+        options = MappingProxyType(dict(self.model_options))
+        object.__setattr__(self, "model_options", options)
+
+    def _refuse(self, name: str, allowed: str) -> None:
+        raise ValueError(
+            f"workload {self.name!r}: {name} must be {allowed}, "
+            f"got {getattr(self, name)!r}"
+        )
+
+    def load_dataset(self, path: str | Path | None = None) -> Dataset:
+        """The data set, cut to ``train_images`` and ``test_images``."""
+        dataset = load_dataset(self.dataset, path)
+        return dataset.limited(self.train_images, self.test_images)
+
+    def make_model(self, dataset: Dataset) -> nn.Module:
+        """The network for these images, drawn from torch's global generator."""
+        return make_model(
+            self.model,
+            in_channels=dataset.in_channels,
+            classes=dataset.classes,
+            image_size=dataset.image_size,
+            **self.model_options,
+        )
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """What the training batches are varied by; None leaves them as they are."""
+        return Augmentation() if self.augment else None
+
+    def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:
+        """Learning rate of a training step, counted from 0 over the whole run.
+
+        A function of the step alone, so that a resumed run needs no scheduler state.
+        """
+        if self.schedule == "cosine":
+            progress = step / (steps_per_epoch * self.epochs)
+            return self.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+        if self.schedule == "step":
+            passed = sum(step >= m * steps_per_epoch for m in self.milestones)
+            return self.learning_rate * self.decay**passed
+        return self.learning_rate
+
+
+def _cifar(name: str, dataset: str, model: str, **settings: Any) -> Workload:
+    """A full CIFAR run; SWAT's published settings where nothing else is said."""
+    defaults: dict[str, Any] = {
+        "batch_size": 128,
+        "epochs": 150,
+        "nesterov": False,
+        "schedule": "step",
+        "milestones": (50, 100),
+        "augment": True,
+        "source": "SWAT's CIFAR configurations: rate 0.1, / 10 at epochs 50 and 100",
+    }
+    return Workload(name=name, dataset=dataset, model=model, **(defaults | settings))
+
+
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload
+    for workload in (
+        Workload(name="photo-resnet8", dataset="photo-patches", model="resnet8"),
+        Workload(
+            name="photo-vgg16",
+            dataset="photo-patches",
+            model="vgg16",
+            learning_rate=0.05,
+            model_options={"width": 16},
+        ),
+        Workload(
+            name="photo-transformer",
+            dataset="photo-patches",
+            model="transformer",
+            epochs=10,
+            learning_rate=0.05,
+        ),
+        Workload(name="digits-cnn", dataset="digits", model="cnn", epochs=3),
+        Workload(
+            name="digits-mlp",
+            dataset="digits",
+            model="mlp",
+            learning_rate=0.05,
+            model_options={"width": 64},
+        ),
+        Workload(name="mnist5k-cnn", dataset="mnist-5k", model="cnn", epochs=3),
+        Workload(
+            name="mnist5k-lstm",
+            dataset="mnist-5k",
+            model="lstm",
+            learning_rate=0.5,
+        ),
+        Workload(
+            name="fashion-resnet8",
+            dataset="fashion-mnist",
+            model="resnet8",
+            train_images=10_000,
+            test_images=2_000,
+        ),
+        Workload(
+            name="fashion-resnet18",
+            dataset="fashion-mnist",
+            model="resnet18",
+            batch_size=128,
+            epochs=30,
+            augment=True,
+        ),
+        _cifar(
+            "cifar10-resnet20",
+            "cifar10",
+            "resnet20",
+            epochs=164,
+            weight_decay=1e-4,
+            milestones=(82, 123),
+            source="He et al. 2016, section 4.2: 64k steps, rate / 10 at 32k and 48k",
+        ),
+        _cifar("cifar10-resnet18", "cifar10", "resnet18"),
+        _cifar("cifar10-vgg16", "cifar10", "vgg16"),
+        _cifar(
+            "cifar10-wrn16-8",
+            "cifar10",
+            "wrn16-8",
+            epochs=200,
+            nesterov=True,
+            milestones=(60, 120, 160),
+            decay=0.2,
+            model_options={"dropout": 0.3},
+            source="SWAT's CIFAR configuration, after Zagoruyko and Komodakis 2016",
+        ),
+        _cifar(
+            "cifar10-wrn22-2",
+            "cifar10",
+            "wrn22-2",
+            epochs=250,
+            # 30,000, 60,000 and 90,000 of 391 steps an epoch, to the nearest epoch.
+            milestones=(77, 153, 230),
+            decay=0.2,
+            source="RigL's CIFAR configuration: rate x 0.2 every 30,000 steps",
+        ),
+        _cifar("cifar10-densenet121", "cifar10", "densenet121"),
+        _cifar("cifar100-resnet18", "cifar100", "resnet18"),
+    )
+}
+
+
+def find_workload(name: str) -> Workload:
+    """The preset called ``name``.
+
+    Raises:
+        ValueError: there is none; the message lists the names.
+    """
+    return lookup("workload", name, WORKLOADS)
