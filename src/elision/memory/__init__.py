@@ -5,6 +5,7 @@ what it would do; ``measure_peak`` says what the memory really comes to.
 """
 
 from elision.memory.base import Codec, Guarantee, Packed
+from elision.memory.explain import explain, largest_batch
 from elision.memory.ledger import Ledger
 from elision.memory.peak import Peak, measure_peak, watch_peak
 from elision.memory.policy import Policy, Rule
@@ -22,6 +23,8 @@ __all__ = [
     "Role",
     "Rule",
     "Slot",
+    "explain",
+    "largest_batch",
     "measure_peak",
     "policy_for",
     "saver",

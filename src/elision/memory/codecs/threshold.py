@@ -38,10 +38,8 @@ class ThresholdMask(Codec):
             inside = (values <= low).logical_not_()
             if math.isfinite(high):
                 inside &= (values >= high).logical_not_()
-        if math.isfinite(high):
-            representatives = ((low + high) / 2, high)
-        else:
-            representatives = (low + 1.0, low)
+        bounded = math.isfinite(high)
+        representatives = ((low + high) / 2, high) if bounded else (low + 1.0, low)
         return Packed((pack_bits(inside),), Layout.of(tensor), representatives)
 
     def unpack(self, packed: Packed) -> torch.Tensor:
