@@ -7,6 +7,7 @@ what it would do; ``measure_peak`` says what the memory really comes to.
 from elision.memory.base import Codec, Guarantee, Packed
 from elision.memory.explain import explain, largest_batch
 from elision.memory.ledger import Ledger
+from elision.memory.noise import NoiseShare, codec_noise
 from elision.memory.peak import Peak, measure_peak, watch_peak
 from elision.memory.policy import Policy, Rule
 from elision.memory.presets import policy_for
@@ -17,12 +18,14 @@ __all__ = [
     "Codec",
     "Guarantee",
     "Ledger",
+    "NoiseShare",
     "Packed",
     "Peak",
     "Policy",
     "Role",
     "Rule",
     "Slot",
+    "codec_noise",
     "explain",
     "largest_batch",
     "measure_peak",
