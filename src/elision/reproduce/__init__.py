@@ -1,0 +1,1 @@
+"""Published tables beside figures of our own, one file per paper."""
