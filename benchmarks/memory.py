@@ -1,29 +1,32 @@
 """Saved-activation policies on one model: bytes, measured peak, time, gradient error.
 
     python benchmarks/memory.py --model resnet18 --batch 32 --out resnet18.json
+    python benchmarks/memory.py --model resnet50-imagenet --size 224 --peaks-only
+    python benchmarks/memory.py --train digits-cnn --policies "bits(4)"
 
-Plain autograd and every policy take turns within each round, so that what else the
-machine does falls on all of them alike; times are medians over rounds and are given as
-ratios to plain autograd of the same run. Weights are random; the images are crops of
-photographs (``--data photo``) or noise.
+Times are ratios to plain autograd in the same round of the same run. Weights are
+random; the images are crops of photographs.
 """
 
 import argparse
-import json
 import os
 import platform
-import statistics
-import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from elision.memory import measure_peak, saver, watch_peak
+from elision.files import write_json
+from elision.reproduce.memory import (
+    POLICIES,
+    measure_peaks,
+    measure_policies,
+    train_policies,
+)
+from elision.workloads import find_workload
 from elision.workloads.models import make_model
 
-POLICIES = ["none", "exact", "int8", "bits(4)", "bits(2.5)", "sfpr", "jpeg", "fp8"]
-POLICIES += ["guaranteed(0.1)", "offload", "rad(0.1)"]
 MIB = 2**20
 
 
@@ -61,34 +64,53 @@ def machine():
     }
 
 
-def step(model, x, y, policy):
-    """One forward and backward pass; policy None is plain autograd."""
-    torch.manual_seed(1)
-    model.zero_grad(set_to_none=True)
-    saved = None
-    if policy is None:
-        loss = F.cross_entropy(model(x), y)
-    else:
-        with saver(model, policy, seed=0) as saved:
-            loss = F.cross_entropy(model(x), y)
-    loss.backward()
-    return saved
+def show(name, row):
+    """One line of the table."""
+    measured = row.held_bytes / MIB
+    ledger = (row.stored_bytes - row.batch_bytes) / MIB
+    print(
+        f"{name:>18} {row.policy:<16} tensors {row.tensor_ratio:6.2f}x  peak "
+        f"{row.peak_ratio:5.2f}x ({row.plain_peak_bytes / MIB:.0f} -> "
+        f"{row.peak_bytes / MIB:.0f} MiB)  held {measured:.1f} (ledger {ledger:.1f})  "
+        f"time {row.time_ratio:.2f}x [{min(row.time_ratios):.2f}, "
+        f"{max(row.time_ratios):.2f}], processor {row.processor_time_ratio:.2f}x  "
+        f"gradient error median {row.median_error:.4f} largest {row.largest_error:.4f}",
+        flush=True,
+    )
 
 
-def errors(model, x, y, policy, exact):
-    """Relative error of every convolution's and linear layer's weight gradient."""
-    step(model, x, y, policy)
-    parameters = {n: p for n, p in model.named_parameters() if p.dim() > 1}
-    off = {n: float((p.grad - exact[n]).norm()) for n, p in parameters.items()}
-    return {n: off[n] / max(float(exact[n].norm()), 1e-30) for n in parameters}
+def measure(given):
+    """The table of one model."""
+    torch.manual_seed(0)
+    model = make_model(given.model, classes=given.classes, image_size=given.size)
+    x = photographs(given.batch, given.size)
+    y = torch.arange(given.batch) % given.classes
+    if given.peaks_only:
+        peaks = measure_peaks(model, x, y, given.policies)
+        for policy, peak in peaks.items():
+            ratio = peaks["plain"] / peak
+            print(f"{given.model} {policy:<16} peak {peak / MIB:.0f} MiB {ratio:.2f}x")
+        return {"peak_bytes": peaks}
+    rows = []
+    for row in measure_policies(model, x, y, given.policies, given.rounds):
+        show(given.model, row)
+        rows.append(asdict(row))
+    return {"rows": rows}
 
 
-def held(model, x, policy):
-    """Bytes that are alive after the forward pass, and the ledger's account of them."""
-    with watch_peak() as measured, saver(model, policy, seed=0) as saved:
-        out = model(x)
-    del out
-    return measured.end_bytes, saved.ledger
+def train(given):
+    """Accuracies of short trainings."""
+    workload = find_workload(given.train)
+    rows = []
+    seeds = range(given.seeds)
+    for row in train_policies(
+        workload, workload.load_dataset(), given.policies, tuple(seeds)
+    ):
+        mean = sum(row.accuracies) / len(row.accuracies)
+        each = ", ".join(f"{100 * a:.2f}" for a in row.accuracies)
+        print(f"{given.train} {row.policy:<16} {100 * mean:.2f} % ({each})", flush=True)
+        rows.append(asdict(row))
+    return {"trainings": rows}
 
 
 def main():
@@ -98,78 +120,17 @@ def main():
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--data", choices=["photo", "noise"], default="photo")
+    parser.add_argument("--peaks-only", action="store_true")
+    parser.add_argument("--train", metavar="WORKLOAD")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--policies", nargs="*", default=POLICIES)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-
-    torch.manual_seed(0)
-    model = make_model(given.model, classes=given.classes, image_size=given.size)
-    shape = (given.batch, 3, given.size, given.size)
-    noise = given.data == "noise"
-    x = torch.randn(shape) if noise else photographs(given.batch, given.size)
-    y = torch.arange(given.batch) % given.classes
-
-    arms = [None, *given.policies]
-    for arm in arms:  # compile, learn, allocate
-        step(model, x, y, arm)
-    step(model, x, y, None)
-    exact = {n: p.grad.clone() for n, p in model.named_parameters()}
-    seconds = {arm: [] for arm in arms}
-    for _ in range(given.rounds):
-        for arm in arms:
-            start = time.perf_counter()
-            step(model, x, y, arm)
-            seconds[arm].append(time.perf_counter() - start)
-    plain = statistics.median(seconds[None])
-    rows = []
-    # The gradients themselves are part of the peak: they are dropped before each step.
-    plain_peak = measure_peak(lambda: step(model, x, y, None)).peak_bytes
-    for arm in given.policies:
-        off = errors(model, x, y, arm, exact)
-        alive, ledger = held(model, x, arm)
-        model.zero_grad(set_to_none=True)
-        peak = measure_peak(lambda arm=arm: step(model, x, y, arm)).peak_bytes
-        times = [t / p for t, p in zip(seconds[arm], seconds[None], strict=True)]
-        rows.append(
-            {
-                "policy": arm,
-                "logical_mib": ledger.logical_bytes / MIB,
-                "stored_mib": ledger.stored_bytes / MIB,
-                "tensor_ratio": ledger.ratio,
-                "held_after_forward_mib": alive / MIB,
-                "batch_mib": x.nbytes / MIB,
-                "peak_mib": peak / MIB,
-                "plain_peak_mib": plain_peak / MIB,
-                "peak_ratio": plain_peak / peak,
-                "time_ratio": statistics.median(times),
-                "time_ratio_spread": [min(times), max(times)],
-                "largest_gradient_error": max(off.values()),
-                "median_gradient_error": statistics.median(off.values()),
-                "gradient_errors": off,
-            }
-        )
-        r = rows[-1]
-        print(
-            f"{given.model:>18} {arm:<16} tensors {r['tensor_ratio']:6.2f}x  "
-            f"peak {r['peak_ratio']:5.2f}x ({r['plain_peak_mib']:.0f} -> "
-            f"{r['peak_mib']:.0f} MiB)  ledger {r['stored_mib'] - r['batch_mib']:.1f} "
-            f"measured {r['held_after_forward_mib']:.1f}  time {r['time_ratio']:.2f}x "
-            f"[{min(times):.2f}, {max(times):.2f}]  gradient error median "
-            f"{r['median_gradient_error']:.4f} largest {r['largest_gradient_error']:.4f}",
-            flush=True,
-        )
-    record = {
-        "machine": machine(),
-        "settings": {k: str(v) for k, v in vars(given).items()},
-        "plain_seconds": plain,
-        "rows": rows,
-    }
+    found = train(given) if given.train else measure(given)
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = given.out.with_suffix(".tmp")
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(given.out)
+        settings = {k: str(v) for k, v in vars(given).items() if k != "out"}
+        write_json(given.out, {"machine": machine(), "settings": settings, **found})
 
 
 if __name__ == "__main__":

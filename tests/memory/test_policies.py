@@ -12,6 +12,7 @@ from torch import nn
 
 from elision.memory import Policy, Role, Rule, saver
 from elision.memory.allocation import Sensitivity, allocate_bits
+from elision.memory.budget import LADDER, plan_bytes
 from elision.memory.codecs import GroupQuant, Jpeg, Offload
 from elision.memory.guaranteed import Guaranteed
 from elision.memory.presets import PRESETS
@@ -74,9 +75,10 @@ def test_gradient_errors_stay_small(policy, largest, codec, ratio):
 def test_every_preset_trains_and_retains_graphs(name, make):
     torch.manual_seed(0)
     model, batch = make(), (tokens() if make is Transformer else images())
+    policy = "budget(0.1)" if name == "budget" else name
     for _ in range(2):  # some learn from the first step
-        once = gradients(model, batch, saver(model, name, seed=3))
-    state = saver(model, name, seed=3)
+        once = gradients(model, batch, saver(model, policy, seed=3))
+    state = saver(model, policy, seed=3)
     twice = gradients(model, batch, state, backwards=2)
     for parameter in once.values():
         assert parameter.isfinite().all()
@@ -220,6 +222,36 @@ def test_an_average_of_bits_is_kept_and_beats_the_floor():
         sizes[policy] = bits / sum(torch.Size(r.shape).numel() for r in packed) - 0.25
     assert sizes["bits(2.5)"] <= 2.51
     assert errors["bits(3)"] < errors["bits(2.5)"] < errors["bits(2)"]
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=6), st.floats(0.01, 1.2))
+def test_a_plan_keeps_the_budget_with_the_mildest_means(sizes, share):
+    named = {(i,): n for i, n in enumerate(sizes)}
+    budget = int(share * sum(sizes))
+    rungs = plan_bytes(named, budget)
+    left = sum(named[k] * LADDER[r][1] for k, r in rungs.items())
+    assert left <= budget + 1e-9
+    assert max(rungs.values()) - min(rungs.values()) <= 1
+    if share >= 1:
+        assert set(rungs.values()) == {0}
+
+
+def test_a_byte_budget_is_kept_as_it_shrinks():
+    torch.manual_seed(0)
+    model, batch = resnet(width=16), images(batch=8)
+    exact = saver(model, "exact")
+    gradients(model, batch, exact)
+    held = exact.ledger.stored_bytes / 2**20
+    used = {}
+    for share in (1.1, 0.6, 0.3, 0.2):
+        for _ in range(2):
+            saved = saver(model, f"budget({share * held})", seed=0)
+            gradients(model, batch, saved)
+        assert saved.ledger.stored_bytes <= share * held * 2**20
+        used[share] = {row.codec for row in saved.ledger.rows}
+    assert "group 8-bit" not in used[1.1]
+    assert "recompute" in used[1.1]
+    assert "offload" in used[0.2]
 
 
 def test_rules_choose_by_module_and_consumer():

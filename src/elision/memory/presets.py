@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from elision.memory.allocation import AverageBits
+from elision.memory.budget import ByteBudget
 from elision.memory.codecs import (
     FixedPoint,
     Float8,
@@ -55,6 +56,11 @@ def _expected(model: nn.Module, error: float = 0.1) -> Policy:
     return _lasting(model, "expected", error, lambda: Guaranteed(error, expected=True))
 
 
+def _budget(model: nn.Module, mib: float) -> Policy:
+    """Keep, compress, offload or recompute, to stay within so many MiB."""
+    return _lasting(model, "budget", mib, lambda: ByteBudget(mib))
+
+
 def _jpeg(model: nn.Module, table: float = 8) -> Policy:
     """JPEG-ACT for images, group quantisation to 8 bits for the rest."""
     return Policy([Rule((Jpeg(table), GroupQuant(8)))], name=f"jpeg({table:g})")
@@ -88,6 +94,7 @@ PRESETS: dict[str, Callable[..., Policy]] = {
     "bits": _bits,
     "guaranteed": _guaranteed,
     "expected": _expected,
+    "budget": _budget,
     "jpeg": _jpeg,
     "sfpr": _sfpr,
     "fp8": _fp8,

@@ -10,7 +10,7 @@ are compared with nothing.
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ __all__ = [
     "MemoryRow",
     "PublishedFigure",
     "TrainingRow",
+    "measure_peaks",
     "measure_policies",
     "train_policies",
 ]
@@ -120,6 +121,8 @@ class MemoryRow:
         plain_peak_bytes, peak_bytes: peak of a step in plain autograd and here;
             parameters excepted, their gradients included.
         time_ratios: step time over plain autograd's, one per round.
+        processor_time_ratios: the same in processor seconds of this process, which
+            other processes do not add to.
         gradient_errors: parameter of two or more axes -> relative error.
         elsewhere_bytes: packed tensors whose originals the model or caller kept alive.
     """
@@ -132,6 +135,7 @@ class MemoryRow:
     plain_peak_bytes: int
     peak_bytes: int
     time_ratios: tuple[float, ...]
+    processor_time_ratios: tuple[float, ...]
     gradient_errors: dict[str, float]
     elsewhere_bytes: int = 0
 
@@ -149,6 +153,11 @@ class MemoryRow:
     def time_ratio(self) -> float:
         """Median step time over plain autograd's."""
         return statistics.median(self.time_ratios)
+
+    @property
+    def processor_time_ratio(self) -> float:
+        """Median processor time of a step over plain autograd's."""
+        return statistics.median(self.processor_time_ratios)
 
     @property
     def largest_error(self) -> float:
@@ -185,12 +194,13 @@ def measure_policies(
         _step(model, images, labels, arm)
     _step(model, images, labels, None)
     exact = _weight_gradients(model)
-    seconds: dict[Any, list[float]] = {arm: [] for arm in arms}
+    seconds = {arm: _Seconds() for arm in arms}
     for _ in range(rounds):
         for arm in arms:
-            began = time.perf_counter()
+            began = time.perf_counter(), time.process_time()
             _step(model, images, labels, arm)
-            seconds[arm].append(time.perf_counter() - began)
+            seconds[arm].wall.append(time.perf_counter() - began[0])
+            seconds[arm].processor.append(time.process_time() - began[1])
     plain_peak = _peak(model, images, labels, None)
     for arm in policies:
         _step(model, images, labels, arm)
@@ -198,7 +208,7 @@ def measure_policies(
         errors = {n: _relative(got[n] - g, g) for n, g in exact.items()}
         del got
         held, ledger = _held(model, images, arm)
-        ratios = zip(seconds[arm], seconds[None], strict=True)
+        mine, plain = seconds[arm], seconds[None]
         yield MemoryRow(
             policy=str(arm),
             logical_bytes=ledger.logical_bytes,
@@ -207,10 +217,36 @@ def measure_policies(
             batch_bytes=images.untyped_storage().nbytes(),
             plain_peak_bytes=plain_peak,
             peak_bytes=_peak(model, images, labels, arm),
-            time_ratios=tuple(mine / plain for mine, plain in ratios),
+            time_ratios=_ratios(mine.wall, plain.wall),
+            processor_time_ratios=_ratios(mine.processor, plain.processor),
             gradient_errors=errors,
             elsewhere_bytes=ledger.elsewhere_bytes,
         )
+
+
+def measure_peaks(
+    model: nn.Module, images: Tensor, labels: Tensor, policies: Sequence[Any]
+) -> dict[str, int]:
+    """Peak bytes of one step in plain autograd (``"plain"``) and under each policy.
+
+    For networks and batches whose steps take too long to repeat; arguments as for
+    :func:`measure_policies`.
+    """
+    peaks = {"plain": _peak(model, images, labels, None)}
+    peaks |= {str(arm): _peak(model, images, labels, arm) for arm in policies}
+    return peaks
+
+
+@dataclass
+class _Seconds:
+    """Times of one policy's steps."""
+
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+
+def _ratios(mine: list[float], plain: list[float]) -> tuple[float, ...]:
+    return tuple(a / b for a, b in zip(mine, plain, strict=True))
 
 
 @dataclass(frozen=True)

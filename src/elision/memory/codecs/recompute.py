@@ -28,7 +28,8 @@ class Recompute(Codec):
     A ReLU that follows a batch norm costs a tensor in plain autograd although the batch
     norm's own input is kept as well. The graph says how the one follows from the other,
     so the backward pass runs the same kernels on the same values again. Batch norm in
-    training mode on the CPU only; elsewhere the tensor is left to the next codec.
+    training mode on the CPU only; elsewhere the tensor is left to the next codec. The
+    ReLU keeps its mask, or its backward would have to compute everything once more.
 
     Attributes:
         steps: most functions to run again for one tensor (own choice: 8 reach back over
@@ -55,14 +56,6 @@ class Recompute(Codec):
         """Compute the tensor."""
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             return packed.meta()
-
-    def keeps_sign(self, packed: Packed) -> bool:
-        """It is the tensor itself."""
-        return True
-
-    def unpack_sign(self, packed: Packed) -> torch.Tensor:
-        """The tensor itself is positive where it is positive."""
-        return self.unpack(packed)
 
 
 @dataclass(frozen=True)
