@@ -155,6 +155,36 @@ def test_the_ledger_agrees_with_the_allocator(make, policy):
     assert measured.end_bytes == pytest.approx(expected, rel=0.1)
 
 
+def test_the_report_shows_the_measured_bytes_beside_the_ledger():
+    torch.manual_seed(0)
+    model = vgg(width=16)
+    x, y = images(batch=32)
+    with saver(model, "exact", measure=True) as saved:
+        loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    held = saved.ledger.stored_bytes - x.untyped_storage().nbytes()
+    assert saved.measured.end_bytes == pytest.approx(held, rel=0.1)
+    assert saved.measured.peak_bytes > saved.measured.end_bytes
+    assert "MiB at its peak" in saved.report()
+
+
+def test_a_failing_forward_leaves_no_hooks_behind():
+    class Failing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(64, 64)
+
+        def forward(self, x):
+            raise KeyError(int(self.linear(x).relu().sum().isnan()))
+
+    model = Failing()
+    with pytest.raises(KeyError), saver(model):
+        model(torch.randn(64, 64))
+    assert not model._forward_hooks
+    assert not model.linear._forward_pre_hooks
+    assert torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+
+
 def test_nothing_is_kept_alive_after_the_graph_is_gone():
     torch.manual_seed(0)
     model = vgg()

@@ -15,6 +15,7 @@ whose own hooks would recompute it on being read, is left alone.
 import functools
 import weakref
 from collections.abc import Iterator
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +26,7 @@ from elision.memory.base import Guarantee
 from elision.memory.layout import dense_part
 from elision.memory.ledger import Ledger
 from elision.memory.modules import ModulePaths
+from elision.memory.peak import Peak, watch_peak
 from elision.memory.policy import Policy
 from elision.memory.presets import policy_for
 from elision.memory.regions import Regions
@@ -51,6 +53,8 @@ class saver:
             are kept, because the caller usually holds the batch anyway.
         seed: seed of stochastic rounding; the same seed gives the same packs. By
             default it follows ``torch.manual_seed`` and the savers used so far.
+        measure: also measure what the allocator hands out in the block, for the
+            report; on the CPU this runs torch's profiler, which takes time.
 
     Raises:
         ValueError: unknown policy (lists the known ones), or a codec asked for a role
@@ -68,11 +72,14 @@ class saver:
         *,
         pack_batch: bool = False,
         seed: int | None = None,
+        measure: bool = False,
     ) -> None:
         self.model = model
         self.policy: Policy = policy_for(policy, model)
         self.ledger = Ledger()
         self.pack_batch = pack_batch
+        self.measured: Peak | None = None
+        self._measure = measure
         self.custom_functions: set[str] = set()
         saver._uses += 1
         self._seed = torch.initial_seed() + saver._uses if seed is None else seed
@@ -86,15 +93,18 @@ class saver:
         self._waiting: dict[int, list[weakref.ref[Token]]] = {}
         self._walked: set[int] = set()
         self._first_function = 0
-        self._hooks: Any = None
+        self._contexts = ExitStack()
 
     def __enter__(self) -> "saver":
         _refuse_compiled(self.model)
         self.policy.begin()
         self._first_function = _sequence_nr()
+        hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
+        if self._measure:
+            device = next((p.device for p in self.model.parameters()), "cpu")
+            self.measured = self._contexts.enter_context(watch_peak(device))
+        self._contexts.enter_context(hooks)
         self._paths.attach()
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
-        self._hooks.__enter__()
         return self
 
     def __exit__(
@@ -103,17 +113,25 @@ class saver:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._hooks.__exit__(kind, error, traceback)
         self._paths.detach()
         for function, references in self._waiting.items():
             for token in filter(None, (reference() for reference in references)):
                 self._keep(token, Slot(f"function {function}", "?", Role.OTHER))
         self._waiting.clear()
         self._regions.mark_elsewhere()
+        self._contexts.__exit__(kind, error, traceback)
 
     def report(self) -> str:
         """What was saved, per module and role, and what is held of it."""
         parts = [f"policy: {self.policy.name}", self.ledger.summary()]
+        if self.measured is not None:
+            mib = 2**20
+            parts.append(
+                f"measured: {self.measured.end_bytes / mib:.2f} MiB more than before "
+                f"alive at the end of the block, {self.measured.peak_bytes / mib:.2f} "
+                "MiB at its peak; the ledger also counts what was there before (the "
+                "batch), the measurement also counts results and unseen tensors"
+            )
         if self.custom_functions:
             names = ", ".join(sorted(self.custom_functions))
             parts.append(
