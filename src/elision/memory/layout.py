@@ -38,6 +38,8 @@ def flat(tensor: torch.Tensor) -> torch.Tensor:
 
 def dense_part(tensor: torch.Tensor) -> torch.Tensor:
     """The part of the tensor that a codec stores: a view if possible, else a copy."""
+    if tensor.is_contiguous():
+        return tensor
     for axis, (size, stride) in enumerate(
         zip(tensor.shape, tensor.stride(), strict=True)
     ):

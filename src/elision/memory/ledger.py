@@ -1,6 +1,5 @@
 """The byte ledger: what autograd would hold, what is held instead, and by whom."""
 
-import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -83,7 +82,7 @@ class Ledger:
         self, slot: Slot, shape: Sequence[int], storage: StorageRecord, **how: Any
     ) -> Row:
         """Enter one saved tensor; ``how`` are further fields of the :class:`Row`."""
-        slot = dataclasses.replace(slot, node=None)  # a node would keep its graph alive
+        slot.node = None  # it would keep its graph alive
         row = Row(slot, tuple(shape), storage, first=not storage.claimed, **how)
         storage.claimed = True
         self.rows.append(row)

@@ -97,7 +97,7 @@ class Regions:
 def _key(tensor: torch.Tensor) -> tuple:
     """What the tensor covers of its storage; equal for views of the same stretch."""
     base = tensor.storage_offset(), tensor._version, tensor.dtype
-    if is_dense(tensor.shape, tensor.stride()):
+    if tensor.is_contiguous() or is_dense(tensor.shape, tensor.stride()):
         return (*base, tensor.numel())
     part = dense_part(tensor) if 0 in tensor.stride() else tensor
     return (*base, tuple(part.shape), part.stride())

@@ -150,7 +150,7 @@ def role_of(function: str, slot: str, tensor: torch.Tensor) -> Role:
     return Role.OTHER
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Slot:
     """One saved tensor's place: who will read it, and where in the model that is.
 

@@ -24,12 +24,12 @@ from torch import nn
 
 from elision.memory.base import Guarantee
 from elision.memory.layout import dense_part
-from elision.memory.ledger import Ledger
+from elision.memory.ledger import Ledger, StorageRecord
 from elision.memory.modules import ModulePaths
 from elision.memory.peak import Peak, watch_peak
 from elision.memory.policy import Policy
 from elision.memory.presets import policy_for
-from elision.memory.regions import Regions
+from elision.memory.regions import Region, Regions
 from elision.memory.roles import Role, Slot, role_of
 from elision.memory.token import CodecEntry, Token
 
@@ -116,7 +116,9 @@ class saver:
         self._paths.detach()
         for function, references in self._waiting.items():
             for token in filter(None, (reference() for reference in references)):
-                self._keep(token, Slot(f"function {function}", "?", Role.OTHER))
+                assert token.tensor is not None
+                slot = Slot(f"function {function}", "?", Role.OTHER)
+                self._keep(token, slot, *self._regions.find(token.tensor))
         self._waiting.clear()
         self._regions.mark_elsewhere()
         self._contexts.__exit__(kind, error, traceback)
@@ -151,7 +153,8 @@ class saver:
         if tensor.untyped_storage()._cdata in self._owned:
             self.ledger.parameter_bytes += tensor.numel() * tensor.element_size()
         elif self._comes_from_parameter(tensor.grad_fn):
-            self._keep(token, Slot("cast or view", "parameter", Role.WEIGHT))
+            slot = Slot("cast or view", "parameter", Role.WEIGHT)
+            self._keep(token, slot, *self._regions.find(tensor))
         else:
             # A function takes its number before it saves anything.
             function = _sequence_nr() - 1
@@ -214,7 +217,7 @@ class saver:
             if token.tensor.untyped_storage()._cdata in self._batch:
                 role = Role.BATCH
             self._seed += 1
-            region, _ = self._regions.find(token.tensor)
+            region, storage = self._regions.find(token.tensor)
             region.nonnegative |= function == "ReluBackward0"
             slot = Slot(
                 function=function,
@@ -226,19 +229,20 @@ class saver:
                 seed=self._seed,
             )
             self.policy.watch(slot)
-            self._decide(token, slot)
+            self._decide(token, slot, region, storage)
 
-    def _decide(self, token: Token, slot: Slot) -> None:
+    def _decide(
+        self, token: Token, slot: Slot, region: Region, storage: StorageRecord
+    ) -> None:
         """Give a token whose consumer is known to the first codec that takes it."""
         tensor = token.tensor
         assert tensor is not None
-        region, storage = self._regions.find(tensor)
         if token.stale:  # written before it could be packed: let the backward say so
             storage.held = True
             self.ledger.add(slot, tensor.shape, storage, note="modified in place")
             return
         if region.held() is not None or not tensor.numel():
-            self._keep(token, slot)
+            self._keep(token, slot, region, storage)
             return
         note = ""
         for codec in self.policy.codecs_for(slot, tensor):
@@ -270,13 +274,19 @@ class saver:
             region.users.append((weakref.ref(token), row))
             return
         self.policy.chosen(slot, None)
-        self._keep(token, slot, note)
+        self._keep(token, slot, region, storage, note)
 
-    def _keep(self, token: Token, slot: Slot, note: str = "") -> None:
+    def _keep(
+        self,
+        token: Token,
+        slot: Slot,
+        region: Region,
+        storage: StorageRecord,
+        note: str = "",
+    ) -> None:
         """Let the token hold the tensor itself, and others of its region with it."""
         tensor = token.tensor
         assert tensor is not None
-        region, storage = self._regions.find(tensor)
         storage.held = True
         region.take_back(tensor)
         row = self.ledger.add(slot, tensor.shape, storage, note=note)
