@@ -1,0 +1,49 @@
+"""One bit per element for what has only two values: booleans and dropout masks."""
+
+from dataclasses import dataclass
+
+import torch
+
+from elision.memory.base import Codec, Guarantee, Packed
+from elision.memory.bits import pack_bits, unpack_bits
+from elision.memory.layout import Layout, flat
+from elision.memory.roles import Role, Slot
+
+__all__ = ["TwoValued"]
+
+
+@dataclass(frozen=True)
+class TwoValued(Codec):
+    """Exact for a tensor of zeros and one other value: 1 bit per element.
+
+    On the CPU, dropout is a product with a floating mask of 0 and 1/(1 - p), saved
+    whole. That a factor has only two values is verified, not assumed: any other tensor
+    is left as it is.
+    """
+
+    name = "two-valued"
+    guarantee = Guarantee.EXACT
+    roles = frozenset({Role.FACTOR, Role.BOOLEAN})
+
+    def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
+        """Keep where the tensor is not zero, and the one value it has there."""
+        values = flat(tensor)
+        if tensor.dtype is torch.bool:
+            return Packed((pack_bits(values),), Layout.of(tensor), True)
+        if tensor.is_complex():
+            return None
+        # A prefix rules out almost every tensor of many values at once.
+        for part in (values[:64], values):
+            value = part.max()
+            if not bool(((part == 0) | (part == value)).all()):
+                return None
+        if torch.signbit(values).any():  # a negative zero would lose its sign
+            return None
+        return Packed((pack_bits(values != 0),), Layout.of(tensor), value.clone())
+
+    def unpack(self, packed: Packed) -> torch.Tensor:
+        """The saved tensor."""
+        mask = unpack_bits(packed.payload[0], packed.layout.numel)
+        if packed.layout.dtype is torch.bool:
+            return packed.layout.view(mask)
+        return packed.layout.view(mask.to(packed.layout.dtype).mul_(packed.meta))

@@ -1,0 +1,84 @@
+"""The smooth part of a map at full precision, what is left of it in a few bits."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from elision.memory.base import Codec, Guarantee, Packed, floating
+from elision.memory.bits import pack_bits, unpack_bits
+from elision.memory.codecs.group import GroupQuant
+from elision.memory.layout import Layout, flat
+from elision.memory.roles import SMOOTH_ROLES, Slot
+
+__all__ = ["Division"]
+
+
+@dataclass(frozen=True)
+class Division(Codec):
+    """Block means as bfloat16, and the residual group-quantised (DIVISION, ICML 2023).
+
+    Images only; anything else is left to the next codec. The residual is rounded
+    stochastically, in groups rather than per channel, so the restored tensor is
+    unbiased except after a ReLU, where a mask of 1 bit restores the zeros as zeros and
+    clamps the others to positive values.
+
+    Attributes:
+        bits: bits per element of the residual (published: 2).
+        block: edge of a block (own choice: 8).
+
+    Raises:
+        ValueError: a parameter out of its range.
+    """
+
+    bits: int = 2
+    block: int = 8
+    name = "division"
+    guarantee = Guarantee.LOSSY
+    roles = SMOOTH_ROLES
+
+    def __post_init__(self) -> None:
+        if self.bits not in range(1, 9) or self.block < 2:
+            raise ValueError(f"{self!r}: bits must be 1 to 8 and block at least 2")
+
+    def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
+        """Split, and quantise the residual; None if not finite or not images."""
+        small = tensor.dim() != 4 or min(tensor.shape[2:]) < self.block
+        if small or not floating(tensor):
+            return None
+        means = F.avg_pool2d(
+            tensor.to(torch.float32), self.block, ceil_mode=True
+        ).bfloat16()
+        residual = torch.sub(tensor, self._spread(means, tensor.shape))
+        plain = Slot(slot.function, slot.name, slot.role, seed=slot.seed)
+        rest = GroupQuant(self.bits).pack(residual.contiguous(), plain)
+        assert rest is not None
+        payload = [means, *rest.payload]
+        if slot.nonnegative:
+            payload.append(pack_bits(flat(tensor) > 0))
+        return Packed(tuple(payload), Layout.of(tensor), (rest, slot.nonnegative))
+
+    def unpack(self, packed: Packed) -> torch.Tensor:
+        """Means plus residual."""
+        rest, masked = packed.meta
+        values = GroupQuant(self.bits).unpack(rest)
+        values = values + self._spread(packed.payload[0], packed.layout.shape)
+        restored = packed.layout.empty().copy_(values)
+        if masked:
+            positive = self.unpack_sign(packed)
+            restored.clamp_(min=torch.finfo(restored.dtype).tiny).mul_(positive)
+        return restored
+
+    def keeps_sign(self, packed: Packed) -> bool:
+        """Whether a mask is kept."""
+        return packed.meta[1]
+
+    def unpack_sign(self, packed: Packed) -> torch.Tensor:
+        """The mask alone."""
+        mask = unpack_bits(packed.payload[-1], packed.layout.numel)
+        return packed.layout.view(mask.to(packed.layout.dtype))
+
+    def _spread(self, means: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        """Every block's mean in all of its places."""
+        wide = means.float().repeat_interleave(self.block, 2)
+        return wide.repeat_interleave(self.block, 3)[..., : shape[2], : shape[3]]

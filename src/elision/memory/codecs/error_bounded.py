@@ -1,0 +1,76 @@
+"""As many bits as an error bound asks for."""
+
+from dataclasses import dataclass
+
+import torch
+
+from elision.memory.base import Codec, Guarantee, Packed, floating
+from elision.memory.codecs.group import GroupQuant, group_ranges
+from elision.memory.layout import flat
+from elision.memory.roles import SMOOTH_ROLES, Slot
+
+__all__ = ["ErrorBounded"]
+
+
+@dataclass(frozen=True)
+class ErrorBounded(Codec):
+    """Group quantisation with the fewest bits that keep every ``|x̂ - x| <= limit``.
+
+    A tensor that would need more than 8 bits is not packed.
+
+    Attributes:
+        limit: largest absolute error of an element, positive.
+        rounding: ``"nearest"``, or ``"stochastic"`` for an unbiased result.
+    """
+
+    limit: float
+    rounding: str = "nearest"
+    name = "error bounded"
+    roles = SMOOTH_ROLES
+
+    def __post_init__(self) -> None:
+        if not self.limit > 0:
+            raise ValueError(f"ErrorBounded(limit={self.limit}): must be positive")
+
+    @property
+    def guarantee(self) -> Guarantee:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Bounded; unbiased too with stochastic rounding."""
+        return (
+            Guarantee.UNBIASED if self.rounding == "stochastic" else Guarantee.BOUNDED
+        )
+
+    def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
+        """Quantise with as many bits as needed, 1 to 8; None if that is not enough."""
+        if not floating(tensor):
+            return None
+        widest = float(group_ranges(flat(tensor)).max())
+        steps = widest / (self.limit * (2 if self.rounding == "nearest" else 1))
+        for bits in range(1, 9):
+            # A ReLU's zeros take one level away; a range counts from its minimum there.
+            levels = 2**bits - (2 if slot.nonnegative and bits > 1 else 1)
+            if levels < steps:
+                continue
+            packed = GroupQuant(bits, rounding=self.rounding).pack(tensor, slot)
+            assert packed is not None
+            if packed.meta.bound <= self.limit:
+                return Packed(packed.payload, packed.layout, (bits, packed))
+        return None
+
+    def unpack(self, packed: Packed) -> torch.Tensor:
+        """The grid points."""
+        return self._codec(packed).unpack(packed.meta[1])
+
+    def keeps_sign(self, packed: Packed) -> bool:
+        """As group quantisation does."""
+        return self._codec(packed).keeps_sign(packed.meta[1])
+
+    def unpack_sign(self, packed: Packed) -> torch.Tensor:
+        """As group quantisation does."""
+        return self._codec(packed).unpack_sign(packed.meta[1])
+
+    def bound(self, packed: Packed) -> float | None:
+        """What this tensor really keeps to, at most ``limit``."""
+        return packed.meta[1].meta.bound
+
+    def _codec(self, packed: Packed) -> GroupQuant:
+        return GroupQuant(packed.meta[0], rounding=self.rounding)

@@ -1,0 +1,89 @@
+"""Scaled fixed-point precision reduction (SFPR): one scale per channel."""
+
+from dataclasses import dataclass
+
+import torch
+
+from elision.memory.base import Codec, Guarantee, Packed, floating
+from elision.memory.bits import pack_codes, unpack_codes
+from elision.memory.layout import Layout
+from elision.memory.roles import SMOOTH_ROLES, Slot
+
+__all__ = ["FixedPoint", "channel_maxima"]
+
+
+def channel_maxima(tensor: torch.Tensor) -> torch.Tensor:
+    """``max|x|`` per channel (axis 1 of images, the last axis otherwise), broadcast."""
+    channel = 1 if tensor.dim() > 2 else tensor.dim() - 1
+    others = [axis for axis in range(tensor.dim()) if axis != channel]
+    return tensor.abs().amax(others, keepdim=True).to(torch.float32)
+
+
+@dataclass(frozen=True)
+class FixedPoint(Codec):
+    """Rounds each channel to a grid that its largest magnitude ``m`` spans.
+
+    ::
+
+        q = clip(round(x·S·L/m), -L, L),   x̂ = q·m/(S·L),   L = 2**(bits-1) - 1
+
+    (JPEG-ACT, ISCA 2020.) The published rule scales by ``2**(bits-1)`` and clips the
+    positive peak a whole step; ``L`` here makes half a step a true bound at S = 1. The
+    result of a ReLU is unsigned: ``L = 2**bits - 1``, code 0 is exactly zero and a
+    small positive value takes code 1, at most a step away.
+
+    Attributes:
+        bits: bits per element, 2 to 8.
+        scale: ``S >= 1``; above 1 rare peaks clip, by up to ``m·(1 - 1/S)``.
+
+    Raises:
+        ValueError: a parameter out of its range.
+    """
+
+    bits: int = 8
+    scale: float = 1.0
+    name = "fixed point"
+    guarantee = Guarantee.BOUNDED
+    roles = SMOOTH_ROLES
+
+    def __post_init__(self) -> None:
+        if self.bits not in range(2, 9) or not self.scale >= 1:
+            raise ValueError(f"{self!r}: bits must be 2 to 8 and scale at least 1")
+
+    def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
+        """Quantise; None if an element is not finite."""
+        if not floating(tensor):
+            return None
+        unsigned = slot.nonnegative
+        levels = 2**self.bits - 1 if unsigned else 2 ** (self.bits - 1) - 1
+        largest = channel_maxima(tensor)
+        step = largest / (self.scale * levels)
+        scaled = tensor.to(torch.float32) / step.where(step > 0, 1)
+        low = 0 if unsigned else -levels
+        q = scaled.round_().clamp_(low, levels)
+        if unsigned:
+            q = torch.where(tensor > 0, q.clamp_(min=1), 0)
+        codes = (q - low).to(torch.uint8).contiguous()
+        half = 1.0 if unsigned else 0.5
+        most = float((step * half + largest * (1 - 1 / self.scale)).max())
+        rounding = torch.finfo(tensor.dtype).eps * float(largest.max())
+        bound = most + 4 * max(rounding, torch.finfo(torch.float32).eps * most)
+        meta = (unsigned, low, bound)
+        return Packed(
+            (pack_codes(codes.view(-1), self.bits), step), Layout.of(tensor), meta
+        )
+
+    def unpack(self, packed: Packed) -> torch.Tensor:
+        """The grid points."""
+        codes, step = packed.payload
+        q = unpack_codes(codes, self.bits, packed.layout.numel)
+        values = (q.view(packed.layout.shape).to(torch.float32) + packed.meta[1]) * step
+        return packed.layout.empty().copy_(values)
+
+    def keeps_sign(self, packed: Packed) -> bool:
+        """Whether it came from a ReLU."""
+        return packed.meta[0]
+
+    def bound(self, packed: Packed) -> float | None:
+        """Half a step (a step after a ReLU), and what clipping costs if S > 1."""
+        return packed.meta[2]

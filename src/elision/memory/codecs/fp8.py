@@ -1,0 +1,52 @@
+"""Eight-bit floating point, scaled per tensor."""
+
+from dataclasses import dataclass
+
+import torch
+
+from elision.memory.base import Codec, Guarantee, Packed, floating
+from elision.memory.layout import Layout, flat
+from elision.memory.roles import SMOOTH_ROLES, Slot
+
+__all__ = ["Float8"]
+
+_LARGEST = torch.finfo(torch.float8_e4m3fn).max
+_SMALLEST = torch.finfo(torch.float8_e4m3fn).smallest_normal / 8
+
+
+@dataclass(frozen=True)
+class Float8(Codec):
+    """``float8_e4m3fn`` of ``x·448/max|x|``: off by at most 1/16 of the value.
+
+    Values below 2**-9 of the scaled range are subnormal or lost; a positive value is
+    never restored as zero, so that masks survive.
+    """
+
+    name = "fp8"
+    guarantee = Guarantee.BOUNDED
+    roles = SMOOTH_ROLES
+
+    def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
+        """Scale and cast; None if an element is not finite."""
+        if not floating(tensor):
+            return None
+        values = flat(tensor).to(torch.float32)
+        largest = float(values.abs().max())
+        factor = max(largest, 1e-30) / _LARGEST
+        scaled = (values / factor).clamp_(-_LARGEST, _LARGEST)
+        scaled = torch.where(values > 0, scaled.clamp(min=_SMALLEST), scaled)
+        payload = scaled.to(torch.float8_e4m3fn)
+        return Packed((payload,), Layout.of(tensor), factor)
+
+    def unpack(self, packed: Packed) -> torch.Tensor:
+        """The scaled values."""
+        values = packed.payload[0].to(torch.float32).mul_(packed.meta)
+        return packed.layout.view(values)
+
+    def keeps_sign(self, packed: Packed) -> bool:
+        """Positive values stay positive, all others do not become so."""
+        return True
+
+    def bound(self, packed: Packed) -> float | None:
+        """A sixteenth of the largest magnitude."""
+        return packed.meta * _LARGEST / 16 * (1 + 1e-5)

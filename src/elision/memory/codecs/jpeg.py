@@ -1,0 +1,193 @@
+"""JPEG-ACT: 8x8 blocks of fixed-point planes, cosine transformed and quantised."""
+
+import math
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from elision.memory.base import Codec, Guarantee, Packed, floating
+from elision.memory.bits import pack_bits, unpack_bits
+from elision.memory.codecs.fixed_point import channel_maxima
+from elision.memory.layout import Layout, flat
+from elision.memory.roles import SMOOTH_ROLES, Slot
+
+__all__ = ["Jpeg", "search_table"]
+
+
+@cache
+def _dct() -> torch.Tensor:
+    """The orthonormal 8-point cosine transform ``D[k, n]``."""
+    k, n = torch.arange(8.0)[:, None], torch.arange(8.0)
+    transform = torch.cos(math.pi * (2 * n + 1) * k / 16) / 2
+    transform[0] = math.sqrt(1 / 8)
+    return transform
+
+
+def _blocks(planes: torch.Tensor) -> torch.Tensor:
+    """(P, H, W) -> (P·H/8·W/8, 8, 8), padded by repeating the last row and column."""
+    height, width = planes.shape[1:]
+    padding = (0, -width % 8, 0, -height % 8)
+    padded = F.pad(planes[:, None], padding, mode="replicate")[:, 0]
+    p, h, w = padded.shape
+    return padded.view(p, h // 8, 8, w // 8, 8).transpose(2, 3).reshape(-1, 8, 8)
+
+
+def _planes(blocks: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+    """The inverse of :func:`_blocks`, without the padding."""
+    p, height, width = shape
+    h, w = -(-height // 8), -(-width // 8)
+    planes = blocks.view(p, h, w, 8, 8).transpose(2, 3).reshape(p, 8 * h, 8 * w)
+    return planes[:, :height, :width]
+
+
+@dataclass(frozen=True)
+class Jpeg(Codec):
+    """Images in 8 bits per channel, then ``ẑ = clip(round(D·q·Dᵀ / T), -127, 127)``.
+
+    (Evans, Liu, Aamodt, ISCA 2020.) The default is a flat table: at equal ratio it
+    beats the table made for human vision. Only 4-D tensors of at least 8x8; anything
+    else is left to the next codec. The result of a ReLU keeps a 1-bit mask, by which
+    zeros are restored as zeros and positives as positives.
+
+    Attributes:
+        table: the quantisation table ``T``, one number for a flat one or 64 in rows,
+            vertical frequency first.
+        scale: ``S`` of the fixed-point step; peaks above ``max|x|/S`` clip.
+        coding: ``"zero-value"`` (a bit per coefficient and the non-zero bytes, a
+            parallel format) or ``"deflate"`` (Huffman coded on the CPU: smaller,
+            slower).
+
+    Raises:
+        ValueError: a parameter out of its range.
+    """
+
+    table: float | tuple[float, ...] = 8.0
+    scale: float = 1.0
+    coding: str = "zero-value"
+    name = "jpeg"
+    guarantee = Guarantee.LOSSY
+    roles = SMOOTH_ROLES
+
+    def __post_init__(self) -> None:
+        table = self.table if isinstance(self.table, tuple) else (self.table,)
+        if len(table) not in (1, 64) or not all(t > 0 for t in table):
+            raise ValueError("Jpeg(table=...): must be one or 64 positive numbers")
+        if self.coding not in ("zero-value", "deflate"):
+            raise ValueError(
+                f"Jpeg(coding={self.coding!r}): must be 'zero-value' or 'deflate'"
+            )
+        if not self.scale >= 1:
+            raise ValueError(f"Jpeg(scale={self.scale}): must be at least 1")
+
+    def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
+        """Transform and quantise; None if not finite or not images."""
+        if tensor.dim() != 4 or min(tensor.shape[2:]) < 8 or not floating(tensor):
+            return None
+        step = channel_maxima(tensor) / (127 * self.scale)
+        transformed = _transform(tensor, step)
+        coefficients = (transformed / self._table(tensor.device)).round_()
+        coefficients = coefficients.clamp_(-127, 127).to(torch.int8)
+        payload = [step, *self._encode(coefficients.view(-1))]
+        if slot.nonnegative:
+            payload.append(pack_bits(flat(tensor) > 0))
+        return Packed(tuple(payload), Layout.of(tensor), slot.nonnegative)
+
+    def unpack(self, packed: Packed) -> torch.Tensor:
+        """The inverse transform of the quantised coefficients."""
+        n, c, h, w = packed.layout.shape
+        step, *payload = packed.payload
+        masked = payload.pop() if packed.meta else None
+        blocks = n * c * -(-h // 8) * -(-w // 8)
+        coefficients = self._decode(payload, blocks * 64).view(-1, 8, 8)
+        dct = _dct().to(step.device)
+        q = dct.T @ (coefficients.to(torch.float32) * self._table(step.device)) @ dct
+        values = _planes(q, (n * c, h, w)).view(n, c, h, w) * step
+        restored = packed.layout.empty().copy_(values)
+        if masked is not None:
+            tiny = torch.finfo(restored.dtype).tiny
+            positive = packed.layout.view(
+                unpack_bits(masked, packed.layout.numel).to(restored.dtype)
+            )
+            restored.clamp_(min=tiny).mul_(positive)
+        return restored
+
+    def keeps_sign(self, packed: Packed) -> bool:
+        """Whether a mask is kept."""
+        return packed.meta
+
+    def unpack_sign(self, packed: Packed) -> torch.Tensor:
+        """The mask alone."""
+        mask = unpack_bits(packed.payload[-1], packed.layout.numel)
+        return packed.layout.view(mask.to(packed.layout.dtype))
+
+    def _table(self, device: torch.device) -> torch.Tensor:
+        table = self.table if isinstance(self.table, tuple) else (self.table,) * 64
+        return torch.tensor(table, device=device).view(8, 8)
+
+    def _encode(self, coefficients: torch.Tensor) -> list[torch.Tensor]:
+        if self.coding == "zero-value":
+            mask = coefficients != 0
+            return [pack_bits(mask), coefficients[mask]]
+        # One frequency after the other: alike coefficients stand together.
+        ordered = coefficients.view(-1, 64).T.contiguous().cpu().numpy()
+        packed = np.frombuffer(zlib.compress(ordered.data, 1), np.uint8)
+        stored = torch.empty(len(packed), dtype=torch.uint8)
+        stored.numpy()[:] = packed
+        return [stored]
+
+    def _decode(self, payload: list[torch.Tensor], count: int) -> torch.Tensor:
+        if self.coding == "zero-value":
+            mask = unpack_bits(payload[0], count)
+            zeros = torch.zeros(count, dtype=torch.int8, device=mask.device)
+            return zeros.masked_scatter_(mask, payload[1])
+        raw = bytearray(zlib.decompress(payload[0].numpy().data))
+        ordered = torch.frombuffer(raw, dtype=torch.int8).view(64, -1)
+        return ordered.T.contiguous().view(-1)
+
+
+def _transform(tensor: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """The cosine transform of the fixed-point planes, (blocks, 8, 8)."""
+    q = (tensor.to(torch.float32) / step.where(step > 0, 1)).round_().clamp_(-127, 127)
+    dct = _dct().to(tensor.device)
+    return dct @ _blocks(q.contiguous().flatten(0, 1)) @ dct.T
+
+
+def search_table(
+    samples: Iterable[torch.Tensor], bits_weight: float = 20.0
+) -> tuple[float, ...]:
+    """A table of powers of two that trades rate for distortion on sample activations.
+
+    The transform is orthonormal, so both the squared error and the entropy of the
+    coefficients are sums over the 64 frequencies, and each entry is found by itself:
+    the power of two that minimises ``error + bits_weight · entropy``. (JPEG-ACT
+    searches by gradient descent over all entries; powers of two are its SH variant.)
+
+    Args:
+        samples: activations, (N, C, H, W) each.
+        bits_weight: squared fixed-point steps that a bit per coefficient is worth (own
+            choice: 20).
+
+    Returns:
+        64 numbers in rows, for :class:`Jpeg`.
+    """
+    transformed = torch.cat(
+        [_transform(s, channel_maxima(s) / 127).view(-1, 64) for s in samples]
+    )
+    table = []
+    for values in transformed.T:
+        costs = {}
+        for power in range(8):
+            entry = float(2**power)
+            codes = (values / entry).round()
+            error = float((codes * entry - values).square().mean())
+            _, counts = codes.unique(return_counts=True)
+            share = counts / counts.sum()
+            entropy = float(-(share * share.log2()).sum())
+            costs[entry] = error + bits_weight * entropy
+        table.append(min(costs, key=costs.__getitem__))
+    return tuple(table)

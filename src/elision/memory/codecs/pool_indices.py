@@ -1,0 +1,84 @@
+"""Two to four bits for a max-pooling index, which PyTorch keeps in 64."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from elision.memory.base import Codec, Guarantee, Packed
+from elision.memory.bits import pack_codes, unpack_codes
+from elision.memory.layout import Layout
+from elision.memory.roles import Role, Slot
+
+__all__ = ["PoolIndices"]
+
+
+@dataclass(frozen=True)
+class PoolIndices(Codec):
+    """Exact for the indices of 2-D max pooling: ``ceil(log2(kernel taps))`` bits.
+
+    An index into the input plane is the window's origin plus an offset inside the
+    window, and the origin follows from the position of the output. (PyTorch's int64
+    indices cost twice the bytes of the elements they point at: pytorch/pytorch#103785.)
+    """
+
+    name = "window offset"
+    guarantee = Guarantee.EXACT
+    roles = frozenset({Role.POOL_INDICES})
+
+    def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
+        """Keep each index as the number of its tap in its window.
+
+        The taps are numbered row by row; a window of more than 256 taps is not packed.
+        """
+        kernel = _pair(slot.node._saved_kernel_size)
+        taps = kernel[0] * kernel[1]
+        if taps > 256:
+            return None
+        dilation = _pair(slot.node._saved_dilation)
+        width = slot.node._saved_self.shape[-1]
+        window = (
+            kernel[1],
+            width,
+            dilation,
+            _pair(slot.node._saved_stride) or kernel,
+            _pair(slot.node._saved_padding),
+        )
+        rows, columns = _origins(tensor, window)
+        row = torch.div(tensor, width, rounding_mode="floor").sub_(rows)
+        column = (tensor % width).sub_(columns)
+        if dilation != (1, 1):
+            row //= dilation[0]
+            column //= dilation[1]
+        tap = row.mul_(kernel[1]).add_(column).to(torch.uint8)
+        bits = max(1, (taps - 1).bit_length())
+        codes = pack_codes(tap.reshape(-1), bits)
+        return Packed((codes,), Layout.of(tensor), (bits, window))
+
+    def unpack(self, packed: Packed) -> torch.Tensor:
+        """The int64 indices."""
+        bits, window = packed.meta
+        kernel_width, width, dilation, _, _ = window
+        layout = packed.layout
+        tap = unpack_codes(packed.payload[0], bits, layout.numel).to(torch.int64)
+        tap = tap.view(layout.shape)
+        rows, columns = _origins(tap, window)
+        row = torch.div(tap, kernel_width, rounding_mode="floor")
+        column = tap.sub_(row * kernel_width).mul_(dilation[1]).add_(columns)
+        indices = row.mul_(dilation[0]).add_(rows).mul_(width).add_(column)
+        # The backward reads them in the memory format of the pool's input.
+        return layout.empty().copy_(indices)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    values = tuple(value)
+    return (values * 2)[:2] if values else ()  # pyright: ignore[reportReturnType]
+
+
+def _origins(like: torch.Tensor, window: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row and column of each window's first tap, to broadcast over output planes."""
+    _, _, _, stride, padding = window
+    height, width = like.shape[-2:]
+    rows = torch.arange(height, device=like.device) * stride[0] - padding[0]
+    columns = torch.arange(width, device=like.device) * stride[1] - padding[1]
+    return rows[:, None], columns

@@ -1,0 +1,38 @@
+"""No bytes at all, for what is saved only because its shape is needed."""
+
+from dataclasses import dataclass
+
+import torch
+
+from elision.memory.base import Codec, Guarantee, Packed
+from elision.memory.layout import Layout
+from elision.memory.roles import Role, Slot
+
+__all__ = ["ShapeOnly"]
+
+
+@dataclass(frozen=True)
+class ShapeOnly(Codec):
+    """Exact for the inputs of pooling: their values are never read in the backward."""
+
+    name = "shape only"
+    guarantee = Guarantee.EXACT
+    roles = frozenset({Role.SHAPE})
+    shared = False
+
+    def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
+        """Keep the layout."""
+        return Packed((), Layout.of(tensor))
+
+    def unpack(self, packed: Packed) -> torch.Tensor:
+        """Unspecified values: one element expanded, where that keeps the format.
+
+        The pooling kernels choose the memory format of their result by the strides of
+        this tensor, so a ``channels_last`` one needs real strides for a moment.
+        """
+        layout = packed.layout
+        contiguous = torch.empty((), dtype=layout.dtype, device=layout.device)
+        expected = torch.empty(layout.shape, device="meta").stride()
+        if layout.stride == expected:
+            return contiguous.expand(layout.shape)
+        return layout.empty()

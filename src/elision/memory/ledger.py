@@ -1,0 +1,203 @@
+"""The byte ledger: what autograd would hold, what is held instead, and by whom."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from elision.memory.base import Guarantee
+from elision.memory.roles import Role, Slot
+
+__all__ = ["Ledger", "Row", "StorageRecord"]
+
+MIB = 2**20
+
+
+@dataclass(eq=False)
+class StorageRecord:
+    """One piece of memory that saved tensors lie in.
+
+    Attributes:
+        nbytes: its size; plain autograd keeps all of it alive, once.
+        claimed: whether a row already accounts for its logical bytes.
+        held: whether some saved tensor keeps it alive as it is.
+        elsewhere: whether it was still alive when the saver was left although nothing
+            here holds it: the caller or the model refers to it.
+    """
+
+    nbytes: int
+    claimed: bool = False
+    held: bool = False
+    elsewhere: bool = False
+
+
+@dataclass(eq=False)
+class Row:
+    """One saved tensor.
+
+    Attributes:
+        slot: who will read it.
+        shape: its shape.
+        storage: the memory it lies in.
+        first: whether it was the first saved tensor in that memory; the logical bytes
+            of the memory are counted here and nowhere else.
+        codec: name of what keeps it (``"kept"``: the tensor itself).
+        guarantee: what that promises.
+        stored_bytes: bytes of the packed form, counted where it was made.
+        bound: declared largest absolute error.
+        note: why it is kept as it is although a codec was asked for.
+    """
+
+    slot: Slot
+    shape: tuple[int, ...]
+    storage: StorageRecord
+    first: bool
+    codec: str = "kept"
+    guarantee: Guarantee = Guarantee.EXACT
+    stored_bytes: int = 0
+    bound: float | None = 0.0
+    note: str = ""
+
+    @property
+    def logical_bytes(self) -> int:
+        """Bytes that plain autograd would hold on account of this tensor."""
+        return self.storage.nbytes if self.first else 0
+
+
+@dataclass
+class Ledger:
+    """All saved tensors of one use of the saver.
+
+    Attributes:
+        rows: the tensors, parameters excepted.
+        storages: the pieces of memory they lie in.
+        parameter_bytes: saved parameters and buffers, which are never touched.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    storages: list[StorageRecord] = field(default_factory=list)
+    parameter_bytes: int = 0
+
+    def add(
+        self, slot: Slot, shape: Sequence[int], storage: StorageRecord, **how: Any
+    ) -> Row:
+        """Enter one saved tensor; ``how`` are further fields of the :class:`Row`."""
+        slot.node = None  # it would keep its graph alive
+        row = Row(slot, tuple(shape), storage, first=not storage.claimed, **how)
+        storage.claimed = True
+        self.rows.append(row)
+        return row
+
+    @property
+    def logical_bytes(self) -> int:
+        """What plain autograd would hold: every piece of memory once."""
+        return sum(storage.nbytes for storage in self.storages)
+
+    @property
+    def held_bytes(self) -> int:
+        """What is held as it is."""
+        return sum(storage.nbytes for storage in self.storages if storage.held)
+
+    @property
+    def packed_bytes(self) -> int:
+        """What packed forms occupy."""
+        return sum(row.stored_bytes for row in self.rows)
+
+    @property
+    def stored_bytes(self) -> int:
+        """What is held in place of the logical bytes."""
+        return self.held_bytes + self.packed_bytes
+
+    @property
+    def elsewhere_bytes(self) -> int:
+        """Packed tensors whose original somebody else still keeps alive."""
+        return sum(s.nbytes for s in self.storages if s.elsewhere and not s.held)
+
+    @property
+    def ratio(self) -> float:
+        """Logical over stored bytes; 1 where nothing was saved."""
+        return self.logical_bytes / self.stored_bytes if self.stored_bytes else 1.0
+
+    def covered_ratio(self, codec: str) -> float:
+        """Logical over stored bytes of the tensors that ``codec`` packed.
+
+        A tensor that is packed counts with its own size, whoever saved it first; its
+        other uses that read from the same packed form count nothing.
+        """
+        rows = [r for r in self.rows if r.codec == codec and r.stored_bytes]
+        logical = sum(r.storage.nbytes for r in rows)
+        stored = sum(r.stored_bytes for r in rows)
+        return logical / stored if stored else 1.0
+
+    def table(self) -> str:
+        """Per module and consumer: MiB before and after, codec and declared error.
+
+        Tensors of less than 0.001 MiB are left out.
+        """
+        lines = [
+            f"{'module':<28} {'consumer':<28} {'role':<15} {'logical':>9} "
+            f"{'stored':>9}  codec (declared)"
+        ]
+        unclaimed = {id(storage) for storage in self.storages if storage.held}
+        for row in self.rows:
+            stored = row.stored_bytes
+            if row.codec == "kept" and id(row.storage) in unclaimed:
+                unclaimed.discard(id(row.storage))
+                stored += row.storage.nbytes
+            if max(row.logical_bytes, stored) < 0.001 * MIB:
+                continue
+            lines.append(
+                f"{_clip(row.slot.module, 28):<28} {_clip(row.slot.consumer, 28):<28} "
+                f"{row.slot.role.value:<15} {row.logical_bytes / MIB:9.3f} "
+                f"{stored / MIB:9.3f}  {row.codec} ({_declared(row)})"
+                + (f"; {row.note}" if row.note else "")
+            )
+        return "\n".join(lines)
+
+    def summary(self) -> str:
+        """The totals, in lines."""
+        lines = [
+            f"saved tensors: {self.logical_bytes / MIB:.2f} MiB in plain autograd, "
+            f"{self.stored_bytes / MIB:.2f} MiB stored, {self.ratio:.2f}x fewer",
+            f"of these {self.held_bytes / MIB:.2f} MiB are held as they are and "
+            f"{self.packed_bytes / MIB:.2f} MiB are packed; parameters "
+            f"({self.parameter_bytes / MIB:.2f} MiB) are never touched",
+        ]
+        for role, (logical, stored) in self.by_role().items():
+            lines.append(
+                f"  {role.value:<15} {logical / MIB:9.2f} MiB first saved here, "
+                f"{stored / MIB:9.2f} MiB packed"
+            )
+        if self.elsewhere_bytes:
+            lines.append(
+                f"held elsewhere: {self.elsewhere_bytes / MIB:.2f} MiB were packed but "
+                "their originals are still referred to by the caller or the model, so "
+                "packing them saves nothing until those references are dropped"
+            )
+        return "\n".join(lines)
+
+    def by_role(self) -> dict[Role, tuple[int, int]]:
+        """Role -> (logical bytes first saved in it, bytes packed for it)."""
+        totals: dict[Role, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        for row in self.rows:
+            logical, stored = totals[row.slot.role]
+            totals[row.slot.role] = (
+                logical + row.logical_bytes,
+                stored + row.stored_bytes,
+            )
+        return dict(totals)
+
+    def rows_of(self, roles: Iterable[Role]) -> list[Row]:
+        """The rows in any of ``roles``."""
+        wanted = frozenset(roles)
+        return [row for row in self.rows if row.slot.role in wanted]
+
+
+def _declared(row: Row) -> str:
+    if row.guarantee is Guarantee.BOUNDED and row.bound is not None:
+        return f"bounded, |error| <= {row.bound:.3g}"
+    return row.guarantee.value
+
+
+def _clip(text: str, width: int) -> str:
+    return text if len(text) <= width else "…" + text[1 - width :]

@@ -1,0 +1,82 @@
+"""What memory a piece of work really needs, by the allocator's own account.
+
+On an accelerator the allocator's counters say it. On the CPU there are none, and the
+resident set of the process is useless (the C allocator keeps what it has been given),
+so the allocations and releases that torch's profiler reports are replayed as a running
+sum. Memory that does not come from torch's allocator is not seen in either case.
+"""
+
+import gc
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+__all__ = ["Peak", "measure_peak", "watch_peak"]
+
+
+@dataclass
+class Peak:
+    """Bytes relative to the beginning of the measured work.
+
+    Attributes:
+        peak_bytes: the most that was allocated at any moment.
+        end_bytes: what is still allocated at the end.
+    """
+
+    peak_bytes: int = 0
+    end_bytes: int = 0
+
+
+@contextmanager
+def watch_peak(device: str | torch.device = "cpu"):
+    """Measure the memory that the block allocates on ``device``.
+
+    Yields:
+        Peak: filled in when the block is left.
+    """
+    measured = Peak()
+    gc.collect()
+    if torch.device(device).type != "cpu":
+        torch.accelerator.synchronize()
+        before = torch.accelerator.memory_allocated()
+        torch.accelerator.reset_peak_memory_stats()
+        try:
+            yield measured
+        finally:
+            torch.accelerator.synchronize()
+            peak = torch.accelerator.max_memory_allocated()
+            measured.peak_bytes = peak - before
+            measured.end_bytes = torch.accelerator.memory_allocated() - before
+        return
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        yield measured
+    live = 0
+    for event in _memory_events(recorded):
+        live += event.nbytes()
+        measured.peak_bytes = max(measured.peak_bytes, live)
+    measured.end_bytes = live
+
+
+def measure_peak(work: Callable[[], Any], device: str | torch.device = "cpu") -> Peak:
+    """Measure the memory that ``work()`` allocates; its result is alive at the end."""
+    with watch_peak(device) as measured:
+        result = work()
+    del result
+    return measured
+
+
+def _memory_events(recorded: profile) -> list[Any]:
+    """The allocations (positive) and releases (negative) on the CPU, in order."""
+    assert recorded.profiler is not None
+    results = recorded.profiler.kineto_results
+    assert results is not None
+    memory = [
+        event
+        for event in results.events()
+        if event.name() == "[memory]" and event.device_type().name == "CPU"
+    ]
+    return sorted(memory, key=lambda event: event.start_ns())

@@ -1,0 +1,123 @@
+"""Policies: which codecs may keep which saved tensors."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+
+from elision.memory.base import Codec
+from elision.memory.codecs import (
+    NarrowInteger,
+    PoolIndices,
+    Recompute,
+    ShapeOnly,
+    ThresholdMask,
+    TwoValued,
+)
+from elision.memory.roles import Role, Slot
+
+__all__ = ["EXACT_RULES", "MIN_BYTES", "Policy", "Rule"]
+
+#: Tensors below this size are kept as they are (own choice; TRL and torchtune use it
+#: for their offloading, too).
+MIN_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which tensors to give to which codecs.
+
+    Attributes:
+        codecs: tried in order; a codec that cannot pack a tensor leaves it to the next,
+            and what none can pack is kept as it is. Empty: keep.
+        roles: roles that the rule is for; None stands for all that the codecs allow.
+        module: glob over module paths, ``"layer1.*"``.
+        consumer: glob over consumers, ``"Convolution.*"``.
+        min_bytes: smaller tensors are not meant.
+
+    Raises:
+        ValueError: a codec is asked for a role that it may not touch.
+    """
+
+    codecs: tuple[Codec, ...]
+    roles: frozenset[Role] | None = None
+    module: str = "*"
+    consumer: str = "*"
+    min_bytes: int = MIN_BYTES
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.codecs, tuple):
+            object.__setattr__(self, "codecs", (self.codecs,))
+        for codec in self.codecs:
+            refused = (self.roles or frozenset()) - codec.roles
+            if refused:
+                raise ValueError(
+                    f"codec {codec} may not touch "
+                    f"{', '.join(sorted(r.value for r in refused))}; it is for "
+                    f"{', '.join(sorted(r.value for r in codec.roles))}"
+                )
+
+    def matches(self, slot: Slot, nbytes: int) -> bool:
+        """Whether the tensor in ``slot`` is meant."""
+        if self.roles is not None:
+            meant = slot.role in self.roles
+        else:
+            meant = not self.codecs or any(slot.role in c.roles for c in self.codecs)
+        return (
+            meant
+            and nbytes >= self.min_bytes
+            and (self.module == "*" or fnmatchcase(slot.module, self.module))
+            and (self.consumer == "*" or fnmatchcase(slot.consumer, self.consumer))
+        )
+
+
+#: What loses nothing; every policy but "none" ends with these rules.
+EXACT_RULES = (
+    Rule((ThresholdMask(),)),
+    Rule((ShapeOnly(),)),
+    Rule((PoolIndices(),)),
+    Rule((TwoValued(),)),
+    Rule((NarrowInteger(),)),
+    Rule((Recompute(),)),
+)
+
+
+class Policy:
+    """An ordered list of rules; the first that matches a saved tensor decides.
+
+    Subclasses may choose codecs by what they observed in earlier steps; they see every
+    consumer through :meth:`watch`.
+
+    Args:
+        rules: the rules of this policy.
+        exact: whether the exact rules follow them.
+        name: for the report.
+    """
+
+    def __init__(
+        self, rules: Iterable[Rule] = (), *, exact: bool = True, name: str = "rules"
+    ) -> None:
+        self.rules = (*rules, *(EXACT_RULES if exact else ()))
+        self.name = name
+
+    def codecs_for(self, slot: Slot, tensor: torch.Tensor) -> tuple[Codec, ...]:
+        """The codecs to try on a saved tensor, in order; none: keep it."""
+        nbytes = tensor.numel() * tensor.element_size()
+        for rule in self.rules:
+            if rule.matches(slot, nbytes):
+                return tuple(c for c in rule.codecs if slot.role in c.roles)
+        return ()
+
+    def begin(self) -> None:
+        """A saver was entered with this policy."""
+
+    def watch(self, slot: Slot) -> None:
+        """The consumer of a saved tensor is known; ``slot.node`` may be hooked."""
+
+    def chosen(self, slot: Slot, codec: Codec | None) -> None:
+        """This codec took the tensor last asked about; None: it is kept as it is."""
+
+    def notes(self) -> list[str]:
+        """Lines that the policy adds to the report."""
+        return []

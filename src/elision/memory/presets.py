@@ -1,0 +1,147 @@
+"""Policies by name: ``"exact"``, ``"bits(4)"``, ``"guaranteed(0.1)"``, ..."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from elision.memory.allocation import AverageBits
+from elision.memory.budget import ByteBudget
+from elision.memory.codecs import (
+    FixedPoint,
+    Float8,
+    GroupQuant,
+    Jpeg,
+    Offload,
+    RadSample,
+)
+from elision.memory.guaranteed import Guaranteed
+from elision.memory.policy import Policy, Rule
+from elision.names import lookup
+
+__all__ = ["PRESETS", "policy_for"]
+
+
+def _none(model: nn.Module) -> Policy:
+    """Hooks that keep everything: what the machinery itself costs."""
+    return Policy(exact=False, name="none")
+
+
+def _exact(model: nn.Module) -> Policy:
+    """Masks, pool indices, shapes, recomputation: bit-identical gradients."""
+    return Policy(name="exact")
+
+
+def _int8(model: nn.Module) -> Policy:
+    """Group quantisation to 8 bits."""
+    return Policy([Rule((GroupQuant(8),))], name="int8")
+
+
+def _bits(model: nn.Module, average: float = 4) -> Policy:
+    """Group quantisation; a fraction of a bit is shared out by sensitivity."""
+    if average == int(average):
+        return Policy([Rule((GroupQuant(int(average)),))], name=f"bits({average:g})")
+    return _lasting(model, "bits", average, lambda: AverageBits(average))
+
+
+def _guaranteed(model: nn.Module, error: float = 0.1) -> Policy:
+    """No weight gradient off by more than ``error``, relative, in the worst case."""
+    return _lasting(model, "guaranteed", error, lambda: Guaranteed(error))
+
+
+def _expected(model: nn.Module, error: float = 0.1) -> Policy:
+    """Weight gradients off by ``error`` in expectation, errors being independent."""
+    return _lasting(model, "expected", error, lambda: Guaranteed(error, expected=True))
+
+
+def _budget(model: nn.Module, mib: float) -> Policy:
+    """Keep, compress, offload or recompute, to stay within so many MiB."""
+    return _lasting(model, "budget", mib, lambda: ByteBudget(mib))
+
+
+def _jpeg(model: nn.Module, table: float = 8) -> Policy:
+    """JPEG-ACT for images, group quantisation to 8 bits for the rest."""
+    return Policy([Rule((Jpeg(table), GroupQuant(8)))], name=f"jpeg({table:g})")
+
+
+def _sfpr(model: nn.Module, bits: float = 8) -> Policy:
+    """Scaled fixed point, one scale per channel."""
+    return Policy([Rule((FixedPoint(int(bits)),))], name=f"sfpr({bits:g})")
+
+
+def _fp8(model: nn.Module) -> Policy:
+    """Eight-bit floating point."""
+    return Policy([Rule((Float8(),))], name="fp8")
+
+
+def _offload(model: nn.Module) -> Policy:
+    """Everything large to files (CPU) or pinned host memory (accelerator)."""
+    return Policy([Rule((Offload(),))], name="offload")
+
+
+def _rad(model: nn.Module, keep: float = 0.1) -> Policy:
+    """Random samples of the inputs of convolutions and linear layers."""
+    return Policy([Rule((RadSample(keep),))], name=f"rad({keep:g})")
+
+
+#: Preset -> how to make it from the model and the number in parentheses.
+PRESETS: dict[str, Callable[..., Policy]] = {
+    "none": _none,
+    "exact": _exact,
+    "int8": _int8,
+    "bits": _bits,
+    "guaranteed": _guaranteed,
+    "expected": _expected,
+    "budget": _budget,
+    "jpeg": _jpeg,
+    "sfpr": _sfpr,
+    "fp8": _fp8,
+    "offload": _offload,
+    "rad": _rad,
+}
+
+# Policies that learn from step to step, by the model that they are for.
+_KEPT: "WeakKeyDictionary[nn.Module, dict[tuple[str, float], Policy]]" = (
+    WeakKeyDictionary()
+)
+
+
+def _lasting(
+    model: nn.Module, name: str, number: float, make: Callable[[], Policy]
+) -> Policy:
+    """The policy of this name that the model was last saved under, or a new one."""
+    kept = _KEPT.setdefault(model, {})
+    if (name, number) not in kept:
+        kept[name, number] = make()
+    return kept[name, number]
+
+
+_CALL = re.compile(r"\s*([a-z0-9-]+)\s*(?:\(\s*([^()]*?)\s*\))?\s*")
+
+
+def policy_for(policy: Any, model: nn.Module) -> Policy:
+    """A policy from a name, a rule, rules, or a policy.
+
+    Raises:
+        ValueError: unknown name, or a number that the preset does not take.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    if isinstance(policy, Rule):
+        return Policy([policy])
+    if isinstance(policy, (tuple, list)) and all(isinstance(r, Rule) for r in policy):
+        return Policy(policy)
+    if not isinstance(policy, str):
+        raise ValueError(
+            f"policy must be a name, a Policy or Rules, got {type(policy).__name__}"
+        )
+    match = _CALL.fullmatch(policy)
+    name, given = match.groups() if match else (policy, None)
+    make = lookup("memory policy", name, PRESETS)
+    try:
+        arguments = [float(given)] if given else []
+        return make(model, *arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"memory policy {policy!r}: {error}") from error

@@ -1,0 +1,179 @@
+"""What autograd keeps a tensor for: the consumer's slot, and from it the role.
+
+A saved tensor is known by the function that will read it in the backward pass and by
+the slot it sits in there (``ConvolutionBackward0.input``). The role says what of the
+tensor that function needs: its values, only which side of a threshold they lie on, only
+its shape. The table is read off PyTorch's derivative formulas; a slot that is not in it
+is ``OTHER``, and nothing lossy is ever done to it.
+"""
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+__all__ = ["ROLES", "SMOOTH_ROLES", "Role", "Slot", "role_of"]
+
+
+class Role(enum.Enum):
+    """What a saved tensor is needed for."""
+
+    WEIGHT = "weight"
+    STATISTIC = "statistic"
+    LINEAR_INPUT = "linear input"
+    NORM_INPUT = "norm input"
+    ACTIVATION = "activation"
+    ATTENTION = "attention"
+    PROBABILITY = "probability"
+    THRESHOLD = "threshold mask"
+    SHAPE = "shape only"
+    POOL_INDICES = "pool indices"
+    FACTOR = "factor"
+    BOOLEAN = "boolean"
+    INTEGER = "integer"
+    BATCH = "batch"
+    OTHER = "other"
+
+
+#: Roles whose values a lossy codec may touch; all others are restored exactly.
+SMOOTH_ROLES = frozenset(
+    {
+        Role.LINEAR_INPUT,
+        Role.NORM_INPUT,
+        Role.ACTIVATION,
+        Role.ATTENTION,
+        Role.PROBABILITY,
+    }
+)
+
+
+def _slots(role: Role, *names: str) -> dict[tuple[str, str], Role]:
+    """Table rows of one role from ``"Function.slot"`` names."""
+    pairs = (name.split(".") for name in names)
+    return {(function, slot): role for function, slot in pairs}
+
+
+#: ``(autograd function, slot)`` -> role. Weights come first: they are never touched,
+#: not even the copies that autocast makes of them.
+ROLES: dict[tuple[str, str], Role] = {
+    **_slots(
+        Role.WEIGHT,
+        "ConvolutionBackward0.weight",
+        "AddmmBackward0.mat2",
+        "MmBackward0.mat2",
+        "NativeBatchNormBackward0.weight",
+        "CudnnBatchNormBackward0.weight",
+        "NativeLayerNormBackward0.weight",
+        "NativeLayerNormBackward0.bias",
+        "NativeGroupNormBackward0.weight",
+        "PreluKernelBackward0.weight",
+    ),
+    **_slots(
+        Role.STATISTIC,
+        "NativeBatchNormBackward0.running_mean",
+        "NativeBatchNormBackward0.running_var",
+        "NativeBatchNormBackward0.result1",
+        "NativeBatchNormBackward0.result2",
+        "CudnnBatchNormBackward0.running_mean",
+        "CudnnBatchNormBackward0.running_var",
+        "CudnnBatchNormBackward0.result1",
+        "CudnnBatchNormBackward0.result2",
+        "CudnnBatchNormBackward0.result3",
+        "NativeLayerNormBackward0.result1",
+        "NativeLayerNormBackward0.result2",
+        "NativeGroupNormBackward0.result1",
+        "NativeGroupNormBackward0.result2",
+    ),
+    **_slots(
+        Role.LINEAR_INPUT,
+        "ConvolutionBackward0.input",
+        "AddmmBackward0.mat1",
+        "MmBackward0.self",
+    ),
+    **_slots(
+        Role.NORM_INPUT,
+        "NativeBatchNormBackward0.input",
+        "CudnnBatchNormBackward0.input",
+        "NativeLayerNormBackward0.input",
+        "NativeGroupNormBackward0.input",
+    ),
+    **_slots(
+        Role.ACTIVATION,
+        "GeluBackward0.self",
+        "SiluBackward0.self",
+        "MishBackward0.self",
+        "SoftplusBackward0.self",
+        "TanhBackward0.result",
+        "SigmoidBackward0.result",
+    ),
+    **_slots(
+        Role.ATTENTION,
+        "BmmBackward0.self",
+        "BmmBackward0.mat2",
+        "ScaledDotProductFlashAttentionForCpuBackward0.query",
+        "ScaledDotProductFlashAttentionForCpuBackward0.key",
+        "ScaledDotProductFlashAttentionForCpuBackward0.value",
+    ),
+    **_slots(
+        Role.PROBABILITY,
+        "SoftmaxBackward0.result",
+        "SafeSoftmaxBackward0.result",
+    ),
+    **_slots(
+        Role.THRESHOLD,
+        "ReluBackward0.result",
+        "LeakyReluBackward0.self",
+        "ThresholdBackward0.self",
+        "HardtanhBackward0.self",
+    ),
+    **_slots(
+        Role.SHAPE,
+        "MaxPool2DWithIndicesBackward0.self",
+        "AvgPool2DBackward0.self",
+        "AdaptiveAvgPool2DBackward0.self",
+    ),
+    **_slots(Role.POOL_INDICES, "MaxPool2DWithIndicesBackward0.result1"),
+    **_slots(Role.FACTOR, "MulBackward0.other", "MulBackward0.self"),
+}
+
+
+def role_of(function: str, slot: str, tensor: torch.Tensor) -> Role:
+    """Role of a saved tensor; a slot not in the table is judged by its dtype."""
+    role = ROLES.get((function, slot))
+    if role is not None:
+        return role
+    if tensor.dtype is torch.bool:
+        return Role.BOOLEAN
+    if not tensor.dtype.is_floating_point and not tensor.dtype.is_complex:
+        return Role.INTEGER
+    return Role.OTHER
+
+
+@dataclass(slots=True)
+class Slot:
+    """One saved tensor's place: who will read it, and where in the model that is.
+
+    Attributes:
+        function: autograd function that will read it, ``"ConvolutionBackward0"``.
+        name: the slot there, ``"input"``.
+        role: what the tensor is needed for.
+        module: path of the module that was running, ``"layer1.0.conv1"``.
+        node: the function's node while the tensor is being packed (its ``_saved_*``
+            attributes hold kernel sizes and thresholds); codecs must not keep it.
+        nonnegative: whether the tensor is the result of a ReLU.
+        seed: seed of this tensor's stochastic rounding.
+    """
+
+    function: str
+    name: str
+    role: Role
+    module: str = ""
+    node: Any = field(default=None, repr=False, compare=False)
+    nonnegative: bool = False
+    seed: int = 0
+
+    @property
+    def consumer(self) -> str:
+        """``"Convolution.input"``: the function without its suffix, and the slot."""
+        return f"{self.function.split('Backward')[0]}.{self.name}"

@@ -1,0 +1,342 @@
+"""The saver: what autograd keeps between forward and backward, kept in fewer bytes.
+
+PyTorch lets a pair of hooks stand between a function and what it saves, but tells them
+nothing about who saves it. The saver finds out from the graph. Every function numbers
+itself when it starts, so a tensor that is being saved belongs to the function with the
+latest number. The tensor itself is held until that function's node turns up in the
+graph (when the next tensor is saved, or a module returns), and there the node's slots
+say which tensor is its input, which its weight. Only then is anything packed: a mask is
+taken for a mask because a ReLU reads it, not because it looks like one.
+
+Only nodes that hold tokens of the saver are ever read, so that a checkpointed region,
+whose own hooks would recompute it on being read, is left alone.
+"""
+
+import functools
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+from elision.memory.base import Guarantee
+from elision.memory.layout import dense_part
+from elision.memory.ledger import Ledger, StorageRecord
+from elision.memory.modules import ModulePaths
+from elision.memory.peak import Peak, watch_peak
+from elision.memory.policy import Policy
+from elision.memory.presets import policy_for
+from elision.memory.regions import Region, Regions
+from elision.memory.roles import Role, Slot, role_of
+from elision.memory.token import CodecEntry, Token
+
+__all__ = ["saver"]
+
+_sequence_nr = torch._C._autograd._get_sequence_nr  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class saver:
+    """Keep what the backward pass needs of ``model`` under a policy.
+
+    Leaving the block ends the packing only; the backward pass may run inside or outside
+    it, and as often as the graph is retained. The model is not modified.
+
+    Args:
+        model: the module whose forward passes run in the block.
+        policy: a policy, rules, or a preset by name: ``"exact"``, ``"int8"``,
+            ``"bits(2.5)"``, ``"guaranteed(0.1)"``, ``"jpeg"``, ``"offload"``,
+            ``"rad(0.1)"``, ... (see :mod:`elision.memory.presets`).
+        pack_batch: also pack the tensors that the model is called with. By default they
+            are kept, because the caller usually holds the batch anyway.
+        seed: seed of stochastic rounding; the same seed gives the same packs. By
+            default it follows ``torch.manual_seed`` and the savers used so far.
+        measure: also measure what the allocator hands out in the block, for the
+            report; on the CPU this runs torch's profiler, which takes time.
+
+    Raises:
+        ValueError: unknown policy (lists the known ones), or a codec asked for a role
+            that it may not touch.
+        RuntimeError: on entering, if the model is compiled: there the saved tensors
+            belong to the compiled region, which fires all unpack hooks at once.
+    """
+
+    _uses = 0
+
+    def __init__(
+        self,
+        model: nn.Module,
+        policy: Any = "exact",
+        *,
+        pack_batch: bool = False,
+        seed: int | None = None,
+        measure: bool = False,
+    ) -> None:
+        self.model = model
+        self.policy: Policy = policy_for(policy, model)
+        self.ledger = Ledger()
+        self.pack_batch = pack_batch
+        self.measured: Peak | None = None
+        self._measure = measure
+        self.custom_functions: set[str] = set()
+        saver._uses += 1
+        self._seed = torch.initial_seed() + saver._uses if seed is None else seed
+        self._regions = Regions(self.ledger)
+        self._paths = ModulePaths(model, self._see_arguments, self._see_result)
+        self._owned = {
+            t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())
+        }
+        self._batch: set[int] = set()
+        # Tokens without a consumer yet, by the number of the function that saved them.
+        self._waiting: dict[int, list[weakref.ref[Token]]] = {}
+        self._walked: set[int] = set()
+        self._first_function = 0
+        self._contexts = ExitStack()
+
+    def __enter__(self) -> "saver":
+        _refuse_compiled(self.model)
+        self.policy.begin()
+        self._first_function = _sequence_nr()
+        hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
+        if self._measure:
+            device = next((p.device for p in self.model.parameters()), "cpu")
+            self.measured = self._contexts.enter_context(watch_peak(device))
+        self._contexts.enter_context(hooks)
+        self._paths.attach()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._paths.detach()
+        for function, references in self._waiting.items():
+            for token in filter(None, (reference() for reference in references)):
+                assert token.tensor is not None
+                slot = Slot(f"function {function}", "?", Role.OTHER)
+                self._keep(token, slot, *self._regions.find(token.tensor))
+        self._waiting.clear()
+        self._regions.mark_elsewhere()
+        self._contexts.__exit__(kind, error, traceback)
+
+    def report(self) -> str:
+        """What was saved, per module and role, and what is held of it."""
+        parts = [f"policy: {self.policy.name}", self.ledger.summary()]
+        if self.measured is not None:
+            mib = 2**20
+            parts.append(
+                f"measured: {self.measured.end_bytes / mib:.2f} MiB more than before "
+                f"alive at the end of the block, {self.measured.peak_bytes / mib:.2f} "
+                "MiB at its peak; the ledger also counts what was there before (the "
+                "batch), the measurement also counts results and unseen tensors"
+            )
+        if self.custom_functions:
+            names = ", ".join(sorted(self.custom_functions))
+            parts.append(
+                f"custom autograd functions: {names}; "
+                "what they keep outside save_for_backward is unseen here and shows "
+                "only in a measured peak"
+            )
+        parts += self.policy.notes()
+        return "\n".join([*parts, "", self.ledger.table()])
+
+    # The pack side, in the order in which things happen.
+
+    def _pack(self, tensor: torch.Tensor) -> Token:
+        if self._waiting:
+            self._identify(tensor.grad_fn)
+        token = Token(tensor)
+        if tensor.untyped_storage()._cdata in self._owned:
+            self.ledger.parameter_bytes += tensor.numel() * tensor.element_size()
+        elif self._comes_from_parameter(tensor.grad_fn):
+            slot = Slot("cast or view", "parameter", Role.WEIGHT)
+            self._keep(token, slot, *self._regions.find(tensor))
+        else:
+            # A function takes its number before it saves anything.
+            function = _sequence_nr() - 1
+            self._waiting.setdefault(function, []).append(weakref.ref(token))
+        return token
+
+    def _unpack(self, token: Token) -> torch.Tensor:
+        return token.restore()
+
+    def _comes_from_parameter(self, node: Any) -> bool:
+        """Whether a chain of functions of one argument leads to a parameter."""
+        while node is not None and len(node.next_functions) == 1:
+            node = node.next_functions[0][0]
+        variable = getattr(node, "variable", None)
+        return variable is not None and variable.untyped_storage()._cdata in self._owned
+
+    def _see_arguments(self, tensors: list[torch.Tensor]) -> None:
+        """The model is called: these are the caller's tensors."""
+        if not self.pack_batch:
+            self._batch = {t.untyped_storage()._cdata for t in tensors}
+
+    def _see_result(self, tensors: list[torch.Tensor]) -> None:
+        """A module has returned: its functions have nodes now."""
+        for tensor in tensors:
+            if self._waiting and tensor.grad_fn is not None:
+                self._identify(tensor.grad_fn)
+
+    def _identify(self, newest: Any) -> None:
+        """Find the consumers of waiting tokens among the ancestors of ``newest``."""
+        found: list[tuple[int, Any]] = []
+        stack = [newest]
+        while stack:
+            node = stack.pop()
+            if node is None:
+                continue
+            number = node._sequence_nr()
+            if number < self._first_function or number in self._walked:
+                continue
+            if number in self._waiting:
+                found.append((number, node))
+            # The newest may still be about to save its results: look at it again.
+            if node is not newest:
+                self._walked.add(number)
+            stack.extend(f for f, _ in node.next_functions)
+        # Oldest first: what a tensor could be computed from is decided before it.
+        for number, node in sorted(found, key=lambda pair: pair[0]):
+            self._decide_all(node, self._waiting.pop(number))
+
+    def _decide_all(self, node: Any, references: list["weakref.ref[Token]"]) -> None:
+        waiting = {id(t) for t in (r() for r in references) if t is not None}
+        function = type(node).__name__
+        roles = _declared_roles(node)
+        if roles is not None:
+            self.custom_functions.add(function)
+        for index, (name, token) in enumerate(_slots(node)):
+            if id(token) not in waiting or token.tensor is None:
+                continue
+            declared = roles[index] if roles and index < len(roles) else None
+            role = declared or role_of(function, name, token.tensor)
+            if token.tensor.untyped_storage()._cdata in self._batch:
+                role = Role.BATCH
+            self._seed += 1
+            region, storage = self._regions.find(token.tensor)
+            region.nonnegative |= function == "ReluBackward0"
+            slot = Slot(
+                function=function,
+                name=name,
+                role=role,
+                module=self._paths.current,
+                node=node,
+                nonnegative=region.nonnegative,
+                seed=self._seed,
+            )
+            self.policy.watch(slot)
+            self._decide(token, slot, region, storage)
+
+    def _decide(
+        self, token: Token, slot: Slot, region: Region, storage: StorageRecord
+    ) -> None:
+        """Give a token whose consumer is known to the first codec that takes it."""
+        tensor = token.tensor
+        assert tensor is not None
+        if token.stale:  # written before it could be packed: let the backward say so
+            storage.held = True
+            self.ledger.add(slot, tensor.shape, storage, note="modified in place")
+            return
+        if region.held() is not None or not tensor.numel():
+            self._keep(token, slot, region, storage)
+            return
+        note = ""
+        for codec in self.policy.codecs_for(slot, tensor):
+            entry = region.entries.get(codec)
+            stored_bytes = 0
+            if entry is None:
+                packed = codec.pack(dense_part(tensor), slot)
+                if packed is None:
+                    if codec.guarantee is not Guarantee.EXACT:
+                        note = f"not finite, or not for {codec}"
+                    continue
+                entry = CodecEntry(codec, packed)
+                stored_bytes = entry.nbytes
+                if codec.shared:
+                    region.entries[codec] = entry
+            row = self.ledger.add(
+                slot,
+                tensor.shape,
+                storage,
+                codec=codec.name,
+                guarantee=codec.guarantee,
+                stored_bytes=stored_bytes,
+                bound=codec.bound(entry.packed),
+            )
+            self.policy.chosen(slot, codec)
+            token.hand_over(entry)
+            if codec.keeps_sign(entry.packed):
+                region.read_signs_from(entry)
+            region.users.append((weakref.ref(token), row))
+            return
+        self.policy.chosen(slot, None)
+        self._keep(token, slot, region, storage, note)
+
+    def _keep(
+        self,
+        token: Token,
+        slot: Slot,
+        region: Region,
+        storage: StorageRecord,
+        note: str = "",
+    ) -> None:
+        """Let the token hold the tensor itself, and others of its region with it."""
+        tensor = token.tensor
+        assert tensor is not None
+        storage.held = True
+        region.take_back(tensor)
+        row = self.ledger.add(slot, tensor.shape, storage, note=note)
+        region.users.append((weakref.ref(token), row))
+
+
+def _slots(node: Any) -> Iterator[tuple[str, Any]]:
+    """The slots of a node and what the pack hooks put there, without unpacking it."""
+    for attribute in _slot_attributes(type(node)):
+        try:
+            saved = getattr(node, attribute)
+        except RuntimeError:  # already freed by a backward pass
+            continue
+        name = attribute.removeprefix("_raw_saved_")
+        if isinstance(saved, (tuple, list)):
+            for index, one in enumerate(saved):
+                yield f"{name}[{index}]", one.data
+        else:
+            yield name, saved.data
+
+
+@functools.cache
+def _slot_attributes(kind: type) -> tuple[str, ...]:
+    return tuple(a for a in dir(kind) if a.startswith("_raw_saved_"))
+
+
+def _declared_roles(node: Any) -> list[Role | None] | None:
+    """Roles that a custom function declares; None for a function of PyTorch's own.
+
+    A ``torch.autograd.Function`` may have an attribute ``saved_roles``: for each tensor
+    that it gives to ``save_for_backward``, the value of a role, or None.
+    """
+    forward = getattr(type(node), "_forward_cls", None)
+    if forward is None:
+        return None
+    return [role and Role(role) for role in getattr(forward, "saved_roles", ())]
+
+
+def _refuse_compiled(model: nn.Module) -> None:
+    """Raise RuntimeError if any part of the model is compiled, or we are."""
+    compiled = [
+        path or "the model"
+        for path, module in model.named_modules()
+        if type(module).__name__ == "OptimizedModule"
+        or getattr(module, "_compiled_call_impl", None) is not None
+    ]
+    if compiled or torch.compiler.is_compiling():
+        raise RuntimeError(
+            f"elision.memory.saver works in eager mode, but {', '.join(compiled[:3])} "
+            "is compiled: a compiled region unpacks all of its saved tensors at once, "
+            "so nothing would be saved (pytorch/pytorch#148222). Use the saver on the "
+            "uncompiled module, or torch's own activation_memory_budget when compiling."
+        )

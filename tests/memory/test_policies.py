@@ -1,0 +1,342 @@
+"""Policies on whole networks: gradient errors, guarantees, allocation, refusals."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_nets import Transformer, gradients, images, resnet, tokens, vgg
+from torch import nn
+
+from elision.memory import Policy, Role, Rule, saver
+from elision.memory.allocation import Sensitivity, allocate_bits
+from elision.memory.budget import LADDER, plan_bytes
+from elision.memory.codecs import GroupQuant, Jpeg, Offload
+from elision.memory.guaranteed import Guaranteed
+from elision.memory.presets import PRESETS
+
+
+def photographs():
+    """Eight 56x56 crops of two photographs, and labels."""
+    from skimage import data
+
+    crops = []
+    for name in ("astronaut", "coffee"):
+        photo = torch.from_numpy(getattr(data, name)()).permute(2, 0, 1) / 255
+        small = F.avg_pool2d(photo[None], 4)[0]
+        crops += [small[:, :56, i : i + 56] for i in (0, 20, 40, 60)]
+    x = torch.stack(crops)
+    return (x - x.mean()) / x.std(), torch.arange(8) % 5
+
+
+def three_convolutions():
+    """The net of the published gradient-error figures: conv, batch norm, ReLU."""
+    layers = []
+    for inside, outside in itertools.pairwise((3, 32, 32, 32)):
+        layers += [nn.Conv2d(inside, outside, 3, padding=1, bias=False)]
+        layers += [nn.BatchNorm2d(outside), nn.ReLU()]
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.LazyLinear(5)
+    )
+
+
+def relative_errors(exact, other):
+    return {
+        name: float((exact[name] - other[name]).norm() / exact[name].norm())
+        for name in exact
+        if exact[name].dim() == 4
+    }
+
+
+@pytest.mark.parametrize(
+    ("policy", "largest", "codec", "ratio"),
+    [
+        ("int8", 0.005, "group 8-bit", 3.8),
+        ("bits(4)", 0.04, "group 4-bit", 7.0),
+        ("jpeg", 0.05, "jpeg", 6.0),
+    ],
+)
+def test_gradient_errors_stay_small(policy, largest, codec, ratio):
+    torch.manual_seed(0)
+    model, batch = three_convolutions(), photographs()
+    model(batch[0])
+    exact = gradients(model, batch)
+    saved = saver(model, policy, seed=0)
+    errors = relative_errors(exact, gradients(model, batch, saved))
+    assert len(errors) == 3
+    assert max(errors.values()) <= largest
+    assert saved.ledger.covered_ratio(codec) >= ratio
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("make", [vgg, resnet, Transformer])
+def test_every_preset_trains_and_retains_graphs(name, make):
+    torch.manual_seed(0)
+    model, batch = make(), (tokens() if make is Transformer else images())
+    policy = "budget(0.1)" if name == "budget" else name
+    for _ in range(2):  # some learn from the first step
+        once = gradients(model, batch, saver(model, policy, seed=3))
+    state = saver(model, policy, seed=3)
+    twice = gradients(model, batch, state, backwards=2)
+    for parameter in once.values():
+        assert parameter.isfinite().all()
+    for gradient in twice.values():
+        assert gradient.isfinite().all()
+    assert state.policy.name in state.report()
+
+
+def test_the_same_seed_gives_the_same_gradients():
+    torch.manual_seed(0)
+    model, batch = vgg(), images()
+    runs = [gradients(model, batch, saver(model, "bits(2)", seed=s)) for s in (5, 5, 6)]
+    assert all(torch.equal(runs[0][n], runs[1][n]) for n in runs[0])
+    assert not all(torch.equal(runs[0][n], runs[2][n]) for n in runs[0])
+
+
+def test_the_gradient_is_unbiased_where_the_error_enters_linearly():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    x = images(batch=1)[0][..., :8, :8]
+
+    def gradient(policy, seed):
+        model.zero_grad()
+        with saver(model, policy, seed=seed, pack_batch=True):
+            loss = model(x).square().sum()
+        loss.backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    exact = gradient("none", 0)
+    directions = torch.randn(4, len(exact))
+    rules = Policy([Rule((GroupQuant(2, 8),), min_bytes=0)])
+    draws = [directions @ (gradient(rules, 1000 * s) - exact) for s in range(2000)]
+    errors = torch.stack(draws)
+    assert (errors.mean(0).abs() <= 4 * errors.std(0) / 2000**0.5).all()
+
+
+convolutions = st.tuples(
+    st.integers(1, 3),  # batch
+    st.sampled_from([(4, 4, 1), (4, 6, 2), (4, 4, 4), (3, 5, 1)]),
+    st.integers(7, 14),
+    st.integers(7, 14),
+    st.integers(1, 3),  # kernel
+    st.integers(1, 3),  # stride
+    st.integers(0, 2),  # padding
+    st.integers(1, 2),  # dilation
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    case=convolutions,
+    seed=st.integers(0, 999),
+    error=st.sampled_from([0.01, 0.1, 0.7]),
+    adversarial=st.booleans(),
+)
+def test_the_guarantee_is_never_exceeded(case, seed, error, adversarial):
+    batch, (inside, outside, groups), height, width, kernel, *how = case
+    stride, padding, dilation = how
+    torch.manual_seed(seed)
+    layer = nn.Conv2d(
+        inside, outside, kernel, stride, padding, dilation, groups, bias=False
+    )
+    x = torch.randn(batch, inside, height, width).mul_(10 ** torch.randn(()))
+    with torch.no_grad():
+        g = torch.randn_like(layer(x)) ** (2 if adversarial else 1)
+    policy = Guaranteed(error, margin=1)
+
+    def gradient(policy):
+        layer.zero_grad()
+        with saver(layer, policy, pack_batch=True) as saved:
+            out = layer(x)
+        out.backward(g)
+        return layer.weight.grad.clone(), saved
+
+    gradient(policy)  # takes the norms; the next step has the very same
+    exact, _ = gradient("none")
+    approximate, _ = gradient(policy)
+    assert float((approximate - exact).norm()) <= error * float(exact.norm())
+
+
+@pytest.mark.parametrize("preset", ["guaranteed(0.2)", "expected(0.2)"])
+@pytest.mark.parametrize("make", [lambda: vgg(norm=False), Transformer])
+def test_whole_networks_stay_within_the_budget(preset, make):
+    torch.manual_seed(0)
+    model = make()
+    batch = tokens() if isinstance(model, Transformer) else images()
+    gradients(model, batch, saver(model, preset))
+    exact = gradients(model, batch)
+    saved = saver(model, preset)
+    approximate = gradients(model, batch, saved)
+    weights = [n for n in exact if n.endswith("weight") and exact[n].dim() > 1]
+    for name in weights:
+        off = (approximate[name] - exact[name]).norm() / exact[name].norm()
+        assert float(off) <= 0.2, name
+    assert saved.policy.violations == 0
+    assert any(row.codec == "error bounded" for row in saved.ledger.rows)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1e3)), min_size=1, max_size=4),
+    st.floats(1, 8),
+)
+def test_allocation_keeps_the_average_and_is_nearly_optimal(given_tensors, average):
+    tensors = {i: Sensitivity(*t) for i, t in enumerate(given_tensors)}
+    bits = allocate_bits(tensors, average)
+    total = sum(t.elements for t in tensors.values())
+
+    def spent(chosen):
+        return sum(tensors[i].elements * b for i, b in chosen.items())
+
+    def damage(chosen):
+        return sum(tensors[i].damage / (2.0**b - 1) ** 2 for i, b in chosen.items())
+
+    assert spent(bits) <= average * total + 1e-9
+    # The same greedy path one step earlier is over budget: compare with every choice
+    # of bits that costs no more than what was spent less the largest single step.
+    slack = max(t.elements for t in tensors.values())
+    best = min(
+        damage(dict(enumerate(choice)))
+        for choice in itertools.product(range(1, 9), repeat=len(tensors))
+        if spent(dict(enumerate(choice))) <= max(spent(bits) - slack, total)
+    )
+    assert damage(bits) <= best * (1 + 1e-9) + 1e-12
+
+
+def test_an_average_of_bits_is_kept_and_beats_the_floor():
+    torch.manual_seed(0)
+    model, batch = three_convolutions(), photographs()
+    model(batch[0])
+    exact = gradients(model, batch)
+    errors, sizes = {}, {}
+    for policy in ("bits(2)", "bits(2.5)", "bits(3)"):
+        for _ in range(2):
+            saved = saver(model, policy, seed=1)
+            got = gradients(model, batch, saved)
+        errors[policy] = sum(relative_errors(exact, got).values())
+        rows = [r for r in saved.ledger.rows if r.codec.startswith("group")]
+        packed = [r for r in rows if r.stored_bytes]
+        bits = sum(r.stored_bytes * 8 for r in packed)
+        sizes[policy] = bits / sum(torch.Size(r.shape).numel() for r in packed) - 0.25
+    assert sizes["bits(2.5)"] <= 2.51
+    assert errors["bits(3)"] < errors["bits(2.5)"] < errors["bits(2)"]
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=6), st.floats(0.01, 1.2))
+def test_a_plan_keeps_the_budget_with_the_mildest_means(sizes, share):
+    named = {(i,): n for i, n in enumerate(sizes)}
+    budget = int(share * sum(sizes))
+    rungs = plan_bytes(named, budget)
+    left = sum(named[k] * LADDER[r][1] for k, r in rungs.items())
+    assert left <= budget + 1e-9
+    assert max(rungs.values()) - min(rungs.values()) <= 1
+    if share >= 1:
+        assert set(rungs.values()) == {0}
+
+
+def test_a_byte_budget_is_kept_as_it_shrinks():
+    torch.manual_seed(0)
+    model, batch = resnet(width=16), images(batch=8)
+    exact = saver(model, "exact")
+    gradients(model, batch, exact)
+    held = exact.ledger.stored_bytes / 2**20
+    used = {}
+    for share in (1.1, 0.6, 0.3, 0.2):
+        for _ in range(2):
+            saved = saver(model, f"budget({share * held})", seed=0)
+            gradients(model, batch, saved)
+        assert saved.ledger.stored_bytes <= share * held * 2**20
+        used[share] = {row.codec for row in saved.ledger.rows}
+    assert "group 8-bit" not in used[1.1]
+    assert "recompute" in used[1.1]
+    assert "offload" in used[0.2]
+
+
+def test_rules_choose_by_module_and_consumer():
+    torch.manual_seed(0)
+    model, batch = vgg(norm=False), images()
+    rules = [
+        Rule((), module="2", roles=frozenset({Role.LINEAR_INPUT})),
+        Rule((Jpeg(), GroupQuant(4)), consumer="Convolution.*"),
+        Rule((Offload(),)),
+    ]
+    saved = saver(model, rules)
+    gradients(model, batch, saved)
+    codecs = {r.slot.module: r.codec for r in saved.ledger.rows_of([Role.LINEAR_INPUT])}
+    assert codecs["2"] == "kept"
+    assert codecs["5"] == "jpeg"
+    assert codecs["12"] == "offload"
+
+
+def test_a_tensor_that_is_not_finite_is_kept_and_said_so():
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    x = torch.randn(64, 64)
+    x[0, 0] = torch.nan
+    with saver(model, "int8") as saved:
+        loss = model(x).sum()
+    loss.backward()
+    assert "not finite" in saved.report()
+
+
+def test_what_the_caller_holds_on_to_is_said_so():
+    model = nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64))
+    kept = []
+    model[0].register_forward_hook(lambda module, args, out: kept.append(out))
+    with saver(model, "int8") as saved:
+        model(torch.randn(64, 64)).sum().backward()
+    assert saved.ledger.elsewhere_bytes == 64 * 64 * 4
+    assert "held elsewhere" in saved.report()
+
+
+class Square(torch.autograd.Function):
+    """A custom function that keeps one tensor where no hook sees it."""
+
+    saved_roles = ("linear input",)
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        ctx.unseen = x * 2
+        return x * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * (x + ctx.unseen / 2)
+
+
+class Custom(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 64)
+
+    def forward(self, x):
+        return Square.apply(self.linear(x))
+
+
+def test_custom_functions_are_named_and_may_declare_roles():
+    model = Custom()
+    with saver(model, "int8") as saved:
+        model(torch.randn(64, 64)).sum().backward()
+    assert "SquareBackward" in saved.report()
+    packed = [r for r in saved.ledger.rows if r.slot.function == "SquareBackward"]
+    assert [r.codec for r in packed] == ["group 8-bit"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ("bits(9)", "must be 1 to 8"),
+        ("bits(8.5)", "between 1 and 8"),
+        ("guaranteed(2)", r"must be in \(0, 1\]"),
+        ("rad(x)", "could not convert"),
+        ("exact(3)", "memory policy 'exact\\(3\\)'"),
+        ("int9", "did you mean 'int8'"),
+        (17, "must be a name"),
+    ],
+)
+def test_bad_policies_are_refused_clearly(policy, message):
+    with pytest.raises(ValueError, match=message):
+        saver(nn.Linear(1, 1), policy)

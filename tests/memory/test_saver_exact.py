@@ -1,0 +1,281 @@
+"""The exact policy: gradients bit-identical to plain autograd, in fewer bytes."""
+
+import gc
+import warnings
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from memory_nets import (
+    Checkpointed,
+    Transformer,
+    gradients,
+    images,
+    oddities,
+    resnet,
+    tokens,
+    vgg,
+)
+from torch import nn
+
+from elision.memory import Role, measure_peak, saver, watch_peak
+
+NETS = {
+    "resnet": (resnet, images),
+    "vgg": (vgg, images),
+    "vgg without norm": (lambda: vgg(norm=False, inplace=False), images),
+    "oddities": (oddities, images),
+    "transformer": (Transformer, tokens),
+    "transformer relu": (lambda: Transformer(activation="relu"), tokens),
+    "checkpoint": (Checkpointed, images),
+    "reentrant checkpoint": (lambda: Checkpointed(reentrant=True), images),
+}
+
+
+@pytest.fixture(params=NETS)
+def case(request):
+    torch.manual_seed(0)
+    make, batch = NETS[request.param]
+    return make(), batch()
+
+
+def assert_same(left, right):
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(left[name], right[name]), name
+
+
+@pytest.mark.parametrize("policy", ["exact", "none"])
+@pytest.mark.parametrize("backwards", [1, 2])
+def test_gradients_are_bit_identical(case, policy, backwards):
+    model, batch = case
+    if getattr(model, "reentrant", False):
+        backwards = 1  # it frees what it recomputed, with or without a saver
+    plain = gradients(model, batch, backwards=backwards)
+    assert_same(plain, gradients(model, batch, saver(model, policy), backwards))
+
+
+def test_gradients_are_bit_identical_under_autocast(case):
+    model, batch = case
+
+    def run(context):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return gradients(model, batch, context)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain = run(None)
+    with saver(model, "exact") as saved:
+        mine = run(None)
+    assert_same(plain, mine)
+    assert all(
+        row.codec == "kept" for row in saved.ledger.rows if row.slot.role is Role.WEIGHT
+    )
+
+
+def test_gradients_are_bit_identical_in_channels_last():
+    torch.manual_seed(0)
+    for make in (resnet, vgg, oddities):
+        model = make().to(memory_format=torch.channels_last)
+        x, y = images()
+        batch = x.to(memory_format=torch.channels_last), y
+        assert_same(gradients(model, batch), gradients(model, batch, saver(model)))
+
+
+def test_double_backward_is_bit_identical():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Softplus(), nn.Conv2d(8, 4, 3))
+    x, _ = images()
+
+    def penalty(context):
+        model.zero_grad()
+        leaf = x.clone().requires_grad_()
+        with context:
+            out = model(leaf).square().sum()
+        (grad,) = torch.autograd.grad(out, leaf, create_graph=True)
+        grad.square().sum().backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters()}
+
+    plain = penalty(saver(model, "none"))
+    assert_same(plain, penalty(saver(model, "exact")))
+    assert any(g.abs().sum() > 0 for g in plain.values())
+
+
+def test_every_saved_tensor_finds_its_consumer():
+    torch.manual_seed(0)
+    model = resnet()
+    x, _ = images()
+    with saver(model, "exact") as saved:
+        model(x).sum().backward()
+    assert all(row.slot.name != "?" for row in saved.ledger.rows)
+    found = [
+        row.slot.module
+        for row in saved.ledger.rows
+        if row.slot.consumer == "Convolution.input"
+    ]
+    expected = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+    assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize(("make", "least"), [(resnet, 1.6), (vgg, 1.6)])
+def test_fewer_bytes_are_stored_and_the_peak_falls(make, least):
+    torch.manual_seed(0)
+    model = make(width=16)
+    x, y = images(batch=32)
+
+    def step(policy):
+        with saver(model, policy):
+            loss = F.cross_entropy(model(x), y)
+        loss.backward()
+
+    with saver(model, "exact") as saved:
+        loss = model(x).sum()
+    del loss
+    assert saved.ledger.ratio >= least
+    for policy in ("none", "exact"):
+        step(policy)  # gradients exist from here on
+    plain = measure_peak(lambda: step("none")).peak_bytes
+    exact = measure_peak(lambda: step("exact")).peak_bytes
+    fallen = plain - exact
+    spared = saved.ledger.logical_bytes - saved.ledger.stored_bytes
+    assert fallen > 0.4 * spared
+
+
+@pytest.mark.parametrize("policy", ["none", "exact"])
+@pytest.mark.parametrize("make", [resnet, vgg])
+def test_the_ledger_agrees_with_the_allocator(make, policy):
+    torch.manual_seed(0)
+    model = make(width=16)
+    x, _ = images(batch=32)
+    with watch_peak() as measured, saver(model, policy) as saved:
+        out = model(x)
+    del out
+    expected = saved.ledger.stored_bytes - x.untyped_storage().nbytes()
+    assert measured.end_bytes == pytest.approx(expected, rel=0.1)
+
+
+def test_the_report_shows_the_measured_bytes_beside_the_ledger():
+    torch.manual_seed(0)
+    model = vgg(width=16)
+    x, y = images(batch=32)
+    with saver(model, "exact", measure=True) as saved:
+        loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    held = saved.ledger.stored_bytes - x.untyped_storage().nbytes()
+    assert saved.measured.end_bytes == pytest.approx(held, rel=0.1)
+    assert saved.measured.peak_bytes > saved.measured.end_bytes
+    assert "MiB at its peak" in saved.report()
+
+
+def test_a_failing_forward_leaves_no_hooks_behind():
+    class Failing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(64, 64)
+
+        def forward(self, x):
+            raise KeyError(int(self.linear(x).relu().sum().isnan()))
+
+    model = Failing()
+    with pytest.raises(KeyError), saver(model):
+        model(torch.randn(64, 64))
+    assert not model._forward_hooks
+    assert not model.linear._forward_pre_hooks
+    assert torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+
+
+def test_nothing_is_kept_alive_after_the_graph_is_gone():
+    torch.manual_seed(0)
+    model = vgg()
+    x, _ = images()
+    with saver(model, "exact") as saved:
+        out = model(x)
+    values = [weakref.ref(p) for p in _payloads(out.grad_fn)]
+    assert values
+    del out
+    gc.collect()
+    assert not any(value() is not None for value in values)
+    assert saved.ledger.rows
+
+
+def _payloads(node):
+    """Every token in the graph."""
+    seen, stack = set(), [node]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        stack += [f for f, _ in node.next_functions]
+        for attribute in dir(node):
+            if attribute.startswith("_raw_saved"):
+                token = getattr(node, attribute).data
+                if token is not None:
+                    yield token
+
+
+@pytest.mark.parametrize("policy", ["exact", "none"])
+def test_an_inplace_write_after_saving_raises(policy):
+    weight = nn.Parameter(torch.randn(64, 64))
+    x = torch.randn(64, 64)
+
+    class Broken(nn.Module):
+        def forward(self, x):
+            h = torch.sigmoid(x @ weight)
+            y = h * 2
+            h.add_(1)
+            return y + h
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        Broken()(x).sum().backward()
+    broken = Broken()
+    with saver(broken, policy):
+        loss = broken(x).sum()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+class Rewriter(nn.Module):
+    """Writes to a ReLU's result after it was saved."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.linspace(-1, 1, 1000))
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x, functional=False):
+        relu = F.relu_ if functional else self.relu
+        first = relu(x * self.scale)
+        total = (first + 0).sum()
+        return total + relu(first.sub_(0.5)).sum()
+
+
+def test_memory_that_is_written_between_two_saves_is_saved_twice():
+    net, x = Rewriter(), torch.linspace(-2, 2, 1000)
+    # Plain autograd refuses this; here both masks were packed before the writes.
+    with saver(net, "exact"):
+        loss = net(x)
+    loss.backward()
+    h = x * net.scale.detach()
+    assert torch.equal(net.scale.grad, x * ((h > 0).float() + (h > 0.5).float()))
+
+
+def test_memory_that_is_written_before_its_consumer_is_known_raises():
+    net, x = Rewriter(), torch.linspace(-2, 2, 1000)
+    with saver(net, "exact"):
+        loss = net(x, functional=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_compiled_models_are_refused():
+    model = nn.Linear(3, 3)
+    model._compiled_call_impl = object()  # what nn.Module.compile sets
+    with pytest.raises(RuntimeError, match="eager mode"), saver(model):
+        pass
+
+
+def test_an_unknown_policy_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"did you mean 'exact'.*known: none"):
+        saver(nn.Linear(1, 1), "exakt")
