@@ -30,6 +30,7 @@ _HOME = {
     "methods": "",
     "operands": "",
     "report": "",
+    "topology": "",
     "trace": "",
     "workloads": "",
 }
