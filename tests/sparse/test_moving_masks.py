@@ -411,7 +411,7 @@ def test_swat_m_counts_are_exact_and_full_layers_dense(budget, layers):
 )
 @pytest.mark.parametrize("method", [methods.SET, methods.RigL])
 def test_structured_masks_stay_structured(method, pattern, axes):
-    made = method(0.5, "uniform", (("0", 0.0),), pattern, every=2)
+    made = method(0.5, "uniform", (), pattern, every=2)
     model, optimizer, topology = elided(made)
     nnz = topology.nnz
     train(model, optimizer, range(7))

@@ -4,6 +4,7 @@ A rule (:class:`Rule`) is a short file of data and one decision; :func:`attach` 
 around every step of an optimiser.
 """
 
+from elision.topology import work as work
 from elision.topology.backward_superset import BackwardSuperset as BackwardSuperset
 from elision.topology.constant_fan_in import ConstantFanIn as ConstantFanIn
 from elision.topology.controller import Move as Move

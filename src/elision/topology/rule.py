@@ -1,14 +1,18 @@
 """What moves masks: the base of all rules, and the one that moves none."""
 
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
+from elision.layers import NoEffectWarning
+from elision.names import lookup
 from elision.operands import Mask, Transform
+from elision.operands.base import fraction
 from elision.recipe import selects
-from elision.topology.distribution import densities, weight_counts
+from elision.topology.distribution import DISTRIBUTIONS, densities, weight_counts
 from elision.topology.pattern import Pattern, Unstructured
 from elision.topology.selection import best, generator
 from elision.topology.weights import SparseWeight
@@ -41,6 +45,11 @@ class Budget:
     power: float = 1.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        lookup("distribution", self.distribution, DISTRIBUTIONS)
+        for sparsity in (self.sparsity, *(share for _, share in self.layers)):
+            fraction("Budget", "sparsity", sparsity)
+
     def densities(
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
     ) -> dict[str, float]:
@@ -51,11 +60,17 @@ class Budget:
         """
         fixed = dict.fromkeys(dense, 1.0)
         names = [weight.name for weight in weights]
-        for weight in weights:
-            for pattern, sparsity in self.layers:
-                if selects(pattern, weight.name, weight.layers[0], names):
-                    fixed[weight.name] = 1 - sparsity
-                    break
+        for pattern, sparsity in reversed(self.layers):
+            meant = [
+                w.name for w in weights if selects(pattern, w.name, w.layers[0], names)
+            ]
+            fixed.update(dict.fromkeys(meant, 1 - sparsity))
+            if not meant:
+                warnings.warn(
+                    f"layers: pattern {pattern!r} names no layer that has a mask",
+                    NoEffectWarning,
+                    stacklevel=2,
+                )
         shapes = {**dense, **{w.name: w.shape for w in weights}}
         found = densities(
             shapes, self.sparsity, self.distribution, fixed=fixed, power=self.power
