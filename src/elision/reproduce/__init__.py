@@ -1,0 +1,1 @@
+"""Published tables beside this library's own numbers: one file a study."""
