@@ -12,6 +12,7 @@ from elision import methods
 from elision.methods import METHODS, make_method
 from elision.operands import Mask, Reuse, TopKSlices, TopNofM, density
 from elision.operands.split_reuse import split_input_grad, split_weight_grad
+from elision.operands.top_k import keep_from
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
 
@@ -56,6 +57,19 @@ def test_swat_reads_what_its_table_says(conv):
     assert torch.allclose(db, g.sum((0, 2, 3)), atol=1e-4)
     # Straight-through: what was left out learns.
     assert dw[sparse_w == 0].abs().min() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@given(
+    values=st.lists(
+        st.sampled_from([0.0, -0.5, 0.5, 1.0, -2.0, 1e-38, torch.inf, torch.nan])
+    ),
+    level=st.sampled_from([0.0, 1e-38, 0.5, 1.0, 2.0, torch.inf, torch.nan]),
+)
+def test_keeping_from_a_level_is_its_definition(dtype, values, level):
+    x, level = torch.tensor(values, dtype=dtype), torch.tensor(level, dtype=dtype)
+    expected = torch.where(x.abs() < level, 0, x)
+    assert torch.equal(keep_from(x, level).nan_to_num(7.0), expected.nan_to_num(7.0))
 
 
 def test_swat_saves_the_sparse_operands_alone(conv):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from elision.operands.base import State, Transform, fraction
-from elision.operands.top_k import kth_largest
+from elision.operands.top_k import keep_from, kth_largest
 
 __all__ = ["TopKShare"]
 
@@ -37,9 +37,7 @@ class TopKShare(Transform):
         share = state["density"].item()
         if share >= 1 or not x.numel():
             return x
-        magnitudes = x.abs()
-        # Written so that a NaN is kept: a diverged run must still show.
-        return torch.where(magnitudes < kth_largest(magnitudes, share), 0, x)
+        return keep_from(x, kth_largest(x.abs(), share))
 
     def __str__(self) -> str:
         return f"top {1 - self.sparsity:.4g} by magnitude, then as the budget moves"
