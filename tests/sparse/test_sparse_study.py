@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from elision import methods
 from elision.reproduce import sparse_training as study
 from elision.workloads import Workload
 
@@ -96,3 +97,9 @@ def test_orderings_are_confirmed_or_denied_by_the_figures(better, worse, verdict
 def test_an_unknown_method_is_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown method 'rigl'"):
         study.run(tmp_path, TINY, names=("rigl",))
+
+
+@pytest.mark.parametrize("every", [1, 6, 7, 8, 10, 30, 210])
+def test_the_meter_meets_every_phase_of_the_moves(every):
+    period = study._meter_every(methods.RigL(0.9, every=every))
+    assert {(step * period) % every for step in range(every)} == set(range(every))

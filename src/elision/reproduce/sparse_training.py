@@ -7,6 +7,7 @@ other data, another network, 90 epochs; it is there for the order of the methods
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -206,8 +207,7 @@ def run(
             continue
         method = lookup("method", name, METHODS)(sparsity, steps)
         started = time.monotonic()
-        # An odd period meets every phase of the moves' period.
-        plan = RunPlan(seed=seed, meter_every=7)
+        plan = RunPlan(seed=seed, meter_every=_meter_every(method))
         try:
             trained = train(workload, method, dataset, plan)
         except TrainingDivergedError:
@@ -222,6 +222,15 @@ def run(
         if progress is not None:
             progress(results[-1])
     return results
+
+
+def _meter_every(method: Method) -> int:
+    """Steps between two that are metered: a period that meets every phase of the moves'.
+
+    With a common factor, the meter would see the steps of a move always or never.
+    """
+    moves = method.parameters().get("every", 1)
+    return next(n for n in range(7, 7 + moves + 1) if math.gcd(n, moves) == 1)
 
 
 def _runs(
