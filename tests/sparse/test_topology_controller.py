@@ -304,3 +304,17 @@ def test_the_report_names_every_layer_and_what_is_out_of_reach():
     assert lines[1].split() == ["body", "8x8", "32", "0.5000"]
     assert lines[-2] == "layers left dense: none"
     assert "attention.in_proj_weight" in lines[-1]
+
+
+@pytest.mark.parametrize("name", ["rigl", "set", "dst"])
+def test_a_second_controller_takes_the_place_of_the_first(name):
+    model, optimizer, topology = elided(MOVING[name])
+    train(model, optimizer, range(7))
+    again, other, _ = elided(MOVING[name])
+    second = elision.topology.attach(again, other)
+    train(again, other, range(7))
+    assert second.step == topology.step == 8
+    assert same(model.state_dict(), again.state_dict())
+    assert len(other.param_groups[0]["params"]) == len(
+        optimizer.param_groups[0]["params"]
+    )

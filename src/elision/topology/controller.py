@@ -5,6 +5,7 @@ scalers and wrappers that were made before or come later keep working.
 """
 
 import hashlib
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,11 @@ from elision.topology.rule import Rule
 from elision.topology.weights import SparseWeight, sparse_weights
 
 __all__ = ["Move", "Topology", "attach"]
+
+
+#: The controller of each model, so that a second one takes the first one's place.
+_ATTACHED: weakref.WeakKeyDictionary[nn.Module, "weakref.ref[Topology]"]
+_ATTACHED = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,11 @@ class Topology:
         self.weights = sparse_weights(root, self.rule.transform)
         self._check_ownership()
         self._adopt_parameters(self.rule)
-        installed.silence(root)
+        installed.silence()
+        earlier = _ATTACHED.get(root, lambda: None)()
+        if earlier is not None:
+            earlier.detach()
+        _ATTACHED[root] = weakref.ref(self)
         self._handles = [
             self.optimizer.register_step_pre_hook(self._pre_hook),
             self.optimizer.register_step_post_hook(self._post_hook),
@@ -197,10 +207,19 @@ class Topology:
     def _adopt_parameters(self, rule: Rule) -> None:
         """Let the optimiser train the rule's state, in the group of its weight."""
         for weight, tensor in rule.parameters(self.weights):
-            parameter = nn.Parameter(tensor)
+            if hasattr(weight.weight, "full_tensor"):
+                raise ValueError(
+                    f"layer {weight.name}: its weight is sharded, and thresholds learn "
+                    "from whole weights; train this method without sharding"
+                )
+            owned = [
+                p for group in self.optimizer.param_groups for p in group["params"]
+            ]
+            known = [p for p in owned if p.data_ptr() == tensor.data_ptr()]
+            parameter = known[0] if known else nn.Parameter(tensor)
             self.trained[weight.name] = parameter
             for group in self.optimizer.param_groups:
-                if any(p is weight.weight for p in group["params"]):
+                if not known and any(p is weight.weight for p in group["params"]):
                     group["params"].append(parameter)
                     if "param_names" in group:
                         group["param_names"].append(f"{weight.name}.elision_trained")
@@ -291,7 +310,8 @@ def attach(model: nn.Module, optimizer: torch.optim.Optimizer) -> Topology:
         elision.elide(model, elision.methods.RigL(sparsity=0.9))
         topology = elision.topology.attach(model, optimizer)
 
-    A recipe that moves nothing needs no call, and one does no harm.
+    A recipe that moves nothing needs no call, and one does no harm. A second call takes
+    the place of the first.
 
     Args:
         model: the elided model, or a wrapper of it (``DistributedDataParallel``,

@@ -37,9 +37,8 @@ class Installed:
     reminder: Any = None
     forwards: int = field(default=0)
 
-    def silence(self, model: nn.Module) -> None:
+    def silence(self) -> None:
         """A controller is attached: take the reminder away."""
-        del model
         if self.reminder is not None:
             self.reminder.remove()
             self.reminder = None
