@@ -94,6 +94,16 @@ def test_orderings_are_confirmed_or_denied_by_the_figures(better, worse, verdict
     )
 
 
+def test_the_markdown_table_keeps_measured_and_published_apart():
+    rows = study.table(
+        [*results("rigl-erk", [0.70, 0.72, None]), *results("meprop", [0.5])]
+    )
+    lines = study.markdown(rows).splitlines()
+    assert lines[2].split(" | ")[2] == "71.0 ± 1.4 (2 seeds), 1 diverged"
+    assert lines[2].endswith("| 0.200 | 0.100 | 73.07 |")
+    assert lines[3] == "| meprop | 90 % | 50.0 (1 seed) | 0.200 | 0.100 |  |"
+
+
 def test_an_unknown_method_is_refused(tmp_path):
     with pytest.raises(ValueError, match="unknown method 'rigl'"):
         study.run(tmp_path, TINY, names=("rigl",))

@@ -30,6 +30,7 @@ __all__ = [
     "WORKLOAD",
     "Row",
     "RunResult",
+    "markdown",
     "orderings",
     "run",
     "table",
@@ -277,6 +278,29 @@ def table(results: Iterable[RunResult]) -> list[Row]:
 def _place(group: tuple[tuple[float, str], Any]) -> tuple[float, int]:
     (sparsity, method), _ = group
     return sparsity, list(METHODS).index(method)
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """The table as Markdown, measured and published figures in columns of their own."""
+    lines = [
+        "| method | sparsity | accuracy, measured | training work | forward work "
+        "| ResNet-50 on ImageNet, published |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        accuracy = "diverged" if row.mean is None else f"{row.mean:.1f}"
+        if row.spread is not None:
+            accuracy += f" ± {row.spread:.1f} ({row.seeds} seeds)"
+        elif row.mean is not None:
+            accuracy += " (1 seed)"
+        if row.diverged and row.mean is not None:
+            accuracy += f", {row.diverged} diverged"
+        published = "" if row.published is None else f"{row.published:g}"
+        lines.append(
+            f"| {row.method} | {100 * row.sparsity:g} % | {accuracy} "
+            f"| {row.training_work:.3f} | {row.inference_work:.3f} | {published} |"
+        )
+    return "\n".join(lines)
 
 
 def orderings(rows: Iterable[Row]) -> list[dict[str, Any]]:
