@@ -98,7 +98,7 @@ class Topology:
     @property
     def sparsity(self) -> float:
         """Fraction of zeros over all weights that have a mask."""
-        total = sum(weight.mask.numel() for weight in self.weights)
+        total = sum(weight.weight.numel() for weight in self.weights)
         return 1 - self.nnz / total if total else 0.0
 
     @property
@@ -160,7 +160,7 @@ class Topology:
         for w in self.weights:
             shape = "x".join(map(str, w.shape))
             rows.append((w.name, shape, f"{w.nnz:,}", f"{w.density:.4f}"))
-        total = sum(weight.mask.numel() for weight in self.weights)
+        total = sum(weight.weight.numel() for weight in self.weights)
         rows.append(
             ("all of these", f"{total:,}", f"{self.nnz:,}", f"{1 - self.sparsity:.4f}")
         )
