@@ -318,3 +318,14 @@ def test_a_second_controller_takes_the_place_of_the_first(name):
     assert len(other.param_groups[0]["params"]) == len(
         optimizer.param_groups[0]["params"]
     )
+
+
+@pytest.mark.parametrize("name", ["rigl", "dst"])
+def test_a_controller_lets_go_of_a_model_that_was_restored(name):
+    model, optimizer, _ = elided(MOVING[name])
+    train(model, optimizer, range(2))
+    elision.restore(model)
+    train(model, optimizer, range(2, 4))
+    assert model[3].weight.count_nonzero() > 0.8 * model[3].weight.numel()
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks

@@ -60,6 +60,7 @@ class Topology:
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         root, installed = installed_in(model)
         self.model = root
+        self._installed = installed
         self.rule: Rule | None = None if installed is None else installed.rule
         self.optimizer = _innermost(optimizer)
         self.weights: list[SparseWeight] = []
@@ -227,6 +228,8 @@ class Topology:
     def _pre_hook(self, optimizer: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Before ``optimizer.step``; a closure is followed instead of preceded."""
         del optimizer
+        if self._is_over():
+            return None
         self._seen = False
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0]: self
         if closure is None:
@@ -258,7 +261,7 @@ class Topology:
     @torch.no_grad()
     def _post_hook(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         del optimizer, args, kwargs
-        if self.rule is None:
+        if self.rule is None or self._is_over():
             return
         for parameter, grad in self._set_aside:
             parameter.grad = grad
@@ -270,6 +273,13 @@ class Topology:
                 weight.keep(weight.weight, weight.mask)
         self.state("step").add_(1)
         self._announce_gradients()
+
+    def _is_over(self) -> bool:
+        """Whether the model was restored, or elided anew, since; then let go of it."""
+        over = vars(self.model).get("_elision_topology") is not self._installed
+        if over:
+            self.detach()
+        return over
 
     def _gradients_are_finite(self) -> bool:
         """Whether this step may move masks; equal on all ranks after a reduction."""
