@@ -122,6 +122,35 @@ def test_rigl_keeps_the_largest_and_grows_the_largest_gradients():
             assert torch.equal(new, unmoved * (before[f"{weight.name}.weight"] != 0))
 
 
+def test_a_rigl_move_that_is_added_reads_the_dense_gradient_of_its_step():
+    model, optimizer, topology = elided(MOVING["rigl-added"])
+    train(model, optimizer, range(2))
+    gradient(model, optimizer, 2)
+    slopes = {w.name: w.weight.grad.abs().clone() for w in topology.weights}
+    old = {w.name: w.mask.clone() for w in topology.weights}
+    bias = model[9].bias.clone()
+    optimizer.step()
+    assert not torch.equal(model[9].bias, bias)  # the gradient step was taken
+    fraction = 0.15 * (1 + math.cos(math.pi * 3 / 18))
+    for weight in topology.weights:
+        n = int(fraction * weight.nnz)
+        stay = old[weight.name] & weight.mask
+        if old[weight.name].all():
+            continue
+        grown = weight.mask & ~old[weight.name]
+        assert int(grown.sum()) > 0
+        left_out = torch.where(weight.mask, 0.0, slopes[weight.name])
+        assert slopes[weight.name][grown].min() >= left_out.max()
+        assert int(stay.sum()) >= weight.nnz - n
+
+
+def test_srigl_added_grows_as_well():
+    method = methods.SRigL(0.8, every=3, until=18, replaces_step=False)
+    model, optimizer, topology = elided(method)
+    train(model, optimizer, range(3))
+    assert sum(move.grown for move in topology.history) > 0.1 * topology.nnz
+
+
 def test_a_rigl_move_replaces_the_gradient_step():
     model, optimizer, _ = elided(methods.RigL(0.8, every=3, until=18))
     train(model, optimizer, range(2))

@@ -71,6 +71,7 @@ METHODS: dict[str, Build] = {
     "set": _moving(methods.SET),
     "rigl-uniform": _moving(methods.RigL, distribution="uniform"),
     "rigl-erk": _moving(methods.RigL),
+    "rigl-added": _moving(methods.RigL, replaces_step=False),
     "snfs": _moving(methods.SNFS),
     "dsr": _moving(methods.DSR),
     "dst": lambda s, n: methods.DST(target=s),

@@ -95,7 +95,7 @@ class ConstantFanIn(Rule):
         magnitude = torch.where(active, weight.magnitude().flatten(1), -math.inf)
         nnz = int(active.sum())
         kept = best(magnitude, nnz - dropped, random)
-        gradient = torch.where(kept, -math.inf, weight.gradient().abs().flatten(1))
+        gradient = torch.where(kept, -math.inf, run.gradient(weight).abs().flatten(1))
         alive = active.any(1)
         fan_in = nnz // int(alive.sum())
         open_ = torch.where(alive[:, None], gradient, -math.inf)

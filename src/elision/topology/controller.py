@@ -68,6 +68,7 @@ class Topology:
         self.history: list[Move] = []
         self._handles: list[Any] = []
         self._set_aside: list[tuple[Tensor, Tensor]] = []
+        self._gradients: dict[str, Tensor] = {}
         self._seen = False
         self._finite = True
         self._announced: tuple[bool, int] | None = None
@@ -106,6 +107,14 @@ class Topology:
     def nnz(self) -> int:
         """Active weights of the model."""
         return sum(weight.nnz for weight in self.weights)
+
+    def gradient(self, weight: SparseWeight) -> Tensor:
+        """The dense gradient of a whole weight in the step under way.
+
+        After the optimiser's step too, if the rule said that the step needs it.
+        """
+        kept = self._gradients.get(weight.name)
+        return weight.gradient() if kept is None else kept
 
     def masks(self) -> dict[str, Tensor]:
         """The mask of each layer, by name."""
@@ -255,7 +264,10 @@ class Topology:
         if replaced:
             self._hide_gradients()
         elif self.rule.masks_gradients:
+            dense = self._finite and self.rule.needs_dense_gradient(self.step)
             for weight in self.weights:
+                if dense:
+                    self._gradients[weight.name] = weight.gradient().clone()
                 weight.keep(weight.weight.grad, weight.mask)
 
     @torch.no_grad()
@@ -271,6 +283,7 @@ class Topology:
         if self.rule.masks_weights:
             for weight in self.weights:
                 weight.keep(weight.weight, weight.mask)
+        self._gradients = {}
         self.state("step").add_(1)
         self._announce_gradients()
 

@@ -29,8 +29,8 @@ def _signed(run: "Topology", weight: SparseWeight, random: torch.Generator) -> T
 
 
 def _gradient(run: "Topology", weight: SparseWeight, random: torch.Generator) -> Tensor:
-    del run, random
-    return weight.gradient().abs()
+    del random
+    return run.gradient(weight).abs()
 
 
 def _gathered(run: "Topology", weight: SparseWeight, random: torch.Generator) -> Tensor:
