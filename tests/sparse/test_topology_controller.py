@@ -253,6 +253,7 @@ def test_attach_does_no_harm_where_nothing_moves():
     topology = elision.topology.attach(model, optimizer)
     train(model, optimizer, range(2))
     assert topology.weights == []
+    assert topology.report() == "this recipe moves no mask"
     assert topology.sparsity == 0
 
 

@@ -166,6 +166,8 @@ class Topology:
 
     def report(self) -> str:
         """One line a layer: shape, active weights, density; then what is left dense."""
+        if not self.weights:
+            return "this recipe moves no mask"
         rows = [("layer", "shape", "active", "density")]
         for w in self.weights:
             shape = "x".join(map(str, w.shape))
