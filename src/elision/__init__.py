@@ -30,6 +30,12 @@ _HOME = {
     "methods": "",
     "operands": "",
     "report": "",
+    "stationarity": "",
+    "shapes": "",
+    "reproduce": "",
+    "integrations": "",
+    "export": "",
+    "topology": "",
     "trace": "",
     "workloads": "",
 }

@@ -62,7 +62,8 @@ class Observation:
     Attributes:
         product: the product with the operands it read (tensors, not copied).
         work: per operand name, the fraction of the multiplications that its transform
-            left to do (see :meth:`elision.operands.Transform.work`).
+            left to do (see :meth:`elision.operands.Transform.work`); for a weight
+            gradient also ``"result"``, the fraction of its values that is asked for.
         uses: per operand name, a name shared by products that read the same tensor.
         recipe: name of the recipe.
     """
@@ -165,12 +166,16 @@ class _Step:
         uses = {o: self.plan.use(product, o) for o in product.operands}
         geometry = _geometry(self.input_shape, self.weight_shape, self.convolution)
         read = zip(product.operands, (first, second), strict=True)
+        work = {
+            o: self.plan.uses[uses[o]].work(x, self.states[uses[o]]) for o, x in read
+        }
+        if product is Product.WEIGHT_GRAD:
+            masked_by = self.plan.use(Product.FORWARD, "weight")
+            transform = self.plan.uses[masked_by]
+            work["result"] = transform.gradient_work(self.states[masked_by])
         observation = Observation(
             LayerProduct(product, geometry, first.detach(), second.detach(), self.name),
-            work={
-                o: self.plan.uses[uses[o]].work(x, self.states[uses[o]])
-                for o, x in read
-            },
+            work=work,
             uses=uses,
             recipe=self.plan.recipe,
         )
@@ -238,6 +243,9 @@ def _convolution_backward(
 
 class _Products(torch.autograd.Function):
     """The three products of one layer, each reading what its recipe says."""
+
+    #: Roles of what is saved, in order, for ``elision.memory``.
+    saved_roles = ("linear input", "weight")
 
     @staticmethod
     def forward(
@@ -466,16 +474,18 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
     make_engine(engine)  # an engine that cannot be had fails before anything changes
     layers = elidable_layers(model)
     names = list(layers)
+    recipe = recipe.resolved(layers)
     tables = {n: recipe.table_for(n, m, names) for n, m in layers.items()}
     _warn_without_effect(recipe, layers, tables)
     restore(model)
     for name, layer in layers.items():
         _elide_layer(layer, name, LayerPlan(recipe.name, tables[name]), engine)
+    recipe.prepare(model)
     # A threshold or reference belongs to its replica; a broadcast would replace it.
     local = [
         f"{name}.{buffer}" if name else buffer
-        for name, layer in elided_layers(model)
-        for buffer in layer._buffers
+        for name, module in model.named_modules()
+        for buffer in module._buffers
         if buffer.startswith("elision_")
     ]
     if local:
@@ -530,13 +540,16 @@ def restore(model: Model) -> Model:
     Returns:
         The same model.
     """
-    for _, layer in list(elided_layers(model)):
-        for buffer in [b for b in layer._buffers if b.startswith("elision_")]:
-            del layer._buffers[buffer]
-            layer._non_persistent_buffers_set.discard(buffer)
-        for attribute in [a for a in vars(layer) if a.startswith("_elision_")]:
-            delattr(layer, attribute)
-        layer.__class__ = _PLAIN[type(layer)]  # pyright: ignore[reportAttributeAccessIssue]
+    for module in list(model.modules()):
+        for handle in vars(module).get("_elision_hooks", ()):
+            handle.remove()
+        for buffer in [b for b in module._buffers if b.startswith("elision_")]:
+            del module._buffers[buffer]
+            module._non_persistent_buffers_set.discard(buffer)
+        for attribute in [a for a in vars(module) if a.startswith("_elision_")]:
+            delattr(module, attribute)
+        if isinstance(module, _Elided):
+            module.__class__ = _PLAIN[type(module)]  # pyright: ignore[reportAttributeAccessIssue]
     ignored = getattr(model, _DDP_IGNORE, None)
     if ignored is not None:
         kept = [n for n in ignored if not n.rpartition(".")[2].startswith("elision_")]

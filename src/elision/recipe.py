@@ -161,6 +161,18 @@ class Recipe:
                 return table
         return self.table
 
+    def resolved(self, layers: Mapping[str, nn.Module]) -> "Recipe":
+        """This recipe for one model, where its tables depend on the layers' shapes.
+
+        Args:
+            layers: the layers that a recipe can reach, by name, in order.
+        """
+        del layers
+        return self
+
+    def prepare(self, model: nn.Module) -> None:
+        """Give the state of a model that was just elided its first values."""
+
     def citation(self) -> str:
         """BibTeX of what this recipe implements; empty for one of your own."""
         return textwrap.dedent(self.bibtex).strip()

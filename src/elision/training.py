@@ -21,6 +21,7 @@ from elision.files import load_tensors, save_tensors
 from elision.layers import elide
 from elision.recipe import Recipe
 from elision.recording import observe, record
+from elision.topology import attach
 from elision.trace import Trace
 from elision.workloads import Dataset, Workload
 
@@ -141,6 +142,7 @@ def train(
         weight_decay=workload.weight_decay,
         nesterov=workload.nesterov,
     )
+    attach(model, optimizer)
     state = _State()
     if folder is not None and (folder / _CHECKPOINT).is_file():
         _load(folder, model, optimizer, state)

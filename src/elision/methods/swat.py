@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from elision.methods.base import Method
-from elision.operands import TopK
+from elision.operands import TopK, Transform
 from elision.products import Product
 from elision.recipe import Table
 
@@ -59,9 +59,13 @@ class Swat(Method):
     """
 
     def build(self) -> Table:
-        weights = TopK(self.sparsity, self.threshold, self.refresh)
+        return self._table(self.sparsity)
+
+    def _table(self, sparsity: float) -> Table:
+        """The table of a layer with its own weight sparsity."""
+        weights = self._weights(sparsity)
         share = self.activation_sparsity
-        share = self.sparsity if share is None else share
+        share = sparsity if share is None else share
         activations = TopK(share, self.threshold, self.refresh)
         return Table(
             {
@@ -70,3 +74,7 @@ class Swat(Method):
                 Product.WEIGHT_GRAD: {"input": activations},
             }
         )
+
+    def _weights(self, sparsity: float) -> Transform:
+        """What the weights of a layer go through."""
+        return TopK(sparsity, self.threshold, self.refresh)

@@ -6,7 +6,12 @@ from elision.operands.base import Keep as Keep
 from elision.operands.base import Transform as Transform
 from elision.operands.base import density as density
 from elision.operands.cast import Cast as Cast
+from elision.operands.learned_threshold import LearnedThreshold as LearnedThreshold
+from elision.operands.mask import Mask as Mask
 from elision.operands.reuse import Reuse as Reuse
 from elision.operands.top_k import TopK as TopK
 from elision.operands.top_k_channels import TopKChannels as TopKChannels
 from elision.operands.top_k_per_example import TopKPerExample as TopKPerExample
+from elision.operands.top_k_share import TopKShare as TopKShare
+from elision.operands.top_k_slices import TopKSlices as TopKSlices
+from elision.operands.top_n_of_m import TopNofM as TopNofM

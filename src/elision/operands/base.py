@@ -101,6 +101,15 @@ class Transform(ABC):
         del state
         return density(result) if self.sparsifies else 1.0
 
+    def gradient_work(self, state: State) -> float:
+        """Fraction of the weight gradient's values that is asked for.
+
+        For the transform of a weight: 1 where every weight learns, less where a mask
+        keeps most of them from learning.
+        """
+        del state
+        return 1.0
+
     @abstractmethod
     def __str__(self) -> str:
         """A few words for a recipe's table."""
@@ -186,6 +195,12 @@ class Chain(Transform):
         """The smallest work of any link: later ones only ever add zeros."""
         works = (k.work(result, self._state_of(i, state)) for i, k in self._numbered())
         return min(works)
+
+    def gradient_work(self, state: State) -> float:
+        """The smallest of any link."""
+        return min(
+            k.gradient_work(self._state_of(i, state)) for i, k in self._numbered()
+        )
 
     def _numbered(self) -> list[tuple[int, Transform]]:
         return list(enumerate(self.links))

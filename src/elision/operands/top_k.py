@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from elision.operands.base import State, Transform, fraction, share_of
 
-__all__ = ["TopK", "kth_largest", "sampled_magnitudes"]
+__all__ = ["TopK", "keep_from", "kth_largest", "sampled_magnitudes"]
 
 #: A prime far above any sample size: multiples of it visit a tensor without following
 #: its rows, channels or images.
@@ -28,6 +29,21 @@ def sampled_magnitudes(x: Tensor, size: int) -> Tensor:
         return flat.abs()
     index = torch.arange(size, device=x.device) * _SAMPLE_STRIDE % flat.numel()
     return flat[index].abs()
+
+
+def keep_from(x: Tensor, level: Tensor) -> Tensor:
+    """``x`` where ``|x| >= level``, zero elsewhere; NaN stays, so that a diverged run shows.
+
+    Args:
+        x: any shape.
+        level: scalar tensor of the same dtype, not negative.
+    """
+    if not x.is_cpu or x.dtype.itemsize < 4 or torch.compiler.is_compiling():
+        return torch.where(x.abs() < level, 0, x)
+    # One pass over the tensor where the line above takes three: what is at least the
+    # level is what exceeds the number before it.
+    before = torch.nextafter(level, torch.zeros_like(level))
+    return F.hardshrink(x, before.item())
 
 
 @dataclass(frozen=True)
@@ -82,8 +98,7 @@ class TopK(Transform):
             level = state["threshold"].to(x.dtype)
         else:
             level = self._new_threshold(x)
-        # Written so that a NaN is kept: a diverged run must still show.
-        return torch.where(x.abs() < level, 0, x)
+        return keep_from(x, level)
 
     def _new_threshold(self, x: Tensor) -> Tensor:
         exact = self.threshold == "exact"

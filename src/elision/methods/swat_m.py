@@ -1,0 +1,55 @@
+"""SWAT-M: SWAT whose layer densities follow the momentum."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from elision.methods.swat import Swat
+from elision.operands import TopKShare
+from elision.products import Product
+from elision.recipe import Table
+from elision.topology import MomentumBudget, install
+
+__all__ = ["SwatM"]
+
+
+@dataclass(frozen=True)
+class SwatM(Swat):
+    """SWAT that starts uniform and shares its weights by momentum after each step.
+
+    The density of a layer's weights and activations is its share of all active
+    weights, by the mean ``|momentum|`` of those active (see
+    :class:`elision.topology.MomentumBudget`). Needs
+    :func:`elision.topology.attach` and an optimiser with momentum.
+
+    Deviations, beside those of :class:`Swat`:
+        - Thresholds are exact and new in every step, as the densities are; ``refresh``,
+          ``threshold`` and ``activation_sparsity`` must keep their defaults.
+
+    Attributes:
+        sparsity: fraction left out of all weights that are not left dense, together.
+    """
+
+    key = "swat-m"
+
+    def build(self) -> Table:
+        if (self.refresh, self.threshold, self.activation_sparsity) != (
+            1,
+            "exact",
+            None,
+        ):
+            raise ValueError(
+                "SwatM chooses densities and thresholds anew in every step: leave "
+                "refresh, threshold and activation_sparsity at their defaults"
+            )
+        share = TopKShare(self.sparsity)
+        return Table(
+            {
+                Product.FORWARD: {"weight": share},
+                Product.INPUT_GRAD: {"weight": share},
+                Product.WEIGHT_GRAD: {"input": share},
+            }
+        )
+
+    def prepare(self, model: nn.Module) -> None:
+        install(model, MomentumBudget(self.sparsity), self.key, self)

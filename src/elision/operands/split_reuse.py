@@ -1,0 +1,69 @@
+"""ReSprop's two products in two parts: a shared one and a sparse one.
+
+With the hybrid gradient ``HG = P + S``, ``P`` one sample broadcast over the batch and
+``S`` sparse, both products of ``HG`` split::
+
+    dX = P · Wᵀ  +  S · Wᵀ        the first computed for one sample, then broadcast
+    dW = P · sum_n X_n  +  S · X  the first a product of one sample
+
+The shared part costs ``1/N`` of a dense product. Dense computation of ``HG`` gives the
+same result and is the oracle for this one.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
+
+__all__ = ["split_input_grad", "split_weight_grad"]
+
+
+def split_input_grad(
+    reference: Tensor,
+    difference: Tensor,
+    weight: Tensor,
+    geometry: Conv2dGeometry | MatmulGeometry,
+) -> Tensor:
+    """``dX`` of the hybrid gradient, in two parts.
+
+    Args:
+        reference: ``P``, of shape ``(1, K, P, Q)`` or ``(1, columns)``.
+        difference: ``S``, of the output gradient's shape.
+        weight: ``W``.
+        geometry: of the layer, with its whole batch.
+    """
+    one = _of_one(geometry)
+    shared = LayerProduct(Product.INPUT_GRAD, one, reference, weight).compute()
+    own = LayerProduct(Product.INPUT_GRAD, geometry, difference, weight).compute()
+    return own + shared
+
+
+def split_weight_grad(
+    reference: Tensor,
+    difference: Tensor,
+    x: Tensor,
+    geometry: Conv2dGeometry | MatmulGeometry,
+) -> Tensor:
+    """``dW`` of the hybrid gradient, in two parts.
+
+    Args:
+        reference: ``P``, of shape ``(1, K, P, Q)`` or ``(1, columns)``.
+        difference: ``S``, of the output gradient's shape.
+        x: the layer's input.
+        geometry: of the layer, with its whole batch.
+    """
+    one, total = _of_one(geometry), torch.sum(x, 0, keepdim=True)
+    shared = LayerProduct(Product.WEIGHT_GRAD, one, reference, total).compute()
+    own = LayerProduct(Product.WEIGHT_GRAD, geometry, difference, x).compute()
+    return own + shared
+
+
+def _of_one(
+    geometry: Conv2dGeometry | MatmulGeometry,
+) -> Conv2dGeometry | MatmulGeometry:
+    """The geometry for a single sample."""
+    if isinstance(geometry, MatmulGeometry):
+        return replace(geometry, rows=1)
+    return replace(geometry, batch=1)

@@ -1,0 +1,51 @@
+"""The kernel slices or filters of largest L1 norm (structured SWAT)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from elision.operands.base import State, Transform, fraction, share_of
+
+__all__ = ["TopKSlices"]
+
+
+@dataclass(frozen=True)
+class TopKSlices(Transform):
+    """Keep the slices of a weight whose sum of magnitudes is largest.
+
+    A slice is ``W[k, c]`` for ``"channel"`` (one input channel of one filter, the
+    published ``structured_channel``) and ``W[k]`` for ``"filter"``. Exactly
+    ``ceil((1 − sparsity)·slices)`` are kept.
+
+    Attributes:
+        sparsity: fraction of the slices left out, in [0, 1).
+        slices: ``"channel"`` or ``"filter"``.
+    """
+
+    sparsity: float
+    slices: Literal["channel", "filter"] = "channel"
+
+    sparsifies = True
+
+    def check(self) -> None:
+        fraction("TopKSlices", "sparsity", self.sparsity)
+        if self.slices not in ("channel", "filter"):
+            raise ValueError(
+                f"TopKSlices(slices={self.slices!r}): must be 'channel' or 'filter'"
+            )
+
+    def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
+        del state, training
+        if self.sparsity == 0 or not x.numel():
+            return x
+        leading = 2 if self.slices == "channel" else 1
+        scores = x.abs().flatten(leading).sum(-1) if x.dim() > leading else x.abs()
+        flat = scores.flatten()
+        best = flat.topk(share_of(1 - self.sparsity, flat.numel()), sorted=False)
+        kept = torch.zeros_like(flat).scatter(0, best.indices, 1).view_as(scores)
+        return x * kept.view(*scores.shape, *[1] * (x.dim() - scores.dim()))
+
+    def __str__(self) -> str:
+        return f"top {1 - self.sparsity:.4g} of the {self.slices}s by L1 norm"

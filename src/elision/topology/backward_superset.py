@@ -1,0 +1,104 @@
+"""A sparse forward pass, a denser backward one (Top-KAST)."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from elision.topology.distribution import weight_counts
+from elision.topology.rule import Budget, Rule
+from elision.topology.schedule import Periodic
+from elision.topology.selection import best, generator
+from elision.topology.weights import SparseWeight
+
+if TYPE_CHECKING:
+    from elision.topology.controller import Topology
+
+__all__ = ["BackwardSuperset"]
+
+
+@dataclass(frozen=True)
+class BackwardSuperset(Rule):
+    """Forward the largest weights ``A``; let a superset ``B`` of them learn.
+
+    ``A`` and ``B`` are, layer by layer, the largest magnitudes at the forward and at
+    the backward density. Weights of ``B`` outside ``A`` are learnt while the forward
+    pass does not see them, and enter ``A`` when they outgrow others. Weights outside
+    ``B`` keep their value. The exploration regulariser adds ``penalty·W`` to the
+    gradient on ``A`` and ``penalty/D·W`` on ``B`` outside ``A``, ``D`` the forward
+    density.
+
+    Attributes:
+        budget: density of ``A``, layer by layer.
+        backward: budget of ``B``, nowhere sparser than ``budget``.
+        when: steps after which both sets are chosen again.
+        penalty: coefficient of the regulariser.
+    """
+
+    budget: Budget
+    backward: Budget
+    when: Periodic
+    penalty: float = 1e-4
+
+    masks_gradients = False
+    masks_weights = False
+
+    def __post_init__(self) -> None:
+        if self.backward.sparsity > self.budget.sparsity:
+            raise ValueError(
+                f"the backward sparsity {self.backward.sparsity:g} must not exceed the "
+                f"forward one, {self.budget.sparsity:g}"
+            )
+
+    def start(
+        self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
+    ) -> None:
+        for weight, forward, backward in self._sets(weights, dense, step=0):
+            weight.set_state("mask", forward)
+            weight.set_state("score", backward.float())
+
+    def moves(self, step: int) -> bool:
+        return self.when.at(step)
+
+    def gradient_density(self, weight: SparseWeight) -> float:
+        return float(weight.state("score").mean())
+
+    def before_step(self, run: "Topology") -> bool:
+        for weight in run.weights:
+            if weight.weight.grad is None:
+                continue
+            learns = weight.state("score") > 0
+            strength = torch.where(weight.mask, 1.0, 1.0 / weight.density)
+            pull = weight.weight.detach() * (self.penalty * strength).to(weight.weight)
+            weight.weight.grad.add_(pull)
+            weight.keep(weight.weight.grad, learns)
+        return False
+
+    def after_step(self, run: "Topology") -> None:
+        if not self.moves(run.step):
+            return
+        for weight, forward, backward in self._sets(
+            run.weights, run.left_dense, run.step
+        ):
+            # A weight that stops learning must not be moved by its momentum.
+            weight.keep_optimizer_state(run.optimizer, backward)
+            weight.set_state("score", backward.float())
+            run.record(weight, forward)
+
+    def _sets(
+        self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]], step: int
+    ) -> list[tuple[SparseWeight, Tensor, Tensor]]:
+        """Each weight with its forward and backward mask."""
+        shapes = {w.name: w.shape for w in weights}
+        forward = weight_counts(shapes, self.budget.densities(weights, dense))
+        backward = weight_counts(shapes, self.backward.densities(weights, dense))
+        sets = []
+        for weight in weights:
+            name, magnitude = weight.name, weight.magnitude()
+            random = generator(self.budget.seed, name, step)
+            inner = best(magnitude, forward[name], random)
+            outer = torch.where(inner, torch.inf, magnitude)
+            count = max(forward[name], backward[name])
+            sets.append((weight, inner, best(outer, count, random)))
+        return sets

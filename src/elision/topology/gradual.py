@@ -1,0 +1,72 @@
+"""Gradual magnitude pruning: from dense to sparse along a cubic."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from elision.topology.distribution import weight_counts
+from elision.topology.rule import Budget, Rule
+from elision.topology.schedule import CubicSparsity, Periodic
+from elision.topology.selection import best, generator
+from elision.topology.weights import SparseWeight
+
+if TYPE_CHECKING:
+    from elision.topology.controller import Topology
+
+__all__ = ["GradualPruning"]
+
+
+@dataclass(frozen=True)
+class GradualPruning(Rule):
+    """Every few steps keep the largest of the active weights, ever fewer of them.
+
+    In layer ``l`` the sparsity at step ``t`` is ``s_l·c(t)``, ``c`` the cubic of
+    :class:`elision.topology.CubicSparsity`. A pruned weight does not return.
+
+    Attributes:
+        budget: the final number of active weights, layer by layer.
+        when: steps in which weights are pruned.
+        progress: the cubic.
+    """
+
+    budget: Budget
+    when: Periodic
+    progress: CubicSparsity
+
+    def start(
+        self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
+    ) -> None:
+        for weight in weights:
+            self.budget.pattern.check(weight.name, weight.shape)
+            weight.set_state("mask", torch.ones(weight.shape, dtype=torch.bool))
+        # Fails here, not in the middle of a run, if the budget cannot be met.
+        self.budget.densities(weights, dense)
+
+    def moves(self, step: int) -> bool:
+        last = step == self.progress.end
+        return self.progress.start < step <= self.progress.end and (
+            last or self.when.at(step)
+        )
+
+    def needs_dense_gradient(self, step: int) -> bool:
+        del step
+        return True
+
+    def after_step(self, run: "Topology") -> None:
+        if not self.moves(run.step):
+            return
+        pattern = self.budget.pattern
+        final = self.budget.densities(run.weights, run.left_dense)
+        reached = self.progress.at(run.step)
+        counts = weight_counts(
+            {w.name: w.shape for w in run.weights},
+            {name: 1 - reached * (1 - density) for name, density in final.items()},
+            {w.name: pattern.units(w.shape) for w in run.weights},
+        )
+        for weight in run.weights:
+            units = pattern.active(weight.mask)
+            score = torch.where(units, pattern.reduce(weight.magnitude()), -torch.inf)
+            random = generator(self.budget.seed, weight.name, run.step)
+            count = min(counts[weight.name], int(units.sum()))
+            run.move(weight, pattern.expand(best(score, count, random), weight.shape))

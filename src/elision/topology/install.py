@@ -1,0 +1,169 @@
+"""What ``elide`` puts into a model for a rule: first masks, state, and a reminder."""
+
+import hashlib
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from elision.layers import elidable_layers, elided_layers
+from elision.topology.rule import Rule
+from elision.topology.weights import SparseWeight, sparse_weights
+
+__all__ = ["Installed", "UnattachedWarning", "install", "installed_in"]
+
+#: Bytes of the buffer that names the method, its parameters' hash included.
+_LABEL_BYTES = 48
+
+
+class UnattachedWarning(UserWarning):
+    """A model with moving masks trains, and nothing moves them."""
+
+
+@dataclass
+class Installed:
+    """The rule of a model, on the module that was elided.
+
+    Attributes:
+        rule: what moves the masks.
+        label: the method's name and a hash of its parameters.
+        reminder: the hook that warns until a controller is attached.
+    """
+
+    rule: Rule
+    label: str
+    reminder: Any = None
+    forwards: int = field(default=0)
+
+    def silence(self) -> None:
+        """A controller is attached: take the reminder away."""
+        if self.reminder is not None:
+            self.reminder.remove()
+            self.reminder = None
+
+
+def install(model: nn.Module, rule: Rule, method: str, parameters: object) -> None:
+    """Draw a rule's first masks and give the model the buffers of its state.
+
+    The buffers are ``elision_topology_step``, one a value that the rule remembers, and
+    ``elision_topology_method``, by which a state of another method is refused.
+
+    Args:
+        model: the model, just elided.
+        rule: what moves the masks.
+        method: name of the method.
+        parameters: its parameters, told apart by their representation.
+
+    Raises:
+        ValueError: the budget cannot be met, or a pattern does not divide a layer.
+    """
+    weights = sparse_weights(model, rule.transform)
+    if not weights:
+        return
+    rule.start(weights, left_dense(model, weights))
+    for weight in weights:
+        if rule.masks_weights and weight.has_mask:
+            with torch.no_grad():
+                weight.keep(weight.weight, weight.mask)
+    digest = hashlib.sha256(repr(parameters).encode()).hexdigest()[:8]
+    label = f"{method}:{digest}"
+    device = weights[0].weight.device
+    state = {"step": torch.zeros((), dtype=torch.int64), **rule.initial_state()}
+    for name, value in state.items():
+        model.register_buffer(f"elision_topology_{name}", value.to(device))
+    model.register_buffer("elision_topology_method", _encoded(label).to(device))
+    installed = Installed(rule, label)
+    installed.reminder = model.register_forward_pre_hook(_remind)
+    check = model.register_load_state_dict_pre_hook(_check_method)
+    vars(model)["_elision_topology"] = installed
+    vars(model)["_elision_hooks"] = [installed.reminder, check]
+
+
+def left_dense(
+    model: nn.Module, weights: list[SparseWeight]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights of elidable layers that are not among ``weights``."""
+    sparse = {id(layer) for weight in weights for layer in weight.layers}
+    return {
+        name: tuple(layer.weight.shape)  # pyright: ignore[reportCallIssue, reportArgumentType, reportAttributeAccessIssue]
+        for name, layer in elidable_layers(model).items()
+        if id(layer) not in sparse
+    }
+
+
+def installed_in(model: nn.Module) -> tuple[nn.Module, Installed | None]:
+    """The module that was elided, inside wrappers, and what ``install`` left on it.
+
+    Raises:
+        ValueError: nothing in the model is elided, or two rules are.
+    """
+    found = [m for m in model.modules() if "_elision_topology" in vars(m)]
+    if len(found) > 1:
+        raise ValueError(
+            f"{len(found)} parts of this model were elided on their own; attach each "
+            "to an optimiser of its own"
+        )
+    if found:
+        return found[0], vars(found[0])["_elision_topology"]
+    if next(elided_layers(model), None) is None:
+        raise ValueError(
+            f"{type(model).__name__} is not elided: call elision.elide(model, method) "
+            "before attach"
+        )
+    return model, None
+
+
+def _encoded(label: str) -> torch.Tensor:
+    padded = label.encode()[:_LABEL_BYTES].ljust(_LABEL_BYTES)
+    return torch.frombuffer(bytearray(padded), dtype=torch.uint8)
+
+
+def _remind(model: nn.Module, args: Any) -> None:
+    """Forward pre-hook: warn in the second training pass without a controller."""
+    del args
+    if torch.compiler.is_compiling() or not model.training:
+        return
+    if not torch.is_grad_enabled():
+        return
+    installed: Installed = vars(model)["_elision_topology"]
+    installed.forwards += 1
+    if installed.forwards == 2:
+        warnings.warn(
+            f"the masks of {installed.label.partition(':')[0]} do not move and its "
+            "inactive weights learn: call elision.topology.attach(model, optimizer)",
+            UnattachedWarning,
+            stacklevel=2,
+        )
+
+
+def _check_method(
+    model: nn.Module,
+    state_dict: dict[str, Any],
+    prefix: str,
+    local_metadata: Any,
+    strict: bool,
+    missing: list[str],
+    unexpected: list[str],
+    errors: list[str],
+) -> None:
+    """Before loading: refuse another method's state, warn of other parameters."""
+    del local_metadata, strict, missing, unexpected
+    saved = state_dict.get(f"{prefix}elision_topology_method")
+    installed: Installed | None = vars(model).get("_elision_topology")
+    if saved is None or installed is None:
+        return
+    theirs = bytes(saved.tolist()).decode().strip()
+    if theirs == installed.label:
+        return
+    theirs, ours = theirs.partition(":")[0], installed.label.partition(":")[0]
+    if theirs != ours:
+        errors.append(
+            f"this state was saved by method {theirs!r}, the model runs {ours!r}; "
+            f"elide it with {theirs!r} to resume"
+        )
+        return
+    warnings.warn(
+        f"this state was saved by {theirs!r} with other parameters", stacklevel=2
+    )

@@ -1,0 +1,82 @@
+"""Layer densities that follow the momentum (SWAT-M)."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from elision.operands import TopKShare
+from elision.operands.base import fraction
+from elision.topology.rule import Rule
+from elision.topology.selection import apportion
+from elision.topology.weights import SparseWeight, momentum
+
+if TYPE_CHECKING:
+    from elision.topology.controller import Topology
+
+__all__ = ["MomentumBudget"]
+
+#: A layer that would keep more than this share of its weights becomes dense.
+_FULL = 0.99
+
+
+@dataclass(frozen=True)
+class MomentumBudget(Rule):
+    """Share the active weights among layers by their mean momentum, after each step.
+
+    ``share_l`` is the mean ``|momentum|`` over the weights that are active (top-k by
+    magnitude), normalised to sum 1; ``nnz_l = share_l·d·sum(N)``. A layer beyond 99 %
+    of its weights becomes dense and what it cannot take goes to the others. Counts are
+    whole and their sum is exact (published: each is rounded up).
+
+    Attributes:
+        sparsity: fraction of zeros over all layers that the rule reaches.
+    """
+
+    sparsity: float
+
+    transform = TopKShare
+    masks_gradients = False
+    masks_weights = False
+
+    def __post_init__(self) -> None:
+        fraction("MomentumBudget", "sparsity", self.sparsity)
+
+    def gradient_density(self, weight: SparseWeight) -> float:
+        del weight
+        return 1.0
+
+    def after_step(self, run: "Topology") -> None:
+        means, sizes = [], []
+        for weight in run.weights:
+            score = momentum(run.optimizer, weight.weight)
+            means.append(float(score[weight.mask].mean()))
+            sizes.append(score.numel())
+        budget = round((1 - self.sparsity) * sum(sizes))
+        for weight, count in zip(
+            run.weights, _counts(budget, means, sizes), strict=True
+        ):
+            share = max(1, count) / weight.weight.numel()
+            for layer in weight.layers:
+                for name, buffer in layer.named_buffers(recurse=False):
+                    # The weight's own, and that of the activations beside it.
+                    if name.startswith("elision_") and name.endswith("_density"):
+                        buffer.fill_(share)
+
+
+def _counts(budget: int, means: list[float], sizes: list[int]) -> list[int]:
+    """Active weights of each layer; one above 99 % is dense."""
+    counts = apportion(budget, means, sizes)
+    while True:
+        dense = [
+            count > _FULL * size for count, size in zip(counts, sizes, strict=True)
+        ]
+        fixed = sum(size for full, size in zip(dense, sizes, strict=True) if full)
+        if fixed > budget or all(dense):
+            return counts
+        open_ = [0.0 if full else mean for full, mean in zip(dense, means, strict=True)]
+        room = [0 if full else size for full, size in zip(dense, sizes, strict=True)]
+        rest = apportion(budget - fixed, open_, room)
+        pairs = zip(dense, sizes, rest, strict=True)
+        settled = [size if full else part for full, size, part in pairs]
+        if settled == counts:
+            return counts
+        counts = settled

@@ -1,0 +1,164 @@
+"""What a mask is made of: single weights, or whole slices, filters, channels, blocks.
+
+A pattern divides a weight into *units* that are active or inactive together. Scores are
+summed over a unit, budgets count units, and a mask of units is expanded to weights.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import prod
+
+from torch import Tensor
+
+from elision.names import lookup
+
+__all__ = [
+    "Block",
+    "Channel",
+    "Filter",
+    "KernelSlice",
+    "Pattern",
+    "Unstructured",
+    "pattern_named",
+]
+
+Shape = tuple[int, ...]
+
+
+class Pattern(ABC):
+    """How a weight ``(K, C/groups, R, S)`` or ``(columns, inner)`` divides into units."""
+
+    def check(self, layer: str, shape: Shape) -> None:  # noqa: B027 - most fit any layer
+        """Raise ValueError where the pattern does not divide a layer."""
+
+    @abstractmethod
+    def grid(self, shape: Shape) -> Shape:
+        """Shape of the units."""
+
+    @abstractmethod
+    def reduce(self, score: Tensor) -> Tensor:
+        """Sum of a score over each unit, in the shape of :meth:`grid`."""
+
+    @abstractmethod
+    def expand(self, units: Tensor, shape: Shape) -> Tensor:
+        """Mask of the weights from a mask of the units."""
+
+    def units(self, shape: Shape) -> int:
+        """Number of units of a weight."""
+        return prod(self.grid(shape))
+
+    def active(self, mask: Tensor) -> Tensor:
+        """Mask of the units that a mask of the weights makes active."""
+        return self.reduce(mask.float()) > 0
+
+
+@dataclass(frozen=True)
+class Unstructured(Pattern):
+    """Single weights."""
+
+    def grid(self, shape: Shape) -> Shape:
+        return tuple(shape)
+
+    def reduce(self, score: Tensor) -> Tensor:
+        return score
+
+    def expand(self, units: Tensor, shape: Shape) -> Tensor:
+        del shape
+        return units
+
+
+class _Sliced(Pattern):
+    """Units that are all weights with the same index on some axes."""
+
+    axes: tuple[int, ...]
+
+    def grid(self, shape: Shape) -> Shape:
+        return tuple(shape[axis] for axis in self.axes)
+
+    def reduce(self, score: Tensor) -> Tensor:
+        others = [axis for axis in range(score.dim()) if axis not in self.axes]
+        return score.sum(others) if others else score
+
+    def expand(self, units: Tensor, shape: Shape) -> Tensor:
+        view = [n if axis in self.axes else 1 for axis, n in enumerate(shape)]
+        return units.view(view).expand(shape).clone()
+
+
+@dataclass(frozen=True)
+class Filter(_Sliced):
+    """Output channels: ``W[k]``."""
+
+    axes = (0,)
+
+
+@dataclass(frozen=True)
+class Channel(_Sliced):
+    """Input channels: ``W[:, c]``."""
+
+    axes = (1,)
+
+
+@dataclass(frozen=True)
+class KernelSlice(_Sliced):
+    """Kernels: ``W[k, c]``; single weights of a linear layer."""
+
+    axes = (0, 1)
+
+
+@dataclass(frozen=True)
+class Block(Pattern):
+    """Blocks of the matrix ``(K, C/groups·R·S)`` that a weight is.
+
+    Attributes:
+        rows: output channels of a block; divides ``K``.
+        columns: inputs of a block; divides ``C/groups·R·S``.
+    """
+
+    rows: int = 4
+    columns: int = 4
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1:
+            raise ValueError(f"Block({self.rows}, {self.columns}): must be >= 1")
+
+    def check(self, layer: str, shape: Shape) -> None:
+        rows, columns = shape[0], prod(shape[1:])
+        if rows % self.rows or columns % self.columns:
+            raise ValueError(
+                f"layer {layer}: blocks of {self.rows}x{self.columns} do not divide its "
+                f"weight of {rows}x{columns}; choose divisors, or leave the layer dense"
+            )
+
+    def grid(self, shape: Shape) -> Shape:
+        return shape[0] // self.rows, prod(shape[1:]) // self.columns
+
+    def reduce(self, score: Tensor) -> Tensor:
+        rows, columns = self.grid(tuple(score.shape))
+        blocks = score.reshape(rows, self.rows, columns, self.columns)
+        return blocks.sum((1, 3))
+
+    def expand(self, units: Tensor, shape: Shape) -> Tensor:
+        wide = units.repeat_interleave(self.rows, 0)
+        return wide.repeat_interleave(self.columns, 1).view(shape)
+
+
+_PATTERNS: dict[str, Pattern] = {
+    "unstructured": Unstructured(),
+    "kernel": KernelSlice(),
+    "filter": Filter(),
+    "channel": Channel(),
+    "block-4x4": Block(4, 4),
+}
+
+
+def pattern_named(name: str) -> Pattern:
+    """The pattern of a name; ``"block-<rows>x<columns>"`` is a block of any size.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    block = re.fullmatch(r"block-(\d+)x(\d+)", name)
+    if block:
+        return Block(int(block[1]), int(block[2]))
+    return lookup("pattern", name, _PATTERNS)

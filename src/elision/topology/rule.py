@@ -1,0 +1,179 @@
+"""What moves masks: the base of all rules, and the one that moves none."""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from elision.layers import NoEffectWarning
+from elision.names import lookup
+from elision.operands import Mask, Transform
+from elision.operands.base import fraction
+from elision.recipe import selects
+from elision.topology.distribution import DISTRIBUTIONS, densities, weight_counts
+from elision.topology.pattern import Pattern, Unstructured
+from elision.topology.selection import best, generator
+from elision.topology.weights import SparseWeight
+
+if TYPE_CHECKING:
+    from elision.topology.controller import Topology
+
+__all__ = ["Budget", "Fixed", "Rule"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many weights are active, layer by layer.
+
+    Attributes:
+        sparsity: fraction of zeros, in [0, 1) (see
+            :func:`elision.topology.distribution.densities`).
+        distribution: ``"uniform"``, ``"er"`` or ``"erk"``.
+        layers: ``(pattern of layer names, sparsity)`` pairs; the first that selects a
+            layer fixes its sparsity, and ER and ERK give the rest what remains.
+        pattern: what is active or inactive together.
+        power: exponent of the ER and ERK ratios.
+        seed: of everything random.
+    """
+
+    sparsity: float
+    distribution: str = "erk"
+    layers: tuple[tuple[str, float], ...] = ()
+    pattern: Pattern = field(default_factory=Unstructured)
+    power: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        lookup("distribution", self.distribution, DISTRIBUTIONS)
+        for sparsity in (self.sparsity, *(share for _, share in self.layers)):
+            fraction("Budget", "sparsity", sparsity)
+
+    def densities(
+        self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
+    ) -> dict[str, float]:
+        """Density of each weight; ``dense`` are the shapes of those left dense.
+
+        Raises:
+            ValueError: the budget cannot be met.
+        """
+        fixed = dict.fromkeys(dense, 1.0)
+        names = [weight.name for weight in weights]
+        for pattern, sparsity in reversed(self.layers):
+            meant = [
+                w.name for w in weights if selects(pattern, w.name, w.layers[0], names)
+            ]
+            fixed.update(dict.fromkeys(meant, 1 - sparsity))
+            if not meant:
+                warnings.warn(
+                    f"layers: pattern {pattern!r} names no layer that has a mask",
+                    NoEffectWarning,
+                    stacklevel=2,
+                )
+        shapes = {**dense, **{w.name: w.shape for w in weights}}
+        found = densities(
+            shapes, self.sparsity, self.distribution, fixed=fixed, power=self.power
+        )
+        return {name: found[name] for name in names}
+
+    def units(
+        self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
+    ) -> dict[str, int]:
+        """Number of active units of each weight, exact in sum.
+
+        Raises:
+            ValueError: the budget cannot be met, or the pattern divides a layer not.
+        """
+        for weight in weights:
+            self.pattern.check(weight.name, weight.shape)
+        return weight_counts(
+            {weight.name: weight.shape for weight in weights},
+            self.densities(weights, dense),
+            {weight.name: self.pattern.units(weight.shape) for weight in weights},
+        )
+
+    def draw(
+        self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
+    ) -> None:
+        """Give every weight a random mask of its budget."""
+        counts = self.units(weights, dense)
+        for weight in weights:
+            random = generator(self.seed, weight.name, 0)
+            grid = self.pattern.grid(weight.shape)
+            chosen = best(
+                torch.rand(grid, generator=random), counts[weight.name], random
+            )
+            weight.set_state("mask", self.pattern.expand(chosen, weight.shape))
+
+
+class Rule:
+    """How the masks of a model start and move; a frozen dataclass of its parameters.
+
+    The controller (:class:`elision.topology.Topology`) calls it around every optimiser
+    step and does what is common: gradients and weights outside the masks become zero,
+    and no rule is asked to move in a step whose gradients are not finite.
+    """
+
+    #: Transform of the weights that the rule acts on.
+    transform: ClassVar[type[Transform]] = Mask
+
+    #: Whether gradients outside the mask are zeroed before a step.
+    masks_gradients: ClassVar[bool] = True
+
+    #: Whether weights outside the mask are zeroed after a step.
+    masks_weights: ClassVar[bool] = True
+
+    def start(
+        self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
+    ) -> None:
+        """Draw the first masks; ``dense`` are the shapes of the layers left dense."""
+
+    def initial_state(self) -> dict[str, Tensor]:
+        """What the rule remembers of the whole model, as scalar tensors by name."""
+        return {}
+
+    def parameters(
+        self, weights: list[SparseWeight]
+    ) -> list[tuple[SparseWeight, Tensor]]:
+        """State that the optimiser trains beside each weight, if there is any."""
+        del weights
+        return []
+
+    def moves(self, step: int) -> bool:
+        """Whether masks may move in this step."""
+        del step
+        return False
+
+    def needs_dense_gradient(self, step: int) -> bool:
+        """Whether this step reads the gradient of inactive weights."""
+        del step
+        return False
+
+    def gradient_density(self, weight: SparseWeight) -> float:
+        """Fraction of a weight's gradient that a step without a move asks for."""
+        return weight.density
+
+    def before_step(self, run: "Topology") -> bool:
+        """Called with the full gradients; True if this replaces the gradient step."""
+        del run
+        return False
+
+    def after_step(self, run: "Topology") -> None:
+        """Called after the optimiser's step, before weights are masked."""
+
+
+@dataclass(frozen=True)
+class Fixed(Rule):
+    """A random mask, drawn once.
+
+    Attributes:
+        budget: how many weights are active, layer by layer.
+    """
+
+    budget: Budget
+
+    def start(
+        self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
+    ) -> None:
+        self.budget.draw(weights, dense)

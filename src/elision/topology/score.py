@@ -1,0 +1,75 @@
+"""How much a weight matters: scores by name, each of the weight's shape."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from elision.topology.weights import SparseWeight, full, momentum
+
+if TYPE_CHECKING:
+    from elision.topology.controller import Topology
+
+__all__ = ["SCORES", "Score", "signed_rank"]
+
+Score = Callable[["Topology", SparseWeight, torch.Generator], Tensor]
+
+
+def _magnitude(
+    run: "Topology", weight: SparseWeight, random: torch.Generator
+) -> Tensor:
+    del run, random
+    return weight.magnitude()
+
+
+def _signed(run: "Topology", weight: SparseWeight, random: torch.Generator) -> Tensor:
+    del run, random
+    return signed_rank(full(weight.weight.detach()), weight.mask)
+
+
+def _gradient(run: "Topology", weight: SparseWeight, random: torch.Generator) -> Tensor:
+    del random
+    return run.gradient(weight).abs()
+
+
+def _gathered(run: "Topology", weight: SparseWeight, random: torch.Generator) -> Tensor:
+    del run, random
+    return weight.state("score").abs()
+
+
+def _momentum(run: "Topology", weight: SparseWeight, random: torch.Generator) -> Tensor:
+    del random
+    return momentum(run.optimizer, weight.weight)
+
+
+def _random(run: "Topology", weight: SparseWeight, random: torch.Generator) -> Tensor:
+    del run
+    return torch.rand(weight.shape, generator=random).to(weight.mask.device)
+
+
+def signed_rank(weight: Tensor, active: Tensor) -> Tensor:
+    """Rank of each active weight among those of its sign, from 0 to 1.
+
+    Dropping the lowest drops the same share of both signs: the smallest positive and
+    the largest negative values (SET as published). A zero counts as positive.
+    """
+    rank = torch.zeros_like(weight)
+    for one_sign in (active & (weight >= 0), active & (weight < 0)):
+        values = weight[one_sign].abs()
+        order = torch.empty_like(values)
+        places = torch.arange(1, values.numel() + 1, device=values.device)
+        order[values.argsort(stable=True)] = places.to(values) / max(1, values.numel())
+        rank[one_sign] = order
+    return rank
+
+
+#: Scores by name. ``"gathered"`` is the moving average of the gradient.
+SCORES: dict[str, Score] = {
+    "magnitude": _magnitude,
+    "signed": _signed,
+    "gradient": _gradient,
+    "gathered": _gathered,
+    "momentum": _momentum,
+    "random": _random,
+}

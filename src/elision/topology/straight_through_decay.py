@@ -1,0 +1,48 @@
+"""Pull the weights that a straight-through mask leaves out towards zero (SR-STE)."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from elision.operands import TopNofM
+from elision.topology.rule import Rule
+from elision.topology.weights import SparseWeight
+
+if TYPE_CHECKING:
+    from elision.topology.controller import Topology
+
+__all__ = ["StraightThroughDecay"]
+
+
+@dataclass(frozen=True)
+class StraightThroughDecay(Rule):
+    """Add ``decay·(1 − M)·W`` to the gradient, ``M`` the N:M mask of the step.
+
+    Attributes:
+        decay: strength (published: 2e-4).
+    """
+
+    decay: float = 2e-4
+
+    transform = TopNofM
+    masks_gradients = False
+    masks_weights = False
+
+    def start(
+        self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
+    ) -> None:
+        """Check that every layer divides into groups."""
+        del dense
+        for weight in weights:
+            if weight.shape[1] % weight.transform.m:  # pyright: ignore[reportAttributeAccessIssue]
+                raise ValueError(
+                    f"layer {weight.name}: {weight.transform} does not divide its "
+                    f"{weight.shape[1]} input channels; leave the layer dense"
+                )
+
+    def before_step(self, run: "Topology") -> bool:
+        for weight in run.weights:
+            if weight.weight.grad is not None:
+                w = weight.weight.detach()
+                kept = weight.transform.kept(w)  # pyright: ignore[reportAttributeAccessIssue]
+                weight.weight.grad.add_(w * ~kept, alpha=self.decay)
+        return False

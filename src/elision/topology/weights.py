@@ -1,0 +1,160 @@
+"""The weights that masks act on, and the optimiser state that belongs to them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from elision.layers import elided_layers
+from elision.operands import Transform
+from elision.products import Product
+
+__all__ = ["SparseWeight", "full", "momentum", "scatter_like", "sparse_weights"]
+
+
+class SparseWeight:
+    """One weight tensor with the state of its transform; layers may share it.
+
+    Attributes:
+        name: name of the first layer that holds the weight.
+        layers: all layers that do.
+        transform: what the forward product does to it.
+    """
+
+    def __init__(self, name: str, layer: Any, use: str, transform: Transform) -> None:
+        self.name = name
+        self.layers = [layer]
+        self.transform = transform
+        self._prefix = f"elision_{use}_"
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The parameter; a sharded one while it is sharded."""
+        return self.layers[0].weight
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the whole weight."""
+        return tuple(self.weight.shape)
+
+    def state(self, name: str) -> Tensor:
+        """A state tensor of the transform."""
+        return self.layers[0]._buffers[self._prefix + name]
+
+    def set_state(self, name: str, value: Tensor) -> None:
+        """Write a state tensor into every layer that holds the weight."""
+        for layer in self.layers:
+            old = layer._buffers[self._prefix + name]
+            if old.shape == value.shape:
+                old.copy_(value)
+            else:
+                device = layer.weight.device
+                layer._buffers[self._prefix + name] = value.to(device, old.dtype)
+
+    @property
+    def mask(self) -> Tensor:
+        """Boolean mask of the whole weight: the rule's, or what the transform keeps."""
+        if self.has_mask:
+            return self.state("mask")
+        state = [self.state(name) for name in self.transform.state_names]
+        with torch.no_grad():
+            return self.transform(full(self.weight.detach()), state, False) != 0
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the transform is a mask that rules move."""
+        return "mask" in self.transform.state_names
+
+    @property
+    def nnz(self) -> int:
+        """Number of active weights."""
+        return int(self.mask.sum())
+
+    @property
+    def density(self) -> float:
+        """Fraction of active weights."""
+        return self.nnz / self.mask.numel()
+
+    def announce_gradient(self, share: float) -> None:
+        """Say how much of its gradient the coming step asks for."""
+        if self.has_mask:
+            value = self.state("gradient_density")
+            self.set_state("gradient_density", torch.full_like(value, share))
+
+    def magnitude(self) -> Tensor:
+        """Absolute values of the whole weight."""
+        return full(self.weight.detach()).abs()
+
+    def gradient(self) -> Tensor:
+        """Gradient of the whole weight; zeros where the step computed none."""
+        grad = self.weight.grad
+        return (
+            torch.zeros_like(self.mask, dtype=torch.float32)
+            if grad is None
+            else full(grad)
+        )
+
+    @torch.no_grad()
+    def keep(self, tensor: Tensor | None, where: Tensor) -> None:
+        """Zero a tensor of the weight's shape (the weight, a gradient) elsewhere."""
+        if tensor is not None:
+            tensor.mul_(scatter_like(where, tensor))
+
+    def keep_optimizer_state(
+        self, optimizer: torch.optim.Optimizer, where: Tensor
+    ) -> None:
+        """Zero every state tensor of the weight's shape elsewhere, whatever its name."""
+        for value in optimizer.state.get(self.weight, {}).values():
+            if isinstance(value, Tensor) and value.shape == self.weight.shape:
+                self.keep(value, where)
+
+
+def sparse_weights(model: nn.Module, kind: type[Transform]) -> list[SparseWeight]:
+    """The weights of an elided model whose forward transform is of a kind, in order."""
+    found: dict[int, SparseWeight] = {}
+    for name, layer in elided_layers(model):
+        plan = layer._elision_plan
+        use = plan.use(Product.FORWARD, "weight")
+        if not isinstance(plan.uses[use], kind):
+            continue
+        seen = found.get(id(layer.weight))
+        if seen is None:
+            found[id(layer.weight)] = SparseWeight(name, layer, use, plan.uses[use])
+        else:
+            seen.layers.append(layer)
+    return list(found.values())
+
+
+def momentum(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> Tensor:
+    """Magnitude of the step that an optimiser's memory asks for: the whole tensor.
+
+    ``|momentum|`` for SGD, ``|m|/(sqrt(v) + eps)`` for Adam and its relatives.
+
+    Raises:
+        ValueError: the optimiser keeps no momentum.
+    """
+    state = optimizer.state.get(weight, {})
+    if isinstance(state.get("momentum_buffer"), Tensor):
+        return full(state["momentum_buffer"]).abs()
+    if isinstance(state.get("exp_avg"), Tensor) and "exp_avg_sq" in state:
+        eps = optimizer.defaults.get("eps", 1e-8)
+        return full(state["exp_avg"]).abs() / (full(state["exp_avg_sq"]).sqrt() + eps)
+    raise ValueError(
+        f"this method scores weights by their momentum, and {type(optimizer).__name__} "
+        "keeps none; use SGD with momentum, Adam or AdamW"
+    )
+
+
+def full(x: Tensor) -> Tensor:
+    """The whole of a tensor that may be sharded over processes (a collective call)."""
+    return x.full_tensor() if hasattr(x, "full_tensor") else x  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+
+
+def scatter_like(whole: Tensor, x: Tensor) -> Tensor:
+    """``whole``, sharded as ``x`` is; every process has all of it already."""
+    if not hasattr(x, "full_tensor"):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh, placements = x.device_mesh, x.placements  # pyright: ignore[reportAttributeAccessIssue]
+    return distribute_tensor(whole, mesh, placements, src_data_rank=None)

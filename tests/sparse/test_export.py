@@ -1,0 +1,229 @@
+"""Coming and going: plain models, sparse files, ONNX, and other people's loops."""
+
+import importlib.util
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sparse_models import MOVING, batch, elided, gradient, sgd, small_net, train
+from torch import nn
+
+import elision
+from elision import export, methods
+from elision.operands import density
+
+READS_SPARSE = {
+    **MOVING,
+    "swat": methods.Swat(0.8),
+    "swat-erk": methods.SwatErk(0.8),
+    "swat-structured": methods.SwatStructured(0.5),
+}
+
+
+@pytest.mark.parametrize("name", READS_SPARSE)
+def test_a_finalised_model_is_plain_and_says_the_same(name):
+    model, optimizer, topology = elided(READS_SPARSE[name])
+    train(model, optimizer, range(8))
+    topology.detach()
+    model.eval()
+    images, _ = batch(99)
+    expected = model(images)
+    active = {w.name: w.nnz for w in topology.weights}
+    assert export.finalize(model) is model
+    assert torch.allclose(model(images), expected, atol=1e-6)
+    assert model.state_dict().keys() == small_net().state_dict().keys()
+    for layer, nnz in active.items():
+        assert int(model.get_submodule(layer).weight.count_nonzero()) <= nnz
+
+
+def test_a_finalised_dense_recipe_keeps_every_weight():
+    model = elision.elide(small_net(), methods.ReSprop(0.9))
+    export.finalize(model)
+    plain = small_net().state_dict()
+    assert all(torch.equal(v, plain[k]) for k, v in model.state_dict().items())
+
+
+def test_what_a_plain_layer_cannot_do_is_refused():
+    from elision.operands import Cast
+    from elision.products import Product
+
+    table = elision.Table({Product.FORWARD: {"input": Cast("bf16")}})
+    model = elision.elide(small_net(), elision.Recipe("bf16 inputs", table))
+    with pytest.raises(ValueError, match=r"layer 0: .* through 'bf16'"):
+        export.finalize(model)
+    with pytest.raises(ValueError, match="not elided"):
+        export.finalize(small_net())
+
+
+def finalised():
+    model, optimizer, topology = elided(methods.RigL(0.8, every=3, until=18))
+    train(model, optimizer, range(8))
+    topology.detach()
+    return export.finalize(model).eval()
+
+
+def test_csr_matrices_are_the_weights():
+    model = finalised()
+    matrices = export.to_csr(model)
+    assert matrices
+    for name, matrix in matrices.items():
+        weight = model.get_submodule(name).weight.detach()
+        assert torch.equal(matrix.to_dense(), weight.flatten(1))
+        assert matrix.values().all()
+        assert density(weight) < 0.5
+
+
+def test_a_sparse_file_brings_the_state_back_and_is_smaller(tmp_path):
+    model = finalised()
+    file = tmp_path / "model.safetensors"
+    export.save_sparse(model, file)
+    state = export.load_sparse(file)
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    dense = tmp_path / "dense.safetensors"
+    export.save_sparse(model, dense, below=0.0)
+    weights = sum(p.numel() * 4 for p in model.parameters())
+    assert dense.stat().st_size - file.stat().st_size > 0.2 * weights
+
+
+def test_a_sparse_file_that_is_none_says_so(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"no")
+    with pytest.raises(ValueError, match="not a complete sparse model file"):
+        export.load_sparse(file)
+    with pytest.raises(ValueError, match=r"call elision\.export\.finalize first"):
+        export.save_sparse(elided(MOVING["rigl"])[0], file)
+
+
+def test_onnx_computes_what_the_model_does(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    reference = importlib.import_module("onnx.reference")
+    model, (images, _) = finalised(), batch(0)
+    file = tmp_path / "model.onnx"
+    export.save_onnx(model, images, file)
+    graph = onnx.load(file)
+    onnx.checker.check_model(graph)
+    feed = {graph.graph.input[0].name: images.numpy()}
+    (found,) = reference.ReferenceEvaluator(graph).run(None, feed)
+    assert torch.allclose(torch.from_numpy(found), model(images), atol=1e-5)
+
+
+def test_a_finalised_model_can_be_elided_and_trained_again():
+    model = elision.elide(finalised().train(), MOVING["set"])
+    optimizer = sgd(model)
+    topology = elision.topology.attach(model, optimizer)
+    train(model, optimizer, range(4))
+    assert any(move.grown for move in topology.history)
+
+
+def imported(name):
+    """An optional library; torchvision, which they import, made to load first."""
+    if importlib.util.find_spec("torchvision") is not None:
+        from elision.integrations.torchvision import import_torchvision
+
+        import_torchvision()
+    return pytest.importorskip(name)
+
+
+def test_accelerate_takes_the_same_steps():
+    accelerate = pytest.importorskip("accelerate")
+    from elision.integrations.accelerate import attach_prepared
+
+    accelerator = accelerate.Accelerator(cpu=True)
+    model = elision.elide(small_net(), MOVING["rigl"])
+    plain_optimizer = sgd(model)
+    prepared, optimizer = accelerator.prepare(model, plain_optimizer)
+    with pytest.raises(ValueError, match="was not prepared"):
+        attach_prepared(accelerator, prepared, plain_optimizer)
+    topology = attach_prepared(accelerator, prepared, optimizer)
+    for step in range(7):
+        images, labels = batch(step)
+        optimizer.zero_grad()
+        accelerator.backward(F.cross_entropy(prepared(images), labels))
+        optimizer.step()
+    alone, own, expected = elided(MOVING["rigl"])
+    train(alone, own, range(7))
+    assert topology.digest() == expected.digest()
+
+
+# What transformers and its dependencies warn of among themselves is not ours.
+@pytest.mark.filterwarnings("ignore")
+def test_the_trainer_moves_masks(tmp_path):
+    transformers = imported("transformers")
+    pytest.importorskip("accelerate")
+    from elision.integrations.transformers import callback
+
+    class Classifier(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = small_net()
+
+        def forward(self, images, labels):
+            scores = self.net(images)
+            return {"loss": F.cross_entropy(scores, labels), "logits": scores}
+
+    model = elision.elide(Classifier(), MOVING["rigl"])
+    images, labels = batch(0)
+    rows = [{"images": i, "labels": c} for i, c in zip(images, labels, strict=True)]
+    watcher = callback()
+    arguments = transformers.TrainingArguments(
+        str(tmp_path),
+        max_steps=7,
+        per_device_train_batch_size=8,
+        report_to=[],
+        use_cpu=True,
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = transformers.Trainer(
+        model=model, args=arguments, train_dataset=rows, callbacks=[watcher]
+    )
+    trainer.train()
+    assert watcher.topology.step == 8
+    assert any(move.grown for move in watcher.topology.history)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_moves_masks_and_resumes(tmp_path):
+    lightning = imported("lightning.pytorch")
+    from elision.integrations.lightning import callback
+
+    class Module(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = small_net()
+
+        def training_step(self, item, index):
+            images, labels = item
+            return F.cross_entropy(self.net(images), labels)
+
+        def configure_optimizers(self):
+            return sgd(self)
+
+    def run(steps, resume=None):
+        module, watcher = Module(), callback(MOVING["rigl"])
+        trainer = lightning.Trainer(
+            max_steps=steps,
+            accelerator="cpu",
+            logger=False,
+            callbacks=[watcher],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        loader = torch.utils.data.DataLoader([batch(0)], batch_size=None)
+        trainer.fit(module, loader, ckpt_path=resume)
+        return trainer, watcher.topology
+
+    trainer, topology = run(7)
+    assert any(move.grown for move in topology.history)
+    trainer.save_checkpoint(tmp_path / "seven.ckpt")
+    _, whole = run(13)
+    _, resumed = run(13, resume=tmp_path / "seven.ckpt")
+    assert whole.step == resumed.step == 14
+    assert whole.digest() == resumed.digest()
+
+
+def test_gradients_still_flow_after_restore():
+    model = elision.restore(elision.elide(small_net(), methods.Swat(0.5)))
+    assert gradient(model, sgd(model), 0) > 0
