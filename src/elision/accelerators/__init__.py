@@ -6,9 +6,9 @@ from elision.accelerators.base import Cost as Cost
 from elision.accelerators.dense import Dense as Dense
 from elision.accelerators.energy import EnergyTable as EnergyTable
 from elision.accelerators.energy import energy_table as energy_table
+from elision.accelerators.intergrad import InterGrad as InterGrad
 from elision.accelerators.intersection import Intersection as Intersection
 from elision.accelerators.one_sided import OneSided as OneSided
-from elision.accelerators.intergrad import InterGrad as InterGrad
 from elision.accelerators.scnn import Scnn as Scnn
 from elision.accelerators.sram import Buffers as Buffers
 from elision.accelerators.systolic import Systolic as Systolic

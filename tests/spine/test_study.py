@@ -1,0 +1,72 @@
+"""The main job: complete, resumable, and clear about what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from elision import training
+from elision.study import StudyConfig, study
+
+CONFIG = StudyConfig(
+    workload="digits-cnn",
+    epochs=2,
+    recipes=("dense", "w-resprop:reuse=0.9"),
+    accelerators=("dense", "scnn", "ant"),
+)
+
+
+def test_killed_and_continued_equals_uninterrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study(CONFIG, tmp_path / "whole")
+    original = training._save
+    saves = []
+
+    def killed(*args: object) -> None:
+        original(*args)  # pyright: ignore[reportArgumentType]
+        saves.append(args)
+        if len(saves) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "_save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            study(CONFIG, tmp_path / "part")
+    study(CONFIG, tmp_path / "part")
+    whole, part = (
+        (tmp_path / n / "summary.json").read_text() for n in ("whole", "part")
+    )
+    assert whole == part
+    summary = json.loads(whole)
+    assert summary["schema"] == 1
+    assert summary["recipes"]["dense"]["training_macs_ratio"] == 1
+    assert set(summary["accelerators"]["ant"]["dense"]) == {
+        "forward",
+        "input_grad",
+        "weight_grad",
+        "total",
+    }
+    page = (tmp_path / "whole" / "report.html").read_text()
+    assert page.count("<svg") >= 5
+    assert "http://" not in page.replace("http://www.w3.org", "").replace(
+        "http://purl.org", ""
+    ).replace("http://creativecommons.org", "")
+
+
+def test_a_folder_of_another_study_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('layout = 1\n[study]\nworkload = "x"\n')
+    with pytest.raises(ValueError, match="another"):
+        study(CONFIG, tmp_path)
+    (tmp_path / "config.toml").write_text("layout = 99\n")
+    with pytest.raises(ValueError, match="layout 99"):
+        study(CONFIG, tmp_path)
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="did you mean 'swat'"):
+        StudyConfig(recipes=("swatt",))
+    with pytest.raises(ValueError, match="known: "):
+        StudyConfig(accelerators=("nothing",))
+    with pytest.raises(ValueError, match=r"\[0, 1\)"):
+        StudyConfig(recipes=("swat:sparsity=1.5",))
