@@ -190,6 +190,25 @@ def reproduce(name: Literal["intergrad"], *, out: Path | None = None) -> None:
     print(f"tables: {folder}")
 
 
+@app.command
+def bench(*, out: Path | None = None) -> None:
+    """Measure this machine: dense and sparse rates, break-even sparsity per layer.
+
+    Parameters
+    ----------
+    out
+        JSON file for the rows.
+    """
+    from elision.engines.bench import bench as run
+    from elision.files import write_json
+
+    rows = [row.to_dict() for row in run(progress=print)]
+    if out is not None:
+        write_json(out, rows)
+    for row in rows:
+        print(row)
+
+
 class _Bar:
     """A progress bar on a terminal; elsewhere a line when an epoch ends."""
 

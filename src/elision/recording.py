@@ -44,7 +44,7 @@ def observe(model: nn.Module, observer: Observer) -> Iterator[None]:
         raise ValueError(f"{type(model).__name__} has no Conv2d or Linear to observe")
     plain = not any(True for _ in elided_layers(model))
     if plain:
-        elide(model, Dense())
+        elide(model, Dense(), engine="torch")
     layers = [layer for _, layer in elided_layers(model)]
     for layer in layers:
         layer._elision_observers = (*layer._elision_observers, observer)

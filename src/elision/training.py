@@ -134,7 +134,8 @@ def train(
         ValueError: the folder holds a checkpoint that does not fit or is damaged.
     """
     torch.manual_seed(plan.seed)
-    model = elide(workload.make_model(dataset), recipe)
+    # An engine chosen by time would not repeat to the last bit.
+    model = elide(workload.make_model(dataset), recipe, engine="torch")
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=workload.learning_rate,

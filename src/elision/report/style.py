@@ -59,7 +59,7 @@ def drawing(width: float, height: float) -> Iterator["Figure"]:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(_STYLE):  # pyright: ignore[reportArgumentType]
         figure = Figure(figsize=(width, height))
         FigureCanvasSVG(figure)
         yield figure
