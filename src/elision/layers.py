@@ -445,7 +445,7 @@ def elided_layers(model: nn.Module) -> Iterator[tuple[str, _Elided]]:
             yield name, module
 
 
-def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
+def elide(model: Model, recipe: Recipe, engine: str = "torch") -> Model:
     """Run the products of a model's convolutions and linear layers through a recipe.
 
     In place; a model that was elided before gets the new recipe with fresh state.
