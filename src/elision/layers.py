@@ -35,7 +35,7 @@ from elision.products import (
     MatmulGeometry,
     Product,
 )
-from elision.recipe import Recipe, Table
+from elision.recipe import SELECTORS, Recipe, Table, selects
 
 __all__ = [
     "ElidedConv2d",
@@ -509,8 +509,6 @@ def _elide_layer(layer: nn.Module, name: str, plan: LayerPlan, engine: str) -> N
 def _warn_without_effect(
     recipe: Recipe, layers: dict[str, nn.Module], tables: dict[str, Table]
 ) -> None:
-    from elision.recipe import SELECTORS, selects
-
     wants = bool(recipe.table) or any(table for _, table in recipe.overrides)
     if not layers or (wants and not any(tables.values())):
         warnings.warn(
