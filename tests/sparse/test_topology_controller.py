@@ -155,8 +155,6 @@ def test_bfloat16_autocast_trains(name):
         assert torch.isfinite(loss)
 
 
-# Dynamo instantiates torch's own Function class, and torch warns of it.
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("name", ["rigl", "dst"])
 def test_a_compiled_model_takes_the_same_steps(name):
     model, optimizer, topology = elided(MOVING[name])

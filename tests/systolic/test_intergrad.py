@@ -146,12 +146,17 @@ def test_a_larger_pe_leaves_a_smaller_array_of_at_most_the_same_area():
     assert cost.cycles == InterGrad(61, 30).cost_pair(*pair(FC)).cycles
 
 
-def test_the_estimated_area_ratio_is_one_more_register():
+def test_the_estimated_area_ratio_is_one_more_register(tmp_path):
     # Aladdin: multiplier 6350, adder 278, register bit 5.98 um2
     base = 6350 + 278 + 3 * 32 * 5.98
     assert estimated_pe_area_ratio() == pytest.approx(1 + 32 * 5.98 / base)
-    with pytest.raises(ValueError, match="'horowitz-45nm' has no area"):
-        estimated_pe_area_ratio("horowitz-45nm")
+    bare = tmp_path / "bare.toml"
+    bare.write_text(
+        'name = "bare"\nnode_nm = 45\nsource = "none"\nregister_pj = 0.1\n'
+        "[energy_pj]\nmultiply = 3.0\nadd = 1.0\n[sram_pj]\n8 = 5.0\n"
+    )
+    with pytest.raises(ValueError, match="bare.toml' has no area"):
+        estimated_pe_area_ratio(str(bare))
 
 
 @settings(max_examples=30)
