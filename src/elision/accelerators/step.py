@@ -22,7 +22,9 @@ __all__ = [
     "PerProduct",
     "blind_products",
     "check_layers",
+    "job_cost",
     "jobs",
+    "paired",
     "products_cost",
     "step_cost",
 ]
@@ -117,17 +119,15 @@ def blind_products(
     return products
 
 
-def jobs(
-    machine: Accelerator, products: Iterable[LayerProduct]
-) -> Iterator[tuple[LayerProduct, ...]]:
-    """What the machine runs one after the other: single products, and pairs it can run.
+def paired(products: Iterable[LayerProduct]) -> Iterator[tuple[LayerProduct, ...]]:
+    """Products, the two gradients of a layer and step together, input gradient first.
 
-    A pair, input gradient first, takes the place of the gradient that comes second.
-    Gradients that find no partner come last.
+    A pair takes the place of the gradient that comes second. Gradients that find no
+    partner come last.
     """
     waiting: dict[tuple[Any, ...], LayerProduct] = {}
     for product in products:
-        if not isinstance(machine, Interleaving) or product.kind is Product.FORWARD:
+        if product.kind is Product.FORWARD:
             yield (product,)
             continue
         key = (product.name, product.step, product.geometry)
@@ -144,6 +144,22 @@ def jobs(
         yield (product,)
 
 
+def jobs(
+    machine: Accelerator, products: Iterable[LayerProduct]
+) -> Iterator[tuple[LayerProduct, ...]]:
+    """What the machine runs one after the other: single products, and pairs it can run."""
+    if isinstance(machine, Interleaving):
+        return paired(products)
+    return ((product,) for product in products)
+
+
+def job_cost(machine: Accelerator, job: tuple[LayerProduct, ...]) -> Cost:
+    """Cost of what :func:`jobs` gives: a product, or a pair of gradients."""
+    if len(job) == 2 and isinstance(machine, Interleaving):
+        return machine.cost_pair(*job)
+    return machine.cost(job[0])
+
+
 def products_cost(machine: Accelerator, products: Iterable[LayerProduct]) -> Cost:
     """Sum of the costs of products; gradients of a layer and step are paired.
 
@@ -154,12 +170,7 @@ def products_cost(machine: Accelerator, products: Iterable[LayerProduct]) -> Cos
     Raises:
         ValueError: there is no product.
     """
-    total = Cost()
-    for job in jobs(machine, products):
-        if len(job) == 2 and isinstance(machine, Interleaving):
-            total += machine.cost_pair(*job)
-        else:
-            total += machine.cost(job[0])
+    total = sum((job_cost(machine, job) for job in jobs(machine, products)), Cost())
     if not total.prices_pj:
         raise ValueError("no product to cost")
     return total
