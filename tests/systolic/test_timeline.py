@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_layers import geometries, sides
 
-from elision.accelerators import Dense, InterGrad, Systolic
+from elision.accelerators import Dense, InterGrad, Systolic, SystolicMixed
 from elision.accelerators.schedule import Slice, schedule
-from elision.accelerators.step import PerProduct, blind_products, products_cost
+from elision.accelerators.step import blind_products, products_cost
 from elision.products import MatmulGeometry
 from elision.report.timeline import chrome_trace, save_chrome_trace, timeline_svg
 
@@ -21,7 +21,9 @@ arrays = st.builds(
     st.sampled_from(["ws", "os", "is"]),
     drain=drains,
     preload=st.booleans(),
-) | st.builds(InterGrad, sides, sides, drain=drains)
+)
+arrays |= st.builds(InterGrad, sides, sides, drain=drains)
+arrays |= st.builds(SystolicMixed, sides, sides, drain=drains)
 
 
 @given(arrays, st.lists(geometries, min_size=1, max_size=3), st.integers(1, 4))
@@ -53,7 +55,7 @@ def test_folds_of_a_weight_stationary_product():
 
 def test_other_machines_are_drawn_product_by_product():
     products = blind_products([("fc", MatmulGeometry(5, 400, 20))])
-    machine = PerProduct(Dense(), Dense(), Dense())
+    machine = Dense()
     slices = schedule(machine, products)
     assert {s.track for s in slices} == {"array", "product"}
     assert max(s.end for s in slices) == products_cost(machine, products).cycles

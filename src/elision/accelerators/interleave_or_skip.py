@@ -14,8 +14,9 @@ from elision.accelerators.ant import Ant
 from elision.accelerators.base import Accelerator
 from elision.accelerators.intergrad import InterGrad
 from elision.accelerators.scnn import Scnn
-from elision.accelerators.step import PerProduct, products_cost
+from elision.accelerators.step import products_cost
 from elision.accelerators.systolic import Systolic
+from elision.accelerators.systolic_mixed import SystolicMixed
 from elision.products import LayerProduct
 
 __all__ = ["SkipRow", "interleave_or_skip", "machines_of_equal_size"]
@@ -51,12 +52,10 @@ def machines_of_equal_size(energy: str = "horowitz-45nm") -> dict[str, Accelerat
 
     1,024 is 32x32 PEs, and SCNN's 64 elements of 4x4 multipliers.
     """
-    ws = Systolic(32, 32, "ws", energy=energy)
-    os = Systolic(32, 32, "os", weight_grad="GtX", energy=energy)
     return {
-        "WS": ws,
-        "OS": os,
-        "WS+OS": PerProduct(forward=ws, input_grad=ws, weight_grad=os),
+        "WS": Systolic(32, 32, "ws", energy=energy),
+        "OS": Systolic(32, 32, "os", weight_grad="GtX", energy=energy),
+        "WS+OS": SystolicMixed(32, 32, energy=energy),
         "InterGrad": InterGrad(32, 32, energy=energy),
         "InterGrad, zeros gated": InterGrad(32, 32, zero_gating=True, energy=energy),
         "SCNN": Scnn(energy=energy),

@@ -13,8 +13,9 @@ from typing import NamedTuple
 from elision.accelerators.base import Accelerator
 from elision.accelerators.intergrad import InterGrad
 from elision.accelerators.lowering import Gemm, lower
-from elision.accelerators.step import PerProduct, jobs
+from elision.accelerators.step import jobs
 from elision.accelerators.systolic import DATAFLOWS, Systolic
+from elision.accelerators.systolic_mixed import SystolicMixed
 from elision.products import LayerProduct, Product
 
 __all__ = ["Slice", "schedule"]
@@ -68,9 +69,9 @@ def schedule(
     now = 0
     for job in jobs(machine, products):
         label = " + ".join(f"{p.name} {p.kind.value}".strip() for p in job)
-        used = machine
-        if isinstance(machine, (PerProduct, InterGrad)):
-            used = machine.configured_for(job[0])
+        used = machine.plain if isinstance(machine, InterGrad) else machine
+        if isinstance(used, SystolicMixed):
+            used = used.configured_for(job[0])
         if isinstance(machine, InterGrad) and len(job) == 2:
             count, period, phases, lead = _interleaved(machine, job[0])
         elif isinstance(used, Systolic):

@@ -6,8 +6,7 @@ gradient of each layer. A machine that can run the two gradients of a layer toge
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeGuard, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from elision.accelerators.base import Accelerator, Cost
 from elision.products import (
@@ -19,7 +18,6 @@ from elision.products import (
 )
 
 __all__ = [
-    "PerProduct",
     "blind_products",
     "check_layers",
     "job_cost",
@@ -30,7 +28,6 @@ __all__ = [
 ]
 
 Layers = Iterable[tuple[str, Geometry]]
-Machine = TypeVar("Machine", bound=Accelerator)
 
 
 @runtime_checkable
@@ -40,38 +37,6 @@ class Interleaving(Protocol):
     def cost_pair(self, input_grad: LayerProduct, weight_grad: LayerProduct) -> Cost:
         """Cost of both gradients of one layer."""
         ...
-
-
-@dataclass(frozen=True)
-class PerProduct(Accelerator, Generic[Machine]):
-    """One array that is configured anew for each kind of product, such as WS + OS.
-
-    Attributes:
-        forward, input_grad, weight_grad: how it is configured for each; the prices must
-            be those of one machine.
-    """
-
-    forward: Machine
-    input_grad: Machine
-    weight_grad: Machine
-
-    @property
-    def value_blind(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether operands may be None, for all three products."""
-        machines = (self.forward, self.input_grad, self.weight_grad)
-        return all(machine.value_blind for machine in machines)
-
-    def configured_for(self, product: LayerProduct) -> Machine:
-        """The array as it runs this product."""
-        return {
-            Product.FORWARD: self.forward,
-            Product.INPUT_GRAD: self.input_grad,
-            Product.WEIGHT_GRAD: self.weight_grad,
-        }[product.kind]
-
-    def cost(self, product: LayerProduct) -> Cost:
-        """Cost of one product in the configuration for its kind."""
-        return self.configured_for(product).cost(product)
 
 
 def check_layers(layers: Iterable[Any]) -> list[tuple[str, Geometry]]:
