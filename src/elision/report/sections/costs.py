@@ -26,6 +26,11 @@ def costs(outcome: StudyOutcome) -> Section | None:
         f"{samples} image{'s' if samples > 1 else ''} each, all layers. "
         "No figure here is a measured speed-up."
     )
+    if any("dram.read" in row.cost.accesses for row in outcome.outcomes[0].costs):
+        note += (
+            " The energy of systolic arrays includes their DRAM; the other machines do "
+            "not count theirs."
+        )
     return Section(
         "Cycles and energy",
         "simulated",
