@@ -1,7 +1,5 @@
 """elide, record and the trace file."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -47,29 +45,3 @@ def test_swat_reads_and_saves_sparse_operands() -> None:
 def test_a_recipe_that_reaches_nothing_warns() -> None:
     with pytest.warns(NoEffectWarning, match="changes no layer"):
         elision.elide(nn.ReLU(), Swat(0.5))
-
-
-def test_traces_come_back_and_damage_is_noticed(tmp_path: Path) -> None:
-    model = elision.elide(network(), Swat(0.5), engine="torch")
-    with elision.record(model, samples=2, layers=("2", "4")) as trace:
-        run(model, 2)
-    path = tmp_path / "trace.safetensors"
-    trace.save(path)
-    for a, b in zip(trace, elision.Trace.load(path), strict=True):
-        assert (a.kind, a.geometry, a.name, a.step) == (
-            b.kind,
-            b.geometry,
-            b.name,
-            b.step,
-        )
-        assert torch.equal(a.first, b.first)
-        assert torch.equal(a.second, b.second)
-    whole = path.read_bytes()
-    for damaged in (
-        whole[: len(whole) // 2],
-        b"",
-        whole[:-1] + bytes([whole[-1] ^ 255]),
-    ):
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"trace\.safetensors"):
-            elision.Trace.load(path)
