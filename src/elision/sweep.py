@@ -62,6 +62,10 @@ COLUMNS: tuple[str, ...] = (
 #: Columns that name a row; the rest is what was found.
 _KEY = COLUMNS[:5]
 
+#: What means another thing here than on other machines, and is not swept with theirs:
+#: a dense array's multipliers are all that it has, not the side of an element's.
+_NOT_SWEPT = {"dense": ("multipliers",)}
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -85,6 +89,15 @@ class Machine:
         for name, _ in self.parameters:
             lookup(f"parameter of accelerator {self.name!r}", name, _parameters(kind))
         return kind(**dict(_setting(kind, *pair) for pair in self.parameters))
+
+    @property
+    def spec(self) -> str:
+        """The machine as a person writes it."""
+        given = [
+            f"{k}={'x'.join(map(str, v)) if isinstance(v, tuple) else v}"
+            for k, v in self.parameters
+        ]
+        return self.name + (f":{','.join(given)}" if given else "")
 
     @property
     def parameters_json(self) -> str:
@@ -158,7 +171,9 @@ def machines(
     found = []
     for name, given in chosen:
         has = _parameters(ACCELERATORS[name])
-        fixed = {*given, "elements"} if "grid" in given else {*given}
+        fixed = {*given, *_NOT_SWEPT.get(name, ())}
+        if "grid" in given:
+            fixed.add("elements")
         own = [p for p in grid if p in has and p not in fixed]
         for values in itertools.product(*(grid[p] for p in own)):
             settings = zip(own, values, strict=True)
