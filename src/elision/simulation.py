@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from elision.accelerators import Accelerator, Cost
-from elision.products import LayerProduct, Product
+from elision.products import Geometry, LayerProduct, Product
 from elision.trace import synthetic_products
 from elision.workloads import layer_shapes, make_model
 
@@ -14,6 +14,7 @@ __all__ = [
     "ProductRow",
     "count",
     "describe",
+    "model_layers",
     "random_products",
     "simulate",
     "total",
@@ -126,12 +127,26 @@ def random_products(
     """
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity must be in [0, 1), got {sparsity}")
+    return synthetic_products(model_layers(model, input, batch), sparsity, seed)
+
+
+def model_layers(model: str, input: int, batch: int) -> list[tuple[str, Geometry]]:
+    """Shapes of the layers of a network that this library knows by name.
+
+    Args:
+        model: name of a network.
+        input: height and width of its images, pixels.
+        batch: images.
+
+    Raises:
+        ValueError: an unknown network, an image too small for it, or a number out of
+            range.
+    """
     for name, value in (("input", input), ("batch", batch)):
         if value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
     network = make_model(model, image_size=input)
-    layers = layer_shapes(network, (batch, 3, input, input))
-    return synthetic_products(layers, sparsity, seed)
+    return layer_shapes(network, (batch, 3, input, input))
 
 
 def simulate(
