@@ -4,7 +4,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-__all__ = ["Specs"]
+__all__ = ["Numbers", "Specs"]
 
 #: One or more specs, ``NAME`` or ``NAME:parameter=value,...``, after one flag or several.
 Specs = Annotated[tuple[str, ...], Parameter(consume_multiple=True)]
+
+#: One or more numbers, after one flag or several.
+Numbers = Annotated[tuple[float, ...], Parameter(consume_multiple=True)]
