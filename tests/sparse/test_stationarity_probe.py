@@ -92,13 +92,14 @@ def outcome(**findings):
 
 def test_the_section_shows_verdict_and_figures(found):
     section = stationarity(outcome(**{"stationarity:steps=40": found}))
-    table, figure = section.sheets
-    assert "still moving" in table
+    verdicts, figures, figure = section.sheets
+    assert "still moving" in verdicts
+    assert "p, weight norm" in figures
     assert "rigl" in figure
     assert figure.startswith("<svg")
     hidden = {**found, "looks": [{**found["looks"][-1], "noise_scale": None}]}
     section = stationarity(outcome(stationarity=hidden))
-    assert "None" not in section.sheets[0]
+    assert "None" not in section.sheets[1]
 
 
 def test_without_findings_there_is_no_section():

@@ -32,31 +32,38 @@ def stationarity(outcome: StudyOutcome) -> Section | None:
     }
     if not found:
         return None
-    rows = [_row(name, finding) for name, finding in found.items()]
+    verdicts = [
+        {"recipe": n, "verdict": f["verdict"], "because": "; ".join(f["reasons"])}
+        for n, f in found.items()
+    ]
+    figures = [_figures(name, finding) for name, finding in found.items()]
     losses = {name: finding["losses"] for name, finding in found.items()}
-    sheets = (rows_as_html(rows, words=("verdict", "because")), _figure(losses))
+    sheets = (
+        rows_as_html(verdicts, words=("verdict", "because")),
+        rows_as_html(figures),
+        _losses(losses),
+    )
     return Section("Has training come to rest?", "measured here", _NOTE, sheets)
 
 
-def _row(name: str, found: dict[str, Any]) -> dict[str, Any]:
+def _figures(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """A row of what the verdict rests on; noise and sharpness are of the last look."""
     mean, error = found["gradient_squared"]
     last = found["looks"][-1]
-    return {
+    row = {
         "recipe": name,
-        "verdict": found["verdict"],
-        "because": "; ".join(found["reasons"]),
-        "rate": found["rate"],
+        "learning rate": found["rate"],
         "‖∇F‖²": f"{mean:.2g} ± {error:.1g}",
-        "noise scale": "" if last["noise_scale"] is None else last["noise_scale"],
-        "rate x sharpness": ""
-        if last["rate_sharpness"] is None
-        else last["rate_sharpness"],
-        "step / norm": found["step_ratio"],
+        "noise scale": last["noise_scale"],
+        "rate x sharpness": last["rate_sharpness"],
+        "step / weights": found["step_ratio"],
         "net / path": found["displacement_ratio"],
     }
+    row |= {f"p, {what}": p for what, p in found["p_values"].items()}
+    return {column: "" if value is None else value for column, value in row.items()}
 
 
-def _figure(losses: dict[str, list[float]]) -> str:
+def _losses(losses: dict[str, list[float]]) -> str:
     """Loss of every step, averaged over a twentieth of the window."""
     with drawing(9.2, 2.8) as figure:
         axes = figure.subplots()
