@@ -5,31 +5,34 @@ from dataclasses import dataclass
 from typing import Any
 
 from elision.accelerators import Accelerator, Cost
-from elision.accelerators.step import job_cost, jobs, paired
-from elision.products import LayerProduct, Product
+from elision.accelerators.step import (
+    PRODUCT_NAMES,
+    job_cost,
+    job_name,
+    jobs,
+    paired,
+)
+from elision.products import Geometry, LayerProduct
 from elision.trace import synthetic_products
 from elision.workloads import layer_shapes, make_model
 
 __all__ = [
-    "GRADIENT_PAIR",
     "CostRow",
     "ProductRow",
     "count",
     "describe",
+    "model_layers",
     "random_products",
     "simulate",
     "total",
 ]
-
-#: Name of the two gradients of a layer where a machine runs them together.
-GRADIENT_PAIR = f"{Product.INPUT_GRAD.value}+{Product.WEIGHT_GRAD.value}"
 
 
 @dataclass(frozen=True)
 class CostRow:
     """Cost of one product of one layer at one step on one machine.
 
-    ``product`` is the value of a :class:`Product`, or :data:`GRADIENT_PAIR`.
+    ``product`` is one of :data:`~elision.accelerators.step.PRODUCT_NAMES`.
     """
 
     accelerator: str
@@ -134,12 +137,26 @@ def random_products(
     """
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity must be in [0, 1), got {sparsity}")
+    return synthetic_products(model_layers(model, input, batch), sparsity, seed)
+
+
+def model_layers(model: str, input: int, batch: int) -> list[tuple[str, Geometry]]:
+    """Shapes of the layers of a network that this library knows by name.
+
+    Args:
+        model: name of a network.
+        input: height and width of its images, pixels.
+        batch: images.
+
+    Raises:
+        ValueError: an unknown network, an image too small for it, or a number out of
+            range.
+    """
     for name, value in (("input", input), ("batch", batch)):
         if value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
     network = make_model(model, image_size=input)
-    layers = layer_shapes(network, (batch, 3, input, input))
-    return synthetic_products(layers, sparsity, seed)
+    return layer_shapes(network, (batch, 3, input, input))
 
 
 def simulate(
@@ -159,7 +176,7 @@ def simulate(
                 yield CostRow(
                     name,
                     job[0].name,
-                    "+".join(product.kind.value for product in job),
+                    job_name(job),
                     job[0].step,
                     job_cost(accelerator, job),
                 )
@@ -175,7 +192,7 @@ def total(rows: Iterable[CostRow]) -> dict[str, dict[str, Cost]]:
         machine = sums.setdefault(row.accelerator, {})
         for key in (row.product, "total"):
             machine[key] = machine[key] + row.cost if key in machine else row.cost
-    order = [*(product.value for product in Product), GRADIENT_PAIR, "total"]
+    order = (*PRODUCT_NAMES, "total")
     return {
         name: {key: machine[key] for key in order if key in machine}
         for name, machine in sums.items()

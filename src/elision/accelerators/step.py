@@ -18,14 +18,23 @@ from elision.products import (
 )
 
 __all__ = [
+    "GRADIENT_PAIR",
+    "PRODUCT_NAMES",
     "blind_products",
     "check_layers",
     "job_cost",
+    "job_name",
     "jobs",
     "paired",
     "products_cost",
     "step_cost",
 ]
+
+#: Name of the two gradients of a layer where a machine runs them together.
+GRADIENT_PAIR = f"{Product.INPUT_GRAD.value}+{Product.WEIGHT_GRAD.value}"
+
+#: Names of what a machine runs, see :func:`job_name`.
+PRODUCT_NAMES = (*(product.value for product in Product), GRADIENT_PAIR)
 
 Layers = Iterable[tuple[str, Geometry]]
 
@@ -116,6 +125,11 @@ def jobs(
     if isinstance(machine, Interleaving):
         return paired(products)
     return ((product,) for product in products)
+
+
+def job_name(job: tuple[LayerProduct, ...]) -> str:
+    """Name of the product, or of the pair, that a machine runs."""
+    return "+".join(product.kind.value for product in job)
 
 
 def job_cost(machine: Accelerator, job: tuple[LayerProduct, ...]) -> Cost:
