@@ -68,7 +68,7 @@ def test_buffers_and_shapes_are_shown_and_kept(run, tmp_path):
     assert [int(shape["rows"]) for shape in shapes] == [1, 2, 4, 8, 16, 32]
     (figure,) = (tmp_path / "sized").glob("*.svg")
     fewest = min(shapes, key=lambda shape: int(shape["cycles"]))
-    assert f"best: {fewest['rows']}×{fewest['columns']}" in figure.read_text()
+    assert f"best {fewest['rows']}×{fewest['columns']}" in figure.read_text()
 
 
 def test_a_timeline_has_a_process_per_machine_and_ends_with_its_cost(run, tmp_path):

@@ -74,11 +74,18 @@ def test_shapes_are_all_factorings_of_the_pe_count():
 
 
 def test_the_figure_marks_the_best_of_cycles_and_of_energy():
-    shapes = array_shapes(InterGrad(8, 4), LAYERS)
+    arrays = {"plain": Systolic(8, 4), "interleaving": InterGrad(4, 8)}
+    shapes = {name: array_shapes(array, LAYERS) for name, array in arrays.items()}
     figure = array_shapes_svg(shapes, "a network")
-    for name in ("cycles", "energy_pj"):
-        best = min(shapes, key=lambda shape: getattr(shape, name))
-        assert f"best: {best.rows}×{best.columns}" in figure
+    for name, drawn in shapes.items():
+        for measure in ("cycles", "energy_pj"):
+            best = min(drawn, key=lambda shape: getattr(shape, measure))
+            assert f"{name}: best {best.rows}×{best.columns}" in figure
     assert figure == array_shapes_svg(shapes, "a network")
-    with pytest.raises(ValueError, match="no shape"):
-        array_shapes_svg([])
+
+
+@pytest.mark.parametrize("columns", [[], [2, 4]])
+def test_a_figure_is_of_one_number_of_pes(columns):
+    drawn = {f"2x{n}": array_shapes(Systolic(2, n), LAYERS) for n in columns}
+    with pytest.raises(ValueError, match="one number of PEs"):
+        array_shapes_svg(drawn)

@@ -48,7 +48,7 @@ def size(
     tolerance
         Stalls that are accepted beyond the unavoidable ones, as a share of the cycles.
     out
-        Folder for the tables and a figure of the shapes for each network and array.
+        Folder for the tables, and a figure of the shapes of each network.
     """
     from elision.accelerators.sizing import array_shapes, smallest_buffers
     from elision.report.table import rows_as_text
@@ -121,7 +121,7 @@ def _write(
     shapes: "dict[tuple[str, str], list[ArrayShape]]",
     batch: int,
 ) -> None:
-    """Both tables, with every shape, and a figure of the shapes."""
+    """Both tables, with every shape, and a figure for each network and PE count."""
     from dataclasses import asdict
 
     from elision.files import to_csv, write_text
@@ -136,7 +136,11 @@ def _write(
     ]
     write_text(folder / "buffers.csv", to_csv(buffers))
     write_text(folder / "shapes.csv", to_csv(rows))
+    figures: dict[tuple[str, int], dict[str, list[ArrayShape]]] = {}
     for (network, spec), drawn in shapes.items():
-        title = f"{network}, {spec}, one training step of batch {batch}"
-        path = folder / f"shapes-{file_name(f'{network}-{spec}')}.svg"
+        pes = drawn[0].rows * drawn[0].columns
+        figures.setdefault((network, pes), {})[spec] = drawn
+    for (network, pes), drawn in figures.items():
+        title = f"{network}, {pes:,} PEs, one training step of batch {batch}"
+        path = folder / f"shapes-{file_name(network)}-{pes}.svg"
         write_text(path, array_shapes_svg(drawn, title))
