@@ -58,6 +58,7 @@ class CostRow:
             "product": self.product,
             "step": self.step,
             **{name: flat[name] for name in keep},
+            "stall_cycles": self.cost.stall_cycles,
         }
 
 

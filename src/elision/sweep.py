@@ -50,7 +50,8 @@ Layers = Sequence[tuple[str, Geometry]]
 
 #: Columns of the CSV file. ``parameters`` is a JSON object; ``product`` is one of the
 #: three products, both gradients where a machine interleaves them, or ``"all"``;
-#: ``sparsity`` is empty where operands are recorded ones.
+#: ``sparsity`` is empty where operands are recorded ones, ``stall_cycles`` where a machine
+#: does not model its DRAM.
 COLUMNS: tuple[str, ...] = (
     "network",
     "sparsity",
@@ -59,6 +60,7 @@ COLUMNS: tuple[str, ...] = (
     "parameters",
     "product",
     "cycles",
+    "stall_cycles",
     "dense_macs",
     "multiplies",
     "valid_multiplies",
