@@ -90,7 +90,9 @@ def cost_bars(
         colours: of the parts.
     """
     with drawing(9.2, 0.5 + 0.32 * len(machines) + 0.6) as figure:
-        row = figure.subplots(1, len(recipes), sharex=True, sharey=True, squeeze=False)[0]
+        row = figure.subplots(1, len(recipes), sharex=True, sharey=True, squeeze=False)[
+            0
+        ]
         for r, (axes, recipe) in enumerate(zip(row, recipes, strict=True)):
             left = np.zeros(len(machines))
             for product, values in parts.items():
