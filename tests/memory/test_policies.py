@@ -75,6 +75,8 @@ def test_gradient_errors_stay_small(policy, largest, codec, ratio):
 def test_every_preset_trains_and_retains_graphs(name, make):
     torch.manual_seed(0)
     model, batch = make(), (tokens() if make is Transformer else images())
+    if name in ("sz3", "zfp"):
+        pytest.importorskip({"sz3": "pysz", "zfp": "zfpy"}[name])
     policy = "budget(0.1)" if name == "budget" else name
     for _ in range(2):  # some learn from the first step
         once = gradients(model, batch, saver(model, policy, seed=3))
