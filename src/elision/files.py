@@ -1,5 +1,7 @@
 """Writing files whole or not at all, and tensors with plain facts beside them."""
 
+import csv
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -9,7 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["load_tensors", "replacing", "save_tensors", "write_json", "write_text"]
+__all__ = [
+    "load_tensors",
+    "replacing",
+    "save_tensors",
+    "to_csv",
+    "write_json",
+    "write_text",
+]
 
 
 @contextmanager
@@ -89,3 +98,13 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
             f"{path}: a safetensors file, but not a {what} of this library"
         )
     return tensors, facts
+
+
+def to_csv(rows: list[dict[str, Any]]) -> str:
+    """Rows as CSV; a column that a row lacks stays empty."""
+    text = io.StringIO()
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

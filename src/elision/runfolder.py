@@ -16,7 +16,7 @@ from typing import Any
 from elision import __version__
 from elision.files import write_json, write_text
 
-__all__ = ["claim", "environment", "to_toml"]
+__all__ = ["claim", "configuration", "environment", "to_toml"]
 
 #: Layout of a run folder; raised when a later version could not continue an older one.
 LAYOUT = 1
@@ -34,20 +34,11 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
             holds other files and no run.
     """
     path = folder / "config.toml"
-    wanted = {"layout": LAYOUT, "study": config}
+    wanted = to_toml({"layout": LAYOUT, "study": config})
     if path.is_file():
-        try:
-            found = tomllib.loads(path.read_text(encoding="utf-8"))
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path}: not readable as TOML: {error}") from error
-        if found.get("layout") != LAYOUT:
-            raise ValueError(
-                f"{folder}: a run folder of layout {found.get('layout')!r}; this version "
-                f"writes layout {LAYOUT}. Give another folder with --out"
-            )
-        known = tomllib.loads(to_toml(wanted))
-        if found != known:
-            before, after = found.get("study", {}), known["study"]
+        before = configuration(folder)
+        after = tomllib.loads(wanted)["study"]
+        if before != after:
             changed = [k for k in {**before, **after} if before.get(k) != after.get(k)]
             raise ValueError(
                 f"{folder}: holds a run with another {', '.join(changed)}; "
@@ -60,7 +51,28 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "env.json", environment())
-    write_text(path, to_toml(wanted))
+    write_text(path, wanted)
+
+
+def configuration(folder: Path) -> dict[str, Any]:
+    """The configuration of the run that a folder holds.
+
+    Raises:
+        ValueError: not a run folder, or one of another layout.
+    """
+    path = folder / "config.toml"
+    if not path.is_file():
+        raise ValueError(f"{folder}: not a run folder (it has no config.toml)")
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not readable as TOML: {error}") from error
+    if found.get("layout") != LAYOUT:
+        raise ValueError(
+            f"{folder}: a run folder of layout {found.get('layout')!r}; this version "
+            f"writes layout {LAYOUT}. Give another folder with --out"
+        )
+    return found.get("study", {})
 
 
 def to_toml(values: dict[str, Any]) -> str:

@@ -6,8 +6,18 @@ from typing import Any
 
 from elision.accelerators import Accelerator, Cost
 from elision.products import LayerProduct, Product
+from elision.trace import synthetic_products
+from elision.workloads import layer_shapes, make_model
 
-__all__ = ["CostRow", "ProductRow", "count", "simulate", "total"]
+__all__ = [
+    "CostRow",
+    "ProductRow",
+    "count",
+    "describe",
+    "random_products",
+    "simulate",
+    "total",
+]
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,51 @@ def count(products: Iterable[LayerProduct]) -> Iterator[ProductRow]:
 
 def _named(product: LayerProduct) -> Iterator[tuple[str, Any]]:
     yield from zip(product.kind.operands, product.masks, strict=True)
+
+
+def describe(products: Iterable[LayerProduct]) -> list[dict[str, str]]:
+    """Recorded products as a table, values as text: densities and RCPs of each."""
+    return [
+        {
+            "step": str(row.step),
+            "layer": row.layer,
+            "product": row.product,
+            "dense MACs": f"{row.dense_macs:,}",
+            "densities": ", ".join(
+                f"{operand} {100 * density:.1f} %"
+                for operand, density in row.densities.items()
+            ),
+            "non-zero products": f"{row.nonzero:,}",
+            "RCPs": f"{100 * row.redundant / row.nonzero:.1f} %" if row.nonzero else "",
+        }
+        for row in count(products)
+    ]
+
+
+def random_products(
+    model: str, input: int, batch: int, sparsity: float, seed: int = 0
+) -> Iterator[LayerProduct]:
+    """All three products of every layer of a network, with random sparse operands.
+
+    Args:
+        model: name of a network.
+        input: height and width of its images, pixels.
+        batch: images.
+        sparsity: fraction of zeros of every operand, in [0, 1).
+        seed: of the random stream.
+
+    Raises:
+        ValueError: an unknown network, an image too small for it, or a number out of
+            range.
+    """
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"sparsity must be in [0, 1), got {sparsity}")
+    for name, value in (("input", input), ("batch", batch)):
+        if value < 1:
+            raise ValueError(f"{name} must be >= 1, got {value}")
+    network = make_model(model, image_size=input)
+    layers = layer_shapes(network, (batch, 3, input, input))
+    return synthetic_products(layers, sparsity, seed)
 
 
 def simulate(

@@ -155,7 +155,7 @@ def test_the_estimated_area_ratio_is_one_more_register(tmp_path):
         'name = "bare"\nnode_nm = 45\nsource = "none"\nregister_pj = 0.1\n'
         "[energy_pj]\nmultiply = 3.0\nadd = 1.0\n[sram_pj]\n8 = 5.0\n"
     )
-    with pytest.raises(ValueError, match="bare.toml' has no area"):
+    with pytest.raises(ValueError, match=r"bare\.toml' has no area"):
         estimated_pe_area_ratio(str(bare))
 
 
