@@ -101,6 +101,15 @@ class Transform(ABC):
         del state
         return density(result) if self.sparsifies else 1.0
 
+    def shared(self, state: State) -> Tensor | None:
+        """What all examples of the last result have in common, if that is known.
+
+        Of the operand's shape with one example. A machine computes its product once a
+        batch and has the rest of the result, which is sparse, left to multiply.
+        """
+        del state
+        return None
+
     def gradient_work(self, state: State) -> float:
         """Fraction of the weight gradient's values that is asked for.
 
@@ -109,6 +118,14 @@ class Transform(ABC):
         """
         del state
         return 1.0
+
+    def wanted_gradient(self, state: State) -> Tensor | None:
+        """Where the weight gradient is asked for (not zero there); None: everywhere.
+
+        For the transform of a weight; an engine may leave the rest out, as zeros.
+        """
+        del state
+        return None
 
     @abstractmethod
     def __str__(self) -> str:
