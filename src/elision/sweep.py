@@ -324,8 +324,8 @@ def _units(
     chosen: tuple[Machine, ...],
 ) -> Iterator[_Unit]:
     for sparsity in sparsities:
-        if not 0 <= sparsity <= 1:
-            raise ValueError(f"sparsity must be in [0, 1], got {sparsity!r}")
+        if not 0 <= sparsity < 1:
+            raise ValueError(f"sparsity must be in [0, 1), got {sparsity!r}")
     for network, source in networks.items():
         if isinstance(source, Recorded):
             yield _Unit(network, source, None, None, chosen)

@@ -30,5 +30,10 @@ def test_killed_at_any_moment_ends_with_the_same_summary(tmp_path: Path) -> None
     names = {p.relative_to(whole) for p in whole.rglob("*") if p.is_file()}
     assert names == {p.relative_to(part) for p in part.rglob("*") if p.is_file()}
     assert not any(is_partial(name) for name in names)
-    for name in ("summary.json", "metrics.jsonl", "trace.safetensors", "tables/costs.csv"):
+    for name in (
+        "summary.json",
+        "metrics.jsonl",
+        "trace.safetensors",
+        "tables/costs.csv",
+    ):
         assert (whole / name).read_bytes() == (part / name).read_bytes(), name
