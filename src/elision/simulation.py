@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from elision.accelerators import Accelerator, Cost
+from elision.accelerators.step import job_cost, jobs, paired
 from elision.products import Geometry, LayerProduct, Product
 from elision.trace import synthetic_products
 from elision.workloads import layer_shapes, make_model
 
 __all__ = [
+    "GRADIENT_PAIR",
     "CostRow",
     "ProductRow",
     "count",
@@ -20,10 +22,16 @@ __all__ = [
     "total",
 ]
 
+#: Name of the two gradients of a layer where a machine runs them together.
+GRADIENT_PAIR = f"{Product.INPUT_GRAD.value}+{Product.WEIGHT_GRAD.value}"
+
 
 @dataclass(frozen=True)
 class CostRow:
-    """Cost of one product of one layer at one step on one machine."""
+    """Cost of one product of one layer at one step on one machine.
+
+    ``product`` is the value of a :class:`Product`, or :data:`GRADIENT_PAIR`.
+    """
 
     accelerator: str
     layer: str
@@ -154,29 +162,35 @@ def simulate(
 ) -> Iterator[CostRow]:
     """Cost of every product on every machine.
 
+    The two gradients of a layer and step are one row where the machine interleaves them.
+
     Args:
         products: recorded or synthetic; value-blind machines need no operands.
         accelerators: by the name to report.
     """
-    for product in products:
+    for together in paired(products):
         for name, accelerator in accelerators.items():
-            yield CostRow(
-                name,
-                product.name,
-                product.kind.value,
-                product.step,
-                accelerator.cost(product),
-            )
+            for job in jobs(accelerator, together):
+                yield CostRow(
+                    name,
+                    job[0].name,
+                    "+".join(product.kind.value for product in job),
+                    job[0].step,
+                    job_cost(accelerator, job),
+                )
 
 
 def total(rows: Iterable[CostRow]) -> dict[str, dict[str, Cost]]:
-    """Costs added up: machine -> product (and ``"total"``) -> cost."""
+    """Costs added up: machine -> product (and ``"total"``) -> cost.
+
+    Gradients that a machine ran together stand apart from those that it ran singly.
+    """
     sums: dict[str, dict[str, Cost]] = {}
     for row in rows:
         machine = sums.setdefault(row.accelerator, {})
         for key in (row.product, "total"):
             machine[key] = machine[key] + row.cost if key in machine else row.cost
-    order = [*(product.value for product in Product), "total"]
+    order = [*(product.value for product in Product), GRADIENT_PAIR, "total"]
     return {
         name: {key: machine[key] for key in order if key in machine}
         for name, machine in sums.items()

@@ -52,19 +52,23 @@ def _value(text: str) -> Any:
     return text
 
 
-def build(kind: str, spec: str, table: Mapping[str, Callable[..., T]]) -> T:
+def build(
+    kind: str, spec: str, table: Mapping[str, Callable[..., T]], **more: object
+) -> T:
     """Make the thing that a spec names.
 
     Args:
         kind: what is being named ("recipe", "accelerator"), for messages.
         spec: ``name`` or ``name:parameter=value,...``.
         table: names and what makes the thing; the things are dataclasses.
+        **more: parameters given as they are; they win over those of the spec.
 
     Raises:
         ValueError: unknown name or parameter (lists the known ones), or a value that
             the thing refuses.
     """
     name, parameters = parse(spec)
+    parameters |= more
     make = lookup(kind, name, table)
     if parameters:
         fields = dataclasses.fields(make())  # pyright: ignore[reportArgumentType]

@@ -14,9 +14,10 @@ import torch
 
 from elision.accelerators import Ant, Cost, Scnn
 from elision.files import to_csv, write_json, write_text
-from elision.methods import make_method
+from elision.methods import METHODS
 from elision.names import lookup
 from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
+from elision.specs import build
 from elision.trace import synthetic_products
 from elision.training import RunPlan, train
 from elision.workloads import find_workload
@@ -229,7 +230,7 @@ def write(
     for network in networks:
         lookup("network", network, NETWORKS)
     for recipe in recipes:
-        make_method(recipe)
+        build("recipe", recipe, METHODS)
     how = {"ant": ant, "startup_cycles": startup_cycles}
     rows: list[AntRow] = []
     for done, name in enumerate((*networks, *recipes)):
@@ -323,7 +324,9 @@ def recorded_products(
     plan = RunPlan(
         seed=seed, record_epochs=(epochs - 1,), record_samples=8 if reuses else 1
     )
-    result = train(chosen, make_method(recipe), chosen.load_dataset(), plan)
+    result = train(
+        chosen, build("recipe", recipe, METHODS), chosen.load_dataset(), plan
+    )
     for product in result.trace:
         is_conv = isinstance(product.geometry, Conv2dGeometry)
         yield _first_difference(product) if reuses and is_conv else product

@@ -16,7 +16,10 @@ from elision.report.sections.multiplier_array import multiplier_array
 from elision.report.sections.recipes import recipes
 from elision.report.sections.redundancy import redundancy
 from elision.report.sections.seconds import seconds
+from elision.report.sections.stationarity import stationarity
+from elision.report.sections.timeline import timeline
 from elision.report.sections.work import work
+from elision.report.sections.zeros import zeros
 from elision.study.outcome import StudyOutcome
 
 __all__ = ["SECTIONS", "Section"]
@@ -31,6 +34,9 @@ SECTIONS: tuple[Callable[[StudyOutcome], Section | None], ...] = (
     layers,
     ant_over_scnn,
     multiplier_array,
+    zeros,
+    timeline,
     seconds,
+    stationarity,
     recipes,
 )
