@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -267,7 +268,7 @@ def write(
 def as_text_rows(
     rows: Sequence[AntRow], startup_cycles: int = 5
 ) -> list[dict[str, str]]:
-    """The rows as a table, the geometric mean and the published figures last."""
+    """The rows as a table, means over networks and the published figures last."""
     with_startup = f"with start-up {startup_cycles}"
     table = [
         {
@@ -282,13 +283,17 @@ def as_text_rows(
         }
         for row in rows
     ]
-    synthetic = [row for row in rows if row.network in NETWORKS]
+    synthetic = [r for r in rows if r.network in NETWORKS and r.product == "all"]
     if synthetic:
         columns = ("speedup", "speedup_with_startup", "energy_ratio")
         means = [f"{geometric_mean(synthetic, column):.2f}x" for column in columns]
-        names = ("speed-up", with_startup, "energy")
-        label = {"network": "geometric mean", "operands": "synthetic, simulated"}
-        table.append(label | dict(zip(names, means, strict=True)))
+        shares = [
+            f"{100 * fmean(getattr(row, column) for row in synthetic):.1f} %"
+            for column in ("rcp_share", "anticipated_share")
+        ]
+        names = ("RCPs", "anticipated", "speed-up", with_startup, "energy")
+        label = {"network": "mean", "operands": "geometric; of shares, arithmetic"}
+        table.append(label | dict(zip(names, shares + means, strict=True)))
     table.append(
         {
             "network": "published",
