@@ -14,6 +14,7 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
@@ -304,7 +305,7 @@ def _run(
         return
     # Spawned, because forking a process that runs threads can hang.
     context = multiprocessing.get_context("spawn")
-    own = ProcessPoolExecutor(workers, context) if executor is None else None
+    own = None if executor else ProcessPoolExecutor(workers, context, _end_quietly)
     with own or nullcontext():
         pool = executor or own
         assert pool is not None
@@ -315,6 +316,11 @@ def _run(
         finally:  # after a failure or an interruption nothing new is begun
             for future in waiting:
                 future.cancel()
+
+
+def _end_quietly() -> None:
+    """Let an interruption end a process at once, without a traceback of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _units(
