@@ -31,8 +31,8 @@ class Cost:
         multiplier_slots: multipliers x cycles, what could have been issued.
         accesses: ``"<memory>.<read|write>"`` -> number of 32-bit words.
         operations: other counted actions (``"multiply"``, ``"add"``, ``"compare"``,
-        ...). details: further additive figures that a model reports and that cost
-        nothing
+            ...).
+        details: further additive figures that a model reports and that cost nothing
             themselves (stall cycles, issue steps, ...).
         prices_pj: energy of one of each of the accesses and operations.
         area_mm2: area of the machine as far as the energy table prices it.
