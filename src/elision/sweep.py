@@ -15,6 +15,7 @@ import math
 import multiprocessing
 import os
 import signal
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
@@ -23,9 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from elision.accelerators import ACCELERATORS, Accelerator, Cost
+from elision.accelerators.step import (
+    PRODUCT_NAMES,
+    job_cost,
+    job_name,
+    jobs,
+    paired,
+)
 from elision.files import replacing
 from elision.names import lookup
-from elision.products import Geometry, LayerProduct, Product
+from elision.products import Geometry, LayerProduct
 from elision.specs import parse
 from elision.trace import Trace, synthetic_products
 
@@ -42,7 +50,9 @@ __all__ = [
 Layers = Sequence[tuple[str, Geometry]]
 
 #: Columns of the CSV file. ``parameters`` is a JSON object; ``product`` is one of the
-#: three products or ``"all"``; ``sparsity`` is empty where operands are recorded ones.
+#: three products, both gradients where a machine interleaves them, or ``"all"``;
+#: ``sparsity`` is empty where operands are recorded ones, ``stall_cycles`` where a machine
+#: does not model its DRAM.
 COLUMNS: tuple[str, ...] = (
     "network",
     "sparsity",
@@ -51,6 +61,7 @@ COLUMNS: tuple[str, ...] = (
     "parameters",
     "product",
     "cycles",
+    "stall_cycles",
     "dense_macs",
     "multiplies",
     "valid_multiplies",
@@ -207,18 +218,20 @@ class _Unit:
     def rows(self) -> list[dict[str, Any]]:
         """Rows of every machine: one per product, then all of them together."""
         built = [machine.build() for machine in self.machines]
-        costs = [{kind: Cost() for kind in Product} for _ in built]
-        macs = dict.fromkeys(Product, 0)
-        for product in self._products():
-            macs[product.kind] += product.dense_macs
-            for cost, accelerator in zip(costs, built, strict=True):
-                cost[product.kind] += accelerator.cost(product)
+        costs = [defaultdict[str, Cost](Cost) for _ in built]
+        macs = [defaultdict[str, int](int) for _ in built]
+        for together in paired(self._products()):
+            for accelerator, cost, work in zip(built, costs, macs, strict=True):
+                for job in jobs(accelerator, together):
+                    name = job_name(job)
+                    cost[name] += job_cost(accelerator, job)
+                    work[name] += sum(product.dense_macs for product in job)
         rows = []
-        for machine, cost in zip(self.machines, costs, strict=True):
-            for kind in Product:
-                rows.append(self._row(machine, kind.value, macs[kind], cost[kind]))
+        for machine, cost, work in zip(self.machines, costs, macs, strict=True):
+            for name in sorted(cost, key=PRODUCT_NAMES.index):
+                rows.append(self._row(machine, name, work[name], cost[name]))
             total = sum(cost.values(), start=Cost())
-            rows.append(self._row(machine, "all", sum(macs.values()), total))
+            rows.append(self._row(machine, "all", sum(work.values()), total))
         return rows
 
     def key(self, machine: Machine) -> tuple[str, ...]:

@@ -120,11 +120,13 @@ def intergrad(*, out: Path | None = None) -> None:
     out
         Folder for the tables; default: runs/reproduce-intergrad.
     """
-    from elision.reproduce.intergrad import write
+    from elision.report.table import rows_as_text
+    from elision.reproduce.intergrad import summaries, write
 
     folder = _folder("intergrad", out)
-    write(folder)
-    print(f"tables: {folder}")
+    for title, rows in summaries(write(folder)).items():
+        print(f"{title}\n\n{rows_as_text(rows)}\n")
+    print(f"tables and figures: {folder}")
 
 
 @reproduce.command
