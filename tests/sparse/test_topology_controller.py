@@ -119,10 +119,12 @@ def test_no_mask_moves_on_gradients_that_are_not_finite(name):
     assert topology.step == 4
 
 
-def test_a_grad_scaler_changes_no_mask():
-    model, optimizer, topology = elided(MOVING["rigl"])
+# Top-KAST and DST add terms of their own to the gradient, which must not be unscaled.
+@pytest.mark.parametrize("name", ["rigl", "dst", "top-kast"])
+def test_a_grad_scaler_changes_no_step(name):
+    model, optimizer, topology = elided(MOVING[name])
     train(model, optimizer, range(7))
-    again, other, scaled = elided(MOVING["rigl"])
+    again, other, scaled = elided(MOVING[name])
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     for step in range(7):
         images, labels = batch(step)
