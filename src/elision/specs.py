@@ -19,7 +19,8 @@ _WORDS = {"true": True, "false": False, "none": None}
 def parse(spec: str) -> tuple[str, dict[str, Any]]:
     """Split a spec into its name and its parameters.
 
-    Values are whole numbers, decimal numbers, ``true``, ``false``, ``none`` or words.
+    Values are whole numbers, decimal numbers, ``true``, ``false``, ``none``, two sides
+    such as ``8x8``, or words.
 
     Raises:
         ValueError: a parameter is not of the form ``name=value``.
@@ -45,6 +46,9 @@ def _value(text: str) -> Any:
             return number(text)
         except ValueError:
             continue
+    sides = text.split("x")
+    if len(sides) == 2 and all(map(str.isdecimal, sides)):
+        return int(sides[0]), int(sides[1])
     return text
 
 

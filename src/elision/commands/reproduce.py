@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from elision.commands.flags import Numbers, Specs
+from elision.commands.flags import Shares, Specs
 
 __all__ = ["reproduce"]
 
@@ -42,7 +42,7 @@ def sparse_training(
     *,
     network: Specs = ("resnet8", "vgg16"),
     method: Specs = (),
-    sparsity: Numbers = (0.9, 0.8, 0.95),
+    sparsity: Shares = (0.9, 0.8, 0.95),
     seeds: int = 3,
     data: Path | None = None,
     epochs: int = 5,
