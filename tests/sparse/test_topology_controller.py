@@ -67,6 +67,22 @@ def test_a_state_of_another_method_does_not_load():
         model.load_state_dict(saved)
 
 
+@pytest.mark.parametrize(
+    ("saved", "model", "message"),
+    [
+        (MOVING["rigl"], methods.Swat(0.8), "by method 'rigl', the model runs 'swat'"),
+        (methods.ReSprop(0.8), MOVING["rigl"], "by a method without masks, .* 'rigl'"),
+        (MOVING["dst"], methods.MeProp(), "by method 'dst', the model runs 'meprop'"),
+    ],
+)
+def test_a_state_with_masks_goes_into_no_model_without_and_not_back(
+    saved, model, message
+):
+    state = elided(saved)[0].state_dict()
+    with pytest.raises(RuntimeError, match=message):
+        elided(model)[0].load_state_dict(state)
+
+
 def test_a_state_of_other_parameters_loads_with_a_warning():
     saved = elided(methods.RigL(0.8, until=10))[0].state_dict()
     model, _, _ = elided(methods.RigL(0.8, until=20))
@@ -277,7 +293,8 @@ def test_attach_does_no_harm_where_nothing_moves():
         (lambda: methods.RigL(1.0), r"sparsity=1.0\): must be a number in \[0, 1\)"),
         (lambda: methods.RigL(0.5, "erkk"), "unknown distribution 'erkk'"),
         (lambda: methods.RigL(0.5, pattern="bloc"), "unknown pattern 'bloc'"),
-        (lambda: methods.RigL(every=0), "steps between moves must be >= 1"),
+        (lambda: methods.RigL(every=0), "steps between moves must be integers >= 1"),
+        (lambda: methods.SET(every=1.5), "integers >= 1, got 1.5"),
         (lambda: methods.RigL(fraction=1.5), "a drop fraction falls from"),
         (lambda: methods.SET(drop="all"), "must be 'magnitude' or 'signed'"),
         (lambda: methods.TopKAST(0.8, backward_sparsity=0.9), "must not exceed"),
