@@ -217,7 +217,7 @@ def test_a_pickled_model_goes_on_like_the_one_it_was_made_of(name):
 def test_channels_last_takes_the_same_steps():
     model, optimizer, topology = elided(MOVING["rigl"])
     train(model, optimizer, range(7))
-    again = elision.elide(small_net(), MOVING["rigl"]).to(
+    again = elision.elide(small_net(), MOVING["rigl"], engine="torch").to(
         memory_format=torch.channels_last
     )
     other = sgd(again)

@@ -31,7 +31,7 @@ def test_accelerate_takes_the_same_steps():
     from elision.integrations.accelerate import attach_prepared
 
     accelerator = accelerate.Accelerator(cpu=True)
-    model = elision.elide(small_net(), MOVING["rigl"])
+    model = elision.elide(small_net(), MOVING["rigl"], engine="torch")
     plain_optimizer = sgd(model)
     prepared, optimizer = accelerator.prepare(model, plain_optimizer)
     with pytest.raises(ValueError, match="was not prepared"):
@@ -102,7 +102,7 @@ def test_lightning_moves_masks_and_resumes(tmp_path):
             return sgd(self)
 
     def run(steps, resume=None):
-        module, watcher = Module(), callback(MOVING["rigl"])
+        module, watcher = Module(), callback(MOVING["rigl"], engine="torch")
         trainer = lightning.Trainer(
             max_steps=steps,
             accelerator="cpu",
