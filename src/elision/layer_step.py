@@ -44,14 +44,17 @@ class Observation:
         work: per operand name, the fraction of the multiplications that its transform
             left to do (see :meth:`elision.operands.Transform.work`); for a weight
             gradient also ``"result"``, the fraction of its values that is asked for.
-        uses: per operand name, a name shared by products that read the same tensor.
+        uses: per operand name, a name shared by those products of a call that read the
+            same tensor.
         recipe: name of the recipe.
+        call: token of the pass through the layer, the same for its three products.
     """
 
     product: LayerProduct
     work: dict[str, float]
     uses: dict[str, str]
     recipe: str
+    call: object
 
 
 Observer = Callable[[Observation], None]
@@ -194,6 +197,7 @@ class Step:
             work=work,
             uses=uses,
             recipe=self.plan.recipe,
+            call=self,
         )
         for observer in self.observers:
             observer(observation)

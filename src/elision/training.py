@@ -27,6 +27,7 @@ from elision.workloads import Dataset, Workload
 
 __all__ = [
     "EpochMetrics",
+    "Progress",
     "RunPlan",
     "TrainResult",
     "TrainingDivergedError",

@@ -29,9 +29,8 @@ def test_both_variances_are_those_of_a_linear_layer():
     (share,) = codec_noise(model, lambda x: model(x).mean(), batches, policy)
     assert share.parameter == "linear.weight"
     assert share.batch_variance == pytest.approx(8, rel=0.1)
-    # Groups of eight normal values of deviation 2 have a mean squared range of 35.1;
-    # the two extremes of a group lie on its grid, the six others are rounded.
-    step_variance = 35.1 / 49 / 6 * 6 / 8
+    # Groups of eight normal values of deviation 2 have a mean squared range of 35.1.
+    step_variance = 35.1 / 49 / 12
     assert share.codec_variance == pytest.approx(step_variance * 32 / 16, rel=0.1)
     assert share.share == share.codec_variance / share.batch_variance
     assert share.hidden == (share.share <= 0.1)

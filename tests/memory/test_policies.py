@@ -53,8 +53,8 @@ def relative_errors(exact, other):
 @pytest.mark.parametrize(
     ("policy", "largest", "codec", "ratio"),
     [
-        ("int8", 0.005, "group 8-bit", 3.8),
-        ("bits(4)", 0.04, "group 4-bit", 7.0),
+        ("int8", 0.002, "group 8-bit", 3.7),
+        ("bits(4)", 0.02, "group 4-bit", 7.1),
         ("jpeg", 0.05, "jpeg", 6.0),
     ],
 )
@@ -75,6 +75,8 @@ def test_gradient_errors_stay_small(policy, largest, codec, ratio):
 def test_every_preset_trains_and_retains_graphs(name, make):
     torch.manual_seed(0)
     model, batch = make(), (tokens() if make is Transformer else images())
+    if name in ("sz3", "zfp"):
+        pytest.importorskip({"sz3": "pysz", "zfp": "zfpy"}[name])
     policy = "budget(0.1)" if name == "budget" else name
     for _ in range(2):  # some learn from the first step
         once = gradients(model, batch, saver(model, policy, seed=3))
@@ -219,7 +221,7 @@ def test_an_average_of_bits_is_kept_and_beats_the_floor():
         rows = [r for r in saved.ledger.rows if r.codec.startswith("group")]
         packed = [r for r in rows if r.stored_bytes]
         bits = sum(r.stored_bytes * 8 for r in packed)
-        sizes[policy] = bits / sum(torch.Size(r.shape).numel() for r in packed) - 0.25
+        sizes[policy] = bits / sum(torch.Size(r.shape).numel() for r in packed) - 0.5
     assert sizes["bits(2.5)"] <= 2.51
     assert errors["bits(3)"] < errors["bits(2.5)"] < errors["bits(2)"]
 

@@ -75,7 +75,7 @@ class AverageBits(Policy):
     """Group quantisation with an average of bits, shared out by sensitivity.
 
     A tensor with squared group ranges ``R²`` has a rounding variance of about
-    ``v = R²/6/(2**b - 1)²`` per element. In a convolution or linear layer it adds
+    ``v = R²/12/(2**b - 1)²`` per element. In a convolution or linear layer it adds
     ``v·C/groups·R·S·‖g‖²`` to the weight gradient's variance (ActNN), which is taken
     relative to ``‖∇W‖²`` here. For other consumers, whose error goes on to all earlier
     layers, it is ``v/var(x)``: relative as well, so that the two can be compared (this
@@ -146,7 +146,7 @@ class AverageBits(Policy):
             return super().codecs_for(slot, tensor)
         if self._measuring:
             values = flat(dense_part(tensor))
-            spread = float(group_ranges(values).square().mean()) / 6
+            spread = float(group_ranges(values).square().mean()) / 12
             if slot.function not in WEIGHT_GRADIENT:
                 spread /= max(float(values.float().var()), 1e-30)
             self._spread[self._key] = (values.numel(), spread)

@@ -16,8 +16,8 @@ MIB = 2**20
 #: most machines it costs more time than 4 bits.)
 LADDER: tuple[tuple[Codec | None, float], ...] = (
     (None, 1.0),
-    (GroupQuant(8), 8.25 / 32),
-    (GroupQuant(4), 4.25 / 32),
+    (GroupQuant(8), 8.5 / 32),
+    (GroupQuant(4), 4.5 / 32),
     (Offload(), 0.0),
 )
 

@@ -14,7 +14,7 @@ If they are unbiased and independent, of variance v, then instead ::
 
     E‖δ∇W‖² = v · C/groups · R · S · ‖g‖²
 
-which is what the expected mode solves for a stochastic rounding step ``h = 2·sqrt(v)``.
+which is what the expected mode solves for a dithered rounding step ``h = sqrt(12·v)``.
 
 Norms are those of the previous step; a margin allows for their change, and every
 backward pass checks the bound against the norms of its own step.
@@ -76,7 +76,7 @@ class Guaranteed(Policy):
 
     Args:
         error: ``e``, the allowed ``‖δ∇W‖/‖∇W‖`` of every layer.
-        expected: bound the expected error under independent stochastic rounding
+        expected: bound the expected error under independent dithered rounding
             instead of the worst case.
         margin: share of the budget to use, for norms are a step old (own choice: one
             half; 1 is right if the statistics are of the very same step).
@@ -141,9 +141,10 @@ class Guaranteed(Policy):
         moved = layer.factor * layer.output_norm
         if moved > 0 and layer.weight_norm > 0:
             limit = self.margin * self.error * layer.weight_norm / moved
-            rounding = "stochastic" if self.expected else "nearest"
-            # A step h of stochastic rounding has a variance of at most h²/4.
-            codecs.append(ErrorBounded(2 * limit if self.expected else limit, rounding))
+            if self.expected:  # a uniform error in ±limit has a variance of limit²/3
+                codecs.append(ErrorBounded(math.sqrt(3) * limit, "dithered"))
+            else:
+                codecs.append(ErrorBounded(limit))
         return tuple(codecs)
 
     def chosen(self, slot: Slot, codec: Codec | None) -> None:
@@ -170,7 +171,7 @@ class Guaranteed(Policy):
         self, layer: Layer, weight_norm: float, output_norm: float, factor: float
     ) -> None:
         moved = layer.factor = factor
-        moved *= output_norm * layer.limit / (2 if self.expected else 1)
+        moved *= output_norm * layer.limit / (math.sqrt(3) if self.expected else 1)
         # The norm at hand is that of the approximate gradient.
         least = weight_norm if self.expected else weight_norm - moved
         layer.relative_bound = moved / least if least > 0 else math.inf * (moved > 0)

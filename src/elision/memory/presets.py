@@ -16,6 +16,8 @@ from elision.memory.codecs import (
     Jpeg,
     Offload,
     RadSample,
+    Sz3,
+    Zfp,
 )
 from elision.memory.guaranteed import Guaranteed
 from elision.memory.policy import Policy, Rule
@@ -76,6 +78,16 @@ def _fp8(model: nn.Module) -> Policy:
     return Policy([Rule((Float8(),))], name="fp8")
 
 
+def _sz3(model: nn.Module, tolerance: float = 0.05) -> Policy:
+    """SZ3, off by at most so many standard deviations of each tensor (an extra)."""
+    return Policy([Rule((Sz3(tolerance),))], name=f"sz3({tolerance:g})")
+
+
+def _zfp(model: nn.Module, tolerance: float = 0.05) -> Policy:
+    """zfp, off by at most so many standard deviations of each tensor (an extra)."""
+    return Policy([Rule((Zfp(tolerance),))], name=f"zfp({tolerance:g})")
+
+
 def _offload(model: nn.Module) -> Policy:
     """Everything large to files (CPU) or pinned host memory (accelerator)."""
     return Policy([Rule((Offload(),))], name="offload")
@@ -98,6 +110,8 @@ PRESETS: dict[str, Callable[..., Policy]] = {
     "jpeg": _jpeg,
     "sfpr": _sfpr,
     "fp8": _fp8,
+    "sz3": _sz3,
+    "zfp": _zfp,
     "offload": _offload,
     "rad": _rad,
 }

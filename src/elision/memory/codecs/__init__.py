@@ -13,6 +13,7 @@ from elision.memory.codecs.pool_indices import PoolIndices
 from elision.memory.codecs.projected import ProjectedQuant
 from elision.memory.codecs.rad import RadProject, RadSample
 from elision.memory.codecs.recompute import Recompute
+from elision.memory.codecs.scientific import Sz3, Zfp
 from elision.memory.codecs.shape import ShapeOnly
 from elision.memory.codecs.threshold import ThresholdMask
 from elision.memory.codecs.zero_value import ZeroValue
@@ -32,8 +33,10 @@ __all__ = [
     "RadSample",
     "Recompute",
     "ShapeOnly",
+    "Sz3",
     "ThresholdMask",
     "TwoValued",
     "ZeroValue",
+    "Zfp",
     "search_table",
 ]

@@ -19,8 +19,8 @@ class Division(Codec):
     """Block means as bfloat16, and the residual group-quantised (DIVISION, ICML 2023).
 
     Images only; anything else is left to the next codec. The residual is rounded
-    stochastically, in groups rather than per channel, so the restored tensor is
-    unbiased except after a ReLU, where a mask of 1 bit restores the zeros as zeros and
+    with dither, in groups rather than per channel, so the restored tensor is unbiased
+    except after a ReLU, where a mask of 1 bit restores the zeros as zeros and
     clamps the others to positive values.
 
     Attributes:

@@ -20,7 +20,7 @@ class ErrorBounded(Codec):
 
     Attributes:
         limit: largest absolute error of an element, positive.
-        rounding: ``"nearest"``, or ``"stochastic"`` for an unbiased result.
+        rounding: ``"nearest"``, or ``"dithered"`` for an unbiased result.
     """
 
     limit: float
@@ -31,20 +31,23 @@ class ErrorBounded(Codec):
     def __post_init__(self) -> None:
         if not self.limit > 0:
             raise ValueError(f"ErrorBounded(limit={self.limit}): must be positive")
+        if self.rounding not in ("nearest", "dithered"):
+            raise ValueError(
+                f"ErrorBounded(rounding={self.rounding!r}): must be 'nearest' or "
+                "'dithered'"
+            )
 
     @property
     def guarantee(self) -> Guarantee:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Bounded; unbiased too with stochastic rounding."""
-        return (
-            Guarantee.UNBIASED if self.rounding == "stochastic" else Guarantee.BOUNDED
-        )
+        """Bounded; unbiased too with dithered rounding."""
+        return Guarantee.BOUNDED if self.rounding == "nearest" else Guarantee.UNBIASED
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Quantise with as many bits as needed, 1 to 8; None if that is not enough."""
         if not floating(tensor):
             return None
         widest = float(group_ranges(flat(tensor)).max())
-        steps = widest / (self.limit * (2 if self.rounding == "nearest" else 1))
+        steps = widest / (2 * self.limit)
         for bits in range(1, 9):
             # A ReLU's zeros take one level away; a range counts from its minimum there.
             levels = 2**bits - (2 if slot.nonnegative and bits > 1 else 1)

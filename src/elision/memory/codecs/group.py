@@ -1,5 +1,7 @@
-"""Group quantisation to 1 to 8 bits, with stochastic rounding (ActNN)."""
+"""Group quantisation to 1 to 8 bits (ActNN), with dithered or stochastic rounding."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -11,26 +13,47 @@ from elision.memory.layout import Layout, flat
 from elision.memory.roles import SMOOTH_ROLES, Slot
 from elision.memory.threads import in_threads
 
-__all__ = ["GroupQuant", "group_ranges"]
+__all__ = ["GROUP", "ROUNDINGS", "GroupQuant", "group_ranges"]
+
+#: Elements per group (own choice; ActNN: 256). Their offset and step take half a bit
+#: per element, for which the range of a group is a sixth smaller on normal values.
+GROUP = 64
+
+ROUNDINGS = ("dithered", "stochastic", "nearest")
 
 
 class _Meta(NamedTuple):
-    """What unpacking needs: whether zeros have a code of their own, and the error."""
+    """What unpacking needs, and the error.
+
+    Attributes:
+        support: whether zeros have a code of their own.
+        bound: largest absolute error of an element.
+        start: number of the first random number.
+    """
 
     support: bool
     bound: float
+    start: int
 
 
 @dataclass(frozen=True)
 class GroupQuant(Codec):
-    """Values in groups of 256, each on its own uniform grid of ``2**bits`` levels.
+    """Values in groups, each on its own uniform grid of ``2**bits`` levels.
 
-    Per group with minimum Z and range R, ``B = 2**bits - 1``::
+    Per group with minimum Z and range R, step ``h = R/(2**bits - 1)``::
 
-        q = floor((x - Z)·B/R + u),   x̂ = q·R/B + Z,   u uniform in [0, 1)
+        q = floor((x - Z)/h + u),   u uniform in [0, 1)
+        x̂ = q·h + Z                 stochastic rounding (ActNN, ICML 2021)
+        x̂ = (q + 1/2 - u)·h + Z     dithered rounding
 
-    so that ``E[x̂] = x`` (ActNN, ICML 2021; there Z and R are stored as bfloat16, here
-    as float32: 0.25 bits per element). Groups follow memory order.
+    Both are unbiased. The error of stochastic rounding depends on where between two
+    levels x lies; its variance is ``h²/6`` on average. Dithered rounding draws the same
+    u again and takes it off, which leaves an error that is uniform in ``±h/2`` whatever
+    x is (subtractive dither: Roberts, 1962; Schuchman, 1964): half the variance at the
+    same bits, for the price of a hash per element in the backward pass.
+
+    Z is stored as bfloat16, rounded down, and h as bfloat16, rounded up, so the grid
+    spans the group: 32 bits per group. Groups follow memory order.
 
     The result of a ReLU gets one grid less: code 0 means exactly zero, the other codes
     span the positive values only. Zeros and positives thus stay apart without a
@@ -39,16 +62,18 @@ class GroupQuant(Codec):
     Attributes:
         bits: bits per element, 1 to 8.
         group: elements per group, a multiple of 8.
-        rounding: ``"stochastic"`` (unbiased, off by less than a step) or ``"nearest"``
-            (off by at most half a step, biased).
+        rounding: ``"dithered"`` (unbiased, off by at most half a step),
+            ``"stochastic"`` (unbiased, off by less than a step) or ``"nearest"`` (off
+            by at most half a step, biased). Below a group's smallest positive value
+            dithered rounding may restore a negative one; the mask does not.
 
     Raises:
         ValueError: a parameter out of its range.
     """
 
     bits: int = 4
-    group: int = 256
-    rounding: str = "stochastic"
+    group: int = GROUP
+    rounding: str = "dithered"
     roles = SMOOTH_ROLES
 
     def __post_init__(self) -> None:
@@ -56,10 +81,10 @@ class GroupQuant(Codec):
             raise ValueError(f"GroupQuant(bits={self.bits!r}): must be 1 to 8")
         if self.group < 8 or self.group % 8:
             raise ValueError(f"GroupQuant(group={self.group}): must be 8, 16, 24, ...")
-        if self.rounding not in ("stochastic", "nearest"):
+        if self.rounding not in ROUNDINGS:
             raise ValueError(
-                f"GroupQuant(rounding={self.rounding!r}): must be 'stochastic' or "
-                "'nearest'"
+                f"GroupQuant(rounding={self.rounding!r}): must be one of "
+                f"{', '.join(ROUNDINGS)}"
             )
 
     @property
@@ -69,10 +94,8 @@ class GroupQuant(Codec):
 
     @property
     def guarantee(self) -> Guarantee:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Unbiased with stochastic rounding, bounded without."""
-        return (
-            Guarantee.UNBIASED if self.rounding == "stochastic" else Guarantee.BOUNDED
-        )
+        """Unbiased, unless rounded to nearest: bounded."""
+        return Guarantee.BOUNDED if self.rounding == "nearest" else Guarantee.UNBIASED
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Quantise; None if an element is not finite."""
@@ -84,23 +107,37 @@ class GroupQuant(Codec):
         full = values.numel() // self.group
         codes = values.new_empty(groups * self._group_bytes, dtype=torch.uint8)
         grid = values.new_empty(2, groups)
-        self._quantise(values[: full * self.group], 0, slot.seed, support, codes, grid)
+        start = _spread(slot.seed)
+        self._quantise(values[: full * self.group], 0, start, support, codes, grid)
         if groups > full:  # the last group is filled up with its last value
             rest = values[full * self.group :]
             rest = torch.cat([rest, rest[-1:].expand(self.group - rest.numel())])
-            self._quantise(rest, full, slot.seed, support, codes, grid)
+            self._quantise(rest, full, start, support, codes, grid)
         width = float(grid[1].max())
         # The last term: what float32 can lose in offset, scale and sum.
         slack = 4 * torch.finfo(torch.float32).eps * float(grid[0].abs().max() + width)
         bound = width * (1.0 if self.rounding == "stochastic" else 0.5) + slack
+        if not math.isfinite(bound):  # the range is wider than the type
+            return None
         if tensor.dtype is not torch.float32:
             bound += torch.finfo(tensor.dtype).eps * float(values.abs().max())
-        return Packed((codes, grid), Layout.of(tensor), _Meta(support, bound))
+        payload = codes, grid.to(torch.bfloat16)  # exact: they were rounded to it
+        return Packed(payload, Layout.of(tensor), _Meta(support, bound, start))
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The grid points."""
-        support = packed.meta.support
-        return self._restore(packed, "dequantise", (support, *packed.payload[1]))
+        low, step = packed.payload[1].to(torch.float32)
+        dithered = self.rounding == "dithered"
+        support, _, start = packed.meta
+
+        def dequantise(a: int, b: int, codes: Any, out: Any, backend: Any) -> None:
+            first = self._random_number(start, a)
+            grid = _array(low[a:b]), _array(step[a:b])
+            backend.dequantise(
+                *(codes, self.group, self.bits, first, dithered, support, *grid, out)
+            )
+
+        return self._restore(packed, dequantise)
 
     def keeps_sign(self, packed: Packed) -> bool:
         """Whether zeros have a code of their own."""
@@ -108,7 +145,11 @@ class GroupQuant(Codec):
 
     def unpack_sign(self, packed: Packed) -> torch.Tensor:
         """Where the code is not zero's."""
-        return self._restore(packed, "mask", ())
+
+        def mask(a: int, b: int, codes: Any, out: Any, backend: Any) -> None:
+            backend.mask(codes, self.group, self.bits, out)
+
+        return self._restore(packed, mask)
 
     def bound(self, packed: Packed) -> float | None:
         """The widest step of any group, or half of it when rounding to nearest."""
@@ -118,49 +159,57 @@ class GroupQuant(Codec):
     def _group_bytes(self) -> int:
         return self.group // 8 * self.bits
 
+    def _random_number(self, start: int, group: int) -> int:
+        """Number of the first hash of a group; every hash gives two uniforms."""
+        return (start + group * self.group // 2) & 0xFFFFFFFF
+
     def _quantise(
         self,
         values: torch.Tensor,
         first: int,
-        seed: int,
+        start: int,
         support: bool,
         codes: torch.Tensor,
         grid: torch.Tensor,
     ) -> None:
         """Quantise full groups, the first of which is group number ``first``."""
         size, packed = self.group, self._group_bytes
-        stochastic = self.rounding == "stochastic"
+        random = self.rounding != "nearest"
         quantise = _backend(values).quantise
 
         def run(a: int, b: int) -> None:
-            start = (seed + (first + a) * size // 2) & 0xFFFFFFFF
             quantise(
                 _array(values[a * size : b * size]),
-                *(size, self.bits, start, stochastic, support),
+                *(size, self.bits, self._random_number(start, first + a)),
+                *(random, support),
                 _array(codes[(first + a) * packed : (first + b) * packed]),
                 *(_array(row[first + a : first + b]) for row in grid),
             )
 
         in_threads(run, values.numel() // size, size)
 
-    def _restore(self, packed: Packed, what: str, grid: tuple) -> torch.Tensor:
-        """Call ``dequantise`` or ``mask`` on all groups."""
+    def _restore(self, packed: Packed, decode: Callable[..., None]) -> torch.Tensor:
+        """Call ``decode`` on shares of the groups: first, last + 1, codes, result."""
         codes = packed.payload[0]
         size, stored = self.group, self._group_bytes
         groups = codes.numel() // stored
         out = torch.empty(groups * size, device=codes.device)
-        function = getattr(_backend(codes), what)
+        backend = _backend(codes)
 
         def run(a: int, b: int) -> None:
-            mine = (_array(g[a:b]) if isinstance(g, torch.Tensor) else g for g in grid)
             part = _array(codes[a * stored : b * stored])
-            function(part, size, self.bits, *mine, _array(out[a * size : b * size]))
+            decode(a, b, part, _array(out[a * size : b * size]), backend)
 
         in_threads(run, groups, size)
         return packed.layout.view(out)
 
 
-def group_ranges(values: torch.Tensor, group: int = 256) -> torch.Tensor:
+def _spread(seed: int) -> int:
+    """A start far from that of the next seed (by the golden ratio of 32 bits)."""
+    return seed * 0x9E3779B1 & 0xFFFFFFFF
+
+
+def group_ranges(values: torch.Tensor, group: int = GROUP) -> torch.Tensor:
     """Range (maximum minus minimum) of each group of a flat tensor, float32."""
     full = values.numel() // group * group
     parts = [values[:full].view(-1, group)] if full else []

@@ -14,6 +14,8 @@ __all__ = ["dequantise", "mask", "quantise"]
 _U32 = np.uint32
 _F32 = np.float32
 _LARGEST = _F32(np.finfo(np.float32).max)
+#: Smallest step, whose inverse is far from overflowing.
+_LEAST = 2.0**-100
 # Values are finite and the sign of zero does not matter; no contraction to fused
 # multiply-adds, so that the result is that of the torch version, bit for bit.
 _FASTMATH = {"nnan", "ninf", "nsz", "reassoc"}
@@ -29,11 +31,30 @@ def _hash(h):
     return _U32(h ^ _U32(h >> _U32(16)))
 
 
+@numba.njit(inline="always")
+def _uniforms(number):
+    """Two uniforms of (0, 1) from one hash."""
+    h = _hash(number)
+    u = (_F32(np.int32(h & _U32(0xFFFF))) + _F32(0.5)) * _F32(2**-16)
+    v = (_F32(np.int32(h >> _U32(16))) + _F32(0.5)) * _F32(2**-16)
+    return u, v
+
+
+@numba.njit(inline="always")
+def _round_down(value):
+    """Round the one element of an array to bfloat16, towards minus infinity."""
+    word = value.view(_U32)
+    if word[0] >> _U32(31) and word[0] & _U32(0xFFFF):
+        word[0] += _U32(0x10000)
+    word[0] &= _U32(0xFFFF0000)
+
+
 @numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", cache=True)
-def quantise(x, group, bits, seed, stochastic, support, codes, low, step):
+def quantise(x, group, bits, seed, random, support, codes, low, step):
     """Quantise full groups of ``x`` into packed ``codes``, ``low`` and ``step``.
 
-    ``seed`` numbers the first hash; a group takes ``group // 2`` of them.
+    ``seed`` numbers the first hash; a group takes ``group // 2`` of them. ``low`` and
+    ``step`` are float32 with values of bfloat16.
     """
     groups = x.size // group
     half = group // 2
@@ -41,6 +62,7 @@ def quantise(x, group, bits, seed, stochastic, support, codes, low, step):
     first = 1 if support else 0
     levels = (1 << bits) - 1 - first
     q = np.empty(group, np.uint8)
+    rounded = np.empty(2, _F32)
     for g in range(groups):
         values = x[g * group : (g + 1) * group]
         lowest, highest = _LARGEST, _F32(-_LARGEST)
@@ -57,7 +79,12 @@ def quantise(x, group, bits, seed, stochastic, support, codes, low, step):
                 v = values[i]
                 lowest = v if v < lowest else lowest
                 highest = v if v > highest else highest
-        width = (highest - lowest) / _F32(levels)
+        rounded[0] = lowest
+        _round_down(rounded[:1])
+        lowest = rounded[0]
+        rounded[1] = -max((highest - lowest) / _F32(levels), _F32(_LEAST))
+        _round_down(rounded[1:])
+        width = -rounded[1] if highest > lowest else _F32(0)
         inverse = _F32(1) / width if width > 0 else _F32(0)
         low[g] = lowest
         step[g] = width
@@ -66,10 +93,8 @@ def quantise(x, group, bits, seed, stochastic, support, codes, low, step):
         q_left, q_right = q[:half], q[half:]
         for i in range(half):
             u = v = _F32(0.5)
-            if stochastic:
-                h = _hash(_U32(start + _U32(i)))
-                u = (_F32(np.int32(h & _U32(0xFFFF))) + _F32(0.5)) * _F32(2**-16)
-                v = (_F32(np.int32(h >> _U32(16))) + _F32(0.5)) * _F32(2**-16)
+            if random:
+                u, v = _uniforms(_U32(start + _U32(i)))
             a = np.int32((left[i] - lowest) * inverse + u)
             b = np.int32((right[i] - lowest) * inverse + v)
             a = min(a, np.int32(levels)) + np.int32(first)
@@ -130,22 +155,28 @@ def _unpack(stored, bits, q):
 
 
 @numba.njit(nogil=True, fastmath=_FASTMATH, cache=True)
-def dequantise(codes, group, bits, support, low, step, out):
-    """Restore full groups into ``out``."""
+def dequantise(codes, group, bits, seed, dithered, support, low, step, out):
+    """Restore full groups into ``out``; ``seed`` as it was for :func:`quantise`."""
     groups = out.size // group
+    half = group // 2
     bytes_per_group = group // 8 * bits
     q = np.empty(group, np.uint8)
+    shift = np.zeros(group, _F32)
+    first = _F32(1 if support else 0)
     for g in range(groups):
         _unpack(codes[g * bytes_per_group : (g + 1) * bytes_per_group], bits, q)
         values = out[g * group : (g + 1) * group]
         lowest, width = low[g], step[g]
-        if support:
-            for i in range(group):
-                v = _F32(np.int32(q[i]) - np.int32(1)) * width + lowest
-                values[i] = v if q[i] > 0 else _F32(0)
-        else:
-            for i in range(group):
-                values[i] = _F32(np.int32(q[i])) * width + lowest
+        if dithered:
+            start = _U32(_U32(seed) + _U32(g) * _U32(half))
+            left, right = shift[:half], shift[half:]
+            for i in range(half):
+                u, v = _uniforms(_U32(start + _U32(i)))
+                left[i] = _F32(0.5) - u
+                right[i] = _F32(0.5) - v
+        for i in range(group):
+            v = (_F32(np.int32(q[i])) - first + shift[i]) * width + lowest
+            values[i] = v if q[i] > 0 or not support else _F32(0)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -9,6 +9,8 @@ import torch
 __all__ = ["dequantise", "mask", "quantise"]
 
 _WORD = 0xFFFFFFFF
+#: Smallest step, whose inverse is far from overflowing.
+_LEAST = 2.0**-100
 
 
 def _hash(h: torch.Tensor) -> torch.Tensor:
@@ -27,12 +29,19 @@ def _uniforms(groups: int, group: int, seed: int, device: torch.device) -> torch
     return (words.to(torch.float32) + 0.5) * 2.0**-16
 
 
+def _round_down(values: torch.Tensor) -> torch.Tensor:
+    """Float32 values rounded to bfloat16, towards minus infinity."""
+    words = values.contiguous().view(torch.int32)
+    words = words + torch.where((words < 0) & (words & 0xFFFF != 0), 0x10000, 0)
+    return (words & -0x10000).to(torch.int32).view(torch.float32)
+
+
 def quantise(
     x: torch.Tensor,
     group: int,
     bits: int,
     seed: int,
-    stochastic: bool,
+    random: bool,
     support: bool,
     codes: torch.Tensor,
     low: torch.Tensor,
@@ -49,11 +58,13 @@ def quantise(
         highest = highest.clamp(min=0)
     else:
         lowest = values.amin(1)
-    width = (highest - lowest) / levels
+    lowest = _round_down(lowest)
+    width = -_round_down(-((highest - lowest) / levels).clamp(min=_LEAST))
+    width = width.where(highest > lowest, 0)
     low.copy_(lowest)
     step.copy_(width)
     inverse = torch.where(width > 0, 1 / width, 0)[:, None]
-    noise = _uniforms(len(values), group, seed, x.device) if stochastic else 0.5
+    noise = _uniforms(len(values), group, seed, x.device) if random else 0.5
     q = ((values - lowest[:, None]) * inverse + noise).to(torch.int32)
     q = q.clamp(max=levels) + first
     if support:
@@ -96,14 +107,18 @@ def dequantise(
     codes: torch.Tensor,
     group: int,
     bits: int,
+    seed: int,
+    dithered: bool,
     support: bool,
     low: torch.Tensor,
     step: torch.Tensor,
     out: torch.Tensor,
 ) -> None:
-    """Restore full groups into ``out``."""
+    """Restore full groups into ``out``; ``seed`` as it was for :func:`quantise`."""
     q = _unpack(codes, group, bits)
     counts = q.to(torch.float32) - (1 if support else 0)
+    if dithered:
+        counts += 0.5 - _uniforms(len(q), group, seed, q.device)
     values = counts * step[:, None] + low[:, None]
     if support:
         values = values.where(q > 0, 0)

@@ -1,0 +1,24 @@
+"""elision data."""
+
+from typing import Any
+
+__all__ = ["data"]
+
+
+def data() -> None:
+    """List the data sets, models, workloads, recipes and accelerators by name."""
+    from elision.accelerators import ACCELERATORS
+    from elision.methods import METHODS
+    from elision.probes import PROBES
+    from elision.workloads import DATASETS, MODELS, WORKLOADS
+
+    tables: dict[str, Any] = {
+        "data sets": DATASETS,
+        "models": MODELS,
+        "workloads": WORKLOADS,
+        "recipes": METHODS,
+        "accelerators": ACCELERATORS,
+        "probes": PROBES,
+    }
+    for title, names in tables.items():
+        print(f"{title}: {', '.join(names)}")

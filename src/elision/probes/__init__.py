@@ -1,0 +1,13 @@
+"""Probes: questions that a study asks of every recipe it has trained."""
+
+from collections.abc import Callable
+
+from elision.probes.base import Probe, Trained
+from elision.probes.stationarity import Stationarity
+
+__all__ = ["PROBES", "Probe", "Stationarity", "Trained"]
+
+#: Probes by the names a person knows them by.
+PROBES: dict[str, Callable[..., Probe]] = {
+    "stationarity": Stationarity,
+}

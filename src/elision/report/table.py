@@ -1,0 +1,55 @@
+"""Rows as text and as HTML. A row is a dictionary, column name to value."""
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["rows_as_html", "rows_as_text"]
+
+
+def rows_as_text(rows: list[dict[str, Any]]) -> str:
+    """Rows as aligned text columns for a terminal; see :func:`_text` for numbers."""
+    if not rows:
+        return ""
+    head = _columns(rows)
+    lines = [head, *([_text(row.get(name, "")) for name in head] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(word.ljust(n) for word, n in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def rows_as_html(rows: list[dict[str, Any]], words: Sequence[str] = ()) -> str:
+    """Rows as an HTML table for the report; numbers to the right, words to the left.
+
+    Args:
+        rows: the values; text is escaped.
+        words: columns that hold words. The first column always does.
+    """
+    if not rows:
+        return ""
+    head = _columns(rows)
+
+    def line(tag: str, values: Sequence[str]) -> str:
+        cells = (
+            f'<{tag} class="word">{html.escape(value)}</{tag}>'
+            if i == 0 or name in words
+            else f"<{tag}>{html.escape(value)}</{tag}>"
+            for i, (name, value) in enumerate(zip(head, values, strict=True))
+        )
+        return f"<tr>{''.join(cells)}</tr>"
+
+    body = (line("td", [_text(row.get(name, "")) for name in head]) for row in rows)
+    return "<table>\n" + "\n".join([line("th", head), *body]) + "\n</table>"
+
+
+def _text(value: Any) -> str:
+    """A whole number with its thousands apart, any other number to four digits."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _columns(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))

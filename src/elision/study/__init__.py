@@ -1,0 +1,23 @@
+"""A study: train, trace, simulate, compare, as plain functions on plain dataclasses."""
+
+from elision.study.compare import compared
+from elision.study.config import (
+    DEFAULT_ACCELERATORS,
+    DEFAULT_RECIPES,
+    StudyConfig,
+    file_name,
+)
+from elision.study.outcome import RecipeOutcome, StudyOutcome
+from elision.study.run import record_again, study
+
+__all__ = [
+    "DEFAULT_ACCELERATORS",
+    "DEFAULT_RECIPES",
+    "RecipeOutcome",
+    "StudyConfig",
+    "StudyOutcome",
+    "compared",
+    "file_name",
+    "record_again",
+    "study",
+]
