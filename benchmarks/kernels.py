@@ -17,8 +17,6 @@ import argparse
 import copy
 import importlib
 import json
-import os
-import platform
 import statistics
 import sys
 from collections.abc import Callable
@@ -29,8 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from elision.engines.bench import bench, interleaved
-from elision.engines.native import builder
+from elision.engines.bench import bench, interleaved, machine
 from elision.layers import elide, elided_layers
 from elision.methods import RigL, Static, Swat
 from elision.topology import attach
@@ -40,30 +37,6 @@ from elision.workloads.models.vgg import vgg16
 #: Stride-1 3x3 layers of a CIFAR ResNet-18: channels, side, how many.
 STAGES = [(64, 32, 4), (128, 16, 3), (256, 8, 3), (512, 4, 3)]
 LINEAR = [(512, 1024, 1024), (1024, 1024, 1024), (1024, 768, 3072), (1024, 3072, 768)]
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    model = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        fields = dict(
-            (part.strip() for part in line.split(":", 1))
-            for line in info.read_text().splitlines()
-            if ":" in line
-        )
-        keys = ("model name", "cpu family", "model", "cache size")
-        model = ", ".join(f"{k} {fields[k]}" for k in keys if k in fields)
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "load": os.getloadavg(),
-        "variant": builder.variant(),
-        "compiler": builder._compiler()[1],
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "clock": "wall" if torch.get_num_threads() > 1 else "process CPU time",
-    }
 
 
 def compare(

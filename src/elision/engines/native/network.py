@@ -144,20 +144,22 @@ def _is_relu(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
 def _is_add(node: fx.Node) -> bool:
     plain = {operator.add, operator.iadd, torch.add, "add", "add_"}
     tensors = [a for a in node.args if isinstance(a, fx.Node)]
-    return node.target in plain and len(tensors) == len(node.args) == 2
+    two = len(tensors) == len(node.args) == 2
+    return two and node.target in plain
 
 
 def _is_channel_cat(node: fx.Node) -> bool:
     if node.target is not torch.cat or not isinstance(node.args[0], (list, tuple)):
         return False
-    return (node.kwargs.get("dim") if len(node.args) == 1 else node.args[1]) == 1
+    return (node.kwargs.get("dim") if len(node.args) == 1 else node.args[1]) == 1  # pyright: ignore[reportReturnType]
 
 
 def _in_place(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     if not (node.args and isinstance(node.args[0], fx.Node)):
         return False
     if node.op == "call_module":
-        return bool(getattr(modules[str(node.target)], "inplace", False))
+        inplace = getattr(modules[str(node.target)], "inplace", False)
+        return inplace is True
     if node.kwargs.get("inplace", False):
         return True
     return node.target in {operator.iadd, "add_", "relu_"}
