@@ -58,11 +58,23 @@ def compare(
     return rows
 
 
-def swat(model: nn.Module, sparsity: float, dense: tuple[str, ...] = ()) -> nn.Module:
-    """A copy of a model under SWAT with exact thresholds, native, as a user gets it."""
-    return elide(
-        copy.deepcopy(model), Swat(sparsity=sparsity, dense=dense), engine="native"
-    )
+def swat(
+    model: nn.Module, sparsity: float, threshold: str, dense: tuple[str, ...] = ()
+) -> nn.Module:
+    """A copy of a model under SWAT, native, as a user gets it."""
+    recipe = Swat(sparsity=sparsity, threshold=threshold, dense=dense)  # pyright: ignore
+    return elide(copy.deepcopy(model), recipe, engine="native")
+
+
+def swats(
+    args: argparse.Namespace, model: nn.Module, dense: tuple[str, ...] = ()
+) -> dict[str, nn.Module]:
+    """SWAT at every sparsity, with sampled and with exact thresholds."""
+    return {
+        f"SWAT {s:g}{', exact' * (kind == 'exact')}": swat(model, s, kind, dense)
+        for kind in ("sampled", "exact")
+        for s in args.sparsity
+    }
 
 
 def fixed(layer: nn.Module, sparsity: float) -> nn.Module:
@@ -133,10 +145,9 @@ def layers(args: argparse.Namespace) -> dict[str, Any]:
         x = torch.randn(args.batch, channels, side, side, requires_grad=True)
         g = torch.randn_like(x)
         candidates = dense_layers(conv, x, g)
-        for s in args.sparsity:
+        for name, native in swats(args, nn.Sequential(conv)).items():
             own = x.detach().clone().requires_grad_()
-            native = swat(nn.Sequential(conv), s)
-            candidates[f"SWAT {s:g}"] = layer_step(native, own, g)
+            candidates[name] = layer_step(native, own, g)
         names = [n for n in candidates if "float32" in n]
         rows = tables[f"C{channels}"] = compare(candidates, names, args.rounds)
         show(f"{channels} channels, {side}x{side}, batch {args.batch}", rows)
@@ -170,10 +181,9 @@ def linear(args: argparse.Namespace) -> dict[str, Any]:
         candidates["dense bfloat16"] = layer_step(
             low, x.detach().bfloat16().requires_grad_(), g.bfloat16()
         )
-        for s in args.sparsity:
+        for name, native in swats(args, nn.Sequential(layer)).items():
             own = x.detach().clone().requires_grad_()
-            native = swat(nn.Sequential(layer), s)
-            candidates[f"SWAT {s:g}"] = layer_step(native, own, g)
+            candidates[name] = layer_step(native, own, g)
         title = f"{tokens} tokens, {inputs} to {outputs}"
         rows = tables[title] = compare(candidates, ["dense float32"], args.rounds)
         show(title, rows)
@@ -215,10 +225,8 @@ def network(args: argparse.Namespace) -> dict[str, Any]:
             "dense float32 last": training_step(copy.deepcopy(in_last), last, y),
             "dense bfloat16 last": training_step(in_last, last, y, bf16=True),
         }
-        for s in args.sparsity:
-            candidates[f"SWAT {s:g}"] = training_step(
-                swat(model, s, dense=(":first",)), x, y
-            )
+        for kind, native in swats(args, model, dense=(":first",)).items():
+            candidates[kind] = training_step(native, x, y)
         for s in args.sparsity:
             # Between two moves of its masks, RigL's steps are those of a fixed mask.
             masks = RigL(sparsity=s, distribution="uniform", every=1_000_000)

@@ -47,7 +47,11 @@ class Speed(Probe):
                 )
 
     def ask(self, trained: Trained) -> dict[str, Any]:
-        """Median wall-clock seconds of each way, and what the engine decided."""
+        """Median seconds of each way, and what the engine decided.
+
+        With one thread CPU time, which other processes cannot lengthen, with more the
+        wall clock.
+        """
         before = torch.get_num_threads()
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -65,7 +69,8 @@ class Speed(Probe):
         }
         size = self.batch or trained.workload.batch_size
         candidates = {n: _steps(m, trained, size) for n, m in ways.items()}
-        seconds = interleaved(candidates, self.rounds, wall=True)
+        wall = torch.get_num_threads() > 1
+        seconds = interleaved(candidates, self.rounds, wall=wall)
         ratios = [
             d / e for d, e in zip(seconds["dense"], seconds["engine"], strict=True)
         ]
@@ -75,6 +80,7 @@ class Speed(Probe):
             "dense_over_engine_spread": (high - low) / 2,
             "batch": size,
             "threads": torch.get_num_threads(),
+            "clock": "wall" if wall else "CPU",
             "kernels": NativeEngine().unavailable() or "native",
             "decided": [str(d) for d in decisions() if d.question not in known],
         }

@@ -11,8 +11,8 @@ from elision.study.outcome import RecipeOutcome, StudyOutcome
 __all__ = ["speed"]
 
 _NOTE = (
-    "Median wall-clock time of whole training steps of the trained models, taken in "
-    "turns in one process: the plain model (<b>dense</b>), the recipe with zeros "
+    "Median time of whole training steps of the trained models (CPU time with one "
+    "thread, the wall clock with more), taken in turns in one process: the plain model (<b>dense</b>), the recipe with zeros "
     "multiplied like other values (<b>masked</b>), and the recipe with zeros left out "
     'where that was faster (<b>engine</b>, <code>engine="auto"</code>). ± is half the '
     "interquartile range of the rounds' ratios. The columns named <b>simulated</b> are "
@@ -49,6 +49,7 @@ def _row(o: RecipeOutcome, found: dict[str, Any]) -> dict[str, Any]:
         "recipe": o.spec,
         "batch": found["batch"],
         "threads": found["threads"],
+        "clock": found["clock"],
         **{f"{way}, ms": f"{1e3 * s:.1f}" for way, s in seconds.items()},
         "dense / engine": f"{ratio:.2f} ± {found['dense_over_engine_spread']:.2f}",
     }
