@@ -16,6 +16,7 @@ from elision.report.sections.multiplier_array import multiplier_array
 from elision.report.sections.recipes import recipes
 from elision.report.sections.redundancy import redundancy
 from elision.report.sections.seconds import seconds
+from elision.report.sections.speed import speed
 from elision.report.sections.stationarity import stationarity
 from elision.report.sections.timeline import timeline
 from elision.report.sections.work import work
@@ -37,6 +38,7 @@ SECTIONS: tuple[Callable[[StudyOutcome], Section | None], ...] = (
     zeros,
     timeline,
     seconds,
+    speed,
     stationarity,
     recipes,
 )
