@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from elision.files import write_json
-from elision.methods import METHODS, make_method
+from elision.methods import METHODS
+from elision.specs import build
 from elision.training import RunPlan, train
 from elision.workloads import DEFAULT_WORKLOAD, WORKLOADS, find_workload
 
@@ -36,7 +37,7 @@ def measure(
     parameters: dict[str, object] = {}
     if recipe_name == "w-resprop":
         parameters["warmup_steps"] = max(1, round(WARMUP * steps))
-    recipe = make_method(recipe_name, **parameters)
+    recipe = build("recipe", recipe_name, METHODS, **parameters)
     start = time.process_time()
     # Metering belongs to a study and would blur the time of a step.
     result = train(workload, recipe, dataset, RunPlan(seed=seed, meter_every=steps + 1))

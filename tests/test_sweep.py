@@ -6,8 +6,16 @@ import pytest
 
 from elision.accelerators import Ant, Cost, Scnn
 from elision.products import Conv2dGeometry, MatmulGeometry
-from elision.sweep import COLUMNS, Machine, as_frame, machines, read_rows, sweep
-from elision.trace import synthetic_products
+from elision.sweep import (
+    COLUMNS,
+    Machine,
+    Recorded,
+    as_frame,
+    machines,
+    read_rows,
+    sweep,
+)
+from elision.trace import Trace, synthetic_products
 
 NETWORKS = {
     "small": [("conv", Conv2dGeometry(1, 2, 8, 8, 3, 3, 1, 1))],
@@ -27,11 +35,20 @@ def test_grid_skips_parameters_that_a_machine_lacks():
         Machine("ant", (("multipliers", 4), ("window", 8))),
         Machine("scnn", (("multipliers", 2),)),
         Machine("scnn", (("multipliers", 4),)),
-        Machine("dense", (("multipliers", 2),)),
-        Machine("dense", (("multipliers", 4),)),
+        Machine("dense"),  # its multipliers are not the side of an array
     ]
     assert expected == MACHINES
     assert MACHINES[0].build() == Ant(multipliers=2, window=8)
+
+
+def test_specs_and_elements():
+    """What a spec fixes is not swept; so many elements are the squarest grid."""
+    found = machines(["scnn", "scnn:grid=2x8", "ant:elements=16"], {"elements": [32]})
+    assert [machine.build() for machine in found] == [
+        Scnn(grid=(4, 8)),
+        Scnn(grid=(2, 8)),
+        Ant(elements=16),
+    ]
 
 
 def test_rows_are_the_machines_own_costs(tmp_path):
@@ -98,6 +115,55 @@ def test_more_machines_later(tmp_path):
 def test_mistakes_are_found_before_the_work(names, grid, message):
     with pytest.raises(ValueError, match=message):
         machines(names, grid)
+
+
+def test_a_trace_is_counted_once_with_its_own_operands(tmp_path):
+    recorded = list(synthetic_products(NETWORKS["small"], 0.7))
+    trace = Trace.of(recorded)
+    trace.extend(Trace.of(recorded[:1]), prefix="other/", recipe="swat")
+    trace.save(tmp_path / "t.safetensors")
+    sources = {
+        "all of it": Recorded(str(tmp_path / "t.safetensors")),
+        "one recipe": Recorded(str(tmp_path / "t.safetensors"), "swat"),
+        **NETWORKS,
+    }
+    path = sweep(sources, SPARSITIES, MACHINES[:1], tmp_path / "s.csv", workers=1)
+    rows = [row for row in read_rows(path) if row["product"] == "all"]
+    assert [(row["network"], row["sparsity"]) for row in rows] == [
+        ("all of it", ""),
+        ("one recipe", ""),
+        *((name, str(sparsity)) for name in NETWORKS for sparsity in SPARSITIES),
+    ]
+    ant = MACHINES[0].build()
+    once = sum(ant.cost(product).cycles for product in recorded)
+    assert int(rows[0]["cycles"]) == once + ant.cost(recorded[0]).cycles
+    assert int(rows[1]["cycles"]) == ant.cost(recorded[0]).cycles
+    sweep(sources, SPARSITIES, MACHINES[:1], path, workers=1)
+    assert len(read_rows(path)) == 4 * len(rows)
+
+
+def test_machines_are_shared_out_where_units_are_few(tmp_path):
+    units = []
+    small = {"small": NETWORKS["small"]}
+    with ThreadPoolExecutor(3) as pool:
+        path = sweep(
+            small,
+            [0.5],
+            MACHINES,
+            tmp_path / "s.csv",
+            workers=3,
+            executor=pool,
+            progress=lambda done, total: units.append(total),
+        )
+    assert units[0] == 3
+    alone = sweep(small, [0.5], MACHINES, tmp_path / "1.csv", workers=1)
+    assert rows_of(path) == rows_of(alone)
+
+
+def test_a_sparsity_out_of_range_is_found_before_the_work(tmp_path):
+    with pytest.raises(ValueError, match=r"in \[0, 1\], got 1.5"):
+        sweep(NETWORKS, [0.5, 1.5], MACHINES, tmp_path / "s.csv")
+    assert not (tmp_path / "s.csv").exists()
 
 
 def test_frame(tmp_path):

@@ -19,7 +19,7 @@ class RayExecutor(Executor):
         **how: further arguments of ``ray.init``.
 
     Raises:
-        ImportError: the extra is not installed.
+        ModuleNotFoundError: the extra is not installed.
         ConnectionError: there is no cluster at this address.
     """
 
@@ -27,11 +27,16 @@ class RayExecutor(Executor):
         try:
             import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise ImportError(
-                "a Ray cluster needs: pip install elision[ray]"
+            raise ModuleNotFoundError(
+                "a Ray cluster needs ray, which is not installed: "
+                "pip install 'elision[ray]'",
+                name="ray",
             ) from error
         self._ray = ray
-        ray.init(address, **({"log_to_driver": False} | how))
+        options: dict[str, Any] = {"log_to_driver": False} | how
+        ray.init(address, **options)
+        #: Processors of the cluster: how many calls it works on at a time.
+        self.workers = int(ray.cluster_resources().get("CPU", 1))
         self._call = ray.remote(_call)
 
     def submit(

@@ -5,13 +5,14 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 __all__ = [
+    "is_partial",
     "load_tensors",
     "replacing",
     "save_tensors",
@@ -20,20 +21,32 @@ __all__ = [
     "write_text",
 ]
 
+_PARTIAL = ".partial"
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file is what a process left that was killed while it wrote."""
+    return path.name.startswith(".") and path.suffix == _PARTIAL
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name to write to; rename it to ``path`` if all went well.
 
     Raises:
-        OSError: the folder cannot be written to; nothing is left behind.
+        OSError: the file cannot be written (no space, no folder); the message names
+            it, and nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{path}: could not be written: {reason}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,7 +80,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Any) -> None:
         try:
             save_file(contiguous, temporary, metadata=header)
         except SafetensorError as error:
-            raise OSError(f"{path}: could not be written: {error}") from error
+            raise OSError(error) from error
 
 
 def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:

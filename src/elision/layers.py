@@ -17,8 +17,7 @@ transform is applied once and both products read its result.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -26,15 +25,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from elision.engines import Engine, TorchEngine, make_engine
-from elision.operands import KEEP, Transform
-from elision.products import (
-    Conv2dGeometry,
-    Geometry,
-    LayerProduct,
-    MatmulGeometry,
-    Product,
+from elision.engines import Engine, make_engine
+from elision.layer_step import (
+    LayerPlan,
+    Observation,
+    Observer,
+    Step,
+    forward_product,
+    geometry_of,
+    gradient_products,
 )
+from elision.products import Geometry, Product
 from elision.recipe import SELECTORS, Recipe, Table, selects
 
 __all__ = [
@@ -55,192 +56,6 @@ class NoEffectWarning(UserWarning):
     """A recipe, or a pattern in one, changed nothing."""
 
 
-@dataclass(frozen=True)
-class Observation:
-    """One product as it was computed, for those who watch (recorders and meters).
-
-    Attributes:
-        product: the product with the operands it read (tensors, not copied).
-        work: per operand name, the fraction of the multiplications that its transform
-            left to do (see :meth:`elision.operands.Transform.work`); for a weight
-            gradient also ``"result"``, the fraction of its values that is asked for.
-        uses: per operand name, a name shared by products that read the same tensor.
-        recipe: name of the recipe.
-    """
-
-    product: LayerProduct
-    work: dict[str, float]
-    uses: dict[str, str]
-    recipe: str
-
-
-Observer = Callable[[Observation], None]
-
-
-class LayerPlan:
-    """What one layer does to its operands: the table, as uses with their state names.
-
-    Attributes:
-        recipe: name of the recipe.
-        table: the layer's table.
-        uses: name of each use -> its transform.
-    """
-
-    def __init__(self, recipe: str, table: Table) -> None:
-        self.recipe = recipe
-        self.table = table
-        self.uses: dict[str, Transform] = {}
-        self._use_of: dict[tuple[Product, str], str] = {}
-        named: dict[tuple[str, Transform], str] = {}
-        for product, operand, transform in table:
-            name = named.setdefault(
-                (operand, transform), f"{operand}_for_{product.value}"
-            )
-            self.uses[name] = transform
-            self._use_of[product, operand] = name
-
-    def use(self, product: Product, operand: str) -> str:
-        """Name of the use that a product reads."""
-        return self._use_of[product, operand]
-
-    def operand_of(self, use: str) -> str:
-        """Name of the operand that a use transforms."""
-        return use.partition("_for_")[0]
-
-
-class _Step:
-    """One pass through one layer: applies the uses, each once, and tells observers."""
-
-    def __init__(
-        self, layer: "_Elided", x: torch.Size, weight: torch.Size, convolution: Any
-    ) -> None:
-        self.plan = layer._elision_plan
-        self.states = layer._elision_states()
-        self.training = layer.training
-        self.observers = layer._elision_observers
-        self.name = layer._elision_name
-        self.engine = layer._elision_engine
-        self.input_shape = x
-        self.weight_shape = weight
-        self.convolution = convolution
-
-    def read(
-        self, product: Product, operand: str, x: Tensor, done: dict[str, Tensor]
-    ) -> Tensor:
-        """What ``product`` reads in place of operand ``x``."""
-        use = self.plan.use(product, operand)
-        transform = self.plan.uses[use]
-        if transform == KEEP:
-            return x
-        if use not in done:
-            done[use] = transform(x, list(self.states[use].values()), self.training)
-        return done[use]
-
-    def computes(self) -> bool:
-        """Whether an engine other than torch's is asked for, and can be asked.
-
-        While torch.compile traces, the products stay torch's, which it can fuse.
-        """
-        return not (
-            isinstance(self.engine, TorchEngine) or torch.compiler.is_compiling()
-        )
-
-    def compute(self, product: Product, first: Tensor, second: Tensor) -> Tensor:
-        """The product by the layer's engine, told which operand was made sparse."""
-        sparse = (o for o in product.operands if self._transform(product, o).sparsifies)
-        return self.engine.product(
-            product,
-            _geometry(self.input_shape, self.weight_shape, self.convolution),
-            first,
-            second,
-            sparse=next(sparse, None),
-        )
-
-    def _transform(self, product: Product, operand: str) -> Transform:
-        return self.plan.uses[self.plan.use(product, operand)]
-
-    def tell(self, product: Product, first: Tensor, second: Tensor) -> None:
-        """Show a product to the observers, if there are any."""
-        if not self.observers:
-            return
-        uses = {o: self.plan.use(product, o) for o in product.operands}
-        geometry = _geometry(self.input_shape, self.weight_shape, self.convolution)
-        read = zip(product.operands, (first, second), strict=True)
-        work = {
-            o: self.plan.uses[uses[o]].work(x, self.states[uses[o]]) for o, x in read
-        }
-        if product is Product.WEIGHT_GRAD:
-            masked_by = self.plan.use(Product.FORWARD, "weight")
-            transform = self.plan.uses[masked_by]
-            work["result"] = transform.gradient_work(self.states[masked_by])
-        observation = Observation(
-            LayerProduct(product, geometry, first.detach(), second.detach(), self.name),
-            work=work,
-            uses=uses,
-            recipe=self.plan.recipe,
-        )
-        for observer in self.observers:
-            observer(observation)
-
-
-def _forward_product(step: _Step, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-    if step.computes():
-        y = step.compute(Product.FORWARD, x, w)
-        if bias is None:
-            return y
-        return y + (bias if step.convolution is None else bias.view(-1, 1, 1))
-    if step.convolution is None:
-        return F.linear(x, w, bias)
-    return F.conv2d(x, w, bias, *step.convolution)
-
-
-def _gradient_products(
-    step: _Step,
-    grads: tuple[Tensor, Tensor],
-    x: Tensor | None,
-    w: Tensor | None,
-    bias: bool,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """``dX`` from (G, W), ``dW`` from (G, X), and ``db`` from G where it is asked for.
-
-    An absent operand means an absent result; ``bias`` may be asked for only where both
-    products read the same G.
-    """
-    for_input, for_weight = grads
-    if step.computes():
-        return (
-            None if w is None else step.compute(Product.INPUT_GRAD, for_input, w),
-            None if x is None else step.compute(Product.WEIGHT_GRAD, for_weight, x),
-            for_input.sum([0, 2, 3][: for_input.dim() - 1]) if bias else None,
-        )
-    if step.convolution is None:
-        return (
-            None if w is None else for_input @ w,
-            None if x is None else for_weight.T @ x,
-            for_input.sum(0) if bias else None,
-        )
-    if for_input is for_weight:
-        return _convolution_backward(step, for_input, x, w, bias)
-    dx, _, _ = _convolution_backward(step, for_input, None, w)
-    _, dw, _ = _convolution_backward(step, for_weight, x, None)
-    return dx, dw, None
-
-
-def _convolution_backward(
-    step: _Step, g: Tensor, x: Tensor | None, w: Tensor | None, bias: bool = False
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Torch's own backward; an absent operand, an absent result."""
-    asked = (w is not None, x is not None, bias)
-    # Torch wants the shape of an operand that it will not read.
-    x = g.new_empty(1).expand(step.input_shape) if x is None else x
-    w = g.new_empty(1).expand(step.weight_shape) if w is None else w
-    stride, padding, dilation, groups = step.convolution
-    sizes = [g.shape[1]] if bias else None
-    return torch.ops.aten.convolution_backward(
-        g, x, w, sizes, stride, padding, dilation, False, (0, 0), groups, asked
-    )
-
-
 class _Products(torch.autograd.Function):
     """The three products of one layer, each reading what its recipe says."""
 
@@ -249,7 +64,7 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, step: _Step
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, step: Step
     ) -> Tensor:
         done: dict[str, Tensor] = {}
         read_x = step.read(Product.FORWARD, "input", x, done)
@@ -262,7 +77,7 @@ class _Products(torch.autograd.Function):
             step.read(Product.INPUT_GRAD, "weight", weight, done) if needs_dx else None,
         )
         ctx.step = step
-        return _forward_product(step, read_x, read_w, bias)
+        return forward_product(step, read_x, read_w, bias)
 
     @staticmethod
     @once_differentiable
@@ -270,7 +85,7 @@ class _Products(torch.autograd.Function):
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
-        step: _Step = ctx.step
+        step: Step = ctx.step
         x, w = ctx.saved_tensors
         done: dict[str, Tensor] = {}
         grads = (grad, grad)
@@ -286,7 +101,7 @@ class _Products(torch.autograd.Function):
         # The bias gradient is the sum of the full gradient, whatever the recipe.
         bias = ctx.needs_input_grad[2]
         full = grads[0] is grad and grads[1] is grad
-        dx, dw, db = _gradient_products(step, grads, x, w, bias and full)
+        dx, dw, db = gradient_products(step, grads, x, w, bias and full)
         if bias and not full:
             db = grad.sum([0, 2, 3] if step.convolution is not None else [0])
         return dx, dw, db, None
@@ -345,14 +160,23 @@ class _Elided(nn.Module):
         needs_gradient = torch.is_grad_enabled()
         if self.training and needs_gradient:
             _shape_states(self, tuple(x.shape), tuple(weight.shape), convolution)
-        step = _Step(self, x.shape, weight.shape, convolution)
+        step = Step(
+            self._elision_plan,
+            self._elision_states(),
+            self._elision_engine,
+            x.shape,
+            weight.shape,
+            convolution,
+            training=self.training and needs_gradient,
+            observers=self._elision_observers,
+            name=self._elision_name,
+        )
         if needs_gradient:
             return _Products.apply(x, weight, bias, step)  # pyright: ignore[reportReturnType]
-        step.training = False
         done: dict[str, Tensor] = {}
         x = step.read(Product.FORWARD, "input", x, done)
         weight = step.read(Product.FORWARD, "weight", weight, done)
-        return _forward_product(step, x, weight, bias)
+        return forward_product(step, x, weight, bias)
 
 
 # While torch.compile traces, this runs for real: the state is there before the graph is.
@@ -360,19 +184,7 @@ class _Elided(nn.Module):
 def _shape_states(
     layer: _Elided, x: tuple[int, ...], weight: tuple[int, ...], convolution: Any
 ) -> None:
-    layer._shape_states(_geometry(x, weight, convolution))
-
-
-def _geometry(
-    x: tuple[int, ...], weight: tuple[int, ...], convolution: Any
-) -> Geometry:
-    """Geometry from the shapes of a layer's input and weight."""
-    if convolution is None:
-        return MatmulGeometry(x[0], x[1], weight[0])
-    stride, padding, dilation, groups = convolution
-    return Conv2dGeometry.of(
-        x, weight, stride=stride, padding=padding, dilation=dilation, groups=groups
-    )
+    layer._shape_states(geometry_of(x, weight, convolution))
 
 
 class ElidedConv2d(_Elided, nn.Conv2d):
@@ -445,7 +257,7 @@ def elided_layers(model: nn.Module) -> Iterator[tuple[str, _Elided]]:
             yield name, module
 
 
-def elide(model: Model, recipe: Recipe, engine: str = "torch") -> Model:
+def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
     """Run the products of a model's convolutions and linear layers through a recipe.
 
     In place; a model that was elided before gets the new recipe with fresh state.
@@ -455,8 +267,11 @@ def elide(model: Model, recipe: Recipe, engine: str = "torch") -> Model:
     Args:
         model: any module; see :func:`elidable_layers` for what is reached.
         recipe: what is done, for example ``elision.methods.Swat(sparsity=0.9)``.
-        engine: who computes the products: ``"torch"``, ``"native"`` (raises if it
-            cannot be built here) or ``"auto"``, the faster of the two per product.
+        engine: who computes the products. ``"torch"``: dense, the oracle.
+            ``"native"``: kernels that leave the zeros out (raises if they cannot be
+            built here). ``"auto"``: the faster of the two for each product that has a
+            sparse operand, timed once on this machine and kept; a product of which
+            nothing is left out is torch's, to the last bit.
 
     Returns:
         The same model.

@@ -1,11 +1,13 @@
 """record: keep the operands that a model's products really read."""
 
+import itertools
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -128,6 +130,9 @@ class _Recorder:
         self._step = first_step - 1
         self._limit_bytes = limit_mib * _MIB
         self._full = False
+        # A layer that is called twice in a step reads other tensors the second time.
+        self._calls: WeakKeyDictionary[object, int] = WeakKeyDictionary()
+        self._numbers = itertools.count()
 
     def count_step(self, model: nn.Module, args: Any) -> None:
         """Forward pre-hook of the model: a new step begins."""
@@ -164,7 +169,10 @@ class _Recorder:
             product.name,
             self._step,
         )
-        place = f"{self._step}/{product.name}"
+        call = observation.call
+        if call not in self._calls:
+            self._calls[call] = next(self._numbers)
+        place = f"{self._step}/{product.name}/{self._calls[call]}"
         keys = (
             f"{place}/{observation.uses[first]}",
             f"{place}/{observation.uses[second]}",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from elision import __version__
-from elision.files import write_json, write_text
+from elision.files import is_partial, write_json, write_text
 
 __all__ = ["claim", "configuration", "environment", "to_toml"]
 
@@ -25,14 +25,21 @@ LAYOUT = 1
 def claim(folder: Path, config: dict[str, Any]) -> None:
     """Make a folder this run's, or confirm that it is.
 
+    What a killed process left half-written is swept away.
+
     Args:
         folder: created if it does not exist.
         config: the study's configuration, plain values.
 
     Raises:
-        ValueError: the folder belongs to a run of another configuration or layout, or
-            holds other files and no run.
+        ValueError: the folder belongs to a run of another configuration or layout,
+            holds other files and no run, or is a file.
+        OSError: the folder cannot be made or written.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; give a folder with --out")
+    for partial in [p for p in folder.rglob(".*") if is_partial(p)]:
+        partial.unlink(missing_ok=True)
     path = folder / "config.toml"
     wanted = to_toml({"layout": LAYOUT, "study": config})
     if path.is_file():
@@ -44,14 +51,16 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
                 f"{folder}: holds a run with another {', '.join(changed)}; "
                 "give another folder with --out, or delete this one"
             )
-        return
-    if folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(folder.iterdir()):
         raise ValueError(
             f"{folder}: not empty and not a run folder; give another with --out"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "env.json", environment())
-    write_text(path, wanted)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, wanted)
+    # The claim comes first: a run killed right after it is still this run.
+    if not (folder / "env.json").is_file():
+        write_json(folder / "env.json", environment())
 
 
 def configuration(folder: Path) -> dict[str, Any]:

@@ -5,24 +5,33 @@ from dataclasses import dataclass
 from typing import Any
 
 from elision.accelerators import Accelerator, Cost
-from elision.products import LayerProduct, Product
+from elision.accelerators.step import job_cost, jobs, paired
+from elision.products import Geometry, LayerProduct, Product
 from elision.trace import synthetic_products
 from elision.workloads import layer_shapes, make_model
 
 __all__ = [
+    "GRADIENT_PAIR",
     "CostRow",
     "ProductRow",
     "count",
     "describe",
+    "model_layers",
     "random_products",
     "simulate",
     "total",
 ]
 
+#: Name of the two gradients of a layer where a machine runs them together.
+GRADIENT_PAIR = f"{Product.INPUT_GRAD.value}+{Product.WEIGHT_GRAD.value}"
+
 
 @dataclass(frozen=True)
 class CostRow:
-    """Cost of one product of one layer at one step on one machine."""
+    """Cost of one product of one layer at one step on one machine.
+
+    ``product`` is the value of a :class:`Product`, or :data:`GRADIENT_PAIR`.
+    """
 
     accelerator: str
     layer: str
@@ -126,12 +135,26 @@ def random_products(
     """
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity must be in [0, 1), got {sparsity}")
+    return synthetic_products(model_layers(model, input, batch), sparsity, seed)
+
+
+def model_layers(model: str, input: int, batch: int) -> list[tuple[str, Geometry]]:
+    """Shapes of the layers of a network that this library knows by name.
+
+    Args:
+        model: name of a network.
+        input: height and width of its images, pixels.
+        batch: images.
+
+    Raises:
+        ValueError: an unknown network, an image too small for it, or a number out of
+            range.
+    """
     for name, value in (("input", input), ("batch", batch)):
         if value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
     network = make_model(model, image_size=input)
-    layers = layer_shapes(network, (batch, 3, input, input))
-    return synthetic_products(layers, sparsity, seed)
+    return layer_shapes(network, (batch, 3, input, input))
 
 
 def simulate(
@@ -139,29 +162,35 @@ def simulate(
 ) -> Iterator[CostRow]:
     """Cost of every product on every machine.
 
+    The two gradients of a layer and step are one row where the machine interleaves them.
+
     Args:
         products: recorded or synthetic; value-blind machines need no operands.
         accelerators: by the name to report.
     """
-    for product in products:
+    for together in paired(products):
         for name, accelerator in accelerators.items():
-            yield CostRow(
-                name,
-                product.name,
-                product.kind.value,
-                product.step,
-                accelerator.cost(product),
-            )
+            for job in jobs(accelerator, together):
+                yield CostRow(
+                    name,
+                    job[0].name,
+                    "+".join(product.kind.value for product in job),
+                    job[0].step,
+                    job_cost(accelerator, job),
+                )
 
 
 def total(rows: Iterable[CostRow]) -> dict[str, dict[str, Cost]]:
-    """Costs added up: machine -> product (and ``"total"``) -> cost."""
+    """Costs added up: machine -> product (and ``"total"``) -> cost.
+
+    Gradients that a machine ran together stand apart from those that it ran singly.
+    """
     sums: dict[str, dict[str, Cost]] = {}
     for row in rows:
         machine = sums.setdefault(row.accelerator, {})
         for key in (row.product, "total"):
             machine[key] = machine[key] + row.cost if key in machine else row.cost
-    order = [*(product.value for product in Product), "total"]
+    order = [*(product.value for product in Product), GRADIENT_PAIR, "total"]
     return {
         name: {key: machine[key] for key in order if key in machine}
         for name, machine in sums.items()

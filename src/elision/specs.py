@@ -19,7 +19,8 @@ _WORDS = {"true": True, "false": False, "none": None}
 def parse(spec: str) -> tuple[str, dict[str, Any]]:
     """Split a spec into its name and its parameters.
 
-    Values are whole numbers, decimal numbers, ``true``, ``false``, ``none`` or words.
+    Values are whole numbers, decimal numbers, ``true``, ``false``, ``none``, two sides
+    such as ``8x8``, or words.
 
     Raises:
         ValueError: a parameter is not of the form ``name=value``.
@@ -45,22 +46,29 @@ def _value(text: str) -> Any:
             return number(text)
         except ValueError:
             continue
+    sides = text.split("x")
+    if len(sides) == 2 and all(map(str.isdecimal, sides)):
+        return int(sides[0]), int(sides[1])
     return text
 
 
-def build(kind: str, spec: str, table: Mapping[str, Callable[..., T]]) -> T:
+def build(
+    kind: str, spec: str, table: Mapping[str, Callable[..., T]], **more: object
+) -> T:
     """Make the thing that a spec names.
 
     Args:
         kind: what is being named ("recipe", "accelerator"), for messages.
         spec: ``name`` or ``name:parameter=value,...``.
         table: names and what makes the thing; the things are dataclasses.
+        **more: parameters given as they are; they win over those of the spec.
 
     Raises:
         ValueError: unknown name or parameter (lists the known ones), or a value that
             the thing refuses.
     """
     name, parameters = parse(spec)
+    parameters |= more
     make = lookup(kind, name, table)
     if parameters:
         fields = dataclasses.fields(make())  # pyright: ignore[reportArgumentType]

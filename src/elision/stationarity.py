@@ -9,7 +9,8 @@ own choices; each says what it measures.
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from elision.layers import restore
+from elision.topology.install import held_masks
 
 __all__ = [
-    "Probe",
+    "Look",
     "StationarityReport",
     "StationarityWatch",
     "loss_slope",
@@ -34,13 +36,34 @@ Loss = Callable[[nn.Module, Any], Tensor]
 
 
 def _gradient(model: nn.Module, loss: Loss, batch: Any) -> Tensor:
-    """Gradient of the loss on a batch as one vector; ``.grad`` is left alone."""
+    """Gradient of the loss on a batch as one vector, as the model's recipe computes it.
+
+    Weights that a mask holds at zero have none: the model cannot move there.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     found = torch.autograd.grad(loss(model, batch), parameters, allow_unused=True)
-    pairs = zip(found, parameters, strict=True)
-    return torch.cat(
-        [(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs]
-    )
+    masks = held_masks(model)
+    parts = []
+    for gradient, parameter in zip(found, parameters, strict=True):
+        part = torch.zeros_like(parameter) if gradient is None else gradient
+        mask = masks.get(id(parameter))
+        parts.append((part if mask is None else part * mask).flatten())
+    return torch.cat(parts)
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Put back every buffer (statistics, thresholds, counters) that a pass writes."""
+    kept = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    yield
+    for module, name, buffer, value in kept:
+        # In place: an optimiser may train the very tensor (DST's thresholds).
+        buffer.copy_(value)
+        module._buffers[name] = buffer
 
 
 def squared_gradient_norm(a: Tensor, b: Tensor) -> float:
@@ -156,7 +179,7 @@ def _correlation_time(x: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class Probe:
+class Look:
     """What one look at the gradient found.
 
     Attributes:
@@ -190,12 +213,12 @@ class StationarityReport:
         loss_slope: per step, over the window.
         loss_slope_interval: half its 95 % interval.
         p_values: of the two-window test, by observable.
-        gradient_squared: mean of the probes in the window, and its standard error.
+        gradient_squared: mean of the looks in the window, and its standard error.
         step_ratio: mean ``‖Δθ‖/‖θ‖`` of a step.
         displacement_ratio: net displacement over path length since a mark one to two
             windows ago: 1 for a straight line, about ``1/sqrt(steps)`` for a random
             walk, less when the weights stay where they are.
-        probes: the probes in the window.
+        looks: the looks in the window.
     """
 
     verdict: str
@@ -206,7 +229,7 @@ class StationarityReport:
     gradient_squared: tuple[float, float]
     step_ratio: float
     displacement_ratio: float
-    probes: tuple[Probe, ...]
+    looks: tuple[Look, ...]
 
     def __str__(self) -> str:
         """The verdict and its reasons, a line each."""
@@ -215,7 +238,7 @@ class StationarityReport:
 
 @dataclass
 class StationarityWatch:
-    """Watches a run: call it with the loss after each step, and ``probe`` now and then.
+    """Watches a run: call it with the loss after each step, and ``look`` now and then.
 
     ::
 
@@ -224,7 +247,7 @@ class StationarityWatch:
             ...
             watch(value.item())
             if step % 50 == 0:
-                watch.probe(*two_other_batches)
+                watch.look(*two_other_batches)
         print(watch.report())
 
     Attributes:
@@ -244,7 +267,7 @@ class StationarityWatch:
     significance: float = 0.01
     tolerance: float = 0.01
     losses: list[float] = field(default_factory=list, init=False)
-    probes: list[Probe] = field(default_factory=list, init=False)
+    looks: list[Look] = field(default_factory=list, init=False)
     _norms: list[float] = field(default_factory=list, init=False)
     _steps: list[float] = field(default_factory=list, init=False)
     _last: Tensor | None = field(default=None, init=False)
@@ -262,10 +285,12 @@ class StationarityWatch:
             self._marks = [*self._marks[-1:], (len(self.losses), weights)]
         self._last = weights
 
-    def probe(
+    def look(
         self, first: Any, second: Any, size: int, *, curvature: bool = False
-    ) -> Probe:
+    ) -> Look:
         """Look at the gradient, on two independent batches of ``size`` examples each.
+
+        The run is not disturbed: gradients and buffers are left as they were.
 
         Args:
             first: one batch.
@@ -273,8 +298,9 @@ class StationarityWatch:
             size: examples in each.
             curvature: whether to find the sharpness as well (dozens of gradients).
         """
-        a = _gradient(self.model, self.loss, first)
-        b = _gradient(self.model, self.loss, second)
+        with _untouched(self.model):
+            a = _gradient(self.model, self.loss, first)
+            b = _gradient(self.model, self.loss, second)
         squared = squared_gradient_norm(a, b)
         both = (a + b) / 2
         trace = (
@@ -283,8 +309,8 @@ class StationarityWatch:
         weights = torch.cat([p.detach().flatten() for p in self.model.parameters()])
         found = sharpness(self.model, self.loss, first) if curvature else None
         rate = self.optimizer.param_groups[0]["lr"]
-        self.probes.append(
-            Probe(
+        self.looks.append(
+            Look(
                 len(self.losses),
                 squared,
                 max(0.0, squared) ** 0.5 / max(float(weights.norm()), 1e-30),
@@ -294,28 +320,28 @@ class StationarityWatch:
                 None if found is None else rate * found,
             )
         )
-        return self.probes[-1]
+        return self.looks[-1]
 
     def report(self) -> StationarityReport:
         """The verdict over the last ``window`` steps.
 
         Still moving: the loss slopes significantly and by more than ``tolerance``, or
         the distribution of the loss or of ``‖θ‖`` differs between the window's halves.
-        Otherwise an invariant regime if the probes find a gradient beyond two standard
+        Otherwise an invariant regime if the looks find a gradient beyond two standard
         errors, and a stationary point if they do not.
 
         Raises:
-            ValueError: fewer steps than the window, or fewer than two probes in it.
+            ValueError: fewer steps than the window, or fewer than two looks in it.
         """
         if len(self.losses) < self.window:
             raise ValueError(
                 f"the report needs {self.window} steps, {len(self.losses)} were watched"
             )
         first = len(self.losses) - self.window
-        probes = tuple(p for p in self.probes if p.step >= first)
-        if len(probes) < 2:
+        looks = tuple(look for look in self.looks if look.step >= first)
+        if len(looks) < 2:
             raise ValueError(
-                f"the report needs 2 probes since step {first}, has {len(probes)}"
+                f"the report needs 2 looks since step {first}, has {len(looks)}"
             )
         losses, norms = self.losses[first:], self._norms[first:]
         slope, interval = loss_slope(losses)
@@ -326,10 +352,10 @@ class StationarityWatch:
             n: windows_differ(v[:half], v[half:]) for n, v in observables.items()
         }
         squares = torch.tensor(
-            [p.gradient_squared for p in probes], dtype=torch.float64
+            [look.gradient_squared for look in looks], dtype=torch.float64
         )
         mean = float(squares.mean())
-        error = float(squares.std()) / len(probes) ** 0.5
+        error = float(squares.std()) / len(looks) ** 0.5
         verdict, reasons = self._judge(slope, interval, change, p_values, mean, error)
         mark, weights = self._marks[0]
         path = sum(self._steps[mark:])
@@ -346,7 +372,7 @@ class StationarityWatch:
             (mean, error),
             sum(ratios) / len(ratios),
             net / path if path > 0 else 0.0,
-            probes,
+            looks,
         )
 
     def _judge(
@@ -361,7 +387,7 @@ class StationarityWatch:
         reasons = []
         if abs(slope) > interval and change > self.tolerance:
             reasons.append(
-                f"the loss changes by {100 * change:.2g} % over the window "
+                f"the loss changes by {100 * change:.0f} % over the window "
                 f"(slope {slope:.3g} ± {interval:.3g} a step)"
             )
         for name, p in p_values.items():

@@ -1,35 +1,47 @@
 """sweep: many machines on many networks, in parallel, resumable.
 
-A sweep is the product of networks, sparsities and machines. The unit of work is one
-network at one sparsity: its operands are drawn once and every machine counts them. Rows
-go to one CSV file, all rows of a unit in one append, so that a sweep that was killed
-goes on where it stopped and gives the same rows as one that was not.
+A sweep is the product of networks, sparsities and machines; a recorded trace stands for
+a network at one sparsity, its own. The unit of work is one network at one sparsity: its
+operands are drawn once and every machine counts them (or some, where there are more
+processes than units). Rows go to one CSV file, all rows of a unit in one append, so that
+a sweep that was killed goes on where it stopped and gives the same rows as one that was
+not.
 """
 
 import csv
 import itertools
 import json
+import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from elision.accelerators import ACCELERATORS, Accelerator, Cost
 from elision.files import replacing
 from elision.names import lookup
-from elision.products import Geometry, Product
-from elision.trace import synthetic_products
+from elision.products import Geometry, LayerProduct, Product
+from elision.specs import parse
+from elision.trace import Trace, synthetic_products
 
-__all__ = ["COLUMNS", "Machine", "as_frame", "machines", "read_rows", "sweep"]
+__all__ = [
+    "COLUMNS",
+    "Machine",
+    "Recorded",
+    "as_frame",
+    "machines",
+    "read_rows",
+    "sweep",
+]
 
 Layers = Sequence[tuple[str, Geometry]]
 
 #: Columns of the CSV file. ``parameters`` is a JSON object; ``product`` is one of the
-#: three products or ``"all"``.
+#: three products or ``"all"``; ``sparsity`` is empty where operands are recorded ones.
 COLUMNS: tuple[str, ...] = (
     "network",
     "sparsity",
@@ -49,6 +61,10 @@ COLUMNS: tuple[str, ...] = (
 
 #: Columns that name a row; the rest is what was found.
 _KEY = COLUMNS[:5]
+
+#: What means another thing here than on other machines, and is not swept with theirs:
+#: a dense array's multipliers are all that it has, not the side of an element's.
+_NOT_SWEPT = {"dense": ("multipliers",)}
 
 
 @dataclass(frozen=True)
@@ -72,7 +88,16 @@ class Machine:
         kind = lookup("accelerator", self.name, ACCELERATORS)
         for name, _ in self.parameters:
             lookup(f"parameter of accelerator {self.name!r}", name, _parameters(kind))
-        return kind(**dict(self.parameters))
+        return kind(**dict(_setting(kind, *pair) for pair in self.parameters))
+
+    @property
+    def spec(self) -> str:
+        """The machine as a person writes it."""
+        given = [
+            f"{k}={'x'.join(map(str, v)) if isinstance(v, tuple) else v}"
+            for k, v in self.parameters
+        ]
+        return self.name + (f":{','.join(given)}" if given else "")
 
     @property
     def parameters_json(self) -> str:
@@ -80,58 +105,110 @@ class Machine:
         return json.dumps(dict(self.parameters), sort_keys=True)
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """Products of a trace file, in place of a network's layers.
+
+    Attributes:
+        path: the file.
+        recipe: only what was recorded under this recipe; empty for everything.
+    """
+
+    path: str
+    recipe: str = ""
+
+    def products(self) -> Iterable[LayerProduct]:
+        """The recorded products.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is not a trace, or not a whole one.
+        """
+        trace = Trace.load(self.path)
+        return trace.of_recipe(self.recipe) if self.recipe else trace
+
+
 def _parameters(kind: type[Accelerator]) -> dict[str, None]:
-    return {field.name: None for field in fields(kind)}  # pyright: ignore[reportArgumentType]
+    """Names of a machine's parameters; ``elements`` may stand for its ``grid``."""
+    names = dict.fromkeys(field.name for field in fields(kind))  # pyright: ignore[reportArgumentType]
+    return names | {"elements": None} if "grid" in names else names
+
+
+def _setting(kind: type[Accelerator], parameter: str, value: Any) -> tuple[str, Any]:
+    """The parameter as the machine has it: so many elements as the squarest grid."""
+    if parameter != "elements" or "grid" not in _parameters(kind):
+        return parameter, value
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"elements must be an integer >= 1, got {value!r}")
+    rows = next(n for n in range(math.isqrt(value), 0, -1) if value % n == 0)
+    return "grid", (rows, value // rows)
 
 
 def machines(
-    names: Iterable[str], grid: Mapping[str, Sequence[Any]] | None = None
+    specs: Iterable[str], grid: Mapping[str, Sequence[Any]] | None = None
 ) -> list[Machine]:
     """Every accelerator with every combination of the grid's parameters that it has.
 
     Args:
-        names: accelerators.
+        specs: accelerators, ``name`` or ``name:parameter=value,...``; a parameter that
+            is given here is not taken from the grid.
         grid: parameter -> values, such as ``{"multipliers": [2, 4], "window": [8,
             16]}``. An accelerator that lacks a parameter is not repeated for its
-            values.
+            values. ``elements`` sets the ``grid`` of an accelerator that has one.
 
     Raises:
         ValueError: unknown accelerator, a value out of range, or a parameter that none
             of the accelerators has.
     """
     grid = dict(grid or {})
-    names = list(names)
+    chosen = [parse(spec) for spec in specs]
     known = {}
-    for name in names:
+    for name, _ in chosen:
         known |= _parameters(lookup("accelerator", name, ACCELERATORS))
     for parameter in grid:
-        lookup(f"parameter of {', '.join(names)}", parameter, known)
+        names = ", ".join(dict.fromkeys(name for name, _ in chosen))
+        lookup(f"parameter of {names}", parameter, known)
     found = []
-    for name in names:
-        own = [p for p in grid if p in _parameters(ACCELERATORS[name])]
+    for name, given in chosen:
+        has = _parameters(ACCELERATORS[name])
+        fixed = {*given, *_NOT_SWEPT.get(name, ())}
+        if "grid" in given:
+            fixed.add("elements")
+        own = [p for p in grid if p in has and p not in fixed]
         for values in itertools.product(*(grid[p] for p in own)):
-            machine = Machine(name, tuple(zip(own, values, strict=True)))
+            settings = zip(own, values, strict=True)
+            machine = Machine(name, (*given.items(), *settings))
             machine.build()  # bad values are found before hours of work
             found.append(machine)
-    return found
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """One network at one sparsity, and the machines that are still to count it."""
+    """One network at one sparsity, and the machines that are still to count it.
+
+    A trace has no sparsity and no seed to be drawn with: they are None.
+    """
 
     network: str
-    layers: Layers
-    sparsity: float
-    seed: int
+    source: Layers | Recorded
+    sparsity: float | None
+    seed: int | None
     machines: tuple[Machine, ...]
+
+    def _products(self) -> Iterable[LayerProduct]:
+        if isinstance(self.source, Recorded):
+            return self.source.products()
+        assert self.sparsity is not None
+        assert self.seed is not None
+        return synthetic_products(self.source, self.sparsity, self.seed)
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of every machine: one per product, then all of them together."""
         built = [machine.build() for machine in self.machines]
         costs = [{kind: Cost() for kind in Product} for _ in built]
         macs = dict.fromkeys(Product, 0)
-        for product in synthetic_products(self.layers, self.sparsity, self.seed):
+        for product in self._products():
             macs[product.kind] += product.dense_macs
             for cost, accelerator in zip(costs, built, strict=True):
                 cost[product.kind] += accelerator.cost(product)
@@ -147,7 +224,17 @@ class _Unit:
         """What names the rows of one machine, as text."""
         parameters = machine.parameters_json
         given = (self.network, self.sparsity, self.seed, machine.name, parameters)
-        return tuple(map(str, given))
+        return tuple("" if value is None else str(value) for value in given)
+
+    def without(self, done: set[tuple[str, ...]]) -> list["_Unit"]:
+        """The unit less the machines whose rows are there; none if all are."""
+        missing = tuple(m for m in self.machines if self.key(m) not in done)
+        return [replace(self, machines=missing)] if missing else []
+
+    def parts(self, number: int) -> list["_Unit"]:
+        """The unit in so many parts, as far as it has machines to share out."""
+        shares = [self.machines[i::number] for i in range(number)]
+        return [replace(self, machines=share) for share in shares if share]
 
     def _row(
         self, machine: Machine, product: str, macs: int, cost: Cost
@@ -158,7 +245,7 @@ class _Unit:
 
 
 def sweep(
-    networks: Mapping[str, Layers],
+    networks: Mapping[str, Layers | Recorded],
     sparsities: Iterable[float],
     chosen: Iterable[Machine],
     out: str | Path,
@@ -171,7 +258,8 @@ def sweep(
     """Count every network at every sparsity on every machine.
 
     Args:
-        networks: name -> layers, from a model, a topology file or a graph.
+        networks: name -> layers, from a model, a topology file or a graph; or a
+            recorded trace, which is counted once, with the operands that it holds.
         sparsities: share of zeros in every operand, at uniform random positions.
         chosen: from :func:`machines`.
         out: CSV file; rows found there are kept and not counted again.
@@ -179,6 +267,7 @@ def sweep(
         workers: processes; None for as many as there are processors, 1 for none
             besides this one.
         executor: runs the units elsewhere, a cluster's for example; it stays open.
+            Work is then cut for ``workers`` processes there.
         progress: told of (units done, units in all).
 
     Returns:
@@ -189,14 +278,13 @@ def sweep(
             impossible.
     """
     path, chosen = Path(out), tuple(chosen)
+    units = list(_units(networks, tuple(sparsities), seed, chosen))
     done = {tuple(row[c] for c in _KEY) for row in _tidy(path)}
-    units = []
-    for network, layers in networks.items():
-        for sparsity in sparsities:
-            unit = _Unit(network, tuple(layers), sparsity, seed, chosen)
-            missing = tuple(m for m in chosen if unit.key(m) not in done)
-            if missing:
-                units.append(_Unit(network, tuple(layers), sparsity, seed, missing))
+    units = [unit for whole in units for unit in whole.without(done)]
+    workers = workers or os.cpu_count() or 1
+    if 0 < len(units) < workers:
+        shares = math.ceil(workers / len(units))
+        units = [part for unit in units for part in unit.parts(shares)]
     if progress:
         progress(0, len(units))
     for finished, rows in enumerate(_run(units, workers, executor), 1):
@@ -207,10 +295,10 @@ def sweep(
 
 
 def _run(
-    units: list[_Unit], workers: int | None, executor: Executor | None
+    units: list[_Unit], workers: int, executor: Executor | None
 ) -> Iterator[list[dict[str, Any]]]:
     """Rows of the units, in the order in which they are ready."""
-    workers = min(workers or os.cpu_count() or 1, len(units))
+    workers = min(workers, len(units))
     if executor is None and workers <= 1:
         yield from (unit.rows() for unit in units)
         return
@@ -220,8 +308,30 @@ def _run(
     with own or nullcontext():
         pool = executor or own
         assert pool is not None
-        for future in as_completed([pool.submit(unit.rows) for unit in units]):
-            yield future.result()
+        waiting = [pool.submit(unit.rows) for unit in units]
+        try:
+            for future in as_completed(waiting):
+                yield future.result()
+        finally:  # after a failure or an interruption nothing new is begun
+            for future in waiting:
+                future.cancel()
+
+
+def _units(
+    networks: Mapping[str, Layers | Recorded],
+    sparsities: Sequence[float],
+    seed: int,
+    chosen: tuple[Machine, ...],
+) -> Iterator[_Unit]:
+    for sparsity in sparsities:
+        if not 0 <= sparsity <= 1:
+            raise ValueError(f"sparsity must be in [0, 1], got {sparsity!r}")
+    for network, source in networks.items():
+        if isinstance(source, Recorded):
+            yield _Unit(network, source, None, None, chosen)
+            continue
+        for sparsity in sparsities:
+            yield _Unit(network, tuple(source), sparsity, seed, chosen)
 
 
 def _append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -120,8 +120,8 @@ def test_a_table_without_areas_gives_none(mine, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("compare = 0.125", "", "unknown action in energy table 'mine' 'compare'"),
-        ("compare = 10.0", "", "unknown area in energy table 'mine' 'compare'"),
+        ("compare = 0.125", "", "'mine' has no price for the action 'compare'"),
+        ("compare = 10.0", "", "'mine' has areas, but none for 'compare'"),
         ("8 = 4.0\n32 = 8.0", "", "'mine' has no SRAM price"),
         ("node_nm = 7", "", "missing node_nm"),
         ("multiply = 2.0", "multiply = -2.0", "multiply must be a number >= 0"),

@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import elision
+from elision.engines import AutoEngine, NativeEngine, choice, decided
 from elision.engines.native import library
 from elision.layers import elided_layers
-from elision.methods import MeProp, ReSprop, Swat
+from elision.methods import Dense, MeProp, ReSprop, RigL, Swat
+from elision.products import Product
 
 needs_native = pytest.mark.skipif(
     library.unavailable() is not None, reason=str(library.unavailable())
@@ -32,12 +34,20 @@ def model():
     )
 
 
+@pytest.fixture
+def eager_auto(tmp_path, monkeypatch):
+    """auto with decisions of this test, for layers of any size."""
+    monkeypatch.setenv("ELISION_CACHE", str(tmp_path))
+    monkeypatch.setattr(choice, "LEAST_MACS", 0)
+    monkeypatch.setattr(decided, "_OPEN", {})
+
+
 @needs_native
 @pytest.mark.parametrize("engine", ["native", "auto"])
 @pytest.mark.parametrize(
     "recipe", [Swat(sparsity=0.7), ReSprop(reuse=0.8), MeProp(keep=0.2)]
 )
-def test_steps_are_the_same(engine, recipe):
+def test_steps_are_the_same(eager_auto, engine, recipe):
     x, target = torch.randn(9, 3, 8, 8), torch.randint(0, 5, (9,))
     losses, gradients = {}, {}
     for name in ("torch", engine):
@@ -77,3 +87,92 @@ def test_an_engine_that_cannot_be_had_changes_nothing(monkeypatch):
     with pytest.raises(RuntimeError, match="no compiler"):
         elision.elide(untouched, Swat(), engine="native")
     assert list(elided_layers(untouched)) == []
+
+
+class Gradients:
+    """Runs steps of a model and keeps everything that comes out, to the last bit."""
+
+    def __init__(self, elided):
+        self.model = elided
+        self.optimizer = torch.optim.SGD(elided.parameters(), 0.05, momentum=0.9)
+
+    def steps(self, numbers):
+        seen = []
+        for number in numbers:
+            generator = torch.Generator().manual_seed(number)
+            x = torch.randn(9, 3, 8, 8, generator=generator)
+            target = torch.randint(0, 5, (9,), generator=generator)
+            self.optimizer.zero_grad()
+            F.cross_entropy(self.model(x), target).backward()
+            seen += [p.grad.clone() for p in self.model.parameters()]
+            self.optimizer.step()
+        return [*seen, *(p.detach().clone() for p in self.model.parameters())]
+
+
+def equal(found, expected):
+    return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("engine", "recipe"),
+    [("auto", Dense()), ("auto", Swat(sparsity=0.0)), ("native", Dense())],
+)
+def test_what_is_kept_whole_is_plain_autograd_to_the_last_bit(
+    eager_auto, engine, recipe
+):
+    plain = Gradients(model()).steps(range(3))
+    elided = elision.elide(model(), recipe, engine=engine)
+    assert equal(Gradients(elided).steps(range(3)), plain)
+
+
+@needs_native
+@pytest.mark.parametrize("faster", ["native", "torch"])
+def test_a_resumed_run_repeats_the_uninterrupted_one(eager_auto, monkeypatch, faster):
+    def tried(self, *_):
+        return {"native": 1.0, "torch": 2.0 if faster == "native" else 0.5}
+
+    monkeypatch.setattr(AutoEngine, "_try", tried)
+
+    def start():
+        return Gradients(elision.elide(model(), Swat(sparsity=0.7), engine="auto"))
+
+    whole = start()
+    expected = [whole.steps(range(3)), whole.steps(range(3, 6))][1]
+    first = start()
+    first.steps(range(3))
+    # A new process: what was decided is read from the file, and no trial disturbs it.
+    monkeypatch.setattr(decided, "_OPEN", {})
+    monkeypatch.setattr(AutoEngine, "_try", None)
+    second = start()
+    second.model.load_state_dict(first.model.state_dict())
+    second.optimizer.load_state_dict(first.optimizer.state_dict())
+    assert equal(second.steps(range(3, 6)), expected)
+    used = {d.winner for d in decided.decisions()}
+    assert used == {faster}
+
+
+@needs_native
+def test_a_mask_that_stands_asks_for_its_own_gradient_alone(monkeypatch):
+    asked = []
+    product = NativeEngine.product
+
+    def spy(self, kind, *args, **hints):
+        asked.append((kind, hints["wanted"] is not None))
+        return product(self, kind, *args, **hints)
+
+    monkeypatch.setattr(NativeEngine, "product", spy)
+    elided = elision.elide(
+        model(), RigL(sparsity=0.8, every=2, until=9), engine="native"
+    )
+    optimizer = torch.optim.SGD(elided.parameters(), 0.05)
+    elision.topology.attach(elided, optimizer)
+    masked = []
+    for _ in range(4):
+        asked.clear()
+        optimizer.zero_grad()
+        elided(torch.randn(9, 3, 8, 8)).square().mean().backward()
+        optimizer.step()
+        masked.append((Product.WEIGHT_GRAD, True) in asked)
+    # Steps count from 1: before every second step RigL looks at the whole gradient.
+    assert masked == [True, False, True, False]

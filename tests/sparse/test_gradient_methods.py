@@ -103,6 +103,17 @@ def test_resprop_reads_reference_and_difference():
     assert torch.allclose(db, g.sum((0, 2, 3)), atol=1e-4)
 
 
+def test_the_first_and_last_step_of_an_epoch_read_the_full_gradient():
+    reuse = Reuse(0.5, restart=4, initial_threshold=1.0)
+    state = reuse.initial_state()
+    state["reference"] = torch.zeros(1, 64)
+    full = []
+    for step in range(9):
+        g = torch.randn(8, 64, generator=torch.Generator().manual_seed(step))
+        full.append(torch.equal(reuse.apply(g, state, True), g))
+    assert full == [s % 4 in (0, 3) for s in range(9)]
+
+
 def test_the_warm_up_of_w_resprop_follows_the_published_epochs():
     reuse = Reuse(0.9, warmup_steps=900)
     by_epoch = [reuse.target_density(100 * epoch) for epoch in range(12)]

@@ -164,6 +164,34 @@ def test_a_rigl_move_replaces_the_gradient_step():
     assert not torch.equal(model[9].bias, bias)
 
 
+@pytest.mark.parametrize("replaces_step", [True, False])
+def test_a_grown_weight_may_start_with_its_gradient_as_momentum(replaces_step):
+    method = methods.RigL(
+        0.8, every=3, until=18, momentum_seed=0.5, replaces_step=replaces_step
+    )
+    model, optimizer, topology = elided(method)
+    train(model, optimizer, range(2))
+    before = {w.name: w.mask.clone() for w in topology.weights}
+    gradient(model, optimizer, 2)
+    slopes = {w.name: w.weight.grad.clone() for w in topology.weights}
+    optimizer.step()
+    grown = 0
+    for weight in topology.weights:
+        new = weight.mask & ~before[weight.name]
+        grown += int(new.sum())
+        momentum = optimizer.state[weight.weight]["momentum_buffer"]
+        assert torch.equal(momentum[new], 0.5 * slopes[weight.name][new])
+        assert not weight.weight[new].any()
+    assert grown > 0
+
+
+def test_a_momentum_to_start_from_needs_momentum():
+    method = methods.RigL(0.8, every=1, momentum_seed=1.0)
+    model, optimizer, _ = elided(method, optimizer=OPTIMISERS["adam"])
+    with pytest.raises(ValueError, match="Adam keeps none: leave momentum_seed at 0"):
+        train(model, optimizer, range(1))
+
+
 @pytest.mark.parametrize("drop", ["magnitude", "signed"])
 def test_set_drops_what_it_says(drop):
     model, optimizer, topology = elided(methods.SET(0.8, every=3, drop=drop))

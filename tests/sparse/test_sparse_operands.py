@@ -9,11 +9,12 @@ from torch import nn
 
 import elision
 from elision import methods
-from elision.methods import METHODS, make_method
+from elision.methods import METHODS
 from elision.operands import Mask, Reuse, TopKSlices, TopNofM, density
 from elision.operands.split_reuse import split_input_grad, split_weight_grad
 from elision.operands.top_k import keep_from
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
+from elision.specs import build
 
 
 def top(x, keep):
@@ -173,7 +174,7 @@ def test_resprop_reaches_its_band_within_thirty_steps():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_built_by_name_and_says_what_it_is(name):
-    method = make_method(name)
+    method = build("recipe", name, METHODS)
     assert str(method)
     assert name == "dense" or method.citation().startswith("@")
-    assert hash(method) == hash(make_method(name))
+    assert hash(method) == hash(build("recipe", name, METHODS))

@@ -149,7 +149,7 @@ def run(model, rate, steps, examples, seed=0):
         optimizer.step()
         watch(value.item())
         if step % 20 == 0:
-            watch.probe(draw(), draw(), examples or 1, curvature=step == 0)
+            watch.look(draw(), draw(), examples or 1, curvature=step == 0)
     return watch
 
 
@@ -165,7 +165,7 @@ def test_descent_with_noise_ends_in_an_invariant_regime():
     assert report.verdict == "invariant regime"
     assert report.gradient_squared[0] > 2 * report.gradient_squared[1]
     assert report.displacement_ratio < 0.2
-    assert watch.probes[0].rate_sharpness == pytest.approx(0.3 * 4, rel=1e-3)
+    assert watch.looks[0].rate_sharpness == pytest.approx(0.3 * 4, rel=1e-3)
 
 
 def test_a_long_way_down_is_still_moving():

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import pickle
 
 import pytest
 import torch
@@ -180,6 +181,19 @@ def test_a_copy_and_an_average_keep_the_masks():
     images, _ = batch(0)
     model.eval(), copied.eval()
     assert torch.equal(model(images), copied(images))
+
+
+@pytest.mark.parametrize("name", ["rigl", "dst", "swat-m"])
+def test_a_pickled_model_goes_on_like_the_one_it_was_made_of(name):
+    model, optimizer, _ = elided(MOVING[name])
+    train(model, optimizer, range(4))
+    again = pickle.loads(pickle.dumps(model))
+    assert same(model.state_dict(), again.state_dict())
+    for one in (model, again):
+        fresh = sgd(one)
+        elision.topology.attach(one, fresh)
+        train(one, fresh, range(4, 10))
+    assert same(model.state_dict(), again.state_dict())
 
 
 def test_channels_last_takes_the_same_steps():

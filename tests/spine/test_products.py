@@ -124,6 +124,8 @@ def test_products_equal_autograd(geometry: Conv2dGeometry, seed: int) -> None:
     y.backward(drawn["grad_output"])
     plain = {name: tensor.detach() for name, tensor in drawn.items()}
     computed = [product.compute() for product in products(geometry, plain)]
+    assert x.grad is not None
+    assert w.grad is not None
     assert all(
         torch.equal(a, b) for a, b in zip(computed, (y, x.grad, w.grad), strict=True)
     )

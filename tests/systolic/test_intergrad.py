@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_layers import geometries, matmuls, sides, with_values
 
-from elision.accelerators import Buffers, InterGrad, Systolic
+from elision.accelerators import Buffers, InterGrad, Systolic, SystolicMixed
 from elision.accelerators.intergrad import estimated_pe_area_ratio
-from elision.accelerators.step import PerProduct, products_cost, step_cost
+from elision.accelerators.step import products_cost, step_cost
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
 FC = MatmulGeometry(rows=32, inner=1024, columns=1024)
@@ -126,14 +126,19 @@ def test_products_of_a_trace_are_paired_by_layer_and_step():
 
 
 def test_a_machine_configured_per_product():
-    ws, os = Systolic(8, 8, "ws"), Systolic(8, 8, "os")
-    machine = PerProduct(forward=ws, input_grad=ws, weight_grad=os)
-    products = [LayerProduct(kind, FC) for kind in Product]
-    expected = [ws.cost(products[0]), ws.cost(products[1]), os.cost(products[2])]
-    assert [machine.cost(p).cycles for p in products] == [c.cycles for c in expected]
+    machine = SystolicMixed(8, 8, forward="is", drain="explicit")
+    flows = [
+        Systolic(8, 8, "is"),
+        Systolic(8, 8, "ws"),
+        Systolic(8, 8, "os", drain="explicit", weight_grad="GtX"),
+    ]
+    for kind, array in zip(Product, flows, strict=True):
+        product = LayerProduct(kind, FC)
+        assert machine.cost(product) == array.cost(product)
     assert machine.value_blind
-    gated = PerProduct(ws, ws, Systolic(8, 8, zero_gating=True))
-    assert not gated.value_blind
+    assert not SystolicMixed(8, 8, zero_gating=True).value_blind
+    with pytest.raises(ValueError, match="unknown dataflow 'up'"):
+        SystolicMixed(8, 8, weight_grad="up")
 
 
 def test_a_larger_pe_leaves_a_smaller_array_of_at_most_the_same_area():

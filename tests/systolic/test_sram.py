@@ -199,3 +199,30 @@ def test_an_infinitely_fast_memory_never_stalls():
     details = Systolic(8, 8, buffers=slow).cost(product).details
     assert details["stall_cycles"] >= (64 - 23) * details["folds"]
     assert details["fill_cycles"] >= 64
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes", "bandwidth"),
+    [
+        ("64", (64, 64, 64), 16),
+        ("6144/6144/2048", (6144, 6144, 2048), 16),
+        ("64@2.5", (64, 64, 64), 2.5),
+        ("64/32/128@inf", (64, 32, 128), math.inf),
+    ],
+)
+def test_buffers_as_text(text, sizes, bandwidth):
+    found = Buffers.parse(text)
+    assert tuple(found.sizes_kib.values()) == sizes
+    assert found.dram_words_per_cycle == bandwidth
+    assert Systolic(8, 8, buffers=text).memory == found
+
+
+@pytest.mark.parametrize("text", ["", "64/64", "big", "64@fast", "1/2/3/4@5"])
+def test_other_texts_say_how_it_is_written(text):
+    with pytest.raises(ValueError, match="write KIB or INPUT/WEIGHT/OUTPUT in KiB"):
+        Buffers.parse(text)
+
+
+def test_buffers_smaller_than_a_tile_say_the_minimum():
+    with pytest.raises(ValueError, match="64x64 array needs at least 32 KiB"):
+        Systolic(64, 64, buffers=16)

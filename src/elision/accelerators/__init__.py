@@ -12,6 +12,7 @@ from elision.accelerators.one_sided import OneSided as OneSided
 from elision.accelerators.scnn import Scnn as Scnn
 from elision.accelerators.sram import Buffers as Buffers
 from elision.accelerators.systolic import Systolic as Systolic
+from elision.accelerators.systolic_mixed import SystolicMixed as SystolicMixed
 
 #: Names by which the command line knows the machines.
 ACCELERATORS: dict[str, type[Accelerator]] = {
@@ -22,4 +23,5 @@ ACCELERATORS: dict[str, type[Accelerator]] = {
     "intergrad": InterGrad,
     "scnn": Scnn,
     "systolic": Systolic,
+    "systolic-mixed": SystolicMixed,
 }

@@ -54,7 +54,12 @@ class EnergyTable:
         Raises:
             ValueError: the table does not price it; the message names it.
         """
-        return lookup(f"action in energy table {self.name!r}", action, self.energy_pj)
+        if action not in self.energy_pj:
+            raise ValueError(
+                f"energy table {self.name!r} has no price for the action {action!r}; "
+                f"it prices: {', '.join(self.energy_pj)}"
+            )
+        return self.energy_pj[action]
 
     def access_pj(self, size_kib: float) -> float:
         """Energy of one 32-bit access of a memory of ``size_kib``.
@@ -92,11 +97,13 @@ class EnergyTable:
         """
         if not self.area_um2:
             return 0.0
-        kind = f"area in energy table {self.name!r}"
-        return (
-            sum(n * lookup(kind, unit, self.area_um2) for unit, n in units.items())
-            / 1e6
-        )
+        missing = next((unit for unit in units if unit not in self.area_um2), None)
+        if missing is not None:
+            raise ValueError(
+                f"energy table {self.name!r} has areas, but none for {missing!r}; "
+                f"it has: {', '.join(self.area_um2)}"
+            )
+        return sum(n * self.area_um2[unit] for unit, n in units.items()) / 1e6
 
     def prices(
         self, actions: Mapping[str, str], memories: Mapping[str, float]

@@ -29,12 +29,8 @@ from functools import cached_property
 from elision.accelerators.base import Accelerator, Cost, check_integer
 from elision.accelerators.lowering import Gemm, lower
 from elision.accelerators.sram import Buffers, Stream, Traffic, traffic
-from elision.accelerators.systolic import (
-    DRAINS,
-    Systolic,
-    pe_area_um2,
-    zero_multiplies,
-)
+from elision.accelerators.systolic import DRAINS, pe_area_um2, zero_multiplies
+from elision.accelerators.systolic_mixed import SystolicMixed
 from elision.names import lookup
 from elision.products import Geometry, LayerProduct, Product
 
@@ -49,9 +45,8 @@ class InterGrad(Accelerator):
     """A systolic array that interleaves the two gradients of a layer.
 
     ``cost_pair`` prices both gradients of one layer; ``cost`` a single product on the
-    same
-    array run plainly: weight-stationary, but output-stationary for a weight gradient,
-    which is how the first layer, whose input needs no gradient, is run.
+    same array run plainly: weight-stationary, but output-stationary for a weight
+    gradient, which is how the first layer, whose input needs no gradient, is run.
 
     Attributes:
         rows, columns: PEs of the plain array that this one takes the place of.
@@ -69,7 +64,8 @@ class InterGrad(Accelerator):
             compares at equal PE count; :func:`estimated_pe_area_ratio` derives one from
             a table.
         zero_gating: PEs whose operand is zero do not switch; saves energy, not cycles.
-        buffers: SRAM sizes and DRAM bandwidth; None: the defaults, enlarged if need be.
+        buffers: SRAM sizes and DRAM bandwidth, see
+            :class:`~elision.accelerators.systolic.Systolic`.
         energy: name of an energy table, or path of a TOML file.
 
     Raises:
@@ -85,7 +81,7 @@ class InterGrad(Accelerator):
     in_array_update: bool = False
     pe_area_ratio: float = 1.0
     zero_gating: bool = False
-    buffers: Buffers | None = None
+    buffers: Buffers | str | float | None = None
     energy: str = "horowitz-45nm"
 
     def __post_init__(self) -> None:
@@ -98,8 +94,7 @@ class InterGrad(Accelerator):
                 f"InterGrad(pe_area_ratio={ratio!r}): must be a number >= 1, the area "
                 "of an interleaving PE over that of a plain one"
             )
-        if self.buffers is not None:
-            self.buffers.check_tile(self.array_rows, self.array_columns)
+        _ = self.memory  # refuses buffers that are too small
 
     @property
     def value_blind(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -116,14 +111,13 @@ class InterGrad(Accelerator):
         """Columns of PEs that fit into the plain array's area."""
         return max(1, math.floor(self.columns / math.sqrt(self.pe_area_ratio)))
 
-    def plain(self, dataflow: str) -> Systolic:
-        """The same array run without interleaving; the baseline at equal PE count."""
-        return Systolic(
+    @cached_property
+    def plain(self) -> SystolicMixed:
+        """The same array without interleaving; the baseline at equal PE count."""
+        return SystolicMixed(
             self.array_rows,
             self.array_columns,
-            dataflow,
             drain=self.plain_drain or self.drain,
-            weight_grad="GtX",
             zero_gating=self.zero_gating,
             buffers=self.memory,
             energy=self.energy,
@@ -132,15 +126,7 @@ class InterGrad(Accelerator):
     @cached_property
     def memory(self) -> Buffers:
         """The buffers in use."""
-        return self.buffers or Buffers.fitting(self.array_rows, self.array_columns)
-
-    @cached_property
-    def _weight_stationary(self) -> Systolic:
-        return self.plain("ws")
-
-    @cached_property
-    def _output_stationary(self) -> Systolic:
-        return self.plain("os")
+        return Buffers.given(self.buffers, self.array_rows, self.array_columns)
 
     @cached_property
     def area_mm2(self) -> float:
@@ -161,19 +147,13 @@ class InterGrad(Accelerator):
             math.ceil(gemm.n / self.array_columns),
         )
 
-    def configured_for(self, product: LayerProduct) -> Systolic:
-        """The array as it runs a single product."""
-        if product.kind is Product.WEIGHT_GRAD:
-            return self._output_stationary
-        return self._weight_stationary
-
     def cost(self, product: LayerProduct) -> Cost:
         """Cost of one product run plainly, without a partner."""
-        return self._with_area(self.configured_for(product).cost(product))
+        return self._with_area(self.plain.cost(product))
 
     def cost_update(self, geometry: Geometry) -> Cost:
-        """Cost of a separate optimiser pass; see :meth:`Systolic.cost_update`."""
-        return self._with_area(self._weight_stationary.cost_update(geometry))
+        """Cost of a separate optimiser pass; see :meth:`SystolicMixed.cost_update`."""
+        return self._with_area(self.plain.cost_update(geometry))
 
     def cost_pair(self, input_grad: LayerProduct, weight_grad: LayerProduct) -> Cost:
         """Cost of both gradients of one layer, interleaved.
@@ -233,7 +213,7 @@ class InterGrad(Accelerator):
                 "dram.write": moved.writes,
             },
             details=details,
-            prices_pj=self._weight_stationary.prices_pj,
+            prices_pj=self.plain.prices_pj,
             area_mm2=self.area_mm2,
         )
 

@@ -11,14 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from elision.accelerators.ant import Ant
-from elision.accelerators.base import Accelerator
+from elision.accelerators.base import Accelerator, Cost
 from elision.accelerators.intergrad import InterGrad
 from elision.accelerators.scnn import Scnn
-from elision.accelerators.step import PerProduct, products_cost
+from elision.accelerators.step import products_cost
 from elision.accelerators.systolic import Systolic
+from elision.accelerators.systolic_mixed import SystolicMixed
 from elision.products import LayerProduct
 
-__all__ = ["SkipRow", "interleave_or_skip", "machines_of_equal_size"]
+__all__ = ["SkipRow", "interleave_or_skip", "machines_of_equal_size", "skip_rows"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class SkipRow:
         multiplies: products issued; gated ones are not.
         zero_multiplies: of these, products with a zero factor.
         redundant_multiplies: of these, non-zero products that belong to no output.
+        idle_slots: multipliers times cycles less what was issued.
         useful_share: non-zero products of outputs, over multipliers times cycles.
         energy_on_chip_pj: without DRAM, which not every machine models.
     """
@@ -42,6 +44,7 @@ class SkipRow:
     multiplies: int
     zero_multiplies: int
     redundant_multiplies: int
+    idle_slots: int
     useful_share: float
     energy_on_chip_pj: float
 
@@ -51,12 +54,10 @@ def machines_of_equal_size(energy: str = "horowitz-45nm") -> dict[str, Accelerat
 
     1,024 is 32x32 PEs, and SCNN's 64 elements of 4x4 multipliers.
     """
-    ws = Systolic(32, 32, "ws", energy=energy)
-    os = Systolic(32, 32, "os", weight_grad="GtX", energy=energy)
     return {
-        "WS": ws,
-        "OS": os,
-        "WS+OS": PerProduct(forward=ws, input_grad=ws, weight_grad=os),
+        "WS": Systolic(32, 32, "ws", energy=energy),
+        "OS": Systolic(32, 32, "os", weight_grad="GtX", energy=energy),
+        "WS+OS": SystolicMixed(32, 32, energy=energy),
         "InterGrad": InterGrad(32, 32, energy=energy),
         "InterGrad, zeros gated": InterGrad(32, 32, zero_gating=True, energy=energy),
         "SCNN": Scnn(energy=energy),
@@ -79,21 +80,31 @@ def interleave_or_skip(
         ValueError: a product has no operands, or there is no product.
     """
     products = list(products)
-    useful = sum(product.counts.valid for product in products)
+    chosen = machines or machines_of_equal_size()
+    costs = {name: products_cost(m, products) for name, m in chosen.items()}
+    return skip_rows(costs, sum(product.counts.valid for product in products))
+
+
+def skip_rows(costs: Mapping[str, Cost], useful: int) -> list[SkipRow]:
+    """Costs of the same products on several machines, taken apart.
+
+    Args:
+        costs: by the machine's name.
+        useful: non-zero products of the layers' outputs.
+    """
     rows: list[SkipRow] = []
-    for name, machine in (machines or machines_of_equal_size()).items():
-        cost = products_cost(machine, products)
+    for name, cost in costs.items():
         breakdown = cost.energy_breakdown_pj
         off_chip = breakdown.get("dram.read", 0.0) + breakdown.get("dram.write", 0.0)
-        with_zero = cost.multiplies - useful - cost.redundant_multiplies
         rows.append(
             SkipRow(
                 machine=name,
                 cycles=cost.cycles,
                 speed_up=(rows[0].cycles if rows else cost.cycles) / cost.cycles,
                 multiplies=cost.multiplies,
-                zero_multiplies=with_zero,
+                zero_multiplies=cost.multiplies - useful - cost.redundant_multiplies,
                 redundant_multiplies=cost.redundant_multiplies,
+                idle_slots=cost.multiplier_slots - cost.multiplies,
                 useful_share=useful / cost.multiplier_slots,
                 energy_on_chip_pj=cost.energy_pj - off_chip,
             )

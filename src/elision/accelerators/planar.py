@@ -6,7 +6,8 @@ non-zeros of the group's kernels, in vectors of ``lanes`` by ``lanes``: one vect
 is one issue step. With stride ``t``, values meet in ``t·t`` residue classes, one after
 the other. A step takes one cycle or, when conflicts are serialised, as many cycles as
 there are valid products for the fullest of the accumulator banks. All elements wait for
-the slowest at every channel; at the end of a filter group the halos are exchanged.
+the slowest at a barrier, after every channel or after every group of filters; at the
+end of a filter group the halos are exchanged.
 
 :class:`PlanarPlan` holds what follows from the shape, :func:`planar_counts` walks the
 steps. The rules restate the SCNN mode of a public simulator (DNNsim) in our own words
@@ -50,7 +51,8 @@ class PlanarPlan:
             More than one pass only where a single filter's outputs of one tile overflow
             the accumulators; then the fewest equal ones that fit (an own choice).
         tile: pixels of each element, (rows, columns), in the largest pass.
-        filters_at_once: filters whose outputs fit the accumulators, ``Kc``.
+        filters_at_once: filters whose outputs fit the accumulators, ``Kc``; one in a
+            depthwise convolution.
         halo_area: outputs exchanged with the neighbour that shares most, per filter.
     """
 
@@ -72,6 +74,7 @@ class PlanarPlan:
         grid: tuple[int, int],
         accumulator_entries: int,
         exchanges_halos: bool = True,
+        depthwise: bool = False,
     ) -> "PlanarPlan":
         """Plan of a product on a grid whose elements hold so many outputs each.
 
@@ -81,6 +84,7 @@ class PlanarPlan:
             accumulator_entries: outputs that one element holds.
             exchanges_halos: whether neighbours share outputs. They do not in a weight
                 gradient, whose few outputs belong to every element.
+            depthwise: whether filters are taken one at a time.
         """
         axes = (outer.rows, outer.columns)
         parts = _fewest_passes(
@@ -101,7 +105,7 @@ class PlanarPlan:
                 axes, outer.kernels.shape[2:], outer.images.shape[2:], strict=True
             )
         )
-        fitting = accumulator_entries // (outputs[0] * outputs[1])
+        fitting = 1 if depthwise else accumulator_entries // (outputs[0] * outputs[1])
         return cls(
             rows=rows,
             columns=columns,
@@ -171,8 +175,9 @@ def planar_counts(
     grid: tuple[int, int],
     lanes: int,
     serialised: bool,
+    channels_per_barrier: int = 1,
 ) -> dict[str, int]:
-    """The :data:`COUNTS` of a product, summed over passes."""
+    """The :data:`COUNTS` of a product, summed over passes; arguments as in ``walk``."""
     total = np.zeros(len(COUNTS), np.int64)
     for rows in plan.rows:
         for columns in plan.columns:
@@ -186,6 +191,7 @@ def planar_counts(
                 plan.filters_at_once,
                 lanes,
                 serialised,
+                channels_per_barrier,
             )
     return dict(zip(COUNTS, total.tolist(), strict=True))
 
@@ -220,6 +226,7 @@ def walk(
     filters_at_once: int,
     lanes: int,
     serialised: bool,
+    channels_per_barrier: int,
 ) -> np.ndarray:
     """Walk every issue step of every element; returns the :data:`COUNTS`.
 
@@ -234,6 +241,7 @@ def walk(
         filters_at_once: filters per group of filters.
         lanes: image values, and kernel values, per vector.
         serialised: whether products for one bank wait for one another.
+        channels_per_barrier: channels after which all elements wait for the slowest.
     """
     x_step, x_stride, x_outputs = rows
     y_step, y_stride, y_outputs = columns
@@ -242,6 +250,7 @@ def walk(
     tile_x, tile_y = height // grid[0], width // grid[1]
     classes = x_stride * y_stride
     counts = np.zeros(9, np.int64)
+    spent = np.zeros((samples, grid[0] * grid[1]), np.int64)  # since the last barrier
     hits = np.zeros(32, np.int64)
     # One channel's kernel values by residue class, ordered by row, column, filter.
     kernel_x = np.zeros(filters * taps_x * taps_y, np.int64)
@@ -269,9 +278,8 @@ def walk(
                                 kernel_k[stored] = k
                                 stored += 1
                 starts[residue + 1] = stored
+            barrier = (block + 1) % channels_per_barrier == 0
             for sample in range(samples):
-                slowest = 0
-                busy = 0
                 for element in range(grid[0] * grid[1]):
                     low_x = element // grid[1] * tile_x
                     low_y = element % grid[1] * tile_y
@@ -324,8 +332,10 @@ def walk(
                                         fullest = max(fullest, hits[bank])
                                 cost += fullest - 1
                                 counts[5] += fullest - 1
-                    busy += cost
-                    slowest = max(slowest, cost)
-                counts[0] += slowest
-                counts[6] += slowest * grid[0] * grid[1] - busy
+                    spent[sample, element] += cost
+                if barrier:
+                    slowest = spent[sample].max()
+                    counts[0] += slowest
+                    counts[6] += slowest * grid[0] * grid[1] - spent[sample].sum()
+                    spent[sample] = 0
     return counts

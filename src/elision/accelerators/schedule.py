@@ -13,8 +13,9 @@ from typing import NamedTuple
 from elision.accelerators.base import Accelerator
 from elision.accelerators.intergrad import InterGrad
 from elision.accelerators.lowering import Gemm, lower
-from elision.accelerators.step import PerProduct, jobs
+from elision.accelerators.step import jobs
 from elision.accelerators.systolic import DATAFLOWS, Systolic
+from elision.accelerators.systolic_mixed import SystolicMixed
 from elision.products import LayerProduct, Product
 
 __all__ = ["Slice", "schedule"]
@@ -28,12 +29,14 @@ class Slice(NamedTuple):
         name: what it does.
         start: first cycle.
         end: one past the last cycle.
+        folds: how many folds it stands for; within a block of them the port may rest.
     """
 
     track: str
     name: str
     start: int
     end: int
+    folds: int = 1
 
 
 #: Every track, in the order in which they are listed.
@@ -67,10 +70,11 @@ def schedule(
     slices: list[Slice] = []
     now = 0
     for job in jobs(machine, products):
-        label = " + ".join(f"{p.name} {p.kind.value}".strip() for p in job)
-        used = machine
-        if isinstance(machine, (PerProduct, InterGrad)):
-            used = machine.configured_for(job[0])
+        kinds = " + ".join(product.kind.value for product in job)
+        label = f"{job[0].name} {kinds}".strip()
+        used = machine.plain if isinstance(machine, InterGrad) else machine
+        if isinstance(used, SystolicMixed):
+            used = used.configured_for(job[0])
         if isinstance(machine, InterGrad) and len(job) == 2:
             count, period, phases, lead = _interleaved(machine, job[0])
         elif isinstance(used, Systolic):
@@ -101,7 +105,8 @@ def _folds(
         begin = start + shown * period + min((a for a, _ in busy), default=0)
         end = start + (count - 1) * period + max((b for _, b in busy), default=0)
         if begin < end:
-            yield Slice(track, f"{label}, {count - shown} more folds", begin, end)
+            rest = count - shown
+            yield Slice(track, f"{label}, {rest} more folds", begin, end, rest)
 
 
 def _plain(machine: Systolic, gemm: Gemm) -> tuple[int, int, Phases, int]:

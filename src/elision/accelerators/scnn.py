@@ -9,7 +9,7 @@ from elision.accelerators.outer import OuterProduct, folded_matmul, planes_of
 from elision.accelerators.planar import PlanarPlan, planar_counts
 from elision.accelerators.plane_pair import PlanePairs
 from elision.names import lookup
-from elision.products import LayerProduct, MatmulGeometry, Product
+from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
 __all__ = ["Scnn"]
 
@@ -29,9 +29,9 @@ class Scnn(Accelerator):
     :mod:`elision.accelerators.plane_pair`) gives each element whole planes. It suits
     all three products of training and is the baseline for ANT.
 
-    ``mapping="planar"`` is the paper's: image tiles on the grid, a barrier at every
-    channel, halos (see :mod:`elision.accelerators.planar`). A matrix product is run as
-    a convolution with one output pixel. In the weight gradient of a convolution the
+    ``mapping="planar"`` is the paper's: image tiles on the grid, barriers and halos
+    (see :mod:`elision.accelerators.planar`). A matrix product is run as a convolution
+    with one output pixel. In the weight gradient of a convolution the
     input channels are the samples, the samples the channels and the gradients the
     kernels; no halos are exchanged.
 
@@ -39,6 +39,9 @@ class Scnn(Accelerator):
         mapping: ``"plane-pair"`` or ``"planar"``.
         conflicts: planar only. ``"serialised"``: valid products for one accumulator
             bank wait for one another; ``"ideal"``: every step takes one cycle.
+        barrier: planar only, when the elements wait for the slowest. ``"channel"``:
+            after every input channel, as a public simulator has it; ``"group"``: after
+            the channels of a group of filters, as the paper is described.
         grid: processing elements (8, 8); the plane-pair mapping uses their number.
         multipliers: side of each element's multiplier array (4: SCNN's F = I = 4).
         accumulator_entries: planar only, outputs that one element holds (32 banks of
@@ -53,6 +56,7 @@ class Scnn(Accelerator):
 
     mapping: str = "plane-pair"
     conflicts: str = "serialised"
+    barrier: str = "channel"
     grid: tuple[int, int] = (8, 8)
     multipliers: int = 4
     accumulator_entries: int = 1024
@@ -66,6 +70,7 @@ class Scnn(Accelerator):
     def __post_init__(self) -> None:
         lookup("mapping of Scnn", self.mapping, {"plane-pair": 0, "planar": 0})
         lookup("conflicts of Scnn", self.conflicts, {"serialised": 0, "ideal": 0})
+        lookup("barrier of Scnn", self.barrier, {"channel": 0, "group": 0})
         check_integer(self, 1, "multipliers", "accumulator_entries")
         check_integer(self, 0, "startup_cycles")
         if len(self.grid) != 2 or not all(
@@ -86,9 +91,12 @@ class Scnn(Accelerator):
         return self._plan(product, _convolution(product))
 
     def _plan(self, product: LayerProduct, outer: OuterProduct) -> PlanarPlan:
-        exchanges_halos = product.kind is not Product.WEIGHT_GRAD
         return PlanarPlan.of(
-            outer, self.grid, self.accumulator_entries, exchanges_halos
+            outer,
+            self.grid,
+            self.accumulator_entries,
+            exchanges_halos=product.kind is not Product.WEIGHT_GRAD,
+            depthwise=product.kind is Product.FORWARD and _is_depthwise(product),
         )
 
     @property
@@ -108,7 +116,11 @@ class Scnn(Accelerator):
         outer = _convolution(product)
         plan = self._plan(product, outer)
         serialised = self.conflicts == "serialised"
-        count = planar_counts(outer, plan, self.grid, self.multipliers, serialised)
+        groups = getattr(product.geometry, "groups", 1)
+        channels = len(outer.images) // groups if self.barrier == "group" else 1
+        count = planar_counts(
+            outer, plan, self.grid, self.multipliers, serialised, channels
+        )
         samples, filters = product.result_shape[:2]
         halo_cycles = plan.halo_area * samples * filters * plan.passes
         cycles = count["cycles"] + halo_cycles
@@ -161,6 +173,14 @@ class Scnn(Accelerator):
             ),
             area_mm2=table.area_mm2(self._pairs.arithmetic_units),
         )
+
+
+def _is_depthwise(product: LayerProduct) -> bool:
+    geometry = product.geometry
+    return (
+        isinstance(geometry, Conv2dGeometry)
+        and geometry.groups == geometry.in_channels > 1
+    )
 
 
 def _convolution(product: LayerProduct) -> OuterProduct:

@@ -85,6 +85,44 @@ class Buffers:
         size = max(cls.input_kib, cls.minimum_kib(rows, columns))
         return cls(input_kib=size, weight_kib=size, output_kib=size)
 
+    @classmethod
+    def parse(cls, text: str) -> "Buffers":
+        """Buffers as they are written on a command line.
+
+        Args:
+            text: ``"512"`` or ``"512/256/1024"``, KiB of all or of input, weight and
+                output; then, if wanted, ``"@16"``, DRAM words per cycle.
+
+        Raises:
+            ValueError: the text is not of this form, or a size is not allowed.
+        """
+        sizes, _, bandwidth = text.partition("@")
+        try:
+            speed = float(bandwidth or cls.dram_words_per_cycle)
+            numbers = [float(size) for size in sizes.split("/")]
+            i, w, o = 3 * numbers if len(numbers) == 1 else numbers
+        except ValueError:
+            raise ValueError(
+                f"buffers {text!r}: write KIB or INPUT/WEIGHT/OUTPUT in KiB, with "
+                "@WORDS for DRAM words per cycle, such as 512/256/1024@16"
+            ) from None
+        return cls(input_kib=i, weight_kib=w, output_kib=o, dram_words_per_cycle=speed)
+
+    @classmethod
+    def given(
+        cls, buffers: "Buffers | str | float | None", rows: int, columns: int
+    ) -> "Buffers":
+        """The buffers of an array: as given, as a text (see :meth:`parse`), or fitting.
+
+        Raises:
+            ValueError: one cannot hold a tile of the array in each half.
+        """
+        if buffers is None:
+            return cls.fitting(rows, columns)
+        found = buffers if isinstance(buffers, Buffers) else cls.parse(str(buffers))
+        found.check_tile(rows, columns)
+        return found
+
     def check_tile(self, rows: int, columns: int) -> None:
         """Raise ValueError if a buffer cannot hold one tile in each half."""
         minimum = self.minimum_kib(rows, columns)

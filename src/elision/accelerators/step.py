@@ -6,8 +6,7 @@ gradient of each layer. A machine that can run the two gradients of a layer toge
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeGuard, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from elision.accelerators.base import Accelerator, Cost
 from elision.products import (
@@ -19,16 +18,16 @@ from elision.products import (
 )
 
 __all__ = [
-    "PerProduct",
     "blind_products",
     "check_layers",
+    "job_cost",
     "jobs",
+    "paired",
     "products_cost",
     "step_cost",
 ]
 
 Layers = Iterable[tuple[str, Geometry]]
-Machine = TypeVar("Machine", bound=Accelerator)
 
 
 @runtime_checkable
@@ -38,38 +37,6 @@ class Interleaving(Protocol):
     def cost_pair(self, input_grad: LayerProduct, weight_grad: LayerProduct) -> Cost:
         """Cost of both gradients of one layer."""
         ...
-
-
-@dataclass(frozen=True)
-class PerProduct(Accelerator, Generic[Machine]):
-    """One array that is configured anew for each kind of product, such as WS + OS.
-
-    Attributes:
-        forward, input_grad, weight_grad: how it is configured for each; the prices must
-            be those of one machine.
-    """
-
-    forward: Machine
-    input_grad: Machine
-    weight_grad: Machine
-
-    @property
-    def value_blind(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether operands may be None, for all three products."""
-        machines = (self.forward, self.input_grad, self.weight_grad)
-        return all(machine.value_blind for machine in machines)
-
-    def configured_for(self, product: LayerProduct) -> Machine:
-        """The array as it runs this product."""
-        return {
-            Product.FORWARD: self.forward,
-            Product.INPUT_GRAD: self.input_grad,
-            Product.WEIGHT_GRAD: self.weight_grad,
-        }[product.kind]
-
-    def cost(self, product: LayerProduct) -> Cost:
-        """Cost of one product in the configuration for its kind."""
-        return self.configured_for(product).cost(product)
 
 
 def check_layers(layers: Iterable[Any]) -> list[tuple[str, Geometry]]:
@@ -117,17 +84,15 @@ def blind_products(
     return products
 
 
-def jobs(
-    machine: Accelerator, products: Iterable[LayerProduct]
-) -> Iterator[tuple[LayerProduct, ...]]:
-    """What the machine runs one after the other: single products, and pairs it can run.
+def paired(products: Iterable[LayerProduct]) -> Iterator[tuple[LayerProduct, ...]]:
+    """Products, the two gradients of a layer and step together, input gradient first.
 
-    A pair, input gradient first, takes the place of the gradient that comes second.
-    Gradients that find no partner come last.
+    A pair takes the place of the gradient that comes second. Gradients that find no
+    partner come last.
     """
     waiting: dict[tuple[Any, ...], LayerProduct] = {}
     for product in products:
-        if not isinstance(machine, Interleaving) or product.kind is Product.FORWARD:
+        if product.kind is Product.FORWARD:
             yield (product,)
             continue
         key = (product.name, product.step, product.geometry)
@@ -144,6 +109,22 @@ def jobs(
         yield (product,)
 
 
+def jobs(
+    machine: Accelerator, products: Iterable[LayerProduct]
+) -> Iterator[tuple[LayerProduct, ...]]:
+    """What the machine runs one after the other: single products, and pairs it can run."""
+    if isinstance(machine, Interleaving):
+        return paired(products)
+    return ((product,) for product in products)
+
+
+def job_cost(machine: Accelerator, job: tuple[LayerProduct, ...]) -> Cost:
+    """Cost of what :func:`jobs` gives: a product, or a pair of gradients."""
+    if len(job) == 2 and isinstance(machine, Interleaving):
+        return machine.cost_pair(*job)
+    return machine.cost(job[0])
+
+
 def products_cost(machine: Accelerator, products: Iterable[LayerProduct]) -> Cost:
     """Sum of the costs of products; gradients of a layer and step are paired.
 
@@ -154,12 +135,7 @@ def products_cost(machine: Accelerator, products: Iterable[LayerProduct]) -> Cos
     Raises:
         ValueError: there is no product.
     """
-    total = Cost()
-    for job in jobs(machine, products):
-        if len(job) == 2 and isinstance(machine, Interleaving):
-            total += machine.cost_pair(*job)
-        else:
-            total += machine.cost(job[0])
+    total = sum((job_cost(machine, job) for job in jobs(machine, products)), Cost())
     if not total.prices_pj:
         raise ValueError("no product to cost")
     return total

@@ -107,9 +107,9 @@ class Systolic(Accelerator):
             layer.
         zero_gating: PEs whose operand is zero do not switch: no cycles are saved, the
             energy of the multiply-accumulate is. Needs operands.
-        buffers: SRAM sizes and DRAM bandwidth; None: the defaults of
-            :class:`~elision.accelerators.sram.Buffers`, larger where the array needs
-            it.
+        buffers: SRAM sizes and DRAM bandwidth, as
+            :class:`~elision.accelerators.sram.Buffers` or its text form; None: its
+            defaults, larger where the array needs it.
         energy: name of an energy table, or path of a TOML file.
 
     Raises:
@@ -127,7 +127,7 @@ class Systolic(Accelerator):
     input_grad: str = "scatter"
     weight_grad: str = "XtG"
     zero_gating: bool = False
-    buffers: Buffers | None = None
+    buffers: Buffers | str | float | None = None
     energy: str = "horowitz-45nm"
 
     def __post_init__(self) -> None:
@@ -137,8 +137,7 @@ class Systolic(Accelerator):
         lookup("counting", self.counting, COUNTINGS)
         lookup("form of the input gradient", self.input_grad, INPUT_GRADS)
         lookup("form of the weight gradient", self.weight_grad, _WEIGHT_GRADS)
-        if self.buffers is not None:
-            self.buffers.check_tile(self.rows, self.columns)
+        _ = self.memory  # refuses buffers that are too small
 
     @property
     def value_blind(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -148,7 +147,7 @@ class Systolic(Accelerator):
     @cached_property
     def memory(self) -> Buffers:
         """The buffers in use."""
-        return self.buffers or Buffers.fitting(self.rows, self.columns)
+        return Buffers.given(self.buffers, self.rows, self.columns)
 
     @cached_property
     def prices_pj(self) -> dict[str, float]:

@@ -12,6 +12,7 @@ from elision.commands.bench import bench
 from elision.commands.compare import compare
 from elision.commands.data import data
 from elision.commands.reproduce import reproduce
+from elision.commands.shapes import shapes
 from elision.commands.simulate import simulate
 from elision.commands.study import study
 from elision.commands.trace import trace
@@ -25,6 +26,7 @@ COMMANDS: tuple[Callable[..., Any] | App, ...] = (
     train,
     trace,
     simulate,
+    shapes,
     compare,
     bench,
     reproduce,

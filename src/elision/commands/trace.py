@@ -42,6 +42,7 @@ def trace(
         File to write; default: runs/trace-MODEL.safetensors, or trace-RECIPE.safetensors
         in the run folder.
     """
+    from elision.products import Product
     from elision.report.table import rows_as_text
     from elision.simulation import describe, random_products
     from elision.trace import Trace
@@ -57,8 +58,10 @@ def trace(
         products = random_products(model, input, batch, sparsity, seed)
         facts = {"model": model, "input": input, "sparsity": sparsity, "seed": seed}
         found = Trace(facts)
-        for product in products:
-            found.add(product)
+        for number, product in enumerate(products):
+            first, second = product.kind.operands
+            call = number // len(Product)  # its products share three tensors
+            found.add(product, (f"{call}/{first}", f"{call}/{second}"))
         out = out or Path("runs") / f"trace-{model}.safetensors"
     print(rows_as_text(describe(found)))
     if out is not None:

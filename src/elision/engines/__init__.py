@@ -1,14 +1,15 @@
 """Engines: who computes a product on this machine.
 
 ``torch`` computes densely and is the oracle; ``native`` leaves out the zeros; ``auto``
-times both and keeps the faster. Which of them a layer uses never changes what it
+times both once and keeps the faster. Which of them a layer uses never changes what it
 computes, beyond the rounding of float32.
 """
 
 from collections.abc import Callable
 
 from elision.engines.base import Engine
-from elision.engines.choice import AutoEngine, Decision
+from elision.engines.choice import AutoEngine
+from elision.engines.decided import Decision, Decisions, decisions
 from elision.engines.native.engine import NativeEngine
 from elision.engines.torch_engine import TorchEngine
 from elision.names import lookup
@@ -17,9 +18,11 @@ __all__ = [
     "ENGINES",
     "AutoEngine",
     "Decision",
+    "Decisions",
     "Engine",
     "NativeEngine",
     "TorchEngine",
+    "decisions",
     "make_engine",
 ]
 

@@ -35,6 +35,24 @@ class Engine(ABC):
             sparse: name of the operand that holds many zeros; None if neither does.
         """
 
+    def choose(
+        self,
+        kind: Product,
+        geometry: Geometry,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        *,
+        sparse: str | None = None,
+        wanted: torch.Tensor | None = None,
+    ) -> "Engine":
+        """The engine that computes this product: this one, or one it leaves it to.
+
+        Arguments and errors are those of :meth:`product`.
+        """
+        del geometry, first, second
+        check_sparse(kind, sparse, wanted)
+        return self
+
     @abstractmethod
     def product(
         self,

@@ -1,83 +1,99 @@
-"""The engine that chooses: times both ways on the first steps, keeps the faster.
+"""The engine that chooses: times both ways once, keeps the faster.
 
-One :class:`AutoEngine` belongs to one layer. Each product is decided on its own, from
-the operands that the layer really sees, and decided again when the density of the sparse
-operand has moved. Nothing is ever slower than dense by more than the trial.
+A choice is a function of the product and nothing else: its geometry, the density of the
+sparse operand as its values show it, the data type and the number of threads. It is made
+when such a product is met for the first time on this machine, before its result is
+returned, and kept (:mod:`elision.engines.decided`). So a result never depends on how
+many steps came before it in a process, and when the density of a layer moves to another
+level, that is another question with a decision of its own. Nothing is ever slower than
+dense by more than the trials.
 """
 
+import functools
+import math
+import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
 import torch
 
 from elision.engines.base import Engine, check_sparse
+from elision.engines.decided import Decision, decisions
 from elision.engines.native.engine import NativeEngine
 from elision.engines.torch_engine import TorchEngine
-from elision.products import Geometry, Product
+from elision.products import Conv2dGeometry, Geometry, Product
 
-__all__ = ["AutoEngine", "Decision"]
+__all__ = ["LEAST_MACS", "LEVELS", "AutoEngine", "density_level", "fastest"]
+
+#: Densities that decisions are made for; an operand counts as the nearest in ratio. An
+#: operand at 1 is dense, and its product torch's.
+LEVELS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
+
+#: Multiplications of the dense product below which torch computes without a trial: about
+#: 0.1 ms of one core, which is what calling a kernel costs (an own choice).
+LEAST_MACS = 4_000_000
+
+#: Values of an operand that its density is estimated from (an own choice).
+_SAMPLES = 4096
+#: A prime far above any sample: its multiples follow no row, channel or image.
+_STRIDE = 2_147_483_647
+#: Serialises trials, so that two threads do not disturb each other's times.
+_TRYING = threading.Lock()
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Who computes one product of one layer, and why.
+def density_level(x: torch.Tensor) -> float:
+    """The member of :data:`LEVELS` nearest to a tensor's density.
 
-    Attributes:
-        product: which of the three products.
-        geometry: shape of the layer when it was decided.
-        density: fraction of non-zeros of the sparse operand then.
-        native_seconds: fastest of the trials of the native engine.
-        torch_seconds: fastest of the trials of torch.
+    Estimated from the same :data:`_SAMPLES` places at every call, so it depends on the
+    tensor's values alone.
     """
-
-    product: Product
-    geometry: Geometry
-    density: float
-    native_seconds: float
-    torch_seconds: float
-
-    @property
-    def engine(self) -> str:
-        """Name of the engine that was faster."""
-        return "native" if self.native_seconds < self.torch_seconds else "torch"
-
-    def __str__(self) -> str:
-        return (
-            f"{self.product.value}: {self.engine} (native {self.native_seconds:.2e} s, "
-            f"torch {self.torch_seconds:.2e} s at density {self.density:.3f})"
-        )
+    if x.dim() == 4 and not x.is_contiguous():
+        x = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+    flat = x.reshape(-1)
+    if flat.numel() > _SAMPLES:
+        flat = flat[_places(flat.numel())]
+    share = torch.count_nonzero(flat).item() / max(1, flat.numel())
+    share = max(share, LEVELS[-1])
+    return min(LEVELS, key=lambda level: abs(math.log(level / share)))
 
 
-@dataclass
-class _Trial:
-    """Seconds of each engine so far; the first of each only warms up."""
+@functools.lru_cache(maxsize=256)
+def _places(size: int) -> torch.Tensor:
+    return torch.arange(_SAMPLES) * _STRIDE % size
 
-    seconds: dict[str, list[float]] = field(
-        default_factory=lambda: {"native": [], "torch": []}
-    )
-    decision: Decision | None = None
-    calls: int = 0
+
+def fastest(
+    candidates: Mapping[str, Callable[[], object]], trials: int
+) -> dict[str, float]:
+    """Best wall-clock seconds of each candidate, in turns, after one call to warm up.
+
+    Args:
+        candidates: functions without arguments, by name.
+        trials: timed calls of each.
+    """
+    best = dict.fromkeys(candidates, math.inf)
+    for turn in range(trials + 1):
+        for name, call in candidates.items():
+            start = time.perf_counter()
+            call()
+            if turn:
+                best[name] = min(best[name], time.perf_counter() - start)
+    return best
 
 
 class AutoEngine(Engine):
     """Computes each product by the faster of the native engine and torch.
 
     Args:
-        trials: timed calls of each engine before a decision, after one that warms up.
-        review: calls after which the density is looked at again.
-        drift: relative change of the density that reopens a decision. The three
-            defaults are own choices.
+        trials: timed calls of each engine before a decision, after one that warms up
+            (an own choice).
     """
 
     name = "auto"
 
-    def __init__(self, trials: int = 2, review: int = 200, drift: float = 0.25) -> None:
-        self.trials, self.review, self.drift = trials, review, drift
-        self._engines: dict[str, Engine] = {
-            "native": NativeEngine(),
-            "torch": TorchEngine(),
-        }
-        self._open: dict[tuple[Product, Geometry, bool], _Trial] = {}
+    def __init__(self, trials: int = 3) -> None:
+        self.trials = trials
+        self._native, self._torch = NativeEngine(), TorchEngine()
 
     def unavailable(self) -> None:
         """Always there: without native kernels it is torch."""
@@ -87,10 +103,59 @@ class AutoEngine(Engine):
         """Every product of every layer."""
         return True
 
-    @property
-    def decisions(self) -> list[Decision]:
-        """What has been decided so far."""
-        return [t.decision for t in self._open.values() if t.decision is not None]
+    def choose(
+        self,
+        kind: Product,
+        geometry: Geometry,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        *,
+        sparse: str | None = None,
+        wanted: torch.Tensor | None = None,
+    ) -> Engine:
+        """The engine that was faster for such a product; see :meth:`Engine.choose`."""
+        asked = (kind, geometry, first, second)
+        check_sparse(kind, sparse, wanted)
+        if geometry.dense_macs < LEAST_MACS:
+            return self._torch
+        able = self._native.choose(*asked, sparse=sparse, wanted=wanted)
+        if able is not self._native:
+            return self._torch
+        operand = wanted
+        if operand is None:
+            operand = first if sparse == kind.operands[0] else second
+        level = density_level(operand)
+        if level == LEVELS[0]:
+            return self._torch
+        what = "wanted part" if wanted is not None else sparse
+        question = (
+            f"{kind.value} of {_words(geometry)}, {what} at density {level:g}, "
+            f"{torch.get_num_threads()} threads"
+        )
+        known = decisions()
+        decision = known.find(question)
+        if decision is None:
+            with _TRYING:
+                decision = known.find(question) or known.add(
+                    Decision(question, self._try(asked, sparse, wanted))
+                )
+        return self._native if decision.winner == "native" else self._torch
+
+    def _try(
+        self,
+        asked: tuple[Product, Geometry, torch.Tensor, torch.Tensor],
+        sparse: str | None,
+        wanted: torch.Tensor | None,
+    ) -> dict[str, float]:
+        def native() -> None:
+            if asked[0] is Product.FORWARD:  # weights move from step to step
+                self._native.forget()
+            self._native.product(*asked, sparse=sparse, wanted=wanted)
+
+        def dense() -> None:
+            self._torch.product(*asked, sparse=sparse, wanted=wanted)
+
+        return fastest({"native": native, "torch": dense}, self.trials)
 
     def product(
         self,
@@ -104,40 +169,25 @@ class AutoEngine(Engine):
     ) -> torch.Tensor:
         """Compute one product; see :meth:`Engine.product`."""
         check_sparse(kind, sparse, wanted)
-
-        def by(name: str) -> torch.Tensor:
-            return self._engines[name].product(
-                kind, geometry, first, second, sparse=sparse, wanted=wanted
-            )
-
-        native = self._engines["native"]
-        possible = wanted is not None or native.supports(kind, geometry, sparse)
-        if not possible or native.unavailable() is not None:
-            return by("torch")
-        trial = self._open.setdefault((kind, geometry, wanted is not None), _Trial())
-        trial.calls += 1
-        operand = wanted
-        if operand is None:
-            operand = first if sparse == kind.operands[0] else second
-        if trial.decision is not None:
-            if trial.calls % self.review == 0 and self._moved(trial.decision, operand):
-                self._open.pop((kind, geometry, wanted is not None), None)
-            return by(trial.decision.engine)
-        name = min(trial.seconds, key=lambda n: len(trial.seconds[n]))
-        start = time.perf_counter()
-        result = by(name)
-        trial.seconds[name].append(time.perf_counter() - start)
-        if all(len(s) > self.trials for s in trial.seconds.values()):
-            fastest = {n: min(s[1:]) for n, s in trial.seconds.items()}
-            trial.decision = Decision(
-                kind, geometry, _density(operand), fastest["native"], fastest["torch"]
-            )
-        return result
-
-    def _moved(self, decision: Decision, operand: torch.Tensor) -> bool:
-        now, then = _density(operand), decision.density
-        return abs(now - then) > self.drift * max(now, then)
+        asked = (kind, geometry, first, second)
+        engine = self.choose(*asked, sparse=sparse, wanted=wanted)
+        return engine.product(*asked, sparse=sparse, wanted=wanted)
 
 
-def _density(x: torch.Tensor) -> float:
-    return torch.count_nonzero(x).item() / max(1, x.numel())
+def _words(geometry: Geometry) -> str:
+    if not isinstance(geometry, Conv2dGeometry):
+        return f"linear {geometry.rows} x {geometry.inner} -> {geometry.columns}"
+    v = geometry
+    extras = (
+        (name, f"{value[0]}x{value[1]}")
+        for name, value, usual in (
+            ("stride", v.stride, (1, 1)),
+            ("padding", v.padding, (0, 0)),
+            ("dilation", v.dilation, (1, 1)),
+            ("groups", (v.groups, 1), (1, 1)),
+        )
+        if value != usual
+    )
+    size = f"{v.batch} x {v.in_channels} @ {v.height}x{v.width} -> {v.out_channels}"
+    words = [f"conv {size}", f"kernel {v.kernel[0]}x{v.kernel[1]}"]
+    return ", ".join([*words, *(" ".join(extra) for extra in extras)])

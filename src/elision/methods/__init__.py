@@ -25,7 +25,6 @@ from elision.methods.swat_erk import SwatErk as SwatErk
 from elision.methods.swat_m import SwatM as SwatM
 from elision.methods.swat_structured import SwatStructured as SwatStructured
 from elision.methods.top_kast import TopKAST as TopKAST
-from elision.names import lookup
 
 #: Methods by the names the command line knows them by.
 METHODS: dict[str, Callable[..., Method]] = {
@@ -52,21 +51,3 @@ METHODS: dict[str, Callable[..., Method]] = {
     "srigl": SRigL,
     "n-m": NM,
 }
-
-
-def make_method(name: str, **parameters: object) -> Method:
-    """Build a method by name.
-
-    Args:
-        name: a key of :data:`METHODS`.
-        **parameters: the method's parameters.
-
-    Raises:
-        ValueError: unknown name (lists the known ones), a parameter that the method
-            does not have, or one out of range.
-    """
-    build = lookup("recipe", name, METHODS)
-    known = dict.fromkeys(build().parameters())
-    for parameter in parameters:
-        lookup(f"parameter of recipe {name!r}", parameter, known)
-    return build(**parameters)

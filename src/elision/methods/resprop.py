@@ -33,13 +33,15 @@ class ReSprop(Method):
     Deviations:
         - The reference sample is drawn from the batch; the published code draws its
           index from 1 to the number of layers less one, which is an accident.
-        - The full gradient is used in the first step and every ``restart`` steps; the
-          published code does so in the first and the last step of an epoch.
+        - Epochs are told by ``restart``, a number of steps; without it only the first
+          step of the run uses the full gradient, where the published code does so in
+          the first and the last step of every epoch.
 
     Attributes:
         reuse: fraction of the differences discarded, in [0, 1).
         margin: density aimed at above ``1 − reuse``.
-        restart: steps between full gradients; 0 for the first only.
+        restart: steps of an epoch; its first and last use the full gradient. 0: only
+            the first step of the run does.
         pairing: how the reference is chosen (see :class:`elision.operands.Reuse`).
         seed: of the random choice.
         dense: layers left dense.

@@ -37,6 +37,8 @@ class RigL(Masked):
         replaces_step: whether a move takes the place of the gradient step.
         growth: ``"gradient"`` of the batch, or ``"gathered"``: its moving average over
             steps, which needs the dense gradient of every step.
+        momentum_seed: a new weight's momentum starts at this multiple of its gradient
+            (published code: ``rigl_acc_scale``, 0 unless set); needs SGD with momentum.
     """
 
     every: int = 100
@@ -44,6 +46,7 @@ class RigL(Masked):
     until: int = 25_000
     replaces_step: bool = True
     growth: Literal["gradient", "gathered"] = "gradient"
+    momentum_seed: float = 0.0
 
     key = "rigl"
     bibtex = Static.bibtex
@@ -64,4 +67,5 @@ class RigL(Masked):
             DropFraction(self.fraction, horizon=self.until),
             grow=self.growth,
             replaces_step=self.replaces_step,
+            momentum_seed=self.momentum_seed,
         )

@@ -110,6 +110,14 @@ class Transform(ABC):
         del state
         return 1.0
 
+    def wanted_gradient(self, state: State) -> Tensor | None:
+        """Where the weight gradient is asked for (not zero there); None: everywhere.
+
+        For the transform of a weight; an engine may leave the rest out, as zeros.
+        """
+        del state
+        return None
+
     @abstractmethod
     def __str__(self) -> str:
         """A few words for a recipe's table."""

@@ -53,5 +53,14 @@ class Mask(Transform):
         """The share of weights whose gradient the rule asks for in this step."""
         return state["gradient_density"].item()
 
+    def wanted_gradient(self, state: State) -> Tensor | None:
+        """The mask, in steps for which its rule announced that it asks for no more.
+
+        Where a score is kept, the rule may ask for more than the mask.
+        """
+        if self.scored or state["gradient_density"].item() >= 1:
+            return None
+        return state["mask"]
+
     def __str__(self) -> str:
         return "masked"

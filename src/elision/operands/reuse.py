@@ -29,8 +29,8 @@ class Reuse(Transform):
     halves if the density of ``S`` fell below its target and doubles if it was above;
     this settles into a two-value cycle around the target.
 
-    The first step, and the first after every ``restart`` steps, passes the full
-    gradient on.
+    The first step passes the full gradient on, and so do the first and the last of
+    every ``restart`` steps.
 
     Attributes:
         reuse: fraction of the differences discarded, in [0, 1).
@@ -39,8 +39,8 @@ class Reuse(Transform):
             1 as published over 9 epochs: 1 for the first two ninths, then
             ``1 − e/10`` at epoch-equivalent ``e`` while that is not below the final
             density. 0 for none.
-        restart: steps between full gradients; 0 for the first step only. The
-            published code restarts with every epoch.
+        restart: steps of an epoch, the first and last of which pass the full gradient
+            on (as published); 0 for the first step of all only.
         pairing: ``"random"`` sample (the reference); ``"cyclic"`` takes sample
             ``step mod B``, ``"same_index"`` pairs sample ``n`` with sample ``n`` of
             the previous batch, ``"batch_mean"`` uses the mean.
@@ -104,8 +104,7 @@ class Reuse(Transform):
         step = int(state["step"].item())
         reference = state["reference"]
         fits = reference.shape == self.state_shapes(x.shape)["reference"]
-        full = step == 0 or (self.restart and step % self.restart == 0) or not fits
-        if full:
+        if self._passes_all(step) or not fits:
             hybrid = x
             state["density"].fill_(1.0)
         else:
@@ -121,6 +120,11 @@ class Reuse(Transform):
             state["reference"].copy_(self._next_reference(x, step))
         state["step"].add_(1)
         return hybrid
+
+    def _passes_all(self, step: int) -> bool:
+        """Whether a step begins or ends an epoch."""
+        at_edge = self.restart and step % self.restart in (0, self.restart - 1)
+        return step == 0 or bool(at_edge)
 
     def _next_reference(self, x: Tensor, step: int) -> Tensor:
         if self.pairing == "same_index":

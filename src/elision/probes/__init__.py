@@ -3,8 +3,11 @@
 from collections.abc import Callable
 
 from elision.probes.base import Probe, Trained
+from elision.probes.stationarity import Stationarity
 
-__all__ = ["PROBES", "Probe", "Trained"]
+__all__ = ["PROBES", "Probe", "Stationarity", "Trained"]
 
 #: Probes by the names a person knows them by.
-PROBES: dict[str, Callable[..., Probe]] = {}
+PROBES: dict[str, Callable[..., Probe]] = {
+    "stationarity": Stationarity,
+}

@@ -1,5 +1,7 @@
 """The figures of a study's report, each from plain numbers to an SVG string."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from elision.report.style import INK, PALETTE, PRODUCT_COLOURS, drawing, svg
@@ -72,18 +74,25 @@ def grouped_bars(
 
 
 def cost_bars(
-    machines: list[str], recipes: list[str], parts: dict[str, np.ndarray], unit: str
+    machines: list[str],
+    recipes: list[str],
+    parts: dict[str, np.ndarray],
+    unit: str,
+    colours: Mapping[str, str] = PRODUCT_COLOURS,
 ) -> str:
-    """One panel a recipe: a bar per machine, stacked by product.
+    """One panel a recipe: a bar per machine, stacked by product or by something else.
 
     Args:
         machines: names of the bars.
         recipes: names of the panels.
         parts: product -> values of shape (recipes, machines).
         unit: what is counted.
+        colours: of the parts.
     """
     with drawing(9.2, 0.5 + 0.32 * len(machines) + 0.6) as figure:
-        row = figure.subplots(1, len(recipes), sharey=True, squeeze=False)[0]
+        row = figure.subplots(1, len(recipes), sharex=True, sharey=True, squeeze=False)[
+            0
+        ]
         for r, (axes, recipe) in enumerate(zip(row, recipes, strict=True)):
             left = np.zeros(len(machines))
             for product, values in parts.items():
@@ -91,7 +100,7 @@ def cost_bars(
                     range(len(machines)),
                     values[r],
                     left=left,
-                    color=PRODUCT_COLOURS[product],
+                    color=colours[product],
                     height=0.66,
                     label=product,
                 )
@@ -105,7 +114,9 @@ def cost_bars(
             axes.xaxis.get_offset_text().set_fontsize(7)
         figure.supxlabel(unit, fontsize=8.5)
         handles, labels = row[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=3, fontsize=8)
+        figure.legend(
+            handles, labels, loc="outside upper right", ncols=len(parts), fontsize=8
+        )
         return svg(figure)
 
 

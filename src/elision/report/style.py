@@ -13,11 +13,12 @@ __all__ = ["INK", "PALETTE", "PRODUCT_COLOURS", "drawing", "svg"]
 #: Okabe and Ito's palette, told apart by colour-blind readers (jfly.uni-koeln.de/color).
 PALETTE = ("#444444", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
-#: The three products, everywhere in the same colours.
+#: The three products, everywhere in the same colours, and both gradients interleaved.
 PRODUCT_COLOURS = {
     "forward": "#0072B2",
     "input_grad": "#E69F00",
     "weight_grad": "#009E73",
+    "input_grad+weight_grad": "#CC79A7",
 }
 
 INK = "#333333"

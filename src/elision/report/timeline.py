@@ -2,131 +2,183 @@
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from elision.accelerators.schedule import Slice
 from elision.files import replacing
+from elision.report.style import INK
 
 __all__ = ["chrome_trace", "save_chrome_trace", "timeline_svg"]
 
-#: Fill colours, taken in turn by the tracks: Paul Tol's "bright" scheme.
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
+#: Busy intervals by the name of the machine.
+Schedules = Mapping[str, Sequence[Slice]]
 
-#: Room that a letter is given, in pixels, when a name is written into its slice.
-LETTER = 7
+#: Fill colours of the tracks: Okabe and Ito's, dark enough for white letters.
+TRACK_COLOURS = {
+    "product": "#444444",
+    "north port": "#0072B2",
+    "west port": "#D55E00",
+    "PEs": "#009E73",
+    "south port": "#AA4499",
+}
+OTHER = "#777777"
+
+#: Pixels: room for the tracks' names, height of a row, room below it, and what a letter
+#: takes when a name is written into its slice.
+LABELS, ROW, GAP, LETTER = 84, 16, 4, 7
 
 
-def chrome_trace(slices: Sequence[Slice], title: str = "schedule") -> dict[str, Any]:
-    """A schedule in the Chrome trace format, one thread per track.
+def chrome_trace(schedules: Schedules) -> dict[str, Any]:
+    """Schedules in the Chrome trace format, a process per machine, a thread per track.
 
     The format knows microseconds only: one cycle is written as one microsecond, and the
-    process name and the metadata say so.
+    process names and the metadata say so.
 
     Args:
-        slices: busy intervals, in any order.
-        title: name of the process.
+        schedules: busy intervals by the name of the machine, each in any order.
 
     Raises:
         ValueError: two slices of a track overlap, or one ends before it starts.
     """
-    tracks = _checked(slices)
     unit = "1 us = 1 cycle"
-    named = [("process_name", 0, f"{title} ({unit})")]
-    named += [("thread_name", n, track) for n, track in enumerate(tracks, start=1)]
-    events: list[dict[str, Any]] = [
-        {"ph": "M", "pid": 1, "tid": tid, "name": kind, "args": {"name": name}}
-        for kind, tid, name in named
-    ]
-    for tid, ordered in enumerate(tracks.values(), start=1):
-        events += [
-            {
-                "ph": "X",
-                "pid": 1,
-                "tid": tid,
-                "name": piece.name,
-                "ts": piece.start,
-                "dur": piece.end - piece.start,
-            }
-            for piece in ordered
-        ]
-    return {"traceEvents": events, "otherData": {"time_unit": unit, "title": title}}
+    events: list[dict[str, Any]] = []
+    for pid, (machine, slices) in enumerate(schedules.items(), start=1):
+        events.append(_name("process_name", pid, 0, f"{machine} ({unit})"))
+        for tid, (track, ordered) in enumerate(_checked(slices).items(), start=1):
+            events.append(_name("thread_name", pid, tid, track))
+            events += [
+                {
+                    "ph": "X",
+                    "pid": pid,
+                    "tid": tid,
+                    "name": piece.name,
+                    "ts": piece.start,
+                    "dur": piece.end - piece.start,
+                }
+                for piece in ordered
+            ]
+    return {"traceEvents": events, "otherData": {"time_unit": unit}}
 
 
-def save_chrome_trace(
-    slices: Sequence[Slice], path: Path, title: str = "schedule"
-) -> None:
-    """Write :func:`chrome_trace` as gzipped JSON, which ui.perfetto.dev opens as it is.
+def _name(kind: str, pid: int, tid: int, name: str) -> dict[str, Any]:
+    return {"ph": "M", "pid": pid, "tid": tid, "name": kind, "args": {"name": name}}
+
+
+def save_chrome_trace(schedules: Schedules, path: Path) -> None:
+    """Write :func:`chrome_trace` as JSON, which ui.perfetto.dev opens as it is.
 
     Equal schedules give equal files.
+
+    Args:
+        schedules: busy intervals by the name of the machine.
+        path: the file; gzipped if its name ends in ``.gz``.
 
     Raises:
         OSError: the file cannot be written.
     """
-    text = json.dumps(chrome_trace(slices, title), separators=(",", ":"))
+    text = json.dumps(chrome_trace(schedules), separators=(",", ":")).encode()
     with replacing(path) as temporary:
-        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
+        temporary.write_bytes(
+            gzip.compress(text, mtime=0) if path.suffix == ".gz" else text
+        )
 
 
 def timeline_svg(
-    slices: Sequence[Slice],
-    start: int = 0,
-    end: int | None = None,
-    width: int = 720,
+    schedules: Schedules, start: int = 0, end: int | None = None, width: int = 960
 ) -> str:
-    """A window of a schedule as a small SVG, one row per track.
+    """A window of schedules as a small SVG, a heading per machine, one row per track.
 
-    Names are tooltips, and stand in the slice where there is room.
+    All machines share one scale of cycles. Names are tooltips, and stand in the slice
+    where there is room.
 
     Args:
-        slices: busy intervals, in any order.
+        schedules: busy intervals by the name of the machine, each in any order.
         start: first cycle shown.
-        end: one past the last cycle shown; None: the end of the schedule.
+        end: one past the last cycle shown; None: the end of the longest schedule.
         width: of the picture, in pixels.
 
     Raises:
         ValueError: slices overlap, or the window is empty.
     """
-    tracks = _checked(slices)
-    last = max((piece.end for piece in slices), default=0) if end is None else end
+    ends = [piece.end for slices in schedules.values() for piece in slices]
+    last = max(ends, default=0) if end is None else end
     if last <= start:
         raise ValueError(f"timeline_svg: the window {start}..{last} is empty")
-    label_width, row, gap = 84, 16, 6
-    height = len(tracks) * (row + gap) + 24
-    scale = (width - label_width - 8) / (last - start)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'width="{width}" height="{height}" font-family="sans-serif" font-size="11">',
-        f"<title>cycles {start} to {last}</title>",
-    ]
-    for number, (track, ordered) in enumerate(tracks.items()):
-        y = number * (row + gap) + 2
-        parts.append(f'<text x="0" y="{y + 12}" fill="#333">{escape(track)}</text>')
-        for piece in ordered:
-            left, right = max(piece.start, start), min(piece.end, last)
-            if left >= right:
-                continue
-            x, wide = label_width + (left - start) * scale, (right - left) * scale
-            parts.append(
-                f'<rect x="{x:.2f}" y="{y}" width="{wide:.2f}" height="{row}" '
-                f'fill="{COLOURS[number % len(COLOURS)]}" stroke="white" '
-                f'stroke-width="0.5"><title>{escape(piece.name)}: cycles '
-                f"{piece.start} to {piece.end}</title></rect>"
-            )
-            if len(piece.name) * LETTER < wide:
-                parts.append(
-                    f'<text x="{x + 3:.2f}" y="{y + 12}" fill="white" '
-                    f'pointer-events="none">{escape(piece.name)}</text>'
-                )
+    window = _Window(start, last, (width - LABELS - 8) / (last - start))
+    parts: list[str] = []
+    y = 0
+    for machine, slices in schedules.items():
+        cycles = max((s.end for s in slices if s.track == "product"), default=0)
+        heading = f"{machine}: {cycles:,} cycles" if cycles else machine
+        parts.append(
+            f'<text x="0" y="{y + 13}" font-weight="bold">{escape(heading)}</text>'
+        )
+        y += 20
+        for track, ordered in _checked(slices).items():
+            parts.append(f'<text x="0" y="{y + 12}">{escape(track)}</text>')
+            for piece in ordered:
+                parts += window.drawn(piece, y, TRACK_COLOURS.get(track, OTHER))
+            y += ROW + GAP
+        y += GAP
     for share, anchor in ((0, "start"), (0.5, "middle"), (1, "end")):
         cycle = start + share * (last - start)
         parts.append(
-            f'<text x="{label_width + (cycle - start) * scale:.2f}" y="{height - 8}" '
-            f'text-anchor="{anchor}" fill="#333">{cycle:,.0f} cycles</text>'
+            f'<text x="{window.x(cycle):.2f}" y="{y + 10}" '
+            f'text-anchor="{anchor}">{cycle:,.0f} cycles</text>'
         )
-    return "\n".join([*parts, "</svg>\n"])
+    height = y + 16
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            f'width="{width}" height="{height}" font-family="sans-serif" '
+            f'font-size="11" fill="{INK}">',
+            f"<title>cycles {start} to {last}</title>",
+            *parts,
+            "</svg>\n",
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Cycles ``start`` to ``end`` of a picture, ``scale`` pixels each."""
+
+    start: int
+    end: int
+    scale: float
+
+    def x(self, cycle: float) -> float:
+        return LABELS + (cycle - self.start) * self.scale
+
+    def drawn(self, piece: Slice, y: int, colour: str) -> list[str]:
+        """A slice as a box with a tooltip, and with its name if that fits."""
+        left, right = max(piece.start, self.start), min(piece.end, self.end)
+        if left >= right:
+            return []
+        x, wide = self.x(left), (right - left) * self.scale
+        where = f"cycles {piece.start:,} to {piece.end:,}"
+        parts = [
+            f'<rect x="{x:.2f}" y="{y}" width="{wide:.2f}" height="{ROW}" '
+            f'fill="{colour}"{_faint(piece)} stroke="white" stroke-width="0.5">'
+            f"<title>{escape(piece.name)}: {where}</title></rect>"
+        ]
+        for text in (piece.name, piece.name.rsplit(": ")[-1]):
+            if len(text) * LETTER < wide:
+                parts.append(
+                    f'<text x="{x + 3:.2f}" y="{y + 12}" fill="white" '
+                    f'pointer-events="none">{escape(text)}</text>'
+                )
+                break
+        return parts
+
+
+def _faint(piece: Slice) -> str:
+    """Blocks of folds are drawn paler than single ones."""
+    return ' fill-opacity="0.55"' if piece.folds > 1 else ""
 
 
 def _checked(slices: Sequence[Slice]) -> dict[str, list[Slice]]:

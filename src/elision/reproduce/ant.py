@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from elision.accelerators import Ant, Cost, Scnn
-from elision.methods import make_method
+from elision.methods import METHODS
 from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
+from elision.specs import build
 from elision.trace import synthetic_products
 from elision.training import RunPlan, train
 from elision.workloads import find_workload
@@ -214,7 +215,9 @@ def recorded_products(
     plan = RunPlan(
         seed=seed, record_epochs=(epochs - 1,), record_samples=8 if reuses else 1
     )
-    result = train(chosen, make_method(recipe), chosen.load_dataset(), plan)
+    result = train(
+        chosen, build("recipe", recipe, METHODS), chosen.load_dataset(), plan
+    )
     for product in result.trace:
         is_conv = isinstance(product.geometry, Conv2dGeometry)
         yield _first_difference(product) if reuses and is_conv else product

@@ -94,7 +94,7 @@ def fully_connected(
                 interleaving(side, rule, update=update).cost_pair(*gradients)
                 for update in (False, True)
             )
-            with_pass = apart + plain.forward.cost_update(geometry)
+            with_pass = apart + plain.cost_update(geometry)
             rows.append(
                 FullyConnectedRow(
                     side=side,

@@ -7,8 +7,9 @@ from itertools import product as grid
 
 from elision.accelerators.base import Accelerator, Cost
 from elision.accelerators.intergrad import InterGrad, estimated_pe_area_ratio
-from elision.accelerators.step import PerProduct, step_cost
+from elision.accelerators.step import step_cost
 from elision.accelerators.systolic import Systolic
+from elision.accelerators.systolic_mixed import SystolicMixed
 from elision.names import lookup
 from elision.shapes.networks import NETWORKS, network
 
@@ -214,11 +215,9 @@ def _baselines(side: int, rule: DrainRule) -> Iterator[tuple[str, Accelerator]]:
     yield "WS+OS", ws_os(side, rule)
 
 
-def ws_os(side: int, rule: DrainRule) -> PerProduct[Systolic]:
+def ws_os(side: int, rule: DrainRule) -> SystolicMixed:
     """Forward and dX weight-stationary, dW output-stationary, on one array."""
-    ws = Systolic(side, side, "ws")
-    os = Systolic(side, side, "os", drain=rule.plain, weight_grad="GtX")
-    return PerProduct(forward=ws, input_grad=ws, weight_grad=os)
+    return SystolicMixed(side, side, drain=rule.plain)
 
 
 def interleaving(side: int, rule: DrainRule, update: bool = False) -> InterGrad:

@@ -1,108 +1,101 @@
-"""The sparse-training study: every method, several sparsities and seeds, one table.
+"""The sparse-training study: what its runs come to, beside published tables.
 
-Each (method, sparsity, seed) is one run of :func:`elision.training.train` whose result
-is a small JSON file; a study that was interrupted goes on with the runs that are
-missing. Beside the measured table stands the published one for ResNet-50 on ImageNet:
-other data, another network, 90 epochs; it is there for the order of the methods.
+The runs are made by :mod:`elision.reproduce.sparse_training_runs`. The published
+tables are of other data, other networks and up to 250 epochs; they are there for the
+order of the methods.
 """
 
-import json
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from elision import methods
-from elision.files import write_json
-from elision.methods import Method
-from elision.names import lookup
-from elision.products import Product
-from elision.training import RunPlan, TrainingDivergedError, train
+from elision.files import write_json, write_text
+from elision.reproduce.sparse_training_runs import (
+    METHODS,
+    NETWORKS,
+    SPARSITIES,
+    RunResult,
+    run,
+    study_workload,
+)
 from elision.workloads import Workload
 
 __all__ = [
     "EXPECTED",
-    "METHODS",
     "PUBLISHED",
-    "WORKLOAD",
+    "Published",
     "Row",
-    "RunResult",
     "markdown",
     "orderings",
-    "run",
+    "orderings_markdown",
+    "study",
     "table",
 ]
 
-#: The study as it was run for the records: small enough for an hour of one core.
-WORKLOAD = Workload(
-    name="fashion-resnet8-narrow",
-    dataset="fashion-mnist",
-    model="resnet8",
-    epochs=5,
-    train_images=4000,
-    test_images=2000,
-    model_options={"width": 8},
-)
 
-#: Builds a method from the sparsity asked for and the number of steps of the run.
-Build = Callable[[float, int], Method]
+@dataclass(frozen=True)
+class Published:
+    """A published table: top-1 accuracy in percent, by method and sparsity.
 
+    Attributes:
+        title: network and data.
+        source: where the figures were read.
+        dense: accuracy of the dense network; None where the source gives none.
+        top1: method of the study -> sparsity -> accuracy.
+    """
 
-def _moving(method: Callable[..., Method], **options: Any) -> Build:
-    """A method whose masks move about 30 times in the first three quarters of a run."""
+    title: str
+    source: str
+    dense: float | None
+    top1: Mapping[str, Mapping[float, float]]
 
-    def build(sparsity: float, steps: int) -> Method:
-        until = max(1, 3 * steps // 4)
-        return method(
-            sparsity=sparsity, every=max(1, until // 30), until=until, **options
-        )
-
-    return build
+    def at(self, method: str, sparsity: float) -> float | None:
+        """The published accuracy, if there is one."""
+        if method == "dense":
+            return self.dense
+        return self.top1.get(method, {}).get(sparsity)
 
 
-#: The methods of the study. ReSprop's reuse and one minus meProp's share are the
-#: sparsity asked for, so the numbers say what is left out, not the same thing.
-METHODS: dict[str, Build] = {
-    "dense": lambda s, n: methods.Dense(),
-    "static-erk": lambda s, n: methods.Static(s),
-    "set": _moving(methods.SET),
-    "rigl-uniform": _moving(methods.RigL, distribution="uniform"),
-    "rigl-erk": _moving(methods.RigL),
-    "rigl-added": _moving(methods.RigL, replaces_step=False),
-    "snfs": _moving(methods.SNFS),
-    "dsr": _moving(methods.DSR),
-    "dst": lambda s, n: methods.DST(target=s),
-    "swat-u": lambda s, n: methods.Swat(s),
-    "swat-erk": lambda s, n: methods.SwatErk(s),
-    "swat-m": lambda s, n: methods.SwatM(s),
-    "swat-structured": lambda s, n: methods.SwatStructured(s),
-    "resprop": lambda s, n: methods.ReSprop(s),
-    "w-resprop": lambda s, n: methods.WReSprop(s, warmup_steps=n // 10),
-    "meprop": lambda s, n: methods.MeProp(round(1 - s, 6)),
-    "gradual": lambda s, n: methods.Gradual(s, end=3 * n // 4, every=max(1, n // 40)),
-    "srigl": _moving(methods.SRigL),
-    "top-kast": lambda s, n: methods.TopKAST(
-        s, backward_sparsity=max(0.0, s - 0.1), every=max(1, n // 40)
+#: A column of the study's table each.
+PUBLISHED = (
+    Published(
+        "ResNet-50, ImageNet",
+        "T. Aamodt, FastPath 2022 (SET, SNFS, DSR, DST, RigL uniform); READMEs of "
+        "google-research/rigl (RigL ERK) and AamirRaihan/SWAT",
+        76.8,
+        {
+            "set": {0.8: 73.4, 0.9: 71.3},
+            "dsr": {0.8: 74.1, 0.9: 71.9},
+            "snfs": {0.8: 74.9, 0.9: 72.9},
+            "rigl-uniform": {0.8: 74.6, 0.9: 72.0},
+            "rigl-erk": {0.8: 75.12, 0.9: 73.07},
+            "dst": {0.8: 74.0, 0.9: 72.8},
+            "swat-u": {0.8: 75.2, 0.9: 72.1},
+            "swat-erk": {0.8: 76.0, 0.9: 73.8},
+            "swat-m": {0.8: 74.6, 0.9: 74.0},
+        },
     ),
-}
-
-#: Published: ResNet-50 on ImageNet, top-1 accuracy in percent at 80 and at 90 %
-#: sparsity, dense 76.8. Sources: T. Aamodt, FastPath 2022 (SET, SNFS, DSR, DST, RigL
-#: uniform); README of google-research/rigl (RigL ERK); README of AamirRaihan/SWAT.
-PUBLISHED = {
-    "set": (73.4, 71.3),
-    "dsr": (74.1, 71.9),
-    "snfs": (74.9, 72.9),
-    "rigl-uniform": (74.6, 72.0),
-    "rigl-erk": (75.12, 73.07),
-    "dst": (74.0, 72.8),
-    "swat-u": (75.2, 72.1),
-    "swat-erk": (76.0, 73.8),
-    "swat-m": (74.6, 74.0),
-}
+    Published(
+        "ResNet-34, ImageNet",
+        "T. Aamodt, FastPath 2022, table 4; reuse in place of sparsity",
+        73.34,
+        {"resprop": {0.9: 63.78}, "w-resprop": {0.9: 72.44}},
+    ),
+    Published(
+        "WRN-22-2, CIFAR-10",
+        "google-research/rigl, issue 8; gradual is its 'pruning'",
+        None,
+        {
+            "static-erk": {0.8: 92.9, 0.9: 91.5, 0.95: 89.0},
+            "rigl-erk": {0.8: 93.6, 0.9: 92.9, 0.95: 91.8},
+            "gradual": {0.8: 93.6, 0.9: 93.3, 0.95: 92.3},
+        },
+    ),
+)
 
 #: Orders that the literature leads one to expect, better first. They are compared with
 #: what was measured, not assumed.
@@ -114,30 +107,6 @@ EXPECTED = (
     ("swat-erk", "swat-u"),
     ("w-resprop", "resprop"),
 )
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """One trained network.
-
-    Attributes:
-        method: key of :data:`METHODS`.
-        sparsity: asked for.
-        seed: of the run.
-        accuracy: of the test images after the last epoch, with the weights that the
-            method's forward product reads; None if the run diverged.
-        training_work: realised work of the metered steps over the dense work.
-        inference_work: the same of the forward products alone.
-        seconds: wall-clock seconds of the run on this machine.
-    """
-
-    method: str
-    sparsity: float
-    seed: int
-    accuracy: float | None
-    training_work: float
-    inference_work: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -153,7 +122,6 @@ class Row:
         spread: its standard deviation over seeds; None for a single one.
         training_work: mean over seeds.
         inference_work: mean over seeds.
-        published: on ImageNet, of ResNet-50; None where there is none.
     """
 
     method: str
@@ -164,88 +132,86 @@ class Row:
     spread: float | None
     training_work: float
     inference_work: float
-    published: float | None
 
 
-def run(
+def study(
     folder: Path,
-    workload: Workload = WORKLOAD,
     *,
+    networks: Iterable[str] = tuple(NETWORKS),
+    data: Path | None = None,
     names: Iterable[str] = tuple(METHODS),
-    sparsities: Iterable[float] = (0.9, 0.8, 0.95),
-    seeds: Iterable[int] = (0, 1, 2),
-    path: str | Path | None = None,
+    sparsities: Iterable[float] = SPARSITIES,
+    seeds: int = 3,
     seconds: float | None = None,
-    progress: Callable[[RunResult], None] | None = None,
-) -> list[RunResult]:
-    """Train what is missing of a study and return what is there.
+    progress: Callable[[str, RunResult], None] | None = None,
+    **settings: int,
+) -> str:
+    """Train what is missing of the study and write its tables.
+
+    ``study.md`` and ``study.json`` hold what was asked for and has been run,
+    ``<network>/`` the runs themselves.
 
     Args:
-        folder: one JSON file a run goes here.
-        workload: data, network and training settings.
-        names: methods, keys of :data:`METHODS`.
-        sparsities: asked for, in this order; the dense network is trained once.
-        seeds: of the runs.
-        path: where the data set lies, if it needs a folder.
+        folder: of the study.
+        networks: keys of :data:`NETWORKS`, in this order.
+        data: folder of Fashion-MNIST; None for what is installed.
+        names: methods.
+        sparsities: asked for.
+        seeds: runs of each.
         seconds: start no run after so many; None for no limit.
-        progress: told of every finished run.
+        progress: told of every finished run and its network.
+        **settings: of :func:`study_workload`, such as ``epochs``.
 
     Returns:
-        The results of all finished runs that were asked for.
+        The text of ``study.md``.
 
     Raises:
-        ValueError: unknown method.
+        ValueError: an unknown name, a number out of range, or a folder with runs of
+            other settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    dataset, began = workload.load_dataset(path), time.monotonic()
-    steps = workload.epochs * -(-len(dataset.train_images) // workload.batch_size)
-    results = []
-    for name, sparsity, seed in _runs(tuple(names), tuple(sparsities), tuple(seeds)):
-        file = folder / f"{name}-{round(100 * sparsity)}-{seed}.json"
-        if file.is_file():
-            results.append(RunResult(**json.loads(file.read_text())))
-            continue
-        if seconds is not None and time.monotonic() - began > seconds:
-            continue
-        method = lookup("method", name, METHODS)(sparsity, steps)
-        started = time.monotonic()
-        plan = RunPlan(seed=seed, meter_every=_meter_every(method))
-        try:
-            trained = train(workload, method, dataset, plan)
-        except TrainingDivergedError:
-            found: tuple[float | None, float, float] = (None, 1.0, 1.0)
-        else:
-            forward = trained.meter.by_product()[Product.FORWARD].ratio
-            accuracy = trained.history[-1].test_accuracy
-            found = (accuracy, trained.meter.total().ratio, forward)
-        took = time.monotonic() - started
-        results.append(RunResult(name, sparsity, seed, *found, round(took, 2)))
-        write_json(file, asdict(results[-1]))
-        if progress is not None:
-            progress(results[-1])
-    return results
+    if seeds < 1:
+        raise ValueError(f"seeds={seeds}: must be >= 1")
+    workloads = {name: study_workload(name, data, **settings) for name in networks}
+    chosen, parts, facts, began = tuple(names), [], {}, time.monotonic()
+    for network, workload in workloads.items():
+        used = time.monotonic() - began
+        results = run(
+            folder / network,
+            workload,
+            names=chosen,
+            sparsities=sparsities,
+            seeds=range(seeds),
+            path=data,
+            seconds=None if seconds is None else max(0.0, seconds - used),
+            progress=None if progress is None else partial(progress, network),
+        )
+        rows = table(results)
+        facts[network] = {
+            "workload": asdict(workload),
+            "runs": [asdict(result) for result in results],
+            "table": [asdict(row) for row in rows],
+            "orderings": orderings(rows),
+        }
+        if rows:
+            parts += [f"## {network}", _about(workload), markdown(rows)]
+        if facts[network]["orderings"]:
+            parts += ["### Expected orders", orderings_markdown(rows)]
+    text = "\n\n".join(parts or ["No run is finished."]) + "\n"
+    write_json(folder / "study.json", facts)
+    write_text(folder / "study.md", text)
+    return text
 
 
-def _meter_every(method: Method) -> int:
-    """Steps between two that are metered: a period that meets every phase of the moves'.
-
-    With a common factor, the meter would see the steps of a move always or never.
-    """
-    moves = method.parameters().get("every", 1)
-    return next(n for n in range(7, 7 + moves + 1) if math.gcd(n, moves) == 1)
-
-
-def _runs(
-    names: tuple[str, ...], sparsities: tuple[float, ...], seeds: tuple[int, ...]
-) -> Iterator[tuple[str, float, int]]:
-    """All runs, so that an early stop leaves whole comparisons behind."""
-    for sparsity in sparsities:
-        for seed in seeds:
-            for name in names:
-                if name != "dense":
-                    yield name, sparsity, seed
-                elif sparsity == sparsities[0]:
-                    yield name, 0.0, seed
+def _about(workload: Workload) -> str:
+    width = workload.model_options["width"]
+    return (
+        f"{workload.model} of width {width} on {workload.dataset}, at most "
+        f"{workload.train_images:,} images for training and {workload.test_images:,} for "
+        f"test, {workload.epochs} epochs, batch {workload.batch_size}, rate "
+        f"{workload.learning_rate:g} falling along a cosine. Accuracy in percent of the "
+        "test images, mean ± standard deviation over seeds; work over that of dense "
+        "training, realised."
+    )
 
 
 def table(results: Iterable[RunResult]) -> list[Row]:
@@ -256,8 +222,6 @@ def table(results: Iterable[RunResult]) -> list[Row]:
     rows = []
     for (sparsity, method), group in sorted(groups.items(), key=_place):
         right = [100 * r.accuracy for r in group if r.accuracy is not None]
-        pair = PUBLISHED.get(method)
-        published = {0.8: 0, 0.9: 1}.get(sparsity)
         rows.append(
             Row(
                 method,
@@ -268,9 +232,6 @@ def table(results: Iterable[RunResult]) -> list[Row]:
                 spread=stdev(right) if len(right) > 1 else None,
                 training_work=fmean(r.training_work for r in group),
                 inference_work=fmean(r.inference_work for r in group),
-                published=None
-                if pair is None or published is None
-                else pair[published],
             )
         )
     return rows
@@ -283,25 +244,38 @@ def _place(group: tuple[tuple[float, str], Any]) -> tuple[float, int]:
 
 def markdown(rows: Iterable[Row]) -> str:
     """The table as Markdown, measured and published figures in columns of their own."""
-    lines = [
-        "| method | sparsity | accuracy, measured | training work | forward work "
-        "| ResNet-50 on ImageNet, published |",
-        "|---|---|---|---|---|---|",
-    ]
+    columns = ["method", "sparsity", "accuracy, measured", "training work"]
+    columns += ["forward work", *(f"{p.title}, published" for p in PUBLISHED)]
+    lines = [columns, ["---"] * len(columns)]
     for row in rows:
-        accuracy = "diverged" if row.mean is None else f"{row.mean:.1f}"
-        if row.spread is not None:
-            accuracy += f" ± {row.spread:.1f} ({row.seeds} seeds)"
-        elif row.mean is not None:
-            accuracy += " (1 seed)"
-        if row.diverged and row.mean is not None:
-            accuracy += f", {row.diverged} diverged"
-        published = "" if row.published is None else f"{row.published:g}"
+        published = [p.at(row.method, row.sparsity) for p in PUBLISHED]
         lines.append(
-            f"| {row.method} | {100 * row.sparsity:g} % | {accuracy} "
-            f"| {row.training_work:.3f} | {row.inference_work:.3f} | {published} |"
+            [
+                row.method,
+                f"{100 * row.sparsity:g} %",
+                _accuracy(row),
+                f"{row.training_work:.3f}",
+                f"{row.inference_work:.3f}",
+                *("" if top1 is None else f"{top1:g}" for top1 in published),
+            ]
         )
-    return "\n".join(lines)
+    return _markdown(lines)
+
+
+def _accuracy(row: Row) -> str:
+    """Mean and spread in words, with the number of runs behind them."""
+    if row.mean is None:
+        return "diverged"
+    words = f"{row.mean:.1f}"
+    if row.spread is not None:
+        words += f" ± {row.spread:.1f} ({row.seeds} seeds)"
+    else:
+        words += " (1 seed)"
+    return words + (f", {row.diverged} diverged" if row.diverged else "")
+
+
+def _markdown(lines: Iterable[Iterable[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def orderings(rows: Iterable[Row]) -> list[dict[str, Any]]:
@@ -310,19 +284,22 @@ def orderings(rows: Iterable[Row]) -> list[dict[str, Any]]:
     Each entry names the pair, the sparsity, the difference of the means in points and
     twice its standard error over the seeds; ``verdict`` is ``"confirmed"`` or
     ``"denied"`` where the difference exceeds that, ``"within the spread"`` otherwise.
+    Pairs of which one has a single seed, and so no spread, are left out.
     """
-    by_name = {(row.method, row.sparsity): row for row in rows}
+    known = {
+        (row.method, row.sparsity): (row.mean, row.spread**2 / row.seeds)
+        for row in rows
+        if row.mean is not None and row.spread is not None
+    }
     found = []
-    for sparsity in sorted({s for _, s in by_name if s}):
+    for sparsity in sorted({s for _, s in known if s}):
         for better, worse in EXPECTED:
-            first = by_name.get((better, 0.0 if better == "dense" else sparsity))
-            second = by_name.get((worse, sparsity))
+            first = known.get((better, 0.0 if better == "dense" else sparsity))
+            second = known.get((worse, sparsity))
             if first is None or second is None:
                 continue
-            if first.mean is None or second.mean is None:
-                continue
-            difference = first.mean - second.mean
-            noise = 2 * (_variance(first) + _variance(second)) ** 0.5
+            difference = first[0] - second[0]
+            noise = 2 * (first[1] + second[1]) ** 0.5
             verdict = "confirmed" if difference > 0 else "denied"
             if abs(difference) <= noise:
                 verdict = "within the spread"
@@ -339,6 +316,20 @@ def orderings(rows: Iterable[Row]) -> list[dict[str, Any]]:
     return found
 
 
-def _variance(row: Row) -> float:
-    """Variance of a row's mean; 0 where a single seed tells nothing of it."""
-    return row.spread**2 / row.seeds if row.spread is not None else 0.0
+def orderings_markdown(rows: Iterable[Row]) -> str:
+    """The orders as Markdown."""
+    columns = ["sparsity", "better, by the literature", "worse", "difference, points"]
+    columns += ["twice its standard error", "verdict"]
+    lines = [columns, ["---"] * len(columns)]
+    for found in orderings(rows):
+        lines.append(
+            [
+                f"{100 * found['sparsity']:g} %",
+                found["better"],
+                found["worse"],
+                f"{found['difference']:+.1f}",
+                f"{found['noise']:.1f}",
+                found["verdict"],
+            ]
+        )
+    return _markdown(lines)

@@ -20,7 +20,7 @@ def read_onnx(path: str | Path, batch: int = 1) -> list[tuple[str, Geometry]]:
         batch: size of every symbolic dimension of the graph's inputs.
 
     Raises:
-        ImportError: the extra is not installed.
+        ModuleNotFoundError: the extra is not installed.
         ValueError: the file is not an ONNX graph, or a node is not one that the library
             has a geometry for (named): 1-D or 3-D convolution, padding that differs
             between two sides, or a shape that cannot be inferred.
@@ -28,9 +28,11 @@ def read_onnx(path: str | Path, batch: int = 1) -> list[tuple[str, Geometry]]:
     try:
         import onnx
     except ImportError as error:
-        raise ImportError("reading ONNX graphs needs: pip install elision[onnx]") from (
-            error
-        )
+        raise ModuleNotFoundError(
+            "reading ONNX graphs needs onnx, which is not installed: "
+            "pip install 'elision[onnx]'",
+            name="onnx",
+        ) from error
     try:
         model = onnx.load(str(path), load_external_data=False)
     except FileNotFoundError:

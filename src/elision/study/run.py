@@ -56,8 +56,8 @@ def study(
         TrainingDivergedError: a recipe's loss became NaN or infinite.
         OSError: the folder cannot be written.
     """
+    run = _Run.of(config)  # before the claim: data that is not there claims nothing
     runfolder.claim(folder, {k: v for k, v in asdict(config).items() if v is not None})
-    run = _Run.of(config)
     accelerators = {
         spec: build("accelerator", spec, ACCELERATORS) for spec in config.accelerators
     }

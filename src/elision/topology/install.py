@@ -12,7 +12,7 @@ from elision.layers import elidable_layers, elided_layers
 from elision.topology.rule import Rule
 from elision.topology.weights import SparseWeight, sparse_weights
 
-__all__ = ["Installed", "UnattachedWarning", "install", "installed_in"]
+__all__ = ["Installed", "UnattachedWarning", "held_masks", "install", "installed_in"]
 
 #: Bytes of the buffer that names the method, its parameters' hash included.
 _LABEL_BYTES = 48
@@ -91,6 +91,16 @@ def left_dense(
         for name, layer in elidable_layers(model).items()
         if id(layer) not in sparse
     }
+
+
+def held_masks(model: nn.Module) -> dict[int, torch.Tensor]:
+    """Masks of the weights that are held at zero outside them, by ``id`` of the weight."""
+    for module in model.modules():
+        installed: Installed | None = vars(module).get("_elision_topology")
+        if installed is not None and installed.rule.masks_weights:
+            weights = sparse_weights(module, installed.rule.transform)
+            return {id(weight.weight): weight.mask for weight in weights}
+    return {}
 
 
 def installed_in(model: nn.Module) -> tuple[nn.Module, Installed | None]:

@@ -52,6 +52,8 @@ class PruneAndGrow(Rule):
         redistribute: growth moves between layers by their mean momentum (SNFS).
         unmasked: gradients of inactive weights reach the optimiser (SNFS).
         memory: decay of the moving average that ``"gathered"`` scores by.
+        momentum_seed: grown weights start with this multiple of their gradient as
+            momentum (0: none).
     """
 
     budget: Budget
@@ -64,6 +66,7 @@ class PruneAndGrow(Rule):
     redistribute: bool = False
     unmasked: bool = False
     memory: float = 0.9
+    momentum_seed: float = 0.0
 
     def __post_init__(self) -> None:
         lookup("drop score", self.drop, SCORES)
@@ -87,7 +90,8 @@ class PruneAndGrow(Rule):
 
     def needs_dense_gradient(self, step: int) -> bool:
         always = self.unmasked or self.grow == "gathered"
-        return always or (self.grow == "gradient" and self.moves(step))
+        reads = self.grow == "gradient" or self.momentum_seed != 0
+        return always or (reads and self.moves(step))
 
     def before_step(self, run: "Topology") -> bool:
         if self.grow == "gathered":
@@ -123,7 +127,12 @@ class PruneAndGrow(Rule):
             free = ~kept if self._may_regrow(units, grown[name]) else ~units
             grow_score = self._score(run, weight, self.grow, random, free)
             new = kept | best(grow_score, grown[name], random)
+            old = weight.mask.clone()
             run.move(weight, pattern.expand(new, weight.shape))
+            if self.momentum_seed:
+                grown_here = weight.mask & ~old
+                slope = torch.where(grown_here, run.gradient(weight), 0)
+                weight.seed_momentum(run.optimizer, self.momentum_seed * slope)
         return True
 
     def _score(

@@ -100,6 +100,21 @@ class SparseWeight:
         if tensor is not None:
             tensor.mul_(scatter_like(where, tensor))
 
+    def seed_momentum(self, optimizer: torch.optim.Optimizer, values: Tensor) -> None:
+        """Add whole-weight values to the momentum, once the optimiser has one.
+
+        Raises:
+            ValueError: the optimiser has no momentum of the plain kind.
+        """
+        if not optimizer.defaults.get("momentum"):
+            raise ValueError(
+                f"a momentum to start from needs SGD with momentum; "
+                f"{type(optimizer).__name__} keeps none: leave momentum_seed at 0"
+            )
+        buffer = optimizer.state.get(self.weight, {}).get("momentum_buffer")
+        if buffer is not None:
+            buffer.add_(scatter_like(values, buffer))
+
     def keep_optimizer_state(
         self, optimizer: torch.optim.Optimizer, where: Tensor
     ) -> None:

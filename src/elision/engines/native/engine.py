@@ -55,6 +55,26 @@ class NativeEngine(Engine):
         grouped = isinstance(geometry, Conv2dGeometry) and geometry.groups > 1
         return (kind, sparse) in _WAYS and not grouped
 
+    def choose(
+        self,
+        kind: Product,
+        geometry: Geometry,
+        first: torch.Tensor,
+        second: torch.Tensor,
+        *,
+        sparse: str | None = None,
+        wanted: torch.Tensor | None = None,
+    ) -> Engine:
+        """This engine, or torch's for a product that it has no way for."""
+        check_sparse(kind, sparse, wanted)
+        floats = all(
+            t.dtype == torch.float32 and t.device.type == "cpu" for t in (first, second)
+        )
+        grouped = isinstance(geometry, Conv2dGeometry) and geometry.groups > 1
+        possible = wanted is not None or self.supports(kind, geometry, sparse)
+        able = floats and possible and not grouped and self.unavailable() is None
+        return self if able else self._dense
+
     def product(
         self,
         kind: Product,
@@ -66,13 +86,10 @@ class NativeEngine(Engine):
         wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Compute one product; see :meth:`Engine.product`."""
-        check_sparse(kind, sparse, wanted)
-        floats = all(
-            t.dtype == torch.float32 and t.device.type == "cpu" for t in (first, second)
+        engine = self.choose(
+            kind, geometry, first, second, sparse=sparse, wanted=wanted
         )
-        possible = wanted is not None or self.supports(kind, geometry, sparse)
-        grouped = isinstance(geometry, Conv2dGeometry) and geometry.groups > 1
-        if floats and possible and not grouped and self.unavailable() is None:
+        if engine is self:
             conv = library.as_conv(geometry)
             left, right = (
                 value.detach().reshape(conv.shape_of(name))

@@ -10,6 +10,7 @@ import ctypes
 import functools
 import math
 import threading
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ __all__ = [
     "max_pool_forward",
     "norm_backward",
     "norm_forward",
+    "path",
     "pooled_size",
     "threshold",
     "to_blocked",
@@ -63,9 +65,19 @@ _BUILDING = threading.Lock()
 
 
 @functools.cache
-def _load(name: str) -> ctypes.CDLL:
+def path() -> Path:
+    """The built library for this CPU.
+
+    Raises:
+        BuildError: it cannot be built; the message says why.
+    """
+    return Build(variant()).library()
+
+
+@functools.cache
+def _load() -> ctypes.CDLL:
     try:
-        library = ctypes.CDLL(str(Build(name).library()))
+        library = ctypes.CDLL(str(path()))
     except OSError as error:
         raise BuildError(f"the built kernels cannot be loaded: {error}") from error
     for function, (result, arguments) in _SIGNATURES.items():
@@ -81,7 +93,7 @@ def load() -> ctypes.CDLL:
         BuildError: it cannot be built or loaded; the message says why.
     """
     with _BUILDING:
-        return _load(variant())
+        return _load()
 
 
 @functools.cache

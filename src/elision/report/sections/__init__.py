@@ -14,7 +14,10 @@ from elision.report.sections.density import density
 from elision.report.sections.recipes import recipes
 from elision.report.sections.redundancy import redundancy
 from elision.report.sections.seconds import seconds
+from elision.report.sections.stationarity import stationarity
+from elision.report.sections.timeline import timeline
 from elision.report.sections.work import work
+from elision.report.sections.zeros import zeros
 from elision.study.outcome import StudyOutcome
 
 __all__ = ["SECTIONS", "Section"]
@@ -27,6 +30,9 @@ SECTIONS: tuple[Callable[[StudyOutcome], Section | None], ...] = (
     redundancy,
     costs,
     ant_over_scnn,
+    zeros,
+    timeline,
     seconds,
+    stationarity,
     recipes,
 )

@@ -9,7 +9,7 @@ from elision.products import Product
 from elision.report.figures import cost_bars
 from elision.report.sections.base import Section
 from elision.report.table import rows_as_html
-from elision.simulation import total
+from elision.simulation import GRADIENT_PAIR, total
 from elision.study.outcome import StudyOutcome
 
 __all__ = ["costs"]
@@ -26,6 +26,11 @@ def costs(outcome: StudyOutcome) -> Section | None:
         f"{samples} image{'s' if samples > 1 else ''} each, all layers. "
         "No figure here is a measured speed-up."
     )
+    if any("dram.read" in row.cost.accesses for row in outcome.outcomes[0].costs):
+        note += (
+            " The energy of systolic arrays includes their DRAM; the other machines do "
+            "not count theirs."
+        )
     return Section(
         "Cycles and energy",
         "simulated",
@@ -63,17 +68,17 @@ def _rows(outcome: StudyOutcome) -> list[dict[str, Any]]:
 def _figure(outcome: StudyOutcome, field: str, unit: str) -> str:
     sums = [total(o.costs) for o in outcome.outcomes]
     machines = list(sums[0])
-    parts = {
-        p.value: np.array(
+    parts = [p.value for p in Product]
+    if any(GRADIENT_PAIR in costs for s in sums for costs in s.values()):
+        parts.append(GRADIENT_PAIR)
+    values = {
+        part: np.array(
             [
-                [
-                    getattr(s[m][p.value], field) if p.value in s[m] else 0
-                    for m in machines
-                ]
+                [getattr(s[m][part], field) if part in s[m] else 0 for m in machines]
                 for s in sums
             ],
             dtype=float,
         )
-        for p in Product
+        for part in parts
     }
-    return cost_bars(machines, [o.spec for o in outcome.outcomes], parts, unit)
+    return cost_bars(machines, [o.spec for o in outcome.outcomes], values, unit)
