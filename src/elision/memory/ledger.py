@@ -82,7 +82,7 @@ class Ledger:
         self, slot: Slot, shape: Sequence[int], storage: StorageRecord, **how: Any
     ) -> Row:
         """Enter one saved tensor; ``how`` are further fields of the :class:`Row`."""
-        slot.node = None  # it would keep its graph alive
+        slot.node, slot.tokens = None, ()  # they would keep the graph alive
         row = Row(slot, tuple(shape), storage, first=not storage.claimed, **how)
         storage.claimed = True
         self.rows.append(row)

@@ -28,8 +28,8 @@ __all__ = [
     "SAVE_ON_CPU",
     "MemoryRow",
     "loss_under",
-    "measure_peaks",
     "measure_policies",
+    "step_peak",
 ]
 
 #: Names PyTorch's own offloading, to be measured beside the policies.
@@ -154,17 +154,16 @@ def measure_policies(
         )
 
 
-def measure_peaks(
-    model: nn.Module, images: Tensor, labels: Tensor, policies: Sequence[Any]
-) -> dict[str, int]:
-    """Peak bytes of one step in plain autograd (``"plain"``) and under each policy.
+def step_peak(model: nn.Module, images: Tensor, labels: Tensor, policy: Any) -> int:
+    """Peak bytes of one step under a policy (None: plain autograd), parameters excepted.
 
-    For networks and batches whose steps take too long to repeat; arguments as for
+    A step goes before it, in which a policy may learn; arguments as for
     :func:`measure_policies`.
     """
     step = _Step(model, images, labels)
-    peaks = {"plain": step.peak(None)}
-    return peaks | {str(arm): step.peak(arm) for arm in policies}
+    if policy is not None:
+        step.run(policy)
+    return step.peak(policy)
 
 
 def loss_under(

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 from elision.probes.base import Probe, Trained
+from elision.probes.memory import ActivationMemory
 from elision.probes.stationarity import Stationarity
 
-__all__ = ["PROBES", "Probe", "Stationarity", "Trained"]
+__all__ = ["PROBES", "ActivationMemory", "Probe", "Stationarity", "Trained"]
 
 #: Probes by the names a person knows them by.
 PROBES: dict[str, Callable[..., Probe]] = {
+    "memory": ActivationMemory,
     "stationarity": Stationarity,
 }

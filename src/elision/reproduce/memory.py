@@ -22,8 +22,8 @@ from elision.memory.explain import largest_batch
 from elision.memory.measure import (
     SAVE_ON_CPU,
     MemoryRow,
-    measure_peaks,
     measure_policies,
+    step_peak,
 )
 from elision.reproduce.memory_published import PUBLISHED
 from elision.reproduce.memory_training import train_policies
@@ -146,11 +146,11 @@ def measure_network(
             rows.append(asdict(row))
         found["rows"] = rows
     else:
-        peaks = measure_peaks(model, images, labels, config.policies)
-        for policy, peak in peaks.items():
+        peaks = found["peak_bytes"] = {}
+        for name, policy in _arms(config).items():
+            peak = peaks[name] = step_peak(model, images, labels, policy)
             ratio = peaks["plain"] / peak
-            report(f"{network}: {policy} peak {peak / MIB:.0f} MiB, {ratio:.2f}x")
-        found["peak_bytes"] = peaks
+            report(f"{network}: {name} peak {peak / MIB:.0f} MiB, {ratio:.2f}x")
     if config.limit_mib is not None:
         limit = int(config.limit_mib * MIB)
         found["largest_batch"] = largest_batches(network, config, limit)
@@ -171,16 +171,16 @@ def largest_batches(
     def largest(policy: Any) -> int:
         def peak(batch: int) -> int:
             images, labels = photographs(batch, config.size), torch.arange(batch) % 10
-            if policy is None:
-                return measure_peaks(model, images, labels, ())["plain"]
-            # Twice, for some policies learn in the first step.
-            measure_peaks(model, images, labels, (policy,))
-            return measure_peaks(model, images, labels, (policy,))[str(policy)]
+            return step_peak(model, images, labels, policy)
 
         return largest_batch(peak, limit_bytes, at_most=4096)
 
-    arms = {"plain": None} | {str(policy): policy for policy in config.policies}
-    return {name: largest(policy) for name, policy in arms.items()}
+    return {name: largest(policy) for name, policy in _arms(config).items()}
+
+
+def _arms(config: MemoryConfig) -> dict[str, Any]:
+    """Plain autograd and the policies, by name."""
+    return {"plain": None} | {policy: policy for policy in config.policies}
 
 
 def write(

@@ -54,10 +54,9 @@ class Recompute(Codec):
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Keep how to compute the tensor; None where that is not known."""
-        edge = _EDGES.get(f"{slot.function}.{slot.name}")
-        if edge is None or tensor.device.type != "cpu":
+        if tensor.device.type != "cpu":
             return None
-        producer = slot.node.next_functions[edge][0]
+        producer = _producer(slot)
         if type(producer).__name__ not in ("ReluBackward0", "NativeBatchNormBackward0"):
             return None
         recipe = _recipe(producer, self.steps, self.lossy)
@@ -67,6 +66,22 @@ class Recompute(Codec):
         """Compute the tensor."""
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             return packed.meta()
+
+
+def _producer(slot: Slot) -> Any:
+    """The node that the slot's tensor is a result of; None where that is not known.
+
+    A custom function may save something else than its argument, but not if a ReLU
+    before it saved the same memory as its result.
+    """
+    edge = _EDGES.get(f"{slot.function}.{slot.name}")
+    if edge is not None:
+        return slot.node.next_functions[edge][0]
+    for node, _ in slot.node.next_functions:
+        relu = type(node).__name__ == "ReluBackward0"
+        if relu and node._raw_saved_result.data in slot.tokens:
+            return node
+    return None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from elision.report.sections.ant_over_scnn import ant_over_scnn
 from elision.report.sections.base import Section
 from elision.report.sections.costs import costs
 from elision.report.sections.density import density
+from elision.report.sections.memory import memory
 from elision.report.sections.recipes import recipes
 from elision.report.sections.redundancy import redundancy
 from elision.report.sections.seconds import seconds
@@ -33,6 +34,7 @@ SECTIONS: tuple[Callable[[StudyOutcome], Section | None], ...] = (
     zeros,
     timeline,
     seconds,
+    memory,
     stationarity,
     recipes,
 )
