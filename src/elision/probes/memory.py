@@ -64,7 +64,10 @@ class ActivationMemory(Probe):
         )
         return {
             "policy": self.policy,
-            "row": asdict(row),
+            "row": {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in asdict(row).items()
+            },
             "ledger": saved.ledger.by_module(),
             "notes": saved.policy.notes(),
             "noise": [asdict(share) for share in noise],
