@@ -46,6 +46,8 @@ class Observation:
             gradient also ``"result"``, the fraction of its values that is asked for.
         uses: per operand name, a name shared by those products of a call that read the
             same tensor.
+        shared: what all examples of the first operand have in common, of its shape with
+            one example, where its transform knows it; None otherwise.
         recipe: name of the recipe.
         call: token of the pass through the layer, the same for its three products.
     """
@@ -53,6 +55,7 @@ class Observation:
     product: LayerProduct
     work: dict[str, float]
     uses: dict[str, str]
+    shared: Tensor | None
     recipe: str
     call: object
 
@@ -191,11 +194,13 @@ class Step:
             masked_by = self.plan.use(Product.FORWARD, "weight")
             transform = self.plan.uses[masked_by]
             work["result"] = transform.gradient_work(self.states[masked_by])
+        use = uses[product.operands[0]]
         operands = (first.detach(), second.detach())
         observation = Observation(
             LayerProduct(product, self.geometry(), *operands, self.name),
             work=work,
             uses=uses,
+            shared=self.plan.uses[use].shared(self.states[use]),
             recipe=self.plan.recipe,
             call=self,
         )

@@ -177,7 +177,7 @@ class _Recorder:
             f"{place}/{observation.uses[first]}",
             f"{place}/{observation.uses[second]}",
         )
-        self.trace.add(kept, keys, observation.recipe)
+        self.trace.add(kept, keys, observation.recipe, observation.shared)
 
     def _sampled(self, operand: str, x: Tensor) -> Tensor:
         return x if operand == "weight" else x[: self._samples]

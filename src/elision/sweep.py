@@ -118,14 +118,14 @@ class Recorded:
     recipe: str = ""
 
     def products(self) -> Iterable[LayerProduct]:
-        """The recorded products.
+        """The recorded products, as a machine multiplies them.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is not a trace, or not a whole one.
         """
         trace = Trace.load(self.path)
-        return trace.of_recipe(self.recipe) if self.recipe else trace
+        return (trace.of_recipe(self.recipe) if self.recipe else trace).multiplied()
 
 
 def _parameters(kind: type[Accelerator]) -> dict[str, None]:

@@ -106,7 +106,7 @@ def test_resprop_reads_reference_and_difference():
 def test_the_first_and_last_step_of_an_epoch_read_the_full_gradient():
     reuse = Reuse(0.5, restart=4, initial_threshold=1.0)
     state = reuse.initial_state()
-    state["reference"] = torch.zeros(1, 64)
+    state |= {"reference": torch.zeros(1, 64), "shared": torch.zeros(1, 64)}
     full = []
     for step in range(9):
         g = torch.randn(8, 64, generator=torch.Generator().manual_seed(step))

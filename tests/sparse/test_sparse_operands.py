@@ -140,7 +140,7 @@ def test_the_split_form_of_resprop_is_the_direct_form(geometry):
     x, w = (torch.randn(geometry.shape_of(o)) for o in ("input", "weight"))
     reuse = Reuse(0.9, initial_threshold=0.8)
     state = reuse.initial_state()
-    state["reference"] = torch.zeros(reuse.state_shapes(g.shape)["reference"])
+    state |= {n: torch.zeros(s) for n, s in reuse.state_shapes(g.shape).items()}
     reuse.apply(torch.randn_like(g), state, True)
     reference = state["reference"].clone()
     hybrid = reuse.apply(g, state, True)
@@ -161,7 +161,7 @@ def test_resprop_reaches_its_band_within_thirty_steps():
     # Values of scale 0.1 as gradients may have; t doubles from 1e-7, 20 times to 0.1.
     reuse = Reuse(0.9)
     state = reuse.initial_state()
-    state["reference"] = torch.zeros(1, 64)
+    state |= {"reference": torch.zeros(1, 64), "shared": torch.zeros(1, 64)}
     densities = []
     for step in range(60):
         g = torch.Generator().manual_seed(step)

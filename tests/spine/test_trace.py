@@ -143,6 +143,7 @@ def test_the_file_is_a_mask_the_values_and_a_header(tmp_path: Path) -> None:
             "geometry": {"kind": "matmul", "rows": 2, "inner": 3, "columns": 1},
             "first": "0/input",
             "second": "0/weight",
+            "shared": "",
         }
     ]
     assert facts["tensors"]["0/input"] == {"shape": [2, 3], "dtype": "float32"}
@@ -228,3 +229,22 @@ def test_an_operand_that_is_none_is_refused() -> None:
         list(synthetic_products([("fc", MatmulGeometry(3, 7, 5))], {"wait": 0.5}))
     with pytest.raises(ValueError, match="sparsity must be"):
         sparse_array((3,), 1.1, np.random.default_rng(0))
+
+
+def test_what_a_batch_shares_is_taken_off_before_a_machine_multiplies() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5))
+    elision.elide(model, elision.methods.ReSprop(reuse=0.5), engine="torch")
+    for _ in range(40):  # the threshold starts at 1e-7 and doubles
+        model.zero_grad()
+        with elision.record(model) as trace:
+            model(torch.randn(4, 3, 8, 8)).square().sum().backward()
+    read = {p.kind: p for p in trace if p.name == "0"}
+    multiplied = {p.kind: p for p in trace.multiplied() if p.name == "0"}
+    kind = elision.Product.WEIGHT_GRAD
+    hybrid, sparse = (torch.as_tensor(t[kind].first) for t in (read, multiplied))
+    assert read[kind].densities["grad_output"] == 1
+    assert 0 < multiplied[kind].densities["grad_output"] < 1
+    shared = hybrid - sparse
+    assert torch.allclose(shared, shared[:1].expand_as(shared), atol=1e-6)
+    assert torch.allclose(model[0].weight.grad, read[kind].compute())

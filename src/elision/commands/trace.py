@@ -63,7 +63,7 @@ def trace(
             call = number // len(Product)  # its products share three tensors
             found.add(product, (f"{call}/{first}", f"{call}/{second}"))
         out = out or Path("runs") / f"trace-{model}.safetensors"
-    print(rows_as_text(describe(found)))
+    print(rows_as_text(describe(found.multiplied())))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         found.save(out)

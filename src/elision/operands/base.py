@@ -101,6 +101,15 @@ class Transform(ABC):
         del state
         return density(result) if self.sparsifies else 1.0
 
+    def shared(self, state: State) -> Tensor | None:
+        """What all examples of the last result have in common, if that is known.
+
+        Of the operand's shape with one example. A machine computes its product once a
+        batch and has the rest of the result, which is sparse, left to multiply.
+        """
+        del state
+        return None
+
     def gradient_work(self, state: State) -> float:
         """Fraction of the weight gradient's values that is asked for.
 

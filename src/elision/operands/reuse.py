@@ -88,15 +88,17 @@ class Reuse(Transform):
     def initial_state(self) -> State:
         return {
             "reference": torch.zeros(0),
+            "shared": torch.zeros(0),
             "threshold": torch.tensor(self.initial_threshold),
             "step": torch.zeros((), dtype=torch.int64),
             "density": torch.ones(()),
         }
 
     def state_shapes(self, operand_shape: torch.Size) -> dict[str, torch.Size]:
+        one = torch.Size((1, *operand_shape[1:]))
         if self.pairing == "same_index":
             return {"reference": operand_shape}
-        return {"reference": torch.Size((1, *operand_shape[1:]))}
+        return {"reference": one, "shared": one}
 
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         if not training or not x.numel():
@@ -107,6 +109,7 @@ class Reuse(Transform):
         if self._passes_all(step) or not fits:
             hybrid = x
             state["density"].fill_(1.0)
+            state["shared"].zero_()
         else:
             reference = reference.to(x.dtype)
             difference = x - reference
@@ -116,6 +119,8 @@ class Reuse(Transform):
             too_dense = torch.sign(realised - self.target_density(step))
             state["threshold"].mul_(torch.exp2(too_dense))
             state["density"].copy_(realised)
+            if self.pairing != "same_index":
+                state["shared"].copy_(reference)
         if fits:
             state["reference"].copy_(self._next_reference(x, step))
         state["step"].add_(1)
@@ -136,6 +141,10 @@ class Reuse(Transform):
         if self.pairing == "random":
             index = (step + 1 + self.seed) * _HASH % 2**32 * batch // 2**32
         return x[index : index + 1]
+
+    def shared(self, state: State) -> Tensor | None:
+        """``P`` of the last use; zeros after a full gradient. None by the same index."""
+        return state["shared"] if state["shared"].numel() else None
 
     def work(self, result: Tensor, state: State) -> float:
         """Density of the sparse part plus ``1/B`` for the shared part."""

@@ -9,11 +9,9 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-import torch
-
 from elision.accelerators import Ant, Cost, Scnn
 from elision.methods import METHODS
-from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
+from elision.products import Geometry, LayerProduct, Product
 from elision.specs import build
 from elision.trace import synthetic_products
 from elision.training import RunPlan, train
@@ -211,31 +209,8 @@ def recorded_products(
         seed: of the run.
     """
     chosen = replace(find_workload(workload), epochs=epochs)
-    reuses = "resprop" in recipe
-    plan = RunPlan(
-        seed=seed, record_epochs=(epochs - 1,), record_samples=8 if reuses else 1
-    )
+    plan = RunPlan(seed=seed, record_epochs=(epochs - 1,), record_samples=1)
     result = train(
         chosen, build("recipe", recipe, METHODS), chosen.load_dataset(), plan
     )
-    for product in result.trace:
-        is_conv = isinstance(product.geometry, Conv2dGeometry)
-        yield _first_difference(product) if reuses and is_conv else product
-
-
-def _first_difference(product: LayerProduct) -> LayerProduct:
-    """The first image's product, its gradient without what the batch has in common.
-
-    A hybrid gradient equals the reused one, bit for bit, where the difference was
-    discarded. That is so in most images at every place, which gives the reused one
-    away.
-    """
-    operands = {name: torch.as_tensor(v) for name, v in product.operands.items()}
-    if "grad_output" in operands:
-        hybrid = operands["grad_output"]
-        operands["grad_output"] = hybrid - hybrid.mode(dim=0, keepdim=True).values
-    first, second = (
-        value if name == "weight" else value[:1] for name, value in operands.items()
-    )
-    geometry = replace(product.geometry, batch=1)  # pyright: ignore[reportCallIssue]
-    return replace(product, geometry=geometry, first=first, second=second)
+    yield from result.trace.multiplied()

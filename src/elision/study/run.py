@@ -188,7 +188,7 @@ def _outcome(
     accelerators: Mapping[str, Accelerator],
     findings: dict[str, dict[str, Any]],
 ) -> RecipeOutcome:
-    products = list(result.trace)
+    products = list(result.trace.multiplied())
     work = result.meter.by_product()
     rows = [
         (layer, product.value, w.ratio, w.densities)

@@ -68,7 +68,7 @@ class PackedTensor:
 
 @dataclass(frozen=True)
 class _Record:
-    """One product of the trace; first and second are keys of its tensors."""
+    """One product of the trace; first, second and shared are keys of its tensors."""
 
     kind: Product
     geometry: Any
@@ -77,6 +77,7 @@ class _Record:
     first: str
     second: str
     recipe: str = ""
+    shared: str = ""
 
     def to_json(self) -> dict[str, Any]:
         shape = "conv2d" if isinstance(self.geometry, Conv2dGeometry) else "matmul"
@@ -88,6 +89,7 @@ class _Record:
             "geometry": {"kind": shape, **asdict(self.geometry)},
             "first": self.first,
             "second": self.second,
+            "shared": self.shared,
         }
 
     @classmethod
@@ -102,6 +104,7 @@ class _Record:
             entry["first"],
             entry["second"],
             entry["recipe"],
+            entry["shared"],
         )
 
 
@@ -122,14 +125,17 @@ class Trace:
         product: LayerProduct,
         keys: tuple[str, str] | None = None,
         recipe: str = "",
+        shared: Tensor | None = None,
     ) -> None:
         """Append a product; its operands are packed at once.
 
         Args:
             product: with its operands.
-            recipe: name of the recipe it was computed under.
             keys: names of the two tensors; a name that the trace holds already is
                 taken to be the same tensor. By default every tensor is its own.
+            recipe: name of the recipe it was computed under.
+            shared: what all examples of the first operand have in common, of its shape
+                with one example; see :meth:`multiplied`.
 
         Raises:
             ValueError: the product has no operands.
@@ -139,7 +145,11 @@ class Trace:
         if keys is None:
             keys = tuple(f"{len(self._records)}/{o}" for o in product.kind.operands)  # pyright: ignore[reportAssignmentType]
         assert keys is not None
-        for key, operand in zip(keys, (product.first, product.second), strict=True):
+        tensors = dict(zip(keys, (product.first, product.second), strict=True))
+        common = "" if shared is None else f"{keys[0]}/shared"
+        if shared is not None:
+            tensors[common] = shared
+        for key, operand in tensors.items():
             if key not in self._tensors:
                 self._tensors[key] = PackedTensor.pack(torch.as_tensor(operand))
         self._records.append(
@@ -150,6 +160,7 @@ class Trace:
                 product.step,
                 *keys,
                 recipe,
+                common,
             )
         )
 
@@ -169,6 +180,7 @@ class Trace:
                     r,
                     first=prefix + r.first,
                     second=prefix + r.second,
+                    shared=r.shared and prefix + r.shared,
                     recipe=recipe or r.recipe,
                 )
             )
@@ -196,6 +208,20 @@ class Trace:
                 name=record.name,
                 step=record.step,
             )
+
+    def multiplied(self) -> Iterator[LayerProduct]:
+        """The products as a machine multiplies them, example by example.
+
+        They are those of the trace, but for a gradient that is a sparse difference from
+        one that the whole batch shares (ReSprop): the difference stands in its place.
+        The product of the shared gradient, computed once a batch, is not among them.
+        """
+        for record, product in zip(self._records, self, strict=True):
+            if not record.shared:
+                yield product
+                continue
+            shared = self._tensors[record.shared].unpack()
+            yield replace(product, first=torch.as_tensor(product.first) - shared)
 
     @classmethod
     def of(cls, products: Iterable[LayerProduct], **about: Any) -> "Trace":

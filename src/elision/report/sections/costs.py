@@ -24,7 +24,8 @@ def costs(outcome: StudyOutcome) -> Section | None:
         "The recorded products on models of accelerators: "
         f"{record} recorded step{'s' if record > 1 else ''}, "
         f"{samples} image{'s' if samples > 1 else ''} each, all layers. "
-        "No figure here is a measured speed-up."
+        "The product of the gradient that ReSprop shares, computed once a batch, is left "
+        "out. No figure here is a measured speed-up."
     )
     if any("dram.read" in row.cost.accesses for row in outcome.outcomes[0].costs):
         note += (

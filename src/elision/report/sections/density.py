@@ -21,9 +21,10 @@ def density(outcome: StudyOutcome) -> Section:
     columns = [f"{_SIGN[product]}: {_SHORT[operand]}" for product, operand in cells]
     panels = {o.spec: _densities(o, layers, cells) for o in outcomes}
     note = (
-        "Share of non-zeros of the two operands of each product, as the product read "
-        "them. Blank: the layer does not compute that product (the first layer needs "
-        "no dX)."
+        "Share of non-zeros of the two operands of each product, as a machine would "
+        "multiply them: under ReSprop G is the sparse difference from the gradient that "
+        "the batch shares. Blank: the layer does not compute that product (the first "
+        "layer needs no dX)."
     )
     figure = density_map(layers, columns, panels)
     return Section("Density of every operand", "recorded here", note, (figure,))
