@@ -33,7 +33,7 @@ from elision.accelerators.step import (
 )
 from elision.files import replacing
 from elision.names import lookup
-from elision.products import Geometry, LayerProduct
+from elision.products import Geometry, LayerProduct, Product
 from elision.specs import parse
 from elision.trace import Trace, synthetic_products
 

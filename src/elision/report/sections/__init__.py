@@ -12,6 +12,7 @@ from elision.report.sections.base import Section
 from elision.report.sections.costs import costs
 from elision.report.sections.density import density
 from elision.report.sections.layers import layers
+from elision.report.sections.memory import memory
 from elision.report.sections.multiplier_array import multiplier_array
 from elision.report.sections.recipes import recipes
 from elision.report.sections.redundancy import redundancy
@@ -39,6 +40,7 @@ SECTIONS: tuple[Callable[[StudyOutcome], Section | None], ...] = (
     timeline,
     seconds,
     speed,
+    memory,
     stationarity,
     recipes,
 )
