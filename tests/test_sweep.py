@@ -186,6 +186,15 @@ def test_machines_are_shared_out_where_units_are_few(tmp_path):
     assert rows_of(path) == rows_of(alone)
 
 
+def test_rows_of_another_network_of_the_same_name_are_refused(tmp_path):
+    path = sweep(NETWORKS, [0.5], MACHINES[:1], tmp_path / "s.csv", workers=1)
+    before = path.read_bytes()
+    larger = {"small": [("conv", Conv2dGeometry(1, 2, 9, 9, 3, 3, 1, 1))]}
+    with pytest.raises(ValueError, match="rows of 'small' are of other layers"):
+        sweep(larger, [0.5], MACHINES[:1], path, workers=1)
+    assert path.read_bytes() == before
+
+
 def test_a_sparsity_out_of_range_is_found_before_the_work(tmp_path):
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 1.5"):
         sweep(NETWORKS, [0.5, 1.5], MACHINES, tmp_path / "s.csv")

@@ -14,6 +14,7 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
@@ -32,7 +33,7 @@ from elision.accelerators.step import (
 )
 from elision.files import replacing
 from elision.names import lookup
-from elision.products import Geometry, LayerProduct
+from elision.products import Geometry, LayerProduct, Product
 from elision.specs import parse
 from elision.trace import Trace, synthetic_products
 
@@ -287,12 +288,14 @@ def sweep(
         ``out`` as a path.
 
     Raises:
-        ValueError: ``out`` is another kind of file, or a machine or sparsity is
-            impossible.
+        ValueError: ``out`` is another kind of file or holds rows of another network of
+            the same name, or a machine or sparsity is impossible.
     """
     path, chosen = Path(out), tuple(chosen)
     units = list(_units(networks, tuple(sparsities), seed, chosen))
-    done = {tuple(row[c] for c in _KEY) for row in _tidy(path)}
+    found = _tidy(path)
+    _check_networks(networks, found, path)
+    done = {tuple(row[c] for c in _KEY) for row in found}
     units = [unit for whole in units for unit in whole.without(done)]
     workers = workers or os.cpu_count() or 1
     if 0 < len(units) < workers:
@@ -317,7 +320,7 @@ def _run(
         return
     # Spawned, because forking a process that runs threads can hang.
     context = multiprocessing.get_context("spawn")
-    own = ProcessPoolExecutor(workers, context) if executor is None else None
+    own = None if executor else ProcessPoolExecutor(workers, context, _end_quietly)
     with own or nullcontext():
         pool = executor or own
         assert pool is not None
@@ -330,6 +333,11 @@ def _run(
                 future.cancel()
 
 
+def _end_quietly() -> None:
+    """Let an interruption end a process at once, without a traceback of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _units(
     networks: Mapping[str, Layers | Recorded],
     sparsities: Sequence[float],
@@ -337,14 +345,36 @@ def _units(
     chosen: tuple[Machine, ...],
 ) -> Iterator[_Unit]:
     for sparsity in sparsities:
-        if not 0 <= sparsity <= 1:
-            raise ValueError(f"sparsity must be in [0, 1], got {sparsity!r}")
+        if not 0 <= sparsity < 1:
+            raise ValueError(f"sparsity must be in [0, 1), got {sparsity!r}")
     for network, source in networks.items():
         if isinstance(source, Recorded):
             yield _Unit(network, source, None, None, chosen)
             continue
         for sparsity in sparsities:
             yield _Unit(network, tuple(source), sparsity, seed, chosen)
+
+
+def _check_networks(
+    networks: Mapping[str, Layers | Recorded],
+    rows: Iterable[Mapping[str, str]],
+    path: Path,
+) -> None:
+    """Refuse rows of a network of other layers, another image size or batch."""
+    macs = {
+        name: len(Product) * sum(geometry.dense_macs for _, geometry in layers)
+        for name, layers in networks.items()
+        if not isinstance(layers, Recorded)
+    }
+    for row in rows:
+        expected = macs.get(row["network"])
+        if row["product"] != "all" or expected in (None, int(row["dense_macs"])):
+            continue
+        raise ValueError(
+            f"{path}: its rows of {row['network']!r} are of other layers, images or "
+            f"batch ({int(row['dense_macs']):,} multiply-accumulates, not "
+            f"{expected:,}); choose another file"
+        )
 
 
 def _append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
