@@ -220,8 +220,11 @@ def _run(
             for future in as_completed(waiting):
                 yield future.result()
         finally:  # after a failure or an interruption nothing new is begun
-            for future in waiting:
-                future.cancel()
+            if own:
+                own.shutdown(cancel_futures=True)
+            else:
+                for future in waiting:
+                    future.cancel()
 
 
 def _end_with_the_sweep() -> None:
@@ -283,10 +286,11 @@ def _append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _tidy(path: Path) -> list[dict[str, str]]:
-    """Complete rows of the file, which is created or freed of a torn end."""
+    """Complete rows of the file, each once; it is created or freed of a torn end."""
     rows = read_rows(path) if path.exists() and path.stat().st_size else []
-    whole = {tuple(r[c] for c in _KEY) for r in rows if r["product"] == "all"}
-    rows = [row for row in rows if tuple(row[c] for c in _KEY) in whole]
+    unique = {tuple(row[c] for c in (*_KEY, "product")): row for row in rows}
+    whole = {key[:-1] for key in unique if key[-1] == "all"}
+    rows = [row for key, row in unique.items() if key[:-1] in whole]
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
