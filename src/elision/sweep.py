@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
@@ -23,6 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from elision.accelerators import Cost
+from elision.accelerators.step import (
+    PRODUCT_NAMES,
+    job_cost,
+    job_name,
+    jobs,
+    paired,
+)
 from elision.files import replacing
 from elision.machine_grid import Machine, machines
 from elision.products import Geometry, LayerProduct, Product
@@ -41,7 +49,9 @@ __all__ = [
 Layers = Sequence[tuple[str, Geometry]]
 
 #: Columns of the CSV file. ``parameters`` is a JSON object; ``product`` is one of the
-#: three products or ``"all"``; ``sparsity`` is empty where operands are recorded ones.
+#: three products, both gradients where a machine interleaves them, or ``"all"``;
+#: ``sparsity`` is empty where operands are recorded ones, ``stall_cycles`` where a machine
+#: does not model its DRAM.
 COLUMNS: tuple[str, ...] = (
     "network",
     "sparsity",
@@ -50,6 +60,7 @@ COLUMNS: tuple[str, ...] = (
     "parameters",
     "product",
     "cycles",
+    "stall_cycles",
     "dense_macs",
     "multiplies",
     "valid_multiplies",
@@ -109,18 +120,20 @@ class _Unit:
     def rows(self) -> list[dict[str, Any]]:
         """Rows of every machine: one per product, then all of them together."""
         built = [machine.build() for machine in self.machines]
-        costs = [{kind: Cost() for kind in Product} for _ in built]
-        macs = dict.fromkeys(Product, 0)
-        for product in self._products():
-            macs[product.kind] += product.dense_macs
-            for cost, accelerator in zip(costs, built, strict=True):
-                cost[product.kind] += accelerator.cost(product)
+        costs = [defaultdict[str, Cost](Cost) for _ in built]
+        macs = [defaultdict[str, int](int) for _ in built]
+        for together in paired(self._products()):
+            for accelerator, cost, work in zip(built, costs, macs, strict=True):
+                for job in jobs(accelerator, together):
+                    name = job_name(job)
+                    cost[name] += job_cost(accelerator, job)
+                    work[name] += sum(product.dense_macs for product in job)
         rows = []
-        for machine, cost in zip(self.machines, costs, strict=True):
-            for kind in Product:
-                rows.append(self._row(machine, kind.value, macs[kind], cost[kind]))
+        for machine, cost, work in zip(self.machines, costs, macs, strict=True):
+            for name in sorted(cost, key=PRODUCT_NAMES.index):
+                rows.append(self._row(machine, name, work[name], cost[name]))
             total = sum(cost.values(), start=Cost())
-            rows.append(self._row(machine, "all", sum(macs.values()), total))
+            rows.append(self._row(machine, "all", sum(work.values()), total))
         return rows
 
     def key(self, machine: Machine) -> tuple[str, ...]:
@@ -207,11 +220,11 @@ def _run(
     if executor is None and workers <= 1:
         yield from (unit.rows() for unit in units)
         return
-    # Spawned, because forking a process that runs threads can hang.
-    context = multiprocessing.get_context("spawn")
-    own = (
-        None if executor else ProcessPoolExecutor(workers, context, _end_with_the_sweep)
-    )
+    own = None
+    if executor is None:
+        # Spawned, because forking a process that runs threads can hang.
+        context = multiprocessing.get_context("spawn")
+        own = ProcessPoolExecutor(workers, context, _end_with_the_sweep)
     with own or nullcontext():
         pool = executor or own
         assert pool is not None
@@ -247,8 +260,8 @@ def _units(
     chosen: tuple[Machine, ...],
 ) -> Iterator[_Unit]:
     for sparsity in sparsities:
-        if not 0 <= sparsity <= 1:
-            raise ValueError(f"sparsity must be in [0, 1], got {sparsity!r}")
+        if not 0 <= sparsity < 1:
+            raise ValueError(f"sparsity must be in [0, 1), got {sparsity!r}")
     for network, source in networks.items():
         if isinstance(source, Recorded):
             yield _Unit(network, source, None, None, chosen)

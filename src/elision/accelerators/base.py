@@ -63,6 +63,14 @@ class Cost:
         return self.multiplies / slots if slots else 0.0
 
     @property
+    def stall_cycles(self) -> float | None:
+        """Cycles of waiting for the DRAM, which ``cycles`` leaves out.
+
+        None where a machine does not model its DRAM.
+        """
+        return self.details.get("stall_cycles")
+
+    @property
     def energy_breakdown_pj(self) -> dict[str, float]:
         """Energy by component: count times price for every operation and access."""
         counts = {**self.operations, **self.accesses}

@@ -124,11 +124,13 @@ def intergrad(*, out: Path | None = None) -> None:
     out
         Folder for the tables; default: runs/reproduce-intergrad.
     """
-    from elision.reproduce.intergrad import write
+    from elision.report.table import rows_as_text
+    from elision.reproduce.intergrad import summaries, write
 
     folder = _folder("intergrad", out)
-    write(folder)
-    print(f"tables: {folder}")
+    for title, rows in summaries(write(folder)).items():
+        print(f"{title}\n\n{rows_as_text(rows)}\n")
+    print(f"tables and figures: {folder}")
 
 
 @reproduce.command
@@ -192,3 +194,70 @@ def sparse_training(
         test_images=test_images,
     )
     print(f"{text}\ntables: {folder}")
+
+
+@reproduce.command
+def memory(
+    *,
+    network: Specs = (),
+    policy: Specs = (),
+    batch: int = 16,
+    size: int = 32,
+    rounds: int = 5,
+    limit_mib: float | None = None,
+    workload: str = "digits-cnn",
+    seeds: int = 3,
+    out: Path | None = None,
+) -> None:
+    """Saved-activation policies: bytes, measured peak, time, gradient error, accuracy.
+
+    Beside the published figures, with their cautions. Started again with the same
+    arguments, it measures only what is missing.
+
+    Parameters
+    ----------
+    network
+        Models to measure, with random weights; default: five of them.
+    policy
+        Policies, such as 'bits(4)'; default: all kinds, and PyTorch's own offloading.
+    batch
+        Images in a batch.
+    size
+        Height and width of the images.
+    rounds
+        Timed steps per policy; 0 measures the peaks only.
+    limit_mib
+        Also find the largest batch whose peak stays within so many MiB.
+    workload
+        What is trained on for the accuracies; 'none' trains nothing.
+    seeds
+        Trainings per policy.
+    out
+        Folder for the tables; default: runs/reproduce-memory.
+    """
+    from elision.report.table import rows_as_text
+    from elision.reproduce.memory import (
+        NETWORKS,
+        POLICIES,
+        TRAINED,
+        MemoryConfig,
+        write,
+    )
+
+    config = MemoryConfig(
+        networks=network or NETWORKS,
+        policies=policy or POLICIES,
+        batch=batch,
+        size=size,
+        rounds=rounds,
+        limit_mib=limit_mib,
+        workload=None if workload == "none" else workload,
+        trained=policy or TRAINED,
+        seeds=seeds,
+    )
+    folder = _folder("memory", out)
+    tables = write(config, folder)
+    for name in ("networks", "trainings", "published"):
+        if tables[name]:
+            print(f"\n{name}\n{rows_as_text(tables[name])}")
+    print(f"\ntables: {folder}")
