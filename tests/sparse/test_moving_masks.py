@@ -504,9 +504,9 @@ def test_a_schedule_fits_the_length_of_its_run(name, steps):
     end = method.end if name == "gradual" else method.until
     assert end == 3 * steps // 4
     moves = sum(method.rule().moves(step) for step in range(1, steps + 1))
-    assert moves >= min(30, end)
+    assert moves >= min(30, end // 5)
     published = 1000 if name == "dsr" else 100
-    assert method.every == min(published, max(1, end // 30))
+    assert method.every == min(published, max(5, end // 30))
     given = build("recipe", f"{name}:every=9", METHODS).fitted(steps, ("every",))
     assert given.every == 9
 
