@@ -1,136 +1,124 @@
-"""Saved-activation policies on one model: bytes, measured peak, time, gradient error.
+"""What keeping activations costs: codecs by themselves, and the hooks that keep nothing.
 
-    python benchmarks/memory.py --model resnet18 --batch 32 --out resnet18.json
-    python benchmarks/memory.py --model resnet50-imagenet --size 224 --peaks-only
-    python benchmarks/memory.py --train digits-cnn --policies "bits(4)"
+    python benchmarks/memory.py --out codecs.json
 
-Times are ratios to plain autograd in the same round of the same run. Weights are
-random; the images are crops of photographs.
+Processor time per byte of float32 input, packing and unpacking, on the map of a
+convolution and on the result of a ReLU; and steps under the policy "none" over steps in
+plain autograd. Whole policies on whole networks: ``elision reproduce memory``.
 """
 
 import argparse
-import os
-import platform
-from dataclasses import asdict
+import statistics
+import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from elision.files import write_json
-from elision.reproduce.memory import (
-    POLICIES,
-    measure_peaks,
-    measure_policies,
-    train_policies,
-)
-from elision.workloads import find_workload
+from elision.memory import codecs
+from elision.memory.measure import measure_policies
+from elision.memory.roles import Role, Slot
+from elision.reproduce.memory import photographs
+from elision.runfolder import environment
 from elision.workloads.models import make_model
 
-MIB = 2**20
+CODECS = {
+    "group 8-bit": codecs.GroupQuant(8),
+    "group 4-bit": codecs.GroupQuant(4),
+    "group 4-bit, stochastic": codecs.GroupQuant(4, rounding="stochastic"),
+    "group 2-bit": codecs.GroupQuant(2),
+    "fixed point 8": codecs.FixedPoint(8),
+    "fp8": codecs.Float8(),
+    "zero-value": codecs.ZeroValue(),
+    "jpeg": codecs.Jpeg(),
+    "jpeg, deflate": codecs.Jpeg(coding="deflate"),
+    "division": codecs.Division(),
+    "offload": codecs.Offload(),
+}
+EXTRAS = {"sz3": codecs.Sz3, "zfp": codecs.Zfp}
 
 
-def photographs(batch, size):
-    """Crops of two public-domain photographs, standardised."""
-    from skimage import data
-
-    generator = torch.Generator().manual_seed(0)
-    crops = []
-    for index in range(batch):
-        photo = torch.from_numpy(getattr(data, ("astronaut", "coffee")[index % 2])())
-        photo = photo.permute(2, 0, 1).float()[None] / 255
-        edge = min(photo.shape[2:]) // 2
-        top, left = (
-            int(torch.randint(n - edge, (), generator=generator))
-            for n in photo.shape[2:]
-        )
-        crop = photo[..., top : top + edge, left : left + edge]
-        crops.append(F.interpolate(crop, (size, size), mode="area")[0])
-    x = torch.stack(crops)
-    return (x - x.mean()) / x.std()
-
-
-def machine():
-    """What ran it."""
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        names = [line.split(":")[1].strip() for line in file if "model name" in line]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "accelerator": torch.accelerator.is_available(),
-        "load": os.getloadavg()[0],
-    }
-
-
-def show(name, row):
-    """One line of the table."""
-    measured = row.held_bytes / MIB
-    ledger = (row.stored_bytes - row.batch_bytes) / MIB
-    print(
-        f"{name:>18} {row.policy:<16} tensors {row.tensor_ratio:6.2f}x  peak "
-        f"{row.peak_ratio:5.2f}x ({row.plain_peak_bytes / MIB:.0f} -> "
-        f"{row.peak_bytes / MIB:.0f} MiB)  held {measured:.1f} (ledger {ledger:.1f})  "
-        f"time {row.time_ratio:.2f}x [{min(row.time_ratios):.2f}, "
-        f"{max(row.time_ratios):.2f}], processor {row.processor_time_ratio:.2f}x  "
-        f"gradient error median {row.median_error:.4f} largest {row.largest_error:.4f}",
-        flush=True,
-    )
-
-
-def measure(given):
-    """The table of one model."""
+def measured(rounds):
+    """One row per codec and kind of tensor."""
+    found = dict(CODECS)
+    for name, make in EXTRAS.items():
+        try:
+            found[name] = make(0.05)
+        except ModuleNotFoundError as missing:
+            print(missing)
+    # A first convolution's maps: smooth, as real ones are.
     torch.manual_seed(0)
-    model = make_model(given.model, classes=given.classes, image_size=given.size)
-    x = photographs(given.batch, given.size)
-    y = torch.arange(given.batch) % given.classes
-    if given.peaks_only:
-        peaks = measure_peaks(model, x, y, given.policies)
-        for policy, peak in peaks.items():
-            ratio = peaks["plain"] / peak
-            print(f"{given.model} {policy:<16} peak {peak / MIB:.0f} MiB {ratio:.2f}x")
-        return {"peak_bytes": peaks}
-    rows = []
-    for row in measure_policies(model, x, y, given.policies, given.rounds):
-        show(given.model, row)
-        rows.append(asdict(row))
-    return {"rows": rows}
+    with torch.no_grad():
+        maps = torch.nn.Conv2d(3, 64, 3, padding=1)(photographs(32, 56))
+    for relu in (False, True):
+        x = maps.relu() if relu else maps
+        slot = Slot(
+            "ConvolutionBackward0", "input", Role.LINEAR_INPUT, nonnegative=relu
+        )
+        for name, codec in found.items():
+            yield timed(name, codec, x, slot, rounds)
 
 
-def train(given):
-    """Accuracies of short trainings."""
-    workload = find_workload(given.train)
+def timed(name, codec, x, slot, rounds):
+    packed = codec.pack(x, slot)
+    row = {"codec": name, "tensor": "relu" if slot.nonnegative else "maps"}
+    if packed is None:
+        return row | {"ratio": 1.0}
+    off = float((codec.unpack(packed) - x).norm() / x.norm())
+    seconds = {"pack": [], "unpack": []}
+    for _ in range(rounds):
+        for what, call in (
+            ("pack", lambda: codec.pack(x, slot)),
+            ("unpack", lambda: codec.unpack(packed)),
+        ):
+            began = time.process_time()
+            call()
+            seconds[what].append(time.process_time() - began)
+    speeds = {
+        f"{what}_mb_per_s": x.nbytes / statistics.median(taken) / 1e6
+        for what, taken in seconds.items()
+    }
+    return row | {"ratio": x.nbytes / max(packed.nbytes, 1), "error": off} | speeds
+
+
+def hooks(rounds):
+    """Steps whose every saved tensor goes through hooks that keep it."""
     rows = []
-    seeds = range(given.seeds)
-    for row in train_policies(
-        workload, workload.load_dataset(), given.policies, tuple(seeds)
-    ):
-        mean = sum(row.accuracies) / len(row.accuracies)
-        each = ", ".join(f"{100 * a:.2f}" for a in row.accuracies)
-        print(f"{given.train} {row.policy:<16} {100 * mean:.2f} % ({each})", flush=True)
-        rows.append(asdict(row))
-    return {"trainings": rows}
+    for name, batch in (("resnet18", 64), ("vgg16", 64)):
+        torch.manual_seed(0)
+        model = make_model(name).train()
+        labels = torch.arange(batch) % 10
+        (row,) = measure_policies(
+            model, photographs(batch, 32), labels, ("none",), rounds
+        )
+        rows.append(
+            {
+                "network": name,
+                "batch": batch,
+                "processor_time_ratios": row.processor_time_ratios,
+                "median": row.processor_time_ratio,
+            }
+        )
+    return rows
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="resnet18")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peaks-only", action="store_true")
-    parser.add_argument("--train", metavar="WORKLOAD")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--policies", nargs="*", default=POLICIES)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    found = train(given) if given.train else measure(given)
+    found = {"environment": environment(), "codecs": [], "hooks": []}
+    for row in measured(given.rounds):
+        print(
+            {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()},
+            flush=True,
+        )
+        found["codecs"].append(row)
+    for row in hooks(given.rounds):
+        print(f"{row['network']}: hooks alone {row['median']:.3f}x", flush=True)
+        found["hooks"].append(row)
     if given.out:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        settings = {k: str(v) for k, v in vars(given).items() if k != "out"}
-        write_json(given.out, {"machine": machine(), "settings": settings, **found})
+        write_json(given.out, found)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ _HOME = {
     "report": "",
     "stationarity": "",
     "shapes": "",
+    "simulation": "",
+    "study": "",
     "reproduce": "",
     "integrations": "",
     "export": "",

@@ -15,6 +15,7 @@ from elision.memory.allocation import Sensitivity, allocate_bits
 from elision.memory.budget import LADDER, plan_bytes
 from elision.memory.codecs import GroupQuant, Jpeg, Offload
 from elision.memory.guaranteed import Guaranteed
+from elision.memory.policy import Restricted
 from elision.memory.presets import PRESETS
 
 
@@ -68,6 +69,34 @@ def test_gradient_errors_stay_small(policy, largest, codec, ratio):
     assert len(errors) == 3
     assert max(errors.values()) <= largest
     assert saved.ledger.covered_ratio(codec) >= ratio
+
+
+def test_deriving_inputs_takes_fewer_bytes_at_a_smaller_error():
+    torch.manual_seed(0)
+    model, batch = resnet(width=16), images(batch=16)
+    exact = gradients(model, batch)
+    ratios, errors = {}, {}
+    for policy in ("derived", "bits(4)"):
+        saved = saver(model, policy, seed=0)
+        off = relative_errors(exact, gradients(model, batch, saved))
+        ratios[policy], errors[policy] = saved.ledger.ratio, max(off.values())
+    assert ratios["derived"] > max(ratios["bits(4)"], 7)
+    assert errors["derived"] < min(0.6 * errors["bits(4)"], 0.04)
+
+
+def test_a_policy_can_be_restricted_to_some_roles():
+    torch.manual_seed(0)
+    model, batch = vgg(), images()
+    inner = Policy([Rule((GroupQuant(2),))], name="two")
+    saved = saver(model, Restricted(inner, {Role.LINEAR_INPUT}), seed=0)
+    mine, exact = gradients(model, batch, saved), gradients(model, batch)
+    lossy = {r.slot.role for r in saved.ledger.rows if r.codec == "group 2-bit"}
+    assert lossy == {Role.LINEAR_INPUT}
+    # What flows back through norms and ReLUs stays exact: biases see no error at all.
+    # The first layer's input is the batch.
+    weights = {n for n in exact if exact[n].dim() > 1} - {"0.weight"}
+    for name in exact:
+        assert torch.equal(mine[name], exact[name]) == (name not in weights), name
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

@@ -1,9 +1,14 @@
-"""The measured table is made of measurements that agree with one another."""
+"""The measured tables are made of measurements that agree with one another."""
+
+import csv
 
 import pytest
 import torch
 
-from elision.reproduce.memory import PUBLISHED, measure_policies, train_policies
+from elision.memory.measure import SAVE_ON_CPU, measure_policies
+from elision.reproduce.memory import MemoryConfig, largest_batches, write
+from elision.reproduce.memory_published import PUBLISHED
+from elision.reproduce.memory_training import train_policies
 from elision.workloads import find_workload
 
 
@@ -18,17 +23,25 @@ def test_rows_agree_with_themselves(workload):
     torch.manual_seed(0)
     model = chosen.make_model(dataset)
     images, labels = next(iter(dataset.train_batches(64, seed=0, epoch=0)))
-    policies = ["none", "exact", "bits(4)"]
+    before = {n: b.clone() for n, b in model.named_buffers()}
+    policies = ["none", "exact", "bits(4)", SAVE_ON_CPU]
     rows = list(measure_policies(model, images, labels, policies, rounds=2))
+    assert all(torch.equal(b, before[n]) for n, b in model.named_buffers())
     assert [row.policy for row in rows] == policies
     for row in rows:
         expected = row.stored_bytes - row.batch_bytes
         assert row.held_bytes == pytest.approx(expected, rel=0.1, abs=20_000)
         assert len(row.time_ratios) == 2
-    none, exact, four = rows
+        assert row.own_errors.keys() == row.gradient_errors.keys()
+    none, exact, four, peer = rows
     assert none.tensor_ratio == 1
-    assert none.largest_error == exact.largest_error == 0 < four.median_error
-    assert four.tensor_ratio > exact.tensor_ratio > 1
+    for row in (none, exact, peer):
+        assert not any({*row.gradient_errors.values(), *row.own_errors.values()})
+    for name, error in four.gradient_errors.items():
+        # Later layers' errors come on top of a layer's own; the last has only its own.
+        assert error >= 0.8 * four.own_errors[name], name
+    assert max(four.gradient_errors.values()) > 0
+    assert four.tensor_ratio > exact.tensor_ratio > 1 > peer.tensor_ratio
     assert four.peak_bytes < none.peak_bytes
 
 
@@ -42,5 +55,45 @@ def test_training_at_four_bits_ends_where_plain_training_ends(workload):
         assert b != a
 
 
+def test_more_of_a_batch_fits_under_a_lossy_policy():
+    config = MemoryConfig(policies=("bits(4)",), size=8)
+    found = largest_batches("resnet8", config, 2**19)
+    assert found["bits(4)"] > found["plain"] > 0
+
+
+def test_what_was_measured_is_written_once(tmp_path):
+    config = MemoryConfig(
+        networks=("resnet8",), policies=("int8",), batch=4, rounds=1, workload=None
+    )
+    lines = []
+    tables = write(config, tmp_path, lines.append)
+    assert len(lines) == 1
+    assert write(config, tmp_path, lines.append) == tables
+    assert len(lines) == 1
+    with (tmp_path / "layers.csv").open() as file:
+        layers = list(csv.DictReader(file))
+    assert len(layers) == len(tables["layers"]) == 8
+    assert float(layers[0]["gradient error"]) > 0
+    (row,) = tables["networks"]
+    assert row["tensors"] > 3
+    assert not (tmp_path / "trainings.csv").exists()
+    write(MemoryConfig(**{**vars(config), "batch": 5}), tmp_path, lines.append)
+    assert len(lines) == 2
+
+
+def test_without_rounds_only_peaks_are_measured(tmp_path):
+    config = MemoryConfig(
+        networks=("resnet8",), policies=("bits(4)",), rounds=0, workload=None, size=16
+    )
+    plain, four = write(config, tmp_path, lambda line: None)["networks"]
+    assert plain["peak"] == 1 < four["peak"]
+
+
 def test_every_published_figure_has_a_source():
     assert all(figure.source and figure.figure for figure in PUBLISHED)
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"rounds": -1}, {"limit_mib": 0.0}])
+def test_settings_are_checked(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        MemoryConfig(**wrong)

@@ -14,6 +14,7 @@ def study(
     recipe: Specs = (),
     accelerator: Specs = (),
     probe: Specs = (),
+    memory: Specs = (),
     seed: int = 0,
     epochs: int | None = None,
     data: Path | None = None,
@@ -35,6 +36,9 @@ def study(
         NAME or NAME:parameter=value,...; default: dense, SCNN and ANT.
     probe
         What else to ask of every trained model: NAME or NAME:parameter=value,...
+    memory
+        Policies for saved activations to try on every trained model, such as 'bits(4)':
+        bytes, measured peak, gradient errors and codec noise per layer.
     seed
         Of initial weights, batches and augmentation.
     epochs
@@ -57,7 +61,7 @@ def study(
         workload=workload,
         recipes=recipe or DEFAULT_RECIPES,
         accelerators=accelerator or DEFAULT_ACCELERATORS,
-        probes=probe,
+        probes=(*probe, *(f"memory:policy={policy}" for policy in memory)),
         seed=seed,
         epochs=epochs,
         data=None if data is None else str(data),

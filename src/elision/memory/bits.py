@@ -31,6 +31,12 @@ def pack_codes(codes: torch.Tensor, bits: int) -> torch.Tensor:
         padded = torch.nn.functional.pad(codes, (0, -codes.numel() % 8))
         return padded.contiguous()
     lanes = torch.nn.functional.pad(codes, (0, -codes.numel() % 8)).view(-1, 8)
+    if 8 % bits == 0:  # no code crosses a byte
+        whole = lanes.view(-1, 8 // bits)
+        packed = whole[:, 0].clone()
+        for lane in range(1, 8 // bits):
+            packed |= whole[:, lane] << (bits * lane)
+        return packed
     word = torch.zeros(len(lanes), dtype=torch.int64, device=codes.device)
     for lane in range(8):
         word |= lanes[:, lane].to(torch.int64) << (bits * lane)
@@ -44,6 +50,10 @@ def unpack_codes(packed: torch.Tensor, bits: int, count: int) -> torch.Tensor:
     """The ``count`` codes that :func:`pack_codes` packed, as uint8."""
     if bits == 8:
         return packed[:count]
+    if 8 % bits == 0:
+        shifts = range(0, 8, bits)
+        lanes = [(packed >> shift) & (2**bits - 1) for shift in shifts]
+        return torch.stack(lanes, 1).view(-1)[:count]
     rows = packed.view(-1, bits)
     word = torch.zeros(len(rows), dtype=torch.int64, device=packed.device)
     for byte in range(bits):

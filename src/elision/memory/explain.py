@@ -1,13 +1,12 @@
 """Before training: what a policy would do, and how large a batch then fits."""
 
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import nn
 
-from elision.memory.modules import tensors_in
+from elision.memory.modules import buffers_put_back, tensors_in
 from elision.memory.saver import saver
 
 __all__ = ["explain", "largest_batch"]
@@ -29,9 +28,9 @@ def explain(model: nn.Module, batch: Any, policy: Any = "exact", **options: Any)
     Returns:
         Per module and role: logical bytes, stored bytes, codec and declared error.
     """
-    buffers = deepcopy(dict(model.named_buffers()))
     devices = {t.device for t in tensors_in(batch) if t.device.type != "cpu"}
     with (
+        buffers_put_back(model),
         torch.random.fork_rng(devices=[d.index for d in devices]),
         torch.enable_grad(),
         saver(model, policy, **options) as saved,
@@ -41,9 +40,6 @@ def explain(model: nn.Module, batch: Any, policy: Any = "exact", **options: Any)
         else:
             result = model(*batch) if isinstance(batch, tuple) else model(batch)
     del result
-    with torch.no_grad():
-        for name, buffer in model.named_buffers():
-            buffer.copy_(buffers[name])
     return saved.report()
 
 

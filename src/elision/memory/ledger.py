@@ -1,7 +1,7 @@
 """The byte ledger: what autograd would hold, what is held instead, and by whom."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +82,7 @@ class Ledger:
         self, slot: Slot, shape: Sequence[int], storage: StorageRecord, **how: Any
     ) -> Row:
         """Enter one saved tensor; ``how`` are further fields of the :class:`Row`."""
-        slot.node = None  # it would keep its graph alive
+        slot.node, slot.tokens = None, ()  # they would keep the graph alive
         row = Row(slot, tuple(shape), storage, first=not storage.claimed, **how)
         storage.claimed = True
         self.rows.append(row)
@@ -138,12 +138,7 @@ class Ledger:
             f"{'module':<28} {'consumer':<28} {'role':<15} {'logical':>9} "
             f"{'stored':>9}  codec (declared)"
         ]
-        unclaimed = {id(storage) for storage in self.storages if storage.held}
-        for row in self.rows:
-            stored = row.stored_bytes
-            if row.codec == "kept" and id(row.storage) in unclaimed:
-                unclaimed.discard(id(row.storage))
-                stored += row.storage.nbytes
+        for row, stored in self.stored_by_row():
             if max(row.logical_bytes, stored) < 0.001 * MIB:
                 continue
             lines.append(
@@ -175,6 +170,37 @@ class Ledger:
                 "packing them saves nothing until those references are dropped"
             )
         return "\n".join(lines)
+
+    def stored_by_row(self) -> Iterator[tuple[Row, int]]:
+        """The rows with what each stores; held memory counts where it is first kept."""
+        unclaimed = {id(storage) for storage in self.storages if storage.held}
+        for row in self.rows:
+            stored = row.stored_bytes
+            if row.codec == "kept" and id(row.storage) in unclaimed:
+                unclaimed.discard(id(row.storage))
+                stored += row.storage.nbytes
+            yield row, stored
+
+    def by_module(self) -> list[dict[str, Any]]:
+        """One plain row per module and role, in the order of the forward pass.
+
+        Returns:
+            Dictionaries with ``module``, ``role``, ``logical_bytes``, ``stored_bytes``,
+            ``codec`` and ``declared`` (each a list of what occurs, joined).
+        """
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for row, stored in self.stored_by_row():
+            key = row.slot.module, row.slot.role.value
+            start = {"logical_bytes": 0, "stored_bytes": 0, "codec": {}, "declared": {}}
+            entry = found.setdefault(key, start)
+            entry["logical_bytes"] += row.logical_bytes
+            entry["stored_bytes"] += stored
+            entry["codec"][row.codec] = entry["declared"][_declared(row)] = None
+        return [
+            {"module": module, "role": role}
+            | {k: ", ".join(v) if isinstance(v, dict) else v for k, v in entry.items()}
+            for (module, role), entry in found.items()
+        ]
 
     def by_role(self) -> dict[Role, tuple[int, int]]:
         """Role -> (logical bytes first saved in it, bytes packed for it)."""

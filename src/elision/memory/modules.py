@@ -1,12 +1,13 @@
 """Which module is running, and what goes into and comes out of it."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["ModulePaths", "tensors_in"]
+__all__ = ["ModulePaths", "buffers_put_back", "tensors_in"]
 
 _Listener = Callable[[list[torch.Tensor]], None]
 
@@ -21,6 +22,22 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, (tuple, list)):
         for item in value:
             yield from tensors_in(item)
+
+
+@contextmanager
+def buffers_put_back(model: nn.Module) -> Iterator[None]:
+    """Undo what the block does to the buffers: running statistics, a recipe's memory."""
+    before = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, name, buffer, values in before:
+                module._buffers[name] = buffer.copy_(values)
 
 
 class ModulePaths:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from elision.memory.modules import buffers_put_back
 from elision.memory.saver import saver
 
 __all__ = ["HIDDEN", "NoiseShare", "codec_noise"]
@@ -72,15 +73,15 @@ def codec_noise(
         raise ValueError(f"batch noise needs at least two batches, got {len(batches)}")
     names = [n for n, p in model.named_parameters() if p.requires_grad]
     parameters = [p for p in model.parameters() if p.requires_grad]
-    buffers = [b.clone() for b in model.buffers()]
     mean = [torch.zeros_like(p) for p in parameters]
     squares, errors = [0.0] * len(names), [0.0] * len(names)
 
     def gradient(batch: Any, seed: int, chosen: Any) -> Sequence[torch.Tensor]:
         torch.manual_seed(seed)
-        with saver(model, chosen):
-            value = loss(batch)
-        return torch.autograd.grad(value, parameters, materialize_grads=True)
+        with buffers_put_back(model):
+            with saver(model, chosen):
+                value = loss(batch)
+            return torch.autograd.grad(value, parameters, materialize_grads=True)
 
     with torch.random.fork_rng():
         for seed, batch in enumerate(batches):
@@ -90,9 +91,6 @@ def codec_noise(
                 mean[i] += a / len(batches)
                 squares[i] += float(a.square().sum())
                 errors[i] += float((b - a).square().sum()) / len(batches)
-    with torch.no_grad():
-        for buffer, before in zip(model.buffers(), buffers, strict=True):
-            buffer.copy_(before)
     count = len(batches)
     return [
         NoiseShare(

@@ -17,7 +17,7 @@ from elision.memory.codecs import (
 )
 from elision.memory.roles import Role, Slot
 
-__all__ = ["EXACT_RULES", "MIN_BYTES", "Policy", "Rule"]
+__all__ = ["EXACT_RULES", "MIN_BYTES", "Policy", "Restricted", "Rule"]
 
 #: Tensors below this size are kept as they are (own choice; TRL and torchtune use it
 #: for their offloading, too).
@@ -121,3 +121,39 @@ class Policy:
     def notes(self) -> list[str]:
         """Lines that the policy adds to the report."""
         return []
+
+
+class Restricted(Policy):
+    """Another policy for some roles, and what loses nothing for all others.
+
+    Restricted to layer inputs, the gradients that reach a layer are exact, so that the
+    error of its weight gradient is its own input's alone.
+
+    Args:
+        policy: decides on the tensors in ``roles``.
+        roles: the roles it is asked about.
+    """
+
+    def __init__(self, policy: Policy, roles: Iterable[Role]) -> None:
+        self._inner, self._roles = policy, frozenset(roles)
+        names = ", ".join(sorted(role.value for role in self._roles))
+        super().__init__(name=f"{policy.name} on {names}")
+
+    def begin(self) -> None:
+        """A new step for the other policy."""
+        self._inner.begin()
+
+    def watch(self, slot: Slot) -> None:
+        """Let the other policy see every consumer."""
+        self._inner.watch(slot)
+
+    def codecs_for(self, slot: Slot, tensor: torch.Tensor) -> tuple[Codec, ...]:
+        """The other policy's codecs, or the exact ones."""
+        if slot.role in self._roles:
+            return self._inner.codecs_for(slot, tensor)
+        return super().codecs_for(slot, tensor)
+
+    def chosen(self, slot: Slot, codec: Codec | None) -> None:
+        """Tell the other policy of its own."""
+        if slot.role in self._roles:
+            self._inner.chosen(slot, codec)

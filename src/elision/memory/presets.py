@@ -10,12 +10,14 @@ from torch import nn
 from elision.memory.allocation import AverageBits
 from elision.memory.budget import ByteBudget
 from elision.memory.codecs import (
+    BatchNormAligned,
     FixedPoint,
     Float8,
     GroupQuant,
     Jpeg,
     Offload,
     RadSample,
+    Recompute,
     Sz3,
     Zfp,
 )
@@ -63,6 +65,22 @@ def _budget(model: nn.Module, mib: float) -> Policy:
     return _lasting(model, "budget", mib, lambda: ByteBudget(mib))
 
 
+def _derived(model: nn.Module, bits: float = 6) -> Policy:
+    """Group quantisation where nothing can be derived: a layer's input from the norm's.
+
+    Between two convolutions lie a batch norm's input and a ReLU's result. Only the
+    former is kept, in as many bits as the two of them would have taken in half.
+    """
+    means = Recompute(lossy=True), GroupQuant(int(bits))
+    return Policy([Rule(means)], name=f"derived({bits:g})")
+
+
+def _blpa(model: nn.Module, bits: float = 4) -> Policy:
+    """Batch-norm inputs on the grid of the norm, next layers' inputs derived from them."""
+    means = BatchNormAligned(int(bits)), Recompute(lossy=True), GroupQuant(int(bits))
+    return Policy([Rule(means)], name=f"blpa({bits:g})")
+
+
 def _jpeg(model: nn.Module, table: float = 8) -> Policy:
     """JPEG-ACT for images, group quantisation to 8 bits for the rest."""
     return Policy([Rule((Jpeg(table), GroupQuant(8)))], name=f"jpeg({table:g})")
@@ -107,6 +125,8 @@ PRESETS: dict[str, Callable[..., Policy]] = {
     "guaranteed": _guaranteed,
     "expected": _expected,
     "budget": _budget,
+    "derived": _derived,
+    "blpa": _blpa,
     "jpeg": _jpeg,
     "sfpr": _sfpr,
     "fp8": _fp8,

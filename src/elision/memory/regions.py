@@ -45,6 +45,10 @@ class Region:
                 return token.tensor
         return None
 
+    def tokens(self) -> tuple[Token, ...]:
+        """Those that lie here and are still needed."""
+        return tuple(filter(None, (reference() for reference, _ in self.users)))
+
     def take_back(self, tensor: torch.Tensor) -> None:
         """Let every token here hold the tensor itself, since one has to."""
         for reference, row in self.users:

@@ -162,7 +162,9 @@ class Slot:
         node: the function's node while the tensor is being packed (its ``_saved_*``
             attributes hold kernel sizes and thresholds); codecs must not keep it.
         nonnegative: whether the tensor is the result of a ReLU.
-        seed: seed of this tensor's stochastic rounding.
+        tokens: what holds other saved tensors of the very same memory; codecs must not
+            keep them.
+        seed: seed of this tensor's random rounding.
     """
 
     function: str
@@ -171,6 +173,7 @@ class Slot:
     module: str = ""
     node: Any = field(default=None, repr=False, compare=False)
     nonnegative: bool = False
+    tokens: tuple[Any, ...] = field(default=(), repr=False, compare=False)
     seed: int = 0
 
     @property

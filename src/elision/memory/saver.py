@@ -226,6 +226,7 @@ class saver:
                 module=self._paths.current,
                 node=node,
                 nonnegative=region.nonnegative,
+                tokens=region.tokens(),
                 seed=self._seed,
             )
             self.policy.watch(slot)

@@ -1,363 +1,328 @@
-"""Policies for saved activations, measured, beside what was published about them.
+"""Saved-activation policies on real networks, beside what was published about them.
 
-Everything in a :class:`MemoryRow` is measured here, in one process: bytes by the ledger,
-the peak by the allocator's own account, time against plain autograd in the same round,
-the error of every layer's weight gradient, and the accuracy after a real training. The
-published figures are for other networks, sizes and machines; they stand beside ours and
-are compared with nothing.
+Every row is measured here: bytes by the ledger, the peak by the allocator's own account,
+time against plain autograd in the same round, the error of every layer's weight gradient,
+and the accuracy after a real training. The published figures are for other networks,
+sizes and machines; they stand beside ours and are compared with nothing.
 """
 
+import json
 import statistics
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from elision.memory import Ledger, measure_peak, saver, watch_peak
-from elision.training import evaluate
-from elision.workloads import Dataset, Workload
+from elision.files import to_csv, write_json, write_text
+from elision.memory.explain import largest_batch
+from elision.memory.measure import (
+    SAVE_ON_CPU,
+    MemoryRow,
+    measure_policies,
+    step_peak,
+)
+from elision.reproduce.memory_published import PUBLISHED
+from elision.reproduce.memory_training import train_policies
+from elision.runfolder import environment
+from elision.workloads import find_workload, make_model
 
 __all__ = [
+    "NETWORKS",
     "POLICIES",
-    "PUBLISHED",
-    "MemoryRow",
-    "PublishedFigure",
-    "TrainingRow",
-    "measure_peaks",
-    "measure_policies",
-    "train_policies",
+    "TRAINED",
+    "MemoryConfig",
+    "largest_batches",
+    "measure_network",
+    "photographs",
+    "write",
 ]
 
-#: What is measured if nothing else is asked for. ``none`` is the hooks alone.
+MIB = 2**20
+
+#: Networks that are measured if none are named.
+NETWORKS = ("resnet18", "resnet50", "vgg16", "wrn22-2", "transformer")
+
+#: Policies that are measured if none are named. ``none`` is the hooks alone.
 POLICIES = (
-    *("none", "exact", "int8", "bits(4)", "bits(2.5)", "sfpr", "jpeg", "fp8"),
-    *("guaranteed(0.1)", "expected(0.1)", "offload", "rad(0.1)"),
+    *("none", "exact", "int8", "bits(4)", "bits(2.5)", "derived", "blpa"),
+    *("sfpr", "jpeg", "fp8", "guaranteed(0.1)", "expected(0.1)", "rad(0.1)"),
+    *("offload", SAVE_ON_CPU),
 )
+
+#: Policies that are trained under if none are named.
+TRAINED = ("int8", "bits(4)", "bits(2.5)", "derived", "blpa", "jpeg", "expected(0.1)")
 
 
 @dataclass(frozen=True)
-class PublishedFigure:
-    """A claim about one technique.
+class MemoryConfig:
+    """What is measured.
 
     Attributes:
-        technique: its name.
-        policy: our nearest policy.
-        figure: what is claimed.
-        source: where it is stated.
-        caution: why it is not to be expected here.
+        networks: names of ``elision.workloads`` models.
+        policies: as for :class:`elision.memory.saver`, or :data:`SAVE_ON_CPU`.
+        batch: images in a batch.
+        size: height and width of the images.
+        rounds: timed steps per policy; 0: only the peaks.
+        limit_mib: also find the largest batch whose peak stays within so many MiB.
+        workload: what is trained on; None: nothing is.
+        trained: policies that are trained under.
+        seeds: number of trainings per policy.
+
+    Raises:
+        ValueError: a number is out of its range.
     """
 
-    technique: str
-    policy: str
-    figure: str
-    source: str
-    caution: str = ""
+    networks: tuple[str, ...] = NETWORKS
+    policies: tuple[str, ...] = POLICIES
+    batch: int = 16
+    size: int = 32
+    rounds: int = 5
+    limit_mib: float | None = None
+    workload: str | None = "digits-cnn"
+    trained: tuple[str, ...] = TRAINED
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        minima = {"batch": 1, "size": 8, "rounds": 0, "seeds": 1}
+        for name, least in minima.items():
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} must be >= {least}, got {getattr(self, name)}"
+                )
+        if self.limit_mib is not None and not self.limit_mib > 0:
+            raise ValueError(f"limit_mib must be positive, got {self.limit_mib}")
+        if self.workload is not None:
+            find_workload(self.workload)
 
 
-PUBLISHED = (
-    PublishedFigure(
-        "vDNN",
-        "offload",
-        "average GPU memory down by up to 89 % (AlexNet), 91 % (OverFeat), 95 % "
-        "(GoogLeNet); VGG-16 at batch 256 at 18 % performance loss",
-        "abstract, arXiv 1602.08124",
-        "Offloads to host memory over PCIe; ours goes to files on a CPU.",
-    ),
-    PublishedFigure(
-        "JPEG-ACT",
-        "jpeg",
-        "2.4x training performance over offloading accelerators, 1.6x over other "
-        "activation compression",
-        "abstract, ISCA 2020",
-        "A hardware unit, simulated. Per-network ratios (8.5x is often quoted) could "
-        "not be verified.",
-    ),
-    PublishedFigure(
-        "AC-GC",
-        "guaranteed(0.1)",
-        "15.1x on average at 0.1 % accuracy change",
-        "abstract, NeurIPS 2021",
-        "The released code's own logs come to 4.8x on the quantised tensors, and it "
-        "compresses after the forward pass, so its peak does not fall.",
-    ),
-    PublishedFigure(
-        "ActNN",
-        "bits(2.5)",
-        "12x less activation memory at 2 bits, 6.6-14x larger batches",
-        "project documentation, ICML 2021",
-        "Stores group ranges as bfloat16; ours as float32.",
-    ),
-    PublishedFigure(
-        "GACT",
-        "bits(4)",
-        "up to 8.1x less activation memory, 4.2-24.7x larger batches",
-        "abstract and documentation, ICML 2022",
-    ),
-    PublishedFigure(
-        "BLPA",
-        "bits(4)",
-        "4-bit activations close to exact training",
-        "abstract, NeurIPS 2019",
-        "Its quantiser, aligned with batch norm, is not built here.",
-    ),
-)
+def photographs(batch: int, size: int) -> Tensor:
+    """Crops of two public-domain photographs, standardised, (batch, 3, size, size)."""
+    from skimage import data
 
-
-@dataclass(frozen=True)
-class MemoryRow:
-    """One policy on one model, measured.
-
-    Attributes:
-        policy: its name.
-        logical_bytes: what plain autograd would hold between forward and backward.
-        stored_bytes: what is held instead, by the ledger.
-        held_bytes: what the allocator still counts after the forward pass, the batch
-            excepted.
-        batch_bytes: the batch, which the ledger includes.
-        plain_peak_bytes, peak_bytes: peak of a step in plain autograd and here;
-            parameters excepted, their gradients included.
-        time_ratios: step time over plain autograd's, one per round.
-        processor_time_ratios: the same in processor seconds of this process, which
-            other processes do not add to.
-        gradient_errors: parameter of two or more axes -> relative error.
-        elsewhere_bytes: packed tensors whose originals the model or caller kept alive.
-    """
-
-    policy: str
-    logical_bytes: int
-    stored_bytes: int
-    held_bytes: int
-    batch_bytes: int
-    plain_peak_bytes: int
-    peak_bytes: int
-    time_ratios: tuple[float, ...]
-    processor_time_ratios: tuple[float, ...]
-    gradient_errors: dict[str, float]
-    elsewhere_bytes: int = 0
-
-    @property
-    def tensor_ratio(self) -> float:
-        """How many times fewer bytes the saved tensors take."""
-        return self.logical_bytes / max(self.stored_bytes, 1)
-
-    @property
-    def peak_ratio(self) -> float:
-        """How many times lower the measured peak is."""
-        return self.plain_peak_bytes / self.peak_bytes
-
-    @property
-    def time_ratio(self) -> float:
-        """Median step time over plain autograd's."""
-        return statistics.median(self.time_ratios)
-
-    @property
-    def processor_time_ratio(self) -> float:
-        """Median processor time of a step over plain autograd's."""
-        return statistics.median(self.processor_time_ratios)
-
-    @property
-    def largest_error(self) -> float:
-        """Largest relative error of a weight gradient."""
-        return max(self.gradient_errors.values())
-
-    @property
-    def median_error(self) -> float:
-        """Median relative error of the weight gradients."""
-        return statistics.median(self.gradient_errors.values())
-
-
-def measure_policies(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    policies: Sequence[Any] = POLICIES,
-    rounds: int = 5,
-) -> Iterator[MemoryRow]:
-    """Measure training steps of a classifier under each policy.
-
-    Plain autograd and all policies take turns within each round, so that what else the
-    machine does falls on all of them. Parameters are not updated.
-
-    Args:
-        model: the classifier, in training mode.
-        images: a batch, ``(N, C, H, W)``.
-        labels: its classes, ``(N,)``.
-        policies: as for :class:`elision.memory.saver`.
-        rounds: timed steps per policy.
-    """
-    arms = [None, *policies]
-    for arm in arms:  # compile, learn, allocate
-        _step(model, images, labels, arm)
-    _step(model, images, labels, None)
-    exact = _weight_gradients(model)
-    seconds = {arm: _Seconds() for arm in arms}
-    for _ in range(rounds):
-        for arm in arms:
-            began = time.perf_counter(), time.process_time()
-            _step(model, images, labels, arm)
-            seconds[arm].wall.append(time.perf_counter() - began[0])
-            seconds[arm].processor.append(time.process_time() - began[1])
-    plain_peak = _peak(model, images, labels, None)
-    for arm in policies:
-        _step(model, images, labels, arm)
-        got = _weight_gradients(model)
-        errors = {n: _relative(got[n] - g, g) for n, g in exact.items()}
-        del got
-        held, ledger = _held(model, images, arm)
-        mine, plain = seconds[arm], seconds[None]
-        yield MemoryRow(
-            policy=str(arm),
-            logical_bytes=ledger.logical_bytes,
-            stored_bytes=ledger.stored_bytes,
-            held_bytes=held,
-            batch_bytes=images.untyped_storage().nbytes(),
-            plain_peak_bytes=plain_peak,
-            peak_bytes=_peak(model, images, labels, arm),
-            time_ratios=_ratios(mine.wall, plain.wall),
-            processor_time_ratios=_ratios(mine.processor, plain.processor),
-            gradient_errors=errors,
-            elsewhere_bytes=ledger.elsewhere_bytes,
+    photos = [
+        torch.from_numpy(photo).permute(2, 0, 1).float()[None] / 255
+        for photo in (data.astronaut(), data.coffee())
+    ]
+    generator = torch.Generator().manual_seed(0)
+    crops = []
+    for index in range(batch):
+        photo = photos[index % 2]
+        edge = min(photo.shape[2:]) // 2
+        top, left = (
+            int(torch.randint(n - edge, (), generator=generator))
+            for n in photo.shape[2:]
         )
+        crop = photo[..., top : top + edge, left : left + edge]
+        crops.append(F.interpolate(crop, (size, size), mode="area")[0])
+    x = torch.stack(crops)
+    return (x - x.mean()) / x.std()
 
 
-def measure_peaks(
-    model: nn.Module, images: Tensor, labels: Tensor, policies: Sequence[Any]
+def measure_network(
+    config: MemoryConfig, network: str, report: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """One network with random weights under every policy.
+
+    Returns:
+        Plain values: ``rows`` (a :class:`~elision.memory.measure.MemoryRow` each), or
+        ``peak_bytes`` if no rounds are asked for; ``largest_batch`` if there is a limit.
+    """
+    torch.manual_seed(0)
+    classes = 10
+    model = make_model(network, classes=classes, image_size=config.size).train()
+    images = photographs(config.batch, config.size)
+    labels = torch.arange(config.batch) % classes
+    found: dict[str, Any] = {}
+    if config.rounds:
+        rows = []
+        for row in measure_policies(
+            model, images, labels, config.policies, config.rounds
+        ):
+            report(f"{network}: {_line(row)}")
+            rows.append(asdict(row))
+        found["rows"] = rows
+    else:
+        peaks = found["peak_bytes"] = {}
+        for name, policy in _arms(config).items():
+            peak = peaks[name] = step_peak(model, images, labels, policy)
+            ratio = peaks["plain"] / peak
+            report(f"{network}: {name} peak {peak / MIB:.0f} MiB, {ratio:.2f}x")
+    if config.limit_mib is not None:
+        limit = int(config.limit_mib * MIB)
+        found["largest_batch"] = largest_batches(network, config, limit)
+        report(f"{network}: largest batch {found['largest_batch']}")
+    return found
+
+
+def largest_batches(
+    network: str, config: MemoryConfig, limit_bytes: int
 ) -> dict[str, int]:
-    """Peak bytes of one step in plain autograd (``"plain"``) and under each policy.
+    """The largest batch whose step stays within a limit, in plain autograd and saved.
 
-    For networks and batches whose steps take too long to repeat; arguments as for
-    :func:`measure_policies`.
+    The measured peak counts activations, gradients and temporaries, not parameters.
     """
-    peaks = {"plain": _peak(model, images, labels, None)}
-    peaks |= {str(arm): _peak(model, images, labels, arm) for arm in policies}
-    return peaks
+    torch.manual_seed(0)
+    model = make_model(network, image_size=config.size).train()
+
+    def largest(policy: Any) -> int:
+        def peak(batch: int) -> int:
+            images, labels = photographs(batch, config.size), torch.arange(batch) % 10
+            return step_peak(model, images, labels, policy)
+
+        return largest_batch(peak, limit_bytes, at_most=4096)
+
+    return {name: largest(policy) for name, policy in _arms(config).items()}
 
 
-@dataclass
-class _Seconds:
-    """Times of one policy's steps."""
-
-    wall: list[float] = field(default_factory=list)
-    processor: list[float] = field(default_factory=list)
+def _arms(config: MemoryConfig) -> dict[str, Any]:
+    """Plain autograd and the policies, by name."""
+    return {"plain": None} | {policy: policy for policy in config.policies}
 
 
-def _ratios(mine: list[float], plain: list[float]) -> tuple[float, ...]:
-    return tuple(a / b for a, b in zip(mine, plain, strict=True))
+def write(
+    config: MemoryConfig, folder: Path, report: Callable[[str], None] = print
+) -> dict[str, list[dict[str, Any]]]:
+    """Measure everything and write it down; what was measured before is not repeated.
 
+    Writes one JSON file per network and one for the trainings, with the settings and
+    the machine, and the tables ``networks``, ``layers``, ``trainings`` and
+    ``published`` as CSV.
 
-@dataclass(frozen=True)
-class TrainingRow:
-    """Accuracies after training under one policy.
+    Returns:
+        The tables.
 
-    Attributes:
-        policy: its name; ``"plain"`` is plain autograd.
-        accuracies: share of the test images classified rightly, one per seed.
-        losses: training loss of the last epoch, one per seed.
+    Raises:
+        OSError: the folder cannot be written to.
+        ValueError: unknown network or policy.
     """
-
-    policy: str
-    accuracies: tuple[float, ...]
-    losses: tuple[float, ...]
-
-
-def train_policies(
-    workload: Workload,
-    dataset: Dataset,
-    policies: Sequence[Any],
-    seeds: Sequence[int] = (0, 1, 2),
-) -> Iterator[TrainingRow]:
-    """Train a workload's model in plain autograd and under each policy.
-
-    Weights, order of the batches and augmentation follow from the seed alone and are
-    the same for all policies.
-    """
-    for policy in (None, *policies):
-        runs = [_train(workload, dataset, policy, seed) for seed in seeds]
-        accuracies, losses = zip(*runs, strict=True)
-        yield TrainingRow(
-            "plain" if policy is None else str(policy), accuracies, losses
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = asdict(config)
+    measured = {}
+    for network in config.networks:
+        asked = {k: settings[k] for k in ("policies", "batch", "size", "rounds")}
+        measured[network] = _once(
+            folder / f"{network}.json",
+            asked | {"network": network, "limit_mib": config.limit_mib},
+            lambda network=network: measure_network(config, network, report),
         )
-
-
-def _train(
-    workload: Workload, dataset: Dataset, policy: Any, seed: int
-) -> tuple[float, float]:
-    """Accuracy and last training loss of one run."""
-    torch.manual_seed(seed)
-    model = workload.make_model(dataset)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=workload.learning_rate,
-        momentum=workload.momentum,
-        weight_decay=workload.weight_decay,
-        nesterov=workload.nesterov,
-    )
-    per_epoch = -(-len(dataset.train_images) // workload.batch_size)
-    step, loss = 0, 0.0
-    for epoch in range(workload.epochs):
-        batches = dataset.train_batches(
-            workload.batch_size,
-            seed=seed,
-            epoch=epoch,
-            augmentation=workload.augmentation,
-        )
-        loss = 0.0
-        for images, labels in batches:
-            for group in optimizer.param_groups:
-                group["lr"] = workload.learning_rate_at(step, per_epoch)
-            optimizer.zero_grad()
-            value, _ = _loss(model, images, labels, policy, seed=step)
-            value.backward()
-            optimizer.step()
-            loss += value.item() * len(labels) / len(dataset.train_images)
-            step += 1
-    return evaluate(model, dataset, workload.batch_size), loss
-
-
-def _loss(
-    model: nn.Module, images: Tensor, labels: Tensor, policy: Any, seed: int
-) -> tuple[Tensor, saver | None]:
-    if policy is None:
-        return F.cross_entropy(model(images), labels), None
-    with saver(model, policy, seed=seed) as saved:
-        loss = F.cross_entropy(model(images), labels)
-    return loss, saved
-
-
-def _step(model: nn.Module, images: Tensor, labels: Tensor, policy: Any) -> None:
-    """A forward and a backward pass with the same random numbers every time."""
-    torch.manual_seed(1)
-    model.zero_grad(set_to_none=True)
-    loss, _ = _loss(model, images, labels, policy, seed=0)
-    loss.backward()
-
-
-def _peak(model: nn.Module, images: Tensor, labels: Tensor, policy: Any) -> int:
-    # Dropped beforehand, so that the new gradients are not set off against the old.
-    model.zero_grad(set_to_none=True)
-    work = measure_peak(lambda: _step(model, images, labels, policy), images.device)
-    return work.peak_bytes
-
-
-def _held(model: nn.Module, images: Tensor, policy: Any) -> tuple[int, Ledger]:
-    """Bytes alive after a forward pass, and the ledger's account of them."""
-    with watch_peak(images.device) as measured, saver(model, policy, seed=0) as saved:
-        out = model(images)
-    del out
-    return measured.end_bytes, saved.ledger
-
-
-def _weight_gradients(model: nn.Module) -> dict[str, Tensor]:
-    return {
-        name: p.grad.clone()
-        for name, p in model.named_parameters()
-        if p.grad is not None and p.dim() > 1
+    trainings = []
+    if config.workload is not None:
+        workload = find_workload(config.workload)
+        asked = {k: settings[k] for k in ("workload", "trained", "seeds")}
+        trainings = _once(
+            folder / f"train-{config.workload}.json",
+            asked,
+            lambda: {
+                "rows": [
+                    asdict(row)
+                    for row in train_policies(
+                        workload,
+                        workload.load_dataset(),
+                        config.trained,
+                        range(config.seeds),
+                        report,
+                    )
+                ]
+            },
+        )["rows"]
+    tables = {
+        "networks": [r for name, f in measured.items() for r in _networks(name, f)],
+        "layers": [r for name, f in measured.items() for r in _layers(name, f)],
+        "trainings": [_training(row) for row in trainings],
+        "published": [asdict(figure) for figure in PUBLISHED],
     }
+    for name, rows in tables.items():
+        if rows:
+            write_text(folder / f"{name}.csv", to_csv(rows))
+    return tables
 
 
-def _relative(error: Tensor, exact: Tensor) -> float:
-    return float(error.norm()) / max(float(exact.norm()), 1e-30)
+def _once(
+    path: Path, settings: dict[str, Any], measure: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """What a file holds if it was measured with these settings, else measure it."""
+    asked = json.loads(json.dumps(settings))
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found.get("settings") == asked:
+            return found
+    # The environment first: it holds the load that others put on the machine.
+    found = {"environment": environment(), "settings": asked} | measure()
+    write_json(path, found)
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _line(row: MemoryRow) -> str:
+    errors = row.gradient_errors.values()
+    return (
+        f"{row.policy}: tensors {row.tensor_ratio:.2f}x, peak {row.peak_ratio:.2f}x, "
+        f"time {row.time_ratio:.2f}x (processor {row.processor_time_ratio:.2f}x), "
+        f"ledger over measured {row.ledger_over_measured:.3f}, gradient error median "
+        f"{100 * statistics.median(errors):.2f} % largest {100 * max(errors):.2f} %, "
+        f"own median {100 * statistics.median(row.own_errors.values()):.2f} % largest "
+        f"{100 * max(row.own_errors.values()):.2f} %"
+    )
+
+
+def _networks(network: str, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """A table row per policy."""
+    batches = found.get("largest_batch", {})
+    rows = []
+    for values in found.get("rows", ()):
+        row = MemoryRow(**values)
+        errors, own = row.gradient_errors.values(), row.own_errors.values()
+        rows.append(
+            {
+                "network": network,
+                "policy": row.policy,
+                "tensors": round(row.tensor_ratio, 3),
+                "peak": round(row.peak_ratio, 3),
+                "time": round(row.time_ratio, 3),
+                "processor time": round(row.processor_time_ratio, 3),
+                "gradient error, median": round(statistics.median(errors), 5),
+                "gradient error, largest": round(max(errors), 5),
+                "own error, median": round(statistics.median(own), 5),
+                "own error, largest": round(max(own), 5),
+            }
+            | ({"largest batch": batches[row.policy]} if batches else {})
+        )
+    peaks = found.get("peak_bytes", {})
+    rows += [
+        {
+            "network": network,
+            "policy": policy,
+            "peak": round(peaks["plain"] / peak, 3),
+            "peak MiB": round(peak / MIB, 1),
+        }
+        for policy, peak in sorted(peaks.items(), key=lambda pair: -pair[1])
+    ]
+    return rows
+
+
+def _layers(network: str, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """A table row per policy and parameter."""
+    return [
+        {
+            "network": network,
+            "policy": values["policy"],
+            "parameter": parameter,
+            "gradient error": round(error, 6),
+            "own error": round(values["own_errors"][parameter], 6),
+        }
+        for values in found.get("rows", ())
+        for parameter, error in values["gradient_errors"].items()
+    ]
+
+
+def _training(row: dict[str, Any]) -> dict[str, Any]:
+    accuracies = row["accuracies"]
+    return {
+        "policy": row["policy"],
+        "accuracy": round(statistics.mean(accuracies), 5),
+        "each": " ".join(f"{a:.4f}" for a in accuracies),
+        "last training loss": round(statistics.mean(row["losses"]), 5),
+    }

@@ -1,5 +1,6 @@
 """One way to keep a saved tensor per file, each with a declared error."""
 
+from elision.memory.codecs.batch_norm_aligned import BatchNormAligned
 from elision.memory.codecs.boolean import TwoValued
 from elision.memory.codecs.division import Division
 from elision.memory.codecs.error_bounded import ErrorBounded
@@ -19,6 +20,7 @@ from elision.memory.codecs.threshold import ThresholdMask
 from elision.memory.codecs.zero_value import ZeroValue
 
 __all__ = [
+    "BatchNormAligned",
     "Division",
     "ErrorBounded",
     "FixedPoint",

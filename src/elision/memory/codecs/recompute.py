@@ -34,28 +34,54 @@ class Recompute(Codec):
     Attributes:
         steps: most functions to run again for one tensor (own choice: 8 reach back over
             two residual blocks; without a limit the cost would be quadratic in depth).
+        lossy: also start from a batch norm's input that is kept in some codec's form,
+            with the mean and deviation of the true one. Not exact then.
     """
 
     steps: int = 8
-    name = "recompute"
-    guarantee = Guarantee.EXACT
+    lossy: bool = False
     roles = frozenset({Role.LINEAR_INPUT})
+
+    @property
+    def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """``"recompute"``."""
+        return "recompute from packed" if self.lossy else "recompute"
+
+    @property
+    def guarantee(self) -> Guarantee:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Exact, from exact values."""
+        return Guarantee.LOSSY if self.lossy else Guarantee.EXACT
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Keep how to compute the tensor; None where that is not known."""
-        edge = _EDGES.get(f"{slot.function}.{slot.name}")
-        if edge is None or tensor.device.type != "cpu":
+        if tensor.device.type != "cpu":
             return None
-        producer = slot.node.next_functions[edge][0]
+        producer = _producer(slot)
         if type(producer).__name__ not in ("ReluBackward0", "NativeBatchNormBackward0"):
             return None
-        recipe = _recipe(producer, self.steps)
+        recipe = _recipe(producer, self.steps, self.lossy)
         return None if recipe is None else Packed((), Layout.of(tensor), recipe.run)
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """Compute the tensor."""
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             return packed.meta()
+
+
+def _producer(slot: Slot) -> Any:
+    """The node that the slot's tensor is a result of; None where that is not known.
+
+    A custom function may save something else than its argument, but not if a ReLU
+    before it saved the same memory as its result.
+    """
+    edge = _EDGES.get(f"{slot.function}.{slot.name}")
+    if edge is not None:
+        return slot.node.next_functions[edge][0]
+    for node, _ in slot.node.next_functions:
+        relu = type(node).__name__ == "ReluBackward0"
+        if relu and node._raw_saved_result.data in slot.tokens:
+            return node
+    return None
 
 
 @dataclass(frozen=True)
@@ -66,13 +92,15 @@ class _Recipe:
     steps: int = 0
 
 
-def _held(node: Any, slot: str) -> Token | None:
-    """The token in a slot of ours, if it still holds the tensor itself."""
+def _held(node: Any, slot: str, packed: bool = False) -> Token | None:
+    """The token in a slot of ours, if it holds the tensor itself, or a packed form."""
     token = getattr(node, f"_raw_saved_{slot}").data
-    return token if isinstance(token, Token) and token.tensor is not None else None
+    if not isinstance(token, Token) or (token.tensor is None and not packed):
+        return None
+    return token
 
 
-def _recipe(node: Any, steps: int) -> _Recipe | None:
+def _recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
     """How to compute the result of ``node`` in at most ``steps`` functions."""
     kind = type(node).__name__
     if kind == "ReluBackward0" and (result := _held(node, "result")) is not None:
@@ -80,7 +108,7 @@ def _recipe(node: Any, steps: int) -> _Recipe | None:
     if steps < 1:
         return None
     if kind == "ReluBackward0":
-        argument = _recipe(node.next_functions[0][0], steps - 1)
+        argument = _recipe(node.next_functions[0][0], steps - 1, lossy)
         if argument is None:
             return None
         relu = (
@@ -88,17 +116,17 @@ def _recipe(node: Any, steps: int) -> _Recipe | None:
         )  # held is not ours to write
         return _Recipe(lambda: relu(argument.run()), argument.steps + 1)
     if kind == "AddBackward0":
-        return _sum_recipe(node, steps - 1)
+        return _sum_recipe(node, steps - 1, lossy)
     if kind == "NativeBatchNormBackward0" and node._saved_training:
-        return _batch_norm_recipe(node)
+        return _batch_norm_recipe(node, lossy)
     return None
 
 
-def _sum_recipe(node: Any, steps: int) -> _Recipe | None:
+def _sum_recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
     """A sum of two tensors, each of which can be computed."""
     (first, _), (second, _) = node.next_functions[:2]
-    left = _recipe(first, steps)
-    right = left and _recipe(second, steps - left.steps)
+    left = _recipe(first, steps, lossy)
+    right = left and _recipe(second, steps - left.steps, lossy)
     if left is None or right is None:
         return None
     alpha = node._saved_alpha
@@ -108,19 +136,22 @@ def _sum_recipe(node: Any, steps: int) -> _Recipe | None:
     )
 
 
-def _batch_norm_recipe(node: Any) -> _Recipe | None:
+def _batch_norm_recipe(node: Any, lossy: bool) -> _Recipe | None:
     """A batch norm in training mode from its input and its affine parameters."""
-    values = _held(node, "input")
+    values = _held(node, "input", packed=lossy)
     affine = [getattr(f, "variable", None) for f, _ in node.next_functions[1:3]]
     if values is None or any(a is None for a in affine):
         return None
     # Tokens, because the affine parameters' versions have to be watched, too.
     scale, shift = (Token(a) for a in affine if a is not None)
     eps = node._saved_eps
+    mean = variance = None
+    if values.tensor is None:
+        mean, variance = node._saved_result1, node._saved_result2**-2 - eps
 
     def run() -> torch.Tensor:
-        return torch.native_batch_norm(
-            values.restore(), scale.restore(), shift.restore(), None, None, True, 0, eps
-        )[0]
+        x, γ, β = values.restore(), scale.restore(), shift.restore()
+        training = mean is None
+        return torch.native_batch_norm(x, γ, β, mean, variance, training, 0, eps)[0]
 
     return _Recipe(run, 1)

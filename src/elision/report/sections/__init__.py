@@ -11,6 +11,9 @@ from elision.report.sections.ant_over_scnn import ant_over_scnn
 from elision.report.sections.base import Section
 from elision.report.sections.costs import costs
 from elision.report.sections.density import density
+from elision.report.sections.layers import layers
+from elision.report.sections.memory import memory
+from elision.report.sections.multiplier_array import multiplier_array
 from elision.report.sections.recipes import recipes
 from elision.report.sections.redundancy import redundancy
 from elision.report.sections.seconds import seconds
@@ -30,11 +33,14 @@ SECTIONS: tuple[Callable[[StudyOutcome], Section | None], ...] = (
     density,
     redundancy,
     costs,
+    layers,
     ant_over_scnn,
+    multiplier_array,
     zeros,
     timeline,
     seconds,
     speed,
+    memory,
     stationarity,
     recipes,
 )
