@@ -23,9 +23,10 @@ import torch
 from torch import nn
 
 from elision.memory.base import Guarantee
+from elision.memory.codecs import OffloadError
 from elision.memory.layout import dense_part
 from elision.memory.ledger import Ledger, StorageRecord
-from elision.memory.modules import ModulePaths
+from elision.memory.modules import Buffers, ModulePaths
 from elision.memory.peak import Peak, watch_peak
 from elision.memory.policy import Policy
 from elision.memory.presets import policy_for
@@ -94,6 +95,7 @@ class saver:
         self._walked: set[int] = set()
         self._first_function = 0
         self._contexts = ExitStack()
+        self._buffers: Buffers | None = None
 
     def __enter__(self) -> "saver":
         _refuse_compiled(self.model)
@@ -103,6 +105,8 @@ class saver:
         if self._measure:
             device = next((p.device for p in self.model.parameters()), "cpu")
             self.measured = self._contexts.enter_context(watch_peak(device))
+        if self.policy.offloads:
+            self._buffers = Buffers(self.model)
         self._contexts.enter_context(hooks)
         self._paths.attach()
         return self
@@ -121,6 +125,8 @@ class saver:
                 self._keep(token, slot, *self._regions.find(token.tensor))
         self._waiting.clear()
         self._regions.mark_elsewhere()
+        if isinstance(error, OffloadError) and self._buffers is not None:
+            self._buffers.put_back()
         self._contexts.__exit__(kind, error, traceback)
 
     def report(self) -> str:
