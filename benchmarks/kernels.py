@@ -17,8 +17,6 @@ import argparse
 import copy
 import importlib
 import json
-import os
-import platform
 import statistics
 import sys
 from collections.abc import Callable
@@ -29,41 +27,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from elision.engines.bench import bench, interleaved
-from elision.engines.native import builder
-from elision.engines.native.network import Sparsity, blocked
-from elision.layers import elide
-from elision.methods import Swat
+from elision.engines.bench import bench, interleaved, machine
+from elision.layers import elide, elided_layers
+from elision.methods import RigL, Static, Swat
+from elision.topology import attach
 from elision.workloads.models.resnet import resnet8, resnet18
 from elision.workloads.models.vgg import vgg16
 
 #: Stride-1 3x3 layers of a CIFAR ResNet-18: channels, side, how many.
 STAGES = [(64, 32, 4), (128, 16, 3), (256, 8, 3), (512, 4, 3)]
 LINEAR = [(512, 1024, 1024), (1024, 1024, 1024), (1024, 768, 3072), (1024, 3072, 768)]
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    model = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        fields = dict(
-            (part.strip() for part in line.split(":", 1))
-            for line in info.read_text().splitlines()
-            if ":" in line
-        )
-        keys = ("model name", "cpu family", "model", "cache size")
-        model = ", ".join(f"{k} {fields[k]}" for k in keys if k in fields)
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "load": os.getloadavg(),
-        "variant": builder.variant(),
-        "compiler": builder._compiler()[1],
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "clock": "wall" if torch.get_num_threads() > 1 else "process CPU time",
-    }
 
 
 def compare(
@@ -83,6 +56,35 @@ def compare(
             "spread": (high - low) / 2,
         }
     return rows
+
+
+def swat(
+    model: nn.Module, sparsity: float, threshold: str, dense: tuple[str, ...] = ()
+) -> nn.Module:
+    """A copy of a model under SWAT, native, as a user gets it."""
+    recipe = Swat(sparsity=sparsity, threshold=threshold, dense=dense)  # pyright: ignore
+    return elide(copy.deepcopy(model), recipe, engine="native")
+
+
+def swats(
+    args: argparse.Namespace, model: nn.Module, dense: tuple[str, ...] = ()
+) -> dict[str, nn.Module]:
+    """SWAT at every sparsity, with sampled and with exact thresholds."""
+    return {
+        f"SWAT {s:g}{', exact' * (kind == 'exact')}": swat(model, s, kind, dense)
+        for kind in ("sampled", "exact")
+        for s in args.sparsity
+    }
+
+
+def fixed(layer: nn.Module, sparsity: float) -> nn.Module:
+    """A copy of one layer under a mask that stands, native."""
+    model = nn.Sequential(copy.deepcopy(layer))
+    masks = Static(distribution="uniform", layers=((":first", sparsity),))
+    elide(model, masks, engine="native")
+    # Announces that no step asks for more of the gradient than the mask's.
+    attach(model, torch.optim.SGD(model.parameters(), 0.0))
+    return model
 
 
 def show(title: str, rows: dict[str, dict[str, float]]) -> None:
@@ -143,12 +145,9 @@ def layers(args: argparse.Namespace) -> dict[str, Any]:
         x = torch.randn(args.batch, channels, side, side, requires_grad=True)
         g = torch.randn_like(x)
         candidates = dense_layers(conv, x, g)
-        for s in args.sparsity:
-            native = blocked(
-                nn.Sequential(copy.deepcopy(conv)), {"0": Sparsity(1 - s, 1 - s)}
-            )
+        for name, native in swats(args, nn.Sequential(conv)).items():
             own = x.detach().clone().requires_grad_()
-            candidates[f"SWAT {s:g}"] = layer_step(native, own, g)
+            candidates[name] = layer_step(native, own, g)
         names = [n for n in candidates if "float32" in n]
         rows = tables[f"C{channels}"] = compare(candidates, names, args.rounds)
         show(f"{channels} channels, {side}x{side}, batch {args.batch}", rows)
@@ -169,7 +168,7 @@ def layers(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def linear(args: argparse.Namespace) -> dict[str, Any]:
-    """A linear layer is a 1x1 convolution of 1x1 images."""
+    """Whole linear layers, rows in and rows out."""
     tables = {}
     for tokens, inputs, outputs in LINEAR:
         layer = nn.Linear(inputs, outputs, bias=False)
@@ -182,11 +181,9 @@ def linear(args: argparse.Namespace) -> dict[str, Any]:
         candidates["dense bfloat16"] = layer_step(
             low, x.detach().bfloat16().requires_grad_(), g.bfloat16()
         )
-        for s in args.sparsity:
-            conv = nn.Conv2d(inputs, outputs, 1, bias=False)
-            native = blocked(nn.Sequential(conv), {"0": Sparsity(1 - s, 1 - s)})
-            image = x.detach().clone()[..., None, None].requires_grad_()
-            candidates[f"SWAT {s:g}"] = layer_step(native, image, g[..., None, None])
+        for name, native in swats(args, nn.Sequential(layer)).items():
+            own = x.detach().clone().requires_grad_()
+            candidates[name] = layer_step(native, own, g)
         title = f"{tokens} tokens, {inputs} to {outputs}"
         rows = tables[title] = compare(candidates, ["dense float32"], args.rounds)
         show(title, rows)
@@ -200,6 +197,8 @@ def training_step(
     optimizer = torch.optim.SGD(
         model.parameters(), 0.01, momentum=0.9, weight_decay=5e-4
     )
+    if any(True for _ in elided_layers(model)):
+        attach(model, optimizer)
 
     def step() -> float:
         optimizer.zero_grad()
@@ -217,8 +216,6 @@ def network(args: argparse.Namespace) -> dict[str, Any]:
     for name, make in {"ResNet-18": resnet18, "VGG-16": vgg16}.items():
         torch.manual_seed(0)
         model = make(in_channels=3, classes=10)
-        modules = model.named_modules()
-        names = [n for n, m in modules if isinstance(m, nn.Conv2d)][1:]
         x = torch.randn(args.batch, 3, 32, 32)
         y = torch.randint(0, 10, (args.batch,))
         last = x.contiguous(memory_format=torch.channels_last)
@@ -228,18 +225,12 @@ def network(args: argparse.Namespace) -> dict[str, Any]:
             "dense float32 last": training_step(copy.deepcopy(in_last), last, y),
             "dense bfloat16 last": training_step(in_last, last, y, bf16=True),
         }
+        for kind, native in swats(args, model, dense=(":first",)).items():
+            candidates[kind] = training_step(native, x, y)
         for s in args.sparsity:
-            swat = blocked(
-                copy.deepcopy(model), {n: Sparsity(1 - s, 1 - s) for n in names}
-            )
-            candidates[f"SWAT {s:g}"] = training_step(swat, x, y)
-        for s in args.sparsity:
-            masked = copy.deepcopy(model)
-            for n in names:
-                conv = masked.get_submodule(n)
-                conv.register_buffer("mask", torch.rand_like(conv.weight) >= s)
-                conv.weight.data.mul_(conv.mask)
-            masked = blocked(masked, {n: Sparsity(mask="mask") for n in names})
+            # Between two moves of its masks, RigL's steps are those of a fixed mask.
+            masks = RigL(sparsity=s, distribution="uniform", every=1_000_000)
+            masked = elide(copy.deepcopy(model), masks, engine="native")
             candidates[f"fixed mask {s:g}"] = training_step(masked, x, y)
         dense = [n for n in candidates if "float32" in n]
         rows = tables[name] = compare(candidates, dense, args.rounds)
@@ -257,16 +248,13 @@ def others(args: argparse.Namespace) -> dict[str, Any]:
     for s in args.sparsity:
         for channels, side, _ in STAGES:
             conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-            mask = torch.rand_like(conv.weight) >= s
-            conv.weight.data.mul_(mask)
+            native = fixed(conv, s)
+            conv.weight.data.copy_(native[0].weight)  # zeros in place  # pyright: ignore
             x = torch.randn(args.batch, channels, side, side, requires_grad=True)
             g = torch.randn_like(x)
             candidates = dense_layers(conv, x, g)
             candidates = {n: c for n, c in candidates.items() if "float32" in n}
             dense = list(candidates)
-            own = nn.Sequential(copy.deepcopy(conv))
-            own[0].register_buffer("mask", mask)
-            native = blocked(own, {"0": Sparsity(mask="mask")})
             candidates["elision"] = layer_step(
                 native, x.detach().clone().requires_grad_(), g
             )
@@ -285,18 +273,14 @@ def others(args: argparse.Namespace) -> dict[str, Any]:
             show(title, rows)
         for tokens, inputs, outputs in LINEAR[:1] + LINEAR[2:3]:
             layer = nn.Linear(inputs, outputs, bias=False)
-            layer.weight.data.mul_(torch.rand_like(layer.weight) >= s)
+            native = fixed(layer, s)
+            layer.weight.data.copy_(native[0].weight)  # pyright: ignore
             x, g = torch.randn(tokens, inputs), torch.randn(tokens, outputs)
             csr = layer.weight.detach().to_sparse_csr()
             back = layer.weight.detach().T.contiguous().to_sparse_csr()
             ones = csr.clone()
             ones.values().zero_()
             own_x = x.clone().requires_grad_()
-            conv = nn.Conv2d(inputs, outputs, 1, bias=False)
-            conv.weight.data.copy_(layer.weight.data[..., None, None])
-            conv.register_buffer("mask", conv.weight.detach() != 0)
-            native = blocked(nn.Sequential(conv), {"0": Sparsity(mask="mask")})
-            image = x.clone()[..., None, None].requires_grad_()
 
             def csr_step(csr=csr, back=back, ones=ones, x=x, g=g) -> None:
                 (csr @ x.T).T.contiguous()
@@ -305,7 +289,7 @@ def others(args: argparse.Namespace) -> dict[str, Any]:
 
             candidates = {
                 "dense float32": layer_step(layer, own_x, g),
-                "elision": layer_step(native, image, g[..., None, None]),
+                "elision": layer_step(native, x.clone().requires_grad_(), g),
                 "torch CSR": csr_step,
             }
             if sparseprop is not None:
@@ -338,17 +322,11 @@ def curves(args: argparse.Namespace) -> dict[str, Any]:
         for engine in ("masked", "native"):
             torch.manual_seed(seed)
             model = resnet8(in_channels=1, classes=10)
-            s = args.sparsity[0]
-            if engine == "native":
-                convs = [
-                    n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)
-                ]
-                keep = Sparsity(1 - s, 1 - s, samples=None)
-                model = blocked(model, {n: keep for n in convs[1:]})
-                # The masked oracle makes the last linear layer sparse too.
-                elide(model.fc, Swat(sparsity=s, dense=()), engine="torch")
-            else:
-                elide(model, Swat(sparsity=s), engine="torch")
+            elide(
+                model,
+                Swat(sparsity=args.sparsity[0]),
+                engine="torch" if engine == "masked" else engine,
+            )
             optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
             losses = []
             for epoch in range(8):

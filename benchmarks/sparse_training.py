@@ -6,7 +6,8 @@ training. Printed are ratios of medians in this run on this machine, of an ordin
 step and of one that moves or refreshes, and what the moves add at their published
 period. Time is that of the processor, which a busy machine disturbs less than the clock
 on the wall; a mask method's ordinary step is its baseline's, so how far its ratio is
-from 1 shows the noise.
+from 1 shows the noise. Torch's dense kernels compute every product, zeros included: what
+kernels that leave the zeros out are worth is measured by ``kernels.py``.
 
     python benchmarks/sparse_training.py [--width 32] [--batch 32] [--rounds 5]
                                          [--json FILE]
@@ -36,18 +37,28 @@ _SAMPLED = methods.Swat(0.9, threshold="sampled", refresh=EVERY)
 CASES = {
     "set": (methods.SET(0.9, every=EVERY), _STATIC, 100),
     "rigl": (methods.RigL(0.9, every=EVERY), _STATIC, 100),
+    "srigl": (methods.SRigL(0.9, every=EVERY), _STATIC, 100),
     "snfs": (methods.SNFS(0.9, every=EVERY), _STATIC, 100),
+    "dsr": (methods.DSR(0.9, every=EVERY), _STATIC, 1000),
+    "top-kast": (methods.TopKAST(0.9, every=EVERY), _STATIC, 100),
     "dst": (methods.DST(), _STATIC, 1),
+    "n:m": (methods.NM(), _DENSE, 1),
     "static": (_STATIC, _DENSE, 1),
     "swat, exact thresholds": (methods.Swat(0.9), _DENSE, 1),
     "swat, sampled thresholds": (methods.Swat(0.9, threshold="sampled"), _DENSE, 1),
     "swat, sampled every 10": (_SAMPLED, _DENSE, 10),
+    "swat-m": (methods.SwatM(0.9), _DENSE, 1),
+    "swat-structured": (methods.SwatStructured(0.9), _DENSE, 1),
+    "resprop": (methods.ReSprop(0.9), _DENSE, 1),
+    "meprop": (methods.MeProp(0.1), _DENSE, 1),
+    "meprop, unified": (methods.MeProp(0.1, unified=True), _DENSE, 1),
 }
 
 
 def prepared(method, width):
     torch.manual_seed(0)
-    model = elision.elide(make_model("resnet8", width=width), method)
+    # One engine for both: what is measured is the method, not the kernels.
+    model = elision.elide(make_model("resnet8", width=width), method, engine="torch")
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
     elision.topology.attach(model, optimizer)
     return model, optimizer

@@ -1,5 +1,7 @@
 """A sweep on a Ray cluster that is started here; runs where Ray is installed."""
 
+import socket
+
 import pytest
 
 from elision.accelerators import Dense
@@ -10,6 +12,14 @@ from elision.sweep import machines, read_rows, sweep
 ray = pytest.importorskip("ray")
 
 NETWORKS = {"linear": [("fc", MatmulGeometry(2, 30, 10))]}
+
+
+def test_an_address_where_nothing_listens():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(ConnectionError, match=f"no Ray cluster at 127.0.0.1:{port}"):
+        RayExecutor(f"127.0.0.1:{port}")
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own start-up warns

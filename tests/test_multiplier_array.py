@@ -59,7 +59,7 @@ def test_drawings_are_svg_documents():
         title = root.findtext("{http://www.w3.org/2000/svg}title")
         assert title.startswith(f"step {number} of 2: ")
     # The second image vector, 2 and 3 in the last column, cannot use the kernel's 2.
-    assert ", 1 skipped" in drawings[1]
+    assert ", 1 kernel value skipped" in drawings[1]
 
 
 def test_an_animation_shows_one_step_at_a_time():

@@ -6,8 +6,16 @@ import pytest
 from elision.accelerators import InterGrad, Systolic
 from elision.accelerators.intergrad import estimated_pe_area_ratio
 from elision.accelerators.step import step_cost
+from elision.products import Product
 from elision.reproduce import intergrad
-from elision.reproduce.intergrad import bands, fully_connected
+from elision.reproduce.intergrad import bands
+from elision.reproduce.intergrad_layers import fully_connected
+from elision.reproduce.intergrad_readings import (
+    ReadingRow,
+    nearest_settings,
+    reading_bands,
+    readings,
+)
 from elision.reproduce.intergrad_steps import (
     AREA_RULES,
     DRAIN_RULES,
@@ -85,8 +93,61 @@ def test_bands_span_the_grid(steps):
         assert row.lowest <= row.median <= row.highest
 
 
-def test_tables_are_written_whole(tmp_path, monkeypatch, steps):
+@pytest.fixture(scope="module")
+def read():
+    return readings(networks=["densenet-264"], sides=[32], batches=[4])
+
+
+def test_a_reading_of_the_baseline_is_a_machine_and_a_scope(read):
+    layers = network("densenet-264", batch=4)
+    gradients = (Product.INPUT_GRAD, Product.WEIGHT_GRAD)
+    row = next(
+        r
+        for r in read
+        if (r.weight_grad, r.input_grad, r.scope, r.drain)
+        == ("GtX", "gather", "gradients", "explicit")
+    )
+    plain = Systolic(32, 32, weight_grad="GtX", input_grad="gather")
+    base = step_cost(plain, layers, kinds=gradients)
+    ours = step_cost(InterGrad(32, 32, drain="explicit"), layers, kinds=gradients)
+    share = ours.cycles * estimated_pe_area_ratio() / base.cycles
+    assert row.cycles == pytest.approx(100 * (1 - share))
+    assert len(read) == 3 * 2 * 2 * len(DRAIN_RULES)
+
+
+def test_the_published_cycles_of_densenet_need_a_baseline_that_holds_x(read):
+    cycles = {
+        row.weight_grad: row
+        for row in reading_bands(read)
+        if (row.quantity, row.scope, row.input_grad) == ("cycles", "step", "scatter")
+    }
+    published = PUBLISHED_STEPS["densenet-264"].cycles
+    assert cycles["GtX"].highest > published > cycles["XtG"].highest
+    assert cycles["GtX"].reached
+    assert not cycles["XtG"].reached
+    assert cycles["faster"].highest <= cycles["XtG"].highest  # a stronger baseline
+
+
+def test_the_nearest_setting_is_the_one_with_the_least_worst_gap():
+    def setting(side, network, *saved):
+        return ReadingRow(
+            network, "XtG", "scatter", "step", side, 1, "explicit", *saved
+        )
+
+    rows = [
+        setting(32, "inception-v4", 4, 17, 12),
+        setting(32, "densenet-264", 27, 26, 10),  # 8 points from what was published
+        setting(64, "inception-v4", 1, 14, 9),
+        setting(64, "densenet-264", 24, 23, 15),  # 3 points, six times
+    ]
+    nearest = nearest_settings(rows)
+    assert [(n.side, n.largest_gap) for n in nearest] == [(64, 3), (32, 8)]
+    assert nearest[0].to_row()["densenet-264 energy"] == 15
+
+
+def test_tables_and_figures_are_written_whole(tmp_path, monkeypatch, steps, read):
     monkeypatch.setattr(intergrad, "training_steps", lambda: steps)
+    monkeypatch.setattr(intergrad, "readings", lambda: read)
     intergrad.write(tmp_path / "out")
     with (tmp_path / "out" / "steps.csv").open(encoding="utf-8") as file:
         written = list(csv.DictReader(file))
@@ -95,3 +156,6 @@ def test_tables_are_written_whole(tmp_path, monkeypatch, steps):
     assert written[0]["assumptions"] == steps[0].assumptions
     small = json.loads((tmp_path / "out" / "intergrad.json").read_text())
     assert len(small["bands"]) == len(bands(steps))
+    figure = (tmp_path / "out" / "savings.svg").read_text()
+    assert "inception-v4" in figure
+    assert "published band" in (tmp_path / "out" / "fully-connected.svg").read_text()

@@ -138,8 +138,34 @@ def test_a_trace_is_counted_once_with_its_own_operands(tmp_path):
     once = sum(ant.cost(product).cycles for product in recorded)
     assert int(rows[0]["cycles"]) == once + ant.cost(recorded[0]).cycles
     assert int(rows[1]["cycles"]) == ant.cost(recorded[0]).cycles
+    found = read_rows(path)
+    only = [row["product"] for row in found if row["network"] == "one recipe"]
+    assert only == [recorded[0].kind.value, "all"]
     sweep(sources, SPARSITIES, MACHINES[:1], path, workers=1)
-    assert len(read_rows(path)) == 4 * len(rows)
+    assert read_rows(path) == found
+
+
+def test_interleaved_gradients_are_one_row(tmp_path):
+    small = {"small": NETWORKS["small"]}
+    chosen = machines(["intergrad:buffers=8@0.1", "systolic-mixed"])
+    rows = read_rows(sweep(small, [0.5], chosen, tmp_path / "s.csv", workers=1))
+    together, apart = (
+        {row["product"]: row for row in rows if row["accelerator"] == machine.name}
+        for machine in chosen
+    )
+    assert list(together) == ["forward", "input_grad+weight_grad", "all"]
+    pair = int(together["input_grad+weight_grad"]["cycles"])
+    separate = [int(apart[name]["cycles"]) for name in ("input_grad", "weight_grad")]
+    assert 0 < pair < sum(separate)
+    assert together["all"]["dense_macs"] == apart["all"]["dense_macs"]
+    stalls = [int(row["stall_cycles"]) for row in together.values()]
+    assert stalls[-1] == sum(stalls[:-1]) > 0  # a slow memory
+
+
+def test_machines_without_a_memory_have_no_stalls(tmp_path):
+    small = {"small": NETWORKS["small"]}
+    rows = read_rows(sweep(small, [0.5], MACHINES[:1], tmp_path / "s.csv", workers=1))
+    assert {row["stall_cycles"] for row in rows} == {""}
 
 
 def test_machines_are_shared_out_where_units_are_few(tmp_path):
@@ -158,6 +184,15 @@ def test_machines_are_shared_out_where_units_are_few(tmp_path):
     assert units[0] == 3
     alone = sweep(small, [0.5], MACHINES, tmp_path / "1.csv", workers=1)
     assert rows_of(path) == rows_of(alone)
+
+
+def test_rows_of_another_network_of_the_same_name_are_refused(tmp_path):
+    path = sweep(NETWORKS, [0.5], MACHINES[:1], tmp_path / "s.csv", workers=1)
+    before = path.read_bytes()
+    larger = {"small": [("conv", Conv2dGeometry(1, 2, 9, 9, 3, 3, 1, 1))]}
+    with pytest.raises(ValueError, match="rows of 'small' are of other layers"):
+        sweep(larger, [0.5], MACHINES[:1], path, workers=1)
+    assert path.read_bytes() == before
 
 
 def test_a_sparsity_out_of_range_is_found_before_the_work(tmp_path):

@@ -5,6 +5,8 @@ The verbs are in :mod:`elision.commands`.
 """
 
 import sys
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -38,17 +40,31 @@ def _with_config(
     ] = None,
 ) -> None:
     if config is not None:
-        app.config = (Toml(config, must_exist=True),)
-    app(tokens, exit_on_error=False)
+        _check_toml(config)
+        app.config = (Toml(config),)
+    app(tokens, exit_on_error=False, print_error=False)
 
 
-def main() -> None:
-    """Run the command line and exit with its status."""
+def _check_toml(path: Path) -> None:
+    """Raise ValueError, with the file's name, unless it can be read as TOML."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such configuration file")
     try:
-        app.meta(exit_on_error=False)
-    except CycloptsError:
-        sys.exit(2)  # the message has been printed
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+        tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not readable as TOML: {error}") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status.
+
+    Args:
+        arguments: those of the program where None are given.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        app.meta(given, exit_on_error=False, print_error=False)
+    except (CycloptsError, ValueError, FileNotFoundError, ModuleNotFoundError) as error:
         print(f"elision: {error}", file=sys.stderr)
         sys.exit(2)
     except (RuntimeError, OSError) as error:

@@ -3,6 +3,7 @@
 Needs the ``ray`` extra. The machines of the cluster need this library installed.
 """
 
+import socket
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -33,6 +34,7 @@ class RayExecutor(Executor):
                 name="ray",
             ) from error
         self._ray = ray
+        _check_port(address)
         options: dict[str, Any] = {"log_to_driver": False} | how
         ray.init(address, **options)
         #: Processors of the cluster: how many calls it works on at a time.
@@ -49,6 +51,17 @@ class RayExecutor(Executor):
         """Leave the cluster; one that was started here ends."""
         del wait, cancel_futures
         self._ray.shutdown()
+
+
+def _check_port(address: str) -> None:
+    """Raise ConnectionError at once where nothing listens; Ray tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(f"no Ray cluster at {address}: {error}") from None
 
 
 def _call(fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -37,6 +37,7 @@ from elision.layer_step import (
 )
 from elision.products import Geometry, Product
 from elision.recipe import SELECTORS, Recipe, Table, selects
+from elision.whole_network import install, remove
 
 __all__ = [
     "ElidedConv2d",
@@ -296,6 +297,7 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
     for name, layer in layers.items():
         _elide_layer(layer, name, LayerPlan(recipe.name, tables[name]), engine)
     recipe.prepare(model)
+    install(model, layers, engine)
     # A threshold or reference belongs to its replica; a broadcast would replace it.
     local = [
         f"{name}.{buffer}" if name else buffer
@@ -354,6 +356,7 @@ def restore(model: Model) -> Model:
         The same model.
     """
     for module in list(model.modules()):
+        remove(module)
         for handle in vars(module).get("_elision_hooks", ()):
             handle.remove()
         for buffer in [b for b in module._buffers if b.startswith("elision_")]:

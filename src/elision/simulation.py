@@ -5,13 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from elision.accelerators import Accelerator, Cost
-from elision.accelerators.step import job_cost, jobs, paired
-from elision.products import Geometry, LayerProduct, Product
+from elision.accelerators.step import (
+    PRODUCT_NAMES,
+    job_cost,
+    job_name,
+    jobs,
+    paired,
+)
+from elision.products import Geometry, LayerProduct
 from elision.trace import synthetic_products
 from elision.workloads import layer_shapes, make_model
 
 __all__ = [
-    "GRADIENT_PAIR",
     "CostRow",
     "ProductRow",
     "count",
@@ -22,15 +27,12 @@ __all__ = [
     "total",
 ]
 
-#: Name of the two gradients of a layer where a machine runs them together.
-GRADIENT_PAIR = f"{Product.INPUT_GRAD.value}+{Product.WEIGHT_GRAD.value}"
-
 
 @dataclass(frozen=True)
 class CostRow:
     """Cost of one product of one layer at one step on one machine.
 
-    ``product`` is the value of a :class:`Product`, or :data:`GRADIENT_PAIR`.
+    ``product`` is one of :data:`~elision.accelerators.step.PRODUCT_NAMES`.
     """
 
     accelerator: str
@@ -56,6 +58,7 @@ class CostRow:
             "product": self.product,
             "step": self.step,
             **{name: flat[name] for name in keep},
+            "stall_cycles": self.cost.stall_cycles,
         }
 
 
@@ -174,7 +177,7 @@ def simulate(
                 yield CostRow(
                     name,
                     job[0].name,
-                    "+".join(product.kind.value for product in job),
+                    job_name(job),
                     job[0].step,
                     job_cost(accelerator, job),
                 )
@@ -190,7 +193,7 @@ def total(rows: Iterable[CostRow]) -> dict[str, dict[str, Cost]]:
         machine = sums.setdefault(row.accelerator, {})
         for key in (row.product, "total"):
             machine[key] = machine[key] + row.cost if key in machine else row.cost
-    order = [*(product.value for product in Product), GRADIENT_PAIR, "total"]
+    order = (*PRODUCT_NAMES, "total")
     return {
         name: {key: machine[key] for key in order if key in machine}
         for name, machine in sums.items()

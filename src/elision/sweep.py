@@ -14,6 +14,8 @@ import json
 import math
 import multiprocessing
 import os
+import signal
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
@@ -22,6 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from elision.accelerators import ACCELERATORS, Accelerator, Cost
+from elision.accelerators.step import (
+    PRODUCT_NAMES,
+    job_cost,
+    job_name,
+    jobs,
+    paired,
+)
 from elision.files import replacing
 from elision.names import lookup
 from elision.products import Geometry, LayerProduct, Product
@@ -41,7 +50,9 @@ __all__ = [
 Layers = Sequence[tuple[str, Geometry]]
 
 #: Columns of the CSV file. ``parameters`` is a JSON object; ``product`` is one of the
-#: three products or ``"all"``; ``sparsity`` is empty where operands are recorded ones.
+#: three products, both gradients where a machine interleaves them, or ``"all"``;
+#: ``sparsity`` is empty where operands are recorded ones, ``stall_cycles`` where a machine
+#: does not model its DRAM.
 COLUMNS: tuple[str, ...] = (
     "network",
     "sparsity",
@@ -50,6 +61,7 @@ COLUMNS: tuple[str, ...] = (
     "parameters",
     "product",
     "cycles",
+    "stall_cycles",
     "dense_macs",
     "multiplies",
     "valid_multiplies",
@@ -206,18 +218,20 @@ class _Unit:
     def rows(self) -> list[dict[str, Any]]:
         """Rows of every machine: one per product, then all of them together."""
         built = [machine.build() for machine in self.machines]
-        costs = [{kind: Cost() for kind in Product} for _ in built]
-        macs = dict.fromkeys(Product, 0)
-        for product in self._products():
-            macs[product.kind] += product.dense_macs
-            for cost, accelerator in zip(costs, built, strict=True):
-                cost[product.kind] += accelerator.cost(product)
+        costs = [defaultdict[str, Cost](Cost) for _ in built]
+        macs = [defaultdict[str, int](int) for _ in built]
+        for together in paired(self._products()):
+            for accelerator, cost, work in zip(built, costs, macs, strict=True):
+                for job in jobs(accelerator, together):
+                    name = job_name(job)
+                    cost[name] += job_cost(accelerator, job)
+                    work[name] += sum(product.dense_macs for product in job)
         rows = []
-        for machine, cost in zip(self.machines, costs, strict=True):
-            for kind in Product:
-                rows.append(self._row(machine, kind.value, macs[kind], cost[kind]))
+        for machine, cost, work in zip(self.machines, costs, macs, strict=True):
+            for name in sorted(cost, key=PRODUCT_NAMES.index):
+                rows.append(self._row(machine, name, work[name], cost[name]))
             total = sum(cost.values(), start=Cost())
-            rows.append(self._row(machine, "all", sum(macs.values()), total))
+            rows.append(self._row(machine, "all", sum(work.values()), total))
         return rows
 
     def key(self, machine: Machine) -> tuple[str, ...]:
@@ -274,12 +288,14 @@ def sweep(
         ``out`` as a path.
 
     Raises:
-        ValueError: ``out`` is another kind of file, or a machine or sparsity is
-            impossible.
+        ValueError: ``out`` is another kind of file or holds rows of another network of
+            the same name, or a machine or sparsity is impossible.
     """
     path, chosen = Path(out), tuple(chosen)
     units = list(_units(networks, tuple(sparsities), seed, chosen))
-    done = {tuple(row[c] for c in _KEY) for row in _tidy(path)}
+    found = _tidy(path)
+    _check_networks(networks, found, path)
+    done = {tuple(row[c] for c in _KEY) for row in found}
     units = [unit for whole in units for unit in whole.without(done)]
     workers = workers or os.cpu_count() or 1
     if 0 < len(units) < workers:
@@ -304,7 +320,7 @@ def _run(
         return
     # Spawned, because forking a process that runs threads can hang.
     context = multiprocessing.get_context("spawn")
-    own = ProcessPoolExecutor(workers, context) if executor is None else None
+    own = None if executor else ProcessPoolExecutor(workers, context, _end_quietly)
     with own or nullcontext():
         pool = executor or own
         assert pool is not None
@@ -317,6 +333,11 @@ def _run(
                 future.cancel()
 
 
+def _end_quietly() -> None:
+    """Let an interruption end a process at once, without a traceback of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _units(
     networks: Mapping[str, Layers | Recorded],
     sparsities: Sequence[float],
@@ -324,14 +345,36 @@ def _units(
     chosen: tuple[Machine, ...],
 ) -> Iterator[_Unit]:
     for sparsity in sparsities:
-        if not 0 <= sparsity <= 1:
-            raise ValueError(f"sparsity must be in [0, 1], got {sparsity!r}")
+        if not 0 <= sparsity < 1:
+            raise ValueError(f"sparsity must be in [0, 1), got {sparsity!r}")
     for network, source in networks.items():
         if isinstance(source, Recorded):
             yield _Unit(network, source, None, None, chosen)
             continue
         for sparsity in sparsities:
             yield _Unit(network, tuple(source), sparsity, seed, chosen)
+
+
+def _check_networks(
+    networks: Mapping[str, Layers | Recorded],
+    rows: Iterable[Mapping[str, str]],
+    path: Path,
+) -> None:
+    """Refuse rows of a network of other layers, another image size or batch."""
+    macs = {
+        name: len(Product) * sum(geometry.dense_macs for _, geometry in layers)
+        for name, layers in networks.items()
+        if not isinstance(layers, Recorded)
+    }
+    for row in rows:
+        expected = macs.get(row["network"])
+        if row["product"] != "all" or expected in (None, int(row["dense_macs"])):
+            continue
+        raise ValueError(
+            f"{path}: its rows of {row['network']!r} are of other layers, images or "
+            f"batch ({int(row['dense_macs']):,} multiply-accumulates, not "
+            f"{expected:,}); choose another file"
+        )
 
 
 def _append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

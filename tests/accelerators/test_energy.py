@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from accelerator_oracles import GEOMETRIES, KINDS, random_product
+from accelerator_oracles import GEOMETRIES, KINDS, pairs, random_product
 
 from elision.accelerators import (
     ACCELERATORS,
@@ -15,6 +15,7 @@ from elision.accelerators import (
     Scnn,
     energy_table,
 )
+from elision.accelerators.outer import planes_of
 
 TABLE = """
 name = "mine"
@@ -83,6 +84,9 @@ def test_what_the_range_unit_saves_and_costs(kind):
     for name in ("kernel_buffer.read", "image_buffer.read"):
         assert ant.accesses[name] <= scnn.accesses[name]
     assert ant.operations["compare"] > 0 == scnn.operations["compare"]
+    # Each group of four computes a range for each kernel plane: a low end per axis.
+    met = [-(-len(left) // 4) for left, right in pairs(planes_of(product)) if right]
+    assert ant.operations["bound"] == 2 * sum(met) > 0 == scnn.operations["bound"]
     for name in ("accumulator.read", "accumulator.write", "global_buffer.write"):
         assert ant.accesses[name] == scnn.accesses[name]
 

@@ -17,7 +17,7 @@ struct Weights;
 extern "C" {
 int elision_to_blocked(const float*, float*, int, int64_t, int);
 void elision_from_blocked(const float*, float*, int, int64_t, int);
-float elision_threshold(const float*, int64_t, int64_t, int64_t);
+float elision_threshold(const float*, int64_t, int64_t, int64_t, int);
 void* elision_weights_new(const int*);
 void elision_weights_free(void*);
 int64_t elision_weights_compress(void*, const float*, float, int, int, int);
@@ -154,7 +154,7 @@ int main() {
   for (int i = 0; i < 24; ++i) convolution(i % 4 == 0 ? 1.0 : i % 4 == 1 ? 0.0 : 0.2);
   for (int i = 0; i < 10; ++i) normalisation(), pooling();
   Floats values = random_floats(1000, 1);
-  failures += elision_threshold(values.data(), 1000, 10, 100) <= 0;
+  failures += elision_threshold(values.data(), 1000, 10, 100, 2) <= 0;
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

@@ -41,7 +41,8 @@ class Clock:
         self.now = 0.0
         self.cost = {"native": native, "torch": torch_}
         self.ran = []
-        monkeypatch.setattr(choice.time, "perf_counter", lambda: self.now)
+        for clock in ("perf_counter", "thread_time"):
+            monkeypatch.setattr(choice.time, clock, lambda: self.now)
         for kind in (NativeEngine, TorchEngine):
             monkeypatch.setattr(kind, "product", self.timed(kind.name))
         monkeypatch.setattr(NativeEngine, "unavailable", lambda self: None)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from elision.engines.native import library, ops
-from elision.engines.native.network import Sparsity, blocked
+from elision.engines.native.blocked_layers import Sparsity
+from elision.engines.native.network import blocked
 from elision.workloads.models.resnet import resnet8, resnet18
 from elision.workloads.models.vgg import vgg16
 
@@ -87,7 +88,7 @@ def oracle(model, sparsity):
     return model
 
 
-def close(found, expected, tolerance=2e-4):
+def assert_close(found, expected, tolerance=2e-4):
     scale = expected.abs().max().item() + 1e-6
     assert (found - expected).abs().max().item() <= tolerance * scale
 
@@ -120,9 +121,9 @@ def step_error(make, batch, side, keep, seed):
     names = [n for n in convolutions(model) if n != "grouped"]
     sparsity = {n: Sparsity(keep, keep, samples=None) for n in names}
     reference = oracle(copy.deepcopy(model), sparsity)
-    native = blocked(copy.deepcopy(model), sparsity)
-    assert list(native.state_dict()) == list(reference.state_dict())
     x = torch.randn(batch, 3, side, side)
+    native = blocked(copy.deepcopy(model), sparsity, x)
+    assert list(native.state_dict()) == list(reference.state_dict())
     target = torch.randint(0, 4, (batch,))
     seen = []
     for module in (reference, native):
@@ -144,9 +145,10 @@ def test_ops_pass_torch_s_own_checks():
     weight = torch.randn(4, 3, 3, 3, requires_grad=True)
     layer = ops.new_layer()
     utilities = ("test_schema", "test_faketensor", "test_autograd_registration")
-    window = [1, 1, 1, 1, 1, 1]
+    window, level = [1, 1, 1, 1, 1, 1], torch.tensor(0.5)
     calls = [
-        (ops.conv2d, (x, weight, None, 20, window, 0.5, 0.5, 0, layer)),
+        (ops.level, (x, 0.5, 0, 20)),
+        (ops.conv2d, (x, weight, None, None, level, level, 20, window, layer)),
         (ops.max_pool, (x, [2, 2, 2, 2, 0, 0, 1])),
         (ops.from_blocked, (x, 20)),
         (ops.to_blocked, (torch.randn(5, 3, 4, 4, requires_grad=True),)),
@@ -162,8 +164,8 @@ def test_a_mask_moves_and_grown_weights_learn():
     model = nn.Sequential(nn.Conv2d(6, 9, 3, padding=1))
     conv = model[0]
     conv.register_buffer("mask", torch.rand_like(conv.weight) < 0.3)
-    native = blocked(model, {"0": Sparsity(mask="mask")})
     x = torch.randn(18, 6, 7, 7)
+    native = blocked(model, {"0": Sparsity(mask="mask")}, x)
     for step in range(3):
         if step == 1:  # in place: the pattern moves, grown weights start at zero
             conv.mask.copy_(torch.rand_like(conv.weight) < 0.2)
@@ -181,34 +183,45 @@ def test_a_mask_moves_and_grown_weights_learn():
         reference.weight.grad = None
         other = x.clone().requires_grad_()
         reference(other).square().sum().backward()
-        close(found, reference.weight.grad * mask)
-        close(dx, other.grad)
+        assert_close(found, reference.weight.grad * mask)
+        assert_close(dx, other.grad)
 
 
 def test_a_module_used_twice_keeps_both_steps_apart():
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 4, 3, padding=1, bias=False)
     sparsity = {"0": Sparsity(0.5, 0.3, samples=None)}
-    native = blocked(nn.Sequential(conv), sparsity)
     reference = oracle(nn.Sequential(copy.deepcopy(conv)), sparsity)
-    a, b = torch.randn(5, 4, 6, 6), torch.randn(23, 4, 6, 6)
-    for module in (native, reference):
-        (module(a).sum() + module(b).square().sum()).backward()
-    close(conv.weight.grad, reference[0].weight.grad)
+
+    class Twice(nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(self.layer(x)), self.layer(x[:5])
+
+    x = torch.randn(23, 4, 6, 6)
+    native = blocked(Twice(conv), {"layer": sparsity["0"]}, x)
+    for module in (native, Twice(reference)):
+        a, b = module(x)
+        (a.sum() + b.square().sum()).backward()
+    assert_close(conv.weight.grad, reference[0].weight.grad)
 
 
 def test_compiles_without_breaking_the_graph():
     torch.manual_seed(0)
     model = resnet8(in_channels=3, classes=5, width=4)
     sparsity = {n: Sparsity(0.3, 0.3) for n in convolutions(model)[1:]}
-    native = blocked(model, sparsity)
-    explained = torch._dynamo.explain(native)(torch.randn(4, 3, 8, 8))
+    x = torch.randn(4, 3, 8, 8)
+    native = blocked(model, sparsity, x)
+    explained = torch._dynamo.explain(native)(x)
     assert explained.graph_break_count == 0
 
 
 def test_wrong_arguments():
-    with pytest.raises(ValueError, match="not a Conv2d"):
-        blocked(nn.Sequential(nn.Linear(2, 2)), {"0": Sparsity()})
+    with pytest.raises(ValueError, match="no Conv2d"):
+        blocked(nn.Sequential(nn.ReLU()), {"0": Sparsity()}, torch.ones(1, 2))
     with pytest.raises(ValueError, match="weight_keep=0"):
         Sparsity(weight_keep=0)
     with pytest.raises(ValueError, match="samples=0"):

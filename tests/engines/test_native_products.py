@@ -63,7 +63,7 @@ def operands(kind, geometry, sparse, density, seed):
     return values
 
 
-def close(found, expected, terms):
+def assert_close(found, expected, terms):
     """Equal up to float32 rounding of sums of that many products of normal values."""
     scale = expected.abs().max().item() + 1.0
     assert found.shape == expected.shape
@@ -85,7 +85,9 @@ def test_products_equal_the_oracle(geometry, way, density, seed):
     terms = geometry.dense_macs / max(1, expected.numel())
     for engine in (TorchEngine(), NativeEngine()):
         assert engine.supports(kind, geometry, sparse)
-        close(engine.product(kind, geometry, *values, sparse=sparse), expected, terms)
+        assert_close(
+            engine.product(kind, geometry, *values, sparse=sparse), expected, terms
+        )
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -101,7 +103,9 @@ def test_masked_weight_gradient_is_the_dense_one_at_the_mask(geometry, density, 
     expected = LayerProduct(kind, geometry, *values).compute() * wanted
     terms = geometry.dense_macs / wanted.numel()
     for engine in (TorchEngine(), NativeEngine()):
-        close(engine.product(kind, geometry, *values, wanted=wanted), expected, terms)
+        assert_close(
+            engine.product(kind, geometry, *values, wanted=wanted), expected, terms
+        )
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -112,7 +116,7 @@ def test_planes_smaller_than_the_stride(kind, sparse, stride):
     values = operands(kind, geometry, sparse, 0.7, 0)
     expected = LayerProduct(kind, geometry, *values).compute()
     found = NativeEngine().product(kind, geometry, *values, sparse=sparse)
-    close(found, expected, geometry.dense_macs / expected.numel())
+    assert_close(found, expected, geometry.dense_macs / expected.numel())
 
 
 @pytest.mark.parametrize("side", [56, 224])
@@ -122,7 +126,7 @@ def test_wide_planes(side):
         values = operands(kind, geometry, sparse, 0.1, 0)
         expected = LayerProduct(kind, geometry, *values).compute()
         found = NativeEngine().product(kind, geometry, *values, sparse=sparse)
-        close(found, expected, geometry.dense_macs / expected.numel())
+        assert_close(found, expected, geometry.dense_macs / expected.numel())
 
 
 @pytest.mark.parametrize(("kind", "sparse"), WAYS)
@@ -151,7 +155,7 @@ def test_operands_of_any_strides_and_alignment():
         strided = [v.repeat_interleave(2, -1)[..., ::2] for v in values]
         for variant in (shifted, last, strided):
             found = NativeEngine().product(kind, geometry, *variant, sparse=sparse)
-            close(found, expected, 60)
+            assert_close(found, expected, 60)
 
 
 def test_other_dtypes_and_groups_go_to_torch():
@@ -256,5 +260,7 @@ def test_refresh_takes_new_values_at_the_old_places():
     x, g = (torch.randn(geometry.shape_of(n)) for n in ("input", "grad_output"))
     y = library.from_blocked(weights.forward(library.to_blocked(x)[0]), 4)
     dx = library.from_blocked(weights.input_grad(library.to_blocked(g)[0]), 4)
-    close(y, LayerProduct(Product.FORWARD, geometry, x, weight).compute(), 45)
-    close(dx, LayerProduct(Product.INPUT_GRAD, geometry, g, weight).compute(), 63)
+    assert_close(y, LayerProduct(Product.FORWARD, geometry, x, weight).compute(), 45)
+    assert_close(
+        dx, LayerProduct(Product.INPUT_GRAD, geometry, g, weight).compute(), 63
+    )

@@ -1,5 +1,7 @@
 """The ANT table: what its columns mean, on layers small enough to count again."""
 
+import csv
+import json
 import math
 
 import pytest
@@ -10,9 +12,11 @@ from elision.reproduce.ant import (
     NETWORKS,
     AntRow,
     ant_rows,
+    as_text_rows,
     geometric_mean,
     network_layers,
     recorded_products,
+    write,
 )
 from elision.trace import synthetic_products
 
@@ -77,6 +81,40 @@ def test_networks_have_the_published_sizes():
     assert macs["VGG-16"] == pytest.approx(0.314e9, rel=0.01)
     assert macs["ResNet-50"] == pytest.approx(4.09e9, rel=0.01)
     assert len(network_layers("DenseNet-121")) == 121
+
+
+def test_what_is_written_and_shown(tmp_path, monkeypatch):
+    monkeypatch.setitem(NETWORKS, "small", ("cnn", 32))
+    told = []
+    rows = write(
+        tmp_path,
+        ["small"],
+        [],
+        startup_cycles=3,
+        progress=lambda *step: told.append(step),
+    )
+    assert told == [(0, 1)]
+    found = json.loads((tmp_path / "ant.json").read_text())
+    assert found["published"]["speedup"] == 3.71
+    assert "state neither" in found["unstated"]
+    assert found["geometric_means"]["speedup"] == pytest.approx(rows[-1].speedup)
+    with (tmp_path / "ant.csv").open(newline="") as file:
+        assert [row["product"] for row in csv.DictReader(file)] == [
+            row.product for row in rows
+        ]
+    *shown, mean, published = as_text_rows(rows, startup_cycles=3)
+    assert [line["product"] for line in shown] == [row.product for row in rows]
+    assert mean["with start-up 3"] == shown[-1]["with start-up 3"]
+    assert (published["speed-up"], published["energy"]) == ("3.71x", "4.40x")
+
+
+@pytest.mark.parametrize(
+    ("networks", "recipes", "message"),
+    [(["VGG-17"], [], "did you mean 'VGG-16'"), ([], ["swatt"], "did you mean 'swat'")],
+)
+def test_unknown_names_are_found_before_the_work(tmp_path, networks, recipes, message):
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path, networks, recipes)
 
 
 def test_recorded_swat_run():

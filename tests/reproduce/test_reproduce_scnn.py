@@ -1,12 +1,19 @@
 """The SCNN table: its layers and its columns."""
 
 import itertools
+import json
 
 import pytest
 
 from elision.accelerators import Dense, Scnn
 from elision.products import Conv2dGeometry, LayerProduct, Product
-from elision.reproduce.scnn import RULES, googlenet_layers, scnn_table
+from elision.reproduce.scnn import (
+    RULES,
+    as_text_rows,
+    googlenet_layers,
+    scnn_table,
+    write,
+)
 from elision.trace import synthetic_products
 
 LAYERS = [("conv", Conv2dGeometry(1, 4, 16, 16, 8, 3, 1, 1))]
@@ -60,6 +67,21 @@ def test_one_sided_machines_keep_the_other_operands_zeros():
     cycles = machine.cost(product).cycles
     assert row.over_weight_sided == machine.cost(only_weight).cycles / cycles
     assert row.over_input_sided == machine.cost(only_input).cycles / cycles
+
+
+def test_what_is_written_and_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr("elision.reproduce.scnn.googlenet_layers", lambda: LAYERS)
+    rows = write(tmp_path, [0.4, 0.3])
+    found = json.loads((tmp_path / "scnn.json").read_text())
+    assert [row["rules"] for row in found["rows"]] == 2 * [*RULES]
+    assert found["rows"][0]["published_over_input_sided"] == 2.6
+    assert found["rows"][-1]["published_over_input_sided"] is None
+    published, *shown = as_text_rows(rows)
+    assert published["rules"] == "published"
+    assert published["over weight-sided"] == "1.7x"
+    assert [line["rules"] for line in shown] == 2 * [*RULES]
+    with pytest.raises(ValueError, match="density must be in"):
+        write(tmp_path, [1.2])
 
 
 def test_at_full_density_all_three_machines_are_one():

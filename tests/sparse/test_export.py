@@ -1,12 +1,10 @@
-"""Coming and going: plain models, sparse files, ONNX, and other people's loops."""
+"""Coming and going: plain models, sparse files and ONNX."""
 
-import importlib.util
+import importlib
 
 import pytest
 import torch
-import torch.nn.functional as F
 from sparse_models import MOVING, batch, elided, gradient, sgd, small_net, train
-from torch import nn
 
 import elision
 from elision import export, methods
@@ -114,114 +112,6 @@ def test_a_finalised_model_can_be_elided_and_trained_again():
     topology = elision.topology.attach(model, optimizer)
     train(model, optimizer, range(4))
     assert any(move.grown for move in topology.history)
-
-
-def imported(name):
-    """An optional library; torchvision, which they import, made to load first."""
-    if importlib.util.find_spec("torchvision") is not None:
-        from elision.integrations.torchvision import import_torchvision
-
-        import_torchvision()
-    return pytest.importorskip(name)
-
-
-def test_accelerate_takes_the_same_steps():
-    accelerate = pytest.importorskip("accelerate")
-    from elision.integrations.accelerate import attach_prepared
-
-    accelerator = accelerate.Accelerator(cpu=True)
-    model = elision.elide(small_net(), MOVING["rigl"])
-    plain_optimizer = sgd(model)
-    prepared, optimizer = accelerator.prepare(model, plain_optimizer)
-    with pytest.raises(ValueError, match="was not prepared"):
-        attach_prepared(accelerator, prepared, plain_optimizer)
-    topology = attach_prepared(accelerator, prepared, optimizer)
-    for step in range(7):
-        images, labels = batch(step)
-        optimizer.zero_grad()
-        accelerator.backward(F.cross_entropy(prepared(images), labels))
-        optimizer.step()
-    alone, own, expected = elided(MOVING["rigl"])
-    train(alone, own, range(7))
-    assert topology.digest() == expected.digest()
-
-
-# What transformers and its dependencies warn of among themselves is not ours.
-@pytest.mark.filterwarnings("ignore")
-def test_the_trainer_moves_masks(tmp_path):
-    transformers = imported("transformers")
-    pytest.importorskip("accelerate")
-    from elision.integrations.transformers import callback
-
-    class Classifier(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = small_net()
-
-        def forward(self, images, labels):
-            scores = self.net(images)
-            return {"loss": F.cross_entropy(scores, labels), "logits": scores}
-
-    model = elision.elide(Classifier(), MOVING["rigl"])
-    images, labels = batch(0)
-    rows = [{"images": i, "labels": c} for i, c in zip(images, labels, strict=True)]
-    watcher = callback()
-    arguments = transformers.TrainingArguments(
-        str(tmp_path),
-        max_steps=7,
-        per_device_train_batch_size=8,
-        report_to=[],
-        use_cpu=True,
-        save_strategy="no",
-        disable_tqdm=True,
-    )
-    trainer = transformers.Trainer(
-        model=model, args=arguments, train_dataset=rows, callbacks=[watcher]
-    )
-    trainer.train()
-    assert watcher.topology.step == 8
-    assert any(move.grown for move in watcher.topology.history)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_lightning_moves_masks_and_resumes(tmp_path):
-    lightning = imported("lightning.pytorch")
-    from elision.integrations.lightning import callback
-
-    class Module(lightning.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.net = small_net()
-
-        def training_step(self, item, index):
-            images, labels = item
-            return F.cross_entropy(self.net(images), labels)
-
-        def configure_optimizers(self):
-            return sgd(self)
-
-    def run(steps, resume=None):
-        module, watcher = Module(), callback(MOVING["rigl"])
-        trainer = lightning.Trainer(
-            max_steps=steps,
-            accelerator="cpu",
-            logger=False,
-            callbacks=[watcher],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        loader = torch.utils.data.DataLoader([batch(0)], batch_size=None)
-        trainer.fit(module, loader, ckpt_path=resume)
-        return trainer, watcher.topology
-
-    trainer, topology = run(7)
-    assert any(move.grown for move in topology.history)
-    trainer.save_checkpoint(tmp_path / "seven.ckpt")
-    _, whole = run(13)
-    _, resumed = run(13, resume=tmp_path / "seven.ckpt")
-    assert whole.step == resumed.step == 14
-    assert whole.digest() == resumed.digest()
 
 
 def test_gradients_still_flow_after_restore():

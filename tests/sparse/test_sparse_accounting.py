@@ -81,6 +81,14 @@ def test_resprop_at_reuse_90_costs_two_fifths_of_dense(resnet50):
     assert work.training_ratio(shares, macs) == pytest.approx(0.4, abs=1e-4)
 
 
+def test_choosing_masks_costs_next_to_nothing_on_resnet50(resnet50):
+    shapes, macs = resnet50
+    weights = sum(torch.Size(shape).numel() for shape in shapes.values())
+    rigl = work.mask_update(2 * weights, macs, every=100)
+    # 2 · 25,502,912 values every 100 steps, 3 · 4.089 G multiply-accumulates an image.
+    assert rigl == pytest.approx(4.16e-5, rel=1e-2)
+
+
 def test_the_shares_of_a_step_are_the_formulas():
     macs, d = {"a": 300, "b": 100}, {"a": 0.1, "b": 0.5}
     fd, fs = 400, 0.1 * 300 + 0.5 * 100

@@ -67,6 +67,22 @@ def test_a_state_of_another_method_does_not_load():
         model.load_state_dict(saved)
 
 
+@pytest.mark.parametrize(
+    ("saved", "model", "message"),
+    [
+        (MOVING["rigl"], methods.Swat(0.8), "by method 'rigl', the model runs 'swat'"),
+        (methods.ReSprop(0.8), MOVING["rigl"], "by a method without masks, .* 'rigl'"),
+        (MOVING["dst"], methods.MeProp(), "by method 'dst', the model runs 'meprop'"),
+    ],
+)
+def test_a_state_with_masks_goes_into_no_model_without_and_not_back(
+    saved, model, message
+):
+    state = elided(saved)[0].state_dict()
+    with pytest.raises(RuntimeError, match=message):
+        elided(model)[0].load_state_dict(state)
+
+
 def test_a_state_of_other_parameters_loads_with_a_warning():
     saved = elided(methods.RigL(0.8, until=10))[0].state_dict()
     model, _, _ = elided(methods.RigL(0.8, until=20))
@@ -119,10 +135,12 @@ def test_no_mask_moves_on_gradients_that_are_not_finite(name):
     assert topology.step == 4
 
 
-def test_a_grad_scaler_changes_no_mask():
-    model, optimizer, topology = elided(MOVING["rigl"])
+# Top-KAST and DST add terms of their own to the gradient, which must not be unscaled.
+@pytest.mark.parametrize("name", ["rigl", "dst", "top-kast"])
+def test_a_grad_scaler_changes_no_step(name):
+    model, optimizer, topology = elided(MOVING[name])
     train(model, optimizer, range(7))
-    again, other, scaled = elided(MOVING["rigl"])
+    again, other, scaled = elided(MOVING[name])
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     for step in range(7):
         images, labels = batch(step)
@@ -199,7 +217,7 @@ def test_a_pickled_model_goes_on_like_the_one_it_was_made_of(name):
 def test_channels_last_takes_the_same_steps():
     model, optimizer, topology = elided(MOVING["rigl"])
     train(model, optimizer, range(7))
-    again = elision.elide(small_net(), MOVING["rigl"]).to(
+    again = elision.elide(small_net(), MOVING["rigl"], engine="torch").to(
         memory_format=torch.channels_last
     )
     other = sgd(again)
@@ -275,7 +293,8 @@ def test_attach_does_no_harm_where_nothing_moves():
         (lambda: methods.RigL(1.0), r"sparsity=1.0\): must be a number in \[0, 1\)"),
         (lambda: methods.RigL(0.5, "erkk"), "unknown distribution 'erkk'"),
         (lambda: methods.RigL(0.5, pattern="bloc"), "unknown pattern 'bloc'"),
-        (lambda: methods.RigL(every=0), "steps between moves must be >= 1"),
+        (lambda: methods.RigL(every=0), "steps between moves must be integers >= 1"),
+        (lambda: methods.SET(every=1.5), "integers >= 1, got 1.5"),
         (lambda: methods.RigL(fraction=1.5), "a drop fraction falls from"),
         (lambda: methods.SET(drop="all"), "must be 'magnitude' or 'signed'"),
         (lambda: methods.TopKAST(0.8, backward_sparsity=0.9), "must not exceed"),

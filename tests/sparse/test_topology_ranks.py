@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).with_name("topology_ranks.py")
 
 def masks_of_one_process(name):
     """Digest and number of active weights after the same steps on whole batches."""
-    model = elision.elide(small_net(), MOVING[name]).eval()
+    model = elision.elide(small_net(), MOVING[name], engine="torch").eval()
     optimizer = sgd(model)
     topology = elision.topology.attach(model, optimizer)
     for step in range(7):

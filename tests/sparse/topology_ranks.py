@@ -20,7 +20,7 @@ def half(step, rank):
 
 def data_parallel(rank, name):
     """Seven steps under DistributedDataParallel."""
-    model = elision.elide(small_net(), MOVING[name])
+    model = elision.elide(small_net(), MOVING[name], engine="torch")
     wrapped = torch.nn.parallel.DistributedDataParallel(model).eval()
     optimizer = sgd(wrapped)
     topology = elision.topology.attach(wrapped, optimizer)
@@ -31,7 +31,7 @@ def fully_sharded(rank, name):
     """The same under FSDP2: parameters sharded, masks whole on each rank."""
     from torch.distributed.fsdp import fully_shard
 
-    model = elision.elide(small_net(), MOVING[name]).eval()
+    model = elision.elide(small_net(), MOVING[name], engine="torch").eval()
     for layer in (model[0], model[3], model[7], model[9]):
         fully_shard(layer)
     fully_shard(model)

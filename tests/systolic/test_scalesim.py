@@ -12,6 +12,7 @@ import pytest
 
 from elision.accelerators import Systolic
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
+from elision.shapes.networks import NETWORKS, network
 
 RECORDED = Path(__file__).with_name("scalesim-3.0.0.csv")
 with RECORDED.open(encoding="utf-8") as file:
@@ -49,3 +50,33 @@ def test_cycles_and_accesses_are_those_of_scale_sim(dataflow):
         else:
             writes = int(row["output_writes"])
             assert cost.accesses["output_sram.write"] == writes, row
+
+
+def its_cycles(dataflow, m, k, n, rows, columns):
+    """What its source counts for (m x k)·(k x n), less one for the last index."""
+    held, streamed = {
+        "ws": ((k, n), m + rows),
+        "is": ((k, m), n + rows),
+        "os": ((m, n), k),
+    }[dataflow]
+    folds = -(-held[0] // rows) * -(-held[1] // columns)
+    return folds * (streamed + rows + columns - 2) - 1
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_layer_of_a_network_follows_its_closed_form(name):
+    for _, layer in network(name, batch=2):
+        if isinstance(layer, MatmulGeometry):
+            m, k, n = layer.rows, layer.inner, layer.columns
+        elif layer.groups > 1:
+            continue  # it knows no groups
+        else:
+            m = layer.batch * layer.out_height * layer.out_width
+            k = layer.in_channels * layer.kernel[0] * layer.kernel[1]
+            n = layer.out_channels
+        for rows, columns, dataflow in [(32, 32, "ws"), (8, 128, "is"), (128, 8, "os")]:
+            machine = Systolic(rows, columns, dataflow, counting="scalesim")
+            forward = machine.cost(LayerProduct(Product.FORWARD, layer))
+            assert forward.cycles == its_cycles(dataflow, m, k, n, rows, columns)
+            gradient = machine.cost(LayerProduct(Product.WEIGHT_GRAD, layer))
+            assert gradient.cycles == its_cycles(dataflow, k, m, n, rows, columns)

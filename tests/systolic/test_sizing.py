@@ -6,7 +6,7 @@ from elision.accelerators import Buffers, InterGrad, Systolic
 from elision.accelerators.sizing import array_shapes, smallest_buffers
 from elision.accelerators.step import step_cost
 from elision.products import Conv2dGeometry, MatmulGeometry
-from elision.report.array_shapes import array_shapes_figure, save_array_shapes
+from elision.report.array_shapes import array_shapes_svg
 
 LAYERS = [
     ("first", Conv2dGeometry(2, 3, 24, 24, 16, 3, padding=1)),
@@ -73,17 +73,19 @@ def test_shapes_are_all_factorings_of_the_pe_count():
         assert (shape.cycles, shape.energy_pj) == (cost.cycles, cost.energy_pj)
 
 
-def test_the_figure_marks_the_best_of_cycles_and_of_energy(tmp_path):
-    shapes = array_shapes(InterGrad(8, 4), LAYERS)
-    figure = array_shapes_figure(shapes, "a network")
-    for panel, name in zip(figure.axes, ("cycles", "energy_pj"), strict=True):
-        best = min(shapes, key=lambda shape: getattr(shape, name))
-        (text,) = panel.texts
-        assert text.get_text() == f"best: {best.rows}×{best.columns}"
-    for name in ("one.svg", "two.svg"):
-        save_array_shapes(shapes, tmp_path / name)
-    drawn = (tmp_path / "one.svg").read_text("utf-8")
-    assert drawn == (tmp_path / "two.svg").read_text("utf-8")
-    assert f"{shapes[0].rows}×{shapes[0].columns}" in drawn
-    with pytest.raises(ValueError, match="no shape"):
-        array_shapes_figure([])
+def test_the_figure_marks_the_best_of_cycles_and_of_energy():
+    arrays = {"plain": Systolic(8, 4), "interleaving": InterGrad(4, 8)}
+    shapes = {name: array_shapes(array, LAYERS) for name, array in arrays.items()}
+    figure = array_shapes_svg(shapes, "a network")
+    for name, drawn in shapes.items():
+        for measure in ("cycles", "energy_pj"):
+            best = min(drawn, key=lambda shape: getattr(shape, measure))
+            assert f"{name}: best {best.rows}×{best.columns}" in figure
+    assert figure == array_shapes_svg(shapes, "a network")
+
+
+@pytest.mark.parametrize("columns", [[], [2, 4]])
+def test_a_figure_is_of_one_number_of_pes(columns):
+    drawn = {f"2x{n}": array_shapes(Systolic(2, n), LAYERS) for n in columns}
+    with pytest.raises(ValueError, match="one number of PEs"):
+        array_shapes_svg(drawn)

@@ -115,6 +115,8 @@ class Ant(Accelerator):
             self.window,
         )
         total = dict(zip(TOTALS, counts.tolist(), strict=True))
+        groups = ceil_div(planes.image_nonzeros, group).sum(1)
+        ranges = groups @ (planes.kernel_nonzeros > 0).sum(1)
         return PairWork(
             issued=total["issued"],
             cycles=total["cycles"],
@@ -122,7 +124,9 @@ class Ant(Accelerator):
             image_reads=total["image_reads"],
             kernel_reads=total["fetched"],
             index_reads=full.image_reads + total["scanned"],
+            # Column extremes of the group, then both ends for every index in a window.
             compares=2 * full.image_reads + 2 * total["scanned"],
+            bounds=2 * int(ranges),
         )
 
     def _matched_work(self, planes: Planes, full: PairWork) -> PairWork:

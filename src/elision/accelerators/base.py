@@ -31,8 +31,8 @@ class Cost:
         multiplier_slots: multipliers x cycles, what could have been issued.
         accesses: ``"<memory>.<read|write>"`` -> number of 32-bit words.
         operations: other counted actions (``"multiply"``, ``"add"``, ``"compare"``,
-        ...). details: further additive figures that a model reports and that cost
-        nothing
+            ...).
+        details: further additive figures that a model reports and that cost nothing
             themselves (stall cycles, issue steps, ...).
         prices_pj: energy of one of each of the accesses and operations.
         area_mm2: area of the machine as far as the energy table prices it.
@@ -61,6 +61,14 @@ class Cost:
         """Share of the multiplier slots that issued a product; 0 without cycles."""
         slots = self.multiplier_slots
         return self.multiplies / slots if slots else 0.0
+
+    @property
+    def stall_cycles(self) -> float | None:
+        """Cycles of waiting for the DRAM, which ``cycles`` leaves out.
+
+        None where a machine does not model its DRAM.
+        """
+        return self.details.get("stall_cycles")
 
     @property
     def energy_breakdown_pj(self) -> dict[str, float]:

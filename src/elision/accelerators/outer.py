@@ -7,13 +7,13 @@ stride ``t`` and ``U`` outputs the product is valid iff ``t`` divides ``y - r`` 
 ``0 <= (y - r)/t < U``. All three products of a convolution have this form. For a layer
 of stride ``t``, padding ``p``, dilation ``d`` and ``R`` taps (per axis):
 
-=============  ======================  =================  ======  =======
-product        image, at               kernel, at         stride  outputs
-=============  ======================  =================  ======  =======
-FORWARD        X, ``h + p``            W, ``d·r``         ``t``   ``Ho``
-INPUT_GRAD     G, ``t·o + d(R-1) - p`` W rotated, ``d·r`` 1       ``H``
-WEIGHT_GRAD    X, ``h + p``            G, ``t·o``         ``d``   ``R``
-=============  ======================  =================  ======  =======
+===========  =======================  ==================  ======  =======
+product      image, at                kernel, at          stride  outputs
+===========  =======================  ==================  ======  =======
+FORWARD      X, ``h + p``             W, ``d·r``          ``t``   ``Ho``
+INPUT_GRAD   G, ``t·o + d(R-1) - p``  W rotated, ``d·r``  1       ``H``
+WEIGHT_GRAD  X, ``h + p``             G, ``t·o``          ``d``   ``R``
+===========  =======================  ==================  ======  =======
 
 which follows from ``h = t·o - p + d·r`` (see :mod:`elision.products`). Image and kernel
 share one index, so the planes come in *blocks*: within a block, every image plane meets

@@ -40,6 +40,7 @@ class PairWork:
         image_reads, kernel_reads: values read from the PE's buffers.
         index_reads: 16-bit indices read from the PE's buffers.
         compares: index comparisons.
+        bounds: low ends of ranges computed, one subtraction each.
     """
 
     issued: int
@@ -49,6 +50,7 @@ class PairWork:
     kernel_reads: int
     index_reads: int
     compares: int = 0
+    bounds: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ class PlanePairs:
                 "add": valid,
                 "coordinate": 2 * work.issued,
                 "compare": work.compares,
+                "bound": work.bounds,
             },
             accesses={
                 "image_buffer.read": work.image_reads,
@@ -152,6 +155,7 @@ class PlanePairs:
                     "add": "add",
                     "coordinate": "add_int32",
                     "compare": "compare",
+                    "bound": "add_int32",
                 },
                 {
                     "image_buffer": self.buffer_kib,

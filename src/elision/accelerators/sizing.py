@@ -3,17 +3,18 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from elision.accelerators.intergrad import InterGrad
 from elision.accelerators.sram import WORD_BYTES, Buffers
 from elision.accelerators.step import check_layers, step_cost
 from elision.accelerators.systolic import Systolic
+from elision.accelerators.systolic_mixed import SystolicMixed
 from elision.products import Geometry
 
-__all__ = ["ArrayShape", "BufferSizing", "array_shapes", "smallest_buffers"]
+__all__ = ["Array", "ArrayShape", "BufferSizing", "array_shapes", "smallest_buffers"]
 
-Array = TypeVar("Array", Systolic, InterGrad)
+#: Machines that have rows, columns and buffers.
+Array = Systolic | SystolicMixed | InterGrad
 Layers = Iterable[tuple[str, Geometry]]
 
 
@@ -63,7 +64,9 @@ def smallest_buffers(
     if not tolerance >= 0:
         raise ValueError(f"smallest_buffers: tolerance must be >= 0, got {tolerance}")
     layers = check_layers(layers)
-    bandwidth = dram_words_per_cycle or machine.memory.dram_words_per_cycle
+    bandwidth = dram_words_per_cycle
+    if bandwidth is None:
+        bandwidth = machine.memory.dram_words_per_cycle
     least = math.ceil(Buffers.minimum_kib(machine.rows, machine.columns))
     sizes = {
         f"{family}_kib": max(least, _whole_kib(layers, operand))

@@ -2,7 +2,7 @@
 
 A product larger than the array is cut into *folds*, one per tile of the two dimensions
 that the array holds; the fold loops are called ``rows`` and ``columns``. A tensor
-either changes with both (the tile itself), or stays the same along one of them:
+either changes with both (the tile itself), or stays the same along one of them::
 
           rows  columns  stays along columns  stays along rows    changes with both
     ws    k     n        A                    Z (partial sums)    B

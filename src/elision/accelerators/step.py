@@ -5,7 +5,7 @@ gradient of each layer. A machine that can run the two gradients of a layer toge
 (:class:`~elision.accelerators.intergrad.InterGrad`) is given them as a pair.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from elision.accelerators.base import Accelerator, Cost
@@ -18,14 +18,23 @@ from elision.products import (
 )
 
 __all__ = [
+    "GRADIENT_PAIR",
+    "PRODUCT_NAMES",
     "blind_products",
     "check_layers",
     "job_cost",
+    "job_name",
     "jobs",
     "paired",
     "products_cost",
     "step_cost",
 ]
+
+#: Name of the two gradients of a layer where a machine runs them together.
+GRADIENT_PAIR = f"{Product.INPUT_GRAD.value}+{Product.WEIGHT_GRAD.value}"
+
+#: Names of what a machine runs, see :func:`job_name`.
+PRODUCT_NAMES = (*(product.value for product in Product), GRADIENT_PAIR)
 
 Layers = Iterable[tuple[str, Geometry]]
 
@@ -118,6 +127,11 @@ def jobs(
     return ((product,) for product in products)
 
 
+def job_name(job: tuple[LayerProduct, ...]) -> str:
+    """Name of the product, or of the pair, that a machine runs."""
+    return "+".join(product.kind.value for product in job)
+
+
 def job_cost(machine: Accelerator, job: tuple[LayerProduct, ...]) -> Cost:
     """Cost of what :func:`jobs` gives: a product, or a pair of gradients."""
     if len(job) == 2 and isinstance(machine, Interleaving):
@@ -142,7 +156,10 @@ def products_cost(machine: Accelerator, products: Iterable[LayerProduct]) -> Cos
 
 
 def step_cost(
-    machine: Accelerator, layers: Layers, first_input_grad: bool = False
+    machine: Accelerator,
+    layers: Layers,
+    first_input_grad: bool = False,
+    kinds: Collection[Product] = tuple(Product),
 ) -> Cost:
     """Cost of one training step of a network, without an optimiser pass.
 
@@ -152,6 +169,7 @@ def step_cost(
         machine: a value-blind accelerator.
         layers: (name, geometry) of each layer, the first one first.
         first_input_grad: whether the first layer computes a gradient of its input too.
+        kinds: the products that count.
     """
     by_layer: dict[tuple[Geometry, bool], Cost] = {}
     total = Cost()
@@ -160,6 +178,7 @@ def step_cost(
         key = (geometry, wants_input_grad)
         if key not in by_layer:
             products = blind_products([(name, geometry)], wants_input_grad)
-            by_layer[key] = products_cost(machine, products)
+            counted = [product for product in products if product.kind in kinds]
+            by_layer[key] = products_cost(machine, counted)
         total += by_layer[key]
     return total

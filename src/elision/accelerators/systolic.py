@@ -1,7 +1,7 @@
 """Systolic arrays: weight-, output- and input-stationary, exact to the cycle.
 
 An R x C array multiplies ``Z[m, n] = A[m, k] · B[k, n]`` in *folds*: tiles of the two
-dimensions that its PEs hold, with the third, of size T, streaming through:
+dimensions that its PEs hold, with the third, of size T, streaming through::
 
     dataflow  rows hold  columns hold  streams  cycles per fold
     ws        k          n             m        2R + C + T − 2

@@ -14,7 +14,9 @@ from elision.commands.data import data
 from elision.commands.reproduce import reproduce
 from elision.commands.shapes import shapes
 from elision.commands.simulate import simulate
+from elision.commands.size import size
 from elision.commands.study import study
+from elision.commands.timeline import timeline
 from elision.commands.trace import trace
 from elision.commands.train import train
 
@@ -26,6 +28,8 @@ COMMANDS: tuple[Callable[..., Any] | App, ...] = (
     train,
     trace,
     simulate,
+    timeline,
+    size,
     shapes,
     compare,
     bench,

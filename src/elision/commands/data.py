@@ -10,11 +10,13 @@ def data() -> None:
     from elision.accelerators import ACCELERATORS
     from elision.methods import METHODS
     from elision.probes import PROBES
+    from elision.shapes.networks import NETWORKS
     from elision.workloads import DATASETS, MODELS, WORKLOADS
 
     tables: dict[str, Any] = {
         "data sets": DATASETS,
         "models": MODELS,
+        "networks (shapes alone, for simulate)": NETWORKS,
         "workloads": WORKLOADS,
         "recipes": METHODS,
         "accelerators": ACCELERATORS,

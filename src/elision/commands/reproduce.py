@@ -2,10 +2,12 @@
 
 import sys
 from pathlib import Path
+from textwrap import fill
 
 from cyclopts import App
 
-from elision.commands.flags import Shares, Specs
+from elision.commands.flags import Names, Shares, Specs
+from elision.commands.progress import Bar
 
 __all__ = ["reproduce"]
 
@@ -22,6 +24,94 @@ def _folder(name: str, out: Path | None) -> Path:
 
 
 @reproduce.command
+def ant(
+    *,
+    network: Names = (),
+    recorded: Names = ("swat", "resprop"),
+    sparsity: float = 0.9,
+    accelerator: str = "ant",
+    startup_cycles: int = 5,
+    seed: int = 0,
+    out: Path | None = None,
+) -> None:
+    """ANT's claims: RCPs anticipated, speed-up and energy over an SCNN-like baseline.
+
+    Parameters
+    ----------
+    network
+        Networks with random operands; default: all five of the abstract.
+    recorded
+        Recipes of which a short run is trained and its operands recorded.
+    sparsity
+        Fraction of zeros of every random operand.
+    accelerator
+        ant:parameter=value,...; the baseline has the same memories and multipliers.
+    startup_cycles
+        Cycles before the first product of a pair, in the column that has them.
+    seed
+        Of the random operands and of the runs.
+    out
+        Folder for the tables; default: runs/reproduce-ant.
+    """
+    from elision.accelerators import Ant
+    from elision.report.table import rows_as_text
+    from elision.reproduce.ant import NETWORKS, UNSTATED, as_text_rows, write
+    from elision.specs import build
+
+    folder = _folder("ant", out)
+    with Bar() as bar:
+        rows = write(
+            folder,
+            network or tuple(NETWORKS),
+            recorded,
+            sparsity=sparsity,
+            seed=seed,
+            ant=build("accelerator", accelerator, {"ant": Ant}),
+            startup_cycles=startup_cycles,
+            progress=lambda done, of: bar.step("reproduce ant", done, of),
+        )
+    print(rows_as_text(as_text_rows(rows, startup_cycles)))
+    print(f"\n{fill(UNSTATED, 88)}\n\ntables: {folder}")
+
+
+@reproduce.command
+def scnn(
+    *,
+    density: Shares = (1.0, 0.7, 0.4, 0.2, 0.1),
+    energy: str = "horowitz-45nm",
+    seed: int = 0,
+    out: Path | None = None,
+) -> None:
+    """SCNN's published points on GoogLeNet, under three sets of rules.
+
+    Parameters
+    ----------
+    density
+        Fractions of non-zeros of weights and activations.
+    energy
+        Name of an energy table, or a TOML file.
+    seed
+        Of the random operands.
+    out
+        Folder for the tables; default: runs/reproduce-scnn.
+    """
+    from elision.report.table import rows_as_text
+    from elision.reproduce.scnn import UNSTATED, as_text_rows, write
+
+    folder = _folder("scnn", out)
+    with Bar() as bar:
+        rows = write(
+            folder,
+            density,
+            seed=seed,
+            energy=energy,
+            progress=lambda done, of: bar.step("reproduce scnn", done, of),
+        )
+    print(rows_as_text(as_text_rows(rows)))
+    print(f"\n{fill(UNSTATED, 88)}\n\ntables: {folder}")
+
+
+@reproduce.command
 def intergrad(*, out: Path | None = None) -> None:
     """Interleaved gradients on systolic arrays against WS, OS and WS+OS.
 
@@ -30,11 +120,13 @@ def intergrad(*, out: Path | None = None) -> None:
     out
         Folder for the tables; default: runs/reproduce-intergrad.
     """
-    from elision.reproduce.intergrad import write
+    from elision.report.table import rows_as_text
+    from elision.reproduce.intergrad import summaries, write
 
     folder = _folder("intergrad", out)
-    write(folder)
-    print(f"tables: {folder}")
+    for title, rows in summaries(write(folder)).items():
+        print(f"{title}\n\n{rows_as_text(rows)}\n")
+    print(f"tables and figures: {folder}")
 
 
 @reproduce.command

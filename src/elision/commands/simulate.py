@@ -177,6 +177,7 @@ def _line(row: dict[str, str], machine: "Machine") -> dict[str, str]:
         "machine": machine.spec,
         "product": row["product"],
         "cycles": f"{int(row['cycles']):,}",
+        "stalls": f"{int(row['stall_cycles']):,}" if row["stall_cycles"] else "",
         "products issued": f"{int(row['multiplies']):,}",
         "redundant": f"{int(row['redundant_multiplies']):,}",
         "multiplier use": f"{100 * float(row['utilisation']):.1f} %",

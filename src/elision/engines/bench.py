@@ -16,6 +16,7 @@ leaves out the time that other processes had the core; with more, the wall clock
 
 import itertools
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,12 +25,13 @@ from typing import Any
 
 import torch
 
+from elision.engines.decided import cpu_name
 from elision.engines.native import library
 from elision.engines.native.engine import NativeEngine
 from elision.engines.torch_engine import TorchEngine
 from elision.products import Conv2dGeometry, Geometry, MatmulGeometry, Product
 
-__all__ = ["LAYERS", "BenchRow", "bench", "break_even", "interleaved"]
+__all__ = ["LAYERS", "BenchRow", "bench", "break_even", "interleaved", "machine"]
 
 _ONE = (1, 1)
 
@@ -70,6 +72,7 @@ class BenchRow:
         bf16_seconds: the same in bfloat16.
         sparse_gflops: useful rate, dense operations x density / time.
         dense_gflops: rate of torch in float32.
+        bf16_gflops: rate of torch in bfloat16.
         ratio: dense over sparse seconds; above 1 sparse is faster.
         ratio_bf16: bfloat16 over sparse seconds.
         spread: half the interquartile range of the rounds' ratios.
@@ -87,6 +90,7 @@ class BenchRow:
     bf16_seconds: float
     sparse_gflops: float
     dense_gflops: float
+    bf16_gflops: float
     ratio: float
     ratio_bf16: float
     spread: float
@@ -97,6 +101,21 @@ class BenchRow:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and tables."""
         return asdict(self)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    features = torch.backends.cpu.get_cpu_capability()
+    reason = library.unavailable()
+    return {
+        "cpu": f"{cpu_name()}, {features}",
+        "cores": os.cpu_count(),
+        "load": [round(value, 1) for value in os.getloadavg()],
+        "kernels": reason or library.path().stem,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "clock": "wall" if torch.get_num_threads() > 1 else "process CPU time",
+    }
 
 
 def interleaved(
@@ -234,6 +253,7 @@ def _measure(
                 bf16_seconds=bf16,
                 sparse_gflops=operations * (1 - s) / times[s],
                 dense_gflops=operations / dense,
+                bf16_gflops=operations / bf16,
                 ratio=dense / times[s],
                 ratio_bf16=bf16 / times[s],
                 spread=(high - low) / 2,

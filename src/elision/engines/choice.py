@@ -23,7 +23,7 @@ from elision.engines.native.engine import NativeEngine
 from elision.engines.torch_engine import TorchEngine
 from elision.products import Conv2dGeometry, Geometry, Product
 
-__all__ = ["LEAST_MACS", "LEVELS", "AutoEngine", "density_level", "fastest"]
+__all__ = ["LEAST_MACS", "LEVELS", "AutoEngine", "density_level", "fastest", "level_of"]
 
 #: Densities that decisions are made for; an operand counts as the nearest in ratio. An
 #: operand at 1 is dense, and its product torch's.
@@ -52,9 +52,13 @@ def density_level(x: torch.Tensor) -> float:
     flat = x.reshape(-1)
     if flat.numel() > _SAMPLES:
         flat = flat[_places(flat.numel())]
-    share = torch.count_nonzero(flat).item() / max(1, flat.numel())
-    share = max(share, LEVELS[-1])
-    return min(LEVELS, key=lambda level: abs(math.log(level / share)))
+    return level_of(torch.count_nonzero(flat).item() / max(1, flat.numel()))
+
+
+def level_of(density: float) -> float:
+    """The member of :data:`LEVELS` nearest to a density, in ratio."""
+    density = max(density, LEVELS[-1])
+    return min(LEVELS, key=lambda level: abs(math.log(level / density)))
 
 
 @functools.lru_cache(maxsize=256)
@@ -65,19 +69,23 @@ def _places(size: int) -> torch.Tensor:
 def fastest(
     candidates: Mapping[str, Callable[[], object]], trials: int
 ) -> dict[str, float]:
-    """Best wall-clock seconds of each candidate, in turns, after one call to warm up.
+    """Best seconds of each candidate, in turns, after one call to warm up.
+
+    With one thread, of the calling thread's CPU time, which other processes cannot
+    lengthen; with more, of the wall clock.
 
     Args:
         candidates: functions without arguments, by name.
         trials: timed calls of each.
     """
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     best = dict.fromkeys(candidates, math.inf)
     for turn in range(trials + 1):
         for name, call in candidates.items():
-            start = time.perf_counter()
+            start = clock()
             call()
             if turn:
-                best[name] = min(best[name], time.perf_counter() - start)
+                best[name] = min(best[name], clock() - start)
     return best
 
 

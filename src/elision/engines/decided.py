@@ -25,7 +25,7 @@ from elision.engines.native import library
 from elision.engines.native.builder import cache_folder
 from elision.files import write_json
 
-__all__ = ["Decision", "Decisions", "decisions"]
+__all__ = ["Decision", "Decisions", "cpu_name", "decisions"]
 
 
 @dataclass(frozen=True)
@@ -150,16 +150,17 @@ def decisions() -> Decisions:
 def _digest() -> str:
     """Names the machine, as far as times depend on it."""
     kernels = library.unavailable() or library.path().name
-    parts = (kernels, torch.__version__, platform.machine(), _cpu())
+    parts = (kernels, torch.__version__, platform.machine(), cpu_name())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def _cpu() -> str:
-    """The CPU's name and the number of cores."""
-    name = platform.processor()
+def cpu_name() -> str:
+    """The CPU's name, family and model, and the number of cores."""
+    fields = {"model name": platform.processor()}
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    return f"{name}, {os.cpu_count()}"
+            key, _, value = line.partition(":")
+            fields[key.strip()] = value.strip()
+    version = (fields[k] for k in ("cpu family", "model") if k in fields)
+    name = " ".join((fields["model name"], *version))
+    return f"{name}, {os.cpu_count()} cores"

@@ -10,7 +10,7 @@ from elision.topology import Topology, attach
 __all__ = ["callback"]
 
 
-def callback(recipe: Recipe) -> Any:
+def callback(recipe: Recipe, engine: str = "auto") -> Any:
     """A Lightning callback that trains a module under a recipe.
 
     The module is elided in ``setup``, before its optimisers are made and before a
@@ -20,6 +20,8 @@ def callback(recipe: Recipe) -> Any:
 
     Args:
         recipe: for example ``elision.methods.RigL(sparsity=0.9)``.
+        engine: who computes the products (see :func:`elision.elide`); ``"torch"`` for a
+            run that repeats to the last bit.
 
     Raises:
         ModuleNotFoundError: neither ``lightning`` nor ``pytorch_lightning`` is installed.
@@ -36,7 +38,7 @@ def callback(recipe: Recipe) -> Any:
             """Elide, once, before the optimisers are made."""
             del trainer, stage
             if not getattr(pl_module, "_elided_by_callback", False):
-                elide(pl_module, recipe)
+                elide(pl_module, recipe, engine)
                 pl_module._elided_by_callback = True
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:

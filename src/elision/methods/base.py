@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
+from torch import nn
+
 from elision.recipe import Recipe, Table
+from elision.topology.install import refuse_masks
 
 __all__ = ["Method"]
 
@@ -34,6 +37,10 @@ class Method(Recipe):
             ValueError: a parameter is out of its range.
         """
         raise NotImplementedError
+
+    def prepare(self, model: nn.Module) -> None:
+        """Let the model refuse a state that another method's masks belong to."""
+        refuse_masks(model, self.key)
 
     def parameters(self) -> dict[str, Any]:
         """The method's own parameters, for a record of the run."""

@@ -20,7 +20,8 @@ class SRigL(Masked):
     Structured Sparsity, ICLR 2024.
 
     Deviations:
-        - ``k`` is rounded down, so a layer holds at most its budget, not exactly.
+        - ``k`` is rounded down, but not below 1, so a layer of more than one input a
+          neuron holds at most its budget, not exactly.
 
     Attributes:
         every: steps between moves.

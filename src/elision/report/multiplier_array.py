@@ -152,7 +152,8 @@ def _drawings(
         title = f"step {number} of {len(steps)}: "
         title += f"{step.valid} valid, {step.redundant} redundant"
         if step.skipped:
-            title += f", {len(step.skipped)} skipped"
+            values = "value" if len(step.skipped) == 1 else "values"
+            title += f", {len(step.skipped)} kernel {values} skipped"
         left = _MARGIN
         parts = _plane(left, "image", image, step.image, (), _IMAGE)
         left += image.shape[1] * _CELL + _GAP

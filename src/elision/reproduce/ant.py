@@ -6,11 +6,15 @@ is zero, or the operands are those of a recorded run.
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
 
 from elision.accelerators import Ant, Cost, Scnn
+from elision.files import to_csv, write_json, write_text
 from elision.methods import METHODS
+from elision.names import lookup
 from elision.products import Geometry, LayerProduct, Product
 from elision.specs import build
 from elision.trace import synthetic_products
@@ -26,9 +30,11 @@ __all__ = [
     "AntRow",
     "ant_rows",
     "ant_table",
+    "as_text_rows",
     "geometric_mean",
     "network_layers",
     "recorded_products",
+    "write",
 ]
 
 #: Name -> (our model, image size). The abstract names the networks; the image sizes are
@@ -87,7 +93,7 @@ class AntRow:
 
 def network_layers(name: str) -> list[tuple[str, Geometry]]:
     """Layer shapes of one of :data:`NETWORKS`, batch 1."""
-    model_name, size = NETWORKS[name]
+    model_name, size = lookup("network", name, NETWORKS)
     classes = 1000 if size == 224 else 10
     model = make_model(model_name, in_channels=3, classes=classes, image_size=size)
     return layer_shapes(model, (1, 3, size, size))
@@ -170,6 +176,7 @@ def ant_table(
     sparsity: float = 0.9,
     seed: int = 0,
     ant: Ant | None = None,
+    startup_cycles: int = 5,
 ) -> Iterator[AntRow]:
     """Rows of the named networks with synthetic operands, every layer and pair exact.
 
@@ -178,17 +185,124 @@ def ant_table(
         sparsity: share of zeros in inputs, weights and output gradients.
         seed: of the operands.
         ant: the machine.
+        startup_cycles: for the column with start-up.
     """
     for network in networks:
         products = synthetic_products(network_layers(network), sparsity, seed)
         operands = f"synthetic, {sparsity:.0%} zeros"
-        yield from ant_rows(network, operands, products, ant)
+        yield from ant_rows(network, operands, products, ant, startup_cycles)
 
 
 def geometric_mean(rows: Iterable[AntRow], column: str) -> float:
     """Geometric mean of a column over the rows of whole networks (product "all")."""
     values = [getattr(row, column) for row in rows if row.product == "all"]
     return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def write(
+    folder: Path,
+    networks: Sequence[str] = tuple(NETWORKS),
+    recipes: Sequence[str] = ("swat", "resprop"),
+    *,
+    sparsity: float = 0.9,
+    seed: int = 0,
+    ant: Ant | None = None,
+    startup_cycles: int = 5,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[AntRow]:
+    """Run everything and write ``ant.csv`` and ``ant.json``.
+
+    Args:
+        folder: where to.
+        networks: of :data:`NETWORKS`, with synthetic operands.
+        recipes: methods of which a run is trained and recorded.
+        sparsity: share of zeros in the synthetic operands.
+        seed: of the synthetic operands and of the runs.
+        ant: the machine.
+        startup_cycles: for the column with start-up.
+        progress: told of (tables done, tables in all).
+
+    Raises:
+        ValueError: an unknown network or recipe.
+        OSError: the folder cannot be written to.
+    """
+    for network in networks:
+        lookup("network", network, NETWORKS)
+    for recipe in recipes:
+        build("recipe", recipe, METHODS)
+    how = {"ant": ant, "startup_cycles": startup_cycles}
+    rows: list[AntRow] = []
+    for done, name in enumerate((*networks, *recipes)):
+        if progress:
+            progress(done, len(networks) + len(recipes))
+        if done < len(networks):
+            rows += ant_table([name], sparsity, seed, **how)
+        else:
+            products = recorded_products(name, seed=seed)
+            rows += ant_rows("ResNet-8", f"recorded, {name}", products, **how)
+    synthetic = [row for row in rows if row.network in NETWORKS]
+    means = {
+        column: geometric_mean(synthetic, column)
+        for column in ("speedup", "speedup_with_startup", "energy_ratio")
+        if synthetic
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "ant.csv", to_csv([asdict(row) for row in rows]))
+    found = {
+        "published": PUBLISHED,
+        "unstated": UNSTATED,
+        "machine": asdict(ant or Ant()),
+        "startup_cycles": [0, startup_cycles],
+        "sparsity": sparsity,
+        "geometric_means": means,
+        "rows": [
+            {k: None if v != v else v for k, v in asdict(row).items()} for row in rows
+        ],
+    }
+    write_json(folder / "ant.json", found)
+    return rows
+
+
+def as_text_rows(
+    rows: Sequence[AntRow], startup_cycles: int = 5
+) -> list[dict[str, str]]:
+    """The rows as a table, means over networks and the published figures last."""
+    with_startup = f"with start-up {startup_cycles}"
+    table = [
+        {
+            "network": row.network,
+            "operands": row.operands,
+            "product": row.product,
+            "RCPs": f"{100 * row.rcp_share:.1f} %",
+            "anticipated": f"{100 * row.anticipated_share:.1f} %",
+            "speed-up": f"{row.speedup:.2f}x",
+            with_startup: f"{row.speedup_with_startup:.2f}x",
+            "energy": f"{row.energy_ratio:.2f}x",
+        }
+        for row in rows
+    ]
+    synthetic = [r for r in rows if r.network in NETWORKS and r.product == "all"]
+    if synthetic:
+        columns = ("speedup", "speedup_with_startup", "energy_ratio")
+        means = [f"{geometric_mean(synthetic, column):.2f}x" for column in columns]
+        shares = [
+            f"{100 * fmean(getattr(row, column) for row in synthetic):.1f} %"
+            for column in ("rcp_share", "anticipated_share")
+        ]
+        names = ("RCPs", "anticipated", "speed-up", with_startup, "energy")
+        label = {"network": "mean", "operands": "geometric; of shares, arithmetic"}
+        table.append(label | dict(zip(names, shares + means, strict=True)))
+    table.append(
+        {
+            "network": "published",
+            "operands": "not stated",
+            "RCPs": f"up to {100 * PUBLISHED['rcp_share']:.0f} %",
+            "anticipated": f"over {100 * PUBLISHED['anticipated_share']:.0f} %",
+            "speed-up": f"{PUBLISHED['speedup']:.2f}x",
+            "energy": f"{PUBLISHED['energy_ratio']:.2f}x",
+        }
+    )
+    return table
 
 
 def recorded_products(

@@ -9,107 +9,28 @@ and the rules of counting are in no abstract, so the model is run over a grid of
 every row says what it assumes. Nothing here is fitted to the published figures.
 """
 
-import csv
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product as grid
 from pathlib import Path
 from typing import Any
 
-from elision.accelerators.base import Cost
-from elision.files import replacing, write_json
-from elision.products import LayerProduct, MatmulGeometry, Product
+from elision.files import to_csv, write_json, write_text
+from elision.reproduce.intergrad_layers import fully_connected
+from elision.reproduce.intergrad_readings import (
+    nearest_settings,
+    reading_bands,
+    readings,
+)
 from elision.reproduce.intergrad_steps import (
     AREA_RULES,
-    DRAIN_RULES,
     PUBLISHED_STEPS,
     StepRow,
-    interleaving,
-    sram_words,
     training_steps,
-    ws_os,
 )
 
-__all__ = [
-    "BandRow",
-    "FullyConnectedRow",
-    "bands",
-    "fully_connected",
-    "write",
-]
-
-
-@dataclass(frozen=True)
-class FullyConnectedRow:
-    """Both gradients of a fully connected layer: separate over interleaved.
-
-    Attributes:
-        side: rows and columns of the array.
-        batch: rows of G.
-        features: inputs and outputs of the layer.
-        drain: a name of :data:`DRAIN_RULES`.
-        separate_cycles: dX weight-stationary, then dW output-stationary.
-        interleaved_cycles: both at once.
-        cycles_ratio: the first over the second; published 1.4 to 2.2.
-        accesses_ratio: SRAM words, gradients only.
-        accesses_ratio_with_update: SRAM words with the optimiser's pass over the weights
-            on the separate side, and the update in the array on the interleaved side;
-            published 1.9, of which the abstract does not say what it counts.
-    """
-
-    side: int
-    batch: int
-    features: int
-    drain: str
-    separate_cycles: int
-    interleaved_cycles: int
-    cycles_ratio: float
-    accesses_ratio: float
-    accesses_ratio_with_update: float
-
-
-def fully_connected(
-    sides: Sequence[int] = (32, 64, 128, 256),
-    batch_per_side: Sequence[float] = (0.25, 0.5, 1.0, 2.0, 4.0),
-    features: int = 1024,
-) -> list[FullyConnectedRow]:
-    """Cycles and SRAM accesses of a square layer over array side, batch and drain rule.
-
-    Batch 1 is always among the batches.
-    """
-    rows = []
-    for side, name in grid(sides, DRAIN_RULES):
-        rule = DRAIN_RULES[name]
-        batches = {1} | {max(1, round(share * side)) for share in batch_per_side}
-        for batch in sorted(batches):
-            geometry = MatmulGeometry(batch, features, features)
-            gradients = [
-                LayerProduct(kind, geometry)
-                for kind in (Product.INPUT_GRAD, Product.WEIGHT_GRAD)
-            ]
-            plain = ws_os(side, rule)
-            apart = sum((plain.cost(p) for p in gradients), Cost())
-            together, updated = (
-                interleaving(side, rule, update=update).cost_pair(*gradients)
-                for update in (False, True)
-            )
-            with_pass = apart + plain.cost_update(geometry)
-            rows.append(
-                FullyConnectedRow(
-                    side=side,
-                    batch=batch,
-                    features=features,
-                    drain=name,
-                    separate_cycles=apart.cycles,
-                    interleaved_cycles=together.cycles,
-                    cycles_ratio=apart.cycles / together.cycles,
-                    accesses_ratio=sram_words(apart) / sram_words(together),
-                    accesses_ratio_with_update=sram_words(with_pass)
-                    / sram_words(updated),
-                )
-            )
-    return rows
+__all__ = ["BandRow", "bands", "summaries", "write"]
 
 
 @dataclass(frozen=True)
@@ -172,31 +93,106 @@ def bands(steps: Sequence[StepRow]) -> list[BandRow]:
     return rows
 
 
-def write(folder: Path) -> None:
-    """Run everything and write the tables ``fully_connected``, ``steps`` and ``bands``.
+#: Rows of a table, as it is written.
+Rows = list[dict[str, Any]]
 
-    Each as CSV; the first and the last also in ``intergrad.json``.
+
+def write(folder: Path) -> dict[str, Rows]:
+    """Run everything; write tables as CSV, all but two in one JSON file, and two figures.
+
+    Returns:
+        The tables by name: ``fully_connected``, ``steps``, ``bands``, ``readings``,
+        ``reading_bands`` and ``nearest_settings``.
 
     Raises:
         OSError: the folder cannot be written to.
     """
-    steps = training_steps()
-    tables = {
-        "fully_connected": [asdict(row) for row in fully_connected()],
+    from elision.report.intergrad_figures import fully_connected_svg, savings_svg
+
+    layers, steps, read = fully_connected(), training_steps(), readings()
+    tables: dict[str, Rows] = {
+        "fully_connected": [asdict(row) for row in layers],
         "steps": [asdict(row) | {"assumptions": row.assumptions} for row in steps],
         "bands": [asdict(row) for row in bands(steps)],
+        "readings": [asdict(row) for row in read],
+        "reading_bands": [asdict(row) for row in reading_bands(read)],
+        "nearest_settings": [row.to_row() for row in nearest_settings(read)],
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
-        with (
-            replacing(folder / f"{name}.csv") as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(_rounded(row) for row in rows)
-    small = {name: tables[name] for name in ("fully_connected", "bands")}
-    write_json(folder / "intergrad.json", small)
+        write_text(folder / f"{name}.csv", to_csv([_rounded(row) for row in rows]))
+    short = {name: rows for name, rows in tables.items() if name not in LARGE}
+    write_json(folder / "intergrad.json", short)
+    write_text(folder / "fully-connected.svg", fully_connected_svg(layers))
+    write_text(folder / "savings.svg", savings_svg(steps))
+    return tables
+
+
+#: Side, batch, drain rule and area rule of the training steps in a summary.
+SHOWN = (128, 4, "by wiring", "equal PE count")
+
+
+def summaries(tables: Mapping[str, Rows]) -> dict[str, list[dict[str, str]]]:
+    """The tables of :func:`write` in short, values as text, by their titles."""
+    layers = [
+        {
+            "batch": str(row["batch"]),
+            "drain": row["drain"],
+            "cycles": f"{row['cycles_ratio']:.2f}x",
+            "accesses": f"{row['accesses_ratio']:.2f}x",
+            "accesses with update": f"{row['accesses_ratio_with_update']:.2f}x",
+        }
+        for row in tables["fully_connected"]
+        if row["side"] == 64
+    ]
+    steps: dict[str, dict[str, str]] = {}
+    for row in tables["steps"]:
+        setting = (row["side"], row["batch"], row["drain"], row["area"])
+        if setting == SHOWN:
+            line = steps.setdefault(row["network"], {"network": row["network"]})
+            line[f"against {row['baseline']}"] = ", ".join(
+                f"{row[name]:.0f}" for name in ("cycles", "sram", "energy")
+            )
+    ranges = [
+        {
+            "network": row["network"],
+            "saved": row["counted"],
+            "published": f"{row['published']} %",
+            "lowest, median, highest": _range(row),
+        }
+        for row in tables["bands"]
+        if row["area"] == "equal area, fewer arrays"
+    ]
+    readings = [
+        {
+            "network": row["network"],
+            "saved": row["quantity"],
+            "published": f"{row['published']} %",
+            "dW of the baseline": row["weight_grad"],
+            "lowest, median, highest": _range(row),
+            "reached": "yes" if row["reached"] else "no",
+        }
+        for row in tables["reading_bands"]
+        if (row["scope"], row["input_grad"]) == ("step", "scatter")
+    ]
+    return {
+        "Gradients of a 1024x1024 layer on 64x64 PEs, separate over interleaved; "
+        "published: cycles 1.4x to 2.2x, accesses 1.9x": layers,
+        "Training steps, 128x128 PEs, batch 4, equal PE count, drains by wiring; percent "
+        "saved of cycles, SRAM words, energy": list(steps.values()),
+        "Training steps against WS at equal area, percent saved": ranges,
+        "The same against WS that takes dW in one form: Xt·G, Gt·X, or the faster": (
+            readings
+        ),
+    }
+
+
+def _range(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{row[name]:.0f}" for name in ("lowest", "median", "highest"))
+
+
+#: Tables that are not repeated in the JSON file.
+LARGE = ("steps", "readings")
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ __all__ = [
     "PublishedStep",
     "StepRow",
     "interleaving",
+    "savings",
     "sram_words",
     "training_steps",
     "ws_os",
@@ -201,7 +202,7 @@ def training_steps(
                             pe_area_ratio=ratio,
                             baseline_cycles=base.cycles,
                             interleaved_cycles=math.ceil(ours.cycles * slower),
-                            **_savings(base, ours, slower),
+                            **savings(base, ours, slower),
                             **_savings_with_update(base + update, updated),
                             **_published(name, label, area),
                         )
@@ -252,7 +253,15 @@ def _percent(before: float, after: float) -> float:
     return 100 * (1 - after / before)
 
 
-def _savings(base: Cost, ours: Cost, slower: float) -> dict[str, float]:
+def savings(base: Cost, ours: Cost, slower: float) -> dict[str, float]:
+    """Savings of ``ours`` over ``base`` in percent, no optimiser on either side.
+
+    Args:
+        base: of the plain array.
+        ours: of the interleaving one.
+        slower: factor on the cycles of the latter, where a chip has fewer such arrays.
+    """
+
     def waited(cost: Cost) -> float:
         return cost.cycles + cost.details["stall_cycles"] + cost.details["fill_cycles"]
 

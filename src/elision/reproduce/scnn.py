@@ -6,13 +6,15 @@ synthetic operands whose density is the same for weights and activations; infere
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from elision.accelerators import Cost, Dense, Scnn
 from elision.accelerators.base import ceil_div
+from elision.files import to_csv, write_json, write_text
 from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
 from elision.trace import synthetic_products
 
@@ -21,9 +23,11 @@ __all__ = [
     "RULES",
     "UNSTATED",
     "ScnnRow",
+    "as_text_rows",
     "googlenet_layers",
     "scnn_table",
     "tiled_dense_cycles",
+    "write",
 ]
 
 #: Per density (of weights and of activations): speed over the dense array, energy
@@ -158,6 +162,72 @@ def scnn_table(
                 over_input_sided=input_sided.cycles / scnn.cycles,
                 published=PUBLISHED.get(density, {}),
             )
+
+
+def write(
+    folder: Path,
+    densities: Sequence[float] = (1.0, 0.7, 0.4, 0.2, 0.1),
+    *,
+    seed: int = 0,
+    energy: str = "horowitz-45nm",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[ScnnRow]:
+    """Run everything and write ``scnn.csv`` and ``scnn.json``.
+
+    Args:
+        folder: where to.
+        densities: of weights and activations.
+        seed: of the operands.
+        energy: energy table of all machines.
+        progress: told of (densities done, densities in all).
+
+    Raises:
+        ValueError: a density outside (0, 1], or an unknown energy table.
+        OSError: the folder cannot be written to.
+    """
+    for density in densities:
+        if not 0 < density <= 1:
+            raise ValueError(f"density must be in (0, 1], got {density}")
+    rows: list[ScnnRow] = []
+    for done, density in enumerate(densities):
+        if progress:
+            progress(done, len(densities))
+        rows += scnn_table([density], seed=seed, energy=energy)
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = [asdict(row) for row in rows]
+    for row in flat:
+        published = row.pop("published")
+        row |= {f"published_{name}": published.get(name) for name in _COLUMNS}
+    write_text(folder / "scnn.csv", to_csv(flat))
+    found = {"unstated": UNSTATED, "rules": RULES, "energy": energy, "rows": flat}
+    write_json(folder / "scnn.json", found)
+    return rows
+
+
+#: Columns that the paper has figures for, and their headings.
+_COLUMNS = {
+    "speedup": "over dense",
+    "energy_share": "energy",
+    "over_weight_sided": "over weight-sided",
+    "over_input_sided": "over activation-sided",
+}
+
+
+def as_text_rows(rows: Iterable[ScnnRow]) -> list[dict[str, str]]:
+    """The rows as a table, the published figures above those of their density."""
+    table: list[dict[str, str]] = []
+    for row in rows:
+        named = {"density": f"{row.density:g}"}
+        if named["density"] not in {line["density"] for line in table}:
+            figures = {_COLUMNS[name]: f"{v:g}x" for name, v in row.published.items()}
+            if figures:
+                table.append(named | {"rules": "published"} | figures)
+        figures = {
+            heading: f"{getattr(row, name):.3g}x" for name, heading in _COLUMNS.items()
+        }
+        tiled = {"over tiled dense": f"{row.speedup_over_tiled:.3g}x"}
+        table.append(named | {"rules": row.rules} | figures | tiled)
+    return table
 
 
 def tiled_dense_cycles(

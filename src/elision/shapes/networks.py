@@ -2,7 +2,7 @@
 
 ``network("inception-v4", batch=4)`` lists every convolution and linear layer as
 ``(name, geometry)``, in the order in which the network runs them. The definitions are
-those of the papers where not said otherwise:
+those of the papers where not said otherwise::
 
     alexnet        arXiv 1404.5997, the single-column form (64 filters in the first layer)
                    that torchvision has, not the two-column network of 2012

@@ -34,7 +34,7 @@ def compared(runs: Iterable[Path]) -> list[dict[str, Any]]:
 def _rows(run: Path) -> list[dict[str, Any]]:
     path = run / "summary.json" if run.is_dir() else run
     if not path.is_file():
-        raise ValueError(f"{run}: no finished run (there is no {path.name})")
+        raise ValueError(f"{run}: no finished run (there is no {path})")
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -34,7 +34,8 @@ class ConstantFanIn(Rule):
        grows those of largest gradient until it has ``k``.
 
     Attributes:
-        budget: active weights, layer by layer; ``k`` is rounded down to a whole number.
+        budget: active weights, layer by layer; ``k`` is rounded down to a whole
+            number, but not below 1.
         when: steps in which masks move.
         fraction: the drop fraction.
         ablation: share of the fan-in that must be salient; 0 ablates nothing.

@@ -3,6 +3,7 @@
 import hashlib
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,17 @@ from elision.layers import elidable_layers, elided_layers
 from elision.topology.rule import Rule
 from elision.topology.weights import SparseWeight, sparse_weights
 
-__all__ = ["Installed", "UnattachedWarning", "held_masks", "install", "installed_in"]
+__all__ = [
+    "Installed",
+    "UnattachedWarning",
+    "held_masks",
+    "install",
+    "installed_in",
+    "refuse_masks",
+]
+
+#: Name of the buffer that says which method a model runs.
+_METHOD = "elision_topology_method"
 
 #: Bytes of the buffer that names the method, its parameters' hash included.
 _LABEL_BYTES = 48
@@ -73,12 +84,18 @@ def install(model: nn.Module, rule: Rule, method: str, parameters: object) -> No
     state = {"step": torch.zeros((), dtype=torch.int64), **rule.initial_state()}
     for name, value in state.items():
         model.register_buffer(f"elision_topology_{name}", value.to(device))
-    model.register_buffer("elision_topology_method", _encoded(label).to(device))
+    model.register_buffer(_METHOD, _encoded(label).to(device))
     installed = Installed(rule, label)
     installed.reminder = model.register_forward_pre_hook(_remind)
     check = model.register_load_state_dict_pre_hook(_check_method)
     vars(model)["_elision_topology"] = installed
     vars(model)["_elision_hooks"] = [installed.reminder, check]
+
+
+def refuse_masks(model: nn.Module, method: str) -> None:
+    """Let a model under a method without masks refuse the state of one that has them."""
+    check = partial(_check_no_masks, method)
+    vars(model)["_elision_hooks"] = [model.register_load_state_dict_pre_hook(check)]
 
 
 def left_dense(
@@ -130,6 +147,18 @@ def _encoded(label: str) -> torch.Tensor:
     return torch.frombuffer(bytearray(padded), dtype=torch.uint8)
 
 
+def _decoded(saved: torch.Tensor) -> str:
+    return bytes(saved.tolist()).decode().strip()
+
+
+def _mismatch(theirs: str, ours: str) -> str:
+    theirs, ours = theirs.partition(":")[0], ours.partition(":")[0]
+    return (
+        f"this state was saved by method {theirs!r}, the model runs {ours!r}; "
+        f"elide it with {theirs!r} to resume"
+    )
+
+
 def _remind(model: nn.Module, args: Any) -> None:
     """Forward pre-hook: warn in the second training pass without a controller."""
     del args
@@ -160,20 +189,43 @@ def _check_method(
 ) -> None:
     """Before loading: refuse another method's state, warn of other parameters."""
     del local_metadata, strict, missing, unexpected
-    saved = state_dict.get(f"{prefix}elision_topology_method")
+    saved = state_dict.get(f"{prefix}{_METHOD}")
     installed: Installed | None = vars(model).get("_elision_topology")
-    if saved is None or installed is None:
+    if installed is None:
         return
-    theirs = bytes(saved.tolist()).decode().strip()
+    if saved is None:
+        # A plain state is torch's to refuse, or to take where that is wanted.
+        if any("elision_" in key for key in state_dict):
+            errors.append(
+                "this state was saved by a method without masks, the model runs "
+                f"{installed.label.partition(':')[0]!r}; elide it as that run was to resume"
+            )
+        return
+    theirs = _decoded(saved)
     if theirs == installed.label:
         return
-    theirs, ours = theirs.partition(":")[0], installed.label.partition(":")[0]
-    if theirs != ours:
-        errors.append(
-            f"this state was saved by method {theirs!r}, the model runs {ours!r}; "
-            f"elide it with {theirs!r} to resume"
-        )
+    if theirs.partition(":")[0] != installed.label.partition(":")[0]:
+        errors.append(_mismatch(theirs, installed.label))
         return
     warnings.warn(
-        f"this state was saved by {theirs!r} with other parameters", stacklevel=2
+        f"this state was saved by {theirs.partition(':')[0]!r} with other parameters",
+        stacklevel=2,
     )
+
+
+def _check_no_masks(
+    method: str,
+    model: nn.Module,
+    state_dict: dict[str, Any],
+    prefix: str,
+    local_metadata: Any,
+    strict: bool,
+    missing: list[str],
+    unexpected: list[str],
+    errors: list[str],
+) -> None:
+    """Before loading into a method without masks: refuse a state that has some."""
+    del model, local_metadata, strict, missing, unexpected
+    saved = state_dict.get(f"{prefix}{_METHOD}")
+    if saved is not None:
+        errors.append(_mismatch(_decoded(saved), method))

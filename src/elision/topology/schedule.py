@@ -40,8 +40,9 @@ class Periodic:
 
     def __post_init__(self) -> None:
         periods = (self.every, *(period for _, period in self.phases))
-        if any(period < 1 for period in periods):
-            raise ValueError(f"steps between moves must be >= 1, got {periods}")
+        if any(not isinstance(period, int) or period < 1 for period in periods):
+            given = ", ".join(map(repr, periods))
+            raise ValueError(f"steps between moves must be integers >= 1, got {given}")
         if self.until is not None and self.until < 1:
             raise ValueError(f"until={self.until!r}: must be >= 1 or None")
 

@@ -17,6 +17,7 @@ __all__ = [
     "dense_gradient",
     "fixed_mask",
     "inference_ratio",
+    "mask_update",
     "meprop",
     "resprop",
     "rigl",
@@ -60,6 +61,21 @@ def resprop(reuse: float, batch: int) -> Shares:
 def meprop(keep: float) -> Shares:
     """MeProp: the kept share of the output gradient, in both gradients."""
     return {_F: 1.0, _I: keep, _W: keep}
+
+
+def mask_update(values: int, macs: Mapping[str, int], *, every: int = 1) -> float:
+    """What choosing costs: values looked at per step over dense multiply-accumulates.
+
+    Comparisons are no multiply-accumulates, so this stands beside the training ratio
+    and is not added to it.
+
+    Args:
+        values: that one choice looks at: every weight twice for RigL and SET (to drop and
+            to grow), every weight and activation once for SWAT.
+        macs: dense multiply-accumulates of one forward pass of each layer, of a batch.
+        every: steps between two choices.
+    """
+    return values / every / (3 * sum(macs.values()))
 
 
 def inference_ratio(shares: Mapping[str, Shares], macs: Mapping[str, int]) -> float:

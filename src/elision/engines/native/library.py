@@ -44,7 +44,7 @@ _FLOAT = ctypes.c_float
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "to_blocked": (_INT, [_POINTER, _POINTER, _INT, _LONG, _INT]),
     "from_blocked": (None, [_POINTER, _POINTER, _INT, _LONG, _INT]),
-    "threshold": (_FLOAT, [_POINTER, _LONG, _LONG, _LONG]),
+    "threshold": (_FLOAT, [_POINTER, _LONG, _LONG, _LONG, _INT]),
     "weights_new": (_POINTER, [_POINTER]),
     "weights_free": (None, [_POINTER]),
     "weights_compress": (_LONG, [_POINTER, _POINTER, _FLOAT, _INT, _INT, _INT]),
@@ -205,7 +205,9 @@ def threshold(x: torch.Tensor, keep: float, samples: int | None = None) -> float
     if keep >= 1:
         return -1.0
     k = max(1, math.ceil(round(keep * count, 6)))
-    found = load().elision_threshold(x.data_ptr(), x.numel(), k, count)
+    found = load().elision_threshold(
+        x.data_ptr(), x.numel(), k, count, torch.get_num_threads()
+    )
     if math.isnan(found):
         raise MemoryError("the native kernels ran out of memory")
     return found

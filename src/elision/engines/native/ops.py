@@ -16,7 +16,16 @@ from torch import Tensor
 from elision.engines.native import library
 from elision.products import Conv2dGeometry
 
-__all__ = ["conv2d", "forget_layer", "from_blocked", "max_pool", "new_layer", "norm"]
+__all__ = [
+    "conv2d",
+    "forget_layer",
+    "from_blocked",
+    "level",
+    "max_pool",
+    "new_layer",
+    "norm",
+    "to_blocked",
+]
 
 _LANES = library.LANES
 
@@ -29,15 +38,15 @@ class _Layer:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.weights: OrderedDict[Conv2dGeometry, library.Weights] = OrderedDict()
-        self.masks: dict[Conv2dGeometry, tuple[int, int]] = {}
+        # A mask is held beside the lists made from it, so that its address names it.
+        self.masks: dict[Conv2dGeometry, tuple[Tensor, int]] = {}
 
     def compressed(
         self,
         geometry: Conv2dGeometry,
         weight: Tensor,
         mask: Tensor | None,
-        keep: float,
-        samples: int | None,
+        level: Tensor | None,
         *,
         fresh: bool,
     ) -> library.Weights:
@@ -47,12 +56,13 @@ class _Layer:
             return known
         made = known or library.Weights(geometry)
         if mask is None:
-            made.compress(weight, library.threshold(weight, keep, samples))
+            made.compress(weight, _above(level))
         else:
-            stamp = (mask.data_ptr(), mask._version)
-            if known is None or self.masks.get(geometry) != stamp:
+            held, version = self.masks.get(geometry, (None, -1))
+            same = held is not None and held.data_ptr() == mask.data_ptr()
+            if known is None or not same or version != mask._version:
                 made.compress((mask != 0).to(torch.float32), places=True)
-                self.masks[geometry] = stamp
+                self.masks[geometry] = (mask, mask._version)
             made.refresh(weight)
         self.weights[geometry] = made
         self.weights.move_to_end(geometry)
@@ -60,6 +70,13 @@ class _Layer:
             old, _ = self.weights.popitem(last=False)
             self.masks.pop(old, None)
         return made
+
+
+def _above(level: Tensor | None) -> float:
+    """The threshold that keeps what reaches ``level``; zeros are left out always."""
+    if level is None:
+        return 0.0
+    return torch.nextafter(level, torch.zeros_like(level)).item()
 
 
 _LAYERS: dict[int, _Layer] = {}
@@ -97,10 +114,6 @@ def _geometry(
     )
 
 
-def _samples(samples: int) -> int | None:
-    return samples or None
-
-
 @torch.library.custom_op("elision::to_blocked", mutates_args=())
 def to_blocked(x: Tensor) -> Tensor:
     """``(N, C, H, W)`` to blocked ``(ceil(N/16), C, H, W, 16)``; float32."""
@@ -133,46 +146,68 @@ to_blocked.register_autograd(
 from_blocked.register_autograd(lambda ctx, g: (to_blocked(g), None))
 
 
+@torch.library.custom_op("elision::level", mutates_args=())
+def level(x: Tensor, keep: float, samples: int, images: int) -> Tensor:
+    """The ``ceil(keep·n)``-th largest magnitude of ``n`` values, a scalar tensor.
+
+    Args:
+        x: float32.
+        keep: in (0, 1].
+        samples: values that it is estimated from; 0 for the exact one.
+        images: batch size of a blocked ``x``; 0 if it is not blocked.
+    """
+    if images % _LANES:  # lanes behind the last image are no part of the tensor
+        x = library.from_blocked(x, images)
+    above = library.threshold(x, keep, samples or None)
+    found = torch.tensor(above).clamp_(min=0)
+    return torch.nextafter(found, torch.tensor(torch.inf)) if above >= 0 else found
+
+
+@level.register_fake
+def _(x, keep, samples, images):
+    return x.new_empty(())
+
+
 @torch.library.custom_op("elision::blocked_conv2d", mutates_args=())
 def conv2d(
     x: Tensor,
     weight: Tensor,
     mask: Tensor | None,
+    asked: Tensor | None,
+    weight_level: Tensor | None,
+    input_level: Tensor | None,
     images: int,
     window: list[int],
-    weight_keep: float,
-    input_keep: float,
-    samples: int,
     layer: int,
 ) -> Tensor:
     """Convolution of a blocked input with a sparse weight.
 
-    Forward and input gradient read the largest ``weight_keep`` of the weights, or those
-    under ``mask``. The weight gradient is dense and reads the largest ``input_keep`` of
-    the input; under a mask it is exact at the mask and zero elsewhere.
+    Forward and input gradient read the weights under ``mask``, or those that reach
+    ``weight_level``. The weight gradient is exact at the mask and zero elsewhere; or,
+    without a mask or where more is asked for, dense, of the input that reaches
+    ``input_level``.
 
     Args:
         x: blocked input.
         weight: ``(K, C, R, S)``.
-        mask: same shape, zero where a weight is out; None for the largest.
+        mask: same shape, zero where a weight is out; None for no mask.
+        asked: scalar, the share of the weight gradient that is asked for under a mask;
+            below 1 it is the mask's. None: the mask's.
+        weight_level: scalar, from :func:`level`; None: all that is not zero.
+        input_level: the same for the input.
         images: batch size.
         window: stride, padding and dilation, (vertical, horizontal) each.
-        weight_keep: fraction of the weights to keep.
-        input_keep: fraction of the input to keep.
-        samples: values that thresholds are estimated from; 0 for exact ones.
         layer: from :func:`new_layer`.
     """
     geometry = _geometry(x, weight, images, window)
     state = _LAYERS[layer]
     with state.lock:
-        weights = state.compressed(
-            geometry, weight, mask, weight_keep, _samples(samples), fresh=True
-        )
+        weights = state.compressed(geometry, weight, mask, weight_level, fresh=True)
         return weights.forward(x.contiguous())
 
 
 @conv2d.register_fake
-def _(x, weight, mask, images, window, weight_keep, input_keep, samples, layer):
+def _(x, weight, mask, asked, weight_level, input_level, images, window, layer):
     geometry = _geometry(x, weight, images, window)
     shape = (weight.shape[0], geometry.out_height, geometry.out_width)
     return x.new_empty((x.shape[0], *shape, _LANES))
@@ -184,11 +219,11 @@ def conv2d_backward(
     x: Tensor,
     weight: Tensor,
     mask: Tensor | None,
+    asked: Tensor | None,
+    weight_level: Tensor | None,
+    input_level: Tensor | None,
     images: int,
     window: list[int],
-    weight_keep: float,
-    input_keep: float,
-    samples: int,
     layer: int,
     wants_dx: bool,
     wants_dw: bool,
@@ -197,20 +232,19 @@ def conv2d_backward(
     geometry = _geometry(x, weight, images, window)
     g, x = g.contiguous(), x.contiguous()
     dx, dw = x.new_empty(0), weight.new_empty(0)
+    masked = mask is not None and (asked is None or asked.item() < 1)
     state = _LAYERS[layer]
     with state.lock:
-        if wants_dx or mask is not None:
+        if wants_dx or masked:
             weights = state.compressed(
-                geometry, weight, mask, weight_keep, _samples(samples), fresh=False
+                geometry, weight, mask, weight_level, fresh=False
             )
             if wants_dx:
                 dx = weights.input_grad(g)
-            if wants_dw and mask is not None:
+            if wants_dw and masked:
                 return dx, weights.masked_grad(x, g)
     if wants_dw:
-        # Lanes behind the last image are no part of the tensor the threshold is of.
-        whole = x if images % _LANES == 0 else library.from_blocked(x, images)
-        above = library.threshold(whole, input_keep, _samples(samples))
+        above = _above(input_level)
         dw, _ = library.weight_grad(geometry, x, g, sparse="input", above=above)
     return dx, dw
 
@@ -225,15 +259,15 @@ def _(g, x, weight, *rest):
 
 
 def _save_conv2d(ctx: Any, inputs: Any, output: Tensor) -> None:
-    x, weight, mask, *ctx.rest = inputs
-    ctx.save_for_backward(x, weight, mask)
+    *tensors, images, window, layer = inputs
+    ctx.rest = (images, window, layer)
+    ctx.save_for_backward(*tensors)
 
 
 def _backward_conv2d(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     wants_dx, wants_dw = ctx.needs_input_grad[:2]
     dx, dw = conv2d_backward(g, *ctx.saved_tensors, *ctx.rest, wants_dx, wants_dw)
-    nothing = (None,) * (1 + len(ctx.rest))
-    return (dx if wants_dx else None, dw if wants_dw else None, *nothing)
+    return (dx if wants_dx else None, dw if wants_dw else None, *(None,) * 7)
 
 
 conv2d.register_autograd(_backward_conv2d, setup_context=_save_conv2d)

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from elision.accelerators.step import GRADIENT_PAIR
 from elision.products import Product
 from elision.report.figures import cost_bars
 from elision.report.sections.base import Section
 from elision.report.table import rows_as_html
-from elision.simulation import GRADIENT_PAIR, total
+from elision.simulation import total
 from elision.study.outcome import StudyOutcome
 
 __all__ = ["costs"]

@@ -1,0 +1,51 @@
+"""Sphinx: MyST pages beside an API reference made from the docstrings.
+
+sphinx-build -W docs docs/_build
+"""
+
+import sys
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src"
+sys.path.insert(0, str(SOURCE))
+
+import elision  # noqa: E402
+
+project = "Elision"
+author = "The Elision authors"
+copyright = "2026, The Elision authors"
+version = release = elision.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.apidoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+]
+exclude_patterns = ["_build", "reference/modules.rst"]
+
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
+myst_heading_anchors = 3
+
+# One page a module, written anew at every build.
+apidoc_modules = [
+    {
+        "path": str(SOURCE / "elision"),
+        "destination": "reference",
+        "separate_modules": True,
+        "module_first": True,
+        "automodule_options": {"members", "show-inheritance"},
+    }
+]
+autodoc_member_order = "bysource"
+# A name is documented where it is defined, not again where it is passed on.
+autodoc_default_options = {"ignore-module-all": True}
+# The names of attributes in prose are looked up as if they were references.
+suppress_warnings = ["ref.python"]
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+html_theme = "furo"
+html_title = "Elision"

@@ -1,0 +1,273 @@
+"""An elided model run as a whole: the same function, the same object, less time."""
+
+import copy
+import io
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import elision
+from elision import whole_network
+from elision.engines import choice, decided
+from elision.engines.native import library, network
+from elision.methods import Dense, ReSprop, RigL, Swat
+from elision.workloads.models.resnet import resnet8
+
+pytestmark = pytest.mark.skipif(
+    library.unavailable() is not None, reason=str(library.unavailable())
+)
+
+
+@pytest.fixture(autouse=True)
+def small_counts(tmp_path, monkeypatch):
+    """Decisions of this test, for layers of any size."""
+    monkeypatch.setenv("ELISION_CACHE", str(tmp_path))
+    monkeypatch.setattr(whole_network, "LEAST_MACS", 0)
+    monkeypatch.setattr(choice, "LEAST_MACS", 0)
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """The shapes of the inputs that networks were made for."""
+    shapes = []
+    make = network.blocked
+
+    def spy(model, sparsity, x):
+        made = make(model, sparsity, x)
+        shapes.append(tuple(x.shape))
+        return made
+
+    monkeypatch.setattr(whole_network, "blocked", spy)
+    return shapes
+
+
+class Odds(nn.Module):
+    """What is blocked between what is not: frames in the batch, sums that broadcast."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 12, 3, padding=1)
+        self.b = nn.Conv2d(12, 12, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(12)
+        self.shrink = nn.Conv2d(12, 12, 6)
+        self.act = nn.SiLU()
+        self.drop = nn.Dropout(0.3)
+        self.tokens = nn.Linear(24, 10)
+        self.head = nn.Linear(10, 4)
+
+    def forward(self, clip):
+        frames, batch = clip.shape[1], clip.shape[0]
+        x = self.act(self.a(clip.flatten(0, 1)))
+        x = torch.cat([self.norm(self.b(x)), x + self.shrink(x)], 1)
+        x = self.drop(x.flatten(2).transpose(1, 2))  # (batch x frames, pixels, 24)
+        x = self.head(self.act(self.tokens(x))).mean(1)
+        return x.view(batch, frames, -1).mean(1)
+
+
+def images(batch=9, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, 3, 16, 16, generator=generator)
+
+
+def clips(batch=3):
+    return torch.randn(batch, 5, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+def make(kind):
+    torch.manual_seed(0)
+    return Odds() if kind == "odds" else resnet8(in_channels=3, classes=4, width=8)
+
+
+def elided(kind, recipe, engine):
+    model = elision.elide(make(kind), recipe, engine=engine)
+    optimizer = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9)
+    elision.topology.attach(model, optimizer)
+    return model, optimizer
+
+
+def steps(model, optimizer, inputs):
+    """Gradients of every step, and the model's state behind it."""
+    seen = []
+    for number, x in enumerate(inputs):
+        torch.manual_seed(number)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), torch.arange(x.shape[0]) % 4).backward()
+        optimizer.step()
+        seen.append([p.grad.clone() for p in model.parameters()])
+        seen.append([v.clone().float() for v in model.state_dict().values()])
+    return seen
+
+
+def error(found, expected):
+    return max(
+        ((a - b).abs().max() / (b.abs().max() + 1e-2)).item()
+        for a, b in zip(found, expected, strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", ["resnet", "odds"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Swat(sparsity=0.7, dense=()),
+        Swat(sparsity=0.7, activation_sparsity=0.4, refresh=2),
+        RigL(sparsity=0.7, every=2, until=9, dense=()),
+    ],
+)
+def test_steps_are_those_of_the_torch_engine(built, kind, recipe):
+    inputs = [clips() if kind == "odds" else images()] * 3
+    expected = steps(*elided(kind, recipe, "torch"), inputs)
+    assert built == []
+    found = steps(*elided(kind, recipe, "native"), inputs)
+    assert built == [tuple(inputs[0].shape)] * len(built)
+    assert len(built) > 0
+    # A value near a threshold may fall on the other side of it in a later step.
+    assert error(found[0], expected[0]) < 1e-4
+    assert error(found[-1], expected[-1]) < 0.05
+
+
+def test_evaluation_other_batches_and_modes_are_networks_of_their_own(built):
+    recipe = Swat(sparsity=0.6)
+    (model, _), (oracle, _) = (elided("resnet", recipe, e) for e in ("native", "torch"))
+    for _ in range(2):
+        for training, batch in [(True, 9), (False, 9), (False, 20), (True, 9)]:
+            model.train(training)
+            oracle.train(training)
+            with torch.no_grad():
+                found, expected = model(images(batch)), oracle(images(batch))
+            assert torch.allclose(found, expected, atol=1e-4)
+    model.layer1.eval()
+    oracle.layer1.eval()
+    assert torch.allclose(model(images()), oracle(images()), atol=1e-4)
+    assert [shape[0] for shape in built] == [9, 9, 20, 9]
+
+
+def test_a_layer_that_was_exchanged_is_met(built):
+    model, _ = elided("resnet", Swat(sparsity=0.6), "native")
+    before = model(images())
+    model.fc = nn.Linear(model.fc.in_features, 4)
+    nn.init.zeros_(model.fc.weight)
+    assert torch.equal(model(images()), model.fc.bias.expand(9, 4))
+    model.layer1[0].conv1.weight = nn.Parameter(torch.zeros(8, 8, 3, 3))
+    assert not torch.equal(model(images()), before)
+    assert len(built) == 3
+
+
+def test_watched_layers_run_one_by_one(built):
+    model, _ = elided("resnet", Swat(sparsity=0.6), "native")
+    with elision.record(model) as trace:
+        model(images()).sum().backward()
+    # The first layer's input asks for no gradient.
+    assert len(list(trace)) == 3 * len(elision.layers.elidable_layers(model)) - 1
+    seen = []
+    handle = model.layer1.register_forward_hook(lambda *a: seen.append(a[2].shape))
+    model(images())
+    assert seen == [(9, 8, 16, 16)]
+    assert built == []
+    handle.remove()
+    model(images())
+    assert len(built) == 1
+
+
+def test_what_cannot_be_blocked_runs_layer_by_layer(built, capsys):
+    model, _ = elided("resnet", Swat(sparsity=0.6), "native")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(images()).dtype == torch.bfloat16
+    assert model.double()(images().double()).dtype == torch.float64
+    elided("resnet", Dense(), "native")[0](images())
+    elided("resnet", ReSprop(), "native")[0](images())
+    elided("resnet", RigL(sparsity=0.1), "native")[0](images())
+
+    class Branches(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x if x.sum() > 0 else -x)
+
+    torch.manual_seed(0)
+    branches = Branches(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
+    expected = elision.elide(copy.deepcopy(branches), Swat(), engine="torch")(images())
+    elision.elide(branches, Swat(), engine="native")
+    for _ in range(2):
+        assert torch.allclose(branches(images()), expected, atol=1e-5)
+    assert built == []
+    told = capsys.readouterr().err.splitlines()
+    assert len([line for line in told if "Branches runs layer by layer" in line]) == 1
+
+
+def test_the_model_stays_what_it_was(built):
+    plain = make("resnet")
+    names = list(plain.state_dict())
+    kind = type(plain)
+    model = elision.elide(plain, Swat(sparsity=0.6), engine="native")
+    assert model is plain
+    assert isinstance(model, kind)
+    expected = model(images())
+    assert list(model.state_dict()) == names
+    assert repr(model).startswith(f"{kind.__name__}(")
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    for twin in (copy.deepcopy(model), loaded):
+        assert torch.equal(twin(images()), expected)
+        with torch.no_grad():
+            twin.fc.bias += 1
+        assert torch.allclose(twin(images()), expected + 1, atol=1e-5)
+    assert torch.equal(model(images()), expected)
+    assert type(elision.restore(model)) is kind
+    assert not any(n.startswith("_elision") for n in vars(model))
+
+
+def test_compiled_it_runs_layer_by_layer_in_one_graph(built):
+    model, _ = elided("resnet", Swat(sparsity=0.6), "native")
+    torch._dynamo.reset()
+    graphs = torch._dynamo.explain(model)(images())
+    assert graphs.graph_break_count == 0
+    assert built == []
+
+
+@pytest.mark.parametrize("faster", ["network", "layers"])
+def test_auto_runs_what_was_faster_and_leaves_no_trace(built, monkeypatch, faster):
+    tried = []
+
+    def fastest(candidates, trials):
+        for run in candidates.values():
+            run()
+        tried.append(list(candidates))
+        return {n: 1.0 if n == faster else 2.0 for n in candidates}
+
+    recipe = Swat(sparsity=0.7, refresh=2)
+    monkeypatch.setattr(whole_network, "fastest", fastest)
+    monkeypatch.setattr(choice, "fastest", lambda *_: {"native": 2.0, "torch": 1.0})
+    found = steps(*elided("resnet", recipe, "auto"), [images(seed=s) for s in range(3)])
+    assert tried == [["network", "layers"]]
+    other = "native" if faster == "network" else "torch"
+    expected = steps(
+        *elided("resnet", recipe, other), [images(seed=s) for s in range(3)]
+    )
+    for step, reference in zip(found, expected, strict=True):
+        assert error(step, reference) == 0
+    # Once more on this machine: read, not tried.
+    steps(*elided("resnet", recipe, "auto"), [images()])
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize("engine", ["auto", "native"])
+def test_a_resumed_run_repeats_the_uninterrupted_one(monkeypatch, engine):
+    monkeypatch.setattr(
+        whole_network, "fastest", lambda *_: {"network": 1.0, "layers": 2.0}
+    )
+    recipe = RigL(sparsity=0.7, every=2, until=9)
+    inputs = [images(seed=s) for s in range(6)]
+    whole = steps(*elided("resnet", recipe, engine), inputs)
+    first, optimizer = elided("resnet", recipe, engine)
+    steps(first, optimizer, inputs[:3])
+    monkeypatch.setattr(decided, "_OPEN", {})  # a new process
+    monkeypatch.setattr(whole_network, "fastest", None)
+    second, other = elided("resnet", recipe, engine)
+    second.load_state_dict(first.state_dict())
+    other.load_state_dict(optimizer.state_dict())
+    resumed = steps(second, other, inputs[3:])
+    for step, reference in zip(resumed[1::2], whole[7::2], strict=True):
+        assert error(step, reference) == 0

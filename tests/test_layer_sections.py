@@ -1,0 +1,94 @@
+"""Sections of the report about single layers: what they draw, and when."""
+
+import importlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from elision.accelerators import Ant, Cost, Dense
+from elision.products import Conv2dGeometry, Product
+from elision.report.layer_figures import layer_bars, utilisation_map
+from elision.report.sections.multiplier_array import multiplier_array
+from elision.simulation import simulate
+from elision.trace import synthetic_products
+
+# The package gives the function of the same name.
+section = importlib.import_module("elision.report.sections.layers")
+
+LAYERS = [
+    ("first", Conv2dGeometry(1, 2, 8, 8, 3, 3, 1, 1)),
+    ("second", Conv2dGeometry(1, 3, 8, 8, 4, 3, 2, 1)),
+]
+MACHINES = {"dense": Dense(), "ant:window=4": Ant(window=4)}
+
+
+def outcome(*specs):
+    """Two recorded steps; the first layer has no input gradient."""
+    products = [
+        product
+        for seed in (0, 1)
+        for product in synthetic_products(LAYERS, 0.7, seed)
+        if (product.name, product.kind) != ("first", Product.INPUT_GRAD)
+    ]
+    machines = {spec: MACHINES[spec] for spec in specs}
+    recipe = SimpleNamespace(spec="swat", costs=list(simulate(products, machines)))
+    config = SimpleNamespace(accelerators=specs)
+    return SimpleNamespace(config=config, outcomes=[recipe]), products
+
+
+def test_bars_and_map_show_the_costs(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(section, "layer_bars", lambda *args: drawn.update(bars=args))
+    monkeypatch.setattr(
+        section, "utilisation_map", lambda *args: drawn.update(map=args)
+    )
+    study, products = outcome(*MACHINES)
+    section.layers(study)
+
+    def cost(machine, layer, *kinds):
+        chosen = [p for p in products if p.name == layer and p.kind in kinds]
+        return sum((MACHINES[machine].cost(p) for p in chosen), Cost())
+
+    names, machines, bars, _ = drawn["bars"]
+    assert (names, machines) == (["first", "second"], list(MACHINES))
+    expected = [[cost(m, name, *Product).cycles for name in names] for m in machines]
+    assert bars["swat"].tolist() == expected
+    names, columns, maps = drawn["map"]
+    assert columns[:3] == ["dense Y", "dense dX", "dense dW"]
+    found = dict(zip(columns, maps["swat"].T, strict=True))
+    assert np.isnan(found["dense dX"][0])
+    last = cost("ant:window=4", "second", Product.WEIGHT_GRAD).utilisation
+    assert found["ant:window=4 dW"][1] == last
+
+
+@pytest.mark.parametrize("recipes", [1, 3])
+def test_figures_name_everything(recipes):
+    rng = np.random.default_rng(0)
+    specs = [f"recipe{i}" for i in range(recipes)]
+    bars = {spec: rng.random((2, 3)) * 100 for spec in specs}
+    shares = {spec: rng.random((3, 4)) for spec in specs}
+    names, columns = ["conv1", "conv2", "fc"], ["a Y", "a dW", "b Y", "b dW"]
+    for drawing, labels in (
+        (layer_bars(names, ["dense", "ant"], bars, "cycles"), ["dense", "ant"]),
+        (utilisation_map(names, columns, shares), columns),
+    ):
+        assert drawing.startswith("<svg")
+        assert all(f">{label}<" in drawing for label in (*names, *labels, *specs))
+
+
+def test_nothing_is_shown_without_machines():
+    study, _ = outcome()
+    assert section.layers(study) is None
+    assert multiplier_array(study) is None
+    assert multiplier_array(outcome("dense")[0]) is None
+
+
+def test_the_array_is_shown_with_and_without_anticipation():
+    shown = multiplier_array(outcome("ant:window=4")[0])
+    assert shown is not None
+    for sheet, redundant in zip(shown.sheets, ([1, 3], [1, 1]), strict=True):
+        assert sheet.count("<svg") == 2
+        for step, count in enumerate(redundant, 1):
+            assert f"step {step} of 2: " in sheet
+            assert f"{3 if step == 1 else 1} valid, {count} redundant" in sheet
