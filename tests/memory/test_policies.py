@@ -399,6 +399,17 @@ def test_custom_functions_are_named_and_may_declare_roles():
     assert [r.codec for r in packed] == ["group 8-bit"]
 
 
+def test_what_a_custom_function_keeps_for_itself_is_counted_as_unseen():
+    model, x = Custom(), torch.randn(64, 64)
+    with saver(model, "exact", measure=True) as saved:
+        loss = model(x).sum()
+    # The tensor in ``ctx.unseen``, and the loss.
+    assert saved.unseen_bytes == pytest.approx(64 * 64 * 4, abs=256)
+    assert "in no saved tensor" in saved.report()
+    loss.backward()
+    assert saver(model, "exact").unseen_bytes is None
+
+
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
