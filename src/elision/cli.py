@@ -23,6 +23,7 @@ app = App(
     version=__version__,
     help="Make neural-network training cheaper by leaving out work, and prove what "
     "that is worth.",
+    suppress_keyboard_interrupt=False,  # main says what an interruption means
 )
 for order, command in enumerate(COMMANDS):
     if isinstance(command, App):
