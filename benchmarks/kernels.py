@@ -72,7 +72,7 @@ def swats(
     """SWAT at every sparsity, with sampled and with exact thresholds."""
     return {
         f"SWAT {s:g}{', exact' * (kind == 'exact')}": swat(model, s, kind, dense)
-        for kind in ("sampled", "exact")
+        for kind in args.threshold
         for s in args.sparsity
     }
 
@@ -214,7 +214,8 @@ def training_step(
 
 def network(args: argparse.Namespace) -> dict[str, Any]:
     tables = {}
-    for name, make in {"ResNet-18": resnet18, "VGG-16": vgg16}.items():
+    for name in args.model:
+        make = MODELS[name]
         torch.manual_seed(0)
         model = make(in_channels=3, classes=10)
         x = torch.randn(args.batch, 3, 32, 32)
@@ -381,6 +382,7 @@ def products(args: argparse.Namespace) -> dict[str, Any]:
     return {"products": [row.to_dict() for row in rows]}
 
 
+MODELS = {"ResNet-18": resnet18, "VGG-16": vgg16}
 TABLES = {f.__name__: f for f in (products, layers, linear, network, others, curves)}
 
 
@@ -392,6 +394,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.9, 0.95])
+    parser.add_argument("--threshold", nargs="+", default=["sampled", "exact"])
+    parser.add_argument("--model", nargs="+", default=list(MODELS), choices=MODELS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     start = machine()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from elision.engines import Engine, TorchEngine
 from elision.operands import KEEP, Transform
+from elision.operands.split_reuse import shared_part
 from elision.products import (
     Conv2dGeometry,
     Geometry,
@@ -131,6 +132,7 @@ class Step:
         self.convolution = convolution
         self.training, self.observers, self.name = training, observers, name
         self._changed: set[str] = set()
+        self._reused: dict[str, Tensor] = {}
 
     def read(
         self, product: Product, operand: str, x: Tensor, done: dict[str, Tensor]
@@ -141,7 +143,11 @@ class Step:
         if transform == KEEP:
             return x
         if use not in done:
-            done[use] = transform(x, list(self.states[use].values()), self.training)
+            state = self.states[use]
+            reused = None if self._is_torch() else transform.reused(state)
+            done[use] = transform(x, list(state.values()), self.training)
+            if reused is not None and reused.shape[1:] == x.shape[1:]:
+                self._reused[use] = reused
             if not torch.compiler.is_compiling() and done[use] is not x:
                 self._changed.add(use)
         return done[use]
@@ -153,8 +159,11 @@ class Step:
         product with nothing left out is the plain layer's to the last bit. While
         torch.compile traces that is always so; it can fuse those.
         """
-        if isinstance(self.engine, TorchEngine) or torch.compiler.is_compiling():
+        if self._is_torch():
             return None
+        reused = self._reused.get(self.plan.use(product, product.operands[0]))
+        if reused is not None:
+            return self._native_with_reuse(product, reused, first, second)
         sparse = next(
             (o for o in product.operands if self._sparsified(product, o)), None
         )
@@ -166,6 +175,21 @@ class Step:
         if isinstance(engine, TorchEngine):
             return None
         return engine.product(*asked, sparse=sparse, wanted=wanted)
+
+    def _is_torch(self) -> bool:
+        return isinstance(self.engine, TorchEngine) or torch.compiler.is_compiling()
+
+    def _native_with_reuse(
+        self, product: Product, reused: Tensor, first: Tensor, second: Tensor
+    ) -> Tensor | None:
+        """The product in two parts, the reused one computed once for the batch."""
+        difference = first - reused  # exactly zero where nothing was added
+        asked = (product, self.geometry(), difference, second)
+        engine = self.engine.choose(*asked, sparse="grad_output")
+        if isinstance(engine, TorchEngine):
+            return None
+        own = engine.product(*asked, sparse="grad_output")
+        return own + shared_part(product, reused, second, asked[1])
 
     def _sparsified(self, product: Product, operand: str) -> bool:
         """Whether an operand was set to zero in places, not merely found so."""

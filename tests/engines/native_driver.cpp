@@ -27,6 +27,7 @@ int elision_input_grad(const void*, const float*, float*, int);
 int elision_masked_grad(const void*, const float*, const float*, float*, int);
 int64_t elision_weight_grad(const int*, int, const float*, const float*, float, float*,
                             int);
+int elision_sparse_input_grad(const int*, const float*, const float*, float*, int);
 void elision_norm_forward(const float*, const float*, const float*, const float*, float*,
                           float*, float*, int, int, int, float, int, int, int);
 void elision_norm_backward(const float*, const float*, const float*, const float*,
@@ -109,6 +110,8 @@ static void convolution(double density) {
   compare("forward", plain(yb, v.n, g.size() / v.n), y);
   elision_input_grad(weights, gb.data(), dxb.data(), 2);
   compare("input_grad", plain(dxb, v.n, x.size() / v.n), dx);
+  elision_sparse_input_grad(geometry, gb.data(), w.data(), dxb.data(), 2);
+  compare("input_grad from gradient", plain(dxb, v.n, x.size() / v.n), dx);
   elision_weight_grad(geometry, 1, xb.data(), gb.data(), 0.0f, found.data(), 2);
   compare("weight_grad from input", found, dw);
   elision_weight_grad(geometry, 0, gb.data(), xb.data(), 0.0f, found.data(), 2);
@@ -153,6 +156,11 @@ static void pooling() {
 int main() {
   for (int i = 0; i < 24; ++i) convolution(i % 4 == 0 ? 1.0 : i % 4 == 1 ? 0.0 : 0.2);
   for (int i = 0; i < 10; ++i) normalisation(), pooling();
+  Floats many = random_floats(70000, 0.5);
+  float level = elision_threshold(many.data(), 70000, 7000, 70000, 2);
+  int above = 0;
+  for (float v : many) above += std::fabs(v) > level;
+  failures += above != 7000;
   Floats values = random_floats(1000, 1);
   failures += elision_threshold(values.data(), 1000, 10, 100, 2) <= 0;
   std::printf("%d failures\n", failures);

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 import elision
+from elision import layer_step
 from elision.engines import AutoEngine, NativeEngine, choice, decided
 from elision.engines.native import library
 from elision.layers import elided_layers
 from elision.methods import Dense, MeProp, ReSprop, RigL, Swat
+from elision.operands.split_reuse import shared_part
 from elision.products import Product
 
 needs_native = pytest.mark.skipif(
@@ -182,3 +184,31 @@ def test_a_mask_that_stands_asks_for_its_own_gradient_alone(monkeypatch):
         masked.append((Product.WEIGHT_GRAD, True) in asked)
     # Steps count from 1: before every second step RigL looks at the whole gradient.
     assert masked == [True, False, True, False]
+
+
+@needs_native
+@pytest.mark.parametrize("pairing", ["random", "batch_mean", "same_index"])
+def test_a_reused_gradient_is_split_off(monkeypatch, pairing):
+    shared = []
+
+    def spy(product, *rest):
+        shared.append(product)
+        return shared_part(product, *rest)
+
+    monkeypatch.setattr(layer_step, "shared_part", spy)
+    found = []
+    for engine in ("torch", "native"):
+        recipe = ReSprop(reuse=0.6, pairing=pairing, restart=3)
+        elided = elision.elide(model(), recipe, engine=engine)
+        torch.manual_seed(1)
+        x = torch.randn(9, 3, 8, 8)
+        for _ in range(8):
+            elided.zero_grad()
+            elided(x + 0.1 * torch.randn_like(x)).square().mean().backward()
+        found.append([p.grad for p in elided.parameters()])
+    for native, expected in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(native, expected, rtol=1e-3, atol=1e-5)
+    # Two convolutions (one has groups), three restarts in eight steps.
+    parts = 0 if pairing == "same_index" else 2 * (8 - 3)
+    assert shared.count(Product.INPUT_GRAD) == parts // 2
+    assert shared.count(Product.WEIGHT_GRAD) == parts

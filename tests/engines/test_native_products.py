@@ -15,6 +15,7 @@ from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Produ
 WAYS = [
     (Product.FORWARD, "weight"),
     (Product.INPUT_GRAD, "weight"),
+    (Product.INPUT_GRAD, "grad_output"),
     (Product.WEIGHT_GRAD, "input"),
     (Product.WEIGHT_GRAD, "grad_output"),
 ]
@@ -264,3 +265,23 @@ def test_refresh_takes_new_values_at_the_old_places():
     assert_close(
         dx, LayerProduct(Product.INPUT_GRAD, geometry, g, weight).compute(), 63
     )
+
+
+@pytest.mark.parametrize("kind", [Product.INPUT_GRAD, Product.WEIGHT_GRAD])
+@pytest.mark.parametrize("live", [0, 3, 12])
+def test_whole_channels_of_zeros_make_a_smaller_dense_product(monkeypatch, kind, live):
+    geometry = Conv2dGeometry(5, 6, 7, 8, 12, 3, 2, 1, 1, 1)
+    values = operands(kind, geometry, None, 1.0, 5)
+    values[0][:, torch.randperm(12)[live:]] = 0
+    expected = LayerProduct(kind, geometry, *values).compute()
+    sizes = []
+    product = TorchEngine.product
+
+    def spy(self, kind, geometry, *args, **hints):
+        sizes.append(geometry.out_channels)
+        return product(self, kind, geometry, *args, **hints)
+
+    monkeypatch.setattr(TorchEngine, "product", spy)
+    found = NativeEngine().product(kind, geometry, *values, sparse="grad_output")
+    assert_close(found, expected, 200)
+    assert sizes == ([live] if live == 3 else [])

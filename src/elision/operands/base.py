@@ -127,6 +127,14 @@ class Transform(ABC):
         del state
         return None
 
+    def reused(self, state: State) -> Tensor | None:
+        """What the next result repeats for every sample of the batch, a copy; or None.
+
+        The result less this is what was added, zero in most places.
+        """
+        del state
+        return None
+
     @abstractmethod
     def __str__(self) -> str:
         """A few words for a recipe's table."""

@@ -146,6 +146,14 @@ class Reuse(Transform):
         """``P`` of the last use; zeros after a full gradient. None by the same index."""
         return state["shared"] if state["shared"].numel() else None
 
+    def reused(self, state: State) -> Tensor | None:
+        """The reference sample, unless the next step passes the full gradient on."""
+        step, reference = int(state["step"].item()), state["reference"]
+        if step == 0 or not reference.numel() or self.pairing == "same_index":
+            return None
+        full = self.restart and step % self.restart == 0
+        return None if full else reference.clone()
+
     def work(self, result: Tensor, state: State) -> float:
         """Density of the sparse part plus ``1/B`` for the shared part."""
         batch = max(1, result.shape[0])

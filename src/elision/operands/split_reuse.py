@@ -17,7 +17,7 @@ from torch import Tensor
 
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
-__all__ = ["split_input_grad", "split_weight_grad"]
+__all__ = ["shared_part", "split_input_grad", "split_weight_grad"]
 
 
 def split_input_grad(
@@ -34,8 +34,7 @@ def split_input_grad(
         weight: ``W``.
         geometry: of the layer, with its whole batch.
     """
-    one = _of_one(geometry)
-    shared = LayerProduct(Product.INPUT_GRAD, one, reference, weight).compute()
+    shared = shared_part(Product.INPUT_GRAD, reference, weight, geometry)
     own = LayerProduct(Product.INPUT_GRAD, geometry, difference, weight).compute()
     return own + shared
 
@@ -54,10 +53,28 @@ def split_weight_grad(
         x: the layer's input.
         geometry: of the layer, with its whole batch.
     """
-    one, total = _of_one(geometry), torch.sum(x, 0, keepdim=True)
-    shared = LayerProduct(Product.WEIGHT_GRAD, one, reference, total).compute()
+    shared = shared_part(Product.WEIGHT_GRAD, reference, x, geometry)
     own = LayerProduct(Product.WEIGHT_GRAD, geometry, difference, x).compute()
     return own + shared
+
+
+def shared_part(
+    product: Product,
+    reference: Tensor,
+    other: Tensor,
+    geometry: Conv2dGeometry | MatmulGeometry,
+) -> Tensor:
+    """The part of ``dX`` or ``dW`` that is the reference's, to be broadcast or added.
+
+    Args:
+        product: input gradient or weight gradient.
+        reference: ``P``, of shape ``(1, K, P, Q)`` or ``(1, columns)``.
+        other: ``W`` or ``X``.
+        geometry: of the layer, with its whole batch.
+    """
+    if product is Product.WEIGHT_GRAD:
+        other = torch.sum(other, 0, keepdim=True)
+    return LayerProduct(product, _of_one(geometry), reference, other).compute()
 
 
 def _of_one(

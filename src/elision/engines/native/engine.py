@@ -8,6 +8,7 @@ import torch
 
 from elision.engines.base import Engine, check_sparse
 from elision.engines.native import library
+from elision.engines.native.channels import product_of_live_channels
 from elision.engines.torch_engine import TorchEngine
 from elision.products import Conv2dGeometry, Geometry, Product
 
@@ -16,6 +17,7 @@ __all__ = ["NativeEngine"]
 _WAYS = {
     (Product.FORWARD, "weight"),
     (Product.INPUT_GRAD, "weight"),
+    (Product.INPUT_GRAD, "grad_output"),
     (Product.WEIGHT_GRAD, "input"),
     (Product.WEIGHT_GRAD, "grad_output"),
 }
@@ -24,9 +26,10 @@ _WAYS = {
 class NativeEngine(Engine):
     """Leaves out the zeros of a sparse weight, input or gradient.
 
-    Float32 on the CPU. Anything it has no way for (other dtypes, grouped convolutions,
-    a sparse gradient in the input gradient) and operands that hold an infinity or a
-    NaN, which a zero would have spread, are computed densely by torch.
+    Float32 on the CPU. Anything it has no way for (other dtypes, grouped convolutions)
+    and operands that hold an infinity or a NaN, which a zero would have spread, are
+    computed densely by torch. A gradient most of whose channels are zero in the whole
+    batch (unified meProp) becomes the smaller dense product of the others.
     """
 
     name = "native"
@@ -95,15 +98,32 @@ class NativeEngine(Engine):
                 value.detach().reshape(conv.shape_of(name))
                 for name, value in zip(kind.operands, (first, second), strict=True)
             )
-            if kind is Product.WEIGHT_GRAD:
-                result = _weight_grad(conv, left, right, sparse, wanted)
-            else:
-                result = self._with_weight(kind, conv, left, right)
+            result = self._product(kind, conv, left, right, sparse, wanted)
             if result is not None:
                 return result.reshape(geometry.shape_of(kind.absent))
         return self._dense.product(
             kind, geometry, first, second, sparse=sparse, wanted=wanted
         )
+
+    def _product(
+        self,
+        kind: Product,
+        conv: Conv2dGeometry,
+        left: torch.Tensor,
+        right: torch.Tensor,
+        sparse: str | None,
+        wanted: torch.Tensor | None,
+    ) -> torch.Tensor | None:
+        """The product of a convolution; None if an operand is not finite."""
+        if sparse == "grad_output" and wanted is None:
+            gathered = product_of_live_channels(kind, conv, left, right)
+            if gathered is not None:
+                return gathered
+        if kind is Product.WEIGHT_GRAD:
+            return _weight_grad(conv, left, right, sparse, wanted)
+        if sparse == "grad_output":
+            return _input_grad(conv, left, right)
+        return self._with_weight(kind, conv, left, right)
 
     def _with_weight(
         self,
@@ -147,6 +167,17 @@ class _Kept:
     weights: library.Weights
     stamp: tuple[int, int] | None = None
     weight: torch.Tensor | None = None
+
+
+def _input_grad(
+    conv: Conv2dGeometry, gradient: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor | None:
+    """Input gradient from a sparse gradient; None if an operand is not finite."""
+    g, finite = library.to_blocked(gradient, slot=0)
+    if not finite or not math.isfinite(weight.sum().item()):
+        return None
+    dx = library.sparse_input_grad(conv, g, weight, slot=1)
+    return library.from_blocked(dx, conv.batch)
 
 
 def _weight_grad(

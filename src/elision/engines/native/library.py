@@ -30,6 +30,7 @@ __all__ = [
     "norm_forward",
     "path",
     "pooled_size",
+    "sparse_input_grad",
     "threshold",
     "to_blocked",
     "unavailable",
@@ -56,6 +57,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         _LONG,
         [_POINTER, _INT, _POINTER, _POINTER, _FLOAT, _POINTER, _INT],
     ),
+    "sparse_input_grad": (_INT, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
     "norm_forward": (None, [_POINTER] * 7 + [_INT] * 3 + [_FLOAT] + [_INT] * 3),
     "norm_backward": (None, [_POINTER] * 10 + [_INT] * 3 + [_FLOAT] + [_INT] * 2),
     "max_pool_forward": (None, [_POINTER, _POINTER, _POINTER, _INT]),
@@ -354,6 +356,35 @@ def weight_grad(
         )
     )
     return dw, kept
+
+
+def sparse_input_grad(
+    geometry: Conv2dGeometry,
+    g: torch.Tensor,
+    weight: torch.Tensor,
+    slot: int | None = None,
+) -> torch.Tensor:
+    """Blocked input gradient from a sparse gradient of the output, dense weight.
+
+    Args:
+        geometry: shape of the layer.
+        g: blocked gradient of the output; its zeros are left out.
+        weight: float32 ``(K, C, R, S)``.
+        slot: as in :func:`to_blocked`.
+    """
+    weight = weight.contiguous()
+    shape = (g.shape[0], geometry.in_channels, geometry.height, geometry.width, LANES)
+    dx = _room(slot, shape)
+    _done(
+        load().elision_sparse_input_grad(
+            _integers(geometry),
+            g.data_ptr(),
+            weight.data_ptr(),
+            dx.data_ptr(),
+            torch.get_num_threads(),
+        )
+    )
+    return dx
 
 
 def norm_forward(

@@ -14,8 +14,8 @@ _NOTE = (
     "Median time of whole training steps of the trained models (CPU time with one "
     "thread, the wall clock with more), taken in turns in one process: the plain model "
     "(<b>dense</b>), the recipe with zeros multiplied like other values "
-    "(<b>masked</b>), and the recipe with zeros left out "
-    'where that was faster (<b>engine</b>, <code>engine="auto"</code>). ± is half the '
+    "(<b>masked</b>), and the recipe with zeros left out where that was faster "
+    '(<b>engine</b>, <code>engine="auto"</code>). ± is half the '
     "interquartile range of the rounds' ratios. The columns named <b>simulated</b> are "
     "models of machines that compute the recorded products, and say nothing of this one: "
     "cycles of the first recipe over those of each."

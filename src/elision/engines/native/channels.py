@@ -1,0 +1,53 @@
+"""A gradient with whole channels of zeros: the smaller dense product of the others."""
+
+import math
+from dataclasses import replace
+
+import torch
+
+from elision.engines.torch_engine import TorchEngine
+from elision.products import Conv2dGeometry, Product
+
+__all__ = ["MOST_LIVE", "product_of_live_channels"]
+
+#: Share of live channels up to which they are gathered (an own choice).
+MOST_LIVE = 0.5
+
+
+def product_of_live_channels(
+    kind: Product, conv: Conv2dGeometry, gradient: torch.Tensor, other: torch.Tensor
+) -> torch.Tensor | None:
+    """``dX`` or ``dW``, computed by torch from the channels of ``G`` that are not zero.
+
+    Exact: the product of a channel of zeros is zero.
+
+    Args:
+        kind: input gradient or weight gradient.
+        conv: the layer, without groups.
+        gradient: ``G``, of shape ``(N, K, P, Q)``.
+        other: ``W`` or ``X``.
+
+    Returns:
+        The gradient; None if too many channels are live (see :data:`MOST_LIVE`), or if
+        ``other`` is not finite, as a zero would have spread that.
+    """
+    most = MOST_LIVE * conv.out_channels
+    if _live(gradient[:1]).sum() > most:  # one image tells most that are not structured
+        return None
+    live = _live(gradient).nonzero().squeeze(1)
+    if live.numel() > most or not math.isfinite(other.sum().item()):
+        return None
+    if not live.numel():
+        return gradient.new_zeros(conv.shape_of(kind.absent))
+    smaller = replace(conv, out_channels=live.numel())
+    gradient = gradient[:, live]
+    if kind is Product.INPUT_GRAD:
+        return TorchEngine().product(kind, smaller, gradient, other[live])
+    dw = gradient.new_zeros(conv.shape_of("weight"))
+    dw[live] = TorchEngine().product(kind, smaller, gradient, other)
+    return dw
+
+
+def _live(gradient: torch.Tensor) -> torch.Tensor:
+    """Which channels hold anything but zeros."""
+    return (gradient != 0).flatten(2).any(2).any(0)
