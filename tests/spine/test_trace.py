@@ -235,13 +235,13 @@ def test_what_a_batch_shares_is_taken_off_before_a_machine_multiplies() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5))
     elision.elide(model, elision.methods.ReSprop(reuse=0.5), engine="torch")
-    trace = Trace()
     for _ in range(40):  # the threshold starts at 1e-7 and doubles
         model.zero_grad()
         with elision.record(model) as trace:
             model(torch.randn(4, 3, 8, 8)).square().sum().backward()
-    read = {p.kind: p for p in trace if p.name == "0"}
-    multiplied = {p.kind: p for p in trace.multiplied() if p.name == "0"}
+    found: Trace = trace  # pyright: ignore[reportPossiblyUnboundVariable]
+    read = {p.kind: p for p in found if p.name == "0"}
+    multiplied = {p.kind: p for p in found.multiplied() if p.name == "0"}
     kind = elision.Product.WEIGHT_GRAD
     hybrid, sparse = (torch.as_tensor(t[kind].first) for t in (read, multiplied))
     assert read[kind].densities["grad_output"] == 1
