@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from elision.accelerators import Ant, Cost, Dense
+from elision.accelerators import Ant, Cost, Dense, InterGrad
 from elision.products import Conv2dGeometry, Product
 from elision.report.layer_figures import layer_bars, utilisation_map
 from elision.report.sections.multiplier_array import multiplier_array
@@ -60,6 +60,20 @@ def test_bars_and_map_show_the_costs(monkeypatch):
     assert np.isnan(found["dense dX"][0])
     last = cost("ant:window=4", "second", Product.WEIGHT_GRAD).utilisation
     assert found["ant:window=4 dW"][1] == last
+
+
+def test_gradients_that_run_together_have_a_column(monkeypatch):
+    monkeypatch.setitem(MACHINES, "intergrad", InterGrad(rows=8, columns=8))
+    drawn = {}
+    monkeypatch.setattr(section, "layer_bars", lambda *args: drawn.update(bars=args))
+    monkeypatch.setattr(
+        section, "utilisation_map", lambda *args: drawn.update(map=args)
+    )
+    study, _ = outcome("intergrad")
+    section.layers(study)
+    costs = study.outcomes[0].costs
+    assert drawn["bars"][2]["swat"].sum() == sum(row.cost.cycles for row in costs)
+    assert drawn["map"][1] == ["intergrad Y", "intergrad dW", "intergrad dX, dW"]
 
 
 @pytest.mark.parametrize("recipes", [1, 3])

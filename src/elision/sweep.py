@@ -9,21 +9,21 @@ not.
 """
 
 import csv
-import itertools
-import json
 import math
 import multiprocessing
 import os
 import signal
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from elision.accelerators import ACCELERATORS, Accelerator, Cost
+from elision.accelerators import Cost
 from elision.accelerators.step import (
     PRODUCT_NAMES,
     job_cost,
@@ -32,9 +32,8 @@ from elision.accelerators.step import (
     paired,
 )
 from elision.files import replacing
-from elision.names import lookup
+from elision.machine_grid import Machine, machines
 from elision.products import Geometry, LayerProduct, Product
-from elision.specs import parse
 from elision.trace import Trace, synthetic_products
 
 __all__ = [
@@ -74,48 +73,6 @@ COLUMNS: tuple[str, ...] = (
 #: Columns that name a row; the rest is what was found.
 _KEY = COLUMNS[:5]
 
-#: What means another thing here than on other machines, and is not swept with theirs:
-#: a dense array's multipliers are all that it has, not the side of an element's.
-_NOT_SWEPT = {"dense": ("multipliers",)}
-
-
-@dataclass(frozen=True)
-class Machine:
-    """An accelerator by name, with the parameters that differ from its defaults.
-
-    Attributes:
-        name: key of ``elision.accelerators.ACCELERATORS``.
-        parameters: pairs of parameter and value.
-    """
-
-    name: str
-    parameters: tuple[tuple[str, Any], ...] = ()
-
-    def build(self) -> Accelerator:
-        """The accelerator.
-
-        Raises:
-            ValueError: unknown accelerator or parameter, or a value out of range.
-        """
-        kind = lookup("accelerator", self.name, ACCELERATORS)
-        for name, _ in self.parameters:
-            lookup(f"parameter of accelerator {self.name!r}", name, _parameters(kind))
-        return kind(**dict(_setting(kind, *pair) for pair in self.parameters))
-
-    @property
-    def spec(self) -> str:
-        """The machine as a person writes it."""
-        given = [
-            f"{k}={'x'.join(map(str, v)) if isinstance(v, tuple) else v}"
-            for k, v in self.parameters
-        ]
-        return self.name + (f":{','.join(given)}" if given else "")
-
-    @property
-    def parameters_json(self) -> str:
-        """The parameters as text, equal for equal machines."""
-        return json.dumps(dict(self.parameters), sort_keys=True)
-
 
 @dataclass(frozen=True)
 class Recorded:
@@ -138,61 +95,6 @@ class Recorded:
         """
         trace = Trace.load(self.path)
         return (trace.of_recipe(self.recipe) if self.recipe else trace).multiplied()
-
-
-def _parameters(kind: type[Accelerator]) -> dict[str, None]:
-    """Names of a machine's parameters; ``elements`` may stand for its ``grid``."""
-    names = dict.fromkeys(field.name for field in fields(kind))  # pyright: ignore[reportArgumentType]
-    return names | {"elements": None} if "grid" in names else names
-
-
-def _setting(kind: type[Accelerator], parameter: str, value: Any) -> tuple[str, Any]:
-    """The parameter as the machine has it: so many elements as the squarest grid."""
-    if parameter != "elements" or "grid" not in _parameters(kind):
-        return parameter, value
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"elements must be an integer >= 1, got {value!r}")
-    rows = next(n for n in range(math.isqrt(value), 0, -1) if value % n == 0)
-    return "grid", (rows, value // rows)
-
-
-def machines(
-    specs: Iterable[str], grid: Mapping[str, Sequence[Any]] | None = None
-) -> list[Machine]:
-    """Every accelerator with every combination of the grid's parameters that it has.
-
-    Args:
-        specs: accelerators, ``name`` or ``name:parameter=value,...``; a parameter that
-            is given here is not taken from the grid.
-        grid: parameter -> values, such as ``{"multipliers": [2, 4], "window": [8,
-            16]}``. An accelerator that lacks a parameter is not repeated for its
-            values. ``elements`` sets the ``grid`` of an accelerator that has one.
-
-    Raises:
-        ValueError: unknown accelerator, a value out of range, or a parameter that none
-            of the accelerators has.
-    """
-    grid = dict(grid or {})
-    chosen = [parse(spec) for spec in specs]
-    known = {}
-    for name, _ in chosen:
-        known |= _parameters(lookup("accelerator", name, ACCELERATORS))
-    for parameter in grid:
-        names = ", ".join(dict.fromkeys(name for name, _ in chosen))
-        lookup(f"parameter of {names}", parameter, known)
-    found = []
-    for name, given in chosen:
-        has = _parameters(ACCELERATORS[name])
-        fixed = {*given, *_NOT_SWEPT.get(name, ())}
-        if "grid" in given:
-            fixed.add("elements")
-        own = [p for p in grid if p in has and p not in fixed]
-        for values in itertools.product(*(grid[p] for p in own)):
-            settings = zip(own, values, strict=True)
-            machine = Machine(name, (*given.items(), *settings))
-            machine.build()  # bad values are found before hours of work
-            found.append(machine)
-    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
@@ -318,9 +220,11 @@ def _run(
     if executor is None and workers <= 1:
         yield from (unit.rows() for unit in units)
         return
-    # Spawned, because forking a process that runs threads can hang.
-    context = multiprocessing.get_context("spawn")
-    own = None if executor else ProcessPoolExecutor(workers, context, _end_quietly)
+    own = None
+    if executor is None:
+        # Spawned, because forking a process that runs threads can hang.
+        context = multiprocessing.get_context("spawn")
+        own = ProcessPoolExecutor(workers, context, _end_with_the_sweep)
     with own or nullcontext():
         pool = executor or own
         assert pool is not None
@@ -329,13 +233,24 @@ def _run(
             for future in as_completed(waiting):
                 yield future.result()
         finally:  # after a failure or an interruption nothing new is begun
-            for future in waiting:
-                future.cancel()
+            if own:
+                own.shutdown(cancel_futures=True)
+            else:
+                for future in waiting:
+                    future.cancel()
 
 
-def _end_quietly() -> None:
-    """Let an interruption end a process at once, without a traceback of its own."""
+def _end_with_the_sweep() -> None:
+    """End this process at once when the sweep is interrupted, or killed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sweep_process = multiprocessing.parent_process()
+    assert sweep_process is not None
+
+    def watch() -> None:
+        connection.wait([sweep_process.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _units(
@@ -384,10 +299,11 @@ def _append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _tidy(path: Path) -> list[dict[str, str]]:
-    """Complete rows of the file, which is created or freed of a torn end."""
+    """Complete rows of the file, each once; it is created or freed of a torn end."""
     rows = read_rows(path) if path.exists() and path.stat().st_size else []
-    whole = {tuple(r[c] for c in _KEY) for r in rows if r["product"] == "all"}
-    rows = [row for row in rows if tuple(row[c] for c in _KEY) in whole]
+    unique = {tuple(row[c] for c in (*_KEY, "product")): row for row in rows}
+    whole = {key[:-1] for key in unique if key[-1] == "all"}
+    rows = [row for key, row in unique.items() if key[:-1] in whole]
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)

@@ -12,6 +12,7 @@ float32, and if it cannot be traced.
 """
 
 import contextlib
+import functools
 import hashlib
 import sys
 import threading
@@ -133,7 +134,13 @@ _PLAIN: dict[type[nn.Module], type[nn.Module]] = {}
 
 def _whole(plain: type[nn.Module]) -> type[nn.Module]:
     if plain not in _WHOLE:
+
+        @functools.wraps(plain.forward)  # training loops read a forward's signature
+        def forward(self: _Whole, *args: Any, **kwargs: Any) -> Any:
+            return _Whole.forward(self, *args, **kwargs)
+
         body = {
+            "forward": forward,
             "__module__": plain.__module__,
             "__doc__": plain.__doc__,
             PLAIN_FORWARD: plain.forward,

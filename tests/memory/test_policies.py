@@ -1,6 +1,8 @@
 """Policies on whole networks: gradient errors, guarantees, allocation, refusals."""
 
+import errno
 import itertools
+import os
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from torch import nn
 from elision.memory import Policy, Role, Rule, saver
 from elision.memory.allocation import Sensitivity, allocate_bits
 from elision.memory.budget import LADDER, plan_bytes
-from elision.memory.codecs import GroupQuant, Jpeg, Offload
+from elision.memory.codecs import GroupQuant, Jpeg, Offload, OffloadError
 from elision.memory.guaranteed import Guaranteed
 from elision.memory.policy import Restricted
 from elision.memory.presets import PRESETS
@@ -285,6 +287,47 @@ def test_a_byte_budget_is_kept_as_it_shrinks():
     assert "offload" in used[0.2]
 
 
+def disk_with_room_for(tensors):
+    """A stand-in for ``os.write`` on a disk that fills up."""
+    room = iter(range(tensors))
+
+    def write(descriptor, data):
+        if next(room, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return len(data)
+
+    return write
+
+
+@pytest.mark.parametrize("policy", ["offload", "budget(0.01)"])
+def test_a_step_whose_offloading_failed_can_be_repeated(policy, monkeypatch):
+    def train(failing):
+        torch.manual_seed(0)
+        model, (x, y) = resnet(), images()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for step in range(4):
+            with monkeypatch.context() as patched:
+                if step == failing:
+                    patched.setattr(os, "write", disk_with_room_for(tensors=5))
+                    before = {n: t.clone() for n, t in model.state_dict().items()}
+                    with (
+                        pytest.raises(OffloadError, match="the disk is full"),
+                        saver(model, policy, seed=step),
+                    ):
+                        model(x)
+                    after = model.state_dict()
+                    assert all(torch.equal(after[n], t) for n, t in before.items())
+            with saver(model, policy, seed=step):
+                loss = F.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return model.state_dict()
+
+    once, again = train(failing=None), train(failing=2)
+    assert all(torch.equal(once[n], again[n]) for n in once)
+
+
 def test_rules_choose_by_module_and_consumer():
     torch.manual_seed(0)
     model, batch = vgg(norm=False), images()
@@ -354,6 +397,17 @@ def test_custom_functions_are_named_and_may_declare_roles():
     assert "SquareBackward" in saved.report()
     packed = [r for r in saved.ledger.rows if r.slot.function == "SquareBackward"]
     assert [r.codec for r in packed] == ["group 8-bit"]
+
+
+def test_what_a_custom_function_keeps_for_itself_is_counted_as_unseen():
+    model, x = Custom(), torch.randn(64, 64)
+    with saver(model, "exact", measure=True) as saved:
+        loss = model(x).sum()
+    # The tensor in ``ctx.unseen``, and the loss.
+    assert saved.unseen_bytes == pytest.approx(64 * 64 * 4, abs=256)
+    assert "in no saved tensor" in saved.report()
+    loss.backward()
+    assert saver(model, "exact").unseen_bytes is None
 
 
 @pytest.mark.parametrize(

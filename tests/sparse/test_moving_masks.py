@@ -20,6 +20,9 @@ from torch import nn
 
 import elision
 from elision import methods
+from elision.methods import METHODS
+from elision.reproduce import sparse_training_runs as runs
+from elision.specs import build
 from elision.topology.learned_thresholds import step_derivative
 from elision.topology.momentum_budget import _counts
 from elision.topology.schedule import CubicSparsity, DropFraction, Periodic
@@ -492,6 +495,26 @@ def test_blocks_stay_blocks_and_must_divide():
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(1, 400))
 def test_moves_come_in_their_period_until_the_end(every, until, step):
     assert Periodic(every, until).at(step) == (step % every == 0 and step <= until)
+
+
+@pytest.mark.parametrize("name", ["set", "rigl", "srigl", "snfs", "dsr", "gradual"])
+@pytest.mark.parametrize("steps", [4, 315, 40_000])
+def test_a_schedule_fits_the_length_of_its_run(name, steps):
+    method = build("recipe", name, METHODS).fitted(steps)
+    end = method.end if name == "gradual" else method.until
+    assert end == 3 * steps // 4
+    moves = sum(method.rule().moves(step) for step in range(1, steps + 1))
+    assert moves >= min(30, end // 5)
+    published = 1000 if name == "dsr" else 100
+    assert method.every == min(published, max(5, end // 30))
+    given = build("recipe", f"{name}:every=9", METHODS).fitted(steps, ("every",))
+    assert given.every == 9
+
+
+def test_the_studys_own_schedules_are_those_of_a_fitted_method():
+    assert runs.METHODS["rigl-erk"](0.9, 315) == methods.RigL(every=7, until=236)
+    assert methods.WReSprop().fitted(1000).warmup_steps == 100
+    assert methods.Swat().fitted(10) == methods.Swat()
 
 
 def test_periods_lengthen_by_phase():

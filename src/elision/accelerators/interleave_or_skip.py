@@ -7,6 +7,7 @@ side at equal multiplier count, with one combination beside them: interleaving w
 do not switch on a zero, which saves energy and no cycle.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ class SkipRow:
     Attributes:
         machine: its name.
         cycles: without waiting for the DRAM.
-        speed_up: cycles of the first row over these.
+        speed_up: cycles of the first row over these; NaN if there are none.
         multiplies: products issued; gated ones are not.
         zero_multiplies: of these, products with a zero factor.
         redundant_multiplies: of these, non-zero products that belong to no output.
@@ -93,6 +94,7 @@ def skip_rows(costs: Mapping[str, Cost], useful: int) -> list[SkipRow]:
         useful: non-zero products of the layers' outputs.
     """
     rows: list[SkipRow] = []
+    first = next((cost.cycles for cost in costs.values()), 0)
     for name, cost in costs.items():
         breakdown = cost.energy_breakdown_pj
         off_chip = breakdown.get("dram.read", 0.0) + breakdown.get("dram.write", 0.0)
@@ -100,12 +102,12 @@ def skip_rows(costs: Mapping[str, Cost], useful: int) -> list[SkipRow]:
             SkipRow(
                 machine=name,
                 cycles=cost.cycles,
-                speed_up=(rows[0].cycles if rows else cost.cycles) / cost.cycles,
+                speed_up=first / cost.cycles if cost.cycles else math.nan,
                 multiplies=cost.multiplies,
                 zero_multiplies=cost.multiplies - useful - cost.redundant_multiplies,
                 redundant_multiplies=cost.redundant_multiplies,
                 idle_slots=cost.multiplier_slots - cost.multiplies,
-                useful_share=useful / cost.multiplier_slots,
+                useful_share=useful / max(cost.multiplier_slots, 1),
                 energy_on_chip_pj=cost.energy_pj - off_chip,
             )
         )

@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 from textwrap import fill
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from elision.commands.flags import Names, Shares, Specs
 from elision.commands.progress import Bar
@@ -27,7 +28,10 @@ def _folder(name: str, out: Path | None) -> Path:
 def ant(
     *,
     network: Names = (),
-    recorded: Names = ("swat", "resprop"),
+    recorded: Annotated[Names, Parameter(negative="--no-recorded")] = (
+        "swat",
+        "resprop",
+    ),
     sparsity: float = 0.9,
     accelerator: str = "ant",
     startup_cycles: int = 5,

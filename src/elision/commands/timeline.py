@@ -116,7 +116,7 @@ def _last_step(path: Path) -> "list[LayerProduct]":
     found = Trace.load(path)
     if not len(found):
         raise ValueError(f"{path}: the trace holds no product")
-    products = list(found.of_recipe(found.recipes[0]))
+    products = list(found.of_recipe(found.recipes[0]).multiplied())
     last = max(product.step for product in products)
     return [product for product in products if product.step == last]
 

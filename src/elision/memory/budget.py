@@ -74,6 +74,11 @@ class ByteBudget(Policy):
         self._met: dict[tuple[str, str], int] = {}
         self._asked: tuple[tuple, int] = ((), 0)
 
+    @property
+    def offloads(self) -> bool:
+        """The last rung of the ladder does."""
+        return True
+
     def begin(self) -> None:
         """A new step: plan, once the sizes are known."""
         if self._kept and not self.rungs and sum(self._kept.values()) > self.budget:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["ModulePaths", "buffers_put_back", "tensors_in"]
+__all__ = ["Buffers", "ModulePaths", "buffers_put_back", "tensors_in"]
 
 _Listener = Callable[[list[torch.Tensor]], None]
 
@@ -24,20 +24,31 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
             yield from tensors_in(item)
 
 
+class Buffers:
+    """The buffers of a model as they are now: running statistics, a recipe's memory."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._before = [
+            (module, name, buffer, buffer.clone())
+            for module in model.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+        ]
+
+    def put_back(self) -> None:
+        """Undo what happened to them since."""
+        with torch.no_grad():
+            for module, name, buffer, values in self._before:
+                module._buffers[name] = buffer.copy_(values)
+
+
 @contextmanager
 def buffers_put_back(model: nn.Module) -> Iterator[None]:
-    """Undo what the block does to the buffers: running statistics, a recipe's memory."""
-    before = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
+    """Undo what the block does to the buffers of ``model``."""
+    before = Buffers(model)
     try:
         yield
     finally:
-        with torch.no_grad():
-            for module, name, buffer, values in before:
-                module._buffers[name] = buffer.copy_(values)
+        before.put_back()
 
 
 class ModulePaths:

@@ -9,6 +9,7 @@ import torch
 from elision.memory.base import Codec
 from elision.memory.codecs import (
     NarrowInteger,
+    Offload,
     PoolIndices,
     Recompute,
     ShapeOnly,
@@ -101,6 +102,11 @@ class Policy:
         self.rules = (*rules, *(EXACT_RULES if exact else ()))
         self.name = name
 
+    @property
+    def offloads(self) -> bool:
+        """Whether a tensor may be sent away, which may fail."""
+        return any(isinstance(c, Offload) for rule in self.rules for c in rule.codecs)
+
     def codecs_for(self, slot: Slot, tensor: torch.Tensor) -> tuple[Codec, ...]:
         """The codecs to try on a saved tensor, in order; none: keep it."""
         nbytes = tensor.numel() * tensor.element_size()
@@ -138,6 +144,11 @@ class Restricted(Policy):
         self._inner, self._roles = policy, frozenset(roles)
         names = ", ".join(sorted(role.value for role in self._roles))
         super().__init__(name=f"{policy.name} on {names}")
+
+    @property
+    def offloads(self) -> bool:
+        """Whether the other policy may send a tensor away."""
+        return self._inner.offloads
 
     def begin(self) -> None:
         """A new step for the other policy."""

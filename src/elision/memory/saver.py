@@ -23,9 +23,10 @@ import torch
 from torch import nn
 
 from elision.memory.base import Guarantee
+from elision.memory.codecs import OffloadError
 from elision.memory.layout import dense_part
 from elision.memory.ledger import Ledger, StorageRecord
-from elision.memory.modules import ModulePaths
+from elision.memory.modules import Buffers, ModulePaths
 from elision.memory.peak import Peak, watch_peak
 from elision.memory.policy import Policy
 from elision.memory.presets import policy_for
@@ -94,6 +95,7 @@ class saver:
         self._walked: set[int] = set()
         self._first_function = 0
         self._contexts = ExitStack()
+        self._buffers: Buffers | None = None
 
     def __enter__(self) -> "saver":
         _refuse_compiled(self.model)
@@ -103,6 +105,8 @@ class saver:
         if self._measure:
             device = next((p.device for p in self.model.parameters()), "cpu")
             self.measured = self._contexts.enter_context(watch_peak(device))
+        if self.policy.offloads:
+            self._buffers = Buffers(self.model)
         self._contexts.enter_context(hooks)
         self._paths.attach()
         return self
@@ -121,18 +125,34 @@ class saver:
                 self._keep(token, slot, *self._regions.find(token.tensor))
         self._waiting.clear()
         self._regions.mark_elsewhere()
+        if isinstance(error, OffloadError) and self._buffers is not None:
+            self._buffers.put_back()
         self._contexts.__exit__(kind, error, traceback)
+
+    @property
+    def unseen_bytes(self) -> int | None:
+        """Measured bytes that no saved tensor accounts for; None if not measured.
+
+        Results that the caller still holds, and what custom functions keep outside
+        ``save_for_backward``. The batch was there before and is in neither.
+        """
+        if self.measured is None:
+            return None
+        batch = {id(r.storage): r.storage for r in self.ledger.rows_of([Role.BATCH])}
+        before = sum(s.nbytes for s in batch.values() if s.held)
+        return self.measured.end_bytes - (self.ledger.stored_bytes - before)
 
     def report(self) -> str:
         """What was saved, per module and role, and what is held of it."""
         parts = [f"policy: {self.policy.name}", self.ledger.summary()]
-        if self.measured is not None:
+        if self.measured is not None and self.unseen_bytes is not None:
             mib = 2**20
             parts.append(
                 f"measured: {self.measured.end_bytes / mib:.2f} MiB more than before "
                 f"alive at the end of the block, {self.measured.peak_bytes / mib:.2f} "
-                "MiB at its peak; the ledger also counts what was there before (the "
-                "batch), the measurement also counts results and unseen tensors"
+                f"MiB at its peak; {self.unseen_bytes / mib:.2f} MiB of the former are "
+                "in no saved tensor: results, and what custom functions keep for "
+                "themselves (the batch was there before)"
             )
         if self.custom_functions:
             names = ", ".join(sorted(self.custom_functions))

@@ -1,7 +1,8 @@
 """What the published methods share: their parameters build a recipe's table."""
 
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
@@ -41,6 +42,24 @@ class Method(Recipe):
     def prepare(self, model: nn.Module) -> None:
         """Let the model refuse a state that another method's masks belong to."""
         refuse_masks(model, self.key)
+
+    def schedule(self, steps: int) -> dict[str, int]:
+        """Parameters that depend on the length of a run, for one of ``steps`` steps."""
+        del steps
+        return {}
+
+    def fitted(self, steps: int, given: Collection[str] = ()) -> Self:
+        """The method with its schedule set for a run of so many steps.
+
+        Published schedules are those of long runs; in a short one, masks would hardly
+        move and a warm-up would never end.
+
+        Args:
+            steps: of the run.
+            given: parameters that stay as they are.
+        """
+        wanted = self.schedule(steps).items()
+        return replace(self, **{name: n for name, n in wanted if name not in given})
 
     def parameters(self) -> dict[str, Any]:
         """The method's own parameters, for a record of the run."""

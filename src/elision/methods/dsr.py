@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from elision.methods.masked import Masked
+from elision.methods.masked import Masked, moving
 from elision.topology import GlobalThreshold, Periodic, Rule
 
 __all__ = ["DSR"]
@@ -49,6 +49,9 @@ class DSR(Masked):
           year      = {2019}
         }
     """
+
+    def schedule(self, steps: int) -> dict[str, int]:
+        return moving(steps, every=1000)
 
     def rule(self) -> Rule:
         if self.pattern not in ("unstructured",):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from elision.methods.masked import Masked
+from elision.methods.masked import Masked, moving
 from elision.topology import CubicSparsity, GradualPruning, Periodic, Rule
 
 __all__ = ["Gradual"]
@@ -42,6 +42,10 @@ class Gradual(Masked):
           year    = {2017}
         }
     """
+
+    def schedule(self, steps: int) -> dict[str, int]:
+        times = moving(steps, every=100)
+        return {"end": self.start + times["until"], "every": times["every"]}
 
     def rule(self) -> Rule:
         cubic = CubicSparsity(self.start, self.end)

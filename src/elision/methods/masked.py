@@ -13,7 +13,26 @@ from elision.recipe import Table
 from elision.topology import Budget, Rule, install
 from elision.topology.pattern import pattern_named
 
-__all__ = ["Masked"]
+__all__ = ["Masked", "moving"]
+
+
+#: Moves of a run in its first three quarters, where its length sets their period, and
+#: the fewest steps between two: a move may take the place of a gradient step.
+_MOVES, _APART = 30, 5
+
+
+def moving(steps: int, every: int) -> dict[str, int]:
+    """When masks move in a run of so many steps.
+
+    Until three quarters of the run (as published for RigL), some 30 times at least, but
+    not more often than every fifth step (this project's choice).
+
+    Args:
+        steps: of the run.
+        every: steps between moves as published; a short run moves more often.
+    """
+    until = max(1, 3 * steps // 4)
+    return {"every": min(every, max(_APART, until // _MOVES)), "until": until}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ __all__ = ["ReSprop", "WReSprop"]
 #: steps an epoch. Give 9·len(loader) for the published length.
 _WARMUP_STEPS = 1000
 
+#: Share of a run that the warm-up takes: 9 of 90 epochs.
+_WARMUP_SHARE = 0.1
+
 
 @dataclass(frozen=True)
 class ReSprop(Method):
@@ -101,6 +104,9 @@ class WReSprop(ReSprop):
     warmup_steps: int = _WARMUP_STEPS
 
     key = "w-resprop"
+
+    def schedule(self, steps: int) -> dict[str, int]:
+        return {"warmup_steps": round(_WARMUP_SHARE * steps)}
 
     def build(self) -> Table:
         return self._gradients(self.warmup_steps)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from elision.methods.masked import Masked
+from elision.methods.masked import Masked, moving
 from elision.methods.static import Static
 from elision.topology import DropFraction, Periodic, PruneAndGrow, Rule
 
@@ -55,6 +55,9 @@ class RigL(Masked):
     def scored(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether the layers keep a moving average of the gradient."""
         return self.growth == "gathered"
+
+    def schedule(self, steps: int) -> dict[str, int]:
+        return moving(steps, every=100)
 
     def rule(self) -> Rule:
         if self.growth not in ("gradient", "gathered"):

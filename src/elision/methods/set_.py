@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from elision.methods.masked import Masked
+from elision.methods.masked import Masked, moving
 from elision.topology import DropFraction, Periodic, PruneAndGrow, Rule
 
 __all__ = ["SET"]
@@ -52,6 +52,9 @@ class SET(Masked):
           year    = {2018}
         }
     """
+
+    def schedule(self, steps: int) -> dict[str, int]:
+        return moving(steps, every=100)
 
     def rule(self) -> Rule:
         if self.drop not in ("magnitude", "signed"):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from elision.methods.masked import Masked
+from elision.methods.masked import Masked, moving
 from elision.topology import DropFraction, Periodic, PruneAndGrow, Rule
 
 __all__ = ["SNFS"]
@@ -59,6 +59,9 @@ class SNFS(Masked):
     def scored(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether the layers keep a moving average of the gradient."""
         return self.variant == "gradient"
+
+    def schedule(self, steps: int) -> dict[str, int]:
+        return moving(steps, every=100)
 
     def rule(self) -> Rule:
         if self.variant not in ("momentum", "gradient"):

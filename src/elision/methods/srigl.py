@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from elision.methods.masked import Masked
+from elision.methods.masked import Masked, moving
 from elision.topology import ConstantFanIn, DropFraction, Periodic, Rule
 
 __all__ = ["SRigL"]
@@ -48,6 +48,9 @@ class SRigL(Masked):
           year      = {2024}
         }
     """
+
+    def schedule(self, steps: int) -> dict[str, int]:
+        return moving(steps, every=100)
 
     def rule(self) -> Rule:
         if self.pattern != "unstructured":

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from elision.methods.masked import Masked
+from elision.methods.masked import Masked, moving
 from elision.topology import BackwardSuperset, Periodic, Rule
 
 __all__ = ["TopKAST"]
@@ -49,6 +49,9 @@ class TopKAST(Masked):
           year      = {2020}
         }
     """
+
+    def schedule(self, steps: int) -> dict[str, int]:
+        return {"every": moving(steps, every=100)["every"]}
 
     def rule(self) -> Rule:
         if self.pattern != "unstructured":

@@ -7,6 +7,11 @@ from elision.report.style import PALETTE, drawing, svg
 __all__ = ["layer_bars", "utilisation_map"]
 
 
+def _upright(labels: list[str]) -> float:
+    """Inches that the longest of upright labels takes below a panel."""
+    return 0.062 * max(map(len, labels))
+
+
 def layer_bars(
     layers: list[str], machines: list[str], panels: dict[str, np.ndarray], unit: str
 ) -> str:
@@ -18,7 +23,7 @@ def layer_bars(
         panels: recipe -> values of shape (machines, layers); 0 leaves a bar out.
         unit: what is counted; the axis is logarithmic.
     """
-    with drawing(9.2, 1.1 + 1.45 * len(panels)) as figure:
+    with drawing(9.2, 0.5 + 1.45 * len(panels) + _upright(layers)) as figure:
         rows = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)
         width = 0.84 / len(machines)
         places = np.arange(len(layers))
@@ -59,13 +64,14 @@ def utilisation_map(
     """
     beside = min(len(panels), 2)
     below = -(-len(panels) // beside)
-    height = below * (0.5 + 0.15 * len(layers)) + 1.2
+    labelled = 2 if len(panels) % beside else 1  # rows with labels below them
+    height = below * (0.5 + 0.17 * len(layers)) + labelled * _upright(columns)
     with drawing(9.2, height) as figure:
         grid = figure.subplots(below, beside, sharex=True, sharey=True, squeeze=False)
         image = None
-        for axes, (recipe, values) in zip(grid.flat, panels.items(), strict=False):
+        for i, (axes, recipe) in enumerate(zip(grid.flat, panels, strict=False)):
             image = axes.imshow(
-                np.ma.masked_invalid(values),
+                np.ma.masked_invalid(panels[recipe]),
                 cmap="cividis",
                 vmin=0,
                 vmax=1,
@@ -75,6 +81,8 @@ def utilisation_map(
             axes.grid(visible=False)
             axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6.5)
             axes.set_yticks(range(len(layers)), layers, fontsize=6.5)
+            if i >= len(panels) - beside:  # the lowest of its column
+                axes.tick_params(labelbottom=True)
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_axis_off()
         bar = figure.colorbar(image, ax=grid, shrink=0.7, pad=0.01)  # pyright: ignore[reportArgumentType]

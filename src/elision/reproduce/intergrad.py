@@ -163,7 +163,7 @@ def summaries(tables: Mapping[str, Rows]) -> dict[str, list[dict[str, str]]]:
         for row in tables["bands"]
         if row["area"] == "equal area, fewer arrays"
     ]
-    readings = [
+    read = [
         {
             "network": row["network"],
             "saved": row["quantity"],
@@ -180,10 +180,10 @@ def summaries(tables: Mapping[str, Rows]) -> dict[str, list[dict[str, str]]]:
         "published: cycles 1.4x to 2.2x, accesses 1.9x": layers,
         "Training steps, 128x128 PEs, batch 4, equal PE count, drains by wiring; percent "
         "saved of cycles, SRAM words, energy": list(steps.values()),
-        "Training steps against WS at equal area, percent saved": ranges,
-        "The same against WS that takes dW in one form: Xt·G, Gt·X, or the faster": (
-            readings
-        ),
+        "Training steps against WS at equal area (fewer arrays), over sides, batches and "
+        "drain rules; percent saved": ranges,
+        "The same, over larger arrays and batches too, by the form in which WS takes dW: "
+        "Xt·G, Gt·X, or the faster": read,
     }
 
 

@@ -81,16 +81,9 @@ def study_workload(
 Build = Callable[[float, int], Method]
 
 
-def _moving(method: Callable[..., Method], **options: Any) -> Build:
+def _fitted(method: Callable[..., Method], **options: Any) -> Build:
     """A method whose masks move about 30 times in the first three quarters of a run."""
-
-    def build(sparsity: float, steps: int) -> Method:
-        until = max(1, 3 * steps // 4)
-        return method(
-            sparsity=sparsity, every=max(1, until // 30), until=until, **options
-        )
-
-    return build
+    return lambda sparsity, steps: method(sparsity=sparsity, **options).fitted(steps)
 
 
 #: The methods of the study. ReSprop's reuse and one minus meProp's share are the
@@ -98,12 +91,12 @@ def _moving(method: Callable[..., Method], **options: Any) -> Build:
 METHODS: dict[str, Build] = {
     "dense": lambda s, n: methods.Dense(),
     "static-erk": lambda s, n: methods.Static(s),
-    "set": _moving(methods.SET),
-    "rigl-uniform": _moving(methods.RigL, distribution="uniform"),
-    "rigl-erk": _moving(methods.RigL),
-    "rigl-added": _moving(methods.RigL, replaces_step=False),
-    "snfs": _moving(methods.SNFS),
-    "dsr": _moving(methods.DSR),
+    "set": _fitted(methods.SET),
+    "rigl-uniform": _fitted(methods.RigL, distribution="uniform"),
+    "rigl-erk": _fitted(methods.RigL),
+    "rigl-added": _fitted(methods.RigL, replaces_step=False),
+    "snfs": _fitted(methods.SNFS),
+    "dsr": _fitted(methods.DSR),
     "dst": lambda s, n: methods.DST(target=s),
     "swat-u": lambda s, n: methods.Swat(s),
     "swat-erk": lambda s, n: methods.SwatErk(s),
@@ -112,11 +105,11 @@ METHODS: dict[str, Build] = {
     "resprop": lambda s, n: methods.ReSprop(s),
     "w-resprop": lambda s, n: methods.WReSprop(s, warmup_steps=n // 10),
     "meprop": lambda s, n: methods.MeProp(round(1 - s, 6)),
-    "gradual": lambda s, n: methods.Gradual(s, end=3 * n // 4, every=max(1, n // 40)),
-    "srigl": _moving(methods.SRigL),
+    "gradual": _fitted(methods.Gradual),
+    "srigl": _fitted(methods.SRigL),
     "top-kast": lambda s, n: methods.TopKAST(
-        s, backward_sparsity=max(0.0, s - 0.1), every=max(1, n // 40)
-    ),
+        s, backward_sparsity=max(0.0, s - 0.1)
+    ).fitted(n),
 }
 
 

@@ -27,10 +27,6 @@ DEFAULT_ACCELERATORS = (
     "ant:startup_cycles=5",
 )
 
-#: Share of a run's steps that a warm-up takes where its length is not given: the
-#: published ReSprop runs warm up for 9 of 90 epochs.
-WARMUP_SHARE = 0.1
-
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
@@ -105,15 +101,9 @@ class StudyConfig:
         return tuple(epochs * (i + 1) // count - 1 for i in range(count))
 
     def recipe(self, spec: str, steps: int) -> Method:
-        """The recipe of a spec, for a run of so many steps.
-
-        A warm-up whose length the spec leaves open takes :data:`WARMUP_SHARE` of them.
-        """
-        method = build("recipe", spec, METHODS)
+        """The recipe of a spec; what it leaves open fits a run of so many steps."""
         _, given = parse(spec)
-        if "warmup_steps" in method.parameters() and "warmup_steps" not in given:
-            return replace(method, warmup_steps=round(steps * WARMUP_SHARE))  # pyright: ignore[reportCallIssue]
-        return method
+        return build("recipe", spec, METHODS).fitted(steps, given)
 
 
 def file_name(spec: str) -> str:

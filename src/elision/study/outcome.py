@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from elision.accelerators.interleave_or_skip import SkipRow, skip_rows
 from elision.methods import Method
 from elision.products import Product
 from elision.simulation import CostRow, ProductRow, total
@@ -10,7 +11,7 @@ from elision.study.config import StudyConfig
 from elision.trace import Trace
 from elision.training import EpochMetrics
 
-__all__ = ["RecipeOutcome", "StudyOutcome", "product_summary", "tables"]
+__all__ = ["RecipeOutcome", "StudyOutcome", "machine_rows", "product_summary", "tables"]
 
 SCHEMA = 1
 
@@ -109,9 +110,15 @@ def product_summary(outcome: RecipeOutcome, product: Product) -> dict[str, float
     return result
 
 
+def machine_rows(outcome: RecipeOutcome) -> list[SkipRow]:
+    """What every machine did with the recorded products, a row a machine."""
+    costs = {machine: sums["total"] for machine, sums in total(outcome.costs).items()}
+    return skip_rows(costs, sum(row.valid for row in outcome.products))
+
+
 def tables(outcome: StudyOutcome) -> dict[str, list[dict[str, Any]]]:
     """Rows of the CSV files, by file name."""
-    epochs, work, products, costs = [], [], [], []
+    epochs, work, products, costs, machines = [], [], [], [], []
     for o in outcome.outcomes:
         tag = {"recipe": o.spec}
         epochs += [tag | asdict(metrics) for metrics in o.history]
@@ -129,4 +136,11 @@ def tables(outcome: StudyOutcome) -> dict[str, list[dict[str, Any]]]:
             for r in o.products
         ]
         costs += [tag | row.to_row() for row in o.costs]
-    return {"epochs": epochs, "work": work, "products": products, "costs": costs}
+        machines += [tag | asdict(row) for row in machine_rows(o)]
+    return {
+        "epochs": epochs,
+        "work": work,
+        "products": products,
+        "costs": costs,
+        "machines": machines,
+    }

@@ -9,7 +9,7 @@ from elision.memory.codecs.fp8 import Float8
 from elision.memory.codecs.group import GroupQuant
 from elision.memory.codecs.jpeg import Jpeg, search_table
 from elision.memory.codecs.narrow import NarrowInteger
-from elision.memory.codecs.offload import Offload
+from elision.memory.codecs.offload import Offload, OffloadError
 from elision.memory.codecs.pool_indices import PoolIndices
 from elision.memory.codecs.projected import ProjectedQuant
 from elision.memory.codecs.rad import RadProject, RadSample
@@ -29,6 +29,7 @@ __all__ = [
     "Jpeg",
     "NarrowInteger",
     "Offload",
+    "OffloadError",
     "PoolIndices",
     "ProjectedQuant",
     "RadProject",

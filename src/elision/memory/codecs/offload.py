@@ -13,7 +13,11 @@ from elision.memory.base import Codec, Guarantee, Packed
 from elision.memory.layout import Layout, flat
 from elision.memory.roles import SMOOTH_ROLES, Slot
 
-__all__ = ["Offload"]
+__all__ = ["Offload", "OffloadError"]
+
+
+class OffloadError(RuntimeError):
+    """A tensor could not be written where it was to go."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ class Offload(Codec):
         """Send the tensor away.
 
         Raises:
-            RuntimeError: the file cannot be written (a full disk). Nothing of the
-                training state has been touched at that point.
+            OffloadError: the file cannot be written (a full disk). The saver puts back
+                what the forward pass did to buffers; nothing else has been touched.
         """
         values = flat(tensor)
         if tensor.device.type != "cpu":
@@ -52,10 +56,11 @@ class Offload(Codec):
             file.write(data)
         except OSError as error:
             full = " (the disk is full)" if error.errno == errno.ENOSPC else ""
-            raise RuntimeError(
+            raise OffloadError(
                 f"offloading {len(data)} bytes of {slot.consumer} in module "
-                f"{slot.module!r} to {where} failed{full}: {error}; parameters and "
-                "optimizer are untouched, give Offload another directory"
+                f"{slot.module!r} to {where} failed{full}: {error}; parameters, "
+                "buffers and optimizer are as they were before this forward pass: free "
+                "some space or give Offload another directory, and repeat the step"
             ) from error
         return Packed((), Layout.of(tensor), file)
 

@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from elision.accelerators.interleave_or_skip import SkipRow, skip_rows
+from elision.accelerators.interleave_or_skip import SkipRow
 from elision.report.figures import cost_bars
 from elision.report.sections.base import Section
 from elision.report.table import rows_as_html
-from elision.simulation import total
-from elision.study.outcome import RecipeOutcome, StudyOutcome
+from elision.study.outcome import StudyOutcome, machine_rows
 
 __all__ = ["zeros"]
 
@@ -39,15 +38,10 @@ def zeros(outcome: StudyOutcome) -> Section | None:
     )
     if not counts_zeros:
         return None
-    rows = {o.spec: _rows(o) for o in outcome.outcomes}
+    rows = {o.spec: machine_rows(o) for o in outcome.outcomes}
     lines = [line for recipe, found in rows.items() for line in _lines(recipe, found)]
     table = rows_as_html(lines, words=("machine", "least"))
     return Section("Interleave or skip", "simulated", _NOTE, (_figure(rows), table))
-
-
-def _rows(o: RecipeOutcome) -> list[SkipRow]:
-    costs = {machine: sums["total"] for machine, sums in total(o.costs).items()}
-    return skip_rows(costs, sum(row.valid for row in o.products))
 
 
 def _figure(rows: dict[str, list[SkipRow]]) -> str:

@@ -1,0 +1,121 @@
+"""What elide costs where it changes nothing, and what recording a step costs.
+
+The same network, images and labels take a whole training step (forward, backward, SGD
+with momentum) by turns: plain, elided with the dense recipe, elided and recorded. Each
+round takes the three in another order and gives one ratio each; printed are the median
+of the ratios and their quartiles. Beside them, the ratio of a second plain copy to the
+first shows the noise. Time is that of the processor on one thread, which a busy machine
+disturbs less than the clock on the wall.
+
+    python benchmarks/elide_overhead.py [--rounds 15] [--out FOLDER]
+"""
+
+import argparse
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import elision
+from elision.files import write_json
+from elision.methods import Dense
+from elision.runfolder import environment
+from elision.workloads import find_workload, make_model
+
+#: Name of the case -> network, images in a batch, memory format. The first network is
+#: that of the default workload at its batch size.
+CASES: dict[str, tuple[str, int, torch.memory_format]] = {
+    f"{network}, batch {batch}, {layout}": (network, batch, format_)
+    for network, batch in (
+        ("resnet8", find_workload("photo-resnet8").batch_size),
+        ("resnet18", 16),
+    )
+    for layout, format_ in (
+        ("contiguous", torch.contiguous_format),
+        ("channels_last", torch.channels_last),
+    )
+}
+
+
+def stepper(network: str, batch: int, layout: Any, mode: str) -> Callable[[], float]:
+    """A function that takes one step and returns its processor seconds."""
+    torch.manual_seed(0)
+    model: nn.Module = make_model(network)
+    model.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    if mode in ("elided", "recorded"):
+        elision.elide(model, Dense(), engine="torch")
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
+    images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=layout)
+    labels = torch.randint(0, 10, (batch,))
+
+    def step() -> float:
+        began = time.process_time()
+        watching = elision.record(model, samples=2) if mode == "recorded" else None
+        with watching or nullcontext():
+            optimizer.zero_grad()
+            F.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+        return time.process_time() - began
+
+    return step
+
+
+def measure(network: str, batch: int, layout: Any, rounds: int) -> dict[str, Any]:
+    """Ratios to the plain step over so many rounds, after one to warm up."""
+    modes = ("plain", "plain again", "elided", "recorded")
+    steps = {mode: stepper(network, batch, layout, mode) for mode in modes}
+    seconds: dict[str, list[float]] = {mode: [] for mode in modes}
+    order = random.Random(0)
+    for number in range(rounds + 1):
+        for mode in order.sample(modes, len(modes)):
+            taken = steps[mode]()
+            if number:
+                seconds[mode].append(taken)
+    row: dict[str, Any] = {"plain_ms": 1000 * statistics.median(seconds["plain"])}
+    for mode in modes[1:]:
+        pairs = zip(seconds[mode], seconds["plain"], strict=True)
+        low, middle, high = statistics.quantiles([a / b for a, b in pairs], n=4)
+        row[mode] = {"median": middle, "quartiles": [low, high]}
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    results = {}
+    for name, case in CASES.items():
+        row = results[name] = measure(*case, arguments.rounds)
+        words = [
+            f"{mode} {ratio['median']:.3f} ({ratio['quartiles'][0]:.3f}"
+            f"-{ratio['quartiles'][1]:.3f})"
+            for mode, ratio in row.items()
+            if mode != "plain_ms"
+        ]
+        print(
+            f"{name}: plain {row['plain_ms']:.1f} ms; times plain: {', '.join(words)}"
+        )
+    if arguments.out:
+        facts = {
+            "rounds": arguments.rounds,
+            "unit": "processor time, one thread, in times of the plain step",
+            "machine": environment(),
+            "python": platform.python_version(),
+            "results": results,
+        }
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        write_json(arguments.out / "overhead.json", facts)
+
+
+if __name__ == "__main__":
+    main()
