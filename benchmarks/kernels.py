@@ -320,7 +320,7 @@ def curves(args: argparse.Namespace) -> dict[str, Any]:
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     train, test = order[:1440], order[1440:]
     runs = []
-    for seed in range(3):
+    for seed in range(args.seeds):
         for engine in ("masked", "native"):
             torch.manual_seed(seed)
             model = resnet8(in_channels=1, classes=10)
@@ -331,7 +331,7 @@ def curves(args: argparse.Namespace) -> dict[str, Any]:
             )
             optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
             losses = []
-            for epoch in range(8):
+            for epoch in range(args.epochs):
                 shuffled = train[
                     torch.randperm(1440, generator=torch.Generator().manual_seed(epoch))
                 ]
@@ -394,6 +394,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.9, 0.95])
+    parser.add_argument("--seeds", type=int, default=3, help="of curves")
+    parser.add_argument("--epochs", type=int, default=8, help="of curves")
     parser.add_argument("--threshold", nargs="+", default=["sampled", "exact"])
     parser.add_argument("--model", nargs="+", default=list(MODELS), choices=MODELS)
     args = parser.parse_args()

@@ -203,10 +203,11 @@ class _Networks:
         """The network to run for an input; None: layer by layer."""
         if getattr(self._trying, "now", False) or not _plain_input(x):
             return None
-        modules = list(model.modules())
+        named = dict(model.named_modules())
+        modules = list(named.values())
         if any(map(_is_watched, modules[1:])):
             return None
-        levels = self._densities(model)
+        levels = self._densities(named)
         key = (
             tuple((id(m), m.training) for m in modules),
             tuple(map(id, model.parameters())),
@@ -225,14 +226,16 @@ class _Networks:
                 self._traced.popitem(last=False)
         return network
 
-    def _densities(self, model: nn.Module) -> dict[str, float]:
-        """The level of density of every layer's weight."""
+    def _densities(self, modules: dict[str, nn.Module]) -> dict[str, float]:
+        """The level of density of every weight; a layer put in since is no part of it."""
         found: dict[str, float] = {}
         for name, s in self.sparsity.items():
+            if not hasattr(modules.get(name), "_elision_plan"):
+                continue
             if s.mask is None:
                 found[name] = level_of(s.weight_keep)
                 continue
-            mask = getattr(model.get_submodule(name), s.mask)
+            mask = getattr(modules[name], s.mask)
             known = self._levels.get(name)
             if known is None or known[0] is not mask or known[1] != mask._version:
                 level = density_level(mask) if mask.numel() else LEVELS[0]
@@ -243,7 +246,7 @@ class _Networks:
     def _made(
         self, model: nn.Module, x: Tensor, levels: dict[str, float]
     ) -> nn.Module | None:
-        sparse = {n: s for n, s in self.sparsity.items() if levels[n] < LEVELS[0]}
+        sparse = {n: self.sparsity[n] for n, v in levels.items() if v < LEVELS[0]}
         if not sparse or not _are_float32(model):
             return None
         if self.timed and x.shape[0] * _weights(model, sparse) < LEAST_MACS:

@@ -148,8 +148,15 @@ def test_a_layer_that_was_exchanged_is_met(built):
     model, _ = elided("resnet", Swat(sparsity=0.6), "native")
     before = model(images())
     model.fc = nn.Linear(model.fc.in_features, 4)
-    nn.init.zeros_(model.fc.weight)
-    assert torch.equal(model(images()), model.fc.bias.expand(9, 4))
+    nn.init.constant_(model.fc.weight, 0.5)
+    features = []
+    model.fc.register_forward_hook(lambda _, args, __: features.append(args[0]))
+    by_layers = model(images())
+    model.fc._forward_hooks.clear()
+    # The new layer is a plain one: it reads all of its weight.
+    total = features[0].sum(1, keepdim=True) * 0.5 + model.fc.bias
+    assert torch.allclose(by_layers, total, atol=1e-4)
+    assert torch.allclose(model(images()), total, atol=1e-4)
     model.layer1[0].conv1.weight = nn.Parameter(torch.zeros(8, 8, 3, 3))
     assert not torch.equal(model(images()), before)
     assert len(built) == 3

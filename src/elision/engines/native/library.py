@@ -7,15 +7,12 @@ of its own; torch's settings are never changed.
 """
 
 import ctypes
-import functools
 import math
 import threading
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from elision.engines.native.builder import Build, BuildError, variant
+from elision.engines.native.shared_object import load, path, unavailable
 from elision.products import Conv2dGeometry, Geometry, MatmulGeometry
 
 __all__ = [
@@ -40,76 +37,6 @@ __all__ = [
 #: Images side by side in the blocked layout.
 LANES = 16
 
-_POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
-_FLOAT = ctypes.c_float
-_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "to_blocked": (_INT, [_POINTER, _POINTER, _INT, _LONG, _INT]),
-    "from_blocked": (None, [_POINTER, _POINTER, _INT, _LONG, _INT]),
-    "threshold": (_FLOAT, [_POINTER, _LONG, _LONG, _LONG, _INT]),
-    "weights_new": (_POINTER, [_POINTER]),
-    "weights_free": (None, [_POINTER]),
-    "weights_compress": (_LONG, [_POINTER, _POINTER, _FLOAT, _INT, _INT, _INT]),
-    "weights_refresh": (None, [_POINTER, _POINTER, _INT]),
-    "forward": (_INT, [_POINTER, _POINTER, _POINTER, _INT]),
-    "input_grad": (_INT, [_POINTER, _POINTER, _POINTER, _INT]),
-    "masked_grad": (_INT, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
-    "weight_grad": (
-        _LONG,
-        [_POINTER, _INT, _POINTER, _POINTER, _FLOAT, _POINTER, _INT],
-    ),
-    "sparse_input_grad": (_INT, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
-    "norm_forward": (None, [_POINTER] * 7 + [_INT] * 3 + [_FLOAT] + [_INT] * 3),
-    "norm_backward": (None, [_POINTER] * 10 + [_INT] * 3 + [_FLOAT] + [_INT] * 2),
-    "max_pool_forward": (None, [_POINTER, _POINTER, _POINTER, _INT]),
-    "max_pool_backward": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
-}
-_BUILDING = threading.Lock()
-
-
-@functools.cache
-def path() -> Path:
-    """The built library for this CPU.
-
-    Raises:
-        BuildError: it cannot be built; the message says why.
-    """
-    return Build(variant()).library()
-
-
-@functools.cache
-def _load() -> ctypes.CDLL:
-    try:
-        library = ctypes.CDLL(str(path()))
-    except OSError as error:
-        raise BuildError(f"the built kernels cannot be loaded: {error}") from error
-    for function, (result, arguments) in _SIGNATURES.items():
-        entry = getattr(library, f"elision_{function}")
-        entry.restype, entry.argtypes = result, arguments
-    return library
-
-
-def load() -> ctypes.CDLL:
-    """The library for this CPU, built if need be.
-
-    Raises:
-        BuildError: it cannot be built or loaded; the message says why.
-    """
-    with _BUILDING:
-        return _load()
-
-
-@functools.cache
-def unavailable() -> str | None:
-    """Why there are no native kernels here, in one line; None if there are.
-
-    The first call builds them. The answer is kept for the life of the process.
-    """
-    try:
-        load()
-    except BuildError as error:
-        return str(error)
-    return None
-
 
 def as_conv(geometry: Geometry) -> Conv2dGeometry:
     """The geometry as a convolution: a matrix product is one of 1x1 pixels."""
@@ -131,7 +58,7 @@ def as_conv(geometry: Geometry) -> Conv2dGeometry:
 
 def _integers(geometry: Conv2dGeometry) -> ctypes.Array[ctypes.c_int]:
     v = geometry
-    return (_INT * 13)(
+    return (ctypes.c_int * 13)(
         *(v.batch, v.in_channels, v.height, v.width, v.out_channels),
         *(*v.kernel, *v.stride, *v.padding, *v.dilation),
     )
@@ -500,7 +427,7 @@ def max_pool_backward(
 def _pool(x: torch.Tensor, window: list[int]) -> ctypes.Array[ctypes.c_int]:
     h, w = x.shape[2:4]
     planes = x.shape[0] * x.shape[1]
-    return (_INT * 11)(planes, h, w, *pooled_size(h, w, window), *window[:6])
+    return (ctypes.c_int * 11)(planes, h, w, *pooled_size(h, w, window), *window[:6])
 
 
 def _pointer(tensor: torch.Tensor | None) -> int | None:

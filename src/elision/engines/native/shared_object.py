@@ -1,0 +1,81 @@
+"""Loading the built kernels: one shared library, one C signature per function."""
+
+import ctypes
+import functools
+import threading
+from pathlib import Path
+from typing import Any
+
+from elision.engines.native.builder import Build, BuildError, variant
+
+__all__ = ["load", "path", "unavailable"]
+
+_POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+_FLOAT = ctypes.c_float
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "to_blocked": (_INT, [_POINTER, _POINTER, _INT, _LONG, _INT]),
+    "from_blocked": (None, [_POINTER, _POINTER, _INT, _LONG, _INT]),
+    "threshold": (_FLOAT, [_POINTER, _LONG, _LONG, _LONG, _INT]),
+    "weights_new": (_POINTER, [_POINTER]),
+    "weights_free": (None, [_POINTER]),
+    "weights_compress": (_LONG, [_POINTER, _POINTER, _FLOAT, _INT, _INT, _INT]),
+    "weights_refresh": (None, [_POINTER, _POINTER, _INT]),
+    "forward": (_INT, [_POINTER, _POINTER, _POINTER, _INT]),
+    "input_grad": (_INT, [_POINTER, _POINTER, _POINTER, _INT]),
+    "masked_grad": (_INT, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
+    "weight_grad": (
+        _LONG,
+        [_POINTER, _INT, _POINTER, _POINTER, _FLOAT, _POINTER, _INT],
+    ),
+    "sparse_input_grad": (_INT, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
+    "norm_forward": (None, [_POINTER] * 7 + [_INT] * 3 + [_FLOAT] + [_INT] * 3),
+    "norm_backward": (None, [_POINTER] * 10 + [_INT] * 3 + [_FLOAT] + [_INT] * 2),
+    "max_pool_forward": (None, [_POINTER, _POINTER, _POINTER, _INT]),
+    "max_pool_backward": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
+}
+_BUILDING = threading.Lock()
+
+
+@functools.cache
+def path() -> Path:
+    """The built library for this CPU.
+
+    Raises:
+        BuildError: it cannot be built; the message says why.
+    """
+    return Build(variant()).library()
+
+
+@functools.cache
+def _load() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(path()))
+    except OSError as error:
+        raise BuildError(f"the built kernels cannot be loaded: {error}") from error
+    for function, (result, arguments) in _SIGNATURES.items():
+        entry = getattr(library, f"elision_{function}")
+        entry.restype, entry.argtypes = result, arguments
+    return library
+
+
+def load() -> ctypes.CDLL:
+    """The library for this CPU, built if need be.
+
+    Raises:
+        BuildError: it cannot be built or loaded; the message says why.
+    """
+    with _BUILDING:
+        return _load()
+
+
+@functools.cache
+def unavailable() -> str | None:
+    """Why there are no native kernels here, in one line; None if there are.
+
+    The first call builds them. The answer is kept for the life of the process.
+    """
+    try:
+        load()
+    except BuildError as error:
+        return str(error)
+    return None
