@@ -14,7 +14,9 @@ def boxes(svg, colour):
 
 
 def test_the_figure_in_the_docs_is_the_one_that_is_drawn():
-    assert (DOCS / "figures" / "intergrad-array.svg").read_text("utf-8") == interleave_svg()
+    assert (DOCS / "figures" / "intergrad-array.svg").read_text(
+        "utf-8"
+    ) == interleave_svg()
 
 
 @pytest.mark.parametrize(

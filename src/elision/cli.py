@@ -24,6 +24,8 @@ app = App(
     help="Make neural-network training cheaper by leaving out work, and prove what "
     "that is worth.",
 )
+# main says what an interruption means.
+app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False
 for order, command in enumerate(COMMANDS):
     if isinstance(command, App):
         command.sort_key = order

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -161,3 +162,14 @@ def test_the_command_trains_what_is_missing_and_writes_the_tables(tmp_path, caps
 def test_the_meter_meets_every_phase_of_the_moves(every):
     period = runs._meter_every(methods.RigL(0.9, every=every))
     assert {(step * period) % every for step in range(every)} == set(range(every))
+
+
+def test_the_documented_tables_are_those_of_the_recorded_runs():
+    here = Path(__file__).parents[2]
+    page = (here / "docs" / "sparse-training-study.md").read_text(encoding="utf-8")
+    record = here / "records" / "2026-11-21-sparse-training" / "study.json"
+    for network in json.loads(record.read_text(encoding="utf-8")).values():
+        rows = study.table(runs.RunResult(**run) for run in network["runs"])
+        assert study.markdown(rows) in page
+        if study.orderings(rows):
+            assert study.orderings_markdown(rows) in page

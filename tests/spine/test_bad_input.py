@@ -227,3 +227,13 @@ def test_a_full_disk_leaves_a_run_that_goes_on(elision: Run) -> None:
     for name in ("summary.json", "metrics.jsonl", "config.toml"):
         assert Path("run", name).read_bytes() == Path("whole", name).read_bytes()
     assert tomllib.loads(Path("run/config.toml").read_text())["layout"] == 1
+
+
+def test_an_interruption_says_how_it_goes_on(
+    elision: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("elision.study.study", interrupted)
+    assert elision(DIGITS) == (1, "elision: interrupted; the same command continues")
