@@ -128,7 +128,8 @@ def dense_layers(
     made = {}
     for dtype in (torch.float32, torch.bfloat16):
         for layout in (torch.contiguous_format, torch.channels_last):
-            layer = copy.deepcopy(conv).to(dtype).to(memory_format=layout)
+            layer = copy.deepcopy(conv).to(dtype)
+            layer.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
             like = [
                 t.detach().to(dtype).contiguous(memory_format=layout) for t in (x, g)
             ]
@@ -313,7 +314,7 @@ def curves(args: argparse.Namespace) -> dict[str, Any]:
     """Train on scikit-learn's digits: the native network and the masked oracle."""
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    data: Any = load_digits()
     images = torch.from_numpy(data.images).float()[:, None] / 8 - 1
     labels = torch.from_numpy(data.target)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
@@ -386,7 +387,7 @@ TABLES = {f.__name__: f for f in (products, layers, linear, network, others, cur
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("table", choices=TABLES)
     parser.add_argument("--out", type=Path, help="JSON file for all figures")
     parser.add_argument("--rounds", type=int, default=9)

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("record", type=Path)
     parser.add_argument("figure", type=Path)
     args = parser.parse_args()

@@ -103,7 +103,7 @@ def scan_gap(products: list[LayerProduct]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--out", type=Path, help="folder for simulators.json")
     arguments = parser.parse_args()

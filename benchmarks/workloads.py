@@ -54,7 +54,7 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("workloads", nargs="*", default=[DEFAULT_WORKLOAD])
     parser.add_argument("--recipe", nargs="+", default=["dense"], choices=METHODS)
     parser.add_argument("--seed", nargs="+", type=int, default=[0])

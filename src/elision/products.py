@@ -21,7 +21,7 @@ below exploit that the operand which is absent is, for counting, all ones.
 import enum
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -129,6 +129,22 @@ class Conv2dGeometry:
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+
+    if TYPE_CHECKING:  # what may be given; what is kept are pairs
+
+        def __init__(
+            self,
+            batch: int,
+            in_channels: int,
+            height: int,
+            width: int,
+            out_channels: int,
+            kernel: int | tuple[int, int],
+            stride: int | tuple[int, int] = 1,
+            padding: int | tuple[int, int] = 0,
+            dilation: int | tuple[int, int] = 1,
+            groups: int = 1,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         _positive(

@@ -239,12 +239,15 @@ def test_what_a_batch_shares_is_taken_off_before_a_machine_multiplies() -> None:
         model.zero_grad()
         with elision.record(model) as trace:
             model(torch.randn(4, 3, 8, 8)).square().sum().backward()
-    read = {p.kind: p for p in trace if p.name == "0"}
-    multiplied = {p.kind: p for p in trace.multiplied() if p.name == "0"}
+    found: Trace = trace  # pyright: ignore[reportPossiblyUnboundVariable]
+    read = {p.kind: p for p in found if p.name == "0"}
+    multiplied = {p.kind: p for p in found.multiplied() if p.name == "0"}
     kind = elision.Product.WEIGHT_GRAD
     hybrid, sparse = (torch.as_tensor(t[kind].first) for t in (read, multiplied))
     assert read[kind].densities["grad_output"] == 1
     assert 0 < multiplied[kind].densities["grad_output"] < 1
     shared = hybrid - sparse
     assert torch.allclose(shared, shared[:1].expand_as(shared), atol=1e-6)
-    assert torch.allclose(model[0].weight.grad, read[kind].compute())
+    gradient = next(model.parameters()).grad
+    assert gradient is not None
+    assert torch.allclose(gradient, read[kind].compute())

@@ -7,6 +7,7 @@ sizes and machines; they stand beside ours and are compared with nothing.
 """
 
 import json
+import os
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -250,8 +251,9 @@ def _once(
         found = json.loads(path.read_text(encoding="utf-8"))
         if found.get("settings") == asked:
             return found
-    # The environment first: it holds the load that others put on the machine.
-    found = {"environment": environment(), "settings": asked} | measure()
+    # The load before: what others put on the machine.
+    machine = environment() | {"load": os.getloadavg()[0]}
+    found = {"environment": machine, "settings": asked} | measure()
     write_json(path, found)
     return json.loads(path.read_text(encoding="utf-8"))
 
