@@ -1,6 +1,7 @@
 """What keeping activations costs: codecs by themselves, and the hooks that keep nothing.
 
-    python benchmarks/memory.py --out codecs.json
+    python benchmarks/memory.py --out costs.json
+    python benchmarks/memory.py --only hooks --rounds 21 --out hooks.json
 
 Processor time per byte of float32 input, packing and unpacking, on the map of a
 convolution and on the result of a ReLU; and steps under the policy "none" over steps in
@@ -8,15 +9,17 @@ plain autograd. Whole policies on whole networks: ``elision reproduce memory``.
 """
 
 import argparse
+import os
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from elision.files import write_json
 from elision.memory import codecs
-from elision.memory.measure import measure_policies
+from elision.memory.measure import loss_under
 from elision.memory.roles import Role, Slot
 from elision.reproduce.memory import photographs
 from elision.runfolder import environment
@@ -82,41 +85,65 @@ def timed(name, codec, x, slot, rounds):
 
 
 def hooks(rounds):
-    """Steps whose every saved tensor goes through hooks that keep it."""
-    rows = []
-    for name, batch in (("resnet18", 64), ("vgg16", 64)):
+    """Steps whose every saved tensor goes through hooks that keep it.
+
+    Plain steps and such steps take turns; the ratio is taken within each turn.
+    """
+    for name in ("resnet18", "vgg16", "transformer"):
         torch.manual_seed(0)
-        model = make_model(name).train()
-        labels = torch.arange(batch) % 10
-        (row,) = measure_policies(
-            model, photographs(batch, 32), labels, ("none",), rounds
-        )
-        rows.append(
-            {
-                "network": name,
-                "batch": batch,
-                "processor_time_ratios": row.processor_time_ratios,
-                "median": row.processor_time_ratio,
-            }
-        )
-    return rows
+        model = make_model(name, image_size=32).train()
+        images, labels = photographs(16, 32), torch.arange(16) % 10
+        ratios, added = [], []
+        for turn in range(rounds + 1):
+            order = (None, "none") if turn % 2 else ("none", None)
+            taken = {policy: step(model, images, labels, policy) for policy in order}
+            if turn:  # the first warms up
+                ratios.append(taken["none"] / taken[None])
+                added.append(taken["none"] - taken[None])
+        lower, median, upper = statistics.quantiles(ratios, n=4)
+        yield {
+            "network": name,
+            "batch": len(labels),
+            "processor_time_ratios": ratios,
+            "quartiles": [lower, median, upper],
+            "added_ms": 1000 * statistics.median(added),
+        }
+
+
+def step(model, images, labels, policy):
+    """Processor seconds of a forward and a backward pass."""
+    model.zero_grad(set_to_none=True)
+    began = time.process_time()
+    loss_under(policy, model, images, labels).backward()
+    return time.process_time() - began
 
 
 def main():
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", choices=("codecs", "hooks"))
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    found = {"environment": environment(), "codecs": [], "hooks": []}
-    for row in measured(given.rounds):
-        print(
-            {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()},
-            flush=True,
-        )
-        found["codecs"].append(row)
-    for row in hooks(given.rounds):
-        print(f"{row['network']}: hooks alone {row['median']:.3f}x", flush=True)
-        found["hooks"].append(row)
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {
+        "environment": environment() | {"load": os.getloadavg()[0]}
+    }
+    if given.only != "hooks":
+        found["codecs"] = []
+        for row in measured(given.rounds):
+            print(
+                {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+            )
+            found["codecs"].append(row)
+    if given.only != "codecs":
+        found["hooks"] = []
+        for row in hooks(given.rounds):
+            lower, median, upper = row["quartiles"]
+            print(
+                f"{row['network']}: hooks alone {median:.3f}x (half of the turns "
+                f"within {lower:.3f} to {upper:.3f}), {row['added_ms']:.1f} ms a step"
+            )
+            found["hooks"].append(row)
     if given.out:
         write_json(given.out, found)
 

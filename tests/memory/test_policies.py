@@ -192,6 +192,90 @@ def test_the_guarantee_is_never_exceeded(case, seed, error, adversarial):
     assert float((approximate - exact).norm()) <= error * float(exact.norm())
 
 
+def batch_norm_errors(case, policy, draws=1):
+    """Relative errors of a batch norm's own gradients, the one arriving being exact."""
+    batch, channels, height, width, seed, heavy = case
+    torch.manual_seed(seed)
+    norm = nn.BatchNorm2d(channels)
+    with torch.no_grad():
+        norm.weight.copy_(torch.randn(channels))
+    x = torch.randn(batch, channels, height, width) * (torch.rand(channels, 1, 1) + 0.5)
+    x = (x + torch.randn(channels, 1, 1)).requires_grad_()
+    g = torch.randn_like(x) ** (3 if heavy else 1)
+
+    def gradients(policy, seed=0):
+        norm.zero_grad()
+        x.grad = None
+        with saver(norm, policy, seed=seed, pack_batch=True) as saved:
+            out = norm(x)
+        out.backward(g)
+        found = x.grad, norm.weight.grad, norm.bias.grad
+        return [t.clone() for t in found], saved
+
+    gradients(policy)  # takes the norms; the next step has the very same
+    exact, _ = gradients("none")
+    found = []
+    for draw in range(draws):
+        got, saved = gradients(policy, seed=1000 * draw)
+        found.append(
+            [float((a - b).norm() / b.norm()) for a, b in zip(got, exact, strict=True)]
+        )
+    packed = saved.ledger.rows_of([Role.NORM_INPUT])[0].codec == "error bounded"
+    return torch.tensor(found), packed
+
+
+batch_norms = st.tuples(
+    st.integers(1, 4),  # batch
+    st.integers(1, 6),  # channels
+    st.integers(4, 16),
+    st.integers(16, 20),
+    st.integers(0, 999),
+    st.booleans(),  # a heavy-tailed gradient
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch_norms, st.sampled_from([0.05, 0.3, 0.9]), st.sampled_from(["input", "all"])
+)
+def test_a_batch_norm_keeps_its_own_gradients_within_the_bound(case, error, bounded):
+    policy = Guaranteed(error, margin=1, batch_norm=bounded)
+    ((of_input, of_scale, of_shift),), packed = batch_norm_errors(case, policy)
+    assert of_input <= error
+    assert of_scale <= error or bounded == "input"
+    assert of_shift == 0
+    assert (of_input > 0) == packed
+
+
+def test_a_bound_on_a_batch_norm_packs_its_input():
+    case = 4, 6, 16, 16, 0, False
+    for error, bounded in ((0.3, "input"), (0.9, "all")):
+        policy = Guaranteed(error, margin=1, batch_norm=bounded)
+        assert batch_norm_errors(case, policy)[1]
+
+
+@settings(max_examples=6, deadline=None)
+@given(batch_norms, st.sampled_from([0.05, 0.2]))
+def test_a_batch_norm_is_off_by_what_is_expected(case, error):
+    policy = Guaranteed(error, margin=1, expected=True, batch_norm="all")
+    errors, _ = batch_norm_errors(case, policy, draws=40)
+    # 40 draws know their root mean square to some 10 % if they scatter normally.
+    assert (errors.square().mean(0).sqrt() <= 1.5 * error).all()
+
+
+def test_packing_the_inputs_of_batch_norms_saves_more():
+    torch.manual_seed(0)
+    model, batch = resnet(width=16), images(batch=8)
+    ratios = {}
+    for norms in ("exact", "input"):
+        for _ in range(2):
+            saved = saver(model, f"expected(0.3, batch_norm={norms})", seed=0)
+            gradients(model, batch, saved)
+        assert saved.policy.violations == 0
+        ratios[norms] = saved.ledger.ratio
+    assert ratios["input"] > 1.3 * ratios["exact"]
+
+
 @pytest.mark.parametrize("preset", ["guaranteed(0.2)", "expected(0.2)"])
 @pytest.mark.parametrize("make", [lambda: vgg(norm=False), Transformer])
 def test_whole_networks_stay_within_the_budget(preset, make):
@@ -416,6 +500,8 @@ def test_what_a_custom_function_keeps_for_itself_is_counted_as_unseen():
         ("bits(9)", "must be 1 to 8"),
         ("bits(8.5)", "between 1 and 8"),
         ("guaranteed(2)", r"must be in \(0, 1\]"),
+        ("guaranteed(0.1, batch_norm=some)", "unknown batch_norm 'some'"),
+        ("bits(4, batch_norm=all)", "unexpected keyword"),
         ("rad(x)", "could not convert"),
         ("exact(3)", "memory policy 'exact\\(3\\)'"),
         ("int9", "did you mean 'int8'"),

@@ -16,11 +16,15 @@ If they are unbiased and independent, of variance v, then instead ::
 
 which is what the expected mode solves for a dithered rounding step ``h = sqrt(12·v)``.
 
+Inputs of batch norms are kept exactly unless asked for; how far their errors reach says
+:mod:`elision.memory.reach`.
+
 Norms are those of the previous step; a margin allows for their change, and every
 backward pass checks the bound against the norms of its own step.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,12 +33,17 @@ import torch
 from elision.memory.base import Codec
 from elision.memory.codecs import ErrorBounded, Recompute
 from elision.memory.policy import MIN_BYTES, Policy
+from elision.memory.reach import Reach, batch_norm_reaches, layer_reach
 from elision.memory.roles import Role, Slot
+from elision.names import lookup
 
 __all__ = ["WEIGHT_GRADIENT", "Guaranteed", "Layer"]
 
 #: Function -> index of the weight among its gradients.
 WEIGHT_GRADIENT = {"ConvolutionBackward0": 1, "AddmmBackward0": 2, "MmBackward0": 1}
+
+#: Gradients of a layer's arguments and of its output -> its reaches.
+_Reaches = Callable[[tuple[Any, ...], torch.Tensor], tuple[Reach, ...]]
 
 
 @dataclass
@@ -43,18 +52,15 @@ class Layer:
 
     Attributes:
         name: module path.
-        weight_norm: ``‖∇W‖`` of the last backward pass.
-        output_norm: ``‖g‖`` of the last backward pass.
-        factor: how far an error of one per element can move ``∇W``, over ``‖g‖``.
+        reaches: how far an error moves each gradient that the bound is for, by the last
+            backward pass.
         limit: the error per element that was allowed in this step; 0: exact.
-        relative_bound: bound on ``‖δ∇W‖/‖∇W‖`` in the last backward pass, from that
-            pass's own norms.
+        relative_bound: bound on the relative error of these gradients in the last
+            backward pass, from that pass's own norms.
     """
 
     name: str
-    weight_norm: float = 0.0
-    output_norm: float = 0.0
-    factor: float = 0.0
+    reaches: tuple[Reach, ...] = ()
     limit: float = 0.0
     relative_bound: float = 0.0
 
@@ -74,6 +80,11 @@ class Guaranteed(Policy):
     batch norm inputs included, is kept exactly, so that the gradients that reach a
     layer are exact and the error of its weight gradient is its own input's alone.
 
+    With ``batch_norm`` other than ``"exact"`` the inputs of batch norms in training mode
+    (on the CPU) are packed, too. The gradient that leaves a batch norm is then off by up
+    to ``e`` of its norm, the layers before it receive that, and the bound is one on each
+    layer's *own* gradients, given what arrives at it.
+
     Args:
         error: ``e``, the allowed ``‖δ∇W‖/‖∇W‖`` of every layer.
         expected: bound the expected error under independent dithered rounding
@@ -81,9 +92,13 @@ class Guaranteed(Policy):
         margin: share of the budget to use, for norms are a step old (own choice: one
             half; 1 is right if the statistics are of the very same step).
         recompute: do not pack what can be recomputed exactly.
+        batch_norm: ``"exact"`` keeps the inputs of batch norms; ``"input"`` packs them
+            and bounds the gradient of the input, as AC-GC does; ``"all"`` bounds that
+            of the scale, too, which in the worst case takes many more bits. That of the
+            shift does not depend on the input.
 
     Raises:
-        ValueError: error or margin are not in (0, 1].
+        ValueError: error or margin are not in (0, 1], or ``batch_norm`` is unknown.
     """
 
     def __init__(
@@ -93,12 +108,16 @@ class Guaranteed(Policy):
         expected: bool = False,
         margin: float = 0.5,
         recompute: bool = True,
+        batch_norm: str = "exact",
     ) -> None:
         for name, value in (("error", error), ("margin", margin)):
             if not 0 < value <= 1:
                 raise ValueError(f"Guaranteed({name}={value}): must be in (0, 1]")
+        lookup("batch_norm", batch_norm, dict.fromkeys(("exact", "input", "all")))
         kind = "expected" if expected else "guaranteed"
-        super().__init__(name=f"{kind}({error:g})")
+        norms = "" if batch_norm == "exact" else f", batch_norm={batch_norm}"
+        super().__init__(name=f"{kind}({error:g}{norms})")
+        self.batch_norm = batch_norm
         self.error, self.margin = error, margin
         self.expected, self.recompute = expected, recompute
         self.layers: dict[tuple[str, str, int], Layer] = {}
@@ -112,8 +131,8 @@ class Guaranteed(Policy):
     def watch(self, slot: Slot) -> None:
         """Take the norms when the backward pass comes through this layer."""
         self._pass.current = None
-        index = WEIGHT_GRADIENT.get(slot.function)
-        if index is None or slot.role not in (Role.LINEAR_INPUT, Role.BATCH):
+        reaches = self._reaches(slot)
+        if reaches is None:
             return
         place = (slot.module, slot.consumer)
         number = self._pass.met.get(place, 0)
@@ -121,26 +140,63 @@ class Guaranteed(Policy):
         layer = self.layers.setdefault((*place, number), Layer(slot.module))
         layer.limit = 0.0
         self._pass.current = layer
-        convolution = slot.function == "ConvolutionBackward0"
-        groups = slot.node._saved_groups if convolution else 1
 
         def look(inward: tuple[Any, ...], outward: tuple[Any, ...]) -> None:
-            weight, output = inward[index], outward[0]
-            if weight is not None and output is not None:
-                factor = _factor(weight, output, groups, convolution, self.expected)
-                self._note(layer, _norm(weight), _norm(output), factor)
+            found = () if outward[0] is None else reaches(inward, outward[0])
+            if found:
+                self._note(layer, found)
 
         slot.node.register_hook(look)
+
+    def _reaches(self, slot: Slot) -> _Reaches | None:
+        """How to find the reaches in the backward pass; None: not a layer of ours."""
+        node, expected = slot.node, self.expected
+        index = WEIGHT_GRADIENT.get(slot.function)
+        if index is not None and slot.role in (Role.LINEAR_INPUT, Role.BATCH):
+            convolution = slot.function == "ConvolutionBackward0"
+            groups = node._saved_groups if convolution else 1
+
+            def of_layer(inward: tuple[Any, ...], output: torch.Tensor):
+                weight = inward[index]
+                if weight is None:
+                    return ()
+                return (layer_reach(weight, output, groups, convolution, expected),)
+
+            return of_layer
+        if self.batch_norm == "exact" or not (
+            slot.function == "NativeBatchNormBackward0"
+            and slot.name == "input"
+            and node._saved_training
+        ):
+            return None
+        scale = getattr(node.next_functions[1][0], "variable", None)
+        if scale is None:
+            return None
+        inverse_deviation = node._saved_result2.detach()
+        wanted = 1 if self.batch_norm == "input" else 2
+
+        def of_norm(inward: tuple[Any, ...], output: torch.Tensor):
+            if inward[0] is None or inward[1] is None:
+                return ()
+            gradients = inward[0], inward[1]
+            return batch_norm_reaches(
+                gradients, output, scale, inverse_deviation, expected
+            )[:wanted]
+
+        return of_norm
 
     def codecs_for(self, slot: Slot, tensor: torch.Tensor) -> tuple[Codec, ...]:
         """Recomputation, then as many bits as the budget asks for."""
         layer, nbytes = self._pass.current, tensor.numel() * tensor.element_size()
-        if slot.role is not Role.LINEAR_INPUT or layer is None or nbytes < MIN_BYTES:
+        ours = slot.role in (Role.LINEAR_INPUT, Role.NORM_INPUT)
+        if not ours or layer is None or nbytes < MIN_BYTES:
             return super().codecs_for(slot, tensor)
-        codecs: list[Codec] = [Recompute()] if self.recompute else []
-        moved = layer.factor * layer.output_norm
-        if moved > 0 and layer.weight_norm > 0:
-            limit = self.margin * self.error * layer.weight_norm / moved
+        codecs: list[Codec] = []
+        if self.recompute and slot.role is Role.LINEAR_INPUT:
+            codecs.append(Recompute())
+        limits = [r.limit(self.margin * self.error) for r in layer.reaches]
+        limit = min(limits, default=0.0)
+        if 0 < limit < math.inf:
             if self.expected:  # a uniform error in ±limit has a variance of limit²/3
                 codecs.append(ErrorBounded(math.sqrt(3) * limit, "dithered"))
             else:
@@ -167,34 +223,15 @@ class Guaranteed(Policy):
             f"{self.violations}"
         ]
 
-    def _note(
-        self, layer: Layer, weight_norm: float, output_norm: float, factor: float
-    ) -> None:
-        moved = layer.factor = factor
-        moved *= output_norm * layer.limit / (math.sqrt(3) if self.expected else 1)
-        # The norm at hand is that of the approximate gradient.
-        least = weight_norm if self.expected else weight_norm - moved
-        layer.relative_bound = moved / least if least > 0 else math.inf * (moved > 0)
+    def _note(self, layer: Layer, reaches: tuple[Reach, ...]) -> None:
+        error = layer.limit / (math.sqrt(3) if self.expected else 1)
+        layer.relative_bound = 0.0
+        for reach in reaches:
+            moved = reach.moved(error)
+            # The norm at hand is that of the approximate gradient.
+            least = reach.norm if self.expected else reach.norm - moved
+            bound = moved / least if least > 0 else math.inf * (moved > 0)
+            layer.relative_bound = max(layer.relative_bound, bound)
         if layer.limit and layer.relative_bound > self.error:
             self.violations += 1
-        layer.weight_norm, layer.output_norm = weight_norm, output_norm
-
-
-def _norm(tensor: torch.Tensor) -> float:
-    return float(torch.linalg.vector_norm(tensor, dtype=torch.float32))
-
-
-def _factor(
-    weight: torch.Tensor,
-    output: torch.Tensor,
-    groups: int,
-    convolution: bool,
-    expected: bool,
-) -> float:
-    """``sqrt(P)`` in the worst case, ``sqrt(C/groups·R·S)`` in expectation."""
-    if convolution:
-        inputs = weight[0].numel()  # C/groups · R · S
-        positions = output.shape[0] * output[0, 0].numel()
-    else:  # the weight's gradient is (inner, columns), the output's (rows, columns)
-        inputs, positions = weight.shape[0], output.shape[0]
-    return math.sqrt(inputs if expected else inputs * positions)
+        layer.reaches = reaches

@@ -1,4 +1,7 @@
-"""Policies by name: ``"exact"``, ``"bits(4)"``, ``"guaranteed(0.1)"``, ..."""
+"""Policies by name: ``"exact"``, ``"bits(4)"``, ``"guaranteed(0.1)"``, ...
+
+In parentheses stand a number and, for some, words: ``"expected(0.1, batch_norm=all)"``.
+"""
 
 import re
 from collections.abc import Callable
@@ -50,14 +53,28 @@ def _bits(model: nn.Module, average: float = 4) -> Policy:
     return _lasting(model, "bits", average, lambda: AverageBits(average))
 
 
-def _guaranteed(model: nn.Module, error: float = 0.1) -> Policy:
+def _guaranteed(
+    model: nn.Module, error: float = 0.1, batch_norm: str = "exact"
+) -> Policy:
     """No weight gradient off by more than ``error``, relative, in the worst case."""
-    return _lasting(model, "guaranteed", error, lambda: Guaranteed(error))
+    return _lasting(
+        model,
+        f"guaranteed, {batch_norm}",
+        error,
+        lambda: Guaranteed(error, batch_norm=batch_norm),
+    )
 
 
-def _expected(model: nn.Module, error: float = 0.1) -> Policy:
+def _expected(
+    model: nn.Module, error: float = 0.1, batch_norm: str = "exact"
+) -> Policy:
     """Weight gradients off by ``error`` in expectation, errors being independent."""
-    return _lasting(model, "expected", error, lambda: Guaranteed(error, expected=True))
+    return _lasting(
+        model,
+        f"expected, {batch_norm}",
+        error,
+        lambda: Guaranteed(error, expected=True, batch_norm=batch_norm),
+    )
 
 
 def _budget(model: nn.Module, mib: float) -> Policy:
@@ -116,7 +133,7 @@ def _rad(model: nn.Module, keep: float = 0.1) -> Policy:
     return Policy([Rule((RadSample(keep),))], name=f"rad({keep:g})")
 
 
-#: Preset -> how to make it from the model and the number in parentheses.
+#: Preset -> how to make it from the model, and what stands in parentheses.
 PRESETS: dict[str, Callable[..., Policy]] = {
     "none": _none,
     "exact": _exact,
@@ -175,7 +192,9 @@ def policy_for(policy: Any, model: nn.Module) -> Policy:
     name, given = match.groups() if match else (policy, None)
     make = lookup("memory policy", name, PRESETS)
     try:
-        arguments = [float(given)] if given else []
-        return make(model, *arguments)
+        arguments = [a.strip() for a in given.split(",")] if given else []
+        numbers = [float(a) for a in arguments if "=" not in a]
+        words = dict(a.replace(" ", "").split("=", 1) for a in arguments if "=" in a)
+        return make(model, *numbers, **words)
     except (TypeError, ValueError) as error:
         raise ValueError(f"memory policy {policy!r}: {error}") from error

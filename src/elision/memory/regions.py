@@ -7,6 +7,7 @@ same address out again. The version is part of the key, so that what was written
 between is not taken for the same.
 """
 
+import functools
 import weakref
 from dataclasses import dataclass, field
 
@@ -26,16 +27,17 @@ class Region:
     """One stretch of one storage at one version.
 
     Attributes:
-        entries: codec -> what it made of the stretch; alive as long as a token uses it.
         users: the tokens that lie here and their ledger rows.
         nonnegative: whether a ReLU produced it.
     """
 
-    entries: "weakref.WeakValueDictionary[Codec, CodecEntry]" = field(
-        default_factory=weakref.WeakValueDictionary
-    )
     users: list[tuple["weakref.ref[Token]", Row]] = field(default_factory=list)
     nonnegative: bool = False
+
+    @functools.cached_property  # most regions are kept as they are and need none
+    def entries(self) -> "weakref.WeakValueDictionary[Codec, CodecEntry]":
+        """Codec -> what it made of the stretch; alive as long as a token uses it."""
+        return weakref.WeakValueDictionary()
 
     def held(self) -> torch.Tensor | None:
         """The tensor itself, if some decided token holds it."""
@@ -90,7 +92,11 @@ class Regions:
             self._ledger.storages.append(record)
             storage = _Storage(StorageWeakRef(untyped), record)
             self._storages[untyped._cdata] = storage
-        return storage.regions.setdefault(_key(tensor), Region()), storage.record
+        key = _key(tensor)
+        region = storage.regions.get(key)
+        if region is None:
+            region = storage.regions[key] = Region()
+        return region, storage.record
 
     def mark_elsewhere(self) -> None:
         """Note which storages are alive; those that nothing here holds are the news."""

@@ -316,12 +316,11 @@ class saver:
 
 def _slots(node: Any) -> Iterator[tuple[str, Any]]:
     """The slots of a node and what the pack hooks put there, without unpacking it."""
-    for attribute in _slot_attributes(type(node)):
+    for attribute, name in _slot_attributes(type(node)):
         try:
             saved = getattr(node, attribute)
         except RuntimeError:  # already freed by a backward pass
             continue
-        name = attribute.removeprefix("_raw_saved_")
         if isinstance(saved, (tuple, list)):
             for index, one in enumerate(saved):
                 yield f"{name}[{index}]", one.data
@@ -330,8 +329,10 @@ def _slots(node: Any) -> Iterator[tuple[str, Any]]:
 
 
 @functools.cache
-def _slot_attributes(kind: type) -> tuple[str, ...]:
-    return tuple(a for a in dir(kind) if a.startswith("_raw_saved_"))
+def _slot_attributes(kind: type) -> tuple[tuple[str, str], ...]:
+    """The attributes of a kind of node that hold its slots, and the slots' names."""
+    prefix = "_raw_saved_"
+    return tuple((a, a[len(prefix) :]) for a in dir(kind) if a.startswith(prefix))
 
 
 def _declared_roles(node: Any) -> list[Role | None] | None:
