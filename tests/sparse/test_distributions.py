@@ -134,6 +134,12 @@ def test_apportion_follows_the_largest_remainder():
     assert apportion(10, [0.45, 0.35, 0.2]) == [5, 3, 2]
 
 
+def test_apportion_divides_what_a_limit_cuts_off_by_shares_or_evenly():
+    shares, limits = [8, 3, 1], [20, 200, 200]
+    assert apportion(120, shares, limits) == [20, 75, 25]
+    assert apportion(120, shares, limits, evenly=True) == [20, 60, 40]
+
+
 @given(
     scores=st.lists(st.integers(0, 5), min_size=1, max_size=60), share=st.floats(0, 1)
 )

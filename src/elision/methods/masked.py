@@ -21,18 +21,19 @@ __all__ = ["Masked", "moving"]
 _MOVES, _APART = 30, 5
 
 
-def moving(steps: int, every: int) -> dict[str, int]:
+def moving(steps: int, every: int, moves: int = _MOVES) -> dict[str, int]:
     """When masks move in a run of so many steps.
 
-    Until three quarters of the run (as published for RigL), some 30 times at least, but
+    Until three quarters of the run (as published for RigL), ``moves`` times at least, but
     not more often than every fifth step (this project's choice).
 
     Args:
         steps: of the run.
         every: steps between moves as published; a short run moves more often.
+        moves: how many times at least, if the steps between allow it.
     """
     until = max(1, 3 * steps // 4)
-    return {"every": min(every, max(_APART, until // _MOVES)), "until": until}
+    return {"every": min(every, max(_APART, until // moves)), "until": until}
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,9 @@ class SNFS(Masked):
         return self.variant == "gradient"
 
     def schedule(self, steps: int) -> dict[str, int]:
-        return moving(steps, every=100)
+        # Momentum must forget a move before it says where the next one goes: published
+        # is an epoch between them.
+        return moving(steps, every=100, moves=4)
 
     def rule(self) -> Rule:
         if self.variant not in ("momentum", "gradient"):

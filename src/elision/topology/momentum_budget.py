@@ -24,8 +24,9 @@ class MomentumBudget(Rule):
 
     ``share_l`` is the mean ``|momentum|`` over the weights that are active (top-k by
     magnitude), normalised to sum 1; ``nnz_l = share_l·d·sum(N)``. A layer beyond 99 %
-    of its weights becomes dense and what it cannot take goes to the others. Counts are
-    whole and their sum is exact (published: each is rounded up).
+    of its weights becomes dense and what it cannot take goes to the others in equal
+    parts, as published: by share, it would pass the layers of low momentum by. Counts
+    are whole and their sum is exact (published: each is rounded up).
 
     Attributes:
         sparsity: fraction of zeros over all layers that the rule reaches.
@@ -64,7 +65,7 @@ class MomentumBudget(Rule):
 
 def _counts(budget: int, means: list[float], sizes: list[int]) -> list[int]:
     """Active weights of each layer; one above 99 % is dense."""
-    counts = apportion(budget, means, sizes)
+    counts = apportion(budget, means, sizes, evenly=True)
     while True:
         dense = [
             count > _FULL * size for count, size in zip(counts, sizes, strict=True)
@@ -72,7 +73,8 @@ def _counts(budget: int, means: list[float], sizes: list[int]) -> list[int]:
         fixed = sum(size for full, size in zip(dense, sizes, strict=True) if full)
         if fixed > budget or all(dense):
             return counts
-        open_ = [0.0 if full else mean for full, mean in zip(dense, means, strict=True)]
+        # Rounding a layer up to dense takes little, from the others by what they have.
+        open_ = [0 if full else part for full, part in zip(dense, counts, strict=True)]
         room = [0 if full else size for full, size in zip(dense, sizes, strict=True)]
         rest = apportion(budget - fixed, open_, room)
         pairs = zip(dense, sizes, rest, strict=True)

@@ -49,7 +49,8 @@ class PruneAndGrow(Rule):
         replaces_step: the move takes place before the optimiser's step, with this
             step's gradient, and the gradient step is left out (RigL as published).
             Otherwise it follows the step.
-        redistribute: growth moves between layers by their mean momentum (SNFS).
+        redistribute: growth moves between layers by their mean momentum; what a layer
+            has no room for goes to the others in equal parts (SNFS).
         unmasked: gradients of inactive weights reach the optimiser (SNFS).
         memory: decay of the moving average that ``"gathered"`` scores by.
         momentum_seed: grown weights start with this multiple of their gradient as
@@ -187,5 +188,6 @@ class PruneAndGrow(Rule):
         free = [int((~active[w.name]).sum()) + dropped[w.name] for w in run.weights]
         limits = [int(_FULL * room) for room in free]
         limits = limits if sum(limits) >= total else free
-        parts = apportion(total, [shares[w.name] for w in run.weights], limits)
+        by_name = [shares[w.name] for w in run.weights]
+        parts = apportion(total, by_name, limits, evenly=True)
         return dict(zip(dropped, parts, strict=True))

@@ -52,7 +52,11 @@ def best(score: Tensor, count: int, random: torch.Generator) -> Tensor:
 
 
 def apportion(
-    total: int, shares: Sequence[float], limits: Sequence[int] | None = None
+    total: int,
+    shares: Sequence[float],
+    limits: Sequence[int] | None = None,
+    *,
+    evenly: bool = False,
 ) -> list[int]:
     """Divide ``total`` by shares into whole numbers whose sum is exact.
 
@@ -63,6 +67,7 @@ def apportion(
         shares: non-negative weights, one a part. Where all open parts have share 0
             they count as equal.
         limits: the most that each part can take; None for no limit.
+        evenly: what a limit cuts off is divided in equal parts, not by shares.
 
     Raises:
         ValueError: the limits together are less than ``total``.
@@ -84,4 +89,6 @@ def apportion(
             whole[i] += 1
         for i in open_:
             parts[i] += min(whole[i], room[i] - parts[i])
+        if evenly:
+            shares = [1.0] * len(parts)
     return parts
