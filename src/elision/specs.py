@@ -4,6 +4,7 @@ The same notation names recipes and accelerators, on the command line and in a f
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ __all__ = ["build", "parse"]
 
 T = TypeVar("T")
 
+_OUTER_COMMA = re.compile(r",(?![^(]*\))")
 _WORDS = {"true": True, "false": False, "none": None}
 
 
@@ -20,14 +22,15 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
     """Split a spec into its name and its parameters.
 
     Values are whole numbers, decimal numbers, ``true``, ``false``, ``none``, two sides
-    such as ``8x8``, or words.
+    such as ``8x8``, or words. A comma in parentheses belongs to its word, so that
+    ``memory:policy=expected(0.1, batch_norm=all)`` has one parameter.
 
     Raises:
         ValueError: a parameter is not of the form ``name=value``.
     """
     name, _, rest = spec.partition(":")
     parameters: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
+    for part in filter(None, _OUTER_COMMA.split(rest)):
         key, equals, value = part.partition("=")
         if not equals or not key.strip() or not value.strip():
             raise ValueError(
