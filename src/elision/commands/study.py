@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from elision.commands.flags import Specs
-from elision.commands.progress import Bar
+from elision.commands.running import run
 
 __all__ = ["study"]
 
@@ -52,10 +52,7 @@ def study(
     out
         Run folder; default: runs/study-WORKLOAD.
     """
-    from elision.report.page import study_table
-    from elision.report.table import rows_as_text
     from elision.study import DEFAULT_ACCELERATORS, DEFAULT_RECIPES, StudyConfig
-    from elision.study import study as run
 
     config = StudyConfig(
         workload=workload,
@@ -69,7 +66,5 @@ def study(
         samples=samples,
     )
     folder = out or Path("runs") / f"study-{workload}"
-    with Bar() as bar:
-        outcome = run(config, folder, bar.step)
-    print(rows_as_text(study_table(outcome)))
+    run(config, folder)
     print(f"\nreport: {folder / 'report.html'}")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from elision.commands.progress import Bar
+from elision.commands.running import run
 
 __all__ = ["train"]
 
@@ -42,9 +42,7 @@ def train(
     out
         Run folder; default: runs/train-WORKLOAD-RECIPE.
     """
-    from elision.report.page import study_table
-    from elision.report.table import rows_as_text
-    from elision.study import StudyConfig, file_name, study
+    from elision.study import StudyConfig, file_name
 
     config = StudyConfig(
         workload=workload,
@@ -57,7 +55,5 @@ def train(
         samples=samples,
     )
     folder = out or Path("runs") / f"train-{workload}-{file_name(recipe)}"
-    with Bar() as bar:
-        outcome = study(config, folder, bar.step)
-    print(rows_as_text(study_table(outcome)))
+    run(config, folder)
     print(f"\nrun folder: {folder}")
