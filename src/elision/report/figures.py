@@ -1,12 +1,25 @@
 """The figures of a study's report, each from plain numbers to an SVG string."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from elision.report.style import INK, PALETTE, PRODUCT_COLOURS, drawing, svg
 
-__all__ = ["accuracy_curves", "cost_bars", "density_map", "grouped_bars"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+__all__ = [
+    "accuracy_curves",
+    "cost_bars",
+    "density_map",
+    "grouped_bars",
+    "share_map",
+    "share_scale",
+]
 
 
 def accuracy_curves(
@@ -136,18 +149,27 @@ def density_map(
         row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         image = None
         for axes, (recipe, values) in zip(row, panels.items(), strict=True):
-            image = axes.imshow(
-                np.ma.masked_invalid(values),
-                cmap="cividis",
-                vmin=0,
-                vmax=1,
-                aspect="auto",
-            )
+            image = share_map(axes, values, layers, columns)
             axes.set(title=recipe)
-            axes.grid(visible=False)
-            axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6.5)
-            axes.set_yticks(range(len(layers)), layers, fontsize=6.5)
-        bar = figure.colorbar(image, ax=row, shrink=0.7, pad=0.01)  # pyright: ignore[reportArgumentType]
-        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-        bar.ax.tick_params(labelsize=7)
+        share_scale(figure, image, row)
         return svg(figure)
+
+
+def share_map(
+    axes: "Axes", values: np.ndarray, layers: list[str], columns: list[str]
+) -> "AxesImage":
+    """Draw shares in [0, 1], of shape (layers, columns); NaN stays blank."""
+    image = axes.imshow(
+        np.ma.masked_invalid(values), cmap="cividis", vmin=0, vmax=1, aspect="auto"
+    )
+    axes.grid(visible=False)
+    axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6.5)
+    axes.set_yticks(range(len(layers)), layers, fontsize=6.5)
+    return image
+
+
+def share_scale(figure: "Figure", image: "AxesImage | None", panels: Any) -> None:
+    """The colours of :func:`share_map` in percent, beside the panels."""
+    bar = figure.colorbar(image, ax=panels, shrink=0.7, pad=0.01)  # pyright: ignore[reportArgumentType]
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    bar.ax.tick_params(labelsize=7)

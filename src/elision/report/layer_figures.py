@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from elision.report.figures import share_map, share_scale
 from elision.report.style import PALETTE, drawing, svg
 
 __all__ = ["layer_bars", "utilisation_map"]
@@ -70,22 +71,11 @@ def utilisation_map(
         grid = figure.subplots(below, beside, sharex=True, sharey=True, squeeze=False)
         image = None
         for i, (axes, recipe) in enumerate(zip(grid.flat, panels, strict=False)):
-            image = axes.imshow(
-                np.ma.masked_invalid(panels[recipe]),
-                cmap="cividis",
-                vmin=0,
-                vmax=1,
-                aspect="auto",
-            )
+            image = share_map(axes, panels[recipe], layers, columns)
             axes.set(title=recipe)
-            axes.grid(visible=False)
-            axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=6.5)
-            axes.set_yticks(range(len(layers)), layers, fontsize=6.5)
             if i >= len(panels) - beside:  # the lowest of its column
                 axes.tick_params(labelbottom=True)
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_axis_off()
-        bar = figure.colorbar(image, ax=grid, shrink=0.7, pad=0.01)  # pyright: ignore[reportArgumentType]
-        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-        bar.ax.tick_params(labelsize=7)
+        share_scale(figure, image, grid)
         return svg(figure)
