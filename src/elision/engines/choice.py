@@ -176,7 +176,6 @@ class AutoEngine(Engine):
         wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Compute one product; see :meth:`Engine.product`."""
-        check_sparse(kind, sparse, wanted)
         asked = (kind, geometry, first, second)
         engine = self.choose(*asked, sparse=sparse, wanted=wanted)
         return engine.product(*asked, sparse=sparse, wanted=wanted)
