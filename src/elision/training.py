@@ -137,18 +137,12 @@ def train(
     torch.manual_seed(plan.seed)
     # An engine chosen by time would not repeat to the last bit.
     model = elide(workload.make_model(dataset), recipe, engine="torch")
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=workload.learning_rate,
-        momentum=workload.momentum,
-        weight_decay=workload.weight_decay,
-        nesterov=workload.nesterov,
-    )
+    optimizer = workload.make_optimizer(model)
     attach(model, optimizer)
     state = _State()
     if folder is not None and (folder / _CHECKPOINT).is_file():
         _load(folder, model, optimizer, state)
-    per_epoch = -(-len(dataset.train_images) // workload.batch_size)
+    per_epoch = workload.steps_per_epoch(dataset)
     for epoch in range(len(state.history), workload.epochs):
         metrics = _epoch(
             epoch, model, optimizer, workload, dataset, plan, state, progress, per_epoch
@@ -176,12 +170,7 @@ def _epoch(
 ) -> EpochMetrics:
     model.train()
     total, rate = 0.0, workload.learning_rate
-    batches = dataset.train_batches(
-        workload.batch_size,
-        seed=plan.seed,
-        epoch=epoch,
-        augmentation=workload.augmentation,
-    )
+    batches = workload.train_batches(dataset, seed=plan.seed, epoch=epoch)
     for index, (images, labels) in enumerate(batches):
         step = epoch * per_epoch + index
         rate = workload.learning_rate_at(step, per_epoch)

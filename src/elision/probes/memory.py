@@ -44,17 +44,10 @@ class ActivationMemory(Probe):
     def ask(self, trained: Trained) -> dict[str, Any]:
         """Take further training batches and look at their steps."""
         model, workload = trained.model, trained.workload
-        batches = list(
-            islice(
-                trained.dataset.train_batches(
-                    workload.batch_size,
-                    seed=trained.seed,
-                    epoch=workload.epochs,
-                    augmentation=workload.augmentation,
-                ),
-                self.batches,
-            )
+        following = workload.train_batches(
+            trained.dataset, seed=trained.seed, epoch=workload.epochs
         )
+        batches = list(islice(following, self.batches))
         images, labels = batches[0]
         (row,) = measure_policies(model, images, labels, (self.policy,), self.rounds)
         with buffers_put_back(model), saver(model, self.policy, seed=0) as saved:

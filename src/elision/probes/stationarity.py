@@ -51,13 +51,8 @@ class Stationarity(Probe):
     def ask(self, trained: Trained) -> dict[str, Any]:
         """The verdict, its reasons, the figures behind it and the loss of every step."""
         workload, model = trained.workload, trained.model
-        optimizer = torch.optim.SGD(
-            model.parameters(),
-            lr=self.rate * workload.learning_rate,
-            momentum=workload.momentum,
-            weight_decay=workload.weight_decay,
-            nesterov=workload.nesterov,
-        )
+        rate = self.rate * workload.learning_rate
+        optimizer = workload.make_optimizer(model, rate)
         attach(model, optimizer)
         watch = StationarityWatch(model, optimizer, _loss, window=self.steps)
         others, every = _first_batches(trained), self.steps // self.looks
@@ -108,12 +103,7 @@ def _first_batches(trained: Trained) -> Iterator[Batch]:
 
 
 def _epoch(trained: Trained, seed: int, epoch: int) -> Iterator[Batch]:
-    return trained.dataset.train_batches(
-        trained.workload.batch_size,
-        seed=seed,
-        epoch=epoch,
-        augmentation=trained.workload.augmentation,
-    )
+    return trained.workload.train_batches(trained.dataset, seed=seed, epoch=epoch)
 
 
 def _finite(value: Any) -> Any:

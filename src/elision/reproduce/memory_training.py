@@ -60,22 +60,11 @@ def _train(
     """Accuracy and last training loss of one run."""
     torch.manual_seed(seed)
     model = workload.make_model(dataset)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=workload.learning_rate,
-        momentum=workload.momentum,
-        weight_decay=workload.weight_decay,
-        nesterov=workload.nesterov,
-    )
-    per_epoch = -(-len(dataset.train_images) // workload.batch_size)
+    optimizer = workload.make_optimizer(model)
+    per_epoch = workload.steps_per_epoch(dataset)
     step, loss = 0, 0.0
     for epoch in range(workload.epochs):
-        batches = dataset.train_batches(
-            workload.batch_size,
-            seed=seed,
-            epoch=epoch,
-            augmentation=workload.augmentation,
-        )
+        batches = workload.train_batches(dataset, seed=seed, epoch=epoch)
         loss = 0.0
         for images, labels in batches:
             for group in optimizer.param_groups:

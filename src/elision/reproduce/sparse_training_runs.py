@@ -178,7 +178,7 @@ def run(
     for name in (names := tuple(names)):
         lookup("method", name, METHODS)
     dataset, began = workload.load_dataset(path), time.monotonic()
-    steps = workload.epochs * -(-len(dataset.train_images) // workload.batch_size)
+    steps = workload.epochs * workload.steps_per_epoch(dataset)
     wanted = [
         (name, sparsity, seed, METHODS[name](sparsity, steps))
         for name, sparsity, seed in _runs(names, tuple(sparsities), tuple(seeds))

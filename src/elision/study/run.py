@@ -105,16 +105,10 @@ def record_again(folder: Path, recipe: str | None, samples: int) -> tuple[str, T
         raise ValueError(f"{folder}: the run is not finished; the same command goes on")
     run = _Run.of(config)
     model = run.train(spec, folder).model
-    images, labels = next(
-        iter(
-            run.dataset.train_batches(
-                run.workload.batch_size,
-                seed=config.seed,
-                epoch=run.workload.epochs,
-                augmentation=run.workload.augmentation,
-            )
-        )
+    following = run.workload.train_batches(
+        run.dataset, seed=config.seed, epoch=run.workload.epochs
     )
+    images, labels = next(iter(following))
     facts = {"study": asdict(config), "recipe": spec, "data": run.dataset.source}
     with record(model.train(), samples=samples, about=facts) as trace:
         F.cross_entropy(model(images), labels).backward()
@@ -136,7 +130,7 @@ class _Run:
 
     def method(self, spec: str) -> Method:
         """The recipe of a spec, fitted to the length of the run."""
-        per_epoch = -(-len(self.dataset.train_images) // self.workload.batch_size)
+        per_epoch = self.workload.steps_per_epoch(self.dataset)
         return self.config.recipe(spec, self.workload.epochs * per_epoch)
 
     def train(

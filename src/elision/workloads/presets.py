@@ -5,12 +5,13 @@ recipes on the same workload differ in the recipe and in nothing else.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from elision.names import lookup
 from elision.workloads.data import Augmentation, Dataset, load_dataset
@@ -107,6 +108,30 @@ class Workload:
             classes=dataset.classes,
             image_size=dataset.image_size,
             **self.model_options,
+        )
+
+    def make_optimizer(
+        self, model: nn.Module, learning_rate: float | None = None
+    ) -> torch.optim.SGD:
+        """The descent that trains the network; ``learning_rate`` replaces its own."""
+        return torch.optim.SGD(
+            model.parameters(),
+            lr=self.learning_rate if learning_rate is None else learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )
+
+    def steps_per_epoch(self, dataset: Dataset) -> int:
+        """Batches of an epoch, a smaller last one included."""
+        return -(-len(dataset.train_images) // self.batch_size)
+
+    def train_batches(
+        self, dataset: Dataset, *, seed: int, epoch: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The training batches of an epoch; see :meth:`Dataset.train_batches`."""
+        return dataset.train_batches(
+            self.batch_size, seed=seed, epoch=epoch, augmentation=self.augmentation
         )
 
     @property
