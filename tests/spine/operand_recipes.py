@@ -115,7 +115,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     """Equal but for the order in which sums were made."""
     assert found.keys() == expected.keys()
     for key, value in expected.items():

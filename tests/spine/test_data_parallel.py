@@ -11,8 +11,8 @@ from data_parallel_ranks import STEPS
 from operand_recipes import (
     EXAMPLEWISE,
     RECIPES,
+    assert_close,
     backward,
-    close,
     gradients,
     network,
     rank_batch,
@@ -92,4 +92,6 @@ def test_gradients_are_those_of_the_whole_batch(
     both = zip(rank_batch(0, 0), rank_batch(0, 1), strict=True)
     backward(model, *(torch.cat(pair) for pair in both))
     for rank in found[recipe]:
-        close({n: 2 * rank[f"first/{n}"] for n in gradients(model)}, gradients(model))
+        assert_close(
+            {n: 2 * rank[f"first/{n}"] for n in gradients(model)}, gradients(model)
+        )

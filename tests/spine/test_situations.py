@@ -11,9 +11,9 @@ import torch
 from operand_recipes import (
     EXAMPLEWISE,
     RECIPES,
+    assert_close,
     backward,
     batch,
-    close,
     gradients,
     network,
     train,
@@ -33,7 +33,7 @@ def elided(recipe: str) -> nn.Module:
     return elision.elide(network(), RECIPES[recipe], engine="torch")
 
 
-def same(found: Tensors, expected: Tensors) -> None:
+def assert_same(found: Tensors, expected: Tensors) -> None:
     """Equal to the last bit."""
     assert found.keys() == expected.keys()
     different = [k for k in expected if not torch.equal(found[k], expected[k])]
@@ -59,7 +59,7 @@ def resumed(recipe: str) -> None:
     other.load_state_dict(torch.load(file, weights_only=True))
     train(whole, range(3, 6))
     train(other, range(3, 6))
-    same(other.state_dict(), whole.state_dict())
+    assert_same(other.state_dict(), whole.state_dict())
 
 
 def pickled(recipe: str) -> None:
@@ -69,7 +69,7 @@ def pickled(recipe: str) -> None:
     other = pickle.loads(pickle.dumps(model))
     model.zero_grad()
     other.zero_grad()
-    same(steps(other, 2), steps(model, 2))
+    assert_same(steps(other, 2), steps(model, 2))
 
 
 def deepcopied(recipe: str) -> None:
@@ -79,8 +79,8 @@ def deepcopied(recipe: str) -> None:
     before = copy.deepcopy(model.state_dict())
     other = copy.deepcopy(model)
     found = steps(other, 2)
-    same(model.state_dict(), before)
-    same(found, steps(model, 2))
+    assert_same(model.state_dict(), before)
+    assert_same(found, steps(model, 2))
 
 
 def restored(recipe: str) -> None:
@@ -92,8 +92,8 @@ def restored(recipe: str) -> None:
     plain = network()
     assert [type(m) for m in model.modules()] == [type(m) for m in plain.modules()]
     assert not [a for m in model.modules() for a in vars(m) if "elision" in a]
-    same(model.state_dict(), plain.state_dict())
-    same(steps(model), steps(plain))
+    assert_same(model.state_dict(), plain.state_dict())
+    assert_same(steps(model), steps(plain))
 
 
 def compiled(recipe: str) -> None:
@@ -104,7 +104,9 @@ def compiled(recipe: str) -> None:
     for step in range(3):
         traced.zero_grad()
         backward(graph, *batch(step))
-    close(gradients(traced) | dict(traced.named_buffers()), steps(eager, count=3))
+    assert_close(
+        gradients(traced) | dict(traced.named_buffers()), steps(eager, count=3)
+    )
 
 
 def accumulated(recipe: str) -> None:
@@ -113,15 +115,15 @@ def accumulated(recipe: str) -> None:
     first, second = steps(apart, 0, 1), steps(apart, 1, 1)
     for step in range(2):
         backward(together, *batch(step))
-    same(
+    assert_same(
         gradients(together),
         {n: first[n] + second[n] for n, _ in apart.named_parameters()},
     )
-    same(dict(together.named_buffers()), dict(apart.named_buffers()))
+    assert_same(dict(together.named_buffers()), dict(apart.named_buffers()))
     if recipe in EXAMPLEWISE:
         whole = elided(recipe)
         backward(whole, *(torch.cat(t) for t in zip(batch(0), batch(1), strict=True)))
-        close(gradients(whole), gradients(together))
+        assert_close(gradients(whole), gradients(together))
 
 
 def in_channels_last(recipe: str) -> None:
@@ -138,7 +140,7 @@ def in_channels_last(recipe: str) -> None:
             inputs_too(model, step, last),
             inputs_too(plain, step, torch.contiguous_format),
         )
-        close(found, expected)
+        assert_close(found, expected)
     assert len(planes) == 8
     assert all(y.is_contiguous(memory_format=last) for y in planes)
     assert found["input"].is_contiguous(memory_format=last)  # pyright: ignore[reportPossiblyUnboundVariable]
@@ -168,7 +170,7 @@ def under_autocast(recipe: str) -> None:
         assert found.dtype == torch.bfloat16
         assert torch.equal(found, expected)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    same(gradients(model), {n: g.float() for n, g in gradients(narrow).items()})
+    assert_same(gradients(model), {n: g.float() for n, g in gradients(narrow).items()})
 
 
 def in_evaluation(recipe: str) -> None:
@@ -180,8 +182,8 @@ def in_evaluation(recipe: str) -> None:
     with torch.no_grad():
         y = other(batch(9)[0])
     assert torch.isfinite(y).all()
-    same(other.state_dict(), model.state_dict())
-    same(steps(other.train(), 2), steps(model, 2))
+    assert_same(other.state_dict(), model.state_dict())
+    assert_same(steps(other.train(), 2), steps(model, 2))
 
 
 def saving(recipe: str) -> None:
@@ -239,4 +241,4 @@ def test_the_table_is_not_idle(recipe: str) -> None:
 
 
 def test_keeping_every_operand_is_plain_autograd_bit_for_bit() -> None:
-    same(steps(elided("dense")), steps(network()))
+    assert_same(steps(elided("dense")), steps(network()))

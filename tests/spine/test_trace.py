@@ -159,7 +159,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def refused(content: bytes, path: Path) -> None:
+def assert_refused(content: bytes, path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=path.name) as caught:
         Trace.load(path)
@@ -168,20 +168,20 @@ def refused(content: bytes, path: Path) -> None:
 
 def test_a_trace_cut_anywhere_is_refused(whole: bytes, tmp_path: Path) -> None:
     for size in {0, 1, 7, 8, 9, *range(20, len(whole), 97), len(whole) - 1}:
-        refused(whole[:size], tmp_path / "cut")
+        assert_refused(whole[:size], tmp_path / "cut")
 
 
 def test_a_trace_changed_anywhere_is_refused(whole: bytes, tmp_path: Path) -> None:
     for place in range(0, len(whole), 5):
         changed = bytearray(whole)
         changed[place] ^= (1, 0x0F, 255)[place % 3]
-        refused(bytes(changed), tmp_path / "changed")
+        assert_refused(bytes(changed), tmp_path / "changed")
 
 
 def test_foreign_files_are_refused(whole: bytes, tmp_path: Path) -> None:
     path = tmp_path / "foreign"
     save_file({"x": torch.ones(3)}, path)
-    refused(path.read_bytes(), path)
+    assert_refused(path.read_bytes(), path)
     for facts in (
         "null",
         "[]",
@@ -190,10 +190,10 @@ def test_foreign_files_are_refused(whole: bytes, tmp_path: Path) -> None:
         '{"products": [], "format": 2}',
     ):
         save_file({"x": torch.ones(3)}, path, metadata={"elision": facts})
-        refused(path.read_bytes(), path)
+        assert_refused(path.read_bytes(), path)
     torch.save({"x": torch.ones(3)}, path)
-    refused(path.read_bytes(), path)
-    refused(b"PK\x03\x04" + whole, path)
+    assert_refused(path.read_bytes(), path)
+    assert_refused(b"PK\x03\x04" + whole, path)
     with pytest.raises(FileNotFoundError, match="no such trace file"):
         Trace.load(tmp_path / "nothing")
 
