@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from elision.memory.allocation import AverageBits
+from elision.memory.base import Codec
 from elision.memory.budget import ByteBudget
 from elision.memory.codecs import (
     BatchNormAligned,
@@ -21,6 +22,7 @@ from elision.memory.codecs import (
     Offload,
     RadSample,
     Recompute,
+    SparseGroupQuant,
     Sz3,
     Zfp,
 )
@@ -43,13 +45,18 @@ def _exact(model: nn.Module) -> Policy:
 
 def _int8(model: nn.Module) -> Policy:
     """Group quantisation to 8 bits."""
-    return Policy([Rule((GroupQuant(8),))], name="int8")
+    return Policy([Rule(_rounded(8))], name="int8")
+
+
+def _rounded(bits: int) -> tuple[Codec, ...]:
+    """Groups at so many bits; what a ReLU let through on a finer grid."""
+    return SparseGroupQuant(bits), GroupQuant(bits)
 
 
 def _bits(model: nn.Module, average: float = 4) -> Policy:
     """Group quantisation; a fraction of a bit is shared out by sensitivity."""
     if average == int(average):
-        return Policy([Rule((GroupQuant(int(average)),))], name=f"bits({average:g})")
+        return Policy([Rule(_rounded(int(average)))], name=f"bits({average:g})")
     return _lasting(model, "bits", average, lambda: AverageBits(average))
 
 
