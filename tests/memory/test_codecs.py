@@ -29,6 +29,7 @@ from elision.memory.codecs import (
     ZeroValue,
     search_table,
 )
+from elision.memory.codecs.away import InFile
 from elision.memory.codecs.compaction import compact, spread
 from elision.memory.layout import dense_part, is_dense, lay_down
 from elision.memory.roles import Role, Slot
@@ -274,6 +275,27 @@ def test_a_searched_table_beats_the_flat_one_on_smooth_planes():
             break
     else:
         pytest.fail("no flat table was as small")
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_the_tensor_sent_before_is_brought_back_ahead(ahead, tmp_path, monkeypatch):
+    began = []
+    start = InFile.start
+    monkeypatch.setattr(InFile, "start", lambda a: began.append(a._count) or start(a))
+    codec = Offload(str(tmp_path), ahead=ahead)
+    tensors = [torch.randn(size) for size in (3, 50, 400, 7)]
+    packed = [codec.pack(x, slot()) for x in tensors]
+    for _ in range(2):  # a retained graph asks twice
+        for x, p in reversed([*zip(tensors, packed, strict=True)]):
+            assert torch.equal(codec.unpack(p), x)
+    # After the first of each round, whoever is asked for is on its way already.
+    assert began == [7, 400, 50, 3] * 2
+    began.clear()
+    del packed[2], p  # gone, and with it the way to those before it
+    assert torch.equal(codec.unpack(packed[2]), tensors[3])
+    assert began == [7]
+    assert torch.equal(codec.unpack(packed[1]), tensors[1])
+    assert began == [7, 50, 3] if ahead else [7, 50]
 
 
 def test_a_full_disk_is_said_so(monkeypatch, tmp_path):

@@ -103,6 +103,9 @@ class Policy:
         self.rules = (*rules, *(EXACT_RULES if exact else ()))
         self.name = name
 
+    def __str__(self) -> str:
+        return self.name
+
     @property
     def offloads(self) -> bool:
         """Whether a tensor may be sent away, which may fail."""

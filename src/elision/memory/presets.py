@@ -3,6 +3,7 @@
 In parentheses stand a number and, for some, words: ``"expected(0.1, batch_norm=all)"``.
 """
 
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -202,6 +203,14 @@ def policy_for(policy: Any, model: nn.Module) -> Policy:
         arguments = [a.strip() for a in given.split(",")] if given else []
         numbers = [float(a) for a in arguments if "=" not in a]
         words = dict(a.replace(" ", "").split("=", 1) for a in arguments if "=" in a)
-        return make(model, *numbers, **words)
+        inspect.signature(make).bind(model, *numbers, **words)
     except (TypeError, ValueError) as error:
+        _, *allowed = inspect.signature(make).parameters.values()
+        takes = ", ".join(str(a) for a in allowed) or "nothing"
+        raise ValueError(
+            f"memory policy {policy!r}: in parentheses may stand {takes}; {error}"
+        ) from error
+    try:
+        return make(model, *numbers, **words)
+    except ValueError as error:
         raise ValueError(f"memory policy {policy!r}: {error}") from error
