@@ -10,14 +10,17 @@ __all__ = ["compact", "spread"]
 
 
 def compact(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where a flat tensor is not zero, as packed bits, and what stands there."""
+    """Where a flat tensor is not zero, as packed bits, and what stands there.
+
+    What stands there may be a part of something larger, which is not meant to be kept.
+    """
     if values.device.type != "cpu" or values.dtype is not torch.float32:
         mask = values != 0
         return pack_bits(mask), values[mask]
     bits = torch.empty(packed_bytes(values.numel(), 1), dtype=torch.uint8)
     kept = np.empty(values.numel() + 1, np.float32)
     count = _compact(values.numpy(), bits.numpy(), kept)
-    return bits, torch.from_numpy(kept[:count].copy())
+    return bits, torch.from_numpy(kept[:count])
 
 
 def spread(bits: torch.Tensor, kept: torch.Tensor, count: int) -> torch.Tensor:
