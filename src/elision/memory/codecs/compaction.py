@@ -10,17 +10,15 @@ __all__ = ["compact", "spread"]
 
 
 def compact(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where a flat tensor is not zero, as packed bits, and what stands there.
-
-    What stands there may be a part of something larger, which is not meant to be kept.
-    """
+    """Where a flat tensor is not zero, as packed bits, and what stands there."""
     if values.device.type != "cpu" or values.dtype is not torch.float32:
         mask = values != 0
         return pack_bits(mask), values[mask]
+    count = _count(values.numpy())
     bits = torch.empty(packed_bytes(values.numel(), 1), dtype=torch.uint8)
-    kept = np.empty(values.numel() + 1, np.float32)
-    count = _compact(values.numpy(), bits.numpy(), kept)
-    return bits, torch.from_numpy(kept[:count])
+    kept = torch.empty(count + 1)
+    _compact(values.numpy(), bits.numpy(), kept.numpy())
+    return bits, kept[:count]
 
 
 def spread(bits: torch.Tensor, kept: torch.Tensor, count: int) -> torch.Tensor:
@@ -29,34 +27,54 @@ def spread(bits: torch.Tensor, kept: torch.Tensor, count: int) -> torch.Tensor:
         values = torch.zeros(count, dtype=kept.dtype, device=kept.device)
         return values.masked_scatter_(unpack_bits(bits, count), kept)
     values = torch.empty(count)
-    _spread(bits.numpy(), np.append(np.float32(0), kept.numpy()), values.numpy())
+    _spread(bits.numpy(), kept.numpy(), values.numpy())
     return values
 
 
-# No element needs a branch, whose outcome could not be foreseen: what is dropped is
-# overwritten by the next, and what is zero is read from the first place.
+# The loops over whole bytes do not branch on a bit, which could not be foreseen: what is
+# dropped is written, too, and overwritten by the next; what is zero is read in vain.
 
 
 @numba.njit(nogil=True, cache=True)
-def _compact(values, bits, kept):
+def _count(values):
     count = 0
-    for byte in range(bits.size):
-        word = 0
-        for i in range(8 * byte, min(8 * byte + 8, values.size)):
-            there = int(values[i] != 0)
-            kept[count] = values[i]
-            count += there
-            word |= there << (i & 7)
-        bits[byte] = word
+    for i in range(values.size):
+        count += int(values[i] != 0)
     return count
 
 
 @numba.njit(nogil=True, cache=True)
-def _spread(bits, zero_and_kept, values):
-    count = 0
-    for byte in range(bits.size):
-        word = int(bits[byte])
-        for i in range(8 * byte, min(8 * byte + 8, values.size)):
-            there = (word >> (i & 7)) & 1
+def _compact(values, bits, kept):
+    count, whole = 0, values.size // 8
+    for byte in range(whole):
+        eight = values[8 * byte : 8 * byte + 8]
+        word = 0
+        for i in range(8):
+            there = int(eight[i] != 0)
+            kept[count] = eight[i]
             count += there
-            values[i] = zero_and_kept[count * there]
+            word |= there << i
+        bits[byte] = word
+    for i in range(8 * whole, values.size):
+        there = int(values[i] != 0)
+        kept[count] = values[i]
+        count += there
+        bits[whole] = (bits[whole] if i > 8 * whole else 0) | (there << (i & 7))
+
+
+@numba.njit(nogil=True, cache=True)
+def _spread(bits, kept, values):
+    count = byte = 0
+    while byte < values.size // 8 and count + 8 <= kept.size:
+        word = int(bits[byte])
+        for i in range(8):
+            there = (word >> i) & 1
+            value = kept[count]
+            values[8 * byte + i] = value if there else np.float32(0)
+            count += there
+        byte += 1
+    for i in range(8 * byte, values.size):  # nothing may be left to be read in vain
+        values[i] = 0
+        if (bits[i >> 3] >> (i & 7)) & 1:
+            values[i] = kept[count]
+            count += 1

@@ -30,7 +30,7 @@ class ZeroValue(Codec):
         mask, kept = compact(values)
         if kept.nbytes + mask.nbytes >= values.nbytes:
             return None
-        return Packed((mask, kept.clone()), Layout.of(tensor))
+        return Packed((mask, kept), Layout.of(tensor))
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The saved tensor."""
