@@ -87,9 +87,9 @@ float kth(const float* x, int64_t n, int64_t k, int threads) {
     std::vector<float> inside;
     for (auto& part : found) inside.insert(inside.end(), part.begin(), part.end());
     count = static_cast<int64_t>(inside.size());
-    // Equal magnitudes narrow nothing.
-    if (rest >= 1 && rest <= count && count < n)
-      return kth(inside.data(), count, rest, threads);
+    bool within = rest >= 1 && rest <= count;
+    if (within && low == high) return low;
+    if (within && count < n) return kth(inside.data(), count, rest, threads);
   }
   std::vector<float> all = spread(x, n, n);
   std::nth_element(all.begin(), all.begin() + (k - 1), all.end(), std::greater<float>());
