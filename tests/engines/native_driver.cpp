@@ -29,10 +29,11 @@ int64_t elision_weight_grad(const int*, int, const float*, const float*, float, 
                             int);
 int elision_sparse_input_grad(const int*, const float*, const float*, float*, int);
 void elision_norm_forward(const float*, const float*, const float*, const float*, float*,
-                          float*, float*, int, int, int, float, int, int, int);
+                          float*, float*, float*, int, int, int, float, int, int, int);
+void elision_norm_again(const float*, const float*, float*, int, int, int, int, int);
 void elision_norm_backward(const float*, const float*, const float*, const float*,
                            const float*, const float*, float*, float*, float*, float*, int,
-                           int, int, float, int, int);
+                           int, int, float, int, int, int);
 void elision_max_pool_forward(const int*, const float*, float*, int);
 void elision_max_pool_backward(const int*, const float*, const float*, float*, int);
 }
@@ -128,13 +129,25 @@ static void normalisation() {
   Floats x = blocked(random_floats(size, 1), n), r = blocked(random_floats(size, 1), n);
   Floats g = blocked(random_floats(size, 1), n), y(x.size()), dx(x.size()), dr(x.size());
   Floats scale = random_floats(c, 1), shift = random_floats(c, 1);
-  Floats mean(c), variance(c), dscale(c), dshift(c);
+  Floats mean(c), variance(c), dscale(c), dshift(c), line(2 * c), again(x.size());
   elision_norm_forward(x.data(), r.data(), scale.data(), shift.data(), mean.data(),
-                       variance.data(), y.data(), n, c, plane, 1e-5f, 1, 1, 2);
-  elision_norm_backward(g.data(), x.data(), y.data(), scale.data(), mean.data(),
+                       variance.data(), line.data(), y.data(), n, c, plane, 1e-5f, 1, 1, 2);
+  elision_norm_backward(g.data(), x.data(), y.data(), line.data(), mean.data(),
                         variance.data(), dx.data(), dr.data(), dscale.data(),
-                        dshift.data(), n, c, plane, 1e-5f, 1, 2);
+                        dshift.data(), n, c, plane, 1e-5f, 1, 1, 2);
   for (float v : y) failures += !(v >= 0);
+  elision_norm_forward(x.data(), nullptr, scale.data(), shift.data(), mean.data(),
+                       variance.data(), line.data(), y.data(), n, c, plane, 1e-5f, 1, 1, 2);
+  elision_norm_again(x.data(), line.data(), again.data(), n, c, plane, 1, 2);
+  failures += again != y;
+  Floats kept(x.size());  // the line tells the zeros of a ReLU as the output does
+  for (const float* told : {static_cast<const float*>(y.data()), (const float*)nullptr}) {
+    elision_norm_backward(g.data(), x.data(), told, line.data(), mean.data(),
+                          variance.data(), dx.data(), nullptr, dscale.data(),
+                          dshift.data(), n, c, plane, 1e-5f, 1, 1, 2);
+    failures += told == nullptr && dx != kept;
+    kept = dx;
+  }
 }
 
 static void pooling() {

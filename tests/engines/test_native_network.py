@@ -145,10 +145,12 @@ def test_ops_pass_torch_s_own_checks():
     weight = torch.randn(4, 3, 3, 3, requires_grad=True)
     layer = ops.new_layer()
     utilities = ("test_schema", "test_faketensor", "test_autograd_registration")
-    window, level = [1, 1, 1, 1, 1, 1], torch.tensor(0.5)
+    window, level, line = [1, 1, 1, 1, 1, 1], torch.tensor(0.5), torch.randn(2, 3)
+    sparse = (x, weight, None, None, level, level)
     calls = [
         (ops.level, (x, 0.5, 0, 20)),
-        (ops.conv2d, (x, weight, None, None, level, level, 20, window, layer)),
+        (ops.conv2d, (*sparse, None, None, False, 20, window, layer)),
+        (ops.conv2d, (*sparse, torch.randn_like(x), line, True, 20, window, layer)),
         (ops.max_pool, (x, [2, 2, 2, 2, 0, 0, 1])),
         (ops.from_blocked, (x, 20)),
         (ops.to_blocked, (torch.randn(5, 3, 4, 4, requires_grad=True),)),
