@@ -195,6 +195,5 @@ def _weight_grad(
     if wanted is None:
         return library.weight_grad(conv, x, g, sparse=sparse or "input")[0]
     weights = library.Weights(conv)
-    mask = (wanted != 0).to(torch.float32).reshape(conv.shape_of("weight"))
-    weights.compress(mask, input_grad=False, places=True)
+    weights.follow(wanted.reshape(conv.shape_of("weight")), input_grad=False)
     return weights.masked_grad(x, g)

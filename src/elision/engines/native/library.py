@@ -6,9 +6,11 @@ releases the interpreter lock while it runs and uses ``torch.get_num_threads()``
 of its own; torch's settings are never changed.
 """
 
+import contextlib
 import ctypes
 import math
 import threading
+from collections.abc import Iterator
 
 import torch
 
@@ -17,6 +19,7 @@ from elision.products import Conv2dGeometry, Geometry, MatmulGeometry
 
 __all__ = [
     "LANES",
+    "MOST_TAPS",
     "Weights",
     "as_conv",
     "from_blocked",
@@ -31,6 +34,9 @@ __all__ = [
 
 #: Images side by side in the blocked layout.
 LANES = 16
+
+#: Taps of a kernel whose places are kept in 16 bits.
+MOST_TAPS = 1 << 16
 
 
 def as_conv(geometry: Geometry) -> Conv2dGeometry:
@@ -140,18 +146,20 @@ def threshold(x: torch.Tensor, keep: float, samples: int | None = None) -> float
 class Weights:
     """The non-zeros of one convolution's weight, as lists in the kernels' order.
 
-    Reading (:meth:`forward`, ...) is thread-safe; :meth:`compress` and :meth:`refresh`
-    must not run beside it.
+    Either the values of a weight are taken (:meth:`compress`), or the places of a mask
+    (:meth:`follow`), whose values are then read anew for each product. What was
+    compressed may be read by several threads at once; all else is one call at a time.
 
     Attributes:
         geometry: shape of the layer, batch included; no groups.
-        count: weights taken by the last :meth:`compress`.
+        count: weights taken by the last :meth:`compress` or :meth:`follow`.
     """
 
     def __init__(self, geometry: Conv2dGeometry) -> None:
         self.geometry = geometry
         self.count = 0
-        self._places = False
+        self._follows = False
+        self._weight: torch.Tensor | None = None
         self._library = load()
         self._handle = self._library.elision_weights_new(_integers(geometry))
         if not self._handle:
@@ -166,81 +174,121 @@ class Weights:
         weight: torch.Tensor,
         above: float = 0.0,
         *,
+        forward: bool = True,
         input_grad: bool = True,
-        places: bool = False,
     ) -> None:
         """Take the weights of magnitude above ``above`` (all, if it is negative).
 
         Args:
             weight: float32 ``(K, C, R, S)``.
             above: threshold; NaN weights are always taken.
-            input_grad: whether :meth:`input_grad` will be asked for.
-            places: whether :meth:`refresh` or :meth:`masked_grad` will be.
+            forward: whether :meth:`forward` will be asked for.
+            input_grad: whether :meth:`input_grad` will be.
         """
         weight = weight.contiguous()
-        self._places = places
+        self._follows, self._weight = False, None
         self.count = _done(
             self._library.elision_weights_compress(
                 self._handle,
                 weight.data_ptr(),
                 above,
+                forward,
                 input_grad,
-                places,
                 torch.get_num_threads(),
             )
         )
 
-    def refresh(self, weight: torch.Tensor) -> None:
-        """New values at the same places; needs ``compress(places=True)``."""
-        self._need_places()
-        weight = weight.contiguous()
-        self._library.elision_weights_refresh(
-            self._handle, weight.data_ptr(), torch.get_num_threads()
+    def follow(self, mask: torch.Tensor, *, input_grad: bool = True) -> None:
+        """Take the places where a mask is not zero.
+
+        Args:
+            mask: ``(K, C, R, S)``.
+            input_grad: whether :meth:`input_grad` will be asked for.
+
+        Raises:
+            ValueError: the kernel has more than :data:`MOST_TAPS` taps.
+        """
+        if math.prod(self.geometry.kernel) > MOST_TAPS:
+            raise ValueError(
+                f"a kernel of {self.geometry.kernel} taps: places are kept of at most "
+                f"{MOST_TAPS}"
+            )
+        ones = (mask != 0).to(torch.float32).contiguous()
+        self._follows = True
+        self.count = _done(
+            self._library.elision_weights_follow(
+                self._handle, ones.data_ptr(), input_grad
+            )
         )
 
+    def refresh(self, weight: torch.Tensor) -> None:
+        """Let the products read this weight at the places of :meth:`follow`."""
+        self._need_places()
+        self._weight = weight.contiguous()
+
+    def release(self) -> None:
+        """Let other weights use the memory of the lists that were compressed."""
+        self._library.elision_weights_release(self._handle)
+
     def _need_places(self) -> None:
-        if not self._places:
-            raise ValueError("compress the weights with places=True first")
+        if not self._follows:
+            raise ValueError("follow a mask first")
+
+    @contextlib.contextmanager
+    def _filled(self, weight: torch.Tensor | None, forward: bool) -> Iterator[None]:
+        """While the lists of places are made, with what a weight has there."""
+        if not self._follows:
+            yield
+            return
+        values = None if weight is None else weight.data_ptr()
+        threads = torch.get_num_threads()
+        _done(
+            self._library.elision_weights_fill(self._handle, values, forward, threads)
+        )
+        try:
+            yield
+        finally:
+            self.release()
 
     def forward(self, x: torch.Tensor, slot: int | None = None) -> torch.Tensor:
         """Blocked input to blocked output; ``slot`` as in :func:`to_blocked`."""
         v = self.geometry
         size = (v.out_channels, v.out_height, v.out_width)
         y = _room(slot, (x.shape[0], *size, LANES))
-        _done(
-            self._library.elision_forward(
-                self._handle, x.data_ptr(), y.data_ptr(), torch.get_num_threads()
+        with self._filled(self._weight, forward=True):
+            _done(
+                self._library.elision_forward(
+                    self._handle, x.data_ptr(), y.data_ptr(), torch.get_num_threads()
+                )
             )
-        )
         return y
 
     def input_grad(self, g: torch.Tensor, slot: int | None = None) -> torch.Tensor:
         """Blocked gradient of the output to that of the input; ``slot`` likewise."""
         v = self.geometry
         dx = _room(slot, (g.shape[0], v.in_channels, v.height, v.width, LANES))
-        _done(
-            self._library.elision_input_grad(
-                self._handle, g.data_ptr(), dx.data_ptr(), torch.get_num_threads()
+        with self._filled(self._weight, forward=False):
+            _done(
+                self._library.elision_input_grad(
+                    self._handle, g.data_ptr(), dx.data_ptr(), torch.get_num_threads()
+                )
             )
-        )
         return dx
 
     def masked_grad(self, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-        """Weight gradient ``(K, C, R, S)`` at the taken weights, zero elsewhere.
-
-        Needs ``compress(places=True)``.
-        """
+        """Weight gradient ``(K, C, R, S)`` at the places followed, zero elsewhere."""
         self._need_places()
         dw = x.new_empty(self.geometry.shape_of("weight"))
-        _done(
-            self._library.elision_masked_grad(
-                self._handle,
-                x.data_ptr(),
-                g.data_ptr(),
-                dw.data_ptr(),
-                torch.get_num_threads(),
+        with self._filled(None, forward=True):
+            _done(
+                self._library.elision_masked_grad(
+                    self._handle,
+                    x.data_ptr(),
+                    g.data_ptr(),
+                    dw.data_ptr(),
+                    torch.get_num_threads(),
+                )
             )
-        )
         return dw
 
 

@@ -127,19 +127,14 @@ extern "C" void elision_norm_backward(const float* g, const float* x, const floa
                                       int channels, int plane, float eps, int relu,
                                       int train, int threads) {
   double count = static_cast<double>(images) * plane;
-  parallel(channels, threads, [&](int c) {
+  auto channel = [&](int c, auto passed) {  // passed(i, x): above 0 where g passes
     float inverse = 1.0f / std::sqrt(variance[c] + eps), slope = line[c];
     vf middle = splat(mean[c]);
-    Line normalised(line, channels, c);
-    auto before_relu = [&](size_t i, vf mask) {
-      vf value = load(g + i) * mask;
-      if (!relu) return value;
-      return zero_unless(value, y ? load(y + i) : normalised(load(x + i)));
-    };
     double sum[2];
     sum_channel<2>(images, channels, plane, c, sum, [&](size_t i, vf mask, vf* term) {
-      term[0] = before_relu(i, mask);
-      term[1] = term[0] * (load(x + i) - middle);
+      vf value = load(x + i);
+      term[0] = zero_unless(load(g + i) * mask, passed(i, value));
+      term[1] = term[0] * (value - middle);
     });
     if (dscale) dscale[c] = static_cast<float>(sum[1] * inverse);
     if (dshift) dshift[c] = static_cast<float>(sum[0]);
@@ -149,9 +144,20 @@ extern "C" void elision_norm_backward(const float* g, const float* x, const floa
       k = splat(static_cast<float>(sum[1] / count) * inverse * inverse * slope);
     }
     each_vector(images, channels, plane, c, [&](size_t i, vf mask) {
-      vf value = before_relu(i, mask);
-      if (dresidual) store(dresidual + i, value);
-      store(dx + i, (value * a - b - (load(x + i) - middle) * k) * mask);
+      vf value = load(x + i);
+      vf before = zero_unless(load(g + i) * mask, passed(i, value));
+      if (dresidual) store(dresidual + i, before);
+      store(dx + i, (before * a - b - (value - middle) * k) * mask);
     });
+  };
+  parallel(channels, threads, [&](int c) {
+    if (!relu)
+      channel(c, [](size_t, vf) { return splat(1.0f); });
+    else if (y)
+      channel(c, [=](size_t i, vf) { return load(y + i); });
+    else
+      channel(c, [normalised = Line(line, channels, c)](size_t, vf value) {
+        return normalised(value);
+      });
   });
 }

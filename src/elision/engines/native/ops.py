@@ -5,9 +5,11 @@ Being custom operators with fake implementations they are single nodes to
 weights) is named by an integer from :func:`new_layer`.
 """
 
+import contextlib
 import itertools
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -31,7 +33,7 @@ _LANES = library.LANES
 
 
 class _Layer:
-    """The compressed weights of one layer, for the batch sizes seen last."""
+    """The lists of one layer's weight, for the batch sizes seen last."""
 
     BATCHES = 2  # the usual one and the last of an epoch
 
@@ -41,35 +43,37 @@ class _Layer:
         # A mask is held beside the lists made from it, so that its address names it.
         self.masks: dict[Conv2dGeometry, tuple[Tensor, int]] = {}
 
-    def compressed(
+    @contextlib.contextmanager
+    def lists(
         self,
         geometry: Conv2dGeometry,
         weight: Tensor,
         mask: Tensor | None,
         level: Tensor | None,
-        *,
-        fresh: bool,
-    ) -> library.Weights:
-        """The weights as lists; ``fresh`` if the values may have moved since."""
-        known = self.weights.get(geometry)
-        if known is not None and not fresh:
-            return known
-        made = known or library.Weights(geometry)
-        if mask is None:
-            made.compress(weight, _above(level))
-        else:
-            held, version = self.masks.get(geometry, (None, -1))
-            same = held is not None and held.data_ptr() == mask.data_ptr()
-            if known is None or not same or version != mask._version:
-                made.compress((mask != 0).to(torch.float32), places=True)
-                self.masks[geometry] = (mask, mask._version)
-            made.refresh(weight)
+        **products: bool,
+    ) -> Iterator[library.Weights]:
+        """While the weight's lists are there, for some products; then they make room.
+
+        The lists of a mask that stands are made once.
+        """
+        made = self.weights.pop(geometry, None) or library.Weights(geometry)
         self.weights[geometry] = made
-        self.weights.move_to_end(geometry)
         while len(self.weights) > self.BATCHES:
             old, _ = self.weights.popitem(last=False)
             self.masks.pop(old, None)
-        return made
+        if mask is None:
+            made.compress(weight, _above(level), **products)
+        else:
+            held, version = self.masks.get(geometry, (None, -1))
+            same = held is not None and held.data_ptr() == mask.data_ptr()
+            if not same or version != mask._version:
+                made.follow(mask)
+                self.masks[geometry] = (mask, mask._version)
+            made.refresh(weight)
+        try:
+            yield made
+        finally:
+            made.release()
 
 
 def _above(level: Tensor | None) -> float:
@@ -209,8 +213,8 @@ def conv2d(
     """
     geometry = _geometry(x, weight, images, window)
     state = _LAYERS[layer]
-    with state.lock:
-        weights = state.compressed(geometry, weight, mask, weight_level, fresh=True)
+    asks = (geometry, weight, mask, weight_level)
+    with state.lock, state.lists(*asks, input_grad=False) as weights:
         return weights.forward(x.contiguous())
 
 
@@ -247,20 +251,19 @@ def conv2d_backward(
     g, x = g.contiguous(), x.contiguous()
     dx, dw = x.new_empty(0), weight.new_empty(0)
     masked = mask is not None and (asked is None or asked.item() < 1)
-    state = _LAYERS[layer]
-    with state.lock:
-        if wants_dx or masked:
-            weights = state.compressed(
-                geometry, weight, mask, weight_level, fresh=False
-            )
-            if wants_dx:
-                dx = weights.input_grad(g)
-            if wants_dw and masked:
-                x = _read_again(x, line, relu, images)
-                return dx, weights.masked_grad(x, g)
+    state, asks = _LAYERS[layer], (geometry, weight, mask, weight_level)
     if wants_dw:
-        x, above = _read_again(x, line, relu, images), _above(input_level)
-        dw, _ = library.weight_grad(geometry, x, g, sparse="input", above=above)
+        read = _read_again(x, line, relu, images)
+        if masked:
+            with state.lock, state.lists(*asks) as weights:
+                dw = weights.masked_grad(read, g)
+        else:
+            above = _above(input_level)
+            dw, _ = library.weight_grad(geometry, read, g, sparse="input", above=above)
+        del read
+    if wants_dx:
+        with state.lock, state.lists(*asks, forward=False) as weights:
+            dx = weights.input_grad(g)
     return dx, dw
 
 
