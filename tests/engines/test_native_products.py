@@ -276,9 +276,9 @@ def test_refresh_takes_new_values_at_the_old_places():
     geometry = Conv2dGeometry(4, 5, 6, 6, 7, 3, 2, 1, 1, 1)
     mask = (torch.rand(geometry.shape_of("weight")) < 0.3).float()
     weights = library.Weights(geometry)
-    with pytest.raises(ValueError, match="places=True"):
+    with pytest.raises(ValueError, match="follow a mask first"):
         weights.refresh(mask)
-    weights.compress(mask, places=True)
+    weights.follow(mask)
     assert weights.count == int(mask.sum())
     weight = torch.randn_like(mask) * mask
     weights.refresh(weight)
