@@ -13,16 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from elision import compiled_product
 from elision.engines import Engine, TorchEngine
 from elision.operands import KEEP, Transform
 from elision.operands.split_reuse import shared_part
-from elision.products import (
-    Conv2dGeometry,
-    Geometry,
-    LayerProduct,
-    MatmulGeometry,
-    Product,
-)
+from elision.products import Geometry, LayerProduct, Product, geometry_of
 from elision.recipe import Table
 
 __all__ = [
@@ -31,7 +26,6 @@ __all__ = [
     "Observer",
     "Step",
     "forward_product",
-    "geometry_of",
     "gradient_products",
 ]
 
@@ -85,6 +79,25 @@ class LayerPlan:
             )
             self.uses[name] = transform
             self._use_of[product, operand] = name
+        self.in_graph = {product: self._hints(product) for product in Product}
+
+    def _hints(self, product: Product) -> tuple[str | None, str | None] | None:
+        """What an engine may make use of that has not seen a value.
+
+        The operand that is set to zero in places, and the use that says where a weight
+        gradient is wanted; None: nothing.
+        """
+        learns = self.use(Product.FORWARD, "weight")
+        masked = product is Product.WEIGHT_GRAD and _has_own(
+            self.uses[learns], Transform.wanted_gradient
+        )
+        read = {o: self.transform(product, o) for o in product.operands}
+        if any(_has_own(t, Transform.reused) for t in read.values()):
+            return None
+        sparse = next((o for o, t in read.items() if t.sparsifies), None)
+        if sparse is None and not masked:
+            return None
+        return sparse, learns if masked else None
 
     def use(self, product: Product, operand: str) -> str:
         """Name of the use that a product reads."""
@@ -97,6 +110,11 @@ class LayerPlan:
     def operand_of(self, use: str) -> str:
         """Name of the operand that a use transforms."""
         return use.partition("_for_")[0]
+
+
+def _has_own(transform: Transform, method: Callable[..., Any]) -> bool:
+    """Whether a transform does something of its own in a method of its base."""
+    return getattr(type(transform), method.__name__) is not method
 
 
 class Step:
@@ -156,11 +174,12 @@ class Step:
         """The product by an engine other than torch's, if the layer's engine says so.
 
         None: torch computes it, by the functions that a plain layer calls, so that a
-        product with nothing left out is the plain layer's to the last bit. While
-        torch.compile traces that is always so; it can fuse those.
+        product with nothing left out is the plain layer's to the last bit.
         """
-        if self._is_torch():
+        if isinstance(self.engine, TorchEngine):
             return None
+        if torch.compiler.is_compiling():
+            return self._in_graph(product, first, second)
         reused = self._reused.get(self.plan.use(product, product.operands[0]))
         if reused is not None:
             return self._native_with_reuse(product, reused, first, second)
@@ -178,6 +197,30 @@ class Step:
 
     def _is_torch(self) -> bool:
         return isinstance(self.engine, TorchEngine) or torch.compiler.is_compiling()
+
+    def _in_graph(self, product: Product, first: Tensor, second: Tensor) -> Any:
+        """The product as a node of a compiled graph, if its recipe sets values to zero.
+
+        The engine decides when the graph runs. A gradient that is reused cannot be split
+        there, so its products are torch's.
+        """
+        hints = self.plan.in_graph[product]
+        geometry = self.convolution or ()
+        if hints is None or first.dtype != torch.float32 or not first.is_cpu:
+            return None
+        sparse, use = hints
+        return compiled_product.product(
+            first,
+            second,
+            product.value,
+            sparse,
+            None if use is None else self.plan.uses[use]._token,
+            [] if use is None else list(self.states[use].values()),
+            list(self.input_shape),
+            list(self.weight_shape),
+            [n for pair in geometry[:3] for n in pair] + list(geometry[3:]),
+            self.engine.name,
+        )
 
     def _native_with_reuse(
         self, product: Product, reused: Tensor, first: Tensor, second: Tensor
@@ -230,18 +273,6 @@ class Step:
         )
         for observer in self.observers:
             observer(observation)
-
-
-def geometry_of(
-    input: tuple[int, ...], weight: tuple[int, ...], convolution: Any
-) -> Geometry:
-    """Geometry from the shapes of a layer's input and weight."""
-    if convolution is None:
-        return MatmulGeometry(input[0], input[1], weight[0])
-    stride, padding, dilation, groups = convolution
-    return Conv2dGeometry.of(
-        input, weight, stride=stride, padding=padding, dilation=dilation, groups=groups
-    )
 
 
 def forward_product(step: Step, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:

@@ -32,10 +32,9 @@ from elision.layer_step import (
     Observer,
     Step,
     forward_product,
-    geometry_of,
     gradient_products,
 )
-from elision.products import Geometry, Product
+from elision.products import Geometry, Product, geometry_of
 from elision.recipe import SELECTORS, Recipe, Table, selects
 from elision.whole_network import install, remove
 

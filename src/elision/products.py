@@ -36,6 +36,7 @@ __all__ = [
     "MatmulGeometry",
     "Product",
     "ProductCounts",
+    "geometry_of",
 ]
 
 #: The three tensors that the products read, in the order a layer meets them.
@@ -256,6 +257,18 @@ class MatmulGeometry:
 
 
 Geometry = Conv2dGeometry | MatmulGeometry
+
+
+def geometry_of(
+    input: tuple[int, ...], weight: tuple[int, ...], convolution: Any
+) -> Geometry:
+    """Geometry from the shapes of a layer's input and weight."""
+    if convolution is None:
+        return MatmulGeometry(input[0], input[1], weight[0])
+    stride, padding, dilation, groups = convolution
+    return Conv2dGeometry.of(
+        input, weight, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
 
 
 @dataclass(frozen=True)

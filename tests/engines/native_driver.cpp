@@ -21,7 +21,9 @@ float elision_threshold(const float*, int64_t, int64_t, int64_t, int);
 void* elision_weights_new(const int*);
 void elision_weights_free(void*);
 int64_t elision_weights_compress(void*, const float*, float, int, int, int);
-void elision_weights_refresh(void*, const float*, int);
+int64_t elision_weights_follow(void*, const float*, int);
+int elision_weights_fill(void*, const float*, int, int);
+void elision_weights_release(void*);
 int elision_forward(const void*, const float*, float*, int);
 int elision_input_grad(const void*, const float*, float*, int);
 int elision_masked_grad(const void*, const float*, const float*, float*, int);
@@ -29,10 +31,11 @@ int64_t elision_weight_grad(const int*, int, const float*, const float*, float, 
                             int);
 int elision_sparse_input_grad(const int*, const float*, const float*, float*, int);
 void elision_norm_forward(const float*, const float*, const float*, const float*, float*,
-                          float*, float*, int, int, int, float, int, int, int);
+                          float*, float*, float*, int, int, int, float, int, int, int);
+void elision_norm_again(const float*, const float*, float*, int, int, int, int, int);
 void elision_norm_backward(const float*, const float*, const float*, const float*,
                            const float*, const float*, float*, float*, float*, float*, int,
-                           int, int, float, int, int);
+                           int, int, float, int, int, int);
 void elision_max_pool_forward(const int*, const float*, float*, int);
 void elision_max_pool_backward(const int*, const float*, const float*, float*, int);
 }
@@ -99,26 +102,37 @@ static void convolution(double density) {
               }
   const int* geometry = &v.n;
   Floats xb = blocked(x, v.n), gb = blocked(g, v.n), yb(gb.size()), dxb(xb.size());
-  Floats found(w.size());
+  Floats found(w.size()), masked(w.size());
   void* weights = elision_weights_new(geometry);
-  elision_weights_compress(weights, w.data(), 0.0f, 1, 0, 2);
-  elision_input_grad(weights, gb.data(), dxb.data(), 2);
-  compare("input_grad, no places", plain(dxb, v.n, x.size() / v.n), dx);
+  auto forward = [&](const char* what) {
+    elision_forward(weights, xb.data(), yb.data(), 2);
+    compare(what, plain(yb, v.n, g.size() / v.n), y);
+  };
+  auto input_grad = [&](const char* what) {
+    elision_input_grad(weights, gb.data(), dxb.data(), 2);
+    compare(what, plain(dxb, v.n, x.size() / v.n), dx);
+  };
   elision_weights_compress(weights, w.data(), 0.0f, 1, 1, 2);
-  elision_weights_refresh(weights, w.data(), 2);
-  elision_forward(weights, xb.data(), yb.data(), 2);
-  compare("forward", plain(yb, v.n, g.size() / v.n), y);
-  elision_input_grad(weights, gb.data(), dxb.data(), 2);
-  compare("input_grad", plain(dxb, v.n, x.size() / v.n), dx);
+  forward("forward"), input_grad("input_grad");
+  elision_weights_release(weights);
+  elision_weights_compress(weights, w.data(), 0.0f, 0, 1, 2);
+  input_grad("input_grad alone");
+  elision_weights_release(weights);
+  elision_weights_follow(weights, w.data(), 1);
+  elision_weights_fill(weights, w.data(), 1, 2);
+  forward("forward of places");
+  elision_weights_fill(weights, nullptr, 1, 2);
+  elision_masked_grad(weights, xb.data(), gb.data(), masked.data(), 2);
+  elision_weights_fill(weights, w.data(), 0, 2);
+  input_grad("input_grad of places");
   elision_sparse_input_grad(geometry, gb.data(), w.data(), dxb.data(), 2);
   compare("input_grad from gradient", plain(dxb, v.n, x.size() / v.n), dx);
   elision_weight_grad(geometry, 1, xb.data(), gb.data(), 0.0f, found.data(), 2);
   compare("weight_grad from input", found, dw);
   elision_weight_grad(geometry, 0, gb.data(), xb.data(), 0.0f, found.data(), 2);
   compare("weight_grad from gradient", found, dw);
-  elision_masked_grad(weights, xb.data(), gb.data(), found.data(), 2);
   for (size_t i = 0; i < w.size(); ++i) dw[i] = w[i] == 0 ? 0 : dw[i];
-  compare("masked_grad", found, dw);
+  compare("masked_grad", masked, dw);
   elision_weights_free(weights);
 }
 
@@ -128,13 +142,25 @@ static void normalisation() {
   Floats x = blocked(random_floats(size, 1), n), r = blocked(random_floats(size, 1), n);
   Floats g = blocked(random_floats(size, 1), n), y(x.size()), dx(x.size()), dr(x.size());
   Floats scale = random_floats(c, 1), shift = random_floats(c, 1);
-  Floats mean(c), variance(c), dscale(c), dshift(c);
+  Floats mean(c), variance(c), dscale(c), dshift(c), line(2 * c), again(x.size());
   elision_norm_forward(x.data(), r.data(), scale.data(), shift.data(), mean.data(),
-                       variance.data(), y.data(), n, c, plane, 1e-5f, 1, 1, 2);
-  elision_norm_backward(g.data(), x.data(), y.data(), scale.data(), mean.data(),
+                       variance.data(), line.data(), y.data(), n, c, plane, 1e-5f, 1, 1, 2);
+  elision_norm_backward(g.data(), x.data(), y.data(), line.data(), mean.data(),
                         variance.data(), dx.data(), dr.data(), dscale.data(),
-                        dshift.data(), n, c, plane, 1e-5f, 1, 2);
+                        dshift.data(), n, c, plane, 1e-5f, 1, 1, 2);
   for (float v : y) failures += !(v >= 0);
+  elision_norm_forward(x.data(), nullptr, scale.data(), shift.data(), mean.data(),
+                       variance.data(), line.data(), y.data(), n, c, plane, 1e-5f, 1, 1, 2);
+  elision_norm_again(x.data(), line.data(), again.data(), n, c, plane, 1, 2);
+  failures += again != y;
+  Floats kept(x.size());  // the line tells the zeros of a ReLU as the output does
+  for (const float* told : {static_cast<const float*>(y.data()), (const float*)nullptr}) {
+    elision_norm_backward(g.data(), x.data(), told, line.data(), mean.data(),
+                          variance.data(), dx.data(), nullptr, dscale.data(),
+                          dshift.data(), n, c, plane, 1e-5f, 1, 1, 2);
+    failures += told == nullptr && dx != kept;
+    kept = dx;
+  }
 }
 
 static void pooling() {

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import elision
-from elision import layer_step
+from elision import compiled_product, layer_step
 from elision.engines import AutoEngine, NativeEngine, choice, decided
 from elision.engines.native import library
 from elision.layers import elided_layers
@@ -212,3 +212,87 @@ def test_a_reused_gradient_is_split_off(monkeypatch, pairing):
     parts = 0 if pairing == "same_index" else 2 * (8 - 3)
     assert shared.count(Product.INPUT_GRAD) == parts // 2
     assert shared.count(Product.WEIGHT_GRAD) == parts
+
+
+IN_GRAPH = {
+    "swat": (Swat(sparsity=0.7), {"forward", "input_grad", "weight_grad"}),
+    "rigl": (RigL(sparsity=0.8), {"forward", "input_grad", "weight_grad"}),
+    "meprop": (MeProp(keep=0.2), {"input_grad", "weight_grad"}),
+    "resprop": (ReSprop(reuse=0.8), set()),  # split eagerly only, so torch's
+}
+
+
+@needs_native
+@pytest.mark.parametrize("name", IN_GRAPH)
+def test_a_compiled_model_runs_the_native_kernels(monkeypatch, name):
+    recipe, expected = IN_GRAPH[name]
+    ran = []
+    product = NativeEngine._product
+
+    def spy(self, kind, *args):
+        result = product(self, kind, *args)
+        ran.append(kind.value if result is not None else None)
+        return result
+
+    monkeypatch.setattr(NativeEngine, "_product", spy)
+    found = {}
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        elided = elision.elide(model(), recipe, engine="native")
+        optimizer = torch.optim.SGD(elided.parameters(), 0.05, momentum=0.9)
+        if name == "rigl":
+            elision.topology.attach(elided, optimizer)
+        run = layered(elided)
+        if compiled:
+            run = torch.compile(elided, fullgraph=True, backend="aot_eager")
+        ran.clear()
+        torch.manual_seed(2)
+        for _ in range(3):
+            optimizer.zero_grad()
+            run(torch.randn(9, 3, 8, 8)).square().mean().backward()
+            optimizer.step()
+        assert set(ran) == (expected if compiled or expected else set(ran))
+        found[compiled] = [p.grad.clone() for p in elided.parameters()]
+    for eager, graph in zip(found[False], found[True], strict=True):
+        torch.testing.assert_close(graph, eager, rtol=1e-3, atol=1e-6)
+
+
+@needs_native
+@pytest.mark.parametrize("faster", ["native", "torch"])
+def test_auto_decides_when_the_graph_runs(eager_auto, monkeypatch, faster):
+    tried = []
+
+    def fastest(candidates, trials):
+        tried.append(list(candidates))
+        return {n: 1.0 if n == faster else 2.0 for n in candidates}
+
+    monkeypatch.setattr(choice, "fastest", fastest)
+    torch._dynamo.reset()
+    elided = elision.elide(model(), Swat(sparsity=0.7), engine="auto")
+    graph = torch.compile(elided, fullgraph=True, backend="aot_eager")
+    assert not tried
+    for _ in range(2):
+        graph(torch.ones(9, 3, 8, 8)).sum().backward()
+    decisions = [d for d in decided.decisions()]
+    assert len(tried) == len(decisions) > 0
+    assert {d.winner for d in decisions} == {faster}
+
+
+def test_the_operator_passes_torch_s_own_checks():
+    weight, state = torch.randn(6, 4, 3, 2), []
+    convolution = [2, 1, 1, 2, 1, 2, 1]
+    x, g = torch.randn(5, 4, 7, 8), torch.randn(5, 6, 4, 10)
+    shapes = (list(x.shape), list(weight.shape), convolution, "native")
+    rows = ([5, 4], [3, 4], [], "native")
+    for first, second, kind, sparse, how in (
+        (x, weight, "forward", "weight", shapes),
+        (g, weight, "input_grad", "weight", shapes),
+        (g, x, "weight_grad", "input", shapes),
+        (torch.randn(5, 4), torch.randn(3, 4), "forward", "weight", rows),
+    ):
+        arguments = (first, second, kind, sparse, None, state, *how)
+        torch.library.opcheck(
+            compiled_product.product,
+            arguments,
+            test_utils=("test_schema", "test_faketensor"),
+        )

@@ -1,6 +1,7 @@
 """A whole network in the blocked layout against the same network in torch's."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from elision.engines.native import library, ops
 from elision.engines.native.blocked_layers import Sparsity
 from elision.engines.native.network import blocked
+from elision.memory import measure_peak
 from elision.workloads.models.resnet import resnet8, resnet18
 from elision.workloads.models.vgg import vgg16
 
@@ -145,10 +147,12 @@ def test_ops_pass_torch_s_own_checks():
     weight = torch.randn(4, 3, 3, 3, requires_grad=True)
     layer = ops.new_layer()
     utilities = ("test_schema", "test_faketensor", "test_autograd_registration")
-    window, level = [1, 1, 1, 1, 1, 1], torch.tensor(0.5)
+    window, level, line = [1, 1, 1, 1, 1, 1], torch.tensor(0.5), torch.randn(2, 3)
+    sparse = (x, weight, None, None, level, level)
     calls = [
         (ops.level, (x, 0.5, 0, 20)),
-        (ops.conv2d, (x, weight, None, None, level, level, 20, window, layer)),
+        (ops.conv2d, (*sparse, None, None, False, 20, window, layer)),
+        (ops.conv2d, (*sparse, torch.randn_like(x), line, True, 20, window, layer)),
         (ops.max_pool, (x, [2, 2, 2, 2, 0, 0, 1])),
         (ops.from_blocked, (x, 20)),
         (ops.to_blocked, (torch.randn(5, 3, 4, 4, requires_grad=True),)),
@@ -226,3 +230,28 @@ def test_wrong_arguments():
         Sparsity(weight_keep=0)
     with pytest.raises(ValueError, match="samples=0"):
         Sparsity(samples=0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_step_needs_no_more_memory_than_a_dense_one(masked):
+    torch.manual_seed(0)
+    model = resnet18(in_channels=3, classes=5, width=16)
+    x, y = torch.randn(32, 3, 32, 32), torch.randint(0, 5, (32,))
+    names = convolutions(model)[1:]
+    for name in names if masked else []:
+        layer = model.get_submodule(name)
+        layer.register_buffer("mask", torch.rand_like(layer.weight) < 0.1)
+    sparsity = Sparsity(mask="mask") if masked else Sparsity(0.1, 0.1)
+    native = blocked(copy.deepcopy(model), dict.fromkeys(names, sparsity), x)
+    peaks = []
+    for module in (model, native):
+        F.cross_entropy(module(x), y).backward()  # builds what stays
+        module.zero_grad()
+        step = functools.partial(one_step, module, x, y)
+        peaks.append(measure_peak(step).peak_bytes)
+    dense, sparse = peaks
+    assert sparse < 0.9 * dense, (sparse, dense)
+
+
+def one_step(module, x, y):
+    F.cross_entropy(module(x), y).backward()

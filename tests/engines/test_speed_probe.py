@@ -52,6 +52,24 @@ def test_each_way_is_timed_on_the_trained_model(tmp_path, monkeypatch, method):
         assert torch.equal(value, before[name])
 
 
+def test_what_is_timed_is_the_workload_s_own_step(tmp_path, monkeypatch):
+    library.unavailable()
+    monkeypatch.setenv("ELISION_CACHE", str(tmp_path))
+    made = []
+    make = Workload.make_optimizer
+
+    def spy(workload, *args, **kwargs):
+        optimizer = make(workload, *args, **kwargs)
+        made.append((workload.batch_size, optimizer.defaults["nesterov"]))
+        return optimizer
+
+    monkeypatch.setattr(Workload, "make_optimizer", spy)
+    found = Speed(rounds=3).ask(trained(methods.Swat(sparsity=0.8)))
+    assert TINY.nesterov
+    assert made == [(TINY.batch_size, True)] * 3
+    assert found["batch"] == TINY.batch_size
+
+
 def test_parameters_out_of_range():
     for wrong in ({"rounds": 2}, {"batch": -1}, {"threads": -1}):
         with pytest.raises(ValueError, match=f"speed: {next(iter(wrong))}="):

@@ -95,13 +95,14 @@ class AutoEngine(Engine):
     Args:
         trials: timed calls of each engine before a decision, after one that warms up
             (an own choice).
+        keep: as for :class:`NativeEngine`.
     """
 
     name = "auto"
 
-    def __init__(self, trials: int = 3) -> None:
+    def __init__(self, trials: int = 3, *, keep: bool = True) -> None:
         self.trials = trials
-        self._native, self._torch = NativeEngine(), TorchEngine()
+        self._native, self._torch = NativeEngine(keep=keep), TorchEngine()
 
     def unavailable(self) -> None:
         """Always there: without native kernels it is torch."""

@@ -3,7 +3,7 @@
 import copy
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -96,19 +96,13 @@ def _elided(trained: Trained, engine: str) -> nn.Module:
 
 def _steps(model: nn.Module, trained: Trained, size: int) -> Callable[[], None]:
     """One training step a call, on the same few batches in turn."""
-    workload = trained.workload
+    workload = replace(trained.workload, batch_size=size)
     model.train()
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=1e-6,  # what is timed is the trained model
-        momentum=workload.momentum,
-        weight_decay=workload.weight_decay,
-    )
+    # At a rate so small that what is timed remains the trained model.
+    optimizer = workload.make_optimizer(model, learning_rate=1e-6)
     if next(elided_layers(model), None) is not None:
         attach(model, optimizer)
-    batches = trained.dataset.train_batches(
-        size, seed=trained.seed, epoch=0, augmentation=workload.augmentation
-    )
+    batches = workload.train_batches(trained.dataset, seed=trained.seed, epoch=0)
     kept = [b for b in islice(batches, 4) if len(b[1]) == size] or [next(iter(batches))]
     turn = 0
 

@@ -104,8 +104,18 @@ class _Sparse(nn.Module):
     number: int
     weight: Tensor
 
-    def product(self, x: Tensor, weight: Tensor, images: int, window: list[int]) -> Any:
-        """The layer's product, without bias, of a blocked input."""
+    def product(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        images: int,
+        window: list[int],
+        source: tuple[Tensor | None, Tensor | None, bool] = (None, None, False),
+    ) -> Tensor:
+        """The layer's product, without bias, of a blocked input.
+
+        ``source`` is what the input was made of, as :func:`ops.conv2d` takes it.
+        """
         s = self.sparsity
         mask = None if s.mask is None else getattr(self, s.mask).view(weight.shape)
         level = None
@@ -116,6 +126,7 @@ class _Sparse(nn.Module):
             None if s.gradient is None else getattr(self, s.gradient),
             level,
             self._level(s.input_level, x, s.input_keep, images),
+            *source,
             images,
             window,
             self.number,
@@ -140,14 +151,25 @@ class _Sparse(nn.Module):
 
 
 class BlockedConv2d(_Sparse, nn.Conv2d):
-    """A convolution of blocked tensors; ``images`` is the batch size."""
+    """A convolution of blocked tensors; ``images`` is the batch size.
+
+    Behind a normalisation it is told what that read, ``source``, and its line and ReLU.
+    Then the source, which the normalisation keeps anyway, is all that both keep.
+    """
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, input: Tensor, images: int, add_bias: bool = True
+        self,
+        input: Tensor,
+        images: int,
+        add_bias: bool = True,
+        source: Tensor | None = None,
+        line: Tensor | None = None,
+        relu: bool = False,
     ) -> Tensor:
         """Blocked to blocked; without the bias if a normalisation behind takes it."""
         window = [*self.stride, *pair(self.padding), *self.dilation]  # pyright: ignore[reportArgumentType]
-        y = self.product(input, self.weight, images, window)
+        made_of = (source, line, relu)
+        y = self.product(input, self.weight, images, window, made_of)
         if self.bias is None or not add_bias:
             return y
         return y + self.bias.view(1, -1, 1, 1, 1)
@@ -183,8 +205,12 @@ class BlockedNorm(nn.BatchNorm2d):
         residual: Tensor | None = None,
         relu: bool = False,
         ahead: Tensor | None = None,
-    ) -> Tensor:
-        """Blocked to blocked; the residual is added behind the normalisation."""
+        with_line: bool = False,
+    ) -> Any:
+        """Blocked to blocked; the residual is added behind the normalisation.
+
+        ``with_line``: the output together with its line (see :func:`ops.norm`).
+        """
         track = self.training and self.track_running_stats
         train = self.training or self.running_mean is None
         mean, variance = self.running_mean, self.running_var
@@ -196,7 +222,7 @@ class BlockedNorm(nn.BatchNorm2d):
             slope = 0.0 if train else torch.rsqrt(variance + self.eps)
             moved = ahead * slope * (1.0 if self.weight is None else self.weight)
             shift = moved if shift is None else shift + moved
-        y, mean, variance = ops.norm(
+        y, mean, variance, line = ops.norm(
             *(input, residual, self.weight, shift, mean, variance),
             images,
             self.eps,
@@ -206,7 +232,7 @@ class BlockedNorm(nn.BatchNorm2d):
         if track:
             mean = mean if ahead is None else mean + ahead
             self._track(mean, variance, images * input.shape[2] * input.shape[3])
-        return y
+        return (y, line) if with_line else y
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:

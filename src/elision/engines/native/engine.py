@@ -1,8 +1,10 @@
 """The native engine: products with one sparse operand, by our own C++ kernels."""
 
+import functools
 import math
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -30,18 +32,23 @@ class NativeEngine(Engine):
     and operands that hold an infinity or a NaN, which a zero would have spread, are
     computed densely by torch. A gradient most of whose channels are zero in the whole
     batch (unified meProp) becomes the smaller dense product of the others.
+
+    Args:
+        keep: whether a weight's lists are kept from the forward product for the input
+            gradient, which the tensor's address and version tell to be the same.
     """
 
     name = "native"
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep: bool = True) -> None:
+        self.keep = keep
         self._dense = TorchEngine()
         self._lock = threading.Lock()
         self._kept: _Kept | None = None
 
-    def __reduce__(self) -> tuple[type["NativeEngine"], tuple[()]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """A copy, or one loaded from a file, starts with nothing kept."""
-        return NativeEngine, ()
+        return functools.partial(NativeEngine, keep=self.keep), ()
 
     def forget(self) -> None:
         """Compress the weight anew at the next call, even if it has not moved."""
@@ -136,13 +143,17 @@ class NativeEngine(Engine):
         blocked, finite = library.to_blocked(dense, slot=0)
         if not finite or not math.isfinite(weight.sum().item()):
             return None
-        with self._lock:
-            weights = self._compressed(conv, weight)
-            if kind is Product.FORWARD:
-                return library.from_blocked(
-                    weights.forward(blocked, slot=1), conv.batch
-                )
-            return library.from_blocked(weights.input_grad(blocked, slot=1), conv.batch)
+        forward = kind is Product.FORWARD
+        if self.keep:
+            with self._lock:
+                weights = self._compressed(conv, weight)
+                result = _of_weights(weights, forward, blocked)
+        else:
+            weights = library.Weights(conv)
+            weights.compress(weight, forward=forward, input_grad=not forward)
+            result = _of_weights(weights, forward, blocked)
+            weights.release()
+        return library.from_blocked(result, conv.batch)
 
     def _compressed(
         self, conv: Conv2dGeometry, weight: torch.Tensor
@@ -167,6 +178,13 @@ class _Kept:
     weights: library.Weights
     stamp: tuple[int, int] | None = None
     weight: torch.Tensor | None = None
+
+
+def _of_weights(
+    weights: library.Weights, forward: bool, blocked: torch.Tensor
+) -> torch.Tensor:
+    product = weights.forward if forward else weights.input_grad
+    return product(blocked, slot=1)
 
 
 def _input_grad(
@@ -195,6 +213,5 @@ def _weight_grad(
     if wanted is None:
         return library.weight_grad(conv, x, g, sparse=sparse or "input")[0]
     weights = library.Weights(conv)
-    mask = (wanted != 0).to(torch.float32).reshape(conv.shape_of("weight"))
-    weights.compress(mask, input_grad=False, places=True)
+    weights.follow(wanted.reshape(conv.shape_of("weight")), input_grad=False)
     return weights.masked_grad(x, g)

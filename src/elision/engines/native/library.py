@@ -6,9 +6,11 @@ releases the interpreter lock while it runs and uses ``torch.get_num_threads()``
 of its own; torch's settings are never changed.
 """
 
+import contextlib
 import ctypes
 import math
 import threading
+from collections.abc import Iterator
 
 import torch
 
@@ -17,16 +19,12 @@ from elision.products import Conv2dGeometry, Geometry, MatmulGeometry
 
 __all__ = [
     "LANES",
+    "MOST_TAPS",
     "Weights",
     "as_conv",
     "from_blocked",
     "load",
-    "max_pool_backward",
-    "max_pool_forward",
-    "norm_backward",
-    "norm_forward",
     "path",
-    "pooled_size",
     "sparse_input_grad",
     "threshold",
     "to_blocked",
@@ -36,6 +34,9 @@ __all__ = [
 
 #: Images side by side in the blocked layout.
 LANES = 16
+
+#: Taps of a kernel whose places are kept in 16 bits.
+MOST_TAPS = 1 << 16
 
 
 def as_conv(geometry: Geometry) -> Conv2dGeometry:
@@ -145,18 +146,20 @@ def threshold(x: torch.Tensor, keep: float, samples: int | None = None) -> float
 class Weights:
     """The non-zeros of one convolution's weight, as lists in the kernels' order.
 
-    Reading (:meth:`forward`, ...) is thread-safe; :meth:`compress` and :meth:`refresh`
-    must not run beside it.
+    Either the values of a weight are taken (:meth:`compress`), or the places of a mask
+    (:meth:`follow`), whose values are then read anew for each product. What was
+    compressed may be read by several threads at once; all else is one call at a time.
 
     Attributes:
         geometry: shape of the layer, batch included; no groups.
-        count: weights taken by the last :meth:`compress`.
+        count: weights taken by the last :meth:`compress` or :meth:`follow`.
     """
 
     def __init__(self, geometry: Conv2dGeometry) -> None:
         self.geometry = geometry
         self.count = 0
-        self._places = False
+        self._follows = False
+        self._weight: torch.Tensor | None = None
         self._library = load()
         self._handle = self._library.elision_weights_new(_integers(geometry))
         if not self._handle:
@@ -171,81 +174,121 @@ class Weights:
         weight: torch.Tensor,
         above: float = 0.0,
         *,
+        forward: bool = True,
         input_grad: bool = True,
-        places: bool = False,
     ) -> None:
         """Take the weights of magnitude above ``above`` (all, if it is negative).
 
         Args:
             weight: float32 ``(K, C, R, S)``.
             above: threshold; NaN weights are always taken.
-            input_grad: whether :meth:`input_grad` will be asked for.
-            places: whether :meth:`refresh` or :meth:`masked_grad` will be.
+            forward: whether :meth:`forward` will be asked for.
+            input_grad: whether :meth:`input_grad` will be.
         """
         weight = weight.contiguous()
-        self._places = places
+        self._follows, self._weight = False, None
         self.count = _done(
             self._library.elision_weights_compress(
                 self._handle,
                 weight.data_ptr(),
                 above,
+                forward,
                 input_grad,
-                places,
                 torch.get_num_threads(),
             )
         )
 
-    def refresh(self, weight: torch.Tensor) -> None:
-        """New values at the same places; needs ``compress(places=True)``."""
-        self._need_places()
-        weight = weight.contiguous()
-        self._library.elision_weights_refresh(
-            self._handle, weight.data_ptr(), torch.get_num_threads()
+    def follow(self, mask: torch.Tensor, *, input_grad: bool = True) -> None:
+        """Take the places where a mask is not zero.
+
+        Args:
+            mask: ``(K, C, R, S)``.
+            input_grad: whether :meth:`input_grad` will be asked for.
+
+        Raises:
+            ValueError: the kernel has more than :data:`MOST_TAPS` taps.
+        """
+        if math.prod(self.geometry.kernel) > MOST_TAPS:
+            raise ValueError(
+                f"a kernel of {self.geometry.kernel} taps: places are kept of at most "
+                f"{MOST_TAPS}"
+            )
+        ones = (mask != 0).to(torch.float32).contiguous()
+        self._follows = True
+        self.count = _done(
+            self._library.elision_weights_follow(
+                self._handle, ones.data_ptr(), input_grad
+            )
         )
 
+    def refresh(self, weight: torch.Tensor) -> None:
+        """Let the products read this weight at the places of :meth:`follow`."""
+        self._need_places()
+        self._weight = weight.contiguous()
+
+    def release(self) -> None:
+        """Let other weights use the memory of the lists that were compressed."""
+        self._library.elision_weights_release(self._handle)
+
     def _need_places(self) -> None:
-        if not self._places:
-            raise ValueError("compress the weights with places=True first")
+        if not self._follows:
+            raise ValueError("follow a mask first")
+
+    @contextlib.contextmanager
+    def _filled(self, weight: torch.Tensor | None, forward: bool) -> Iterator[None]:
+        """While the lists of places are made, with what a weight has there."""
+        if not self._follows:
+            yield
+            return
+        values = None if weight is None else weight.data_ptr()
+        threads = torch.get_num_threads()
+        _done(
+            self._library.elision_weights_fill(self._handle, values, forward, threads)
+        )
+        try:
+            yield
+        finally:
+            self.release()
 
     def forward(self, x: torch.Tensor, slot: int | None = None) -> torch.Tensor:
         """Blocked input to blocked output; ``slot`` as in :func:`to_blocked`."""
         v = self.geometry
         size = (v.out_channels, v.out_height, v.out_width)
         y = _room(slot, (x.shape[0], *size, LANES))
-        _done(
-            self._library.elision_forward(
-                self._handle, x.data_ptr(), y.data_ptr(), torch.get_num_threads()
+        with self._filled(self._weight, forward=True):
+            _done(
+                self._library.elision_forward(
+                    self._handle, x.data_ptr(), y.data_ptr(), torch.get_num_threads()
+                )
             )
-        )
         return y
 
     def input_grad(self, g: torch.Tensor, slot: int | None = None) -> torch.Tensor:
         """Blocked gradient of the output to that of the input; ``slot`` likewise."""
         v = self.geometry
         dx = _room(slot, (g.shape[0], v.in_channels, v.height, v.width, LANES))
-        _done(
-            self._library.elision_input_grad(
-                self._handle, g.data_ptr(), dx.data_ptr(), torch.get_num_threads()
+        with self._filled(self._weight, forward=False):
+            _done(
+                self._library.elision_input_grad(
+                    self._handle, g.data_ptr(), dx.data_ptr(), torch.get_num_threads()
+                )
             )
-        )
         return dx
 
     def masked_grad(self, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-        """Weight gradient ``(K, C, R, S)`` at the taken weights, zero elsewhere.
-
-        Needs ``compress(places=True)``.
-        """
+        """Weight gradient ``(K, C, R, S)`` at the places followed, zero elsewhere."""
         self._need_places()
         dw = x.new_empty(self.geometry.shape_of("weight"))
-        _done(
-            self._library.elision_masked_grad(
-                self._handle,
-                x.data_ptr(),
-                g.data_ptr(),
-                dw.data_ptr(),
-                torch.get_num_threads(),
+        with self._filled(None, forward=True):
+            _done(
+                self._library.elision_masked_grad(
+                    self._handle,
+                    x.data_ptr(),
+                    g.data_ptr(),
+                    dw.data_ptr(),
+                    torch.get_num_threads(),
+                )
             )
-        )
         return dw
 
 
@@ -312,123 +355,3 @@ def sparse_input_grad(
         )
     )
     return dx
-
-
-def norm_forward(
-    x: torch.Tensor,
-    residual: torch.Tensor | None,
-    scale: torch.Tensor | None,
-    shift: torch.Tensor | None,
-    mean: torch.Tensor,
-    variance: torch.Tensor,
-    *,
-    images: int,
-    eps: float,
-    relu: bool,
-    train: bool,
-) -> torch.Tensor:
-    """Batch normalisation, then residual sum and ReLU if given, of blocked tensors.
-
-    With ``train`` the (biased) statistics of ``x`` are written to ``mean`` and
-    ``variance``; without, they are read.
-    """
-    y = torch.empty_like(x)
-    pointers = (x, residual, scale, shift, mean, variance, y)
-    load().elision_norm_forward(
-        *map(_pointer, pointers),
-        images,
-        x.shape[1],
-        x.shape[2] * x.shape[3],
-        eps,
-        relu,
-        train,
-        torch.get_num_threads(),
-    )
-    return y
-
-
-def norm_backward(
-    g: torch.Tensor,
-    x: torch.Tensor,
-    y: torch.Tensor | None,
-    scale: torch.Tensor | None,
-    mean: torch.Tensor,
-    variance: torch.Tensor,
-    *,
-    images: int,
-    eps: float,
-    train: bool,
-    residual: bool,
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
-    """Gradients of x, of the residual if there was one, of scale and of shift.
-
-    ``y`` is the output if a ReLU made it, else None.
-    """
-    dx, dscale, dshift = (torch.empty_like(t) for t in (x, mean, mean))
-    dresidual = torch.empty_like(x) if residual else None
-    pointers = (g, x, y, scale, mean, variance, dx, dresidual, dscale, dshift)
-    load().elision_norm_backward(
-        *map(_pointer, pointers),
-        images,
-        x.shape[1],
-        x.shape[2] * x.shape[3],
-        eps,
-        train,
-        torch.get_num_threads(),
-    )
-    return dx, dresidual, dscale, dshift
-
-
-def pooled_size(height: int, width: int, window: list[int]) -> tuple[int, int]:
-    """Rows and columns that :func:`max_pool_forward` returns."""
-    sizes = []
-    for size, kernel, stride, pad in zip(
-        (height, width), window[:2], window[2:4], window[4:6], strict=True
-    ):
-        reach = size + 2 * pad - kernel
-        count = (reach + (stride - 1) * window[6]) // stride + 1
-        if window[6] and (count - 1) * stride >= size + pad:
-            count -= 1  # torch drops a window that lies on padding alone
-        sizes.append(count)
-    return sizes[0], sizes[1]
-
-
-def max_pool_forward(x: torch.Tensor, window: list[int]) -> torch.Tensor:
-    """Max pooling of a blocked tensor.
-
-    Args:
-        x: blocked input.
-        window: kernel, stride and padding, (vertical, horizontal) each, and 1 if the
-            size is rounded up (torch's ``ceil_mode``), else 0.
-    """
-    h, w = pooled_size(x.shape[2], x.shape[3], window)
-    y = x.new_empty((*x.shape[:2], h, w, LANES))
-    load().elision_max_pool_forward(
-        _pool(x, window), x.data_ptr(), y.data_ptr(), torch.get_num_threads()
-    )
-    return y
-
-
-def max_pool_backward(
-    g: torch.Tensor, x: torch.Tensor, window: list[int]
-) -> torch.Tensor:
-    """Gradient of the input of :func:`max_pool_forward`."""
-    dx = torch.empty_like(x)
-    load().elision_max_pool_backward(
-        _pool(x, window),
-        g.data_ptr(),
-        x.data_ptr(),
-        dx.data_ptr(),
-        torch.get_num_threads(),
-    )
-    return dx
-
-
-def _pool(x: torch.Tensor, window: list[int]) -> ctypes.Array[ctypes.c_int]:
-    h, w = x.shape[2:4]
-    planes = x.shape[0] * x.shape[1]
-    return (ctypes.c_int * 11)(planes, h, w, *pooled_size(h, w, window), *window[:6])
-
-
-def _pointer(tensor: torch.Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()

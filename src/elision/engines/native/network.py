@@ -293,43 +293,61 @@ class _Rewriter:
     def _fuse(self) -> None:
         """[Bias,] normalisation [, sum] [, ReLU] become one call where none else reads."""
         self.graph.eliminate_dead_code()
-        current = dict(self.module.named_modules())
+        self._absorb_relus()
+        norms = [n for n in self.graph.nodes if self._calls(n, BlockedNorm)]
+        for norm in norms:
+            self._absorb_bias(norm)
+            self._keep_source_alone(norm)
 
-        def is_norm(node: Any) -> bool:
-            return (
-                isinstance(node, fx.Node)
-                and node.op == "call_module"
-                and isinstance(current[str(node.target)], BlockedNorm)
-                and len(node.users) == 1
-                and len(node.args) == 2
-            )
+    def _calls(self, node: Any, kind: type[nn.Module]) -> bool:
+        return (
+            isinstance(node, fx.Node)
+            and node.op == "call_module"
+            and isinstance(self.module.get_submodule(str(node.target)), kind)
+        )
+
+    def _absorb_relus(self) -> None:
+        def is_plain_norm(node: Any) -> bool:
+            alone = self._calls(node, BlockedNorm) and len(node.users) == 1
+            return alone and len(node.args) == 2
 
         for node in list(self.graph.nodes):
             if node.target is not torch.relu or node not in self.inside.values():
                 continue
-            source, other = node.args[0], None
-            if source.target is torch.add and len(source.users) == 1:
-                first, second = source.args
-                source, other = (first, second) if is_norm(first) else (second, first)
-            if is_norm(source):
+            norm, other = node.args[0], None
+            if norm.target is torch.add and len(norm.users) == 1:
+                first, second = norm.args
+                norm, other = (
+                    (first, second) if is_plain_norm(first) else (second, first)
+                )
+            if is_plain_norm(norm):
                 with self.graph.inserting_before(node):
                     fused = self.graph.call_module(
-                        str(source.target), (*source.args, other, True)
+                        str(norm.target), (*norm.args, other, True)
                     )
                 node.replace_all_uses_with(fused)
                 self.graph.eliminate_dead_code()
-        for node in list(self.graph.nodes):
-            norm = current.get(str(node.target)) if node.op == "call_module" else None
-            if not isinstance(norm, BlockedNorm):
-                continue
-            before = node.args[0]
-            conv = current.get(str(before.target))
-            if (
-                isinstance(conv, BlockedConv2d)
-                and conv.bias is not None
-                and len(before.users) == 1
-            ):
-                before.kwargs = {"add_bias": False}
-                with self.graph.inserting_before(node):
-                    bias = self.graph.get_attr(f"{before.target}.bias")
-                node.kwargs = {"ahead": bias}
+
+    def _absorb_bias(self, norm: fx.Node) -> None:
+        conv: Any = norm.args[0]
+        if not self._calls(conv, BlockedConv2d) or len(conv.users) > 1:
+            return
+        if self.module.get_submodule(str(conv.target)).bias is not None:
+            conv.kwargs = {**conv.kwargs, "add_bias": False}
+            with self.graph.inserting_before(norm):
+                bias = self.graph.get_attr(f"{conv.target}.bias")
+            norm.kwargs = {**norm.kwargs, "ahead": bias}
+
+    def _keep_source_alone(self, norm: fx.Node) -> None:
+        """Let a convolution behind a normalisation keep what that keeps already."""
+        source, _, residual, relu = (*norm.args, None, False)[:4]
+        conv: Any = next(iter(norm.users))
+        only = len(norm.users) == 1 and self._calls(conv, BlockedConv2d)
+        if residual is not None or not only:
+            return
+        norm.kwargs = {**norm.kwargs, "with_line": True}
+        with self.graph.inserting_after(norm):
+            y = self.graph.call_function(operator.getitem, (norm, 0))
+            line = self.graph.call_function(operator.getitem, (norm, 1))
+        conv.args = (y, *conv.args[1:])
+        conv.kwargs = {**conv.kwargs, "source": source, "line": line, "relu": relu}

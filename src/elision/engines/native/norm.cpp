@@ -58,16 +58,28 @@ void each_vector(int images, int channels, int plane, int c, Work work) {
 }
 
 vf zero_unless(vf value, vf condition) { return condition > 0 ? value : vf{}; }
+vf relu_of(vf value) { return value < 0 ? vf{} : value; }  // a NaN stays
+
+// The line that normalises a channel. Forward and backward compute it by the same
+// expression, so that they agree about the sign of every value.
+struct Line {
+  vf slope, offset;
+  Line(const float* line, int channels, int c)
+      : slope(splat(line[c])), offset(splat(line[channels + c])) {}
+  vf operator()(vf x) const { return x * slope + offset; }
+};
 
 }  // namespace
 
 // y = [ReLU]((x - mean) * inverse_std * scale + shift [+ residual]). With `train` the
 // statistics are those of x and are written to mean and variance (biased), else read.
+// Written to `line` are the slope of every channel and then the offset of every channel:
+// y = [ReLU](x * slope + offset [+ residual]).
 extern "C" void elision_norm_forward(const float* x, const float* residual,
                                      const float* scale, const float* shift, float* mean,
-                                     float* variance, float* y, int images, int channels,
-                                     int plane, float eps, int relu, int train,
-                                     int threads) {
+                                     float* variance, float* line, float* y, int images,
+                                     int channels, int plane, float eps, int relu,
+                                     int train, int threads) {
   double count = static_cast<double>(images) * plane;
   parallel(channels, threads, [&](int c) {
     if (train) {
@@ -82,52 +94,70 @@ extern "C" void elision_norm_forward(const float* x, const float* residual,
       });
       variance[c] = static_cast<float>(sum[0] / count);
     }
-    float slope = 1.0f / std::sqrt(variance[c] + eps) * (scale ? scale[c] : 1.0f);
-    vf a = splat(slope), b = splat((shift ? shift[c] : 0.0f) - mean[c] * slope);
+    line[c] = 1.0f / std::sqrt(variance[c] + eps) * (scale ? scale[c] : 1.0f);
+    line[channels + c] = (shift ? shift[c] : 0.0f) - mean[c] * line[c];
+    Line normalised(line, channels, c);
     each_vector(images, channels, plane, c, [&](size_t i, vf mask) {
-      vf value = load(x + i) * a + b;
+      vf value = normalised(load(x + i));
       if (residual) value += load(residual + i);
-      if (relu) value = value < 0 ? vf{} : value;  // a NaN stays
-      store(y + i, value * mask);
+      store(y + i, (relu ? relu_of(value) : value) * mask);
+    });
+  });
+}
+
+// y = [ReLU](x * slope + offset) once more, to the last bit, where y was not kept.
+extern "C" void elision_norm_again(const float* x, const float* line, float* y, int images,
+                                   int channels, int plane, int relu, int threads) {
+  parallel(channels, threads, [&](int c) {
+    Line normalised(line, channels, c);
+    each_vector(images, channels, plane, c, [&](size_t i, vf mask) {
+      vf value = normalised(load(x + i));
+      store(y + i, (relu ? relu_of(value) : value) * mask);
     });
   });
 }
 
 // From g = dL/dy: dx, and where the pointers are given the gradients of residual, scale
-// and shift. `y` is the output if a ReLU made it, else null. With `train` the statistics
-// depended on x.
+// and shift. With `relu` a ReLU made the output, which is `y`; without y, `line` tells
+// where it was zero. With `train` the statistics depended on x.
 extern "C" void elision_norm_backward(const float* g, const float* x, const float* y,
-                                      const float* scale, const float* mean,
+                                      const float* line, const float* mean,
                                       const float* variance, float* dx, float* dresidual,
                                       float* dscale, float* dshift, int images,
-                                      int channels, int plane, float eps, int train,
-                                      int threads) {
+                                      int channels, int plane, float eps, int relu,
+                                      int train, int threads) {
   double count = static_cast<double>(images) * plane;
-  parallel(channels, threads, [&](int c) {
-    float inverse = 1.0f / std::sqrt(variance[c] + eps);
+  auto channel = [&](int c, auto passed) {  // passed(i, x): above 0 where g passes
+    float inverse = 1.0f / std::sqrt(variance[c] + eps), slope = line[c];
     vf middle = splat(mean[c]);
-    auto before_relu = [&](size_t i, vf mask) {
-      vf value = load(g + i) * mask;
-      return y ? zero_unless(value, load(y + i)) : value;
-    };
     double sum[2];
     sum_channel<2>(images, channels, plane, c, sum, [&](size_t i, vf mask, vf* term) {
-      term[0] = before_relu(i, mask);
-      term[1] = term[0] * (load(x + i) - middle);
+      vf value = load(x + i);
+      term[0] = zero_unless(load(g + i) * mask, passed(i, value));
+      term[1] = term[0] * (value - middle);
     });
-    float along = static_cast<float>(sum[1] * inverse);  // sum of g times normalised x
-    if (dscale) dscale[c] = along;
+    if (dscale) dscale[c] = static_cast<float>(sum[1] * inverse);
     if (dshift) dshift[c] = static_cast<float>(sum[0]);
-    float slope = inverse * (scale ? scale[c] : 1.0f);
     vf a = splat(slope), b{}, k{};
     if (train) {
       b = splat(static_cast<float>(sum[0] / count) * slope);
       k = splat(static_cast<float>(sum[1] / count) * inverse * inverse * slope);
     }
     each_vector(images, channels, plane, c, [&](size_t i, vf mask) {
-      vf value = before_relu(i, mask);
-      if (dresidual) store(dresidual + i, value);
-      store(dx + i, (value * a - b - (load(x + i) - middle) * k) * mask);
+      vf value = load(x + i);
+      vf before = zero_unless(load(g + i) * mask, passed(i, value));
+      if (dresidual) store(dresidual + i, before);
+      store(dx + i, (before * a - b - (value - middle) * k) * mask);
     });
+  };
+  parallel(channels, threads, [&](int c) {
+    if (!relu)
+      channel(c, [](size_t, vf) { return splat(1.0f); });
+    else if (y)
+      channel(c, [=](size_t i, vf) { return load(y + i); });
+    else
+      channel(c, [normalised = Line(line, channels, c)](size_t, vf value) {
+        return normalised(value);
+      });
   });
 }

@@ -5,15 +5,17 @@ Being custom operators with fake implementations they are single nodes to
 weights) is named by an integer from :func:`new_layer`.
 """
 
+import contextlib
 import itertools
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from elision.engines.native import library
+from elision.engines.native import library, passes
 from elision.products import Conv2dGeometry
 
 __all__ = [
@@ -31,7 +33,7 @@ _LANES = library.LANES
 
 
 class _Layer:
-    """The compressed weights of one layer, for the batch sizes seen last."""
+    """The lists of one layer's weight, for the batch sizes seen last."""
 
     BATCHES = 2  # the usual one and the last of an epoch
 
@@ -41,35 +43,37 @@ class _Layer:
         # A mask is held beside the lists made from it, so that its address names it.
         self.masks: dict[Conv2dGeometry, tuple[Tensor, int]] = {}
 
-    def compressed(
+    @contextlib.contextmanager
+    def lists(
         self,
         geometry: Conv2dGeometry,
         weight: Tensor,
         mask: Tensor | None,
         level: Tensor | None,
-        *,
-        fresh: bool,
-    ) -> library.Weights:
-        """The weights as lists; ``fresh`` if the values may have moved since."""
-        known = self.weights.get(geometry)
-        if known is not None and not fresh:
-            return known
-        made = known or library.Weights(geometry)
-        if mask is None:
-            made.compress(weight, _above(level))
-        else:
-            held, version = self.masks.get(geometry, (None, -1))
-            same = held is not None and held.data_ptr() == mask.data_ptr()
-            if known is None or not same or version != mask._version:
-                made.compress((mask != 0).to(torch.float32), places=True)
-                self.masks[geometry] = (mask, mask._version)
-            made.refresh(weight)
+        **products: bool,
+    ) -> Iterator[library.Weights]:
+        """While the weight's lists are there, for some products; then they make room.
+
+        The lists of a mask that stands are made once.
+        """
+        made = self.weights.pop(geometry, None) or library.Weights(geometry)
         self.weights[geometry] = made
-        self.weights.move_to_end(geometry)
         while len(self.weights) > self.BATCHES:
             old, _ = self.weights.popitem(last=False)
             self.masks.pop(old, None)
-        return made
+        if mask is None:
+            made.compress(weight, _above(level), **products)
+        else:
+            held, version = self.masks.get(geometry, (None, -1))
+            same = held is not None and held.data_ptr() == mask.data_ptr()
+            if not same or version != mask._version:
+                made.follow(mask)
+                self.masks[geometry] = (mask, mask._version)
+            made.refresh(weight)
+        try:
+            yield made
+        finally:
+            made.release()
 
 
 def _above(level: Tensor | None) -> float:
@@ -176,6 +180,9 @@ def conv2d(
     asked: Tensor | None,
     weight_level: Tensor | None,
     input_level: Tensor | None,
+    source: Tensor | None,
+    line: Tensor | None,
+    relu: bool,
     images: int,
     window: list[int],
     layer: int,
@@ -195,19 +202,25 @@ def conv2d(
             below 1 it is the mask's. None: the mask's.
         weight_level: scalar, from :func:`level`; None: all that is not zero.
         input_level: the same for the input.
+        source: what :func:`norm` made ``x`` of, without a residual. It is kept for the
+            backward pass in the place of ``x``, which is made of it again there. None:
+            ``x`` is kept.
+        line: what :func:`norm` returned with ``x``; None without a source.
+        relu: whether it applied a ReLU.
         images: batch size.
         window: stride, padding and dilation, (vertical, horizontal) each.
         layer: from :func:`new_layer`.
     """
     geometry = _geometry(x, weight, images, window)
     state = _LAYERS[layer]
-    with state.lock:
-        weights = state.compressed(geometry, weight, mask, weight_level, fresh=True)
+    asks = (geometry, weight, mask, weight_level)
+    with state.lock, state.lists(*asks, input_grad=False) as weights:
         return weights.forward(x.contiguous())
 
 
 @conv2d.register_fake
-def _(x, weight, mask, asked, weight_level, input_level, images, window, layer):
+def _(x, weight, *rest):
+    images, window, _ = rest[-3:]
     geometry = _geometry(x, weight, images, window)
     shape = (weight.shape[0], geometry.out_height, geometry.out_width)
     return x.new_empty((x.shape[0], *shape, _LANES))
@@ -222,31 +235,41 @@ def conv2d_backward(
     asked: Tensor | None,
     weight_level: Tensor | None,
     input_level: Tensor | None,
+    line: Tensor | None,
+    relu: bool,
     images: int,
     window: list[int],
     layer: int,
     wants_dx: bool,
     wants_dw: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of :func:`conv2d`; empty where they are not wanted."""
+    """Gradients of :func:`conv2d`; empty where they are not wanted.
+
+    With ``line``, ``x`` is the source of the input that was read.
+    """
     geometry = _geometry(x, weight, images, window)
     g, x = g.contiguous(), x.contiguous()
     dx, dw = x.new_empty(0), weight.new_empty(0)
     masked = mask is not None and (asked is None or asked.item() < 1)
-    state = _LAYERS[layer]
-    with state.lock:
-        if wants_dx or masked:
-            weights = state.compressed(
-                geometry, weight, mask, weight_level, fresh=False
-            )
-            if wants_dx:
-                dx = weights.input_grad(g)
-            if wants_dw and masked:
-                return dx, weights.masked_grad(x, g)
+    state, asks = _LAYERS[layer], (geometry, weight, mask, weight_level)
     if wants_dw:
-        above = _above(input_level)
-        dw, _ = library.weight_grad(geometry, x, g, sparse="input", above=above)
+        read = _read_again(x, line, relu, images)
+        if masked:
+            with state.lock, state.lists(*asks) as weights:
+                dw = weights.masked_grad(read, g)
+        else:
+            above = _above(input_level)
+            dw, _ = library.weight_grad(geometry, read, g, sparse="input", above=above)
+        del read
+    if wants_dx:
+        with state.lock, state.lists(*asks, forward=False) as weights:
+            dx = weights.input_grad(g)
     return dx, dw
+
+
+def _read_again(x: Tensor, line: Tensor | None, relu: bool, images: int) -> Tensor:
+    """The input of a convolution, from what was kept of it."""
+    return x if line is None else passes.norm_again(x, line, images=images, relu=relu)
 
 
 @conv2d_backward.register_fake
@@ -259,15 +282,15 @@ def _(g, x, weight, *rest):
 
 
 def _save_conv2d(ctx: Any, inputs: Any, output: Tensor) -> None:
-    *tensors, images, window, layer = inputs
-    ctx.rest = (images, window, layer)
-    ctx.save_for_backward(*tensors)
+    x, *tensors, source, line, relu, images, window, layer = inputs
+    ctx.rest = (relu, images, window, layer)
+    ctx.save_for_backward(x if source is None else source, *tensors, line)
 
 
 def _backward_conv2d(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     wants_dx, wants_dw = ctx.needs_input_grad[:2]
     dx, dw = conv2d_backward(g, *ctx.saved_tensors, *ctx.rest, wants_dx, wants_dw)
-    return (dx if wants_dx else None, dw if wants_dw else None, *(None,) * 7)
+    return (dx if wants_dx else None, dw if wants_dw else None, *(None,) * 10)
 
 
 conv2d.register_autograd(_backward_conv2d, setup_context=_save_conv2d)
@@ -285,7 +308,7 @@ def norm(
     eps: float,
     relu: bool,
     train: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Batch normalisation, residual sum and ReLU of a blocked tensor in one pass.
 
     Args:
@@ -301,7 +324,8 @@ def norm(
         train: use the statistics of ``x``.
 
     Returns:
-        The output, and the mean and (biased) variance that were used.
+        The output, the mean and (biased) variance that were used, and the line that
+        they make: the slope of every channel, and then its offset.
     """
     if train:
         mean, variance = torch.empty_like(mean), torch.empty_like(variance)
@@ -309,19 +333,20 @@ def norm(
         mean, variance = mean.clone(), variance.clone()
     x = x.contiguous()
     residual = None if residual is None else residual.contiguous()
-    y = library.norm_forward(
+    y, line = passes.norm_forward(
         *(x, residual, scale, shift, mean, variance),
         images=images,
         eps=eps,
         relu=relu,
         train=train,
     )
-    return y, mean, variance
+    return y, mean, variance, line
 
 
 @norm.register_fake
 def _(x, residual, scale, shift, mean, variance, images, eps, relu, train):
-    return torch.empty_like(x), torch.empty_like(mean), torch.empty_like(variance)
+    like = (torch.empty_like(t) for t in (x, mean, mean))
+    return *like, x.new_empty(2, x.shape[1])
 
 
 @torch.library.custom_op("elision::blocked_norm_backward", mutates_args=())
@@ -329,19 +354,21 @@ def norm_backward(
     g: Tensor,
     x: Tensor,
     y: Tensor | None,
-    scale: Tensor | None,
+    line: Tensor,
     mean: Tensor,
     variance: Tensor,
     images: int,
     eps: float,
+    relu: bool,
     train: bool,
     residual: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, residual (empty if there was none), scale and shift."""
-    dx, dresidual, dscale, dshift = library.norm_backward(
-        *(g.contiguous(), x.contiguous(), y, scale, mean, variance),
+    dx, dresidual, dscale, dshift = passes.norm_backward(
+        *(g.contiguous(), x.contiguous(), y, line, mean, variance),
         images=images,
         eps=eps,
+        relu=relu,
         train=train,
         residual=residual,
     )
@@ -349,7 +376,7 @@ def norm_backward(
 
 
 @norm_backward.register_fake
-def _(g, x, y, scale, mean, variance, images, eps, train, residual):
+def _(g, x, y, line, mean, variance, images, eps, relu, train, residual):
     return (
         torch.empty_like(x),
         torch.empty_like(x) if residual else x.new_empty(0),
@@ -359,27 +386,20 @@ def _(g, x, y, scale, mean, variance, images, eps, train, residual):
 
 
 def _save_norm(ctx: Any, inputs: Any, output: Any) -> None:
-    x, residual, scale, _, _, _, *ctx.rest = inputs
-    y, mean, variance = output
-    relu = ctx.rest.pop(2)
-    ctx.residual = residual is not None
-    ctx.save_for_backward(x, y if relu else None, scale, mean, variance)
-    ctx.mark_non_differentiable(mean, variance)
+    x, residual, *_ = inputs
+    ctx.rest = (*inputs[6:], residual is not None)
+    y, mean, variance, line = output
+    # The line says where a ReLU made zeros, unless a residual was added to it.
+    relu = inputs[8]
+    kept = y if relu and residual is not None else None
+    ctx.save_for_backward(x, kept, line, mean, variance)
+    ctx.mark_non_differentiable(mean, variance, line)
 
 
 def _backward_norm(ctx: Any, g: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    images, eps, train = ctx.rest
-    dx, dresidual, dscale, dshift = norm_backward(
-        g, *ctx.saved_tensors, images, eps, train, ctx.residual
-    )
-    wants = ctx.needs_input_grad
-    return (
-        dx if wants[0] else None,
-        dresidual if wants[1] else None,
-        dscale if wants[2] else None,
-        dshift if wants[3] else None,
-        *(None,) * 6,
-    )
+    gradients = norm_backward(g, *ctx.saved_tensors, *ctx.rest)
+    wanted = zip(gradients, ctx.needs_input_grad, strict=False)
+    return (*(value if wants else None for value, wants in wanted), *(None,) * 6)
 
 
 norm.register_autograd(_backward_norm, setup_context=_save_norm)
@@ -387,20 +407,20 @@ norm.register_autograd(_backward_norm, setup_context=_save_norm)
 
 @torch.library.custom_op("elision::blocked_max_pool", mutates_args=())
 def max_pool(x: Tensor, window: list[int]) -> Tensor:
-    """Max pooling of a blocked tensor; window as in :func:`library.max_pool_forward`."""
-    return library.max_pool_forward(x.contiguous(), window)
+    """Max pooling of a blocked tensor; window as in :func:`passes.max_pool_forward`."""
+    return passes.max_pool_forward(x.contiguous(), window)
 
 
 @max_pool.register_fake
 def _(x, window):
-    size = library.pooled_size(x.shape[2], x.shape[3], window)
+    size = passes.pooled_size(x.shape[2], x.shape[3], window)
     return x.new_empty((*x.shape[:2], *size, _LANES))
 
 
 @torch.library.custom_op("elision::blocked_max_pool_backward", mutates_args=())
 def max_pool_backward(g: Tensor, x: Tensor, window: list[int]) -> Tensor:
     """Gradient of :func:`max_pool`."""
-    return library.max_pool_backward(g.contiguous(), x.contiguous(), window)
+    return passes.max_pool_backward(g.contiguous(), x.contiguous(), window)
 
 
 @max_pool_backward.register_fake

@@ -1,0 +1,94 @@
+"""A product of an elided layer as one node of the graph that ``torch.compile`` makes.
+
+While torch.compile traces, no engine may look at values. It sees the operator
+``elision::product`` instead, which knows the result's shape; when the graph runs, the
+operator lets the layer's engine compute as it would have without torch.compile. The rest
+of the model stays in one graph with it.
+"""
+
+import functools
+
+import torch
+from torch import Tensor
+
+from elision.engines import AutoEngine, Engine, NativeEngine, TorchEngine
+from elision.operands import Transform
+from elision.products import Product, geometry_of
+
+__all__ = ["product"]
+
+
+@functools.cache
+def _engine(name: str) -> Engine:
+    """An engine that keeps nothing: a graph's memory may change under its tensors."""
+    engines = {"native": NativeEngine, "auto": AutoEngine}
+    return engines[name](keep=False)
+
+
+@torch.library.custom_op("elision::product", mutates_args=())
+def product(
+    first: Tensor,
+    second: Tensor,
+    kind: str,
+    sparse: str | None,
+    token: str | None,
+    state: list[Tensor],
+    input: list[int],
+    weight: list[int],
+    convolution: list[int],
+    engine: str,
+) -> Tensor:
+    """Compute one product by an engine other than torch's.
+
+    Args:
+        first: operand named ``kind.operands[0]``.
+        second: operand named ``kind.operands[1]``.
+        kind: value of the :class:`~elision.products.Product`.
+        sparse: name of the operand that holds many zeros, if one does.
+        token: the transform that says where the weight gradient is wanted; None:
+            everywhere.
+        state: state tensors of that transform, in order.
+        input: shape of the layer's input.
+        weight: shape of its weight.
+        convolution: stride, padding and dilation, pairs each, and groups; empty for a
+            linear layer.
+        engine: ``"native"`` or ``"auto"``.
+    """
+    wanted = None
+    if token is not None:
+        transform = Transform._by_token[token]
+        named = dict(zip(transform.state_names, state, strict=True))
+        wanted = transform.wanted_gradient(named)
+    asked = (Product(kind), _geometry(input, weight, convolution), first, second)
+    chosen: Engine = TorchEngine()
+    if sparse is not None or wanted is not None:
+        chosen = _engine(engine).choose(*asked, sparse=sparse, wanted=wanted)
+    if isinstance(chosen, TorchEngine):
+        sparse = wanted = None
+    return chosen.product(*asked, sparse=sparse, wanted=wanted).contiguous()
+
+
+def _geometry(input: list[int], weight: list[int], convolution: list[int]):
+    if not convolution:
+        return geometry_of(tuple(input), tuple(weight), None)
+    *pairs, groups = convolution
+    how = (*(tuple(pairs[i : i + 2]) for i in (0, 2, 4)), groups)
+    return geometry_of(tuple(input), tuple(weight), how)
+
+
+@product.register_fake
+def _(first, second, kind, sparse, token, state, input, weight, convolution, engine):
+    if kind == Product.INPUT_GRAD.value:
+        return first.new_empty(input)
+    if kind == Product.WEIGHT_GRAD.value:
+        return first.new_empty(weight)
+    if not convolution:
+        return first.new_empty(input[0], weight[0])
+    reaches = (
+        size + 2 * pad - dilation * (kernel - 1) - 1
+        for size, kernel, pad, dilation in zip(
+            input[2:], weight[2:], convolution[2:4], convolution[4:6], strict=True
+        )
+    )
+    sides = [r // s + 1 for r, s in zip(reaches, convolution, strict=False)]
+    return first.new_empty(input[0], weight[0], *sides)

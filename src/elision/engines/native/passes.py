@@ -1,0 +1,162 @@
+"""What lies between the products of a network, in the blocked layout: norms and pools.
+
+As in :mod:`elision.engines.native.library`, each is one function of the built kernels.
+"""
+
+import ctypes
+
+import torch
+
+from elision.engines.native.library import LANES
+from elision.engines.native.shared_object import load
+
+__all__ = [
+    "max_pool_backward",
+    "max_pool_forward",
+    "norm_again",
+    "norm_backward",
+    "norm_forward",
+    "pooled_size",
+]
+
+
+def norm_forward(
+    x: torch.Tensor,
+    residual: torch.Tensor | None,
+    scale: torch.Tensor | None,
+    shift: torch.Tensor | None,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    *,
+    images: int,
+    eps: float,
+    relu: bool,
+    train: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Batch normalisation, then residual sum and ReLU if given, of blocked tensors.
+
+    With ``train`` the (biased) statistics of ``x`` are written to ``mean`` and
+    ``variance``; without, they are read.
+
+    Returns:
+        The output, and the line that normalises each channel: slopes, then offsets.
+    """
+    y, line = torch.empty_like(x), x.new_empty(2, x.shape[1])
+    pointers = (x, residual, scale, shift, mean, variance, line, y)
+    load().elision_norm_forward(
+        *map(_pointer, pointers),
+        images,
+        *_channels_and_plane(x),
+        eps,
+        relu,
+        train,
+        torch.get_num_threads(),
+    )
+    return y, line
+
+
+def norm_again(
+    x: torch.Tensor, line: torch.Tensor, *, images: int, relu: bool
+) -> torch.Tensor:
+    """What :func:`norm_forward` returned without a residual, to the last bit."""
+    y = torch.empty_like(x)
+    load().elision_norm_again(
+        *map(_pointer, (x, line, y)),
+        images,
+        *_channels_and_plane(x),
+        relu,
+        torch.get_num_threads(),
+    )
+    return y
+
+
+def norm_backward(
+    g: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor | None,
+    line: torch.Tensor,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    *,
+    images: int,
+    eps: float,
+    relu: bool,
+    train: bool,
+    residual: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
+    """Gradients of x, of the residual if there was one, of scale and of shift.
+
+    ``y`` is the output; it is asked for only where there was a residual and a ReLU.
+    """
+    dx, dscale, dshift = (torch.empty_like(t) for t in (x, mean, mean))
+    dresidual = torch.empty_like(x) if residual else None
+    pointers = (g, x, y, line, mean, variance, dx, dresidual, dscale, dshift)
+    load().elision_norm_backward(
+        *map(_pointer, pointers),
+        images,
+        *_channels_and_plane(x),
+        eps,
+        relu,
+        train,
+        torch.get_num_threads(),
+    )
+    return dx, dresidual, dscale, dshift
+
+
+def _channels_and_plane(x: torch.Tensor) -> tuple[int, int]:
+    return x.shape[1], x.shape[2] * x.shape[3]
+
+
+def pooled_size(height: int, width: int, window: list[int]) -> tuple[int, int]:
+    """Rows and columns that :func:`max_pool_forward` returns."""
+    sizes = []
+    for size, kernel, stride, pad in zip(
+        (height, width), window[:2], window[2:4], window[4:6], strict=True
+    ):
+        reach = size + 2 * pad - kernel
+        count = (reach + (stride - 1) * window[6]) // stride + 1
+        if window[6] and (count - 1) * stride >= size + pad:
+            count -= 1  # torch drops a window that lies on padding alone
+        sizes.append(count)
+    return sizes[0], sizes[1]
+
+
+def max_pool_forward(x: torch.Tensor, window: list[int]) -> torch.Tensor:
+    """Max pooling of a blocked tensor.
+
+    Args:
+        x: blocked input.
+        window: kernel, stride and padding, (vertical, horizontal) each, and 1 if the
+            size is rounded up (torch's ``ceil_mode``), else 0.
+    """
+    h, w = pooled_size(x.shape[2], x.shape[3], window)
+    y = x.new_empty((*x.shape[:2], h, w, LANES))
+    load().elision_max_pool_forward(
+        _pool(x, window), x.data_ptr(), y.data_ptr(), torch.get_num_threads()
+    )
+    return y
+
+
+def max_pool_backward(
+    g: torch.Tensor, x: torch.Tensor, window: list[int]
+) -> torch.Tensor:
+    """Gradient of the input of :func:`max_pool_forward`."""
+    dx = torch.empty_like(x)
+    load().elision_max_pool_backward(
+        _pool(x, window),
+        g.data_ptr(),
+        x.data_ptr(),
+        dx.data_ptr(),
+        torch.get_num_threads(),
+    )
+    return dx
+
+
+def _pool(x: torch.Tensor, window: list[int]) -> ctypes.Array[ctypes.c_int]:
+    h, w = x.shape[2:4]
+    planes = x.shape[0] * x.shape[1]
+    return (ctypes.c_int * 11)(planes, h, w, *pooled_size(h, w, window), *window[:6])
+
+
+def _pointer(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
