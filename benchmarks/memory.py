@@ -3,9 +3,11 @@
     python benchmarks/memory.py --out costs.json
     python benchmarks/memory.py --only hooks --rounds 21 --out hooks.json
 
-Processor time per byte of float32 input, packing and unpacking, on the map of a
-convolution and on the result of a ReLU; and steps under the policy "none" over steps in
-plain autograd. Whole policies on whole networks: ``elision reproduce memory``.
+``codecs``: processor time per byte of float32 input, packing and unpacking, on the map of
+a convolution and on the result of a ReLU. ``hooks``: steps under the policy "none" over
+steps in plain autograd. ``offload``: steps whose tensors go to files, brought back one
+ahead or not, beside PyTorch's ``save_on_cpu``. ``compiled``: what a compiled model keeps,
+and its peak. Whole policies on whole networks: ``elision reproduce memory``.
 """
 
 import argparse
@@ -18,8 +20,8 @@ from typing import Any
 import torch
 
 from elision.files import write_json
-from elision.memory import codecs
-from elision.memory.measure import loss_under
+from elision.memory import Rule, codecs, saver, watch_peak
+from elision.memory.measure import SAVE_ON_CPU, loss_under, step_peak
 from elision.memory.roles import Role, Slot
 from elision.reproduce.memory import photographs
 from elision.runfolder import environment
@@ -30,6 +32,7 @@ CODECS = {
     "group 4-bit": codecs.GroupQuant(4),
     "group 4-bit, stochastic": codecs.GroupQuant(4, rounding="stochastic"),
     "group 2-bit": codecs.GroupQuant(2),
+    "sparse group 4-bit": codecs.SparseGroupQuant(4),
     "fixed point 8": codecs.FixedPoint(8),
     "fp8": codecs.Float8(),
     "zero-value": codecs.ZeroValue(),
@@ -118,32 +121,100 @@ def step(model, images, labels, policy):
     return time.process_time() - began
 
 
+def offload(rounds):
+    """Wall-clock and processor time of steps whose tensors go to files.
+
+    Every kind of step takes its turn in every round; ratios are taken within a round.
+    """
+    torch.manual_seed(0)
+    model = make_model("resnet18", image_size=64).train()
+    images, labels = photographs(32, 64), torch.arange(32) % 10
+    arms = {
+        "plain": None,
+        "offload, ahead": Rule((codecs.Offload(),)),
+        "offload, when asked for": Rule((codecs.Offload(ahead=False),)),
+        SAVE_ON_CPU: SAVE_ON_CPU,
+    }
+    taken = {name: [] for name in arms}
+    for turn in range(rounds + 1):
+        for name, policy in arms.items():
+            began = time.perf_counter()
+            processor = step(model, images, labels, policy)
+            if turn:  # the first warms up
+                taken[name].append((time.perf_counter() - began, processor))
+    plain_peak = step_peak(model, images, labels, None)
+    for name, policy in arms.items():
+        pairs = list(zip(taken[name], taken["plain"], strict=True))
+        wall, processor = ([a[i] / b[i] for a, b in pairs] for i in (0, 1))
+        yield {
+            "step": name,
+            "wall_time_ratios": wall,
+            "quartiles": statistics.quantiles(wall, n=4),
+            "processor_time_ratio": statistics.median(processor),
+            "peak_ratio": plain_peak / step_peak(model, images, labels, policy),
+        }
+
+
+def compiled(backend="inductor"):
+    """A compiled ResNet-8: bytes after the forward pass, peak, gradient errors."""
+    torch.manual_seed(0)
+    model = make_model("resnet8", image_size=32).train()
+    images, labels = photographs(64, 32), torch.arange(64) % 10
+    made = torch.compile(model, backend=backend)
+    exact = None
+    for policy in ("none", "exact", "int8", "bits(4)", "fp8"):
+        step(made, images, labels, policy)  # compiles
+        gradients = [p.grad.clone() for p in model.parameters() if p.dim() > 1]
+        exact = exact or gradients
+        off = [
+            float((a - b).norm() / b.norm())
+            for a, b in zip(gradients, exact, strict=True)
+        ]
+        model.zero_grad()
+        with watch_peak() as whole:
+            step(made, images, labels, policy)
+        with watch_peak() as held, saver(made, policy) as saved:
+            out = made(images)
+        del out
+        yield {
+            "policy": policy,
+            "peak_bytes": whole.peak_bytes,
+            "held_bytes": held.end_bytes,
+            "ledger_bytes": saved.ledger.stored_bytes,
+            "error_median": statistics.median(off),
+            "error_largest": max(off),
+        }
+
+
+def _short(value):
+    if isinstance(value, list):
+        return f"{len(value)} values" if len(value) > 3 else [_short(v) for v in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
 def main():
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", choices=("codecs", "hooks"))
+    parser.add_argument("--only", choices=("codecs", "hooks", "offload", "compiled"))
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     found: dict[str, Any] = {
         "environment": environment() | {"load": os.getloadavg()[0]}
     }
-    if given.only != "hooks":
-        found["codecs"] = []
-        for row in measured(given.rounds):
-            print(
-                {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
-            )
-            found["codecs"].append(row)
-    if given.only != "codecs":
-        found["hooks"] = []
-        for row in hooks(given.rounds):
-            lower, median, upper = row["quartiles"]
-            print(
-                f"{row['network']}: hooks alone {median:.3f}x (half of the turns "
-                f"within {lower:.3f} to {upper:.3f}), {row['added_ms']:.1f} ms a step"
-            )
-            found["hooks"].append(row)
+    kinds = {
+        "codecs": lambda: measured(given.rounds),
+        "hooks": lambda: hooks(given.rounds),
+        "offload": lambda: offload(given.rounds),
+        "compiled": compiled,
+    }
+    for kind, rows in kinds.items():
+        if given.only in (None, kind):
+            found[kind] = []
+            for row in rows():
+                print(kind, {k: _short(v) for k, v in row.items()})
+                found[kind].append(row)
     if given.out:
         write_json(given.out, found)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from cyclopts.config import Toml
 
 from elision import __version__
@@ -66,6 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         app.meta(given, exit_on_error=False, print_error=False)
+    except UnusedCliTokensError as error:
+        verb = " ".join(["elision", *(error.command_chain or ())])
+        unused = " ".join(error.unused_tokens or ())
+        print(
+            f"elision: {verb} takes no {unused!r}; `{verb} --help` lists what it takes",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except (CycloptsError, ValueError, FileNotFoundError, ModuleNotFoundError) as error:
         print(f"elision: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,5 +1,6 @@
 """Every engine against the oracle: one table of properties, all engines."""
 
+import math
 import threading
 
 import numpy as np
@@ -267,6 +268,29 @@ def test_threshold_keeps_the_largest():
     assert library.threshold(torch.zeros(50), 0.1) < 0
     sampled = library.threshold(x, 0.1, 2000)
     assert abs((x.abs() > sampled).float().mean().item() - 0.1) < 0.02
+
+
+PATTERNS = {
+    "normal": lambda n: torch.randn(n),
+    "after a ReLU": lambda n: torch.randn(n).relu(),
+    "few values": lambda n: torch.randint(-2, 3, (n,)).float(),
+    "all equal": lambda n: torch.full((n,), -0.5),
+    "in order": lambda n: torch.arange(n) / n,
+    "heavy tail": lambda n: torch.randn(n).pow(9),
+    "infinite": lambda n: torch.where(torch.rand(n) < 0.1, math.inf, torch.randn(n)),
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("count", [1, 1000, 1025, 40_000, 200_001])
+def test_an_exact_threshold_is_that_of_the_sorted_tensor(pattern, count):
+    torch.manual_seed(count)
+    x = PATTERNS[pattern](count)
+    ordered = x.abs().sort(descending=True).values
+    for keep in (1e-9, 0.01, 0.1, 0.5, 0.97):
+        level = ordered[max(1, math.ceil(round(keep * count, 6))) - 1]
+        below = torch.nextafter(level, torch.tensor(0.0)).item()
+        assert library.threshold(x, keep) == (below if level > 0 else -1.0)
 
 
 def test_refresh_takes_new_values_at_the_old_places():

@@ -24,10 +24,13 @@ from elision.memory.codecs import (
     ProjectedQuant,
     RadProject,
     RadSample,
+    SparseGroupQuant,
     TwoValued,
     ZeroValue,
     search_table,
 )
+from elision.memory.codecs.away import InFile
+from elision.memory.codecs.compaction import compact, spread
 from elision.memory.layout import dense_part, is_dense, lay_down
 from elision.memory.roles import Role, Slot
 
@@ -39,6 +42,8 @@ VALUE_CODECS = [
     FixedPoint(8),
     FixedPoint(4, scale=1.125),
     Float8(),
+    SparseGroupQuant(4),
+    SparseGroupQuant(8, rounding="nearest"),
     ZeroValue(),
     Offload(),
     Jpeg(),
@@ -95,7 +100,7 @@ def test_a_codec_keeps_what_it_declares(codec, shape, seed, relu, scale, permute
         assert torch.equal(codec.unpack_sign(packed) > 0, x > 0)
 
 
-@pytest.mark.parametrize("codec", VALUE_CODECS[:7], ids=repr)
+@pytest.mark.parametrize("codec", VALUE_CODECS[:9], ids=repr)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_lossy_codecs_refuse_what_is_not_finite(codec, bad):
     x = torch.randn(2, 3, 16, 16)
@@ -190,6 +195,42 @@ def test_a_random_estimator_may_not_touch_what_is_not_linear():
         Rule((RadSample(0.1),), roles=frozenset({Role.NORM_INPUT}))
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 300), st.integers(0, 99), st.sampled_from([0.0, 0.5, 1.0]))
+def test_taking_zeros_out_loses_nothing_but_the_sign_of_zero(count, seed, share):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, generator=generator)
+    x[torch.rand(count, generator=generator) >= share] = 0.0
+    if count:
+        x[-1] = torch.nan
+    for dtype in (torch.float32, torch.float64):  # the kernel, and plain torch
+        bits, kept = compact(x.to(dtype))
+        assert torch.equal(unpack_bits(bits, count), x != 0)
+        assert kept.numel() == int((x != 0).sum())
+        assert torch.equal(
+            spread(bits, kept, count).nan_to_num(7), x.nan_to_num(7).to(dtype)
+        )
+
+
+def test_zeros_of_a_relu_pay_for_finer_codes():
+    x = torch.randn(64 * 1000, generator=torch.Generator().manual_seed(0))
+    where = slot(nonnegative=True)
+    for shift, share in ((-0.5, 0.3), (0.0, 0.3), (0.4, 1.0)):
+        y = (x + shift).relu()
+        sparse, plain = SparseGroupQuant(4), GroupQuant(4)
+        packed, whole = sparse.pack(y, where), plain.pack(y, where)
+        assert packed.nbytes <= whole.nbytes
+        error = float((sparse.unpack(packed) - y).norm())
+        assert error < share * float((plain.unpack(whole) - y).norm())
+    assert SparseGroupQuant(4).pack((x + 3).relu(), where) is None  # hardly a zero
+    assert SparseGroupQuant(4).pack(x.relu(), slot()) is None  # not said to be a ReLU's
+    # Eight bits are not exceeded: what zeros save is saved.
+    assert (
+        SparseGroupQuant(8).pack(x.relu(), where).nbytes
+        < 0.7 * GroupQuant(8).pack(x.relu(), where).nbytes
+    )
+
+
 def test_jpeg_matches_a_direct_transform():
     from scipy.fft import dctn, idctn
 
@@ -236,6 +277,27 @@ def test_a_searched_table_beats_the_flat_one_on_smooth_planes():
         pytest.fail("no flat table was as small")
 
 
+@pytest.mark.parametrize("ahead", [True, False])
+def test_the_tensor_sent_before_is_brought_back_ahead(ahead, tmp_path, monkeypatch):
+    began = []
+    start = InFile.start
+    monkeypatch.setattr(InFile, "start", lambda a: began.append(a._count) or start(a))
+    codec = Offload(str(tmp_path), ahead=ahead)
+    tensors = [torch.randn(size) for size in (3, 50, 400, 7)]
+    packed = [codec.pack(x, slot()) for x in tensors]
+    for _ in range(2):  # a retained graph asks twice
+        for x, p in reversed([*zip(tensors, packed, strict=True)]):
+            assert torch.equal(codec.unpack(p), x)
+    # After the first of each round, whoever is asked for is on its way already.
+    assert began == [7, 400, 50, 3] * 2
+    began.clear()
+    del packed[2], p  # gone, and with it the way to those before it
+    assert torch.equal(codec.unpack(packed[2]), tensors[3])
+    assert began == [7]
+    assert torch.equal(codec.unpack(packed[1]), tensors[1])
+    assert began == [7, 50, 3] if ahead else [7, 50]
+
+
 def test_a_full_disk_is_said_so(monkeypatch, tmp_path):
     def full(descriptor, data):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -262,6 +324,8 @@ def test_a_full_disk_is_said_so(monkeypatch, tmp_path):
         lambda: ProjectedQuant(keep=2),
         lambda: Division(0),
         lambda: ErrorBounded(0),
+        lambda: SparseGroupQuant(9),
+        lambda: SparseGroupQuant(4, most=3),
     ],
 )
 def test_parameters_are_checked(make):

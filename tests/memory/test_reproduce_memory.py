@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from elision.memory.measure import SAVE_ON_CPU, measure_policies
-from elision.reproduce.memory import MemoryConfig, largest_batches, write
+from elision.reproduce.memory import (
+    MemoryConfig,
+    largest_batches,
+    measure_network,
+    write,
+)
 from elision.reproduce.memory_published import PUBLISHED
 from elision.reproduce.memory_training import train_policies
 from elision.workloads import find_workload
@@ -53,6 +58,16 @@ def test_training_at_four_bits_ends_where_plain_training_ends(workload):
     for a, b in zip(plain.losses, four.losses, strict=True):
         assert b == pytest.approx(a, rel=0.2)
         assert b != a
+
+
+def test_bits_can_be_shared_out_by_what_was_measured():
+    config = MemoryConfig(
+        policies=("bits(3)", "bits(3, measured)"), batch=4, size=16, rounds=1
+    )
+    alike, measured = measure_network(config, "resnet8")["rows"]
+    assert measured["policy"] == "bits(3, measured)"
+    assert measured["stored_bytes"] == pytest.approx(alike["stored_bytes"], rel=0.1)
+    assert measured["gradient_errors"] != alike["gradient_errors"]
 
 
 def test_more_of_a_batch_fits_under_a_lossy_policy():

@@ -20,6 +20,7 @@ from memory_nets import (
 from torch import nn
 
 from elision.memory import Role, measure_peak, saver, watch_peak
+from elision.workloads.models import make_model
 
 NETS = {
     "resnet": (resnet, images),
@@ -269,11 +270,18 @@ def test_memory_that_is_written_before_its_consumer_is_known_raises():
         loss.backward()
 
 
-def test_compiled_models_are_refused():
-    model = nn.Linear(3, 3)
-    model._compiled_call_impl = object()  # what nn.Module.compile sets
-    with pytest.raises(RuntimeError, match="eager mode"), saver(model):
-        pass
+def test_a_transformer_derives_what_norms_and_activations_made():
+    torch.manual_seed(0)
+    model = make_model("transformer", image_size=16).train()
+    x, y = images()
+    batch = x.contiguous(), y
+    plain = gradients(model, batch)
+    exact = saver(model, "exact")
+    assert_same(plain, gradients(model, batch, exact))
+    recomputed = {r.slot.module for r in exact.ledger.rows if r.codec == "recompute"}
+    places = ("attention.qkv", "fc1", "fc2")
+    assert recomputed == {f"blocks.{i}.{p}" for i in range(4) for p in places}
+    assert exact.ledger.ratio > 1.5
 
 
 def test_an_unknown_policy_lists_the_known_ones():

@@ -76,6 +76,7 @@ def files() -> set[str]:
         ("simulate --sparsity -0.1", "must be in [0, 1), got -0.1"),
         ("simulate --input 0", "input must be >= 1, got 0"),
         ("simulate --trace nothing", "nothing: no such trace file"),
+        ("simulate net.csv", "elision simulate takes no 'net.csv'; `elision simulate"),
         ("trace nothing", "nothing: not a run folder"),
         ("trace --model cnn --sparsity 2", "must be in [0, 1), got 2.0"),
         ("compare nothing", "nothing: no finished run"),

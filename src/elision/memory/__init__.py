@@ -4,6 +4,7 @@
 what it would do; ``measure_peak`` says what the memory really comes to.
 """
 
+from elision.memory.allocation import AverageBits
 from elision.memory.base import Codec, Guarantee, Packed
 from elision.memory.explain import explain, largest_batch
 from elision.memory.ledger import Ledger
@@ -13,8 +14,10 @@ from elision.memory.policy import Policy, Rule
 from elision.memory.presets import policy_for
 from elision.memory.roles import Role, Slot
 from elision.memory.saver import saver
+from elision.memory.sensitivity import measure_sensitivities
 
 __all__ = [
+    "AverageBits",
     "Codec",
     "Guarantee",
     "Ledger",
@@ -29,6 +32,7 @@ __all__ = [
     "explain",
     "largest_batch",
     "measure_peak",
+    "measure_sensitivities",
     "policy_for",
     "saver",
     "watch_peak",

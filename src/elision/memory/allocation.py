@@ -8,14 +8,19 @@ from typing import Any, NamedTuple
 import torch
 
 from elision.memory.base import Codec
-from elision.memory.codecs import GroupQuant
+from elision.memory.codecs import GroupQuant, SparseGroupQuant
 from elision.memory.codecs.group import group_ranges
 from elision.memory.guaranteed import WEIGHT_GRADIENT
 from elision.memory.layout import dense_part, flat
-from elision.memory.policy import MIN_BYTES, Policy
+from elision.memory.policy import MIN_BYTES, Placed
 from elision.memory.roles import SMOOTH_ROLES, Slot
+from elision.memory.token import CodecEntry
 
-__all__ = ["AverageBits", "Sensitivity", "allocate_bits"]
+__all__ = ["AverageBits", "Sensitivity", "allocate_bits", "shared_codec"]
+
+#: Share of non-zero values up to which a ReLU's result gets a mask (own choice: with
+#: four bits for each of them, a mask is worth its bit up to three quarters).
+_SPARSE = 0.75
 
 
 class Sensitivity(NamedTuple):
@@ -25,23 +30,31 @@ class Sensitivity(NamedTuple):
         elements: its size.
         damage: variance that it adds to the gradient at ``b`` bits, times
             ``(2**b - 1)**2``.
+        share: share of the elements that get a code; below 1, all of them get a bit
+            of a mask.
     """
 
     elements: int
     damage: float
+    share: float = 1.0
+
+    def cost(self, bits: int) -> float:
+        """Bits that it takes with so many per code."""
+        return self.elements * (self.share * bits + (self.share < 1))
 
 
 def allocate_bits(
     tensors: Mapping[Any, Sensitivity], average: float, least: int = 1, most: int = 8
 ) -> dict[Any, int]:
-    """Bits per tensor that minimise ``Σ damage/(2**b - 1)²`` at an average of bits.
+    """Bits per code that minimise ``Σ damage/(2**b - 1)²`` at an average of bits.
 
     Greedy, as in ActNN: all start at ``most``; the bit whose loss costs least per
     element is taken away until the average holds.
 
     Args:
         tensors: name -> sensitivity.
-        average: bits per element over all of them, ``least`` to ``most``.
+        average: bits per element over all of them, masks included, ``least`` to
+            ``most``.
         least: bits that all have.
         most: bits that none may exceed.
 
@@ -53,25 +66,35 @@ def allocate_bits(
             f"average bits must be between {least} and {most}, got {average}"
         )
     bits = dict.fromkeys(tensors, most)
-    spent = most * sum(t.elements for t in tensors.values())
+    spent = sum(t.cost(most) for t in tensors.values())
     budget = average * sum(t.elements for t in tensors.values())
 
     def price(name: Any) -> float:
         now, less = ((2.0**b - 1) ** -2 for b in (bits[name], bits[name] - 1))
-        return tensors[name].damage * (less - now) / tensors[name].elements
+        tensor = tensors[name]
+        return tensor.damage * (less - now) / (tensor.elements * tensor.share)
 
     heap = [(price(name), index, name) for index, name in enumerate(tensors)]
     heapq.heapify(heap)
     while spent > budget and heap:
         _, index, name = heapq.heappop(heap)
         bits[name] -= 1
-        spent -= tensors[name].elements
+        spent -= tensors[name].elements * tensors[name].share
         if bits[name] > least:
             heapq.heappush(heap, (price(name), index, name))
     return bits
 
 
-class AverageBits(Policy):
+def shared_codec(slot: Slot) -> Codec | None:
+    """The codec that packed the very same memory for another consumer, if it may."""
+    for token in slot.tokens:
+        entry = token.entry
+        if isinstance(entry, CodecEntry) and slot.role in entry.codec.roles:
+            return entry.codec
+    return None
+
+
+class AverageBits(Placed):
     """Group quantisation with an average of bits, shared out by sensitivity.
 
     A tensor with squared group ranges ``R²`` has a rounding variance of about
@@ -87,47 +110,64 @@ class AverageBits(Policy):
     Args:
         average: bits per element, 1 to 8.
         every: steps between two measurements (own choice; GACT measures every 1,000).
+        measured: place -> damage as found by
+            :func:`~elision.memory.sensitivity.measure_sensitivities`, to be used
+            instead of these formulas.
 
     Raises:
         ValueError: the average is out of its range.
     """
 
-    def __init__(self, average: float, *, every: int = 100) -> None:
+    def __init__(
+        self,
+        average: float,
+        *,
+        every: int = 100,
+        measured: Mapping[tuple[str, str, int], float] | None = None,
+    ) -> None:
         if not 1 <= average <= 8:
             raise ValueError(f"bits({average:g}): must be between 1 and 8")
-        super().__init__(name=f"bits({average:g})")
-        self.average, self.every = average, every
+        how = "" if measured is None else ", measured"
+        super().__init__(name=f"bits({average:g}{how})")
+        self.average, self.every, self.measured = average, every, measured
         self.bits: dict[tuple, int] = {}
-        self._spread: dict[tuple, tuple[int, float]] = {}
+        self._spread: dict[tuple, Sensitivity] = {}
         self._gain: dict[tuple, float] = {}
-        self._met: dict[tuple[str, str], int] = {}
-        self._key: tuple = ()
+        self._first: dict[tuple, tuple] = {}
+        self._packed_for: dict[int, tuple] = {}
         self._steps = 0
         self._measuring = False
 
     def begin(self) -> None:
         """A new step: share out what was measured, and see whether to measure again."""
         if self._measuring:
-            tensors = {
-                key: Sensitivity(elements, spread * self._gain.get(key, 0.0))
-                for key, (elements, spread) in self._spread.items()
-            }
             # With one bit, the zeros of a ReLU would have no code of their own.
-            self.bits = allocate_bits(tensors, self.average, min(2, int(self.average)))
+            least = min(2, int(self.average))
+            self.bits = allocate_bits(self._sensitivities(), self.average, least)
         self._measuring = self._steps % self.every == 0
         self._steps += 1
-        self._met = {}
+        self._packed_for = {}
+        super().begin()
+
+    def _sensitivities(self) -> dict[tuple, Sensitivity]:
+        """What the last measuring step found, per piece of memory."""
+        damage = dict.fromkeys(self._spread, 0.0)
+        for place, first in self._first.items():
+            if self.measured is None:
+                damage[first] += self._spread[first].damage * self._gain.get(place, 0.0)
+            else:
+                damage[first] += self.measured.get(place, 0.0)
+        return {k: s._replace(damage=damage[k]) for k, s in self._spread.items()}
 
     def watch(self, slot: Slot) -> None:
         """Number the consumer, and in a measuring step take its gradient's norm."""
-        place = (slot.module, slot.consumer)
-        self._met[place] = number = self._met.get(place, 0) + 1
-        self._key = key = (*place, number)
+        super().watch(slot)
+        place = self.place
         if not self._measuring or slot.role not in SMOOTH_ROLES:
             return
         index = WEIGHT_GRADIENT.get(slot.function)
         if index is None:
-            self._gain[key] = 1.0
+            self._gain[place] = 1.0
             return
 
         def look(inward: tuple[Any, ...], outward: tuple[Any, ...]) -> None:
@@ -135,7 +175,7 @@ class AverageBits(Policy):
             if weight is not None and output is not None:
                 inputs = weight[0].numel() if weight.dim() > 2 else len(weight)
                 ratio = float(output.norm() / weight.norm().clamp(min=1e-30))
-                self._gain[key] = inputs * ratio**2
+                self._gain[place] = inputs * ratio**2
 
         slot.node.register_hook(look)
 
@@ -144,11 +184,28 @@ class AverageBits(Policy):
         nbytes = tensor.numel() * tensor.element_size()
         if slot.role not in SMOOTH_ROLES or nbytes < MIN_BYTES:
             return super().codecs_for(slot, tensor)
+        storage = tensor.untyped_storage()._cdata
+        shared = shared_codec(slot)
+        if shared is not None:  # not once more with other bits
+            self._first[self.place] = self._packed_for.get(storage, self.place)
+            return (shared,)
+        self._packed_for[storage] = self._first[self.place] = self.place
         if self._measuring:
-            values = flat(dense_part(tensor))
-            spread = float(group_ranges(values).square().mean()) / 12
-            if slot.function not in WEIGHT_GRADIENT:
-                spread /= max(float(values.float().var()), 1e-30)
-            self._spread[self._key] = (values.numel(), spread)
-        bits = self.bits.get(self._key, math.floor(self.average))
-        return (GroupQuant(bits),)
+            self._spread[self.place] = _spread(slot, flat(dense_part(tensor)))
+        bits = self.bits.get(self.place, math.floor(self.average))
+        return SparseGroupQuant(bits, most=bits), GroupQuant(bits)
+
+
+def _spread(slot: Slot, values: torch.Tensor) -> Sensitivity:
+    """Size, codes, and rounding variance per element, of a tensor in a slot."""
+    values = values.to(torch.float32)
+    elements, share, coded = values.numel(), 1.0, values
+    if slot.nonnegative:
+        coded = values[values > 0]
+        share = coded.numel() / elements
+        if not 0 < share <= _SPARSE:
+            share, coded = 1.0, values
+    variance = float(group_ranges(coded).square().mean()) / 12 * share
+    if slot.function not in WEIGHT_GRADIENT:
+        variance /= max(float(values.var()), 1e-30)
+    return Sensitivity(elements, variance, share)

@@ -4,7 +4,7 @@ import torch
 
 from elision.memory.base import Codec
 from elision.memory.codecs import GroupQuant, Offload, Recompute
-from elision.memory.policy import MIN_BYTES, Policy
+from elision.memory.policy import MIN_BYTES, Placed
 from elision.memory.roles import SMOOTH_ROLES, Slot
 
 __all__ = ["LADDER", "ByteBudget", "plan_bytes"]
@@ -45,7 +45,7 @@ def plan_bytes(sizes: dict[tuple, int], budget: int) -> dict[tuple, int]:
     return rungs
 
 
-class ByteBudget(Policy):
+class ByteBudget(Placed):
     """Keep, compress, offload or recompute, to stay within a number of bytes.
 
     The first step applies the exact rules, recomputation among them, and takes the
@@ -71,8 +71,7 @@ class ByteBudget(Policy):
         self.rungs: dict[tuple, int] = {}
         self._sizes: dict[tuple, int] = {}
         self._kept: dict[tuple, int] = {}
-        self._met: dict[tuple[str, str], int] = {}
-        self._asked: tuple[tuple, int] = ((), 0)
+        self._asked_bytes = 0
 
     @property
     def offloads(self) -> bool:
@@ -84,30 +83,22 @@ class ByteBudget(Policy):
         if self._kept and not self.rungs and sum(self._kept.values()) > self.budget:
             others = sum(n for key, n in self._kept.items() if key not in self._sizes)
             self.rungs = plan_bytes(self._sizes, self.budget - others)
-        self._met = {}
-
-    def watch(self, slot: Slot) -> None:
-        """Number the consumer."""
-        place = (slot.module, slot.consumer)
-        self._met[place] = number = self._met.get(place, 0) + 1
-        self._asked = ((*place, number), 0)
+        super().begin()
 
     def codecs_for(self, slot: Slot, tensor: torch.Tensor) -> tuple[Codec, ...]:
         """Recomputation and the means on this tensor's rung, or the exact rules."""
-        key, _ = self._asked
-        self._asked = key, tensor.nbytes
+        self._asked_bytes = tensor.nbytes
         if slot.role not in SMOOTH_ROLES or tensor.nbytes < MIN_BYTES:
             return super().codecs_for(slot, tensor)
-        self._sizes[key] = tensor.nbytes
-        means, _ = LADDER[self.rungs.get(key, 0)]
+        self._sizes[self.place] = tensor.nbytes
+        means, _ = LADDER[self.rungs.get(self.place, 0)]
         wanted = (Recompute(), means)
         return tuple(c for c in wanted if c is not None and slot.role in c.roles)
 
     def chosen(self, slot: Slot, codec: Codec | None) -> None:
         """Count what the exact rules leave as it is."""
-        key, nbytes = self._asked
         if codec is None and not self.rungs:
-            self._kept[key] = nbytes
+            self._kept[self.place] = self._asked_bytes
 
     def notes(self) -> list[str]:
         """How many tensors stand on which rung."""

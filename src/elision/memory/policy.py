@@ -1,5 +1,6 @@
 """Policies: which codecs may keep which saved tensors."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,7 +19,7 @@ from elision.memory.codecs import (
 )
 from elision.memory.roles import Role, Slot
 
-__all__ = ["EXACT_RULES", "MIN_BYTES", "Policy", "Restricted", "Rule"]
+__all__ = ["EXACT_RULES", "MIN_BYTES", "Placed", "Policy", "Restricted", "Rule"]
 
 #: Tensors below this size are kept as they are (own choice; TRL and torchtune use it
 #: for their offloading, too).
@@ -102,6 +103,9 @@ class Policy:
         self.rules = (*rules, *(EXACT_RULES if exact else ()))
         self.name = name
 
+    def __str__(self) -> str:
+        return self.name
+
     @property
     def offloads(self) -> bool:
         """Whether a tensor may be sent away, which may fail."""
@@ -127,6 +131,27 @@ class Policy:
     def notes(self) -> list[str]:
         """Lines that the policy adds to the report."""
         return []
+
+
+class Placed(Policy):
+    """A policy that knows a saved tensor again in the next step, by its place.
+
+    Attributes:
+        place: module, consumer and how often that was met in this step, of the tensor
+            that is asked about.
+    """
+
+    place: tuple[str, str, int]
+
+    def begin(self) -> None:
+        """A new step: count from the start."""
+        self._met: Counter[tuple[str, str]] = Counter()
+
+    def watch(self, slot: Slot) -> None:
+        """Number the consumer."""
+        self._met[slot.module, slot.consumer] += 1
+        number = self._met[slot.module, slot.consumer]
+        self.place = slot.module, slot.consumer, number
 
 
 class Restricted(Policy):

@@ -3,6 +3,7 @@
 In parentheses stand a number and, for some, words: ``"expected(0.1, batch_norm=all)"``.
 """
 
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from elision.memory.allocation import AverageBits
+from elision.memory.base import Codec
 from elision.memory.budget import ByteBudget
 from elision.memory.codecs import (
     BatchNormAligned,
@@ -21,6 +23,7 @@ from elision.memory.codecs import (
     Offload,
     RadSample,
     Recompute,
+    SparseGroupQuant,
     Sz3,
     Zfp,
 )
@@ -43,13 +46,18 @@ def _exact(model: nn.Module) -> Policy:
 
 def _int8(model: nn.Module) -> Policy:
     """Group quantisation to 8 bits."""
-    return Policy([Rule((GroupQuant(8),))], name="int8")
+    return Policy([Rule(_rounded(8))], name="int8")
+
+
+def _rounded(bits: int) -> tuple[Codec, ...]:
+    """Groups at so many bits; what a ReLU let through on a finer grid."""
+    return SparseGroupQuant(bits), GroupQuant(bits)
 
 
 def _bits(model: nn.Module, average: float = 4) -> Policy:
     """Group quantisation; a fraction of a bit is shared out by sensitivity."""
     if average == int(average):
-        return Policy([Rule((GroupQuant(int(average)),))], name=f"bits({average:g})")
+        return Policy([Rule(_rounded(int(average)))], name=f"bits({average:g})")
     return _lasting(model, "bits", average, lambda: AverageBits(average))
 
 
@@ -195,6 +203,14 @@ def policy_for(policy: Any, model: nn.Module) -> Policy:
         arguments = [a.strip() for a in given.split(",")] if given else []
         numbers = [float(a) for a in arguments if "=" not in a]
         words = dict(a.replace(" ", "").split("=", 1) for a in arguments if "=" in a)
-        return make(model, *numbers, **words)
+        inspect.signature(make).bind(model, *numbers, **words)
     except (TypeError, ValueError) as error:
+        _, *allowed = inspect.signature(make).parameters.values()
+        takes = ", ".join(str(a) for a in allowed) or "nothing"
+        raise ValueError(
+            f"memory policy {policy!r}: in parentheses may stand {takes}; {error}"
+        ) from error
+    try:
+        return make(model, *numbers, **words)
+    except ValueError as error:
         raise ValueError(f"memory policy {policy!r}: {error}") from error

@@ -24,6 +24,7 @@ from torch import nn
 
 from elision.memory.base import Guarantee
 from elision.memory.codecs import OffloadError
+from elision.memory.compiled import compiled_parts, packed_in_graphs
 from elision.memory.layout import dense_part
 from elision.memory.ledger import Ledger, StorageRecord
 from elision.memory.modules import Buffers, ModulePaths
@@ -60,8 +61,8 @@ class saver:
     Raises:
         ValueError: unknown policy (lists the known ones), or a codec asked for a role
             that it may not touch.
-        RuntimeError: on entering, if the model is compiled: there the saved tensors
-            belong to the compiled region, which fires all unpack hooks at once.
+        RuntimeError: on entering, if the model is compiled and the policy cannot be
+            traced into its graphs (see :mod:`elision.memory.compiled`).
     """
 
     _uses = 0
@@ -98,13 +99,20 @@ class saver:
         self._buffers: Buffers | None = None
 
     def __enter__(self) -> "saver":
-        _refuse_compiled(self.model)
+        if torch.compiler.is_compiling():
+            raise RuntimeError(
+                "elision.memory.saver cannot itself be compiled: compile the model, and "
+                "use the saver around it"
+            )
+        if compiled_parts(self.model):
+            inside = packed_in_graphs(self.model, self.policy, self.ledger)
+            self._watch_memory()
+            self._contexts.enter_context(inside)
+            return self
         self.policy.begin()
         self._first_function = _sequence_nr()
         hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, self._unpack)
-        if self._measure:
-            device = next((p.device for p in self.model.parameters()), "cpu")
-            self.measured = self._contexts.enter_context(watch_peak(device))
+        self._watch_memory()
         if self.policy.offloads:
             self._buffers = Buffers(self.model)
         self._contexts.enter_context(hooks)
@@ -128,6 +136,11 @@ class saver:
         if isinstance(error, OffloadError) and self._buffers is not None:
             self._buffers.put_back()
         self._contexts.__exit__(kind, error, traceback)
+
+    def _watch_memory(self) -> None:
+        if self._measure:
+            device = next((p.device for p in self.model.parameters()), "cpu")
+            self.measured = self._contexts.enter_context(watch_peak(device))
 
     @property
     def unseen_bytes(self) -> int | None:
@@ -167,7 +180,9 @@ class saver:
     # The pack side, in the order in which things happen.
 
     def _pack(self, tensor: torch.Tensor) -> Token:
-        if self._waiting:
+        # A function takes its number before it saves anything.
+        function = _sequence_nr() - 1
+        if self._waiting and function not in self._waiting:
             self._identify(tensor.grad_fn)
         token = Token(tensor)
         if tensor.untyped_storage()._cdata in self._owned:
@@ -176,8 +191,6 @@ class saver:
             slot = Slot("cast or view", "parameter", Role.WEIGHT)
             self._keep(token, slot, *self._regions.find(tensor))
         else:
-            # A function takes its number before it saves anything.
-            function = _sequence_nr() - 1
             self._waiting.setdefault(function, []).append(weakref.ref(token))
         return token
 
@@ -203,22 +216,27 @@ class saver:
                 self._identify(tensor.grad_fn)
 
     def _identify(self, newest: Any) -> None:
-        """Find the consumers of waiting tokens among the ancestors of ``newest``."""
+        """Find the consumers of waiting tokens among the ancestors of ``newest``.
+
+        Ancestors are older, and who waits later is newer: once all are found that wait
+        now, what has not been looked at need not be.
+        """
+        waiting, walked, first = self._waiting, self._walked, self._first_function
         found: list[tuple[int, Any]] = []
         stack = [newest]
-        while stack:
+        while stack and len(found) < len(waiting):
             node = stack.pop()
             if node is None:
                 continue
             number = node._sequence_nr()
-            if number < self._first_function or number in self._walked:
+            if number < first or number in walked:
                 continue
-            if number in self._waiting:
+            if number in waiting:
                 found.append((number, node))
             # The newest may still be about to save its results: look at it again.
             if node is not newest:
-                self._walked.add(number)
-            stack.extend(f for f, _ in node.next_functions)
+                walked.add(number)
+            stack += [f for f, _ in node.next_functions]
         # Oldest first: what a tensor could be computed from is decided before it.
         for number, node in sorted(found, key=lambda pair: pair[0]):
             self._decide_all(node, self._waiting.pop(number))
@@ -345,20 +363,3 @@ def _declared_roles(node: Any) -> list[Role | None] | None:
     if forward is None:
         return None
     return [role and Role(role) for role in getattr(forward, "saved_roles", ())]
-
-
-def _refuse_compiled(model: nn.Module) -> None:
-    """Raise RuntimeError if any part of the model is compiled, or we are."""
-    compiled = [
-        path or "the model"
-        for path, module in model.named_modules()
-        if type(module).__name__ == "OptimizedModule"
-        or getattr(module, "_compiled_call_impl", None) is not None
-    ]
-    if compiled or torch.compiler.is_compiling():
-        raise RuntimeError(
-            f"elision.memory.saver works in eager mode, but {', '.join(compiled[:3])} "
-            "is compiled: a compiled region unpacks all of its saved tensors at once, "
-            "so nothing would be saved (pytorch/pytorch#148222). Use the saver on the "
-            "uncompiled module, or torch's own activation_memory_budget when compiling."
-        )

@@ -8,17 +8,19 @@ sizes and machines; they stand beside ours and are compared with nothing.
 
 import json
 import os
+import re
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from elision.files import to_csv, write_json, write_text
+from elision.memory.allocation import AverageBits
 from elision.memory.explain import largest_batch
 from elision.memory.measure import (
     SAVE_ON_CPU,
@@ -26,6 +28,7 @@ from elision.memory.measure import (
     measure_policies,
     step_peak,
 )
+from elision.memory.sensitivity import measure_sensitivities
 from elision.reproduce.memory_published import PUBLISHED
 from elision.reproduce.memory_training import train_policies
 from elision.runfolder import environment
@@ -47,12 +50,25 @@ MIB = 2**20
 #: Networks that are measured if none are named.
 NETWORKS = ("resnet18", "resnet50", "vgg16", "wrn22-2", "transformer")
 
-#: Policies that are measured if none are named. ``none`` is the hooks alone.
+#: Policies that are measured if none are named. ``none`` is the hooks alone;
+#: ``measured`` shares out the bits by sensitivities measured on the network (GACT).
 POLICIES = (
-    *("none", "exact", "int8", "bits(4)", "bits(2.5)", "derived", "blpa"),
-    *("sfpr", "jpeg", "fp8", "guaranteed(0.1)", "expected(0.1)", "rad(0.1)"),
+    *("none", "exact", "int8", "bits(4)", "bits(4, measured)", "bits(2.5)"),
+    *(
+        "bits(2.5, measured)",
+        "derived",
+        "blpa",
+        "sfpr",
+        "jpeg",
+        "fp8",
+        "guaranteed(0.1)",
+        "expected(0.1)",
+        "rad(0.1)",
+    ),
     *("offload", SAVE_ON_CPU),
 )
+
+_MEASURED = re.compile(r"bits\(\s*([\d.]+)\s*,\s*measured\s*\)")
 
 #: Policies that are trained under if none are named.
 TRAINED = ("int8", "bits(4)", "bits(2.5)", "derived", "blpa", "jpeg", "expected(0.1)")
@@ -64,7 +80,9 @@ class MemoryConfig:
 
     Attributes:
         networks: names of ``elision.workloads`` models.
-        policies: as for :class:`elision.memory.saver`, or :data:`SAVE_ON_CPU`.
+        policies: as for :class:`elision.memory.saver`, or :data:`SAVE_ON_CPU`, or
+            ``"bits(4, measured)"``, which is left out where only peaks are taken, in
+            the search for the largest batch and in trainings.
         batch: images in a batch.
         size: height and width of the images.
         rounds: timed steps per policy; 0: only the peaks.
@@ -140,9 +158,8 @@ def measure_network(
     found: dict[str, Any] = {}
     if config.rounds:
         rows = []
-        for row in measure_policies(
-            model, images, labels, config.policies, config.rounds
-        ):
+        policies = _with_sensitivities(config.policies, model, images, labels)
+        for row in measure_policies(model, images, labels, policies, config.rounds):
             report(f"{network}: {_line(row)}")
             rows.append(asdict(row))
         found["rows"] = rows
@@ -157,6 +174,24 @@ def measure_network(
         found["largest_batch"] = largest_batches(network, config, limit)
         report(f"{network}: largest batch {found['largest_batch']}")
     return found
+
+
+def _with_sensitivities(
+    policies: Sequence[str], model: nn.Module, images: Tensor, labels: Tensor
+) -> list[Any]:
+    """Policies whose bits are to be shared out by measurement, made; all others as is."""
+    averages = {p: found[1] for p in policies if (found := _MEASURED.fullmatch(p))}
+    if not averages:
+        return list(policies)
+
+    def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+    sensitivities = measure_sensitivities(model, loss, (images, labels))
+    made = {
+        p: AverageBits(float(a), measured=sensitivities) for p, a in averages.items()
+    }
+    return [made.get(p, p) for p in policies]
 
 
 def largest_batches(
@@ -180,8 +215,10 @@ def largest_batches(
 
 
 def _arms(config: MemoryConfig) -> dict[str, Any]:
-    """Plain autograd and the policies, by name."""
-    return {"plain": None} | {policy: policy for policy in config.policies}
+    """Plain autograd and the policies that need no measurement, by name."""
+    return {"plain": None} | {
+        p: p for p in config.policies if not _MEASURED.fullmatch(p)
+    }
 
 
 def write(
@@ -223,7 +260,7 @@ def write(
                     for row in train_policies(
                         workload,
                         workload.load_dataset(),
-                        config.trained,
+                        [p for p in config.trained if not _MEASURED.fullmatch(p)],
                         range(config.seeds),
                         report,
                     )
@@ -290,7 +327,7 @@ def _networks(network: str, found: dict[str, Any]) -> list[dict[str, Any]]:
                 "own error, median": round(statistics.median(own), 5),
                 "own error, largest": round(max(own), 5),
             }
-            | ({"largest batch": batches[row.policy]} if batches else {})
+            | ({"largest batch": batches.get(row.policy)} if batches else {})
         )
     peaks = found.get("peak_bytes", {})
     rows += [

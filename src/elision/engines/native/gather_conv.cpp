@@ -25,14 +25,20 @@ void walk(const float* window, ptrdiff_t row_step, const int32_t* offset,
 #pragma GCC unroll 16
     for (int j = 0; j < VECTORS; ++j)
       sum[i][j] = tile ? load(tile + (i * VECTORS + j) * WIDTH) : vf{};
+  const float* row[ROWS];
+#pragma GCC unroll 4
+  for (int i = 0; i < ROWS; ++i) {
+    row[i] = window + i * row_step;
+    asm("" : "+r"(row[i]));  // or the compiler adds the rows up anew for every entry
+  }
   for (int n = 0; n < length; ++n) {
     vf v = splat(value[n]);
-    const float* from = window + offset[n];
+    ptrdiff_t o = offset[n];
 #pragma GCC unroll 4
     for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 16
       for (int j = 0; j < VECTORS; ++j)
-        sum[i][j] += v * load(from + i * row_step + j * WIDTH);
+        sum[i][j] += v * load(row[i] + o + j * WIDTH);
   }
 #pragma GCC unroll 4
   for (int i = 0; i < ROWS; ++i)
@@ -74,11 +80,18 @@ void put(const Meeting& m, const Tile& tile, const Phase& phase, const Place& at
   }
 }
 
-void one_tile(const Lists& lists, int phase_index, const Place& at, int own_begin,
+struct Task {
+  int phase;
+  Place at;
+};
+
+// `next` is the tile that this thread will probably do next, if there is one.
+void one_tile(const Lists& lists, const Task& task, const Task* next, int own_begin,
               int own_end, const float* partner, int image_blocks, float* result) {
   const Meeting& m = lists.meeting;
   const Tile& tile = lists.tile;
-  const Phase& phase = m.phases[phase_index];
+  const Place& at = task.at;
+  const Phase& phase = m.phases[task.phase];
   int row_floats = tile.span * LANES, tile_floats = tile.rows * row_floats;
   Walk walk_list = walk_of(tile);
   float* window = scratch(0, static_cast<size_t>(tile.channels) * tile.channel_floats());
@@ -89,15 +102,22 @@ void one_tile(const Lists& lists, int phase_index, const Place& at, int own_begi
   size_t plane = static_cast<size_t>(m.own_h) * m.own_w;
   size_t corner = static_cast<size_t>(phase.first_y + at.y * m.own_step_y) * m.own_w +
                   phase.first_x + at.x;
-  static thread_local std::vector<int> pixels;
+  static thread_local std::vector<int> pixels, next_pixels;
   find_pixels(m, tile, phase, at, pixels);
+  if (next) find_pixels(m, tile, m.phases[next->phase], next->at, next_pixels);
   for (int block = 0; block < lists.blocks; ++block) {
     int first = block * tile.channels;
     int count = std::min(tile.channels, m.partner_c - first);
     pack_window(m, tile, at, pixels, partner, image_blocks, first, count, window);
     bool last = block + 1 == lists.blocks;
+    Ahead ahead;
+    if (!last)
+      ahead = Ahead(m, tile, at, pixels, partner, first + count, own_end - own_begin);
+    else if (next)
+      ahead = Ahead(m, tile, next->at, next_pixels, partner, 0, own_end - own_begin);
     for (int own = own_begin; own < own_end; ++own) {
-      size_t list = lists.list(phase_index, block, own);
+      ahead.fetch();
+      size_t list = lists.list(task.phase, block, own);
       float* mine = sums + static_cast<size_t>(own - own_begin) * tile_floats;
       float* out = mine;
       ptrdiff_t out_step = row_floats;
@@ -118,10 +138,6 @@ void gather_conv(const Lists& lists, int images, const float* partner, float* re
                  int threads) {
   const Meeting& m = lists.meeting;
   const Tile& tile = lists.tile;
-  struct Task {
-    int phase;
-    Place at;
-  };
   std::vector<Task> tasks;
   int image_blocks = (images + LANES - 1) / LANES;
   for (int b = 0; b < image_blocks; b += tile.blocks)
@@ -136,11 +152,13 @@ void gather_conv(const Lists& lists, int images, const float* partner, float* re
   int cuts = std::min(m.own_c, (threads + static_cast<int>(tasks.size()) - 1) /
                                    static_cast<int>(tasks.size()));
   int per_cut = (m.own_c + cuts - 1) / cuts;
-  parallel(static_cast<int>(tasks.size()) * cuts, threads, [&](int task) {
-    const Task& t = tasks[task / cuts];
-    int begin = std::min(m.own_c, task % cuts * per_cut);
-    one_tile(lists, t.phase, t.at, begin, std::min(m.own_c, begin + per_cut), partner,
-             image_blocks, result);
+  parallel(static_cast<int>(tasks.size()) * cuts, threads, [&](int index) {
+    size_t task = index / cuts, next = (index + threads) / cuts;
+    int begin = std::min(m.own_c, index % cuts * per_cut);
+    int end = std::min(m.own_c, begin + per_cut);
+    if (begin < end)
+      one_tile(lists, tasks[task], next < tasks.size() ? &tasks[next] : nullptr, begin, end,
+               partner, image_blocks, result);
   });
 }
 

@@ -12,6 +12,8 @@ using namespace elision;
 
 namespace {
 
+constexpr int64_t SUM_FLOATS = 64 * 1024;  // 256 KiB of partial sums
+
 // Add, for every entry, the tile's pixels of input x gradient to LANES partial sums.
 template <int ROWS, int SPAN>
 void walk(const float* window, ptrdiff_t row_step, const int32_t* offset, int length,
@@ -22,8 +24,14 @@ void walk(const float* window, ptrdiff_t row_step, const int32_t* offset, int le
   for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 16
     for (int j = 0; j < VECTORS; ++j) g[i][j] = load(tile + i * tile_step + j * WIDTH);
+  const float* row[ROWS];
+#pragma GCC unroll 4
+  for (int i = 0; i < ROWS; ++i) {
+    row[i] = window + i * row_step;
+    asm("" : "+r"(row[i]));  // or the compiler adds the rows up anew for every entry
+  }
   for (int n = 0; n < length; ++n, spread += LANES) {
-    const float* from = window + offset[n];
+    ptrdiff_t o = offset[n];
     vf sum[2][PARTS] = {};  // two chains, as one would wait for its own latency
 #pragma GCC unroll 4
     for (int part = 0; part < PARTS; ++part) sum[0][part] = load(spread + part * WIDTH);
@@ -31,7 +39,7 @@ void walk(const float* window, ptrdiff_t row_step, const int32_t* offset, int le
     for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 16
       for (int j = 0; j < VECTORS; ++j)
-        sum[j / PARTS % 2][j % PARTS] += g[i][j] * load(from + i * row_step + j * WIDTH);
+        sum[j / PARTS % 2][j % PARTS] += g[i][j] * load(row[i] + o + j * WIDTH);
 #pragma GCC unroll 4
     for (int part = 0; part < PARTS; ++part)
       store(spread + part * WIDTH, sum[0][part] + sum[1][part]);
@@ -74,18 +82,39 @@ void take(const Meeting& m, const Tile& tile, const Place& at, int own, const fl
   }
 }
 
-// All entries of one block of input channels and a range of output channels, whose lists
-// lie one behind the other.
-void one_block(const Lists& lists, int images, int block, int k_begin, int k_end,
-               const float* x, const float* g, float* dw) {
+// Blocks of input channels and a range of output channels that one task sums up.
+struct Share {
+  int first_block, last_block, k_begin, k_end;
+};
+
+// Where the entries of a share's blocks lie: one behind the other within a block, which
+// starts at `first` in the lists and at `sums` among the share's partial sums.
+struct Run {
+  int64_t first, sums, count;
+};
+
+std::vector<Run> runs_of(const Lists& lists, const Share& share) {
+  std::vector<Run> runs;
+  int64_t sums = 0;
+  for (int block = share.first_block; block < share.last_block; ++block) {
+    size_t last = lists.list(0, block, share.k_end - 1);
+    int64_t first = lists.begin[lists.list(0, block, share.k_begin)];
+    int64_t count = lists.begin[last] + lists.length[last] - first;
+    runs.push_back({first, sums, count});
+    sums += count;
+  }
+  return runs;
+}
+
+// Tile by tile, so that the gradient of a tile is read from memory once for all blocks.
+void sum_share(const Lists& lists, int images, const Share& share, const float* x,
+               const float* g, float* dw) {
   const Meeting& m = lists.meeting;
   const Tile& tile = lists.tile;
   const Phase& phase = m.phases[0];
   int image_blocks = (images + LANES - 1) / LANES;
-  int first = block * tile.channels, count = std::min(tile.channels, m.partner_c - first);
-  size_t first_list = lists.list(0, block, k_begin), last_list = lists.list(0, block, k_end - 1);
-  int64_t entries = lists.begin[first_list];
-  int64_t total = lists.begin[last_list] + lists.length[last_list] - entries;
+  std::vector<Run> runs = runs_of(lists, share);
+  int64_t total = runs.back().sums + runs.back().count;
   float* window = scratch(0, static_cast<size_t>(tile.channels) * tile.channel_floats());
   float* spread = scratch(1, static_cast<size_t>(total + 1) * LANES);
   std::fill_n(spread, total * LANES, 0.0f);
@@ -99,32 +128,70 @@ void one_block(const Lists& lists, int images, int block, int k_begin, int k_end
                  std::min(tile.rows, phase.rows - y), std::min(tile.cols, phase.cols - c)};
         bool direct = tile.blocks == 1 && at.rows == tile.rows && at.cols == tile.cols;
         find_pixels(m, tile, phase, at, pixels);
-        pack_window(m, tile, at, pixels, x, image_blocks, first, count, window);
-        for (int k = k_begin; k < k_end; ++k) {
-          size_t list = lists.list(0, block, k);
-          if (lists.length[list] == 0) continue;
-          alignas(64) float copy[16 * LANES];
-          const float* from = copy;
-          ptrdiff_t step = tile.span * LANES;
-          if (direct) {
-            size_t channel = static_cast<size_t>(b) * m.own_c + k;
-            from = g + (channel * plane + static_cast<size_t>(y) * m.own_w + c) * LANES;
-            step = static_cast<ptrdiff_t>(m.own_w) * LANES;
-          } else {
-            take(m, tile, at, k, g, copy);
+        for (int block = share.first_block; block < share.last_block; ++block) {
+          const Run& run = runs[block - share.first_block];
+          int first = block * tile.channels;
+          int count = std::min(tile.channels, m.partner_c - first);
+          pack_window(m, tile, at, pixels, x, image_blocks, first, count, window);
+          Ahead ahead;
+          if (block + 1 < share.last_block)
+            ahead = Ahead(m, tile, at, pixels, x, first + count, share.k_end - share.k_begin);
+          for (int k = share.k_begin; k < share.k_end; ++k) {
+            ahead.fetch();
+            size_t list = lists.list(0, block, k);
+            if (lists.length[list] == 0) continue;
+            alignas(64) float copy[16 * LANES];
+            const float* from = copy;
+            ptrdiff_t step = tile.span * LANES;
+            if (direct) {
+              size_t channel = static_cast<size_t>(b) * m.own_c + k;
+              from = g + (channel * plane + static_cast<size_t>(y) * m.own_w + c) * LANES;
+              step = static_cast<ptrdiff_t>(m.own_w) * LANES;
+            } else {
+              take(m, tile, at, k, g, copy);
+            }
+            walk_list(window, tile.row_step(m), lists.offset.get() + lists.begin[list],
+                      lists.length[list], from, step,
+                      spread + (run.sums + lists.begin[list] - run.first) * LANES);
           }
-          walk_list(window, tile.row_step(m), lists.offset.get() + lists.begin[list],
-                    lists.length[list], from, step,
-                    spread + (lists.begin[list] - entries) * LANES);
         }
       }
     }
   }
-  for (int64_t n = 0; n < total; ++n) {
-    float sum = 0;
-    for (int i = 0; i < LANES; ++i) sum += spread[n * LANES + i];
-    dw[lists.place.get()[entries + n]] = sum;
+  for (const Run& run : runs) {
+    for (int64_t n = 0; n < run.count; ++n) {
+      float sum = 0;
+      for (int i = 0; i < LANES; ++i) sum += spread[(run.sums + n) * LANES + i];
+      dw[lists.place.get()[run.first + n]] = sum;
+    }
   }
+}
+
+// As many blocks together as have their partial sums in L2, and cuts of the output
+// channels where that leaves fewer shares than threads.
+std::vector<Share> shares_of(const Lists& lists, int threads) {
+  int channels = lists.meeting.own_c;
+  std::vector<Share> whole;
+  int64_t sums = 0;
+  for (int block = 0; block < lists.blocks; ++block) {
+    Share one{block, block + 1, 0, channels};
+    int64_t count = runs_of(lists, one)[0].count * LANES;
+    if (whole.empty() || sums + count > SUM_FLOATS) {
+      whole.push_back(one);
+      sums = 0;
+    }
+    whole.back().last_block = one.last_block;
+    sums += count;
+  }
+  int shares = static_cast<int>(whole.size());
+  int cuts = threads == 1 ? 1 : std::min(channels, (2 * threads + shares - 1) / shares);
+  int per_cut = (channels + cuts - 1) / cuts;
+  std::vector<Share> all;
+  for (const Share& share : whole)
+    for (int k = 0; k < channels; k += per_cut)
+      all.push_back(
+          {share.first_block, share.last_block, k, std::min(channels, k + per_cut)});
+  return all;
 }
 
 }  // namespace
@@ -137,13 +204,9 @@ extern "C" int elision_masked_grad(const Weights* weights, const float* x, const
     const Lists& lists = weights->forward;
     const Conv& conv = weights->conv;
     std::fill(dw, dw + static_cast<size_t>(conv.k) * conv.c * conv.taps(), 0.0f);
-    int cuts = std::min(conv.k, (2 * threads + lists.blocks - 1) / lists.blocks);
-    int per_cut = (conv.k + cuts - 1) / cuts;
-    parallel(lists.blocks * cuts, threads, [&](int task) {
-      int block = task / cuts, begin = std::min(conv.k, task % cuts * per_cut);
-      int end = std::min(conv.k, begin + per_cut);
-      if (begin < end) one_block(lists, conv.n, block, begin, end, x, g, dw);
-    });
+    std::vector<Share> shares = shares_of(lists, threads);
+    parallel(static_cast<int>(shares.size()), threads,
+             [&](int i) { sum_share(lists, conv.n, shares[i], x, g, dw); });
     return 0;
   } catch (const std::bad_alloc&) {
     return -1;

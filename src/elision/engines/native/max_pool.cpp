@@ -17,32 +17,33 @@ struct Window {
   int kernel_y, kernel_x, stride_y, stride_x, pad_y, pad_x;
 };
 
-using elision::LANES;
+using namespace elision;
 
-// Visit every output pixel of a plane with its LANES maxima and their pixel indices.
+typedef int32_t vi __attribute__((vector_size(WIDTH * 4)));
+
+// Visit every output pixel of a plane: its index, and the rows and columns of x that its
+// window covers.
 template <typename Visit>
-void pool_plane(const Window& v, const float* x, Visit visit) {
+void each_window(const Window& v, Visit visit) {
   for (int oy = 0; oy < v.out_h; ++oy) {
+    int top = oy * v.stride_y - v.pad_y;
+    int first_y = std::max(0, top), last_y = std::min(v.h, top + v.kernel_y);
     for (int ox = 0; ox < v.out_w; ++ox) {
-      float best[LANES];
-      int32_t at[LANES];
-      std::fill(best, best + LANES, -INFINITY);
-      std::fill(at, at + LANES, -1);
-      int top = oy * v.stride_y - v.pad_y, left = ox * v.stride_x - v.pad_x;
-      for (int y = std::max(0, top); y < std::min(v.h, top + v.kernel_y); ++y) {
-        for (int c = std::max(0, left); c < std::min(v.w, left + v.kernel_x); ++c) {
-          const float* pixel = x + (static_cast<size_t>(y) * v.w + c) * LANES;
-          int32_t index = y * v.w + c;
-          for (int i = 0; i < LANES; ++i) {
-            bool wins = (pixel[i] > best[i]) | (pixel[i] != pixel[i]) | (at[i] < 0);
-            best[i] = wins ? pixel[i] : best[i];
-            at[i] = wins ? index : at[i];
-          }
-        }
-      }
-      visit(oy * v.out_w + ox, best, at);
+      int left = ox * v.stride_x - v.pad_x;
+      visit(oy * v.out_w + ox, first_y, last_y, std::max(0, left),
+            std::min(v.w, left + v.kernel_x));
     }
   }
+}
+
+// Call work(offset, pixel) for every pixel of a window: where its lanes from `lane` on
+// lie, and its index in the plane.
+template <typename Work>
+void each_pixel(const Window& v, int first_y, int last_y, int first_x, int last_x, int lane,
+                Work work) {
+  for (int y = first_y; y < last_y; ++y)
+    for (int x = first_x; x < last_x; ++x)
+      work(static_cast<size_t>(y * v.w + x) * LANES + lane, y * v.w + x);
 }
 
 }  // namespace
@@ -53,9 +54,17 @@ extern "C" void elision_max_pool_forward(const int* window, const float* x, floa
   std::memcpy(&v, window, sizeof(Window));
   size_t in = static_cast<size_t>(v.h) * v.w * LANES;
   size_t out = static_cast<size_t>(v.out_h) * v.out_w * LANES;
-  elision::parallel(v.planes, threads, [&](int p) {
-    pool_plane(v, x + p * in, [&](int pixel, const float* best, const int32_t*) {
-      std::copy(best, best + LANES, y + p * out + static_cast<size_t>(pixel) * LANES);
+  parallel(v.planes, threads, [&](int p) {
+    const float* from = x + p * in;
+    each_window(v, [&](int pixel, int y0, int y1, int x0, int x1) {
+      for (int lane = 0; lane < LANES; lane += WIDTH) {
+        vf best = splat(-INFINITY);
+        each_pixel(v, y0, y1, x0, x1, lane, [&](size_t offset, int) {
+          vf value = load(from + offset);
+          best = (value > best) | (value != value) ? value : best;
+        });
+        store(y + p * out + static_cast<size_t>(pixel) * LANES + lane, best);
+      }
     });
   });
 }
@@ -66,13 +75,25 @@ extern "C" void elision_max_pool_backward(const int* window, const float* g,
   std::memcpy(&v, window, sizeof(Window));
   size_t in = static_cast<size_t>(v.h) * v.w * LANES;
   size_t out = static_cast<size_t>(v.out_h) * v.out_w * LANES;
-  elision::parallel(v.planes, threads, [&](int p) {
+  parallel(v.planes, threads, [&](int p) {
+    const float* from = x + p * in;
     float* to = dx + p * in;
     std::fill(to, to + in, 0.0f);
-    pool_plane(v, x + p * in, [&](int pixel, const float*, const int32_t* at) {
-      const float* from = g + p * out + static_cast<size_t>(pixel) * LANES;
-      for (int i = 0; i < LANES; ++i)
-        to[static_cast<size_t>(at[i]) * LANES + i] += from[i];
+    each_window(v, [&](int pixel, int y0, int y1, int x0, int x1) {
+      for (int lane = 0; lane < LANES; lane += WIDTH) {
+        vf best = splat(-INFINITY);
+        vi at = vi{} - 1;
+        each_pixel(v, y0, y1, x0, x1, lane, [&](size_t offset, int index) {
+          vf value = load(from + offset);
+          vi wins = (value > best) | (value != value) | (at < 0);
+          best = wins ? value : best;
+          at = wins ? vi{} + index : at;
+        });
+        vf share = load(g + p * out + static_cast<size_t>(pixel) * LANES + lane);
+        each_pixel(v, y0, y1, x0, x1, lane, [&](size_t offset, int index) {
+          store(to + offset, load(to + offset) + (at == index ? share : vf{}));
+        });
+      }
     });
   });
 }

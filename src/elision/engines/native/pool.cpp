@@ -1,11 +1,16 @@
 #include "pool.hpp"
 
 #include <pthread.h>
+#if __has_include(<link.h>)
+#include <dlfcn.h>
+#include <link.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -18,6 +23,8 @@ namespace {
 
 // One parallel call. Workers that come late find no task left and leave it alone.
 struct Job {
+  Job(const std::function<void(int)>& call, int count) : work(&call), tasks(count) {}
+
   const std::function<void(int)>* work;
   int tasks;
   std::atomic<int> next{0};
@@ -45,9 +52,7 @@ struct Job {
 class Pool {
  public:
   void run(int tasks, int threads, const std::function<void(int)>& work) {
-    auto job = std::make_shared<Job>();
-    job->work = &work;
-    job->tasks = tasks;
+    auto job = std::make_shared<Job>(work, tasks);
     int helpers = std::min(threads, tasks) - 1;
     {
       std::lock_guard<std::mutex> hold(mutex_);
@@ -102,6 +107,31 @@ Pool& the_pool() {
   return *found;
 }
 
+// GOMP_parallel(function, data, threads, flags): calls function(data) on every thread.
+using Team = void (*)(void (*)(void*), void*, unsigned, unsigned);
+
+Team find_team() {
+  Team team = nullptr;
+#if __has_include(<link.h>)
+  auto look = [](dl_phdr_info* loaded, size_t, void* found) {
+    const char* name = std::strrchr(loaded->dlpi_name, '/');
+    if (name == nullptr || std::strncmp(name, "/libgomp", 8) != 0) return 0;
+    void* library = dlopen(loaded->dlpi_name, RTLD_NOW | RTLD_NOLOAD);
+    if (library == nullptr) return 0;
+    *static_cast<Team*>(found) = reinterpret_cast<Team>(dlsym(library, "GOMP_parallel"));
+    return 1;
+  };
+  dl_iterate_phdr(look, &team);
+#endif
+  return team;
+}
+
+// Null where there is none, and in a forked child.
+std::atomic<Team> team = [] {
+  pthread_atfork(nullptr, nullptr, [] { team.store(nullptr); });
+  return find_team();
+}();
+
 struct Buffer {
   float* data = nullptr;
   size_t floats = 0;
@@ -115,7 +145,12 @@ void parallel(int tasks, int threads, const std::function<void(int)>& work) {
     for (int task = 0; task < tasks; ++task) work(task);
     return;
   }
-  the_pool().run(tasks, threads, work);
+  Team run = team.load();
+  if (run == nullptr) return the_pool().run(tasks, threads, work);
+  Job job(work, tasks);
+  run([](void* shared) { static_cast<Job*>(shared)->run(); }, &job,
+      std::min(tasks, threads), 0);
+  if (job.error) std::rethrow_exception(job.error);
 }
 
 float* scratch(int slot, size_t floats) {

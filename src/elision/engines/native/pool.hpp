@@ -1,8 +1,10 @@
-// Threads of our own: `parallel(tasks, threads, work)` calls work(task) for every task.
+// `parallel(tasks, threads, work)` calls work(task) for every task, on several threads.
 //
-// Not OpenMP: its runtime belongs to torch, has global settings, and hangs in a child
-// that was forked after its first use. Which thread runs a task never changes a result:
-// every task writes to memory of its own.
+// Where torch computes on GNU's OpenMP, its threads are used: they are awake after a
+// product of torch's, and a second set would take turns with them on the same cores. No
+// setting of that runtime is read or changed. Elsewhere, and in a forked child, where
+// that runtime would hang, the threads are our own. Which thread runs a task never
+// changes a result: every task writes to memory of its own.
 #pragma once
 
 #include <cstddef>

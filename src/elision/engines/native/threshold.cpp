@@ -2,7 +2,8 @@
 //
 // Exactly, without ordering the tensor: a sample says between which two magnitudes the
 // wanted one lies, one pass counts what is above them and collects what is between, and
-// only that is ordered. If the sample was wrong, the whole tensor is.
+// the wanted one is sought in that, by the same means. If the sample was wrong, or what
+// is left is small, it is ordered.
 
 #include <algorithm>
 #include <cmath>
@@ -11,26 +12,19 @@
 #include <vector>
 
 #include "pool.hpp"
+#include "room.hpp"
 #include "vec.hpp"
 
 using namespace elision;
 
 namespace {
 
-constexpr int64_t SAMPLE = 16384;
+constexpr int64_t MOST_SAMPLES = 16384, PER_SAMPLE = 16, FEW = 1024;
 constexpr double DEVIATIONS = 5;      // of the sample's rank, on both sides
 constexpr int64_t CHUNK = 64 * 1024;  // values that a task looks at
 
 // The magnitude; NaN orders nothing and counts as the largest.
 float magnitude(float value) { return std::isnan(value) ? INFINITY : std::fabs(value); }
-
-// The `rank`-th largest, from 0; reorders the values.
-float largest(std::vector<float>& values, int64_t rank) {
-  auto at = values.begin() +
-            std::clamp<int64_t>(rank, 0, static_cast<int64_t>(values.size()) - 1);
-  std::nth_element(values.begin(), at, values.end(), std::greater<float>());
-  return *at;
-}
 
 // Magnitudes of `count` values spread over x. The places are multiples of a prime, so
 // that they follow no row or plane.
@@ -41,12 +35,13 @@ std::vector<float> spread(const float* x, int64_t n, int64_t count) {
   return sample;
 }
 
-// Count magnitudes above `high`, append those from `low` to `high`.
+// Count magnitudes above `high`, and collect those from `low` to `high`.
 int64_t between(const float* x, int64_t n, float low, float high,
                 std::vector<float>& found) {
+  static thread_local Room<float> room;  // not cleared, which would cost as much again
   int64_t above = 0, count = 0, i = 0;
-  found.resize(n + 16);
-  float* out = found.data();
+  room.reserve(n + 16);
+  float* out = room.get();
 #if defined(ELISION_AVX512)
   __m512 top = _mm512_set1_ps(high), bottom = _mm512_set1_ps(low);
   for (; i + 16 <= n; i += 16) {
@@ -54,7 +49,6 @@ int64_t between(const float* x, int64_t n, float low, float high,
     __mmask16 over = _mm512_cmp_ps_mask(v, top, _CMP_NLE_UQ);
     __mmask16 in = _mm512_cmp_ps_mask(v, bottom, _CMP_GE_OQ) & ~over;
     above += __builtin_popcount(over);
-    if (in == 0) continue;
     _mm512_storeu_ps(out + count, _mm512_maskz_compress_ps(in, v));
     count += __builtin_popcount(in);
   }
@@ -65,38 +59,41 @@ int64_t between(const float* x, int64_t n, float low, float high,
     out[count] = v;
     count += v >= low && v <= high;
   }
-  found.resize(count);
+  found.assign(out, out + count);
   return above;
 }
 
-// The k-th largest magnitude of all of x.
+// The k-th largest magnitude of x, from 1.
 float kth(const float* x, int64_t n, int64_t k, int threads) {
-  if (n > 4 * SAMPLE) {
-    std::vector<float> sample = spread(x, n, SAMPLE);
-    double share = static_cast<double>(k) / n;
-    double rank = share * SAMPLE;
+  if (n > FEW) {
+    std::vector<float> sample = spread(x, n, std::min(MOST_SAMPLES, n / PER_SAMPLE));
+    int64_t count = static_cast<int64_t>(sample.size());
+    double share = static_cast<double>(k) / n, rank = share * count;
     double margin = DEVIATIONS * std::sqrt(rank * (1 - share)) + 2;
-    float low = largest(sample, static_cast<int64_t>(rank + margin));
-    float high = largest(sample, static_cast<int64_t>(rank - margin));
+    auto level = [&](double at) {
+      at = std::clamp(at, 1.0, static_cast<double>(count));
+      return kth(sample.data(), count, static_cast<int64_t>(at), threads);
+    };
+    float low = level(rank + margin), high = level(rank - margin);
     int chunks = static_cast<int>((n + CHUNK - 1) / CHUNK);
     std::vector<std::vector<float>> found(chunks);
     std::vector<int64_t> above(chunks);
     parallel(chunks, threads, [&](int task) {
       int64_t begin = task * CHUNK;
-      static thread_local std::vector<float> room;
-      above[task] = between(x + begin, std::min(CHUNK, n - begin), low, high, room);
-      found[task].assign(room.begin(), room.end());
+      above[task] = between(x + begin, std::min(CHUNK, n - begin), low, high, found[task]);
     });
-    int64_t rest = k - 1;
-    for (int64_t count : above) rest -= count;
-    std::vector<float> candidates;
-    for (auto& part : found)
-      candidates.insert(candidates.end(), part.begin(), part.end());
-    if (rest >= 0 && rest < static_cast<int64_t>(candidates.size()))
-      return largest(candidates, rest);
+    int64_t rest = k;
+    for (int64_t number : above) rest -= number;
+    std::vector<float> inside;
+    for (auto& part : found) inside.insert(inside.end(), part.begin(), part.end());
+    count = static_cast<int64_t>(inside.size());
+    bool within = rest >= 1 && rest <= count;
+    if (within && low == high) return low;
+    if (within && count < n) return kth(inside.data(), count, rest, threads);
   }
   std::vector<float> all = spread(x, n, n);
-  return largest(all, k - 1);
+  std::nth_element(all.begin(), all.begin() + (k - 1), all.end(), std::greater<float>());
+  return all[k - 1];
 }
 
 }  // namespace
@@ -111,9 +108,9 @@ extern "C" float elision_threshold(const float* x, int64_t n, int64_t k, int64_t
     float level;
     if (count < n) {
       std::vector<float> sample = spread(x, n, count);
-      level = largest(sample, k - 1);
+      level = kth(sample.data(), count, std::clamp<int64_t>(k, 1, count), threads);
     } else {
-      level = kth(x, n, std::max<int64_t>(1, std::min(k, n)), threads);
+      level = kth(x, n, std::clamp<int64_t>(k, 1, n), threads);
     }
     return level > 0 ? std::nextafter(level, 0.0f) : -1.0f;
   } catch (const std::bad_alloc&) {

@@ -36,7 +36,7 @@ typedef float vf_any __attribute__((vector_size(WIDTH * 4), aligned(4), may_alia
 
 static inline vf load(const float* p) { return *reinterpret_cast<const vf_any*>(p); }
 static inline void store(float* p, vf v) { *reinterpret_cast<vf_any*>(p) = v; }
-static inline vf splat(float s) { return vf{} + s; }
+static inline vf splat(float s) { return s - vf{}; }
 
 // Copy or clear one pixel of one channel: LANES floats.
 static inline void copy_lanes(float* to, const float* from) {

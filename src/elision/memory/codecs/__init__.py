@@ -16,6 +16,7 @@ from elision.memory.codecs.rad import RadProject, RadSample
 from elision.memory.codecs.recompute import Recompute
 from elision.memory.codecs.scientific import Sz3, Zfp
 from elision.memory.codecs.shape import ShapeOnly
+from elision.memory.codecs.sparse_group import SparseGroupQuant
 from elision.memory.codecs.threshold import ThresholdMask
 from elision.memory.codecs.zero_value import ZeroValue
 
@@ -36,6 +37,7 @@ __all__ = [
     "RadSample",
     "Recompute",
     "ShapeOnly",
+    "SparseGroupQuant",
     "Sz3",
     "ThresholdMask",
     "TwoValued",

@@ -8,7 +8,7 @@ from elision.memory.base import Codec, Guarantee, Packed, floating
 from elision.memory.layout import Layout, flat
 from elision.memory.roles import SMOOTH_ROLES, Slot
 
-__all__ = ["Float8"]
+__all__ = ["Float8", "scale_to_float8"]
 
 _LARGEST = torch.finfo(torch.float8_e4m3fn).max
 _SMALLEST = torch.finfo(torch.float8_e4m3fn).smallest_normal / 8
@@ -31,12 +31,8 @@ class Float8(Codec):
         if not floating(tensor):
             return None
         values = flat(tensor).to(torch.float32)
-        largest = float(values.abs().max())
-        factor = max(largest, 1e-30) / _LARGEST
-        scaled = (values / factor).clamp_(-_LARGEST, _LARGEST)
-        scaled = torch.where(values > 0, scaled.clamp(min=_SMALLEST), scaled)
-        payload = scaled.to(torch.float8_e4m3fn)
-        return Packed((payload,), Layout.of(tensor), factor)
+        payload, factor = scale_to_float8(values, values.abs().max())
+        return Packed((payload,), Layout.of(tensor), float(factor))
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The scaled values."""
@@ -50,3 +46,13 @@ class Float8(Codec):
     def bound(self, packed: Packed) -> float | None:
         """A sixteenth of the largest magnitude."""
         return packed.meta * _LARGEST / 16 * (1 + 1e-5)
+
+
+def scale_to_float8(
+    values: torch.Tensor, largest: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Float32 values and their largest magnitude to codes and the factor they take."""
+    factor = largest.clamp(min=1e-30) / _LARGEST
+    scaled = (values / factor).clamp(-_LARGEST, _LARGEST)
+    scaled = torch.where(values > 0, scaled.clamp(min=_SMALLEST), scaled)
+    return scaled.to(torch.float8_e4m3fn), factor

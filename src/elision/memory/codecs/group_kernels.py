@@ -138,6 +138,7 @@ def _unpack(stored, bits, q):
     """The codes of one group."""
     shift = 0
     at = 0
+    q[:] = 0
     for width in (8, 4, 2, 1):
         if bits & width:
             lanes = 8 // width
@@ -146,10 +147,9 @@ def _unpack(stored, bits, q):
             limit = np.uint8((1 << width) - 1)
             for lane in range(lanes):
                 part = q[lane * count : (lane + 1) * count]
+                right, left = np.uint8(lane * width), np.uint8(shift)
                 for i in range(count):
-                    code = (section[i] >> np.uint8(lane * width)) & limit
-                    code = np.uint8(code << np.uint8(shift))
-                    part[i] = code if shift == 0 else part[i] | code
+                    part[i] |= ((section[i] >> right) & limit) << left
             shift += width
             at += count
 

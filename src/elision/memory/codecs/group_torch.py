@@ -6,14 +6,15 @@ arrays. 32-bit arithmetic is done in 64 bits and cut off.
 
 import torch
 
-__all__ = ["dequantise", "mask", "quantise"]
+__all__ = ["dequantise", "hash_words", "mask", "quantise", "round_down"]
 
 _WORD = 0xFFFFFFFF
 #: Smallest step, whose inverse is far from overflowing.
 _LEAST = 2.0**-100
 
 
-def _hash(h: torch.Tensor) -> torch.Tensor:
+def hash_words(h: torch.Tensor) -> torch.Tensor:
+    """A bijection of 32-bit words, held in 64 bits; see ``group_kernels``."""
     h = h ^ (h >> 16)
     h = (h * 0x7FEB352D) & _WORD
     h = h ^ (h >> 15)
@@ -24,12 +25,12 @@ def _hash(h: torch.Tensor) -> torch.Tensor:
 def _uniforms(groups: int, group: int, seed: int, device: torch.device) -> torch.Tensor:
     """One uniform of [0, 1) per element, two out of every hash."""
     count = torch.arange(groups * group // 2, device=device)
-    hashes = _hash((count + seed) & _WORD).view(groups, group // 2)
+    hashes = hash_words((count + seed) & _WORD).view(groups, group // 2)
     words = torch.cat([hashes & 0xFFFF, hashes >> 16], 1)
     return (words.to(torch.float32) + 0.5) * 2.0**-16
 
 
-def _round_down(values: torch.Tensor) -> torch.Tensor:
+def round_down(values: torch.Tensor) -> torch.Tensor:
     """Float32 values rounded to bfloat16, towards minus infinity."""
     words = values.contiguous().view(torch.int32)
     words = words + torch.where((words < 0) & (words & 0xFFFF != 0), 0x10000, 0)
@@ -58,8 +59,8 @@ def quantise(
         highest = highest.clamp(min=0)
     else:
         lowest = values.amin(1)
-    lowest = _round_down(lowest)
-    width = -_round_down(-((highest - lowest) / levels).clamp(min=_LEAST))
+    lowest = round_down(lowest)
+    width = -round_down(-((highest - lowest) / levels).clamp(min=_LEAST))
     width = width.where(highest > lowest, 0)
     low.copy_(lowest)
     step.copy_(width)

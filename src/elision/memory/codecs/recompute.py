@@ -1,13 +1,15 @@
 """No bytes for what can be computed again, bit for bit, from what is kept anyway."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from elision.memory.base import Codec, Guarantee, Packed
-from elision.memory.layout import Layout
+from elision.memory.layout import Layout, flat
 from elision.memory.roles import Role, Slot
 from elision.memory.token import Token
 
@@ -20,16 +22,32 @@ _EDGES = {
     "MmBackward0.self": 0,
 }
 
+#: Smooth activations that keep their argument in the slot ``self``.
+_ACTIVATIONS: dict[str, Callable[[Any], Callable[[torch.Tensor], torch.Tensor]]] = {
+    "GeluBackward0": lambda node: functools.partial(
+        F.gelu, approximate=node._saved_approximate
+    ),
+    "SiluBackward0": lambda node: F.silu,
+    "MishBackward0": lambda node: F.mish,
+}
+
+_LAST = ("ReluBackward0", "NativeBatchNormBackward0", *_ACTIVATIONS)
+
+#: What layer norms add to the variance, which their nodes do not say: PyTorch's
+#: default, and those of ViT, BERT, GPT-NeoX and others. A wrong one is found out.
+_LAYER_NORM_EPS = (1e-5, 1e-6, 1e-12, 1e-8, 1e-3)
+
 
 @dataclass(frozen=True)
 class Recompute(Codec):
-    """Exact: the input of a layer from the batch norm, sum and ReLU that made it.
+    """Exact: the input of a layer from the norm, sum and activation that made it.
 
     A ReLU that follows a batch norm costs a tensor in plain autograd although the batch
-    norm's own input is kept as well. The graph says how the one follows from the other,
-    so the backward pass runs the same kernels on the same values again. Batch norm in
-    training mode on the CPU only; elsewhere the tensor is left to the next codec. The
-    ReLU keeps its mask, or its backward would have to compute everything once more.
+    norm's own input is kept as well; so do a layer norm and a GELU, whose arguments and
+    results are both kept. The graph says how the one follows from the other, so the
+    backward pass runs the same kernels on the same values again. Batch norm in training
+    mode and on the CPU only; elsewhere the tensor is left to the next codec. The ReLU
+    keeps its mask, or its backward would have to compute everything once more.
 
     Attributes:
         steps: most functions to run again for one tensor (own choice: 8 reach back over
@@ -57,15 +75,19 @@ class Recompute(Codec):
         if tensor.device.type != "cpu":
             return None
         producer = _producer(slot)
-        if type(producer).__name__ not in ("ReluBackward0", "NativeBatchNormBackward0"):
-            return None
-        recipe = _recipe(producer, self.steps, self.lossy)
+        kind = type(producer).__name__
+        if kind == "NativeLayerNormBackward0":
+            recipe = _layer_norm_recipe(producer, tensor, self.lossy)
+        elif kind in _LAST:
+            recipe = _recipe(producer, self.steps, self.lossy)
+        else:
+            recipe = None
         return None if recipe is None else Packed((), Layout.of(tensor), recipe.run)
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """Compute the tensor."""
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            return packed.meta()
+            return packed.layout.view(flat(packed.meta()))
 
 
 def _producer(slot: Slot) -> Any:
@@ -76,7 +98,10 @@ def _producer(slot: Slot) -> Any:
     """
     edge = _EDGES.get(f"{slot.function}.{slot.name}")
     if edge is not None:
-        return slot.node.next_functions[edge][0]
+        node = slot.node.next_functions[edge][0]
+        while type(node).__name__ == "ViewBackward0":  # the same memory, another shape
+            node = node.next_functions[0][0]
+        return node
     for node, _ in slot.node.next_functions:
         relu = type(node).__name__ == "ReluBackward0"
         if relu and node._raw_saved_result.data in slot.tokens:
@@ -119,6 +144,12 @@ def _recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
         return _sum_recipe(node, steps - 1, lossy)
     if kind == "NativeBatchNormBackward0" and node._saved_training:
         return _batch_norm_recipe(node, lossy)
+    if kind in _ACTIVATIONS:
+        argument = _held(node, "self", packed=lossy)
+        if argument is None:
+            return None
+        activation = _ACTIVATIONS[kind](node)
+        return _Recipe(lambda: activation(argument.restore()), 1)
     return None
 
 
@@ -155,3 +186,36 @@ def _batch_norm_recipe(node: Any, lossy: bool) -> _Recipe | None:
         return torch.native_batch_norm(x, γ, β, mean, variance, training, 0, eps)[0]
 
     return _Recipe(run, 1)
+
+
+def _layer_norm_recipe(node: Any, result: torch.Tensor, lossy: bool) -> _Recipe | None:
+    """A layer norm from its input and its affine parameters; ``result`` is to come out.
+
+    The node keeps the statistics but not what was added to the variance, so what is
+    found is tried. From an inexact input it is computed with the true statistics.
+    """
+    values = _held(node, "input", packed=lossy)
+    affine = [getattr(f, "variable", None) for f, _ in node.next_functions[1:3]]
+    if values is None or any(a is None for a in affine):
+        return None
+    scale, shift = (Token(a) for a in affine if a is not None)
+    if values.tensor is None:
+        mean, inverse_deviation = node._saved_result1, node._saved_result2
+
+        def run_approximately() -> torch.Tensor:
+            x = (values.restore().contiguous() - mean) * inverse_deviation
+            return x * scale.restore() + shift.restore()
+
+        return _Recipe(run_approximately, 1)
+    shape = node._saved_normalized_shape
+    for eps in _LAYER_NORM_EPS:
+
+        def run(eps: float = eps) -> torch.Tensor:
+            affine = scale.restore(), shift.restore()
+            return F.layer_norm(values.restore(), shape, *affine, eps)
+
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            again = run()
+        if again.dtype is result.dtype and torch.equal(flat(again), flat(result)):
+            return _Recipe(run, 1)
+    return None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from elision.memory.base import Codec, Guarantee, Packed
-from elision.memory.bits import pack_bits, unpack_bits
+from elision.memory.codecs.compaction import compact, spread
 from elision.memory.layout import Layout, flat
 from elision.memory.roles import SMOOTH_ROLES, Slot
 
@@ -27,20 +27,14 @@ class ZeroValue(Codec):
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Keep the mask and the non-zero values, in memory order."""
         values = flat(tensor)
-        mask = values != 0
-        kept = values[mask]
-        if kept.nbytes + values.numel() // 8 >= values.nbytes:
+        mask, kept = compact(values)
+        if kept.nbytes + mask.nbytes >= values.nbytes:
             return None
-        return Packed((pack_bits(mask), kept), Layout.of(tensor))
+        return Packed((mask, kept), Layout.of(tensor))
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The saved tensor."""
-        bits, kept = packed.payload
-        mask = unpack_bits(bits, packed.layout.numel)
-        values = torch.zeros(
-            packed.layout.numel, dtype=kept.dtype, device=kept.device
-        ).masked_scatter_(mask, kept)
-        return packed.layout.view(values)
+        return packed.layout.view(spread(*packed.payload, packed.layout.numel))
 
     def keeps_sign(self, packed: Packed) -> bool:
         """It is exact."""

@@ -1,0 +1,133 @@
+"""Tensors that lie elsewhere, and come back one ahead of when they are asked for.
+
+The backward pass asks for tensors in about the reverse of the order in which the forward
+pass sent them away. So whoever is asked for starts the one that was sent before it on its
+way back (vDNN, Rhu et al., MICRO 2016): on the CPU a thread reads its file meanwhile, on
+an accelerator a stream of its own copies it.
+"""
+
+import os
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import torch
+
+__all__ = ["Away", "InFile", "InHostMemory"]
+
+_sent = threading.local()
+
+
+class Away:
+    """Values that lie elsewhere.
+
+    Args:
+        ahead: whether asking for these values starts those sent before them, by the
+            same thread, on their way.
+    """
+
+    def __init__(self, ahead: bool) -> None:
+        last = getattr(_sent, "last", None)
+        self._before: Callable[[], Away | None] = last if ahead and last else _nothing
+        self._arrival: Callable[[], torch.Tensor] | None = None
+        _sent.last = weakref.ref(self)
+
+    def bring(self) -> torch.Tensor:
+        """The values, ``(numel,)``; may be asked for again."""
+        arrival, self._arrival = self._arrival or self.start(), None
+        before = self._before()
+        if before is not None and before._arrival is None:
+            before._arrival = before.start()
+        return arrival()
+
+    def start(self) -> Callable[[], torch.Tensor]:
+        """Begin to bring the values back; what is returned waits for them."""
+        raise NotImplementedError
+
+
+def _nothing() -> None:
+    """Stands for a reference to nothing."""
+
+
+class InFile(Away):
+    """In a file without a name, which is gone when nobody refers to it any more.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, values: torch.Tensor, directory: str, ahead: bool) -> None:
+        self._count, self._dtype = values.numel(), values.dtype
+        self._descriptor, path = tempfile.mkstemp(prefix="elision-", dir=directory)
+        weakref.finalize(self, os.close, self._descriptor)
+        os.unlink(path)
+        data = _bytes_of(values)
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+        super().__init__(ahead)
+
+    def start(self) -> Callable[[], torch.Tensor]:
+        """Let the reading thread fill a new tensor."""
+        values = torch.empty(self._count, dtype=self._dtype)
+        done = _reader().submit(self._read, _bytes_of(values))
+
+        def arrival() -> torch.Tensor:
+            done.result()
+            return values
+
+        return arrival
+
+    def _read(self, target: memoryview) -> None:
+        at = 0
+        while at < len(target):
+            at += os.preadv(self._descriptor, [target[at:]], at)
+
+
+class InHostMemory(Away):
+    """A device's values in pinned host memory.
+
+    The copies run on streams of their own beside the work of the current stream.
+    """
+
+    def __init__(self, values: torch.Tensor, ahead: bool) -> None:
+        self._device = values.device
+        side = _stream(values.device)
+        side.wait_stream(torch.accelerator.current_stream(values.device))
+        self._host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        with side:
+            self._host.copy_(values, non_blocking=True)
+            values.record_stream(side)
+        super().__init__(ahead)
+
+    def start(self) -> Callable[[], torch.Tensor]:
+        """Copy back on the side stream, which has done the copy out by then."""
+        side = _stream(self._device)
+        with side:
+            values = self._host.to(self._device, non_blocking=True)
+            done = side.record_event()
+
+        def arrival() -> torch.Tensor:
+            current = torch.accelerator.current_stream(self._device)
+            current.wait_event(done)
+            values.record_stream(current)
+            return values
+
+        return arrival
+
+
+def _bytes_of(values: torch.Tensor) -> memoryview:
+    """The memory of a flat tensor."""
+    return values.view(torch.uint8).numpy().data
+
+
+@cache
+def _reader() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="elision-offload")
+
+
+@cache
+def _stream(device: torch.device) -> torch.Stream:
+    return torch.Stream(device)

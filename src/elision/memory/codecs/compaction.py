@@ -1,0 +1,80 @@
+"""Taking the zeros out of a tensor: a bit per element, and what is not zero."""
+
+import numba
+import numpy as np
+import torch
+
+from elision.memory.bits import pack_bits, packed_bytes, unpack_bits
+
+__all__ = ["compact", "spread"]
+
+
+def compact(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where a flat tensor is not zero, as packed bits, and what stands there."""
+    if values.device.type != "cpu" or values.dtype is not torch.float32:
+        mask = values != 0
+        return pack_bits(mask), values[mask]
+    count = _count(values.numpy())
+    bits = torch.empty(packed_bytes(values.numel(), 1), dtype=torch.uint8)
+    kept = torch.empty(count + 1)
+    _compact(values.numpy(), bits.numpy(), kept.numpy())
+    return bits, kept[:count]
+
+
+def spread(bits: torch.Tensor, kept: torch.Tensor, count: int) -> torch.Tensor:
+    """The flat tensor of ``count`` elements that :func:`compact` took apart."""
+    if kept.device.type != "cpu" or kept.dtype is not torch.float32:
+        values = torch.zeros(count, dtype=kept.dtype, device=kept.device)
+        return values.masked_scatter_(unpack_bits(bits, count), kept)
+    values = torch.empty(count)
+    _spread(bits.numpy(), kept.numpy(), values.numpy())
+    return values
+
+
+# The loops over whole bytes do not branch on a bit, which could not be foreseen: what is
+# dropped is written, too, and overwritten by the next; what is zero is read in vain.
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(values):
+    count = 0
+    for i in range(values.size):
+        count += int(values[i] != 0)
+    return count
+
+
+@numba.njit(nogil=True, cache=True)
+def _compact(values, bits, kept):
+    count, whole = 0, values.size // 8
+    for byte in range(whole):
+        eight = values[8 * byte : 8 * byte + 8]
+        word = 0
+        for i in range(8):
+            there = int(eight[i] != 0)
+            kept[count] = eight[i]
+            count += there
+            word |= there << i
+        bits[byte] = word
+    for i in range(8 * whole, values.size):
+        there = int(values[i] != 0)
+        kept[count] = values[i]
+        count += there
+        bits[whole] = (bits[whole] if i > 8 * whole else 0) | (there << (i & 7))
+
+
+@numba.njit(nogil=True, cache=True)
+def _spread(bits, kept, values):
+    count = byte = 0
+    while byte < values.size // 8 and count + 8 <= kept.size:
+        word = int(bits[byte])
+        for i in range(8):
+            there = (word >> i) & 1
+            value = kept[count]
+            values[8 * byte + i] = value if there else np.float32(0)
+            count += there
+        byte += 1
+    for i in range(8 * byte, values.size):  # nothing may be left to be read in vain
+        values[i] = 0
+        if (bits[i >> 3] >> (i & 7)) & 1:
+            values[i] = kept[count]
+            count += 1

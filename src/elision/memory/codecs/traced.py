@@ -1,0 +1,166 @@
+"""Codecs as plain functions of tensors, which ``torch.compile`` can trace.
+
+What these cannot do is look at values: no tensor is left out because of a NaN (it comes
+back as NaN), and none takes a size that depends on what is in it. Tensors are packed in
+memory order and come back with their strides.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from elision.memory.base import Codec
+from elision.memory.bits import pack_codes, unpack_codes
+from elision.memory.codecs.boolean import TwoValued
+from elision.memory.codecs.fp8 import Float8, scale_to_float8
+from elision.memory.codecs.group import GroupQuant
+from elision.memory.codecs.group_torch import hash_words, round_down
+from elision.memory.codecs.pool_indices import PoolIndices
+from elision.memory.codecs.shape import ShapeOnly
+from elision.memory.codecs.threshold import ThresholdMask
+
+__all__ = ["TracedCodec", "traced"]
+
+
+class TracedCodec(Protocol):
+    """Functions of tensors, whose sizes follow from sizes."""
+
+    def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """What to keep of a tensor."""
+        ...
+
+    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+        """The tensor again; ``like`` has its shape, strides and type."""
+        ...
+
+
+class _Mask:
+    """One bit per element: whether it is above zero."""
+
+    def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [pack_codes((_flat(x) > 0).to(torch.uint8), 1)]
+
+    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+        return _shaped(unpack_codes(parts[0], 1, like.numel()), like)
+
+
+class _Shape:
+    """The shape alone."""
+
+    def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [x.new_zeros(1)]
+
+    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+        return parts[0].expand(like.shape)
+
+
+class _Narrow:
+    """Indices of an image in 32 bits."""
+
+    def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [x.to(torch.int32)]
+
+    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+        return parts[0].to(like.dtype)
+
+
+class _Float8:
+    """Eight-bit floating point with one factor."""
+
+    def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
+        values = x.to(torch.float32)
+        return [*scale_to_float8(values, values.abs().amax())]
+
+    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+        return (parts[0].to(torch.float32) * parts[1]).to(like.dtype)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Group quantisation, rounded stochastically with numbers drawn in the graph.
+
+    As :class:`~elision.memory.codecs.GroupQuant`, but not dithered: one draw is not
+    repeated in another graph, and what was positive has to come back positive where a
+    ReLU's mask is read from it.
+    """
+
+    bits: int
+    group: int
+    relu: bool
+
+    def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
+        values = _flat(x).to(torch.float32)
+        filling = -values.numel() % self.group
+        values = torch.cat([values, values[-1:].expand(filling)])
+        values = values.view(-1, self.group)
+        high = values.amax(1, keepdim=True)
+        positive = values.where(values > 0, high) if self.relu else values
+        low = round_down(positive.amin(1, keepdim=True))
+        first = int(self.relu)
+        levels = 2**self.bits - 1 - first
+        step = -round_down((low - high) / levels)
+        inverse = torch.where(step > 0, 1 / step, 0)
+        q = ((values - low) * inverse + _uniforms(values)).floor()
+        q = q.clamp(0, levels).to(torch.uint8) + first
+        if self.relu:
+            q = torch.where(values > 0, q, 0)
+        grid = torch.cat([low, step], 1).to(torch.bfloat16)
+        return [pack_codes(q.view(-1), self.bits), grid]
+
+    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+        codes, grid = parts
+        q = unpack_codes(codes, self.bits, len(grid) * self.group)
+        q = q.view(-1, self.group)
+        low, step = grid.to(torch.float32).split(1, 1)
+        values = (q.to(torch.float32) - int(self.relu)) * step + low
+        if self.relu:
+            values = torch.where(q > 0, values, 0)
+        return _shaped(values.view(-1)[: like.numel()], like)
+
+
+def traced(codecs: Sequence[Codec], relu: bool) -> TracedCodec | None:
+    """The first of some codecs that can be traced; None if none can.
+
+    Args:
+        codecs: in the order in which they would be tried.
+        relu: whether the tensor is the result of a ReLU whose mask is read from it.
+    """
+    for codec in codecs:
+        if isinstance(codec, GroupQuant) and not (relu and codec.bits == 1):
+            return _Groups(codec.bits, codec.group, relu)
+        if isinstance(codec, Float8):
+            return _Float8()
+        if isinstance(codec, (ThresholdMask, TwoValued)):
+            return _Mask()
+        if isinstance(codec, ShapeOnly):
+            return _Shape()
+        if isinstance(codec, PoolIndices):
+            return _Narrow()
+    return None
+
+
+def _uniforms(like: torch.Tensor) -> torch.Tensor:
+    """A random number of [0, 1) per element; ``torch.rand`` cannot be drawn this late."""
+    start = torch.randint(0, 2**31 - 1, (1,), device=like.device)
+    numbers = torch.arange(like.numel(), device=like.device) + start
+    words = hash_words(numbers & 0xFFFFFFFF).view(like.shape)
+    return (words >> 8).to(torch.float32) * 2.0**-24
+
+
+def _memory_order(x: torch.Tensor) -> list[int]:
+    """The axes from the one with the largest stride to that with the smallest."""
+    return sorted(range(x.dim()), key=lambda axis: -x.stride(axis))
+
+
+def _flat(x: torch.Tensor) -> torch.Tensor:
+    return x.permute(_memory_order(x)).reshape(-1)
+
+
+def _shaped(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Undo :func:`_flat`, in the type of ``like``."""
+    order = _memory_order(like)
+    inverse = sorted(range(like.dim()), key=order.__getitem__)
+    shape = [like.shape[axis] for axis in order]
+    return values.view(shape).permute(inverse).to(like.dtype)
