@@ -160,7 +160,28 @@ def test_operands_of_any_strides_and_alignment():
             assert_close(found, expected, 60)
 
 
-def test_other_dtypes_and_groups_go_to_torch():
+@pytest.mark.parametrize(("kind", "sparse"), WAYS)
+def test_groups_of_some_width_are_computed_one_by_one(monkeypatch, kind, sparse):
+    geometry = Conv2dGeometry(9, 64, 7, 6, 96, (3, 2), 2, 1, 1, 2)
+    values = operands(kind, geometry, sparse, 0.2, 5)
+    expected = LayerProduct(kind, geometry, *values).compute()
+    engine = NativeEngine()
+    monkeypatch.setattr(engine._dense, "product", None)
+    found = engine.product(kind, geometry, *values, sparse=sparse)
+    assert_close(found, expected, 300)
+    if kind is Product.WEIGHT_GRAD:
+        mask = torch.rand(geometry.shape_of("weight")) < 0.3
+        found = engine.product(kind, geometry, *values, wanted=mask)
+        assert_close(found, expected * mask, 300)
+        assert not found[~mask].any()
+    monkeypatch.undo()
+    values[0][0, 0, 0, 0] = torch.inf
+    found = engine.product(kind, geometry, *values, sparse=sparse)
+    expected = LayerProduct(kind, geometry, *values).compute()
+    assert torch.equal(found.isfinite(), expected.isfinite())
+
+
+def test_other_dtypes_and_narrow_groups_go_to_torch():
     kind = Product.FORWARD
     grouped = Conv2dGeometry(2, 4, 5, 5, 4, 3, 1, 1, 1, 2)
     plain = Conv2dGeometry(2, 4, 5, 5, 4, 3, 1, 1, 1, 1)
