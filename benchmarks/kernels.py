@@ -5,7 +5,10 @@
     python benchmarks/kernels.py linear    [--out FILE]   whole SWAT linear layers
     python benchmarks/kernels.py network   [--out FILE]   whole training steps
     python benchmarks/kernels.py others    [--out FILE]   other sparse kernels, fixed mask
-    python benchmarks/kernels.py curves    [--out FILE]   training, native against masked
+    python benchmarks/kernels.py gradients [--out FILE]   zeros in the gradient
+    python benchmarks/kernels.py grouped   [--out FILE]   grouped convolutions
+
+Peak memory of the steps: ``step_memory.py``; training curves: ``training_curves.py``.
 
 All candidates of a table run once a round, in rotating order, in one process. With one
 thread (the default) the CPU time of the process is taken, with more the wall clock.
@@ -19,7 +22,7 @@ import importlib
 import json
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +31,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from elision.engines.bench import bench, interleaved, machine
+from elision.files import write_text
 from elision.layers import elide, elided_layers
 from elision.methods import RigL, Static, Swat
+from elision.products import Conv2dGeometry, Geometry, Product
 from elision.topology import attach
-from elision.workloads.models.resnet import resnet8, resnet18
+from elision.workloads.models.resnet import resnet18
 from elision.workloads.models.vgg import vgg16
 
 #: Stride-1 3x3 layers of a CIFAR ResNet-18: channels, side, how many.
 STAGES = [(64, 32, 4), (128, 16, 3), (256, 8, 3), (512, 4, 3)]
+#: Channels, side, groups.
+GROUPED = [(128, 32, 2), (256, 16, 2), (256, 16, 4), (256, 16, 8)]
 LINEAR = [(512, 1024, 1024), (1024, 1024, 1024), (1024, 768, 3072), (1024, 3072, 768)]
 
 
@@ -310,57 +317,6 @@ def others(args: argparse.Namespace) -> dict[str, Any]:
     return {"others": tables}
 
 
-def curves(args: argparse.Namespace) -> dict[str, Any]:
-    """Train on scikit-learn's digits: the native network and the masked oracle."""
-    from sklearn.datasets import load_digits
-
-    data: Any = load_digits()
-    images = torch.from_numpy(data.images).float()[:, None] / 8 - 1
-    labels = torch.from_numpy(data.target)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    train, test = order[:1440], order[1440:]
-    runs = []
-    for seed in range(args.seeds):
-        for engine in ("masked", "native"):
-            torch.manual_seed(seed)
-            model = resnet8(in_channels=1, classes=10)
-            elide(
-                model,
-                Swat(sparsity=args.sparsity[0]),
-                engine="torch" if engine == "masked" else engine,
-            )
-            optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
-            losses = []
-            for epoch in range(args.epochs):
-                shuffled = train[
-                    torch.randperm(1440, generator=torch.Generator().manual_seed(epoch))
-                ]
-                for batch in shuffled.split(96):
-                    optimizer.zero_grad()
-                    loss = F.cross_entropy(model(images[batch]), labels[batch])
-                    loss.backward()
-                    optimizer.step()
-                    losses.append(loss.item())
-            model.eval()
-            with torch.no_grad():
-                right = model(images[test]).argmax(1) == labels[test]
-            runs.append(
-                {
-                    "seed": seed,
-                    "engine": engine,
-                    "losses": losses,
-                    "accuracy": right.float().mean().item(),
-                }
-            )
-            print(
-                f"seed {seed} {engine:7s} first losses "
-                + " ".join(f"{v:.6f}" for v in losses[:4])
-                + f"  last {statistics.mean(losses[-15:]):.4f}"
-                + f"  test accuracy {runs[-1]['accuracy']:.4f}"
-            )
-    return {"curves": runs}
-
-
 def _optional(name: str) -> Any:
     try:
         return importlib.import_module(name)
@@ -369,8 +325,10 @@ def _optional(name: str) -> Any:
         return None
 
 
-def products(args: argparse.Namespace) -> dict[str, Any]:
-    rows = bench(rounds=args.rounds, progress=print)
+def products(
+    args: argparse.Namespace, layers: Mapping[str, Geometry] | None = None, **zeros: Any
+) -> dict[str, Any]:
+    rows = bench(layers, rounds=args.rounds, progress=print, **zeros)
     for row in rows:
         print(
             f"  {row.layer:24s} {row.product:12s} {row.sparsity:5.2f} "
@@ -382,8 +340,31 @@ def products(args: argparse.Namespace) -> dict[str, Any]:
     return {"products": [row.to_dict() for row in rows]}
 
 
+def gradients(args: argparse.Namespace) -> dict[str, Any]:
+    """Sparse anywhere, as ReSprop's difference, or in whole channels, as meProp's."""
+    held = dict.fromkeys((Product.INPUT_GRAD, Product.WEIGHT_GRAD), "grad_output")
+    tables = {}
+    for kind, channels in (("anywhere", False), ("whole channels", True)):
+        print(f"zeros of the gradient: {kind}")
+        tables[kind] = products(args, sparse=held, channels=channels)["products"]
+    return {"gradients": tables}
+
+
+def grouped(args: argparse.Namespace) -> dict[str, Any]:
+    made = {
+        f"conv {c} @ {side}x{side}, {groups} groups": Conv2dGeometry(
+            args.batch, c, side, side, c, 3, 1, 1, 1, groups
+        )
+        for c, side, groups in GROUPED
+    }
+    return {"grouped": products(args, made)["products"]}
+
+
 MODELS = {"ResNet-18": resnet18, "VGG-16": vgg16}
-TABLES = {f.__name__: f for f in (products, layers, linear, network, others, curves)}
+TABLES = {
+    f.__name__: f
+    for f in (products, layers, linear, network, others, gradients, grouped)
+}
 
 
 def main() -> None:
@@ -394,8 +375,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.9, 0.95])
-    parser.add_argument("--seeds", type=int, default=3, help="of curves")
-    parser.add_argument("--epochs", type=int, default=8, help="of curves")
     parser.add_argument("--threshold", nargs="+", default=["sampled", "exact"])
     parser.add_argument("--model", nargs="+", default=list(MODELS), choices=MODELS)
     args = parser.parse_args()
@@ -405,9 +384,7 @@ def main() -> None:
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"machine": start, "rounds": args.rounds, **result}, indent=1)
-        temporary = args.out.with_suffix(".part")
-        temporary.write_text(text + "\n")
-        temporary.replace(args.out)
+        write_text(args.out, text + "\n")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 import pytest
 
+from elision.engines import NativeEngine
 from elision.engines import bench as module
 from elision.engines.bench import bench, break_even, interleaved
 from elision.engines.native import library
-from elision.products import Conv2dGeometry, MatmulGeometry
+from elision.products import Conv2dGeometry, MatmulGeometry, Product
 
 
 def test_break_even_of_a_kernel_of_constant_rate():
@@ -46,6 +47,25 @@ def test_rows_agree_with_themselves():
         assert row.sparse_gflops == pytest.approx(useful)
         assert 0 <= row.break_even <= 1
         assert row.to_dict()["layer"] == row.layer
+
+
+@pytest.mark.skipif(library.unavailable() is not None, reason="no native kernels")
+def test_other_operands_and_whole_channels_may_hold_the_zeros(monkeypatch):
+    layers = {"conv": Conv2dGeometry(4, 6, 8, 8, 10, (3, 3), (1, 1), (1, 1), (1, 1), 1)}
+    read = []
+    product = NativeEngine.product
+
+    def spy(self, kind, geometry, first, second, **hints):
+        live = (first != 0).flatten(2).any(2)
+        read.append((kind, hints["sparse"], live.all(0).sum().item()))
+        return product(self, kind, geometry, first, second, **hints)
+
+    monkeypatch.setattr(NativeEngine, "product", spy)
+    sparse = {Product.INPUT_GRAD: "grad_output", Product.WEIGHT_GRAD: "grad_output"}
+    rows = bench(layers, sparse=sparse, channels=True, sparsities=(0.7,), rounds=3)
+    assert [row.product for row in rows] == ["input_grad", "weight_grad"]
+    assert all(row.error < 1e-5 for row in rows)
+    assert set(read) == {(kind, "grad_output", 3) for kind in sparse}
 
 
 def test_without_kernels_it_says_why(monkeypatch):

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -255,3 +256,32 @@ def test_a_step_needs_no_more_memory_than_a_dense_one(masked):
 
 def one_step(module, x, y):
     F.cross_entropy(module(x), y).backward()
+
+
+def test_networks_in_many_threads_lend_lists_apart():
+    torch.manual_seed(0)
+    model = resnet8(in_channels=3, classes=5, width=8)
+    names = convolutions(model)[1:]
+    for name in names:
+        layer = model.get_submodule(name)
+        layer.register_buffer("mask", torch.rand_like(layer.weight) < 0.2)
+    x, y = torch.randn(20, 3, 16, 16), torch.randint(0, 5, (20,))
+    kinds = [Sparsity(mask="mask"), Sparsity(0.2, 0.2)] * 2
+    models = [copy.deepcopy(model) for _ in kinds]
+    networks = [
+        blocked(m, dict.fromkeys(names, s), x)
+        for m, s in zip(models, kinds, strict=True)
+    ]
+
+    def gradients(network):
+        network.zero_grad()
+        one_step(network, x, y)
+        return [p.grad.clone() for p in network.parameters()]
+
+    expected = [gradients(n) for n in networks]
+    with ThreadPoolExecutor(len(networks)) as pool:
+        for _ in range(5):
+            for found, alone in zip(
+                pool.map(gradients, networks), expected, strict=True
+            ):
+                assert all(map(torch.equal, found, alone))

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from elision.engines import NativeEngine, TorchEngine
+from elision.engines.choice import density_level
 from elision.engines.native import library
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
@@ -160,7 +161,28 @@ def test_operands_of_any_strides_and_alignment():
             assert_close(found, expected, 60)
 
 
-def test_other_dtypes_and_groups_go_to_torch():
+@pytest.mark.parametrize(("kind", "sparse"), WAYS)
+def test_groups_of_some_width_are_computed_one_by_one(monkeypatch, kind, sparse):
+    geometry = Conv2dGeometry(9, 64, 7, 6, 96, (3, 2), 2, 1, 1, 2)
+    values = operands(kind, geometry, sparse, 0.2, 5)
+    expected = LayerProduct(kind, geometry, *values).compute()
+    engine = NativeEngine()
+    monkeypatch.setattr(engine._dense, "product", None)
+    found = engine.product(kind, geometry, *values, sparse=sparse)
+    assert_close(found, expected, 300)
+    if kind is Product.WEIGHT_GRAD:
+        mask = torch.rand(geometry.shape_of("weight")) < 0.3
+        found = engine.product(kind, geometry, *values, wanted=mask)
+        assert_close(found, expected * mask, 300)
+        assert not found[~mask].any()
+    monkeypatch.undo()
+    values[0][0, 0, 0, 0] = torch.inf
+    found = engine.product(kind, geometry, *values, sparse=sparse)
+    expected = LayerProduct(kind, geometry, *values).compute()
+    assert torch.equal(found.isfinite(), expected.isfinite())
+
+
+def test_other_dtypes_and_narrow_groups_go_to_torch():
     kind = Product.FORWARD
     grouped = Conv2dGeometry(2, 4, 5, 5, 4, 3, 1, 1, 1, 2)
     plain = Conv2dGeometry(2, 4, 5, 5, 4, 3, 1, 1, 1, 1)
@@ -270,6 +292,16 @@ def test_an_exact_threshold_is_that_of_the_sorted_tensor(pattern, count):
         level = ordered[max(1, math.ceil(round(keep * count, 6))) - 1]
         below = torch.nextafter(level, torch.tensor(0.0)).item()
         assert library.threshold(x, keep) == (below if level > 0 else -1.0)
+
+
+def test_a_sample_sees_every_channel():
+    torch.manual_seed(0)
+    x = torch.randn(2, 64, 32, 32, 16) * torch.logspace(-2, 2, 64).view(-1, 1, 1, 1)
+    sampled = library.threshold(x, 0.1, 16384)
+    # 4 standard deviations of the quantile of 16,384 independent values.
+    assert abs((x.abs() > sampled).float().mean().item() - 0.1) < 0.01
+    zeros = torch.where(x.abs() > sampled, x, 0.0)
+    assert density_level(zeros.view(32, 64, 32, 32)) == 0.1
 
 
 def test_refresh_takes_new_values_at_the_old_places():

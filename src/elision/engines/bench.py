@@ -31,7 +31,15 @@ from elision.engines.native.engine import NativeEngine
 from elision.engines.torch_engine import TorchEngine
 from elision.products import Conv2dGeometry, Geometry, MatmulGeometry, Product
 
-__all__ = ["LAYERS", "BenchRow", "bench", "break_even", "interleaved", "machine"]
+__all__ = [
+    "LAYERS",
+    "SPARSE",
+    "BenchRow",
+    "bench",
+    "break_even",
+    "interleaved",
+    "machine",
+]
 
 _ONE = (1, 1)
 
@@ -51,7 +59,8 @@ LAYERS: dict[str, Geometry] = {
     "linear 768x3072": MatmulGeometry(1024, 768, 3072),
 }
 
-_SPARSE = {
+#: Which operand holds the zeros, unless others are named: those of SWAT.
+SPARSE = {
     Product.FORWARD: "weight",
     Product.INPUT_GRAD: "weight",
     Product.WEIGHT_GRAD: "input",
@@ -65,8 +74,7 @@ class BenchRow:
     Attributes:
         layer: name of the layer.
         product: ``forward``, ``input_grad`` or ``weight_grad``.
-        sparsity: fraction of zeros of the sparse operand (weight, or input for the
-            weight gradient).
+        sparsity: fraction of zeros of the sparse operand.
         sparse_seconds: median of the native engine, layout and compression included.
         dense_seconds: median of torch in float32, the better of its two layouts.
         bf16_seconds: the same in bfloat16.
@@ -166,6 +174,8 @@ def break_even(sparse: Mapping[float, float], dense: float) -> float:
 def bench(
     layers: Mapping[str, Geometry] | None = None,
     *,
+    sparse: Mapping[Product, str] = SPARSE,
+    channels: bool = False,
     sparsities: Sequence[float] = (0.5, 0.8, 0.9, 0.95, 0.98),
     rounds: int = 7,
     progress: Callable[[str], None] | None = None,
@@ -177,6 +187,8 @@ def bench(
 
     Args:
         layers: geometries by name; :data:`LAYERS` if None.
+        sparse: the products to measure, and the operand of each that holds the zeros.
+        channels: whether the zeros are whole channels of the batch, and not anywhere.
         sparsities: fractions of zeros to measure.
         rounds: timed rounds of each candidate.
         progress: told the name of each layer before it is measured.
@@ -193,19 +205,25 @@ def bench(
     for name, geometry in (LAYERS if layers is None else layers).items():
         if progress is not None:
             progress(name)
-        for kind in Product:
-            rows += _measure(name, geometry, kind, sorted(sparsities), rounds)
+        for kind, operand in sparse.items():
+            case = (name, geometry, kind, operand, channels)
+            rows += _measure(*case, sorted(sparsities), rounds)
     return rows
 
 
 def _measure(
-    name: str, geometry: Geometry, kind: Product, sparsities: list[float], rounds: int
+    name: str,
+    geometry: Geometry,
+    kind: Product,
+    sparse: str,
+    channels: bool,
+    sparsities: list[float],
+    rounds: int,
 ) -> list[BenchRow]:
     generator = torch.Generator().manual_seed(0)
     values = {
         o: torch.randn(geometry.shape_of(o), generator=generator) for o in kind.operands
     }
-    sparse = _SPARSE[kind]
     candidates: dict[str, Callable[[], torch.Tensor]] = {}
     for dtype in (torch.float32, torch.bfloat16):
         for layout in _layouts(geometry):
@@ -216,7 +234,7 @@ def _measure(
     errors = {}
     for s in sparsities:
         zeroed = dict(values)
-        keep = torch.rand(values[sparse].shape, generator=generator) >= s
+        keep = _kept(values[sparse].shape, s, channels, generator)
         zeroed[sparse] = values[sparse] * keep
         pair = list(zeroed.values())
         call = candidates[f"sparse {s}"] = _moving(kind, geometry, pair, sparse)
@@ -263,6 +281,17 @@ def _measure(
             )
         )
     return rows
+
+
+def _kept(
+    shape: torch.Size, sparsity: float, channels: bool, generator: torch.Generator
+) -> torch.Tensor:
+    """Where an operand is not zero: anywhere, or in whole channels (axis 1)."""
+    if not channels:
+        return torch.rand(shape, generator=generator) >= sparsity
+    order = torch.randperm(shape[1], generator=generator)
+    kept = order >= round(sparsity * shape[1])
+    return kept.view(1, -1, *(1 for _ in shape[2:]))
 
 
 def _layouts(geometry: Geometry) -> list[torch.memory_format]:

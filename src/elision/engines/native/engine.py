@@ -11,6 +11,7 @@ import torch
 from elision.engines.base import Engine, check_sparse
 from elision.engines.native import library
 from elision.engines.native.channels import product_of_live_channels
+from elision.engines.native.groups import group_by_group, wide_enough
 from elision.engines.torch_engine import TorchEngine
 from elision.products import Conv2dGeometry, Geometry, Product
 
@@ -28,7 +29,7 @@ _WAYS = {
 class NativeEngine(Engine):
     """Leaves out the zeros of a sparse weight, input or gradient.
 
-    Float32 on the CPU. Anything it has no way for (other dtypes, grouped convolutions)
+    Float32 on the CPU. Anything it has no way for (other dtypes, groups of few channels)
     and operands that hold an infinity or a NaN, which a zero would have spread, are
     computed densely by torch. A gradient most of whose channels are zero in the whole
     batch (unified meProp) becomes the smaller dense product of the others.
@@ -61,9 +62,8 @@ class NativeEngine(Engine):
         return library.unavailable()
 
     def supports(self, kind: Product, geometry: Geometry, sparse: str | None) -> bool:
-        """Ungrouped layers, for the pairs of product and sparse operand above."""
-        grouped = isinstance(geometry, Conv2dGeometry) and geometry.groups > 1
-        return (kind, sparse) in _WAYS and not grouped
+        """The pairs of product and sparse operand above, unless groups are narrow."""
+        return (kind, sparse) in _WAYS and wide_enough(library.as_conv(geometry))
 
     def choose(
         self,
@@ -80,9 +80,12 @@ class NativeEngine(Engine):
         floats = all(
             t.dtype == torch.float32 and t.device.type == "cpu" for t in (first, second)
         )
-        grouped = isinstance(geometry, Conv2dGeometry) and geometry.groups > 1
-        possible = wanted is not None or self.supports(kind, geometry, sparse)
-        able = floats and possible and not grouped and self.unavailable() is None
+        if wanted is None:
+            possible = self.supports(kind, geometry, sparse)
+        else:
+            conv = library.as_conv(geometry)
+            possible = wide_enough(conv) and math.prod(conv.kernel) <= library.MOST_TAPS
+        able = floats and possible and self.unavailable() is None
         return self if able else self._dense
 
     def product(
@@ -105,7 +108,12 @@ class NativeEngine(Engine):
                 value.detach().reshape(conv.shape_of(name))
                 for name, value in zip(kind.operands, (first, second), strict=True)
             )
-            result = self._product(kind, conv, left, right, sparse, wanted)
+            if wanted is not None:
+                wanted = wanted.reshape(conv.shape_of("weight"))
+            if conv.groups == 1:
+                result = self._product(kind, conv, left, right, sparse, wanted)
+            else:
+                result = _grouped(kind, conv, left, right, sparse, wanted)
             if result is not None:
                 return result.reshape(geometry.shape_of(kind.absent))
         return self._dense.product(
@@ -180,6 +188,27 @@ class _Kept:
     weight: torch.Tensor | None = None
 
 
+def _grouped(
+    kind: Product,
+    conv: Conv2dGeometry,
+    left: torch.Tensor,
+    right: torch.Tensor,
+    sparse: str | None,
+    wanted: torch.Tensor | None,
+) -> torch.Tensor | None:
+    """The product of a grouped convolution; None if an operand is not finite."""
+    alone = NativeEngine(keep=False)
+    tensors = dict(zip(kind.operands, (left, right), strict=True))
+    if wanted is not None:
+        tensors["wanted"] = wanted
+
+    def one(part: Conv2dGeometry, *own: torch.Tensor) -> torch.Tensor | None:
+        left, right, *rest = own
+        return alone._product(kind, part, left, right, sparse, *(rest or [None]))
+
+    return group_by_group(kind, conv, tensors, one)
+
+
 def _of_weights(
     weights: library.Weights, forward: bool, blocked: torch.Tensor
 ) -> torch.Tensor:
@@ -213,5 +242,5 @@ def _weight_grad(
     if wanted is None:
         return library.weight_grad(conv, x, g, sparse=sparse or "input")[0]
     weights = library.Weights(conv)
-    weights.follow(wanted.reshape(conv.shape_of("weight")), input_grad=False)
+    weights.follow(wanted, input_grad=False)
     return weights.masked_grad(x, g)

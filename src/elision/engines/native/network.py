@@ -8,6 +8,7 @@ the border. The new module shares parameters and buffers with the model, under t
 names.
 """
 
+import math
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -57,6 +58,7 @@ def can_block(module: nn.Module) -> bool:
     return (
         isinstance(module, nn.Conv2d)
         and module.groups == 1
+        and math.prod(module.kernel_size) <= library.MOST_TAPS
         and module.padding_mode == "zeros"
         and not isinstance(module.padding, str)
     )
