@@ -4,6 +4,7 @@ Exit status: 0, 1 (the work failed) or 2 (the arguments are wrong), with one cle
 The verbs are in :mod:`elision.commands`.
 """
 
+import os
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -64,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: those of the program where None are given.
     """
     given = sys.argv[1:] if arguments is None else arguments
+    # Read when torch is loaded: its profiler, which counts allocations, would write a
+    # line to standard error whenever it starts and stops.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     try:
         app.meta(given, exit_on_error=False, print_error=False)
     except UnusedCliTokensError as error:

@@ -158,7 +158,7 @@ class _Elided(nn.Module):
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
         needs_gradient = torch.is_grad_enabled()
-        if self.training and needs_gradient:
+        if self.training and needs_gradient and _has_unshaped_state(self):
             _shape_states(self, tuple(x.shape), tuple(weight.shape), convolution)
         step = Step(
             self._elision_plan,
@@ -179,7 +179,14 @@ class _Elided(nn.Module):
         return forward_product(step, x, weight, bias)
 
 
-# While torch.compile traces, this runs for real: the state is there before the graph is.
+# While torch.compile traces, these two run for real: the state is there before the graph
+# is. It has its shape when another batch size is traced, whose sizes are symbols.
+@torch.compiler.assume_constant_result
+def _has_unshaped_state(layer: _Elided) -> bool:
+    states = layer._elision_states().values()
+    return any(state.numel() == 0 for named in states for state in named.values())
+
+
 @torch.compiler.assume_constant_result
 def _shape_states(
     layer: _Elided, x: tuple[int, ...], weight: tuple[int, ...], convolution: Any

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from elision.engines import NativeEngine, TorchEngine
+from elision.engines.choice import density_level
 from elision.engines.native import library
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
@@ -291,6 +292,16 @@ def test_an_exact_threshold_is_that_of_the_sorted_tensor(pattern, count):
         level = ordered[max(1, math.ceil(round(keep * count, 6))) - 1]
         below = torch.nextafter(level, torch.tensor(0.0)).item()
         assert library.threshold(x, keep) == (below if level > 0 else -1.0)
+
+
+def test_a_sample_sees_every_channel():
+    torch.manual_seed(0)
+    x = torch.randn(2, 64, 32, 32, 16) * torch.logspace(-2, 2, 64).view(-1, 1, 1, 1)
+    sampled = library.threshold(x, 0.1, 16384)
+    # 4 standard deviations of the quantile of 16,384 independent values.
+    assert abs((x.abs() > sampled).float().mean().item() - 0.1) < 0.01
+    zeros = torch.where(x.abs() > sampled, x, 0.0)
+    assert density_level(zeros.view(32, 64, 32, 32)) == 0.1
 
 
 def test_refresh_takes_new_values_at_the_old_places():

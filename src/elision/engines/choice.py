@@ -22,6 +22,7 @@ from elision.engines.decided import Decision, decisions
 from elision.engines.native.engine import NativeEngine
 from elision.engines.torch_engine import TorchEngine
 from elision.products import Conv2dGeometry, Geometry, Product
+from elision.sampling import spread_places
 
 __all__ = ["LEAST_MACS", "LEVELS", "AutoEngine", "density_level", "fastest", "level_of"]
 
@@ -35,8 +36,6 @@ LEAST_MACS = 4_000_000
 
 #: Values of an operand that its density is estimated from (an own choice).
 _SAMPLES = 4096
-#: A prime far above any sample: its multiples follow no row, channel or image.
-_STRIDE = 2_147_483_647
 #: Serialises trials, so that two threads do not disturb each other's times.
 _TRYING = threading.Lock()
 
@@ -63,7 +62,7 @@ def level_of(density: float) -> float:
 
 @functools.lru_cache(maxsize=256)
 def _places(size: int) -> torch.Tensor:
-    return torch.arange(_SAMPLES) * _STRIDE % size
+    return spread_places(size, _SAMPLES)
 
 
 def fastest(

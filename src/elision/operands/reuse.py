@@ -86,9 +86,11 @@ class Reuse(Transform):
         return falling if final <= falling else settled
 
     def initial_state(self) -> State:
+        # By the same index no sample is shared by the batch.
+        shared = {"shared": torch.zeros(0)} if self.pairing != "same_index" else {}
         return {
             "reference": torch.zeros(0),
-            "shared": torch.zeros(0),
+            **shared,
             "threshold": torch.tensor(self.initial_threshold),
             "step": torch.zeros((), dtype=torch.int64),
             "density": torch.ones(()),
@@ -109,7 +111,8 @@ class Reuse(Transform):
         if self._passes_all(step) or not fits:
             hybrid = x
             state["density"].fill_(1.0)
-            state["shared"].zero_()
+            if "shared" in state:
+                state["shared"].zero_()
         else:
             reference = reference.to(x.dtype)
             difference = x - reference
@@ -119,7 +122,7 @@ class Reuse(Transform):
             too_dense = torch.sign(realised - self.target_density(step))
             state["threshold"].mul_(torch.exp2(too_dense))
             state["density"].copy_(realised)
-            if self.pairing != "same_index":
+            if "shared" in state:
                 state["shared"].copy_(reference)
         if fits:
             state["reference"].copy_(self._next_reference(x, step))
@@ -144,7 +147,8 @@ class Reuse(Transform):
 
     def shared(self, state: State) -> Tensor | None:
         """``P`` of the last use; zeros after a full gradient. None by the same index."""
-        return state["shared"] if state["shared"].numel() else None
+        shared = state.get("shared")
+        return None if shared is None or not shared.numel() else shared
 
     def reused(self, state: State) -> Tensor | None:
         """The reference sample, unless the next step passes the full gradient on."""

@@ -8,12 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from elision.operands.base import State, Transform, fraction, share_of
+from elision.sampling import spread_places
 
 __all__ = ["TopK", "keep_from", "kth_largest", "sampled_magnitudes"]
-
-#: A prime far above any sample size: multiples of it visit a tensor without following
-#: its rows, channels or images.
-_SAMPLE_STRIDE = 2_147_483_647
 
 
 def kth_largest(magnitudes: Tensor, keep: float) -> Tensor:
@@ -27,8 +24,7 @@ def sampled_magnitudes(x: Tensor, size: int) -> Tensor:
     flat = x.flatten()
     if flat.numel() <= size:
         return flat.abs()
-    index = torch.arange(size, device=x.device) * _SAMPLE_STRIDE % flat.numel()
-    return flat[index].abs()
+    return flat[spread_places(flat.numel(), size, x.device)].abs()
 
 
 def keep_from(x: Tensor, level: Tensor) -> Tensor:

@@ -20,18 +20,22 @@ using namespace elision;
 namespace {
 
 constexpr int64_t MOST_SAMPLES = 16384, PER_SAMPLE = 16, FEW = 1024;
+constexpr int64_t GOLDEN = 2654435769;  // fractional part of the golden ratio, * 2^32
 constexpr double DEVIATIONS = 5;      // of the sample's rank, on both sides
 constexpr int64_t CHUNK = 64 * 1024;  // values that a task looks at
 
 // The magnitude; NaN orders nothing and counts as the largest.
 float magnitude(float value) { return std::isnan(value) ? INFINITY : std::fabs(value); }
 
-// Magnitudes of `count` values spread over x. The places are multiples of a prime, so
-// that they follow no row or plane.
+// Magnitudes of `count` values spread over x: at the fractional parts, in fixed point, of
+// multiples of the golden ratio. They lie evenly at every scale and share no rhythm with
+// rows or planes.
 std::vector<float> spread(const float* x, int64_t n, int64_t count) {
   std::vector<float> sample(count);
-  for (int64_t i = 0; i < count; ++i)
-    sample[i] = magnitude(x[count == n ? i : i * INT64_C(2147483647) % n]);
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t turns = (i * GOLDEN & INT64_C(0xFFFFFFFF)) >> 1;
+    sample[i] = magnitude(x[count == n ? i : turns * n >> 31]);
+  }
   return sample;
 }
 
