@@ -131,7 +131,7 @@ def offload(rounds):
     images, labels = photographs(32, 64), torch.arange(32) % 10
     arms = {
         "plain": None,
-        "offload, ahead": Rule((codecs.Offload(),)),
+        "offload, ahead": Rule((codecs.Offload(ahead=True),)),
         "offload, when asked for": Rule((codecs.Offload(ahead=False),)),
         SAVE_ON_CPU: SAVE_ON_CPU,
     }

@@ -71,6 +71,6 @@ def test_elided_models_are_saved_bit_identically(monkeypatch, declared, make):
     assert saved.ledger.ratio > 1
     lossy = saver(model, "int8")
     gradients(model, batch, lossy)
-    packed = {r.slot.function for r in lossy.ledger.rows if r.codec == "group 8-bit"}
+    packed = {r.slot.function for r in lossy.ledger.rows if "group 8-bit" in r.codec}
     assert ("_ProductsBackward" in packed) is declared
     assert isinstance(elision.restore(model), nn.Module)

@@ -9,6 +9,7 @@ import torch
 
 from elision.memory.base import Codec
 from elision.memory.codecs import GroupQuant, SparseGroupQuant
+from elision.memory.codecs.compaction import count_nonzero
 from elision.memory.codecs.group import group_ranges
 from elision.memory.guaranteed import WEIGHT_GRADIENT
 from elision.memory.layout import dense_part, flat
@@ -18,7 +19,7 @@ from elision.memory.token import CodecEntry
 
 __all__ = ["AverageBits", "Sensitivity", "allocate_bits", "shared_codec"]
 
-#: Share of non-zero values up to which a ReLU's result gets a mask (own choice: with
+#: Share of non-zero values up to which a tensor gets a mask (own choice: with
 #: four bits for each of them, a mask is worth its bit up to three quarters).
 _SPARSE = 0.75
 
@@ -199,12 +200,12 @@ class AverageBits(Placed):
 def _spread(slot: Slot, values: torch.Tensor) -> Sensitivity:
     """Size, codes, and rounding variance per element, of a tensor in a slot."""
     values = values.to(torch.float32)
-    elements, share, coded = values.numel(), 1.0, values
-    if slot.nonnegative:
-        coded = values[values > 0]
-        share = coded.numel() / elements
-        if not 0 < share <= _SPARSE:
-            share, coded = 1.0, values
+    elements, coded = values.numel(), values
+    share = count_nonzero(values) / elements
+    if 0 < share <= _SPARSE:
+        coded = values[values != 0]
+    else:
+        share = 1.0
     variance = float(group_ranges(coded).square().mean()) / 12 * share
     if slot.function not in WEIGHT_GRADIENT:
         variance /= max(float(values.var()), 1e-30)

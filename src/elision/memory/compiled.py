@@ -96,12 +96,15 @@ class _Hooks:
 
     Attributes:
         policy: decides.
-        saved: backward graph and name of the node -> what became of it.
+        saved: every saved tensor of the graphs that were compiled so far.
         pack, unpack: the hooks.
     """
 
     policy: Policy
-    saved: dict[tuple[int, str], _Saved] = field(default_factory=dict)
+    saved: list[_Saved] = field(default_factory=list)
+    _of_graph: "WeakKeyDictionary[fx.Graph, dict[str, _Saved]]" = field(
+        default_factory=WeakKeyDictionary
+    )
     pack: fx.GraphModule = field(init=False)
     unpack: fx.GraphModule = field(init=False)
 
@@ -124,15 +127,16 @@ class _Hooks:
             return parts.restore()
         place = _place()
         assert place is not None
-        found = self.saved[id(place[1]), place[0].name]
+        node, graph = place
+        found = self._of_graph[graph][node.name]
         if found.chosen is None:
             return parts[0]
-        return found.chosen.unpack(parts, place[0].meta["val"])
+        return found.chosen.unpack(parts, node.meta["val"])
 
     def _decide(self, tensor: torch.Tensor, node: fx.Node, graph: fx.Graph) -> _Saved:
-        key = id(graph), node.name
-        if key in self.saved:
-            return self.saved[key]
+        decided = self._of_graph.setdefault(graph, {})
+        if node.name in decided:
+            return decided[node.name]
         role, relu = _role(node, graph)
         slot = Slot(_operator(node), "result", role, _module(node), nonnegative=relu)
         shape = tuple(_hint(size) for size in tensor.shape)
@@ -144,7 +148,8 @@ class _Hooks:
                 if found.chosen is not None:
                     found.codec, found.guarantee = f"{codec}, traced", codec.guarantee
                     break
-        self.saved[key] = found
+        decided[node.name] = found
+        self.saved.append(found)
         return found
 
 
@@ -175,7 +180,7 @@ def packed_in_graphs(
         ledger: filled in when the block is left.
 
     Raises:
-        RuntimeError: the policy cannot be traced.
+        RuntimeError: the policy cannot be traced, or not with this version of PyTorch.
     """
     untraceable = [] if type(policy) is Policy else [policy.name]
     for rule in policy.rules:
@@ -188,13 +193,14 @@ def packed_in_graphs(
             f"These can: {', '.join(TRACEABLE)}. Use one of them, or the saver on the "
             "uncompiled module."
         )
+    _place()
     made = _HOOKS.setdefault(model, {})
     if policy.rules not in made:
         made[policy.rules] = _Hooks(policy)
     hooks = made[policy.rules]
     with torch.autograd.graph.saved_tensors_hooks(hooks.pack, hooks.unpack):
         yield
-    for saved in hooks.saved.values():
+    for saved in hooks.saved:
         kept = saved.chosen is None
         storage = StorageRecord(saved.nbytes, held=kept)
         ledger.storages.append(storage)
@@ -223,10 +229,22 @@ def _one_call(function: Any) -> fx.GraphModule:
 
 
 def _place() -> tuple[fx.Node, fx.Graph] | None:
-    """The node that is being saved and the backward graph; None outside of a graph."""
-    from torch._functorch._aot_autograd import graph_compile
+    """The node that is being saved and the backward graph; None outside of a graph.
 
-    found = graph_compile._get_saved_tensor_hook_context()
+    Raises:
+        RuntimeError: this version of PyTorch does not tell.
+    """
+    try:
+        from torch._functorch._aot_autograd.graph_compile import (
+            _get_saved_tensor_hook_context,
+        )
+    except ImportError as error:
+        raise RuntimeError(
+            "elision.memory.saver can pack inside compiled graphs only where PyTorch says "
+            f"what is saved there, which {torch.__version__} does not: use the saver on "
+            "the uncompiled module"
+        ) from error
+    found = _get_saved_tensor_hook_context()
     return None if found is None else (found["_node"], found["_bw_graph"])
 
 

@@ -50,7 +50,7 @@ def _int8(model: nn.Module) -> Policy:
 
 
 def _rounded(bits: int) -> tuple[Codec, ...]:
-    """Groups at so many bits; what a ReLU let through on a finer grid."""
+    """Groups at so many bits; what is not zero on a finer grid where much is."""
     return SparseGroupQuant(bits), GroupQuant(bits)
 
 

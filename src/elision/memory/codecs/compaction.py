@@ -6,7 +6,14 @@ import torch
 
 from elision.memory.bits import pack_bits, packed_bytes, unpack_bits
 
-__all__ = ["compact", "spread"]
+__all__ = ["compact", "count_nonzero", "spread"]
+
+
+def count_nonzero(values: torch.Tensor) -> int:
+    """How many elements of a flat tensor are not zero."""
+    if values.device.type != "cpu" or values.dtype is not torch.float32:
+        return int(torch.count_nonzero(values))
+    return _count(values.numpy())
 
 
 def compact(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -14,7 +21,7 @@ def compact(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     if values.device.type != "cpu" or values.dtype is not torch.float32:
         mask = values != 0
         return pack_bits(mask), values[mask]
-    count = _count(values.numpy())
+    count = count_nonzero(values)
     bits = torch.empty(packed_bytes(values.numel(), 1), dtype=torch.uint8)
     kept = torch.empty(count + 1)
     _compact(values.numpy(), bits.numpy(), kept.numpy())

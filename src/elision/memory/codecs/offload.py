@@ -31,11 +31,13 @@ class Offload(Codec):
         directory: where the files go; None: the system's temporary directory, which on
             some systems lies in memory itself.
         ahead: whether a tensor is brought back while the backward pass still works on
-            the one before it, which then takes the memory of one tensor more.
+            the one before it, which then takes the memory of one tensor more. None: on
+            an accelerator only; from files that the operating system still has in
+            memory it was slower (worth it where a disk is slow and a core is idle).
     """
 
     directory: str | None = None
-    ahead: bool = True
+    ahead: bool | None = None
     name = "offload"
     guarantee = Guarantee.EXACT
     roles = SMOOTH_ROLES
@@ -50,10 +52,10 @@ class Offload(Codec):
         values = flat(tensor)
         layout = Layout.of(tensor)
         if tensor.device.type != "cpu":
-            return Packed((), layout, InHostMemory(values, self.ahead))
+            return Packed((), layout, InHostMemory(values, self.ahead is not False))
         where = self.directory or tempfile.gettempdir()
         try:
-            return Packed((), layout, InFile(values, where, self.ahead))
+            return Packed((), layout, InFile(values, where, bool(self.ahead)))
         except OSError as error:
             full = " (the disk is full)" if error.errno == errno.ENOSPC else ""
             raise OffloadError(

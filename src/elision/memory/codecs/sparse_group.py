@@ -1,12 +1,13 @@
-"""Group quantisation of what a ReLU let through, with the bits that its zeros save."""
+"""Group quantisation of what is not zero, with the bits that the zeros save."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from elision.memory.base import Codec, Guarantee, Packed, floating
 from elision.memory.bits import unpack_bits
-from elision.memory.codecs.compaction import compact, spread
+from elision.memory.codecs.compaction import compact, count_nonzero, spread
 from elision.memory.codecs.group import GROUP, GroupQuant
 from elision.memory.layout import Layout, flat
 from elision.memory.roles import SMOOTH_ROLES, Slot
@@ -17,20 +18,34 @@ __all__ = ["SparseGroupQuant"]
 _GRID_BITS = 32
 
 
+class _Meta(NamedTuple):
+    """How the values that are not zero are packed.
+
+    Attributes:
+        codec: by this codec.
+        values: in this form.
+        nonnegative: whether none is below zero.
+    """
+
+    codec: GroupQuant
+    values: Packed
+    nonnegative: bool
+
+
 @dataclass(frozen=True)
 class SparseGroupQuant(Codec):
-    """The result of a ReLU: a bit per element, and its positive values on a finer grid.
+    """A tensor with zeros: a bit per element, and the other values on a finer grid.
 
-    Zeros need no code beside their bit of the mask, so for a share ``p`` of positive
-    values and groups of ``G`` there are, in the bytes of :class:`GroupQuant`,
+    Zeros need no code beside their bit of the mask, so for a share ``p`` of other values
+    and groups of ``G`` there are, in the bytes of :class:`GroupQuant`,
 
         (bits + 32/G - 1)/p - 32/G
 
-    bits for each of them: six instead of four where half of the values are zero, and a
-    quarter of the rounding error. The mask is that of the ReLU. (Zero-value coding of
-    JPEG-ACT, ISCA 2020, with the values rounded as in ActNN, ICML 2021.)
+    bits for each of them: six instead of four where half of a ReLU's result is zero, and
+    a quarter of the rounding error. The mask is also that of the ReLU. (Zero-value coding
+    of JPEG-ACT, ISCA 2020, with the values rounded as in ActNN, ICML 2021.)
 
-    Only for results of ReLUs; one with too few zeros is left to the next codec.
+    A tensor with too few zeros is left to the next codec.
 
     Attributes:
         bits: the bits per element of the group quantisation whose bytes it may take.
@@ -74,30 +89,30 @@ class SparseGroupQuant(Codec):
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Keep the mask and the values; None if too few are zero, or not finite."""
-        if not slot.nonnegative or not floating(tensor):
-            return None
-        mask, kept = compact(flat(tensor))
-        bits = self.bits_for(kept.numel() / tensor.numel())
-        if not kept.numel() or bits < self.bits:
+        values = flat(tensor)
+        share = count_nonzero(values) / max(values.numel(), 1)
+        bits = self.bits_for(share)
+        if not share or bits < self.bits or not floating(tensor):
             return None
         codec = self._values(bits)
-        values = codec.pack(
-            kept, Slot(slot.function, slot.name, slot.role, seed=slot.seed)
-        )
-        if values is None:
+        mask, kept = compact(values)
+        where = Slot(slot.function, slot.name, slot.role, seed=slot.seed)
+        packed = codec.pack(kept, where)
+        if packed is None:
             return None
-        return Packed((mask, *values.payload), Layout.of(tensor), (codec, values))
+        meta = _Meta(codec, packed, slot.nonnegative)
+        return Packed((mask, *packed.payload), Layout.of(tensor), meta)
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The values where they were, zeros elsewhere."""
-        codec, values = packed.meta
+        codec, values, _ = packed.meta
         mask = packed.payload[0]
         numel = packed.layout.numel
         return packed.layout.view(spread(mask, codec.unpack(values), numel))
 
     def keeps_sign(self, packed: Packed) -> bool:
-        """Always."""
-        return True
+        """Whether it is a ReLU's result: what is not zero is positive then."""
+        return packed.meta.nonnegative
 
     def unpack_sign(self, packed: Packed) -> torch.Tensor:
         """The mask."""
@@ -105,8 +120,7 @@ class SparseGroupQuant(Codec):
 
     def bound(self, packed: Packed) -> float | None:
         """That of the rounding."""
-        codec, values = packed.meta
-        return codec.bound(values)
+        return packed.meta.codec.bound(packed.meta.values)
 
     def _values(self, bits: int) -> GroupQuant:
         return GroupQuant(bits, self.group, self.rounding)

@@ -34,7 +34,8 @@ class ZeroValue(Codec):
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The saved tensor."""
-        return packed.layout.view(spread(*packed.payload, packed.layout.numel))
+        mask, kept = packed.payload
+        return packed.layout.view(spread(mask, kept, packed.layout.numel))
 
     def keeps_sign(self, packed: Packed) -> bool:
         """It is exact."""
