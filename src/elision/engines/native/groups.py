@@ -9,9 +9,9 @@ from elision.products import Conv2dGeometry, Product
 
 __all__ = ["LEAST_CHANNELS", "group_by_group", "wide_enough"]
 
-#: Channels of a group, in and out, from which on its zeros are left out. Narrower groups
-#: (depthwise ones are the extreme) are dense: each group pays for its own layout, and
-#: of a few channels it costs what the zeros save (measured: ``docs/kernels.md``).
+#: Channels of a group, in and out, from which on its zeros are left out (an own choice).
+#: Narrower groups, depthwise ones at the extreme, are dense: each group pays for its own
+#: layout, which of a few channels costs what the zeros save.
 LEAST_CHANNELS = 32
 
 

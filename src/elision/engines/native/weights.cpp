@@ -37,8 +37,9 @@ std::vector<int32_t> offsets(const Lists& lists, const Phase& phase, int taps) {
   return table;
 }
 
-// Use the room of this thread for the entries of a list, until it is given back.
-static thread_local Entries spare;
+thread_local Entries spare;
+
+// Use the room of this thread for the entries of lists, until it is given back.
 void borrow(Lists& lists, int64_t values, int64_t places) {
   if (lists.value.count() == 0) std::swap(static_cast<Entries&>(lists), spare);
   lists.value.reserve(values);
@@ -52,12 +53,14 @@ void give_back(Lists& lists) {
   static_cast<Entries&>(lists) = Entries{};
 }
 
-// Fill runs of blocks with list(block, n), which says where the next list begins. Blocks
-// have room for `most` entries.
+// Fill runs of blocks with fill(block, n), which writes the lists of a block from entry n
+// on, `most` entries of them at most, and returns where they end. With one thread, `room`
+// may say how many entries there are in all.
 template <typename Fill>
-int64_t in_runs(Lists& lists, int64_t most, bool places, int threads, Fill fill) {
+int64_t in_runs(Lists& lists, int64_t most, int64_t room, bool places, int threads,
+                Fill fill) {
   int runs = std::min(threads, lists.blocks);
-  int64_t room = most * lists.blocks + 16 * runs;
+  room = std::min(room, most * lists.blocks) + 16 * runs;
   borrow(lists, room, places ? room : 0);
   std::atomic<int64_t> total{0};
   parallel(runs, threads, [&](int run) {
@@ -72,14 +75,14 @@ int64_t in_runs(Lists& lists, int64_t most, bool places, int threads, Fill fill)
 // For one output channel the weights of a block of input channels are contiguous, so the
 // survivors are packed 16 weights at a time.
 int64_t compress(const Conv& conv, Lists& lists, const float* w, float threshold,
-                 bool places, int threads) {
+                 bool places, int threads, int64_t room = INT64_MAX) {
   const Phase& phase = lists.meeting.phases[0];
   int taps = conv.taps(), per_block = lists.tile.channels * taps;
   int64_t row = static_cast<int64_t>(conv.c) * taps;
   std::vector<int32_t> table = offsets(lists, phase, taps), index(per_block + 16);
   for (int i = 0; i < per_block + 16; ++i) index[i] = i;
   int64_t most = static_cast<int64_t>(conv.k) * per_block;
-  return in_runs(lists, most, places, threads, [&](int block, int64_t n) {
+  return in_runs(lists, most, room, places, threads, [&](int block, int64_t n) {
     int count = std::min<int64_t>(per_block, row - static_cast<int64_t>(block) * per_block);
     alignas(64) float unused[32];
     for (int k = 0; k < conv.k; ++k) {
@@ -116,7 +119,7 @@ int64_t compress_back(const Conv& conv, Lists& lists, const float* w, float thre
   int64_t most = static_cast<int64_t>(conv.c) * per_block * taps;
   int64_t all = static_cast<int64_t>(conv.k) * conv.c * taps;
   std::vector<int32_t> table = offsets(lists, lists.meeting.phases[0], taps);
-  return in_runs(lists, most, false, threads, [&](int block, int64_t n) {
+  return in_runs(lists, most, INT64_MAX, false, threads, [&](int block, int64_t n) {
     int first = block * per_block, count = std::min(per_block, conv.k - first);
     for (int c = 0; c < conv.c; ++c) {
       size_t list = lists.list(0, block, c);
@@ -143,8 +146,8 @@ int64_t compress_back(const Conv& conv, Lists& lists, const float* w, float thre
 
 // The same non-zeros, sorted for the input gradient: counted, then placed. Blocks of
 // input channels fill different lists, so both passes run in parallel over them; within
-// a list the order is that of the output channels, whatever the threads. The places that
-// are written are those of a pattern.
+// a list the order is that of the output channels, whatever the threads. What is written
+// as an entry's place is its output channel within the block, times taps, plus the tap.
 void transpose(const Conv& conv, const Lists& from, Lists& to, int64_t total,
                int threads) {
   int taps = conv.taps();
@@ -309,12 +312,14 @@ extern "C" int64_t elision_weights_follow(Weights* weights, const float* w,
     Lists &forward = weights->forward, &back = weights->input_grad;
     int taps = conv.taps();
     int64_t row = static_cast<int64_t>(conv.c) * taps;
-    int64_t total = compress(conv, forward, w, 0.0f, true, 1);
+    int64_t total = row * conv.k - std::count(w, w + row * conv.k, 0.0f);
+    compress(conv, forward, w, 0.0f, true, 1, total);
     if (input_grad) transpose(conv, forward, back, total, 1);
     keep_pattern(forward, taps, total, [&](int block, int own, int32_t place) {
       return place - own * row - static_cast<int64_t>(block) * forward.tile.channels * taps;
     });
-    if (input_grad) keep_pattern(back, taps, total, [](int, int, int32_t entry) { return entry; });
+    if (input_grad)
+      keep_pattern(back, taps, total, [](int, int, int32_t entry) { return entry; });
     give_back(forward);
     give_back(back);
     return total;
