@@ -14,6 +14,7 @@ random. Nothing here is timed.
 import argparse
 import statistics
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,8 +67,8 @@ def networks():
     yield "three convolutions", three_convolutions(), images, labels[:8]
 
 
-def weight_gradients(model, images, labels, policy):
-    """Of parameters of two or more axes, and the step's ledger."""
+def weight_gradients(model, images, labels, policy) -> tuple[dict[str, Any], Any]:
+    """Of parameters of two or more axes, and the step's ledger if there is a policy."""
     torch.manual_seed(1)
     model.zero_grad()
     with buffers_put_back(model):
