@@ -206,17 +206,17 @@ def test_wrong_hints_are_refused():
 
 
 def test_results_do_not_depend_on_the_threads():
-    geometry = Conv2dGeometry(20, 9, 11, 10, 70, 3, 1, 1, 1, 1)
+    geometry = Conv2dGeometry(20, 40, 11, 10, 70, 3, 1, 1, 1, 1)
+    mask = torch.rand(geometry.shape_of("weight")) < 0.2
+    asked = [(kind, {"sparse": sparse}) for kind, sparse in WAYS]
     before = torch.get_num_threads()
-    for kind, sparse in WAYS:
-        values = operands(kind, geometry, sparse, 0.2, 4)
+    for kind, how in [*asked, (Product.WEIGHT_GRAD, {"wanted": mask})]:
+        values = operands(kind, geometry, how.get("sparse"), 0.2, 4)
         found = []
         try:
             for threads in (1, 2, 5):
                 torch.set_num_threads(threads)
-                found.append(
-                    NativeEngine().product(kind, geometry, *values, sparse=sparse)
-                )
+                found.append(NativeEngine().product(kind, geometry, *values, **how))
                 assert torch.get_num_threads() == threads
         finally:
             torch.set_num_threads(before)
