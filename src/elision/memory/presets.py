@@ -65,23 +65,22 @@ def _guaranteed(
     model: nn.Module, error: float = 0.1, batch_norm: str = "exact"
 ) -> Policy:
     """No weight gradient off by more than ``error``, relative, in the worst case."""
-    return _lasting(
-        model,
-        f"guaranteed, {batch_norm}",
-        error,
-        lambda: Guaranteed(error, batch_norm=batch_norm),
-    )
+    return _bounded(model, "guaranteed", error, batch_norm)
 
 
 def _expected(
     model: nn.Module, error: float = 0.1, batch_norm: str = "exact"
 ) -> Policy:
     """Weight gradients off by ``error`` in expectation, errors being independent."""
+    return _bounded(model, "expected", error, batch_norm)
+
+
+def _bounded(model: nn.Module, mode: str, error: float, batch_norm: str) -> Policy:
     return _lasting(
         model,
-        f"expected, {batch_norm}",
+        f"{mode}, {batch_norm}",
         error,
-        lambda: Guaranteed(error, expected=True, batch_norm=batch_norm),
+        lambda: Guaranteed(error, expected=mode == "expected", batch_norm=batch_norm),
     )
 
 
