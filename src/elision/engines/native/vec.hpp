@@ -36,6 +36,7 @@ typedef float vf_any __attribute__((vector_size(WIDTH * 4), aligned(4), may_alia
 
 static inline vf load(const float* p) { return *reinterpret_cast<const vf_any*>(p); }
 static inline void store(float* p, vf v) { *reinterpret_cast<vf_any*>(p) = v; }
+// Minus zero changes no float, so it compiles to a broadcast; plus zero changes -0.
 static inline vf splat(float s) { return s - vf{}; }
 
 // Copy or clear one pixel of one channel: LANES floats.
