@@ -531,6 +531,8 @@ def test_what_a_custom_function_keeps_for_itself_is_counted_as_unseen():
     ("policy", "message"),
     [
         ("bits(9)", "must be 1 to 8"),
+        ("bits(nan)", "must be finite, got nan"),
+        ("bits(inf)", "must be finite, got inf"),
         ("bits(8.5)", "between 1 and 8"),
         ("guaranteed(2)", r"must be in \(0, 1\]"),
         ("guaranteed(0.1, batch_norm=some)", "unknown batch_norm 'some'"),

@@ -4,6 +4,7 @@ In parentheses stand a number and, for some, words: ``"expected(0.1, batch_norm=
 """
 
 import inspect
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -203,6 +204,8 @@ def policy_for(policy: Any, model: nn.Module) -> Policy:
         numbers = [float(a) for a in arguments if "=" not in a]
         words = dict(a.replace(" ", "").split("=", 1) for a in arguments if "=" in a)
         inspect.signature(make).bind(model, *numbers, **words)
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(f"numbers must be finite, got {given}")
     except (TypeError, ValueError) as error:
         _, *allowed = inspect.signature(make).parameters.values()
         takes = ", ".join(str(a) for a in allowed) or "nothing"
