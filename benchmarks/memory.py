@@ -2,6 +2,8 @@
 
     python benchmarks/memory.py --out costs.json
     python benchmarks/memory.py --only hooks --rounds 21 --out hooks.json
+    python benchmarks/memory.py --only hooks --networks resnet50-imagenet --size 224 \
+        --batch 32 --rounds 5 --out hooks-resnet50.json
 
 ``codecs``: processor time per byte of float32 input, packing and unpacking, on the map of
 a convolution and on the result of a ReLU. ``hooks``: steps under the policy "none" over
@@ -87,15 +89,15 @@ def timed(name, codec, x, slot, rounds):
     return row | {"ratio": x.nbytes / max(packed.nbytes, 1), "error": off} | speeds
 
 
-def hooks(rounds):
+def hooks(rounds, networks, batch, size):
     """Steps whose every saved tensor goes through hooks that keep it.
 
     Plain steps and such steps take turns; the ratio is taken within each turn.
     """
-    for name in ("resnet18", "vgg16", "transformer"):
+    for name in networks:
         torch.manual_seed(0)
-        model = make_model(name, image_size=32).train()
-        images, labels = photographs(16, 32), torch.arange(16) % 10
+        model = make_model(name, image_size=size).train()
+        images, labels = photographs(batch, size), torch.arange(batch) % 10
         ratios, added = [], []
         for turn in range(rounds + 1):
             order = (None, "none") if turn % 2 else ("none", None)
@@ -106,10 +108,11 @@ def hooks(rounds):
         lower, median, upper = statistics.quantiles(ratios, n=4)
         yield {
             "network": name,
-            "batch": len(labels),
+            "batch": batch,
+            "size": size,
             "processor_time_ratios": ratios,
             "quartiles": [lower, median, upper],
-            "added_ms": 1000 * statistics.median(added),
+            "added_ms": [1000 * t for t in statistics.quantiles(added, n=4)],
         }
 
 
@@ -197,6 +200,10 @@ def main():
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", choices=("codecs", "hooks", "offload", "compiled"))
+    networks = ["resnet18", "vgg16", "transformer"]
+    parser.add_argument("--networks", nargs="+", default=networks, help="for hooks")
+    parser.add_argument("--batch", type=int, default=16, help="for hooks")
+    parser.add_argument("--size", type=int, default=32, help="for hooks")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -206,7 +213,7 @@ def main():
     }
     kinds = {
         "codecs": lambda: measured(given.rounds),
-        "hooks": lambda: hooks(given.rounds),
+        "hooks": lambda: hooks(given.rounds, given.networks, given.batch, given.size),
         "offload": lambda: offload(given.rounds),
         "compiled": compiled,
     }

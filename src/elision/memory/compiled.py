@@ -13,7 +13,7 @@ compiled regions is kept as it is.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -158,11 +158,11 @@ _HOOKS: "WeakKeyDictionary[nn.Module, dict[tuple[Rule, ...], _Hooks]]" = (
 )
 
 
-def compiled_parts(model: nn.Module) -> list[str]:
-    """The paths of the compiled modules of a model."""
+def compiled_parts(modules: Mapping[str, nn.Module]) -> list[str]:
+    """The paths of those ``modules`` that are compiled."""
     return [
         path or "the model"
-        for path, module in model.named_modules()
+        for path, module in modules.items()
         if type(module).__name__ == "OptimizedModule"
         or getattr(module, "_compiled_call_impl", None) is not None
     ]
@@ -187,8 +187,9 @@ def packed_in_graphs(
         if rule not in EXACT_RULES and rule.codecs and not _traceable(rule.codecs):
             untraceable += [str(codec) for codec in rule.codecs]
     if untraceable:
+        parts = compiled_parts(dict(model.named_modules()))
         raise RuntimeError(
-            f"elision.memory.saver: {', '.join(compiled_parts(model)[:3])} is compiled, "
+            f"elision.memory.saver: {', '.join(parts[:3])} is compiled, "
             f"and {', '.join(untraceable)} cannot be traced into a compiled graph. "
             f"These can: {', '.join(TRACEABLE)}. Use one of them, or the saver on the "
             "uncompiled module."

@@ -13,7 +13,7 @@ __all__ = ["Ledger", "Row", "StorageRecord"]
 MIB = 2**20
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class StorageRecord:
     """One piece of memory that saved tensors lie in.
 
@@ -31,7 +31,7 @@ class StorageRecord:
     elsewhere: bool = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Row:
     """One saved tensor.
 
@@ -82,7 +82,7 @@ class Ledger:
         self, slot: Slot, shape: Sequence[int], storage: StorageRecord, **how: Any
     ) -> Row:
         """Enter one saved tensor; ``how`` are further fields of the :class:`Row`."""
-        slot.node, slot.tokens = None, ()  # they would keep the graph alive
+        slot.node = slot.region = None  # they would keep the graph alive
         row = Row(slot, tuple(shape), storage, first=not storage.claimed, **how)
         storage.claimed = True
         self.rows.append(row)

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 
-__all__ = ["Buffers", "ModulePaths", "buffers_put_back", "tensors_in"]
-
-_Listener = Callable[[list[torch.Tensor]], None]
+__all__ = ["Buffers", "ModulePaths", "buffers_put_back", "owned_by", "tensors_in"]
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
@@ -22,6 +24,13 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, (tuple, list)):
         for item in value:
             yield from tensors_in(item)
+
+
+def owned_by(modules: Mapping[str, nn.Module]) -> Iterator[torch.Tensor]:
+    """The parameters and buffers of modules, those of their submodules excepted."""
+    for module in modules.values():
+        for own in (module._parameters, module._buffers):
+            yield from (tensor for tensor in own.values() if tensor is not None)
 
 
 class Buffers:
@@ -52,18 +61,17 @@ def buffers_put_back(model: nn.Module) -> Iterator[None]:
 
 
 class ModulePaths:
-    """The path of the innermost module of ``model`` that is running.
+    """The path of the innermost module of a model that is running.
+
+    It follows all modules by one pair of hooks on every module there is: to hook each
+    of the model's own, step by step, would take longer.
 
     Args:
-        model: the model whose modules are followed.
-        on_call: told the tensors that the model itself is called with.
-        on_return: told the tensors that any of its modules returned.
+        modules: path -> module, as in ``dict(model.named_modules())``.
     """
 
-    def __init__(
-        self, model: nn.Module, on_call: _Listener, on_return: _Listener
-    ) -> None:
-        self._model, self._on_call, self._on_return = model, on_call, on_return
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self._paths = {module: path for path, module in modules.items()}
         self._stack: list[str] = []
         self._handles: list[Any] = []
 
@@ -72,32 +80,42 @@ class ModulePaths:
         """Path of the innermost running module; empty outside and in the model."""
         return self._stack[-1] if self._stack else ""
 
-    def attach(self) -> None:
-        """Follow the modules until :meth:`detach`."""
-        for path, module in self._model.named_modules():
-            self._handles += [
-                module.register_forward_pre_hook(
-                    self._entering(path), with_kwargs=True
-                ),
-                module.register_forward_hook(self._leave, always_call=True),
-            ]
+    def attach(
+        self, on_call: Callable[[Any, Any], None], on_return: Callable[[Any], None]
+    ) -> None:
+        """Follow the modules until :meth:`detach`.
+
+        Args:
+            on_call: told the arguments that the model itself is called with: positional
+                ones and those with a keyword.
+            on_return: told the result of each of its modules.
+        """
+        paths, stack = self._paths, self._stack
+        model = next(iter(paths))
+
+        def call(module: nn.Module, args: Any, kwargs: Any) -> None:
+            on_call(args, kwargs)
+
+        def enter(module: nn.Module, args: Any) -> None:
+            path = paths.get(module)
+            if path is not None:
+                stack.append(path)
+
+        def leave(module: nn.Module, args: Any, result: Any) -> None:
+            if module in paths:
+                # The path is still this module's while its last functions are seen.
+                on_return(result)
+                stack.pop()
+
+        self._handles = [
+            model.register_forward_pre_hook(call, with_kwargs=True),
+            register_module_forward_pre_hook(enter),
+            register_module_forward_hook(leave, always_call=True),
+        ]
 
     def detach(self) -> None:
-        """Take all hooks off again."""
+        """Take the hooks off again."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self._stack.clear()
-
-    def _entering(self, path: str) -> Callable[..., None]:
-        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-            self._stack.append(path)
-            if module is self._model:
-                self._on_call([*tensors_in(args), *tensors_in(kwargs)])
-
-        return enter
-
-    def _leave(self, module: nn.Module, args: Any, result: Any) -> None:
-        # The path is still this module's while its last functions are looked at.
-        self._on_return(list(tensors_in(result)))
-        self._stack.pop()

@@ -60,14 +60,16 @@ class Rule:
                     f"{', '.join(sorted(r.value for r in codec.roles))}"
                 )
 
+    def means(self, role: Role) -> bool:
+        """Whether tensors of this role may be meant."""
+        if self.roles is not None:
+            return role in self.roles
+        return not self.codecs or any(role in c.roles for c in self.codecs)
+
     def matches(self, slot: Slot, nbytes: int) -> bool:
         """Whether the tensor in ``slot`` is meant."""
-        if self.roles is not None:
-            meant = slot.role in self.roles
-        else:
-            meant = not self.codecs or any(slot.role in c.roles for c in self.codecs)
         return (
-            meant
+            self.means(slot.role)
             and nbytes >= self.min_bytes
             and (self.module == "*" or fnmatchcase(slot.module, self.module))
             and (self.consumer == "*" or fnmatchcase(slot.consumer, self.consumer))
@@ -102,6 +104,7 @@ class Policy:
     ) -> None:
         self.rules = (*rules, *(EXACT_RULES if exact else ()))
         self.name = name
+        self._by_role: dict[Role, list[tuple[Rule, tuple[Codec, ...]]]] = {}
 
     def __str__(self) -> str:
         return self.name
@@ -114,10 +117,21 @@ class Policy:
     def codecs_for(self, slot: Slot, tensor: torch.Tensor) -> tuple[Codec, ...]:
         """The codecs to try on a saved tensor, in order; none: keep it."""
         nbytes = tensor.numel() * tensor.element_size()
-        for rule in self.rules:
+        for rule, codecs in self._rules_for(slot.role):
             if rule.matches(slot, nbytes):
-                return tuple(c for c in rule.codecs if slot.role in c.roles)
+                return codecs
         return ()
+
+    def _rules_for(self, role: Role) -> list[tuple[Rule, tuple[Codec, ...]]]:
+        """The rules that may match a role, with their codecs that may touch it."""
+        found = self._by_role.get(role)
+        if found is None:
+            found = self._by_role[role] = [
+                (rule, tuple(c for c in rule.codecs if role in c.roles))
+                for rule in self.rules
+                if rule.means(role)
+            ]
+        return found
 
     def begin(self) -> None:
         """A saver was entered with this policy."""

@@ -3,6 +3,7 @@
 In parentheses stand a number and, for some, words: ``"expected(0.1, batch_norm=all)"``.
 """
 
+import functools
 import inspect
 import math
 import re
@@ -196,6 +197,16 @@ def policy_for(policy: Any, model: nn.Module) -> Policy:
         raise ValueError(
             f"policy must be a name, a Policy or Rules, got {type(policy).__name__}"
         )
+    make, numbers, words = _parsed(policy)
+    try:
+        return make(model, *numbers, **words)
+    except ValueError as error:
+        raise ValueError(f"memory policy {policy!r}: {error}") from error
+
+
+@functools.cache  # a saver is made in every step
+def _parsed(policy: str) -> tuple[Callable[..., Policy], list[float], dict[str, str]]:
+    """The preset that a name stands for, and what stands in its parentheses."""
     match = _CALL.fullmatch(policy)
     name, given = match.groups() if match else (policy, None)
     make = lookup("memory policy", name, PRESETS)
@@ -203,7 +214,7 @@ def policy_for(policy: Any, model: nn.Module) -> Policy:
         arguments = [a.strip() for a in given.split(",")] if given else []
         numbers = [float(a) for a in arguments if "=" not in a]
         words = dict(a.replace(" ", "").split("=", 1) for a in arguments if "=" in a)
-        inspect.signature(make).bind(model, *numbers, **words)
+        inspect.signature(make).bind(None, *numbers, **words)
         if not all(map(math.isfinite, numbers)):
             raise ValueError(f"numbers must be finite, got {given}")
     except (TypeError, ValueError) as error:
@@ -212,7 +223,4 @@ def policy_for(policy: Any, model: nn.Module) -> Policy:
         raise ValueError(
             f"memory policy {policy!r}: in parentheses may stand {takes}; {error}"
         ) from error
-    try:
-        return make(model, *numbers, **words)
-    except ValueError as error:
-        raise ValueError(f"memory policy {policy!r}: {error}") from error
+    return make, numbers, words

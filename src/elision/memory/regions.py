@@ -7,7 +7,6 @@ same address out again. The version is part of the key, so that what was written
 between is not taken for the same.
 """
 
-import functools
 import weakref
 from dataclasses import dataclass, field
 
@@ -22,22 +21,27 @@ from elision.memory.token import CodecEntry, SignEntry, Token
 __all__ = ["Region", "Regions"]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Region:
     """One stretch of one storage at one version.
 
     Attributes:
+        storage: the record of the storage.
         users: the tokens that lie here and their ledger rows.
         nonnegative: whether a ReLU produced it.
     """
 
+    storage: StorageRecord
     users: list[tuple["weakref.ref[Token]", Row]] = field(default_factory=list)
     nonnegative: bool = False
+    _entries: "weakref.WeakValueDictionary[Codec, CodecEntry] | None" = None
 
-    @functools.cached_property  # most regions are kept as they are and need none
+    @property
     def entries(self) -> "weakref.WeakValueDictionary[Codec, CodecEntry]":
         """Codec -> what it made of the stretch; alive as long as a token uses it."""
-        return weakref.WeakValueDictionary()
+        if self._entries is None:  # most regions are kept as they are and need none
+            self._entries = weakref.WeakValueDictionary()
+        return self._entries
 
     def held(self) -> torch.Tensor | None:
         """The tensor itself, if some decided token holds it."""
@@ -69,7 +73,7 @@ class Region:
             row.codec, row.stored_bytes = f"mask in {entry.codec}", 0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Storage:
     alive: StorageWeakRef
     record: StorageRecord
@@ -83,8 +87,8 @@ class Regions:
         self._ledger = ledger
         self._storages: dict[int, _Storage] = {}
 
-    def find(self, tensor: torch.Tensor) -> tuple[Region, StorageRecord]:
-        """The region that a tensor covers, and the record of the storage it lies in."""
+    def find(self, tensor: torch.Tensor) -> Region:
+        """The region that a tensor covers."""
         untyped = tensor.untyped_storage()
         storage = self._storages.get(untyped._cdata)
         if storage is None or storage.alive.expired():
@@ -95,8 +99,8 @@ class Regions:
         key = _key(tensor)
         region = storage.regions.get(key)
         if region is None:
-            region = storage.regions[key] = Region()
-        return region, storage.record
+            region = storage.regions[key] = Region(storage.record)
+        return region
 
     def mark_elsewhere(self) -> None:
         """Note which storages are alive; those that nothing here holds are the news."""

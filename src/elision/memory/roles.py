@@ -162,8 +162,7 @@ class Slot:
         node: the function's node while the tensor is being packed (its ``_saved_*``
             attributes hold kernel sizes and thresholds); codecs must not keep it.
         nonnegative: whether the tensor is the result of a ReLU.
-        tokens: what holds other saved tensors of the very same memory; codecs must not
-            keep them.
+        region: the memory that the tensor covers, while it is being packed.
         seed: seed of this tensor's random rounding.
     """
 
@@ -173,8 +172,13 @@ class Slot:
     module: str = ""
     node: Any = field(default=None, repr=False, compare=False)
     nonnegative: bool = False
-    tokens: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    region: Any = field(default=None, repr=False, compare=False)
     seed: int = 0
+
+    @property
+    def tokens(self) -> tuple[Any, ...]:
+        """What holds other saved tensors of the very same memory; not to be kept."""
+        return () if self.region is None else self.region.tokens()
 
     @property
     def consumer(self) -> str:

@@ -26,8 +26,8 @@ from elision.memory.base import Guarantee
 from elision.memory.codecs import OffloadError
 from elision.memory.compiled import compiled_parts, packed_in_graphs
 from elision.memory.layout import dense_part
-from elision.memory.ledger import Ledger, StorageRecord
-from elision.memory.modules import Buffers, ModulePaths
+from elision.memory.ledger import Ledger
+from elision.memory.modules import Buffers, ModulePaths, owned_by, tensors_in
 from elision.memory.peak import Peak, watch_peak
 from elision.memory.policy import Policy
 from elision.memory.presets import policy_for
@@ -86,10 +86,9 @@ class saver:
         saver._uses += 1
         self._seed = torch.initial_seed() + saver._uses if seed is None else seed
         self._regions = Regions(self.ledger)
-        self._paths = ModulePaths(model, self._see_arguments, self._see_result)
-        self._owned = {
-            t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())
-        }
+        self._modules = dict(model.named_modules())
+        self._paths = ModulePaths(self._modules)
+        self._owned = {t.untyped_storage()._cdata for t in owned_by(self._modules)}
         self._batch: set[int] = set()
         # Tokens without a consumer yet, by the number of the function that saved them.
         self._waiting: dict[int, list[weakref.ref[Token]]] = {}
@@ -104,7 +103,7 @@ class saver:
                 "elision.memory.saver cannot itself be compiled: compile the model, and "
                 "use the saver around it"
             )
-        if compiled_parts(self.model):
+        if compiled_parts(self._modules):
             inside = packed_in_graphs(self.model, self.policy, self.ledger)
             self._watch_memory()
             self._contexts.enter_context(inside)
@@ -116,7 +115,7 @@ class saver:
         if self.policy.offloads:
             self._buffers = Buffers(self.model)
         self._contexts.enter_context(hooks)
-        self._paths.attach()
+        self._paths.attach(self._see_arguments, self._see_result)
         return self
 
     def __exit__(
@@ -130,7 +129,7 @@ class saver:
             for token in filter(None, (reference() for reference in references)):
                 assert token.tensor is not None
                 slot = Slot(f"function {function}", "?", Role.OTHER)
-                self._keep(token, slot, *self._regions.find(token.tensor))
+                self._keep(token, slot, self._regions.find(token.tensor))
         self._waiting.clear()
         self._regions.mark_elsewhere()
         if isinstance(error, OffloadError) and self._buffers is not None:
@@ -182,14 +181,15 @@ class saver:
     def _pack(self, tensor: torch.Tensor) -> Token:
         # A function takes its number before it saves anything.
         function = _sequence_nr() - 1
+        producer = tensor.grad_fn
         if self._waiting and function not in self._waiting:
-            self._identify(tensor.grad_fn)
+            self._identify(producer)
         token = Token(tensor)
         if tensor.untyped_storage()._cdata in self._owned:
             self.ledger.parameter_bytes += tensor.numel() * tensor.element_size()
-        elif self._comes_from_parameter(tensor.grad_fn):
+        elif self._comes_from_parameter(producer):
             slot = Slot("cast or view", "parameter", Role.WEIGHT)
-            self._keep(token, slot, *self._regions.find(tensor))
+            self._keep(token, slot, self._regions.find(tensor))
         else:
             self._waiting.setdefault(function, []).append(weakref.ref(token))
         return token
@@ -199,20 +199,21 @@ class saver:
 
     def _comes_from_parameter(self, node: Any) -> bool:
         """Whether a chain of functions of one argument leads to a parameter."""
-        while node is not None and len(node.next_functions) == 1:
-            node = node.next_functions[0][0]
+        while node is not None and len(before := node.next_functions) == 1:
+            node = before[0][0]
         variable = getattr(node, "variable", None)
         return variable is not None and variable.untyped_storage()._cdata in self._owned
 
-    def _see_arguments(self, tensors: list[torch.Tensor]) -> None:
+    def _see_arguments(self, args: Any, kwargs: Any) -> None:
         """The model is called: these are the caller's tensors."""
         if not self.pack_batch:
-            self._batch = {t.untyped_storage()._cdata for t in tensors}
+            given = tensors_in((args, kwargs))
+            self._batch = {t.untyped_storage()._cdata for t in given}
 
-    def _see_result(self, tensors: list[torch.Tensor]) -> None:
+    def _see_result(self, result: Any) -> None:
         """A module has returned: its functions have nodes now."""
-        for tensor in tensors:
-            if self._waiting and tensor.grad_fn is not None:
+        if self._waiting:
+            for tensor in tensors_in(result):
                 self._identify(tensor.grad_fn)
 
     def _identify(self, newest: Any) -> None:
@@ -255,7 +256,7 @@ class saver:
             if token.tensor.untyped_storage()._cdata in self._batch:
                 role = Role.BATCH
             self._seed += 1
-            region, storage = self._regions.find(token.tensor)
+            region = self._regions.find(token.tensor)
             region.nonnegative |= function == "ReluBackward0"
             slot = Slot(
                 function=function,
@@ -264,24 +265,23 @@ class saver:
                 module=self._paths.current,
                 node=node,
                 nonnegative=region.nonnegative,
-                tokens=region.tokens(),
+                region=region,
                 seed=self._seed,
             )
             self.policy.watch(slot)
-            self._decide(token, slot, region, storage)
+            self._decide(token, slot, region)
 
-    def _decide(
-        self, token: Token, slot: Slot, region: Region, storage: StorageRecord
-    ) -> None:
+    def _decide(self, token: Token, slot: Slot, region: Region) -> None:
         """Give a token whose consumer is known to the first codec that takes it."""
         tensor = token.tensor
         assert tensor is not None
         if token.stale:  # written before it could be packed: let the backward say so
-            storage.held = True
-            self.ledger.add(slot, tensor.shape, storage, note="modified in place")
+            region.storage.held = True
+            note = "modified in place"
+            self.ledger.add(slot, tensor.shape, region.storage, note=note)
             return
         if region.held() is not None or not tensor.numel():
-            self._keep(token, slot, region, storage)
+            self._keep(token, slot, region)
             return
         note = ""
         for codec in self.policy.codecs_for(slot, tensor):
@@ -300,7 +300,7 @@ class saver:
             row = self.ledger.add(
                 slot,
                 tensor.shape,
-                storage,
+                region.storage,
                 codec=codec.name,
                 guarantee=codec.guarantee,
                 stored_bytes=stored_bytes,
@@ -313,22 +313,15 @@ class saver:
             region.users.append((weakref.ref(token), row))
             return
         self.policy.chosen(slot, None)
-        self._keep(token, slot, region, storage, note)
+        self._keep(token, slot, region, note)
 
-    def _keep(
-        self,
-        token: Token,
-        slot: Slot,
-        region: Region,
-        storage: StorageRecord,
-        note: str = "",
-    ) -> None:
+    def _keep(self, token: Token, slot: Slot, region: Region, note: str = "") -> None:
         """Let the token hold the tensor itself, and others of its region with it."""
         tensor = token.tensor
         assert tensor is not None
-        storage.held = True
+        region.storage.held = True
         region.take_back(tensor)
-        row = self.ledger.add(slot, tensor.shape, storage, note=note)
+        row = self.ledger.add(slot, tensor.shape, region.storage, note=note)
         region.users.append((weakref.ref(token), row))
 
 
