@@ -215,11 +215,13 @@ def test_taking_zeros_out_loses_nothing_but_the_sign_of_zero(count, seed, share)
 def test_zeros_of_a_relu_pay_for_finer_codes():
     x = torch.randn(64 * 1000, generator=torch.Generator().manual_seed(0))
     where = slot(nonnegative=True)
-    for shift, share in ((-0.5, 0.3), (0.0, 0.3), (0.4, 1.0)):
+    # Where two values in three are not zero, a bit more takes up to an eighth more bytes.
+    cases = ((-0.5, 0.3, 1.0), (0.0, 0.3, 1.0), (0.4, 0.6, 1.125), (0.7, 1.1, 1.0))
+    for shift, share, bytes_over in cases:
         y = (x + shift).relu()
         sparse, plain = SparseGroupQuant(4), GroupQuant(4)
         packed, whole = sparse.pack(y, where), plain.pack(y, where)
-        assert packed.nbytes <= whole.nbytes
+        assert packed.nbytes <= bytes_over * whole.nbytes
         error = float((sparse.unpack(packed) - y).norm())
         assert error < share * float((plain.unpack(whole) - y).norm())
     assert SparseGroupQuant(4).pack((x + 3).relu(), where) is None  # hardly a zero

@@ -15,10 +15,16 @@ from torch import nn
 from elision.memory import Policy, Role, Rule, saver
 from elision.memory.allocation import AverageBits, Sensitivity, allocate_bits
 from elision.memory.budget import LADDER, plan_bytes
-from elision.memory.codecs import GroupQuant, Jpeg, Offload, OffloadError
+from elision.memory.codecs import (
+    GroupQuant,
+    Jpeg,
+    Offload,
+    OffloadError,
+    SparseGroupQuant,
+)
 from elision.memory.guaranteed import Guaranteed
 from elision.memory.policy import Restricted
-from elision.memory.presets import PRESETS
+from elision.memory.presets import PRESETS, policy_for
 from elision.memory.sensitivity import _OneTensor, measure_sensitivities
 
 
@@ -50,14 +56,14 @@ def relative_errors(exact, other):
     return {
         name: float((exact[name] - other[name]).norm() / exact[name].norm())
         for name in exact
-        if exact[name].dim() == 4
+        if exact[name].dim() > 1
     }
 
 
 @pytest.mark.parametrize(
     ("policy", "largest", "codec", "ratio"),
     [
-        ("int8", 0.002, "group 8-bit", 3.7),
+        ("int8", 0.002, "group 8-bit", 3.5),
         ("int8", 0.002, "sparse group 8-bit", 4.5),
         ("bits(4)", 0.015, "group 4-bit", 7.1),
         ("bits(4)", 0.015, "sparse group 4-bit", 7.1),
@@ -71,7 +77,9 @@ def test_gradient_errors_stay_small(policy, largest, codec, ratio):
     exact = gradients(model, batch)
     saved = saver(model, policy, seed=0)
     errors = relative_errors(exact, gradients(model, batch, saved))
-    assert len(errors) == 3
+    assert len(errors) == 4
+    last = errors.pop("11.weight")  # few rows to average over
+    assert last <= (0.05 if policy == "jpeg" else 0.005)
     assert max(errors.values()) <= largest
     assert saved.ledger.covered_ratio(codec) >= ratio
 
@@ -331,16 +339,18 @@ def test_an_average_of_bits_is_kept_and_beats_the_floor():
     model(batch[0])
     exact = gradients(model, batch)
     errors, sizes = {}, {}
-    for policy in ("bits(2)", "bits(2.5)", "bits(3)"):
+    even = {n: Rule((SparseGroupQuant(n, most=n), GroupQuant(n))) for n in (2, 3)}
+    for policy in (2, "bits(2.5)", 3):
         for _ in range(2):
-            saved = saver(model, policy, seed=1)
+            saved = saver(model, even.get(policy, policy), seed=1)
             got = gradients(model, batch, saved)
-        errors[policy] = sum(relative_errors(exact, got).values())
+        off = relative_errors(exact, got)
+        errors[policy] = sum(off[n] for n in off if n != "11.weight")
         packed = [r for r in saved.ledger.rows if "group" in r.codec and r.stored_bytes]
         bits = sum(r.stored_bytes * 8 for r in packed)
         sizes[policy] = bits / sum(torch.Size(r.shape).numel() for r in packed) - 0.5
     assert sizes["bits(2.5)"] <= 2.51
-    assert errors["bits(3)"] < errors["bits(2.5)"] < errors["bits(2)"]
+    assert errors[3] < errors["bits(2.5)"] < errors[2]
 
 
 def test_measured_sensitivities_say_where_bits_matter():
@@ -459,6 +469,27 @@ def test_rules_choose_by_module_and_consumer():
     assert codecs["2"] == "kept"
     assert codecs["5"] == "jpeg"
     assert codecs["12"] == "offload"
+
+
+def test_tensors_too_small_to_matter_get_more_bits():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(128, 2048), nn.Linear(2048, 24), nn.Linear(24, 8))
+    x = torch.randn(32, 128)
+
+    def codecs(policy):
+        saved = saver(model, policy, pack_batch=True)
+        with saved:
+            model(x).sum().backward()
+        rows = saved.ledger.rows_of([Role.LINEAR_INPUT])
+        return {r.slot.module: r.codec for r in rows}
+
+    # The first is small, too, but it comes before there is a larger one.
+    kinds = {"0": "group 4-bit", "1": "group 4-bit", "2": "group 8-bit"}
+    policy = policy_for("bits(4)", model)
+    assert codecs(policy) == codecs(policy) == kinds
+    assert codecs("int8") == {"0": "group 8-bit", "1": "group 8-bit", "2": "kept"}
+    share = Rule((GroupQuant(2),), max_share=24 / 2048)
+    assert codecs([share])["2"] == "kept"  # exactly this share is not below it
 
 
 def test_a_tensor_that_is_not_finite_is_kept_and_said_so():

@@ -119,6 +119,23 @@ def test_every_saved_tensor_finds_its_consumer():
     assert sorted(found) == sorted(expected)
 
 
+def test_modules_are_followed_past_failures_and_strangers():
+    torch.manual_seed(0)
+    model, stranger = nn.Sequential(nn.Linear(32, 32), nn.GELU()), nn.Linear(32, 32)
+    x = torch.randn(16, 32)
+    with saver(model, pack_batch=True) as saved:
+        with pytest.raises(RuntimeError):
+            model(x[:, 1:])
+        out = stranger(model(x))
+    found = [(r.slot.module, r.slot.consumer) for r in saved.ledger.rows]
+    # The stranger (whose weight follows) has no path, and does not take another's.
+    assert found[:3] == [("0", "Addmm.mat1"), ("1", "Gelu.self"), ("", "Addmm.mat1")]
+    assert not model._forward_pre_hooks
+    freed = weakref.ref(saved)
+    del saved, out
+    assert freed() is None  # at once: no cycle has to be found
+
+
 @pytest.mark.parametrize(("make", "least"), [(resnet, 1.6), (vgg, 1.6)])
 def test_fewer_bytes_are_stored_and_the_peak_falls(make, least):
     torch.manual_seed(0)

@@ -126,6 +126,7 @@ class Guaranteed(Policy):
 
     def begin(self) -> None:
         """A new step: layers are met from the first one again."""
+        super().begin()
         self._pass = _Pass()
 
     def watch(self, slot: Slot) -> None:

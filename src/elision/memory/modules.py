@@ -88,7 +88,7 @@ class ModulePaths:
         Args:
             on_call: told the arguments that the model itself is called with: positional
                 ones and those with a keyword.
-            on_return: told the result of each of its modules.
+            on_return: told the result of every module, the model's and others.
         """
         paths, stack = self._paths, self._stack
         model = next(iter(paths))
@@ -102,9 +102,9 @@ class ModulePaths:
                 stack.append(path)
 
         def leave(module: nn.Module, args: Any, result: Any) -> None:
+            # The path is still this module's while its last functions are looked at.
+            on_return(result)
             if module in paths:
-                # The path is still this module's while its last functions are seen.
-                on_return(result)
                 stack.pop()
 
         self._handles = [

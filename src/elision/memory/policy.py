@@ -17,7 +17,7 @@ from elision.memory.codecs import (
     ThresholdMask,
     TwoValued,
 )
-from elision.memory.roles import Role, Slot
+from elision.memory.roles import SMOOTH_ROLES, Role, Slot
 
 __all__ = ["EXACT_RULES", "MIN_BYTES", "Placed", "Policy", "Restricted", "Rule"]
 
@@ -37,6 +37,8 @@ class Rule:
         module: glob over module paths, ``"layer1.*"``.
         consumer: glob over consumers, ``"Convolution.*"``.
         min_bytes: smaller tensors are not meant.
+        max_share: if given, only tensors that are smaller than this share of the largest
+            that the forward pass has saved values of so far.
 
     Raises:
         ValueError: a codec is asked for a role that it may not touch.
@@ -47,6 +49,7 @@ class Rule:
     module: str = "*"
     consumer: str = "*"
     min_bytes: int = MIN_BYTES
+    max_share: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.codecs, tuple):
@@ -66,11 +69,12 @@ class Rule:
             return role in self.roles
         return not self.codecs or any(role in c.roles for c in self.codecs)
 
-    def matches(self, slot: Slot, nbytes: int) -> bool:
-        """Whether the tensor in ``slot`` is meant."""
+    def matches(self, slot: Slot, nbytes: int, largest: int) -> bool:
+        """Whether the tensor in ``slot`` is meant, ``largest`` being that of the pass."""
         return (
             self.means(slot.role)
             and nbytes >= self.min_bytes
+            and (self.max_share is None or nbytes < self.max_share * largest)
             and (self.module == "*" or fnmatchcase(slot.module, self.module))
             and (self.consumer == "*" or fnmatchcase(slot.consumer, self.consumer))
         )
@@ -104,6 +108,7 @@ class Policy:
     ) -> None:
         self.rules = (*rules, *(EXACT_RULES if exact else ()))
         self.name = name
+        self._largest = 0
         self._by_role: dict[Role, list[tuple[Rule, tuple[Codec, ...]]]] = {}
 
     def __str__(self) -> str:
@@ -117,8 +122,10 @@ class Policy:
     def codecs_for(self, slot: Slot, tensor: torch.Tensor) -> tuple[Codec, ...]:
         """The codecs to try on a saved tensor, in order; none: keep it."""
         nbytes = tensor.numel() * tensor.element_size()
+        if slot.role in SMOOTH_ROLES and isinstance(nbytes, int):  # else yet unknown
+            self._largest = max(self._largest, nbytes)
         for rule, codecs in self._rules_for(slot.role):
-            if rule.matches(slot, nbytes):
+            if rule.matches(slot, nbytes, self._largest):
                 return codecs
         return ()
 
@@ -135,6 +142,7 @@ class Policy:
 
     def begin(self) -> None:
         """A saver was entered with this policy."""
+        self._largest = 0
 
     def watch(self, slot: Slot) -> None:
         """The consumer of a saved tensor is known; ``slot.node`` may be hooked."""
@@ -159,6 +167,7 @@ class Placed(Policy):
 
     def begin(self) -> None:
         """A new step: count from the start."""
+        super().begin()
         self._met: Counter[tuple[str, str]] = Counter()
 
     def watch(self, slot: Slot) -> None:
@@ -191,6 +200,7 @@ class Restricted(Policy):
 
     def begin(self) -> None:
         """A new step for the other policy."""
+        super().begin()
         self._inner.begin()
 
     def watch(self, slot: Slot) -> None:

@@ -29,11 +29,17 @@ from elision.memory.codecs import (
     Sz3,
     Zfp,
 )
+from elision.memory.codecs.group import GROUP
 from elision.memory.guaranteed import Guaranteed
 from elision.memory.policy import Policy, Rule
+from elision.memory.roles import SMOOTH_ROLES
 from elision.names import lookup
 
 __all__ = ["PRESETS", "policy_for"]
+
+#: A tensor below this share of the largest is too small for its bits to matter (own
+#: choice: sixty-four of them take no more than one that is not).
+_SMALL = 1 / 64
 
 
 def _none(model: nn.Module) -> Policy:
@@ -48,18 +54,32 @@ def _exact(model: nn.Module) -> Policy:
 
 def _int8(model: nn.Module) -> Policy:
     """Group quantisation to 8 bits."""
-    return Policy([Rule(_rounded(8))], name="int8")
+    return _even(8, "int8")
+
+
+def _even(bits: int, name: str) -> Policy:
+    """The same bits for all tensors but those that are too small for it to matter.
+
+    These get 8, or are kept where all get 8. Such are the inputs of last layers, whose
+    weight gradient averages over few rows, so that it is off by as much as they are.
+    """
+    small = Rule(_rounded(8) if bits < 8 else (), SMOOTH_ROLES, max_share=_SMALL)
+    return Policy([small, Rule(_rounded(bits))], name=name)
 
 
 def _rounded(bits: int) -> tuple[Codec, ...]:
-    """Groups at so many bits; what is not zero on a finer grid where much is."""
-    return SparseGroupQuant(bits), GroupQuant(bits)
+    """Groups at so many bits; what is not zero on a finer grid where much is.
+
+    At 8 bits groups of half the size are worth the half bit that their grids take.
+    """
+    dense = GroupQuant(8, GROUP // 2) if bits == 8 else GroupQuant(bits)
+    return SparseGroupQuant(bits), dense
 
 
 def _bits(model: nn.Module, average: float = 4) -> Policy:
     """Group quantisation; a fraction of a bit is shared out by sensitivity."""
     if average == int(average):
-        return Policy([Rule(_rounded(int(average)))], name=f"bits({average:g})")
+        return _even(int(average), f"bits({average:g})")
     return _lasting(model, "bits", average, lambda: AverageBits(average))
 
 

@@ -17,6 +17,9 @@ __all__ = ["SparseGroupQuant"]
 #: Bits of a group's offset and step.
 _GRID_BITS = 32
 
+#: Bytes that a finer grid may take, over those of the group quantisation.
+_MORE = 9 / 8
+
 
 class _Meta(NamedTuple):
     """How the values that are not zero are packed.
@@ -42,13 +45,17 @@ class SparseGroupQuant(Codec):
         (bits + 32/G - 1)/p - 32/G
 
     bits for each of them: six instead of four where half of a ReLU's result is zero, and
-    a quarter of the rounding error. The mask is also that of the ReLU. (Zero-value coding
-    of JPEG-ACT, ISCA 2020, with the values rounded as in ActNN, ICML 2021.)
+    a quarter of the rounding error. Where that leaves no bit more than ``bits``, one more
+    is given if it takes at most an eighth more bytes: it costs ``p`` of a bit per element
+    only. The mask is also that of the ReLU. (Zero-value coding of JPEG-ACT, ISCA 2020,
+    with the values rounded as in ActNN, ICML 2021; the eighth is this project's own
+    choice.)
 
     A tensor with too few zeros is left to the next codec.
 
     Attributes:
-        bits: the bits per element of the group quantisation whose bytes it may take.
+        bits: the bits per element of the group quantisation whose bytes it may take,
+            or an eighth more.
         most: bits that no value needs more than.
         group: values per group.
         rounding: as for :class:`GroupQuant`.
@@ -83,9 +90,13 @@ class SparseGroupQuant(Codec):
         return self._values(self.bits).guarantee
 
     def bits_for(self, share: float) -> int:
-        """Bits that each value gets where ``share`` of them are positive."""
+        """Bits that each value gets where ``share`` of them are not zero."""
         grid = _GRID_BITS / self.group
-        return min(self.most, int((self.bits + grid - 1) / max(share, 1e-9) - grid))
+        budget, share = self.bits + grid, max(share, 1e-9)
+        bits, finer = int((budget - 1) / share - grid), self.bits + 1
+        if bits < finer and 1 + share * (finer + grid) <= _MORE * budget:
+            bits = finer
+        return min(self.most, bits)
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Keep the mask and the values; None if too few are zero, or not finite."""
