@@ -19,7 +19,7 @@ from memory_nets import (
 )
 from torch import nn
 
-from elision.memory import Role, measure_peak, saver, watch_peak
+from elision.memory import Guarantee, Role, measure_peak, saver, watch_peak
 from elision.workloads.models import make_model
 
 NETS = {
@@ -117,6 +117,43 @@ def test_every_saved_tensor_finds_its_consumer():
     ]
     expected = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     assert sorted(found) == sorted(expected)
+
+
+def test_functions_between_modules_belong_to_the_module_that_called_them():
+    torch.manual_seed(0)
+    model = resnet()
+    x, _ = images()
+    with saver(model, "exact") as saved:
+        out = model(x)
+    found = {
+        r.slot.module for r in saved.ledger.rows if r.slot.function == "ReluBackward0"
+    }
+    del out
+    # Blocks call ReLUs as functions, the stem has one as a module.
+    assert found == {"2", *(str(i) for i in range(3, 7))}
+
+
+def test_a_recurrent_network_is_reported_line_by_line():
+    torch.manual_seed(0)
+    model, x = nn.GRU(16, 64), torch.randn(6, 32, 16)
+    with saver(model, "int8") as saved:
+        out, _ = model(x)
+    rows = saved.ledger.rows
+    # Its gates multiply in place, for which PyTorch copies the factor.
+    assert all(row.slot.name != "?" for row in rows)
+    assert any(row.slot.consumer == "Mul.self" for row in rows)
+    # A sigmoid's result is a factor elsewhere, so it is kept after all, exactly.
+    kept = [
+        r for r in rows if r.codec == "kept" and r.slot.function == "SigmoidBackward0"
+    ]
+    assert kept
+    assert all(row.guarantee is Guarantee.EXACT for row in kept)
+    report = saved.report().splitlines()
+    (line,) = [text for text in report if "Tanh.result" in text]
+    assert "group 8-bit" in line
+    assert "(the model)" in line
+    assert " 6 " in line  # once per element of the sequence
+    out[-1].sum().backward()
 
 
 def test_modules_are_followed_past_failures_and_strangers():

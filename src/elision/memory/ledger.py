@@ -132,21 +132,28 @@ class Ledger:
     def table(self) -> str:
         """Per module and consumer: MiB before and after, codec and declared error.
 
-        Tensors of less than 0.001 MiB are left out.
+        What a module saves again and again, in the same way, is added up. Lines of less
+        than 0.001 MiB are left out.
         """
-        lines = [
-            f"{'module':<28} {'consumer':<28} {'role':<15} {'logical':>9} "
-            f"{'stored':>9}  codec (declared)"
-        ]
+        found: dict[tuple[str, ...], list[int]] = {}
         for row, stored in self.stored_by_row():
-            if max(row.logical_bytes, stored) < 0.001 * MIB:
-                continue
-            lines.append(
-                f"{_clip(row.slot.module, 28):<28} {_clip(row.slot.consumer, 28):<28} "
-                f"{row.slot.role.value:<15} {row.logical_bytes / MIB:9.3f} "
-                f"{stored / MIB:9.3f}  {row.codec} ({_declared(row)})"
-                + (f"; {row.note}" if row.note else "")
+            how = f"{row.codec} ({_declared(row)})" + (
+                f"; {row.note}" if row.note else ""
             )
+            place = row.slot.module or "(the model)", row.slot.consumer
+            totals = found.setdefault((*place, row.slot.role.value, how), [0, 0, 0])
+            for i, value in enumerate((1, row.logical_bytes, stored)):
+                totals[i] += value
+        lines = [
+            f"{'module':<28} {'consumer':<28} {'role':<15} {'tensors':>7} "
+            f"{'logical':>9} {'stored':>9}  codec (declared)"
+        ]
+        lines += [
+            f"{_clip(module, 28):<28} {_clip(consumer, 28):<28} {role:<15} {count:7} "
+            f"{logical / MIB:9.3f} {stored / MIB:9.3f}  {how}"
+            for (module, consumer, role, how), (count, logical, stored) in found.items()
+            if max(logical, stored) >= 0.001 * MIB
+        ]
         return "\n".join(lines)
 
     def summary(self) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from elision.memory.base import Codec
+from elision.memory.base import Codec, Guarantee
 from elision.memory.layout import dense_part, is_dense
 from elision.memory.ledger import Ledger, Row, StorageRecord
 from elision.memory.token import CodecEntry, SignEntry, Token
@@ -61,7 +61,8 @@ class Region:
             token = reference()
             if token is not None and token.tensor is None:
                 token.take_back(tensor)
-                row.codec, row.stored_bytes, row.bound = "kept", 0, 0.0
+                row.codec, row.guarantee = "kept", Guarantee.EXACT
+                row.stored_bytes, row.bound = 0, 0.0
 
     def read_signs_from(self, entry: CodecEntry) -> None:
         """Let the masks of ReLUs be read from ``entry`` instead of stored."""

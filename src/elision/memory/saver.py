@@ -90,9 +90,11 @@ class saver:
         self._paths = ModulePaths(self._modules)
         self._owned = {t.untyped_storage()._cdata for t in owned_by(self._modules)}
         self._batch: set[int] = set()
-        # Tokens without a consumer yet, by the number of the function that saved them.
-        self._waiting: dict[int, list[weakref.ref[Token]]] = {}
+        # Tokens without a consumer yet, by the number of the function that saved them,
+        # and the module that was running then.
+        self._waiting: dict[int, tuple[str, list[weakref.ref[Token]]]] = {}
         self._walked: set[int] = set()
+        self._copy = -1
         self._first_function = 0
         self._contexts = ExitStack()
         self._buffers: Buffers | None = None
@@ -125,10 +127,10 @@ class saver:
         traceback: TracebackType | None,
     ) -> None:
         self._paths.detach()
-        for function, references in self._waiting.items():
+        for module, references in self._waiting.values():
             for token in filter(None, (reference() for reference in references)):
                 assert token.tensor is not None
-                slot = Slot(f"function {function}", "?", Role.OTHER)
+                slot = Slot("unknown", "?", Role.OTHER, module)
                 self._keep(token, slot, self._regions.find(token.tensor))
         self._waiting.clear()
         self._regions.mark_elsewhere()
@@ -182,16 +184,22 @@ class saver:
         # A function takes its number before it saves anything.
         function = _sequence_nr() - 1
         producer = tensor.grad_fn
+        if function == self._copy or _copied_by(producer, function):
+            # One that works in place copies its argument, to save it, after that. The
+            # copying is a function, too, but saves nothing.
+            self._copy, function = function, function - 1
         if self._waiting and function not in self._waiting:
             self._identify(producer)
         token = Token(tensor)
         if tensor.untyped_storage()._cdata in self._owned:
             self.ledger.parameter_bytes += tensor.numel() * tensor.element_size()
         elif self._comes_from_parameter(producer):
-            slot = Slot("cast or view", "parameter", Role.WEIGHT)
+            slot = Slot("cast or view", "parameter", Role.WEIGHT, self._paths.current)
             self._keep(token, slot, self._regions.find(tensor))
         else:
-            self._waiting.setdefault(function, []).append(weakref.ref(token))
+            if function not in self._waiting:
+                self._waiting[function] = self._paths.current, []
+            self._waiting[function][1].append(weakref.ref(token))
         return token
 
     def _unpack(self, token: Token) -> torch.Tensor:
@@ -240,9 +248,11 @@ class saver:
             stack += [f for f, _ in node.next_functions]
         # Oldest first: what a tensor could be computed from is decided before it.
         for number, node in sorted(found, key=lambda pair: pair[0]):
-            self._decide_all(node, self._waiting.pop(number))
+            self._decide_all(node, *self._waiting.pop(number))
 
-    def _decide_all(self, node: Any, references: list["weakref.ref[Token]"]) -> None:
+    def _decide_all(
+        self, node: Any, module: str, references: list["weakref.ref[Token]"]
+    ) -> None:
         waiting = {id(t) for t in (r() for r in references) if t is not None}
         function = type(node).__name__
         roles = _declared_roles(node)
@@ -262,7 +272,7 @@ class saver:
                 function=function,
                 name=name,
                 role=role,
-                module=self._paths.current,
+                module=module,
                 node=node,
                 nonnegative=region.nonnegative,
                 region=region,
@@ -323,6 +333,12 @@ class saver:
         region.take_back(tensor)
         row = self.ledger.add(slot, tensor.shape, region.storage, note=note)
         region.users.append((weakref.ref(token), row))
+
+
+def _copied_by(producer: Any, function: int) -> bool:
+    """Whether a tensor was copied by the function of this number."""
+    copying = type(producer).__name__ == "CloneBackward0"
+    return copying and producer._sequence_nr() == function
 
 
 def _slots(node: Any) -> Iterator[tuple[str, Any]]:
