@@ -26,6 +26,7 @@ from elision.memory.guaranteed import Guaranteed
 from elision.memory.policy import Restricted
 from elision.memory.presets import PRESETS, policy_for
 from elision.memory.sensitivity import _OneTensor, measure_sensitivities
+from elision.workloads.models import make_model
 
 
 def photographs():
@@ -490,6 +491,39 @@ def test_tensors_too_small_to_matter_get_more_bits():
     assert codecs("int8") == {"0": "group 8-bit", "1": "group 8-bit", "2": "kept"}
     share = Rule((GroupQuant(2),), max_share=24 / 2048)
     assert codecs([share])["2"] == "kept"  # exactly this share is not below it
+
+
+def test_attention_is_rounded_in_all_that_it_saves():
+    torch.manual_seed(0)
+    model, batch = make_model("transformer", image_size=16), images(batch=16)
+    exact = gradients(model, batch)
+
+    def error(policy):
+        saved = saver(model, policy, seed=0)
+        return relative_errors(exact, gradients(model, batch, saved)), saved
+
+    # The result enters the gradient linearly: it adds little to what its arguments do.
+    keep = Rule((), frozenset({Role.ATTENTION}), consumer="*.output")
+    all_but_result, _ = error([keep, Rule((GroupQuant(4),))])
+    off, saved = error(Rule((GroupQuant(4),)))
+    assert all(off[name] < 1.2 * all_but_result[name] + 0.03 for name in off)
+    attention = saved.ledger.rows_of([Role.ATTENTION])
+    assert {r.slot.name for r in attention} == {"query", "key", "value", "output"}
+    assert {r.codec for r in attention} == {"group 4-bit"}
+    # Query, key and value lie in one piece of memory; each counts its own part.
+    assert saved.ledger.covered_ratio("group 4-bit") == pytest.approx(
+        32 / 4.5, rel=1e-3
+    )
+    totals = saved.ledger.by_role().values()
+    assert sum(before for before, _ in totals) == saved.ledger.logical_bytes
+    assert sum(after for _, after in totals) == saved.ledger.stored_bytes
+
+
+def test_nothing_to_save_is_said_so():
+    model = nn.Linear(8, 8)
+    with torch.no_grad(), saver(model) as saved:
+        model(torch.randn(4, 8))
+    assert "nothing was saved" in saved.report()
 
 
 def test_a_tensor_that_is_not_finite_is_kept_and_said_so():

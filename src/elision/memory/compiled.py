@@ -46,6 +46,7 @@ _READERS: dict[tuple[str, int], Role] = {
     ("_scaled_dot_product_flash_attention_for_cpu_backward", 1): Role.ATTENTION,
     ("_scaled_dot_product_flash_attention_for_cpu_backward", 2): Role.ATTENTION,
     ("_scaled_dot_product_flash_attention_for_cpu_backward", 3): Role.ATTENTION,
+    ("_scaled_dot_product_flash_attention_for_cpu_backward", 4): Role.ATTENTION,
     ("_softmax_backward_data", 1): Role.PROBABILITY,
     ("native_batch_norm_backward", 1): Role.NORM_INPUT,
     ("native_layer_norm_backward", 1): Role.NORM_INPUT,
@@ -208,6 +209,7 @@ def packed_in_graphs(
         ledger.add(
             saved.slot,
             saved.shape,
+            saved.nbytes,
             storage,
             codec=saved.codec,
             guarantee=saved.guarantee,

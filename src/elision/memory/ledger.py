@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from elision.memory.base import Guarantee
@@ -38,6 +39,7 @@ class Row:
     Attributes:
         slot: who will read it.
         shape: its shape.
+        nbytes: its size, which may be part of the memory it lies in only.
         storage: the memory it lies in.
         first: whether it was the first saved tensor in that memory; the logical bytes
             of the memory are counted here and nowhere else.
@@ -50,6 +52,7 @@ class Row:
 
     slot: Slot
     shape: tuple[int, ...]
+    nbytes: int
     storage: StorageRecord
     first: bool
     codec: str = "kept"
@@ -79,11 +82,16 @@ class Ledger:
     parameter_bytes: int = 0
 
     def add(
-        self, slot: Slot, shape: Sequence[int], storage: StorageRecord, **how: Any
+        self,
+        slot: Slot,
+        shape: Sequence[int],
+        nbytes: int,
+        storage: StorageRecord,
+        **how: Any,
     ) -> Row:
         """Enter one saved tensor; ``how`` are further fields of the :class:`Row`."""
         slot.node = slot.region = None  # they would keep the graph alive
-        row = Row(slot, tuple(shape), storage, first=not storage.claimed, **how)
+        row = Row(slot, tuple(shape), nbytes, storage, first=not storage.claimed, **how)
         storage.claimed = True
         self.rows.append(row)
         return row
@@ -119,13 +127,13 @@ class Ledger:
         return self.logical_bytes / self.stored_bytes if self.stored_bytes else 1.0
 
     def covered_ratio(self, codec: str) -> float:
-        """Logical over stored bytes of the tensors that ``codec`` packed.
+        """Logical over stored bytes of the tensors that ``codec``, a glob, packed.
 
         A tensor that is packed counts with its own size, whoever saved it first; its
         other uses that read from the same packed form count nothing.
         """
-        rows = [r for r in self.rows if r.codec == codec and r.stored_bytes]
-        logical = sum(r.storage.nbytes for r in rows)
+        rows = [r for r in self.rows if r.stored_bytes and fnmatchcase(r.codec, codec)]
+        logical = sum(min(r.nbytes, r.storage.nbytes) for r in rows)
         stored = sum(r.stored_bytes for r in rows)
         return logical / stored if stored else 1.0
 
@@ -146,7 +154,7 @@ class Ledger:
                 totals[i] += value
         lines = [
             f"{'module':<28} {'consumer':<28} {'role':<15} {'tensors':>7} "
-            f"{'logical':>9} {'stored':>9}  codec (declared)"
+            f"{'MiB':>9} {'stored':>9}  codec (declared)"
         ]
         lines += [
             f"{_clip(module, 28):<28} {_clip(consumer, 28):<28} {role:<15} {count:7} "
@@ -158,21 +166,26 @@ class Ledger:
 
     def summary(self) -> str:
         """The totals, in lines."""
+        if not self.rows:
+            return (
+                "nothing was saved: the model was not called, or nothing in it needs a "
+                "gradient"
+            )
         lines = [
-            f"saved tensors: {self.logical_bytes / MIB:.2f} MiB in plain autograd, "
-            f"{self.stored_bytes / MIB:.2f} MiB stored, {self.ratio:.2f}x fewer",
-            f"of these {self.held_bytes / MIB:.2f} MiB are held as they are and "
-            f"{self.packed_bytes / MIB:.2f} MiB are packed; parameters "
-            f"({self.parameter_bytes / MIB:.2f} MiB) are never touched",
+            f"saved tensors: {_size(self.logical_bytes)} in plain autograd, "
+            f"{_size(self.stored_bytes)} stored, {self.ratio:.2f}x fewer",
+            f"of these {_size(self.held_bytes)} are held as they are and "
+            f"{_size(self.packed_bytes)} are packed; parameters "
+            f"({_size(self.parameter_bytes)}) are never touched",
+            "by role (what several read counts where it was saved first):",
         ]
         for role, (logical, stored) in self.by_role().items():
             lines.append(
-                f"  {role.value:<15} {logical / MIB:9.2f} MiB first saved here, "
-                f"{stored / MIB:9.2f} MiB packed"
+                f"  {role.value:<15} {_size(logical):>11} -> {_size(stored):>11}"
             )
         if self.elsewhere_bytes:
             lines.append(
-                f"held elsewhere: {self.elsewhere_bytes / MIB:.2f} MiB were packed but "
+                f"held elsewhere: {_size(self.elsewhere_bytes)} were packed but "
                 "their originals are still referred to by the caller or the model, so "
                 "packing them saves nothing until those references are dropped"
             )
@@ -210,14 +223,11 @@ class Ledger:
         ]
 
     def by_role(self) -> dict[Role, tuple[int, int]]:
-        """Role -> (logical bytes first saved in it, bytes packed for it)."""
+        """Role -> (logical bytes, stored bytes); memory counts where it was first saved."""
         totals: dict[Role, tuple[int, int]] = defaultdict(lambda: (0, 0))
-        for row in self.rows:
-            logical, stored = totals[row.slot.role]
-            totals[row.slot.role] = (
-                logical + row.logical_bytes,
-                stored + row.stored_bytes,
-            )
+        for row, stored in self.stored_by_row():
+            before, after = totals[row.slot.role]
+            totals[row.slot.role] = before + row.logical_bytes, after + stored
         return dict(totals)
 
     def rows_of(self, roles: Iterable[Role]) -> list[Row]:
@@ -230,6 +240,12 @@ def _declared(row: Row) -> str:
     if row.guarantee is Guarantee.BOUNDED and row.bound is not None:
         return f"bounded, |error| <= {row.bound:.3g}"
     return row.guarantee.value
+
+
+def _size(nbytes: int) -> str:
+    return (
+        f"{nbytes / MIB:.2f} MiB" if nbytes >= MIB / 10 else f"{nbytes / 1024:.1f} KiB"
+    )
 
 
 def _clip(text: str, width: int) -> str:

@@ -114,6 +114,7 @@ ROLES: dict[tuple[str, str], Role] = {
         "ScaledDotProductFlashAttentionForCpuBackward0.query",
         "ScaledDotProductFlashAttentionForCpuBackward0.key",
         "ScaledDotProductFlashAttentionForCpuBackward0.value",
+        "ScaledDotProductFlashAttentionForCpuBackward0.output",
     ),
     **_slots(
         Role.PROBABILITY,

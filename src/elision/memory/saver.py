@@ -26,7 +26,7 @@ from elision.memory.base import Guarantee
 from elision.memory.codecs import OffloadError
 from elision.memory.compiled import compiled_parts, packed_in_graphs
 from elision.memory.layout import dense_part
-from elision.memory.ledger import Ledger
+from elision.memory.ledger import Ledger, Row
 from elision.memory.modules import Buffers, ModulePaths, owned_by, tensors_in
 from elision.memory.peak import Peak, watch_peak
 from elision.memory.policy import Policy
@@ -176,7 +176,9 @@ class saver:
                 "only in a measured peak"
             )
         parts += self.policy.notes()
-        return "\n".join([*parts, "", self.ledger.table()])
+        if self.ledger.rows:
+            parts += ["", self.ledger.table()]
+        return "\n".join(parts)
 
     # The pack side, in the order in which things happen.
 
@@ -288,7 +290,7 @@ class saver:
         if token.stale:  # written before it could be packed: let the backward say so
             region.storage.held = True
             note = "modified in place"
-            self.ledger.add(slot, tensor.shape, region.storage, note=note)
+            self._enter(slot, tensor, region, note=note)
             return
         if region.held() is not None or not tensor.numel():
             self._keep(token, slot, region)
@@ -307,10 +309,10 @@ class saver:
                 stored_bytes = entry.nbytes
                 if codec.shared:
                     region.entries[codec] = entry
-            row = self.ledger.add(
+            row = self._enter(
                 slot,
-                tensor.shape,
-                region.storage,
+                tensor,
+                region,
                 codec=codec.name,
                 guarantee=codec.guarantee,
                 stored_bytes=stored_bytes,
@@ -331,8 +333,14 @@ class saver:
         assert tensor is not None
         region.storage.held = True
         region.take_back(tensor)
-        row = self.ledger.add(slot, tensor.shape, region.storage, note=note)
+        row = self._enter(slot, tensor, region, note=note)
         region.users.append((weakref.ref(token), row))
+
+    def _enter(
+        self, slot: Slot, tensor: torch.Tensor, region: Region, **how: Any
+    ) -> Row:
+        """Enter a tensor into the ledger."""
+        return self.ledger.add(slot, tensor.shape, tensor.nbytes, region.storage, **how)
 
 
 def _copied_by(producer: Any, function: int) -> bool:
