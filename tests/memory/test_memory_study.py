@@ -27,6 +27,10 @@ def test_the_page_shows_bytes_peaks_errors_and_noise(outcome):
     section = memory(found)
     table, *sheets = section.sheets
     assert table.count("<tr>") == 5
+    assert table.count("0.00, 0.00 %") == 4  # exact, in either sense, of both recipes
+    four = found.outcomes[0].findings["memory:policy=bits(4),batches=3"]["row"]
+    largest = max(four["gradient_errors"].values())
+    assert f", {100 * largest:.2f} %" in table
     page = (folder / "report.html").read_text(encoding="utf-8")
     for text in ("Saved activations", "norm input", "group 4-bit", "codec over batch"):
         assert text in page

@@ -18,13 +18,14 @@ MIB = 2**20
 _NOTE = (
     "A step of each trained recipe with its saved tensors under a policy, against plain "
     "autograd in the same run. <b>Tensors</b>: what is kept between forward and "
-    "backward, by the ledger. <b>Peak</b>: of a whole step, by the allocator's own "
-    "account; gradients, results and temporaries are in it, so it falls by less. "
+    "backward, by the ledger; <b>ledger</b>: over what the allocator says of it. "
+    "<b>Peak</b>: of a whole step, by the allocator's own account; gradients, results "
+    "and temporaries are in it, so it falls by less. <b>Time</b>: of the processor. "
     "<b>Gradient error</b>: of the weights, relative, through the whole backward pass; "
     "<b>own</b>: of a layer's own saved input alone, the gradient that arrives being "
-    "exact. <b>Codec noise</b>: squared error that the policy adds to a weight gradient, "
-    "over the variance of that gradient from batch to batch; up to 0.1 it counts as "
-    "hidden (the rule of GACT, ICML 2022)."
+    "exact; median and largest of the layers. <b>Codec noise</b>: squared error that the "
+    "policy adds to a weight gradient, over the variance of that gradient from batch to "
+    "batch; up to 0.1 it counts as <b>hidden</b> (the rule of GACT, ICML 2022)."
 )
 
 
@@ -55,8 +56,8 @@ def _shares(found: dict[str, Any]) -> list[NoiseShare]:
 
 
 def _totals(recipe: str, found: dict[str, Any]) -> dict[str, Any]:
-    row = MemoryRow(**found["row"])
-    errors, own = row.gradient_errors.values(), row.own_errors.values()
+    row, shares = MemoryRow(**found["row"]), _shares(found)
+    hidden = sum(share.hidden for share in shares)
     return {
         "recipe": recipe,
         "policy": row.policy,
@@ -64,11 +65,17 @@ def _totals(recipe: str, found: dict[str, Any]) -> dict[str, Any]:
         "ratio": f"{row.tensor_ratio:.2f}x",
         "peak MiB": f"{row.plain_peak_bytes / MIB:.1f} → {row.peak_bytes / MIB:.1f}",
         "peak ratio": f"{row.peak_ratio:.2f}x",
-        "ledger / measured": f"{row.ledger_over_measured:.3f}",
-        "processor time": f"{row.processor_time_ratio:.2f}x",
-        "gradient error": f"{100 * statistics.median(errors):.2f} %",
-        "own": f"{100 * statistics.median(own):.2f} %",
+        "ledger": f"{row.ledger_over_measured:.3f}",
+        "time": f"{row.processor_time_ratio:.2f}x",
+        "gradient error": _median_and_largest(row.gradient_errors),
+        "own": _median_and_largest(row.own_errors),
+        "hidden": f"{hidden} of {len(shares)}",
     }
+
+
+def _median_and_largest(errors: dict[str, float]) -> str:
+    values = errors.values()
+    return f"{100 * statistics.median(values):.2f}, {100 * max(values):.2f} %"
 
 
 def _noise_figure(recipe: str, asked: list[dict[str, Any]]) -> str:
