@@ -3,6 +3,7 @@
 import gc
 import warnings
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -171,6 +172,40 @@ def test_modules_are_followed_past_failures_and_strangers():
     freed = weakref.ref(saved)
     del saved, out
     assert freed() is None  # at once: no cycle has to be found
+
+
+class Interrupted(nn.Module):
+    """Calls something while a function between modules awaits its consumer."""
+
+    def __init__(self, meanwhile):
+        super().__init__()
+        self.first, self.second = nn.Linear(32, 32), nn.Linear(32, 8)
+        self.meanwhile = meanwhile
+
+    def forward(self, x):
+        y = self.first(x).exp()
+        self.meanwhile()
+        return self.second(y)
+
+
+def test_what_other_threads_run_is_none_of_the_savers_business():
+    x = torch.randn(16, 32)
+    other = nn.Sequential(*(nn.Linear(32, 32) for _ in range(20)))
+
+    def run(meanwhile):
+        model = Interrupted(meanwhile)
+        with saver(model, "none") as saved:
+            out = model(x)
+        out.sum().backward()
+        return [(row.slot.module, row.slot.consumer) for row in saved.ledger.rows]
+
+    # New threads, since functions are numbered from zero in each.
+    with ThreadPoolExecutor(1) as one:
+        alone = one.submit(run, lambda: None).result()
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as another:
+        shared = one.submit(run, lambda: another.submit(other, x).result()).result()
+    assert alone == shared
+    assert ("", "Exp.result") in shared
 
 
 @pytest.mark.parametrize(("make", "least"), [(resnet, 1.6), (vgg, 1.6)])

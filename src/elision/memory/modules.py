@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -83,14 +84,14 @@ class ModulePaths:
     def attach(
         self, on_call: Callable[[Any, Any], None], on_return: Callable[[Any], None]
     ) -> None:
-        """Follow the modules until :meth:`detach`.
+        """Follow the modules, in this thread, until :meth:`detach`.
 
         Args:
             on_call: told the arguments that the model itself is called with: positional
                 ones and those with a keyword.
             on_return: told the result of every module, the model's and others.
         """
-        paths, stack = self._paths, self._stack
+        paths, stack, thread = self._paths, self._stack, get_ident()
         model = next(iter(paths))
 
         def call(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -98,10 +99,12 @@ class ModulePaths:
 
         def enter(module: nn.Module, args: Any) -> None:
             path = paths.get(module)
-            if path is not None:
+            if path is not None and get_ident() == thread:
                 stack.append(path)
 
         def leave(module: nn.Module, args: Any, result: Any) -> None:
+            if get_ident() != thread:
+                return
             # The path is still this module's while its last functions are looked at.
             on_return(result)
             if module in paths:
