@@ -152,8 +152,11 @@ def test_ops_pass_torch_s_own_checks():
     sparse = (x, weight, None, None, level, level)
     calls = [
         (ops.level, (x, 0.5, 0, 20)),
-        (ops.conv2d, (*sparse, None, None, False, 20, window, layer)),
-        (ops.conv2d, (*sparse, torch.randn_like(x), line, True, 20, window, layer)),
+        (ops.conv2d, (*sparse, None, None, False, False, 20, window, layer)),
+        (
+            ops.conv2d,
+            (*sparse, torch.randn_like(x), line, True, False, 20, window, layer),
+        ),
         (ops.max_pool, (x, [2, 2, 2, 2, 0, 0, 1])),
         (ops.from_blocked, (x, 20)),
         (ops.to_blocked, (torch.randn(5, 3, 4, 4, requires_grad=True),)),

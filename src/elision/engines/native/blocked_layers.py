@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from elision.engines.native import ops
+from elision.engines.native import library, ops
 
 __all__ = [
     "BlockedConv2d",
@@ -97,6 +97,13 @@ def as_blocked(module: nn.Module, kind: type[Kind]) -> Kind:
     return made  # pyright: ignore[reportReturnType]
 
 
+def _in_halves() -> bool:
+    """Whether autocast asks for float16 and the kernels compute in it."""
+    asked = torch.is_autocast_enabled("cpu")
+    asked = asked and torch.get_autocast_dtype("cpu") == torch.float16
+    return asked and library.multiplies_halves()
+
+
 class _Sparse(nn.Module):
     """What sparse layers share: their thresholds, and the operator."""
 
@@ -127,6 +134,7 @@ class _Sparse(nn.Module):
             level,
             self._level(s.input_level, x, s.input_keep, images),
             *source,
+            _in_halves(),
             images,
             window,
             self.number,
@@ -188,7 +196,9 @@ class BlockedLinear(_Sparse, nn.Linear):
         count = rows.shape[0]
         y = self.product(ops.to_blocked(rows), weight, count, [1, 1, 0, 0, 1, 1])
         y = ops.from_blocked(y, count).view(*input.shape[:-1], self.out_features)
-        return y if self.bias is None else y + self.bias
+        y = y if self.bias is None else y + self.bias
+        asked = torch.is_autocast_enabled("cpu")
+        return y.to(torch.get_autocast_dtype("cpu")) if asked else y
 
 
 class BlockedNorm(nn.BatchNorm2d):
