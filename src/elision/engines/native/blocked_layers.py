@@ -118,10 +118,12 @@ class _Sparse(nn.Module):
         images: int,
         window: list[int],
         source: tuple[Tensor | None, Tensor | None, bool] = (None, None, False),
+        plain: bool = False,
     ) -> Tensor:
-        """The layer's product, without bias, of a blocked input.
+        """The layer's product, without bias.
 
-        ``source`` is what the input was made of, as :func:`ops.conv2d` takes it.
+        ``source`` is what the input was made of, and ``plain`` whether it is not
+        blocked, as :func:`ops.conv2d` takes them.
         """
         s = self.sparsity
         mask = None if s.mask is None else getattr(self, s.mask).view(weight.shape)
@@ -132,9 +134,10 @@ class _Sparse(nn.Module):
             *(x, weight, mask),
             None if s.gradient is None else getattr(self, s.gradient),
             level,
-            self._level(s.input_level, x, s.input_keep, images),
+            self._level(s.input_level, x, s.input_keep, 0 if plain else images),
             *source,
             _in_halves(),
+            plain,
             images,
             window,
             self.number,
@@ -161,6 +164,7 @@ class _Sparse(nn.Module):
 class BlockedConv2d(_Sparse, nn.Conv2d):
     """A convolution of blocked tensors; ``images`` is the batch size.
 
+    If it is ``alone``, its input and output are plain.
     Behind a normalisation it is told what that read, ``source``, and its line and ReLU.
     Then the source, which the normalisation keeps anyway, is all that both keep.
     """
@@ -173,14 +177,15 @@ class BlockedConv2d(_Sparse, nn.Conv2d):
         source: Tensor | None = None,
         line: Tensor | None = None,
         relu: bool = False,
+        alone: bool = False,
     ) -> Tensor:
         """Blocked to blocked; without the bias if a normalisation behind takes it."""
         window = [*self.stride, *pair(self.padding), *self.dilation]  # pyright: ignore[reportArgumentType]
         made_of = (source, line, relu)
-        y = self.product(input, self.weight, images, window, made_of)
+        y = self.product(input, self.weight, images, window, made_of, alone)
         if self.bias is None or not add_bias:
             return y
-        return y + self.bias.view(1, -1, 1, 1, 1)
+        return y + self.bias.view(1, -1, *(1,) * (y.dim() - 2))
 
 
 class BlockedLinear(_Sparse, nn.Linear):
@@ -193,9 +198,9 @@ class BlockedLinear(_Sparse, nn.Linear):
         """Plain to plain, of any number of leading axes."""
         rows = input.reshape(-1, input.shape[-1], 1, 1)
         weight = self.weight[..., None, None]
-        count = rows.shape[0]
-        y = self.product(ops.to_blocked(rows), weight, count, [1, 1, 0, 0, 1, 1])
-        y = ops.from_blocked(y, count).view(*input.shape[:-1], self.out_features)
+        window = [1, 1, 0, 0, 1, 1]
+        y = self.product(rows, weight, rows.shape[0], window, plain=True)
+        y = y.view(*input.shape[:-1], self.out_features)
         y = y if self.bias is None else y + self.bias
         asked = torch.is_autocast_enabled("cpu")
         return y.to(torch.get_autocast_dtype("cpu")) if asked else y

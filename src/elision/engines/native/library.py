@@ -131,12 +131,12 @@ def threshold(x: torch.Tensor, keep: float, samples: int | None = None) -> float
     """Magnitude above which the ``ceil(keep·n)`` largest of ``n`` values lie.
 
     Args:
-        x: float32, any shape.
+        x: any shape.
         keep: fraction to keep; 1 gives a threshold below zero, which keeps zeros too.
         samples: look at that many values instead of all; then the fraction is an
             estimate, off by about ``sqrt(keep·(1 − keep)/samples)``.
     """
-    x = x.contiguous()
+    x = x.to(torch.float32).contiguous()
     count = x.numel() if samples is None else min(samples, x.numel())
     if keep >= 1:
         return -1.0
