@@ -37,7 +37,7 @@ from elision.engines.choice import (
     level_of,
 )
 from elision.engines.decided import Decision
-from elision.engines.native.blocked_layers import Level, Sparsity
+from elision.engines.native.blocked_layers import Level, Sparsity, autocast_dtype
 from elision.engines.native.network import PLAIN_FORWARD, blocked, can_block
 from elision.operands import KEEP, Mask, TopK, Transform
 from elision.products import Product
@@ -219,7 +219,7 @@ class _Networks:
             tuple(x.shape),
             torch.is_grad_enabled(),
             torch.get_num_threads(),
-            _autocast(),
+            autocast_dtype(),
         )
         with self._lock:
             if key in self._traced:
@@ -310,12 +310,6 @@ def _plain_input(x: Any) -> bool:
     )
 
 
-def _autocast() -> torch.dtype | None:
-    """The dtype that autocast asks for on the CPU; None without it."""
-    asked = torch.is_autocast_enabled("cpu")
-    return torch.get_autocast_dtype("cpu") if asked else None
-
-
 def _is_watched(module: nn.Module) -> bool:
     """Whether anybody looks at what passes through a module."""
     return bool(
@@ -347,7 +341,7 @@ def _question(model: nn.Module, x: Tensor, levels: dict[str, float]) -> str:
     densities = sorted(set(levels.values()))
     span = "-".join(f"{d:g}" for d in dict.fromkeys((densities[0], densities[-1])))
     passes = "step" if torch.is_grad_enabled() else "forward pass"
-    dtype = _autocast()
+    dtype = autocast_dtype()
     cast = "" if dtype is None else f"autocast to {dtype}, "
     return (
         f"{passes} of {type(model).__name__} {digest}, input "

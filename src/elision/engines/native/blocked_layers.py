@@ -22,6 +22,7 @@ __all__ = [
     "Level",
     "Sparsity",
     "as_blocked",
+    "autocast_dtype",
     "pair",
 ]
 
@@ -97,11 +98,10 @@ def as_blocked(module: nn.Module, kind: type[Kind]) -> Kind:
     return made  # pyright: ignore[reportReturnType]
 
 
-def _in_halves() -> bool:
-    """Whether autocast asks for float16 and the kernels compute in it."""
+def autocast_dtype() -> torch.dtype | None:
+    """The dtype that autocast asks for on the CPU; None without it."""
     asked = torch.is_autocast_enabled("cpu")
-    asked = asked and torch.get_autocast_dtype("cpu") == torch.float16
-    return asked and library.multiplies_halves()
+    return torch.get_autocast_dtype("cpu") if asked else None
 
 
 class _Sparse(nn.Module):
@@ -130,18 +130,20 @@ class _Sparse(nn.Module):
         level = None
         if mask is None:
             level = self._level(s.weight_level, weight, s.weight_keep, None)
-        return ops.conv2d(
+        asked = autocast_dtype()
+        y = ops.conv2d(
             *(x, weight, mask),
             None if s.gradient is None else getattr(self, s.gradient),
             level,
             self._level(s.input_level, x, s.input_keep, 0 if plain else images),
             *source,
-            _in_halves(),
+            asked == torch.float16 and library.multiplies_halves(),
             plain,
             images,
             window,
             self.number,
         )
+        return y.to(asked) if plain and asked is not None else y
 
     def _level(
         self, kept: Level | None, x: Tensor, keep: float, images: int | None
@@ -164,9 +166,9 @@ class _Sparse(nn.Module):
 class BlockedConv2d(_Sparse, nn.Conv2d):
     """A convolution of blocked tensors; ``images`` is the batch size.
 
-    If it is ``alone``, its input and output are plain.
     Behind a normalisation it is told what that read, ``source``, and its line and ReLU.
-    Then the source, which the normalisation keeps anyway, is all that both keep.
+    Then the source, which the normalisation keeps anyway, is all that both keep. If it
+    is ``alone``, its input and output are plain.
     """
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -185,7 +187,8 @@ class BlockedConv2d(_Sparse, nn.Conv2d):
         y = self.product(input, self.weight, images, window, made_of, alone)
         if self.bias is None or not add_bias:
             return y
-        return y + self.bias.view(1, -1, *(1,) * (y.dim() - 2))
+        bias = self.bias.to(y.dtype)
+        return y + bias.view(1, -1, *(1,) * (y.dim() - 2))
 
 
 class BlockedLinear(_Sparse, nn.Linear):
@@ -201,9 +204,7 @@ class BlockedLinear(_Sparse, nn.Linear):
         window = [1, 1, 0, 0, 1, 1]
         y = self.product(rows, weight, rows.shape[0], window, plain=True)
         y = y.view(*input.shape[:-1], self.out_features)
-        y = y if self.bias is None else y + self.bias
-        asked = torch.is_autocast_enabled("cpu")
-        return y.to(torch.get_autocast_dtype("cpu")) if asked else y
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 class BlockedNorm(nn.BatchNorm2d):
