@@ -5,6 +5,7 @@
     python benchmarks/kernels.py linear    [--out FILE]   whole SWAT linear layers
     python benchmarks/kernels.py network   [--out FILE]   whole training steps
     python benchmarks/kernels.py others    [--out FILE]   other sparse kernels, fixed mask
+    python benchmarks/kernels.py modes     [--out FILE]   steps under autocast, compiled
     python benchmarks/kernels.py gradients [--out FILE]   zeros in the gradient
     python benchmarks/kernels.py grouped   [--out FILE]   grouped convolutions
 
@@ -19,6 +20,7 @@ spread; ``--out`` writes everything as JSON, with the machine.
 import argparse
 import copy
 import importlib
+import itertools
 import json
 import statistics
 import sys
@@ -84,10 +86,11 @@ def swats(
     }
 
 
-def fixed(layer: nn.Module, sparsity: float) -> nn.Module:
-    """A copy of one layer under a mask that stands, native."""
-    model = nn.Sequential(copy.deepcopy(layer))
-    masks = Static(distribution="uniform", layers=((":first", sparsity),))
+def fixed(layers: nn.Sequential, sparsity: float) -> nn.Sequential:
+    """A copy of some layers under masks that stand, native."""
+    model = copy.deepcopy(layers)
+    first = ((":first", sparsity),)  # which "uniform" would leave dense
+    masks = Static(sparsity=sparsity, distribution="uniform", layers=first)
     elide(model, masks, engine="native")
     # Announces that no step asks for more of the gradient than the mask's.
     attach(model, torch.optim.SGD(model.parameters(), 0.0))
@@ -130,7 +133,7 @@ def difference(
 
 
 def dense_layers(
-    conv: nn.Conv2d, x: torch.Tensor, g: torch.Tensor
+    conv: nn.Module, x: torch.Tensor, g: torch.Tensor
 ) -> dict[str, Callable[[], Any]]:
     made = {}
     for dtype in (torch.float32, torch.bfloat16):
@@ -249,19 +252,64 @@ def network(args: argparse.Namespace) -> dict[str, Any]:
     return {"network": tables, "batch": args.batch}
 
 
+def modes(args: argparse.Namespace) -> dict[str, Any]:
+    """A step as it is, under autocast to bfloat16, and compiled: dense, and as elided."""
+    tables = {}
+    for name in args.model:
+        torch.manual_seed(0)
+        model = MODELS[name](in_channels=3, classes=10)
+        x = torch.randn(args.batch, 3, 32, 32)
+        y = torch.randint(0, 10, (args.batch,))
+        last = x.contiguous(memory_format=torch.channels_last)
+        in_last = copy.deepcopy(model).to(memory_format=torch.channels_last)
+
+        def elided(sparsity: float, model: nn.Module = model) -> nn.Module:
+            return swat(model, sparsity, "sampled", (":first",))
+
+        candidates = {
+            "dense float32": training_step(copy.deepcopy(model), x, y),
+            "dense float32 last": training_step(copy.deepcopy(in_last), last, y),
+            "dense bfloat16 last": training_step(
+                copy.deepcopy(in_last), last, y, bf16=True
+            ),
+            "dense compiled": training_step(_compiled(copy.deepcopy(model)), x, y),
+            "dense compiled last": training_step(_compiled(in_last), last, y),
+        }
+        for s in args.sparsity:
+            candidates |= {
+                f"SWAT {s:g}": training_step(elided(s), x, y),
+                f"SWAT {s:g} bfloat16": training_step(elided(s), x, y, bf16=True),
+                f"SWAT {s:g} compiled": training_step(_compiled(elided(s)), x, y),
+            }
+        rows = tables[name] = compare(candidates, list(candidates)[:2], args.rounds)
+        for row in rows.values():
+            row["ratio_bf16"] = rows["dense bfloat16 last"]["seconds"] / row["seconds"]
+        show(f"{name}, batch {args.batch}", rows)
+    return {"modes": tables, "batch": args.batch}
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    return torch.compile(model)  # pyright: ignore[reportReturnType]
+
+
 def others(args: argparse.Namespace) -> dict[str, Any]:
     """Weights fixed and sparse, gradient at the surviving weights only."""
     tables = {}
     sparseprop = _optional("sparseprop.modules")
     sparselab = _optional("sparselab")
     for s in args.sparsity:
-        for channels, side, _ in STAGES:
-            conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-            native = fixed(conv, s)
-            conv.weight.data.copy_(native[0].weight)  # zeros in place  # pyright: ignore
+        for (channels, side, _), depth in itertools.product(STAGES, (1, 3)):
+            convs = nn.Sequential(
+                *(
+                    nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+                    for _ in range(depth)
+                )
+            )
+            native = fixed(convs, s)
+            convs.load_state_dict(native.state_dict(), strict=False)  # zeros in place
             x = torch.randn(args.batch, channels, side, side, requires_grad=True)
             g = torch.randn_like(x)
-            candidates = dense_layers(conv, x, g)
+            candidates = dense_layers(convs, x, g)
             candidates = {n: c for n, c in candidates.items() if "float32" in n}
             dense = list(candidates)
             candidates["elision"] = layer_step(
@@ -269,20 +317,26 @@ def others(args: argparse.Namespace) -> dict[str, Any]:
             )
             if sparseprop is not None:
                 for over_on in (False, True):
-                    other = sparseprop.SparseConv2d.from_dense(
-                        copy.deepcopy(conv), vectorizing_over_on=over_on
+                    other = nn.Sequential(
+                        *(
+                            sparseprop.SparseConv2d.from_dense(
+                                copy.deepcopy(conv), vectorizing_over_on=over_on
+                            )
+                            for conv in convs
+                        )
                     )
                     name = f"SparseProp over_on={over_on}"
                     candidates[name] = layer_step(
                         other, x.detach().clone().requires_grad_(), g
                     )
             title = f"conv {channels} @ {side}x{side}, {s:g}"
+            title = title if depth == 1 else f"{depth} x {title}"
             rows = tables[title] = compare(candidates, dense, args.rounds)
-            rows["elision"]["error"] = difference(native, conv, x, g)
+            rows["elision"]["error"] = difference(native, convs, x, g)
             show(title, rows)
         for tokens, inputs, outputs in LINEAR[:1] + LINEAR[2:3]:
             layer = nn.Linear(inputs, outputs, bias=False)
-            native = fixed(layer, s)
+            native = fixed(nn.Sequential(layer), s)
             layer.weight.data.copy_(native[0].weight)  # pyright: ignore
             x, g = torch.randn(tokens, inputs), torch.randn(tokens, outputs)
             csr = layer.weight.detach().to_sparse_csr()
@@ -363,7 +417,7 @@ def grouped(args: argparse.Namespace) -> dict[str, Any]:
 MODELS = {"ResNet-18": resnet18, "VGG-16": vgg16}
 TABLES = {
     f.__name__: f
-    for f in (products, layers, linear, network, others, gradients, grouped)
+    for f in (products, layers, linear, network, modes, others, gradients, grouped)
 }
 
 

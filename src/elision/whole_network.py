@@ -7,8 +7,12 @@ its input, its activations kept in the kernels' layout (:mod:`elision.engines.na
 
 The model stays what it was: its modules, parameters, buffers and state dict are used as
 they are. It is run layer by layer, as its own forward says, while somebody watches
-(recorders, meters, hooks), under ``torch.compile`` or autocast, in other dtypes than
-float32, and if it cannot be traced.
+(recorders, meters, hooks), under ``torch.compile``, if its parameters are not float32,
+and if it cannot be traced.
+
+Under autocast to bfloat16 or float16 the sparse layers and what lies between compute in
+float32, which is more than is asked for; with float16 the sparse products are of halves
+where the CPU multiplies these. What is left to torch follows autocast as ever.
 """
 
 import contextlib
@@ -33,7 +37,7 @@ from elision.engines.choice import (
     level_of,
 )
 from elision.engines.decided import Decision
-from elision.engines.native.blocked_layers import Level, Sparsity
+from elision.engines.native.blocked_layers import Level, Sparsity, autocast_dtype
 from elision.engines.native.network import PLAIN_FORWARD, blocked, can_block
 from elision.operands import KEEP, Mask, TopK, Transform
 from elision.products import Product
@@ -215,6 +219,7 @@ class _Networks:
             tuple(x.shape),
             torch.is_grad_enabled(),
             torch.get_num_threads(),
+            autocast_dtype(),
         )
         with self._lock:
             if key in self._traced:
@@ -301,7 +306,6 @@ def _plain_input(x: Any) -> bool:
         and x.device.type == "cpu"
         and x.dim() >= 2
         and x.numel() > 0
-        and not torch.is_autocast_enabled("cpu")
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
     )
 
@@ -337,10 +341,12 @@ def _question(model: nn.Module, x: Tensor, levels: dict[str, float]) -> str:
     densities = sorted(set(levels.values()))
     span = "-".join(f"{d:g}" for d in dict.fromkeys((densities[0], densities[-1])))
     passes = "step" if torch.is_grad_enabled() else "forward pass"
+    dtype = autocast_dtype()
+    cast = "" if dtype is None else f"autocast to {dtype}, "
     return (
         f"{passes} of {type(model).__name__} {digest}, input "
         f"{'x'.join(map(str, x.shape))}, weights at density {span}, "
-        f"{torch.get_num_threads()} threads"
+        f"{cast}{torch.get_num_threads()} threads"
     )
 
 

@@ -18,7 +18,8 @@ extern "C" {
 int elision_to_blocked(const float*, float*, int, int64_t, int);
 void elision_from_blocked(const float*, float*, int, int64_t, int);
 float elision_threshold(const float*, int64_t, int64_t, int64_t, int);
-void* elision_weights_new(const int*);
+int elision_multiplies_halves();
+void* elision_weights_new(const int*, int);
 void elision_weights_free(void*);
 int64_t elision_weights_compress(void*, const float*, float, int, int, int);
 int64_t elision_weights_follow(void*, const float*, int);
@@ -73,7 +74,15 @@ static Floats plain(const Floats& y, int n, size_t length) {
   return x;
 }
 
-static void convolution(double density) {
+static Floats random_integers(size_t n, double density) {
+  Floats values = random_floats(n, density);
+  for (float& v : values) v = std::round(2 * v);
+  return values;
+}
+
+// Of small integers, where the kernels read halves: their sums are exact.
+static void convolution(double density, bool halves) {
+  auto random = halves ? random_integers : random_floats;
   Conv v{};
   v.n = pick(1, 34), v.c = pick(1, 20), v.k = pick(1, 40);
   v.r = pick(1, 4), v.s = pick(1, 4);
@@ -81,9 +90,9 @@ static void convolution(double density) {
   v.pad_y = pick(0, 2), v.pad_x = pick(0, 2), v.dil_y = pick(1, 2), v.dil_x = pick(1, 2);
   v.h = pick(1, 9) + v.dil_y * (v.r - 1), v.w = pick(1, 9) + v.dil_x * (v.s - 1);
   int p = v.out_h(), q = v.out_w();
-  Floats x = random_floats(static_cast<size_t>(v.n) * v.c * v.h * v.w, density);
-  Floats w = random_floats(static_cast<size_t>(v.k) * v.c * v.r * v.s, density);
-  Floats g = random_floats(static_cast<size_t>(v.n) * v.k * p * q, density);
+  Floats x = random(static_cast<size_t>(v.n) * v.c * v.h * v.w, density);
+  Floats w = random(static_cast<size_t>(v.k) * v.c * v.r * v.s, density);
+  Floats g = random(static_cast<size_t>(v.n) * v.k * p * q, density);
   Floats y(g.size()), dx(x.size()), dw(w.size());
   for (int n = 0; n < v.n; ++n)
     for (int k = 0; k < v.k; ++k)
@@ -103,7 +112,7 @@ static void convolution(double density) {
   const int* geometry = &v.n;
   Floats xb = blocked(x, v.n), gb = blocked(g, v.n), yb(gb.size()), dxb(xb.size());
   Floats found(w.size()), masked(w.size());
-  void* weights = elision_weights_new(geometry);
+  void* weights = elision_weights_new(geometry, halves);
   auto forward = [&](const char* what) {
     elision_forward(weights, xb.data(), yb.data(), 2);
     compare(what, plain(yb, v.n, g.size() / v.n), y);
@@ -180,7 +189,9 @@ static void pooling() {
 }
 
 int main() {
-  for (int i = 0; i < 24; ++i) convolution(i % 4 == 0 ? 1.0 : i % 4 == 1 ? 0.0 : 0.2);
+  for (int halves = 0; halves <= elision_multiplies_halves(); ++halves)
+    for (int i = 0; i < 24; ++i)
+      convolution(i % 4 == 0 ? 1.0 : i % 4 == 1 ? 0.0 : 0.2, halves);
   for (int i = 0; i < 10; ++i) normalisation(), pooling();
   Floats many = random_floats(70000, 0.5);
   float level = elision_threshold(many.data(), 70000, 7000, 70000, 2);

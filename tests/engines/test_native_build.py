@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from elision.engines import NativeEngine
-from elision.engines.native import builder, library
+from elision.engines.native import builder, library, shared_object
 from elision.products import LayerProduct, MatmulGeometry, Product
 
 
@@ -109,17 +109,32 @@ def test_without_a_compiler_the_engine_computes_with_torch(monkeypatch):
 
 def test_the_variant_is_the_best_that_the_cpu_runs(monkeypatch):
     monkeypatch.delenv("ELISION_VARIANT", raising=False)
-    for capability, expected in [
-        ("AVX512", "avx512"),
-        ("AVX2", "avx2"),
-        ("DEFAULT", "portable"),
+    for capability, flags, expected in [
+        ("AVX512", {"avx512f", "avx512_fp16"}, "avx512fp16"),
+        ("AVX512", {"avx512f"}, "avx512"),
+        ("AVX2", set(), "avx2"),
+        ("DEFAULT", set(), "portable"),
     ]:
+        monkeypatch.setattr(builder, "_cpu_flags", lambda f=flags: f)
         monkeypatch.setattr(
             torch.backends.cpu, "get_cpu_capability", lambda c=capability: c
         )
         assert builder.variant() == expected
     monkeypatch.setenv("ELISION_VARIANT", "portable")
     assert builder.variant() == "portable"
+
+
+def test_a_compiler_older_than_the_cpu_builds_the_next_best(cache, monkeypatch, capsys):
+    del cache
+    unknown = {"avx512fp16": ("-mno-such-flag",), "avx512": ()}
+    monkeypatch.setattr(builder, "VARIANTS", unknown)
+    monkeypatch.setattr(shared_object, "variant", lambda: "avx512fp16")
+    assert shared_object.path.__wrapped__().name.startswith("kernels-avx512-")
+    assert capsys.readouterr().err.count("building the native kernels") == 2
+    monkeypatch.setattr(shared_object, "variant", lambda: "avx512")
+    unknown["avx512"] = ("-mno-such-flag",)
+    with pytest.raises(builder.BuildError, match="no-such-flag"):
+        shared_object.path.__wrapped__()
 
 
 def _forked(queue):

@@ -149,14 +149,20 @@ def test_ops_pass_torch_s_own_checks():
     layer = ops.new_layer()
     utilities = ("test_schema", "test_faketensor", "test_autograd_registration")
     window, level, line = [1, 1, 1, 1, 1, 1], torch.tensor(0.5), torch.randn(2, 3)
-    sparse = (x, weight, None, None, level, level)
+    lone = (weight, None, None, level, level)
+    sparse = (x, *lone)
+    images = torch.randn(5, 3, 4, 4, requires_grad=True)
     calls = [
         (ops.level, (x, 0.5, 0, 20)),
-        (ops.conv2d, (*sparse, None, None, False, 20, window, layer)),
-        (ops.conv2d, (*sparse, torch.randn_like(x), line, True, 20, window, layer)),
+        (ops.conv2d, (*sparse, None, None, False, False, False, 20, window, layer)),
+        (
+            ops.conv2d,
+            (*sparse, torch.randn_like(x), line, True, False, False, 20, window, layer),
+        ),
+        (ops.conv2d, (images, *lone, None, None, False, False, True, 5, window, layer)),
         (ops.max_pool, (x, [2, 2, 2, 2, 0, 0, 1])),
         (ops.from_blocked, (x, 20)),
-        (ops.to_blocked, (torch.randn(5, 3, 4, 4, requires_grad=True),)),
+        (ops.to_blocked, (images,)),
         (ops.norm, (x, None, *torch.ones(4, 3), 32, 1e-5, True, True)),
     ]
     for op, arguments in calls:

@@ -341,3 +341,14 @@ def test_whole_channels_of_zeros_make_a_smaller_dense_product(monkeypatch, kind,
     found = NativeEngine().product(kind, geometry, *values, sparse="grad_output")
     assert_close(found, expected, 200)
     assert sizes == ([live] if live == 3 else [])
+
+
+@pytest.mark.parametrize(("kind", "sparse"), WAYS)
+def test_bfloat16_is_computed_in_float32(monkeypatch, kind, sparse):
+    geometry = Conv2dGeometry(5, 64, 7, 8, 64, 3, 1, 1, 1, 1)
+    values = [v.bfloat16() for v in operands(kind, geometry, sparse, 0.3, 6)]
+    engine = NativeEngine()
+    monkeypatch.setattr(engine._dense, "product", None)
+    found = engine.product(kind, geometry, *values, sparse=sparse)
+    wide = engine.product(kind, geometry, *(v.float() for v in values), sparse=sparse)
+    assert torch.equal(found, wide.bfloat16())

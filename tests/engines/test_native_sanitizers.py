@@ -1,6 +1,7 @@
 """The kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
 
-In the variant of this CPU and the portable one; the one between shares their code.
+In the variant of this CPU, with halves emulated where it does not multiply them, and in
+the portable one; the one between shares their code.
 """
 
 import subprocess
@@ -28,6 +29,7 @@ def test_kernels_under_sanitizers(variant, tmp_path):
             *("-std=c++17", "-O1", "-g", "-pthread", "-w"),
             *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
             *builder.VARIANTS[variant],
+            "-DELISION_EMULATE_HALF",
             f"-I{Path(builder.__file__).parent}",
             *(str(driver), *units, "-o", str(made)),
         ],

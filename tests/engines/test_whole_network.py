@@ -178,10 +178,27 @@ def test_watched_layers_run_one_by_one(built):
     assert len(built) == 1
 
 
+@pytest.mark.parametrize("kind", ["resnet", "odds"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_a_network_runs_as_a_whole(built, kind, dtype):
+    x = clips() if kind == "odds" else images()
+    found = []
+    for cast in (False, True):
+        model, _ = elided(kind, Swat(sparsity=0.7, dense=()), "native")
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype, enabled=cast):
+            y = model(x)
+            loss = F.cross_entropy(y, torch.arange(x.shape[0]) % 4)
+        loss.backward()
+        found.append([p.grad for p in model.parameters()])
+        assert all(p.grad.dtype == torch.float32 for p in model.parameters())
+    assert y.dtype == dtype
+    assert len(built) == 2
+    assert 0 < error(found[1], found[0]) < 16 * torch.finfo(dtype).eps
+
+
 def test_what_cannot_be_blocked_runs_layer_by_layer(built, capsys):
     model, _ = elided("resnet", Swat(sparsity=0.6), "native")
-    with torch.autocast("cpu", torch.bfloat16):
-        assert model(images()).dtype == torch.bfloat16
     assert model.double()(images().double()).dtype == torch.float64
     elided("resnet", Dense(), "native")[0](images())
     elided("resnet", ReSprop(), "native")[0](images())

@@ -138,7 +138,7 @@ class AutoEngine(Engine):
         what = "wanted part" if wanted is not None else sparse
         question = (
             f"{kind.value} of {_words(geometry)}, {what} at density {level:g}, "
-            f"{torch.get_num_threads()} threads"
+            f"{_kind(first)}{torch.get_num_threads()} threads"
         )
         known = decisions()
         decision = known.find(question)
@@ -179,6 +179,11 @@ class AutoEngine(Engine):
         asked = (kind, geometry, first, second)
         engine = self.choose(*asked, sparse=sparse, wanted=wanted)
         return engine.product(*asked, sparse=sparse, wanted=wanted)
+
+
+def _kind(operand: torch.Tensor) -> str:
+    usual = operand.dtype == torch.float32
+    return "" if usual else f"{operand.dtype}".removeprefix("torch.") + ", "
 
 
 def _words(geometry: Geometry) -> str:

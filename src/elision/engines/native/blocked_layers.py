@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from elision.engines.native import ops
+from elision.engines.native import library, ops
 
 __all__ = [
     "BlockedConv2d",
@@ -22,6 +22,7 @@ __all__ = [
     "Level",
     "Sparsity",
     "as_blocked",
+    "autocast_dtype",
     "pair",
 ]
 
@@ -97,6 +98,12 @@ def as_blocked(module: nn.Module, kind: type[Kind]) -> Kind:
     return made  # pyright: ignore[reportReturnType]
 
 
+def autocast_dtype() -> torch.dtype | None:
+    """The dtype that autocast asks for on the CPU; None without it."""
+    asked = torch.is_autocast_enabled("cpu")
+    return torch.get_autocast_dtype("cpu") if asked else None
+
+
 class _Sparse(nn.Module):
     """What sparse layers share: their thresholds, and the operator."""
 
@@ -111,26 +118,32 @@ class _Sparse(nn.Module):
         images: int,
         window: list[int],
         source: tuple[Tensor | None, Tensor | None, bool] = (None, None, False),
+        plain: bool = False,
     ) -> Tensor:
-        """The layer's product, without bias, of a blocked input.
+        """The layer's product, without bias.
 
-        ``source`` is what the input was made of, as :func:`ops.conv2d` takes it.
+        ``source`` is what the input was made of, and ``plain`` whether it is not
+        blocked, as :func:`ops.conv2d` takes them.
         """
         s = self.sparsity
         mask = None if s.mask is None else getattr(self, s.mask).view(weight.shape)
         level = None
         if mask is None:
             level = self._level(s.weight_level, weight, s.weight_keep, None)
-        return ops.conv2d(
+        asked = autocast_dtype()
+        y = ops.conv2d(
             *(x, weight, mask),
             None if s.gradient is None else getattr(self, s.gradient),
             level,
-            self._level(s.input_level, x, s.input_keep, images),
+            self._level(s.input_level, x, s.input_keep, 0 if plain else images),
             *source,
+            asked == torch.float16 and library.multiplies_halves(),
+            plain,
             images,
             window,
             self.number,
         )
+        return y.to(asked) if plain and asked is not None else y
 
     def _level(
         self, kept: Level | None, x: Tensor, keep: float, images: int | None
@@ -154,7 +167,8 @@ class BlockedConv2d(_Sparse, nn.Conv2d):
     """A convolution of blocked tensors; ``images`` is the batch size.
 
     Behind a normalisation it is told what that read, ``source``, and its line and ReLU.
-    Then the source, which the normalisation keeps anyway, is all that both keep.
+    Then the source, which the normalisation keeps anyway, is all that both keep. If it
+    is ``alone``, its input and output are plain.
     """
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -165,14 +179,16 @@ class BlockedConv2d(_Sparse, nn.Conv2d):
         source: Tensor | None = None,
         line: Tensor | None = None,
         relu: bool = False,
+        alone: bool = False,
     ) -> Tensor:
         """Blocked to blocked; without the bias if a normalisation behind takes it."""
         window = [*self.stride, *pair(self.padding), *self.dilation]  # pyright: ignore[reportArgumentType]
         made_of = (source, line, relu)
-        y = self.product(input, self.weight, images, window, made_of)
+        y = self.product(input, self.weight, images, window, made_of, alone)
         if self.bias is None or not add_bias:
             return y
-        return y + self.bias.view(1, -1, 1, 1, 1)
+        bias = self.bias.to(y.dtype)
+        return y + bias.view(1, -1, *(1,) * (y.dim() - 2))
 
 
 class BlockedLinear(_Sparse, nn.Linear):
@@ -185,10 +201,10 @@ class BlockedLinear(_Sparse, nn.Linear):
         """Plain to plain, of any number of leading axes."""
         rows = input.reshape(-1, input.shape[-1], 1, 1)
         weight = self.weight[..., None, None]
-        count = rows.shape[0]
-        y = self.product(ops.to_blocked(rows), weight, count, [1, 1, 0, 0, 1, 1])
-        y = ops.from_blocked(y, count).view(*input.shape[:-1], self.out_features)
-        return y if self.bias is None else y + self.bias
+        window = [1, 1, 0, 0, 1, 1]
+        y = self.product(rows, weight, rows.shape[0], window, plain=True)
+        y = y.view(*input.shape[:-1], self.out_features)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 class BlockedNorm(nn.BatchNorm2d):

@@ -24,21 +24,34 @@ import torch
 
 from elision.names import lookup
 
-__all__ = ["VARIANTS", "Build", "BuildError", "cache_folder", "variant"]
+__all__ = [
+    "NEXT_BEST",
+    "VARIANTS",
+    "Build",
+    "BuildError",
+    "cache_folder",
+    "variant",
+]
+
+_AVX512 = (
+    "-mavx512f",
+    "-mavx512dq",
+    "-mavx512bw",
+    "-mavx512vl",
+    "-mfma",
+    "-mprefer-vector-width=512",
+)
 
 #: Instruction sets a library can be built for, best first, and the flags for each.
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "avx512": (
-        "-mavx512f",
-        "-mavx512dq",
-        "-mavx512bw",
-        "-mavx512vl",
-        "-mfma",
-        "-mprefer-vector-width=512",
-    ),
+    "avx512fp16": (*_AVX512, "-mavx512fp16"),
+    "avx512": _AVX512,
     "avx2": ("-mavx2", "-mfma"),
     "portable": (),
 }
+
+#: What to build where the compiler is older than the CPU.
+NEXT_BEST = {"avx512fp16": "avx512"}
 
 _COMMON = ("-std=c++17", "-O3", "-shared", "-fPIC", "-pthread", "-w")
 
@@ -70,8 +83,17 @@ def variant() -> str:
         return name
     capability = torch.backends.cpu.get_cpu_capability()
     if capability.startswith("AVX512"):
-        return "avx512"
+        return "avx512fp16" if "avx512_fp16" in _cpu_flags() else "avx512"
     return "avx2" if capability == "AVX2" else "portable"
+
+
+def _cpu_flags() -> set[str]:
+    """Instruction sets as Linux names them; none elsewhere."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("flags"):
+                return set(line.partition(":")[2].split())
+    return set()
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def product_of_live_channels(
     if _live(gradient[:1]).sum() > most:  # one image tells most that are not structured
         return None
     live = _live(gradient).nonzero().squeeze(1)
-    if live.numel() > most or not math.isfinite(other.sum().item()):
+    if live.numel() > most or not math.isfinite(other.sum(dtype=torch.float32).item()):
         return None
     if not live.numel():
         return gradient.new_zeros(conv.shape_of(kind.absent))

@@ -26,13 +26,19 @@ _WAYS = {
 }
 
 
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+
 class NativeEngine(Engine):
     """Leaves out the zeros of a sparse weight, input or gradient.
 
-    Float32 on the CPU. Anything it has no way for (other dtypes, groups of few channels)
-    and operands that hold an infinity or a NaN, which a zero would have spread, are
-    computed densely by torch. A gradient most of whose channels are zero in the whole
-    batch (unified meProp) becomes the smaller dense product of the others.
+    On the CPU, of float32, bfloat16 or float16. Products of bfloat16 are computed in
+    float32, which loses nothing; so are those of float16, unless this CPU multiplies
+    halves (:func:`library.multiplies_halves`), which products of a sparse weight and of a
+    mask then use. Anything it has no way for (other dtypes, groups of few channels) and
+    operands that hold an infinity or a NaN, which a zero would have spread, are computed
+    densely by torch. A gradient most of whose channels are zero in the whole batch
+    (unified meProp) becomes the smaller dense product of the others.
 
     Args:
         keep: whether a weight's lists are kept from the forward product for the input
@@ -77,9 +83,9 @@ class NativeEngine(Engine):
     ) -> Engine:
         """This engine, or torch's for a product that it has no way for."""
         check_sparse(kind, sparse, wanted)
-        floats = all(
-            t.dtype == torch.float32 and t.device.type == "cpu" for t in (first, second)
-        )
+        operands = (first, second)
+        floats = all(t.dtype in _FLOATS and t.device.type == "cpu" for t in operands)
+        floats = floats and first.dtype == second.dtype
         if wanted is None:
             possible = self.supports(kind, geometry, sparse)
         else:
@@ -115,7 +121,8 @@ class NativeEngine(Engine):
             else:
                 result = _grouped(kind, conv, left, right, sparse, wanted)
             if result is not None:
-                return result.reshape(geometry.shape_of(kind.absent))
+                shape = geometry.shape_of(kind.absent)
+                return result.reshape(shape).to(first.dtype)
         return self._dense.product(
             kind, geometry, first, second, sparse=sparse, wanted=wanted
         )
@@ -149,22 +156,24 @@ class NativeEngine(Engine):
     ) -> torch.Tensor | None:
         """Forward or input gradient; None if an operand is not finite."""
         blocked, finite = library.to_blocked(dense, slot=0)
-        if not finite or not math.isfinite(weight.sum().item()):
+        if not finite or not _is_finite(weight):
             return None
         forward = kind is Product.FORWARD
+        halves = _in_halves(weight)
         if self.keep:
             with self._lock:
-                weights = self._compressed(conv, weight)
+                weights = self._compressed(conv, weight, halves)
                 result = _of_weights(weights, forward, blocked)
         else:
-            weights = library.Weights(conv)
-            weights.compress(weight, forward=forward, input_grad=not forward)
+            weights = library.Weights(conv, halves=halves)
+            values = weight.to(torch.float32)
+            weights.compress(values, forward=forward, input_grad=not forward)
             result = _of_weights(weights, forward, blocked)
             weights.release()
         return library.from_blocked(result, conv.batch)
 
     def _compressed(
-        self, conv: Conv2dGeometry, weight: torch.Tensor
+        self, conv: Conv2dGeometry, weight: torch.Tensor, halves: bool
     ) -> library.Weights:
         """The weight as lists; those of the last call if it had the same weight.
 
@@ -172,13 +181,22 @@ class NativeEngine(Engine):
         """
         kept = self._kept
         stamp = (weight.data_ptr(), weight._version)
-        if kept is None or kept.weights.geometry != conv:
-            kept = _Kept(library.Weights(conv))
+        asked = (conv, halves)
+        if kept is None or (kept.weights.geometry, kept.weights.halves) != asked:
+            kept = _Kept(library.Weights(conv, halves=halves))
         if kept.stamp != stamp:
-            kept.weights.compress(weight)
+            kept.weights.compress(weight.to(torch.float32))
             kept.stamp, kept.weight = stamp, weight
         self._kept = kept
         return kept.weights
+
+
+def _is_finite(weight: torch.Tensor) -> bool:
+    return math.isfinite(weight.sum(dtype=torch.float32).item())
+
+
+def _in_halves(operand: torch.Tensor) -> bool:
+    return operand.dtype == torch.float16 and library.multiplies_halves()
 
 
 @dataclass
@@ -221,9 +239,9 @@ def _input_grad(
 ) -> torch.Tensor | None:
     """Input gradient from a sparse gradient; None if an operand is not finite."""
     g, finite = library.to_blocked(gradient, slot=0)
-    if not finite or not math.isfinite(weight.sum().item()):
+    if not finite or not _is_finite(weight):
         return None
-    dx = library.sparse_input_grad(conv, g, weight, slot=1)
+    dx = library.sparse_input_grad(conv, g, weight.to(torch.float32), slot=1)
     return library.from_blocked(dx, conv.batch)
 
 
@@ -241,6 +259,6 @@ def _weight_grad(
         return None
     if wanted is None:
         return library.weight_grad(conv, x, g, sparse=sparse or "input")[0]
-    weights = library.Weights(conv)
+    weights = library.Weights(conv, halves=_in_halves(input))
     weights.follow(wanted, input_grad=False)
     return weights.masked_grad(x, g)

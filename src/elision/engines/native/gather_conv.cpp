@@ -2,7 +2,6 @@
 // its list and add value x window into a tile of accumulators that stays in registers.
 
 #include <algorithm>
-#include <utility>
 
 #include "pool.hpp"
 #include "weights.hpp"
@@ -46,22 +45,56 @@ void walk(const float* window, ptrdiff_t row_step, const int32_t* offset,
     for (int j = 0; j < VECTORS; ++j) store(out + i * out_step + j * WIDTH, sum[i][j]);
 }
 
-using Walk = void (*)(const float*, ptrdiff_t, const int32_t*, const float*, int,
+#if defined(ELISION_HALF)
+
+// The same of a window of halves: what a list sums up is promoted at its end. Each value
+// is its half, twice.
+template <int ROWS, int SPAN>
+void walk(const half* window, ptrdiff_t row_step, const int32_t* offset,
+          const float* value, int length, const float* tile, float* out,
+          ptrdiff_t out_step) {
+  constexpr int WIDE = NUMBERS<half>, VECTORS = SPAN * LANES / WIDE;
+  vh sum[ROWS][VECTORS];
+#pragma GCC unroll 4
+  for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < VECTORS; ++j) sum[i][j] = vh{};
+  const half* row[ROWS];
+#pragma GCC unroll 4
+  for (int i = 0; i < ROWS; ++i) {
+    row[i] = window + i * row_step;
+    asm("" : "+r"(row[i]));
+  }
+  for (int n = 0; n < length; ++n) {
+    vh v = splat_twice(value + n);
+    ptrdiff_t o = offset[n];
+#pragma GCC unroll 4
+    for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 16
+      for (int j = 0; j < VECTORS; ++j)
+        add_product(sum[i][j], v, row[i] + o + j * WIDE);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < ROWS; ++i) {
+#pragma GCC unroll 16
+    for (int j = 0; j < VECTORS; ++j) {
+      vf low = widen_low(sum[i][j]), high = widen_high(sum[i][j]);
+      if (tile) {
+        const float* before = tile + (i * VECTORS + j) * WIDE;
+        low += load(before);
+        high += load(before + WIDTH);
+      }
+      store(out + i * out_step + j * WIDE, low);
+      store(out + i * out_step + j * WIDE + WIDTH, high);
+    }
+  }
+}
+
+#endif
+
+template <typename Number>
+using Walk = void (*)(const Number*, ptrdiff_t, const int32_t*, const float*, int,
                       const float*, float*, ptrdiff_t);
-
-template <size_t... I>
-Walk walk_of(const Tile& tile, std::index_sequence<I...>) {
-  Walk found = nullptr;
-  ((tile.rows == SHAPES[I].rows && tile.span == SHAPES[I].span
-        ? void(found = walk<SHAPES[I].rows, SHAPES[I].span>)
-        : void()),
-   ...);
-  return found;
-}
-
-Walk walk_of(const Tile& tile) {
-  return walk_of(tile, std::make_index_sequence<sizeof(SHAPES) / sizeof(SHAPES[0])>{});
-}
 
 // Copy what exists of a finished tile to the own plane.
 void put(const Meeting& m, const Tile& tile, const Phase& phase, const Place& at, int own,
@@ -86,6 +119,7 @@ struct Task {
 };
 
 // `next` is the tile that this thread will probably do next, if there is one.
+template <typename Number>
 void one_tile(const Lists& lists, const Task& task, const Task* next, int own_begin,
               int own_end, const float* partner, int image_blocks, float* result) {
   const Meeting& m = lists.meeting;
@@ -93,8 +127,10 @@ void one_tile(const Lists& lists, const Task& task, const Task* next, int own_be
   const Place& at = task.at;
   const Phase& phase = m.phases[task.phase];
   int row_floats = tile.span * LANES, tile_floats = tile.rows * row_floats;
-  Walk walk_list = walk_of(tile);
-  float* window = scratch(0, static_cast<size_t>(tile.channels) * tile.channel_floats());
+  auto walk_list = for_shape<Number, Walk<Number>>(
+      tile, [](auto rows, auto span) -> Walk<Number> { return walk<rows, span>; });
+  size_t window_numbers = static_cast<size_t>(tile.channels) * tile.channel_numbers();
+  auto* window = reinterpret_cast<Number*>(scratch(0, window_numbers));
   float* sums = scratch(1, static_cast<size_t>(own_end - own_begin) * tile_floats);
   // A whole tile of one image block in a plane without holes is stored where it belongs.
   bool direct = tile.blocks == 1 && m.own_step_x == 1 && at.cols == tile.cols &&
@@ -134,6 +170,7 @@ void one_tile(const Lists& lists, const Task& task, const Task* next, int own_be
   }
 }
 
+template <typename Number>
 void gather_conv(const Lists& lists, int images, const float* partner, float* result,
                  int threads) {
   const Meeting& m = lists.meeting;
@@ -157,9 +194,23 @@ void gather_conv(const Lists& lists, int images, const float* partner, float* re
     int begin = std::min(m.own_c, index % cuts * per_cut);
     int end = std::min(m.own_c, begin + per_cut);
     if (begin < end)
-      one_tile(lists, tasks[task], next < tasks.size() ? &tasks[next] : nullptr, begin, end,
-               partner, image_blocks, result);
+      one_tile<Number>(lists, tasks[task], next < tasks.size() ? &tasks[next] : nullptr,
+                       begin, end, partner, image_blocks, result);
   });
+}
+
+int gather(const Lists& lists, int images, const float* partner, float* result,
+           int threads) {
+  try {
+    auto gather_them = gather_conv<float>;
+#if defined(ELISION_HALF)
+    if (lists.tile.halves) gather_them = gather_conv<half>;
+#endif
+    gather_them(lists, images, partner, result, threads);
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return -1;
+  }
 }
 
 }  // namespace
@@ -167,21 +218,11 @@ void gather_conv(const Lists& lists, int images, const float* partner, float* re
 // Blocked input -> blocked output. Returns 0, or -1 if there is not memory enough.
 extern "C" int elision_forward(const Weights* weights, const float* x, float* y,
                                int threads) {
-  try {
-    gather_conv(weights->forward, weights->conv.n, x, y, threads);
-    return 0;
-  } catch (const std::bad_alloc&) {
-    return -1;
-  }
+  return gather(weights->forward, weights->conv.n, x, y, threads);
 }
 
 // Blocked gradient of the output -> blocked gradient of the input.
 extern "C" int elision_input_grad(const Weights* weights, const float* g, float* dx,
                                   int threads) {
-  try {
-    gather_conv(weights->input_grad, weights->conv.n, g, dx, threads);
-    return 0;
-  } catch (const std::bad_alloc&) {
-    return -1;
-  }
+  return gather(weights->input_grad, weights->conv.n, g, dx, threads);
 }

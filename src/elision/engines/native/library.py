@@ -24,6 +24,7 @@ __all__ = [
     "as_conv",
     "from_blocked",
     "load",
+    "multiplies_halves",
     "path",
     "sparse_input_grad",
     "threshold",
@@ -55,6 +56,11 @@ def as_conv(geometry: Geometry) -> Conv2dGeometry:
             1,
         )
     return geometry
+
+
+def multiplies_halves() -> bool:
+    """Whether the kernels of this CPU compute in half precision (AVX512-FP16)."""
+    return bool(load().elision_multiplies_halves())
 
 
 def _integers(geometry: Conv2dGeometry) -> ctypes.Array[ctypes.c_int]:
@@ -97,12 +103,12 @@ def _room(slot: int | None, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def to_blocked(x: torch.Tensor, slot: int | None = None) -> tuple[torch.Tensor, bool]:
-    """Float32 ``(N, C, H, W)`` to blocked, and whether every value is finite.
+    """``(N, C, H, W)`` to blocked float32, and whether every value is finite.
 
     With ``slot``, the result lies in memory of this thread that the next call with the
     same slot overwrites.
     """
-    x = x.contiguous()
+    x = x.to(torch.float32).contiguous()
     n, *rest = x.shape
     y = _room(slot, (-(-n // LANES), *rest, LANES))
     finite = load().elision_to_blocked(
@@ -125,12 +131,12 @@ def threshold(x: torch.Tensor, keep: float, samples: int | None = None) -> float
     """Magnitude above which the ``ceil(keep·n)`` largest of ``n`` values lie.
 
     Args:
-        x: float32, any shape.
+        x: any shape.
         keep: fraction to keep; 1 gives a threshold below zero, which keeps zeros too.
         samples: look at that many values instead of all; then the fraction is an
             estimate, off by about ``sqrt(keep·(1 − keep)/samples)``.
     """
-    x = x.contiguous()
+    x = x.to(torch.float32).contiguous()
     count = x.numel() if samples is None else min(samples, x.numel())
     if keep >= 1:
         return -1.0
@@ -150,18 +156,28 @@ class Weights:
     (:meth:`follow`), whose values are then read anew for each product. What was
     compressed may be read by several threads at once; all else is one call at a time.
 
+    With ``halves`` the kernels round operands to half precision, sum up a run of
+    products (216 at most, times the density) in it, and promote the sums, which are
+    added in float32. The tensors stay float32. Values above 65,504 become infinite.
+
     Attributes:
         geometry: shape of the layer, batch included; no groups.
+        halves: whether the products are of halves.
         count: weights taken by the last :meth:`compress` or :meth:`follow`.
+
+    Raises:
+        ValueError: ``halves`` where :func:`multiplies_halves` says no.
     """
 
-    def __init__(self, geometry: Conv2dGeometry) -> None:
-        self.geometry = geometry
+    def __init__(self, geometry: Conv2dGeometry, *, halves: bool = False) -> None:
+        if halves and not multiplies_halves():
+            raise ValueError("this CPU's kernels do not compute in half precision")
+        self.geometry, self.halves = geometry, halves
         self.count = 0
         self._follows = False
         self._weight: torch.Tensor | None = None
         self._library = load()
-        self._handle = self._library.elision_weights_new(_integers(geometry))
+        self._handle = self._library.elision_weights_new(_integers(geometry), halves)
         if not self._handle:
             raise MemoryError("the native kernels ran out of memory")
 

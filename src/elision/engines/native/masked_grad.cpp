@@ -3,7 +3,6 @@
 // while a list runs; an entry's sum stays spread over the lanes until all tiles are done.
 
 #include <algorithm>
-#include <utility>
 
 #include "pool.hpp"
 #include "weights.hpp"
@@ -46,26 +45,48 @@ void walk(const float* window, ptrdiff_t row_step, const int32_t* offset, int le
   }
 }
 
-using Walk = void (*)(const float*, ptrdiff_t, const int32_t*, int, const float*,
+#if defined(ELISION_HALF)
+
+// The same in halves: an entry's products of one tile are promoted together.
+template <int ROWS, int SPAN>
+void walk(const half* window, ptrdiff_t row_step, const int32_t* offset, int length,
+          const half* tile, ptrdiff_t tile_step, float* spread) {
+  constexpr int WIDE = NUMBERS<half>, VECTORS = SPAN * LANES / WIDE;
+  vh g[ROWS][VECTORS];
+#pragma GCC unroll 4
+  for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 16
+    for (int j = 0; j < VECTORS; ++j) g[i][j] = load(tile + i * tile_step + j * WIDE);
+  const half* row[ROWS];
+#pragma GCC unroll 4
+  for (int i = 0; i < ROWS; ++i) {
+    row[i] = window + i * row_step;
+    asm("" : "+r"(row[i]));
+  }
+  for (int n = 0; n < length; ++n, spread += LANES) {
+    ptrdiff_t o = offset[n];
+    vh sum[2] = {};
+#pragma GCC unroll 4
+    for (int i = 0; i < ROWS; ++i)
+#pragma GCC unroll 16
+      for (int j = 0; j < VECTORS; ++j)
+        add_product(sum[(i + j) % 2], g[i][j], row[i] + o + j * WIDE);
+    vf low = widen_low(sum[0]) + widen_low(sum[1]);
+    vf high = widen_high(sum[0]) + widen_high(sum[1]);
+    store(spread, load(spread) + (low + high));
+  }
+}
+
+#endif
+
+template <typename Number>
+using Walk = void (*)(const Number*, ptrdiff_t, const int32_t*, int, const Number*,
                       ptrdiff_t, float*);
 
-template <size_t... I>
-Walk walk_of(const Tile& tile, std::index_sequence<I...>) {
-  Walk found = nullptr;
-  ((tile.rows == SHAPES[I].rows && tile.span == SHAPES[I].span
-        ? void(found = walk<SHAPES[I].rows, SHAPES[I].span>)
-        : void()),
-   ...);
-  return found;
-}
-
-Walk walk_of(const Tile& tile) {
-  return walk_of(tile, std::make_index_sequence<sizeof(SHAPES) / sizeof(SHAPES[0])>{});
-}
-
 // The gradient of one tile and output channel; what does not exist is zero.
+template <typename Number>
 void take(const Meeting& m, const Tile& tile, const Place& at, int own, const float* g,
-          float* to) {
+          Number* to) {
   size_t plane = static_cast<size_t>(m.own_h) * m.own_w;
   for (int i = 0; i < tile.rows; ++i) {
     for (int j = 0; j < tile.cols; ++j) {
@@ -107,6 +128,7 @@ std::vector<Run> runs_of(const Lists& lists, const Share& share) {
 }
 
 // Tile by tile, so that the gradient of a tile is read from memory once for all blocks.
+template <typename Number>
 void sum_share(const Lists& lists, int images, const Share& share, const float* x,
                const float* g, float* dw) {
   const Meeting& m = lists.meeting;
@@ -115,10 +137,12 @@ void sum_share(const Lists& lists, int images, const Share& share, const float* 
   int image_blocks = (images + LANES - 1) / LANES;
   std::vector<Run> runs = runs_of(lists, share);
   int64_t total = runs.back().sums + runs.back().count;
-  float* window = scratch(0, static_cast<size_t>(tile.channels) * tile.channel_floats());
+  size_t window_numbers = static_cast<size_t>(tile.channels) * tile.channel_numbers();
+  auto* window = reinterpret_cast<Number*>(scratch(0, window_numbers));
   float* spread = scratch(1, static_cast<size_t>(total + 1) * LANES);
   std::fill_n(spread, total * LANES, 0.0f);
-  Walk walk_list = walk_of(tile);
+  auto walk_list = for_shape<Number, Walk<Number>>(
+      tile, [](auto rows, auto span) -> Walk<Number> { return walk<rows, span>; });
   std::vector<int> pixels;
   size_t plane = static_cast<size_t>(m.own_h) * m.own_w;
   for (int b = 0; b < image_blocks; b += tile.blocks) {
@@ -126,7 +150,9 @@ void sum_share(const Lists& lists, int images, const Share& share, const float* 
       for (int c = 0; c < phase.cols; c += tile.cols) {
         Place at{b, y, c, std::min(tile.blocks, image_blocks - b),
                  std::min(tile.rows, phase.rows - y), std::min(tile.cols, phase.cols - c)};
-        bool direct = tile.blocks == 1 && at.rows == tile.rows && at.cols == tile.cols;
+        // Floats of a whole tile of one image block are read where they are.
+        bool direct = std::is_same_v<Number, float> && tile.blocks == 1 &&
+                      at.rows == tile.rows && at.cols == tile.cols;
         find_pixels(m, tile, phase, at, pixels);
         for (int block = share.first_block; block < share.last_block; ++block) {
           const Run& run = runs[block - share.first_block];
@@ -140,12 +166,13 @@ void sum_share(const Lists& lists, int images, const Share& share, const float* 
             ahead.fetch();
             size_t list = lists.list(0, block, k);
             if (lists.length[list] == 0) continue;
-            alignas(64) float copy[16 * LANES];
-            const float* from = copy;
+            alignas(64) Number copy[16 * LANES * sizeof(float) / sizeof(Number)];
+            const Number* from = copy;
             ptrdiff_t step = tile.span * LANES;
             if (direct) {
               size_t channel = static_cast<size_t>(b) * m.own_c + k;
-              from = g + (channel * plane + static_cast<size_t>(y) * m.own_w + c) * LANES;
+              size_t pixel = channel * plane + static_cast<size_t>(y) * m.own_w + c;
+              from = reinterpret_cast<const Number*>(g + pixel * LANES);
               step = static_cast<ptrdiff_t>(m.own_w) * LANES;
             } else {
               take(m, tile, at, k, g, copy);
@@ -205,8 +232,12 @@ extern "C" int elision_masked_grad(const Weights* weights, const float* x, const
     const Conv& conv = weights->conv;
     std::fill(dw, dw + static_cast<size_t>(conv.k) * conv.c * conv.taps(), 0.0f);
     std::vector<Share> shares = shares_of(lists, threads);
+    auto sum = sum_share<float>;
+#if defined(ELISION_HALF)
+    if (lists.tile.halves) sum = sum_share<half>;
+#endif
     parallel(static_cast<int>(shares.size()), threads,
-             [&](int i) { sum_share(lists, conv.n, shares[i], x, g, dw); });
+             [&](int i) { sum(lists, conv.n, shares[i], x, g, dw); });
     return 0;
   } catch (const std::bad_alloc&) {
     return -1;

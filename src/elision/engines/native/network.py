@@ -296,6 +296,9 @@ class _Rewriter:
         """[Bias,] normalisation [, sum] [, ReLU] become one call where none else reads."""
         self.graph.eliminate_dead_code()
         self._absorb_relus()
+        for node in list(self.graph.nodes):
+            if self._calls(node, BlockedConv2d):
+                self._leave_alone(node)
         norms = [n for n in self.graph.nodes if self._calls(n, BlockedNorm)]
         for norm in norms:
             self._absorb_bias(norm)
@@ -329,6 +332,18 @@ class _Rewriter:
                     )
                 node.replace_all_uses_with(fused)
                 self.graph.eliminate_dead_code()
+
+    def _leave_alone(self, conv: fx.Node) -> None:
+        """Let a convolution with no blocked neighbour change the layout by itself."""
+        before: Any = conv.args[0]
+        behind = list(conv.users)
+        borders = [before.target, *(node.target for node in behind)]
+        if borders != [_TO_BLOCKED, _FROM_BLOCKED] or len(before.users) > 1:
+            return
+        conv.args = (before.args[0], *conv.args[1:])
+        conv.kwargs = {**conv.kwargs, "alone": True}
+        behind[0].replace_all_uses_with(conv)
+        self.graph.eliminate_dead_code()
 
     def _absorb_bias(self, norm: fx.Node) -> None:
         conv: Any = norm.args[0]

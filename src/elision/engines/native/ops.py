@@ -32,6 +32,9 @@ __all__ = [
 _LANES = library.LANES
 
 
+_Asked = tuple[Conv2dGeometry, bool]  # a shape, and whether products are of halves
+
+
 class _Layer:
     """The lists of one layer's weight, for the batch sizes seen last."""
 
@@ -39,9 +42,9 @@ class _Layer:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.weights: OrderedDict[Conv2dGeometry, library.Weights] = OrderedDict()
+        self.weights: OrderedDict[_Asked, library.Weights] = OrderedDict()
         # A mask is held beside the lists made from it, so that its address names it.
-        self.masks: dict[Conv2dGeometry, tuple[Tensor, int]] = {}
+        self.masks: dict[_Asked, tuple[Tensor, int]] = {}
 
     @contextlib.contextmanager
     def lists(
@@ -50,25 +53,29 @@ class _Layer:
         weight: Tensor,
         mask: Tensor | None,
         level: Tensor | None,
+        halves: bool,
         **products: bool,
     ) -> Iterator[library.Weights]:
         """While the weight's lists are there, for some products; then they make room.
 
         The lists of a mask that stands are made once.
         """
-        made = self.weights.pop(geometry, None) or library.Weights(geometry)
-        self.weights[geometry] = made
+        asked = (geometry, halves)
+        made = self.weights.pop(asked, None)
+        if made is None:
+            made = library.Weights(geometry, halves=halves)
+        self.weights[asked] = made
         while len(self.weights) > self.BATCHES:
             old, _ = self.weights.popitem(last=False)
             self.masks.pop(old, None)
         if mask is None:
             made.compress(weight, _above(level), **products)
         else:
-            held, version = self.masks.get(geometry, (None, -1))
+            held, version = self.masks.get(asked, (None, -1))
             same = held is not None and held.data_ptr() == mask.data_ptr()
             if not same or version != mask._version:
                 made.follow(mask)
-                self.masks[geometry] = (mask, mask._version)
+                self.masks[asked] = (mask, mask._version)
             made.refresh(weight)
         try:
             yield made
@@ -120,13 +127,14 @@ def _geometry(
 
 @torch.library.custom_op("elision::to_blocked", mutates_args=())
 def to_blocked(x: Tensor) -> Tensor:
-    """``(N, C, H, W)`` to blocked ``(ceil(N/16), C, H, W, 16)``; float32."""
+    """``(N, C, H, W)`` to blocked float32 ``(ceil(N/16), C, H, W, 16)``."""
     return library.to_blocked(x)[0]
 
 
 @to_blocked.register_fake
 def _(x: Tensor) -> Tensor:
-    return x.new_empty((-(-x.shape[0] // _LANES), *x.shape[1:], _LANES))
+    shape = (-(-x.shape[0] // _LANES), *x.shape[1:], _LANES)
+    return x.new_empty(shape, dtype=torch.float32)
 
 
 @torch.library.custom_op("elision::from_blocked", mutates_args=())
@@ -155,7 +163,7 @@ def level(x: Tensor, keep: float, samples: int, images: int) -> Tensor:
     """The ``ceil(keep·n)``-th largest magnitude of ``n`` values, a scalar tensor.
 
     Args:
-        x: float32.
+        x: of any floating type up to float32.
         keep: in (0, 1].
         samples: values that it is estimated from; 0 for the exact one.
         images: batch size of a blocked ``x``; 0 if it is not blocked.
@@ -169,7 +177,7 @@ def level(x: Tensor, keep: float, samples: int, images: int) -> Tensor:
 
 @level.register_fake
 def _(x, keep, samples, images):
-    return x.new_empty(())
+    return x.new_empty((), dtype=torch.float32)
 
 
 @torch.library.custom_op("elision::blocked_conv2d", mutates_args=())
@@ -183,6 +191,8 @@ def conv2d(
     source: Tensor | None,
     line: Tensor | None,
     relu: bool,
+    halves: bool,
+    plain: bool,
     images: int,
     window: list[int],
     layer: int,
@@ -207,23 +217,30 @@ def conv2d(
             ``x`` is kept.
         line: what :func:`norm` returned with ``x``; None without a source.
         relu: whether it applied a ReLU.
+        halves: whether products with the weight, or at the mask, are of halves (see
+            :class:`library.Weights`).
+        plain: whether input and output are ``(N, C, H, W)``, for a layer that has no
+            blocked neighbour: what is blocked in between is then nobody's to keep.
         images: batch size.
         window: stride, padding and dilation, (vertical, horizontal) each.
         layer: from :func:`new_layer`.
     """
     geometry = _geometry(x, weight, images, window)
     state = _LAYERS[layer]
-    asks = (geometry, weight, mask, weight_level)
+    asks = (geometry, weight, mask, weight_level, halves)
     with state.lock, state.lists(*asks, input_grad=False) as weights:
-        return weights.forward(x.contiguous())
+        if not plain:
+            return weights.forward(x.contiguous())
+        y = weights.forward(library.to_blocked(x, slot=0)[0], slot=1)
+        return library.from_blocked(y, images)
 
 
 @conv2d.register_fake
 def _(x, weight, *rest):
-    images, window, _ = rest[-3:]
+    plain, images, window, _ = rest[-4:]
     geometry = _geometry(x, weight, images, window)
-    shape = (weight.shape[0], geometry.out_height, geometry.out_width)
-    return x.new_empty((x.shape[0], *shape, _LANES))
+    shape = (x.shape[0], weight.shape[0], geometry.out_height, geometry.out_width)
+    return weight.new_empty(shape if plain else (*shape, _LANES))
 
 
 @torch.library.custom_op("elision::blocked_conv2d_backward", mutates_args=())
@@ -237,6 +254,8 @@ def conv2d_backward(
     input_level: Tensor | None,
     line: Tensor | None,
     relu: bool,
+    halves: bool,
+    plain: bool,
     images: int,
     window: list[int],
     layer: int,
@@ -248,12 +267,16 @@ def conv2d_backward(
     With ``line``, ``x`` is the source of the input that was read.
     """
     geometry = _geometry(x, weight, images, window)
-    g, x = g.contiguous(), x.contiguous()
     dx, dw = x.new_empty(0), weight.new_empty(0)
+    if plain:
+        g = library.to_blocked(g, slot=0)[0]
+    else:
+        g, x = g.contiguous(), x.contiguous()
     masked = mask is not None and (asked is None or asked.item() < 1)
-    state, asks = _LAYERS[layer], (geometry, weight, mask, weight_level)
+    state = _LAYERS[layer]
+    asks = (geometry, weight, mask, weight_level, halves)
     if wants_dw:
-        read = _read_again(x, line, relu, images)
+        read = _read_again(x, line, relu, plain, images)
         if masked:
             with state.lock, state.lists(*asks) as weights:
                 dw = weights.masked_grad(read, g)
@@ -263,12 +286,20 @@ def conv2d_backward(
         del read
     if wants_dx:
         with state.lock, state.lists(*asks, forward=False) as weights:
-            dx = weights.input_grad(g)
+            if plain:
+                dx = weights.input_grad(g, slot=1)
+                dx = library.from_blocked(dx, images).to(x.dtype)
+            else:
+                dx = weights.input_grad(g)
     return dx, dw
 
 
-def _read_again(x: Tensor, line: Tensor | None, relu: bool, images: int) -> Tensor:
-    """The input of a convolution, from what was kept of it."""
+def _read_again(
+    x: Tensor, line: Tensor | None, relu: bool, plain: bool, images: int
+) -> Tensor:
+    """The blocked input of a convolution, from what was kept of it."""
+    if plain:
+        return library.to_blocked(x, slot=1)[0]
     return x if line is None else passes.norm_again(x, line, images=images, relu=relu)
 
 
@@ -282,15 +313,15 @@ def _(g, x, weight, *rest):
 
 
 def _save_conv2d(ctx: Any, inputs: Any, output: Tensor) -> None:
-    x, *tensors, source, line, relu, images, window, layer = inputs
-    ctx.rest = (relu, images, window, layer)
+    x, *tensors, source, line, relu, halves, plain, images, window, layer = inputs
+    ctx.rest = (relu, halves, plain, images, window, layer)
     ctx.save_for_backward(x if source is None else source, *tensors, line)
 
 
 def _backward_conv2d(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     wants_dx, wants_dw = ctx.needs_input_grad[:2]
     dx, dw = conv2d_backward(g, *ctx.saved_tensors, *ctx.rest, wants_dx, wants_dw)
-    return (dx if wants_dx else None, dw if wants_dw else None, *(None,) * 10)
+    return (dx if wants_dx else None, dw if wants_dw else None, *(None,) * 12)
 
 
 conv2d.register_autograd(_backward_conv2d, setup_context=_save_conv2d)

@@ -6,9 +6,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from elision.engines.native.builder import Build, BuildError, variant
+from elision.engines.native.builder import NEXT_BEST, Build, BuildError, variant
 
-__all__ = ["load", "path", "unavailable"]
+__all__ = ["load", "opened", "path", "unavailable"]
 
 _POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _FLOAT = ctypes.c_float
@@ -16,7 +16,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "to_blocked": (_INT, [_POINTER, _POINTER, _INT, _LONG, _INT]),
     "from_blocked": (None, [_POINTER, _POINTER, _INT, _LONG, _INT]),
     "threshold": (_FLOAT, [_POINTER, _LONG, _LONG, _LONG, _INT]),
-    "weights_new": (_POINTER, [_POINTER]),
+    "multiplies_halves": (_INT, []),
+    "weights_new": (_POINTER, [_POINTER, _INT]),
     "weights_free": (None, [_POINTER]),
     "weights_compress": (_LONG, [_POINTER, _POINTER, _FLOAT, _INT, _INT, _INT]),
     "weights_follow": (_LONG, [_POINTER, _POINTER, _INT]),
@@ -46,13 +47,28 @@ def path() -> Path:
     Raises:
         BuildError: it cannot be built; the message says why.
     """
-    return Build(variant()).library()
+    best = variant()
+    try:
+        return Build(best).library()
+    except BuildError:
+        if best not in NEXT_BEST:
+            raise
+        return Build(NEXT_BEST[best]).library()
 
 
 @functools.cache
 def _load() -> ctypes.CDLL:
+    return opened(path())
+
+
+def opened(path: Path) -> ctypes.CDLL:
+    """A built library, its functions with their signatures.
+
+    Raises:
+        BuildError: it cannot be loaded; the message says why.
+    """
     try:
-        library = ctypes.CDLL(str(path()))
+        library = ctypes.CDLL(str(path))
     except OSError as error:
         raise BuildError(f"the built kernels cannot be loaded: {error}") from error
     for function, (result, arguments) in _SIGNATURES.items():

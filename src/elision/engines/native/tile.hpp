@@ -8,14 +8,17 @@
 // padding, stride, dilation, ragged edges and small planes; the inner loop knows none.
 #pragma once
 
+#include <type_traits>
+#include <utility>
 #include <vector>
 
+#include "half.hpp"
 #include "meeting.hpp"
-#include "vec.hpp"
 
 namespace elision {
 
-// Shapes whose accumulators fit the registers, best first: rows, and pixels of a row.
+// Shapes whose accumulators fit the registers, best first: rows, and pixels of a row (of
+// halves twice as many).
 struct Shape {
   int rows, span;
 };
@@ -30,43 +33,70 @@ constexpr int MOST_CHANNELS = 128;
 // A little above an L1 of 32 KiB: a list slides over its window, and longer lists pay
 // (measured: 16 to 48 KiB).
 constexpr int WINDOW_FLOATS = 10 * 1024;
+// Products that are summed in halves before they are promoted, at most: those of 24
+// channels of a 3x3 kernel, of which the sparse ones are a tenth or so.
+constexpr int MOST_CHUNK = 216;
 
 struct Tile {
   int rows, span;    // of own pixels in registers; span = cols * blocks
   int cols, blocks;
   int window_rows, remainders, window_cols;  // of the widest phase
   int channels;                              // partner channels of one window
+  bool halves;                               // what the window holds
 
-  int row_floats() const { return remainders * window_cols * blocks * LANES; }
-  int channel_floats() const { return window_rows * row_floats(); }
-  // Floats between what two neighbouring tile rows read.
-  int row_step(const Meeting& m) const { return m.step_y * row_floats(); }
+  int row_numbers() const { return remainders * window_cols * blocks * LANES; }
+  int channel_numbers() const { return window_rows * row_numbers(); }
+  // Numbers between what two neighbouring tile rows read.
+  int row_step(const Meeting& m) const { return m.step_y * row_numbers(); }
   // Where, within one channel's window, the first pixel of the tile meets this tap.
   int offset(const Meeting& m, const Phase& phase, const Tap& tap) const {
     int x = tap.dx - phase.min_dx;
-    return (tap.dy - phase.min_dy) * row_floats() +
+    return (tap.dy - phase.min_dy) * row_numbers() +
            ((x % m.step_x) * window_cols + x / m.step_x) * blocks * LANES;
   }
 };
 
+// What `choose` returns for a tile's shape, given as types that are constants: rows, span.
+template <typename Number, typename Kernel, typename Choose, size_t... I>
+Kernel for_shape(const Tile& tile, Choose choose, std::index_sequence<I...>) {
+  constexpr int MORE = sizeof(float) / sizeof(Number);
+  Kernel found = nullptr;
+  ((tile.rows == SHAPES[I].rows && tile.span == SHAPES[I].span * MORE
+        ? void(found = choose(std::integral_constant<int, SHAPES[I].rows>{},
+                              std::integral_constant<int, SHAPES[I].span * MORE>{}))
+        : void()),
+   ...);
+  return found;
+}
+
+template <typename Number, typename Kernel, typename Choose>
+Kernel for_shape(const Tile& tile, Choose choose) {
+  constexpr size_t COUNT = sizeof(SHAPES) / sizeof(SHAPES[0]);
+  return for_shape<Number, Kernel>(tile, choose, std::make_index_sequence<COUNT>{});
+}
+
 inline int round_up(int value, int unit) { return (value + unit - 1) / unit * unit; }
 
 // The tile that wastes least at the edges; of equals the first shape, then the widest.
-inline Tile choose_tile(const Meeting& m, int images) {
-  int blocks_in_all = (images + LANES - 1) / LANES, rows = 1, cols = 1;
+// Halves take blocks in pairs where there are two, so that a register is one pixel and no
+// load straddles two cache lines.
+inline Tile choose_tile(const Meeting& m, int images, bool halves) {
+  int blocks_in_all = (images + LANES - 1) / LANES, rows = 1, cols = 1, taps = 1;
   for (const Phase& phase : m.phases) {
     rows = std::max(rows, phase.rows);
     cols = std::max(cols, phase.cols);
+    taps = std::max(taps, static_cast<int>(phase.taps.size()));
   }
   Tile best{};
   double least = 0;
   for (const Shape& shape : SHAPES) {
-    for (int blocks = 1; blocks <= shape.span; blocks *= 2) {
-      int wide = shape.span / blocks;
+    int span = shape.span * (halves ? 2 : 1);
+    for (int blocks = halves && blocks_in_all > 1 ? 2 : 1; blocks <= span; blocks *= 2) {
+      int wide = span / blocks;
       double work = 1.0 * round_up(rows, shape.rows) * round_up(cols, wide) *
                     round_up(blocks_in_all, blocks);
       if (best.rows == 0 || work < least) {
-        best = Tile{shape.rows, shape.span, wide, blocks, 0, 0, 0, 0};
+        best = Tile{shape.rows, span, wide, blocks, 0, 0, 0, 0, halves};
         least = work;
       }
     }
@@ -82,8 +112,12 @@ inline Tile choose_tile(const Meeting& m, int images) {
   // lists are worth more than a window that stays in L1.
   bool overlaps = best.window_rows > best.rows || best.window_cols > best.cols;
   int room = overlaps ? WINDOW_FLOATS : 2 * WINDOW_FLOATS;
-  best.channels =
-      std::max(1, std::min({room / best.channel_floats(), MOST_CHANNELS, m.partner_c}));
+  int most = MOST_CHANNELS;
+  if (halves) {
+    room *= 2;
+    most = std::min(most, MOST_CHUNK / taps);
+  }
+  best.channels = std::max(1, std::min({room / best.channel_numbers(), most, m.partner_c}));
   return best;
 }
 
@@ -111,9 +145,10 @@ inline void find_pixels(const Meeting& m, const Tile& tile, const Phase& phase,
 
 // Pack the window of `count` partner channels from `first` on; what is outside the plane
 // or the batch is zero.
-inline void pack_window(const Meeting& m, const Tile& tile, const Place& at,
-                        const std::vector<int>& pixels, const float* partner,
-                        int image_blocks, int first, int count, float* window) {
+template <typename Number>
+void pack_window(const Meeting& m, const Tile& tile, const Place& at,
+                 const std::vector<int>& pixels, const float* partner, int image_blocks,
+                 int first, int count, Number* window) {
   size_t plane = static_cast<size_t>(m.partner_h) * m.partner_w * LANES;
   size_t block_floats = plane * m.partner_c;
   int blocks = std::min(tile.blocks, image_blocks - at.block);

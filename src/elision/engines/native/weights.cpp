@@ -17,9 +17,9 @@ namespace {
 
 constexpr int AHEAD = 8;  // lists whose part of the weight is asked for early
 
-void lay_out(Lists& lists, Meeting meeting, int images) {
+void lay_out(Lists& lists, Meeting meeting, int images, bool halves) {
   lists.meeting = std::move(meeting);
-  lists.tile = choose_tile(lists.meeting, images);
+  lists.tile = choose_tile(lists.meeting, images, halves);
   int partner = lists.meeting.partner_c;
   lists.blocks = (partner + lists.tile.channels - 1) / lists.tile.channels;
   size_t count = lists.list(static_cast<int>(lists.meeting.phases.size()), 0, 0);
@@ -32,7 +32,7 @@ std::vector<int32_t> offsets(const Lists& lists, const Phase& phase, int taps) {
   std::vector<int32_t> table(static_cast<size_t>(lists.tile.channels) * taps + 16, -1);
   for (int i = 0; i < lists.tile.channels; ++i)
     for (const Tap& tap : phase.taps)
-      table[i * taps + tap.index] = i * lists.tile.channel_floats() +
+      table[i * taps + tap.index] = i * lists.tile.channel_numbers() +
                                     lists.tile.offset(lists.meeting, phase, tap);
   return table;
 }
@@ -195,6 +195,19 @@ void transpose(const Conv& conv, const Lists& from, Lists& to, int64_t total,
   });
 }
 
+// Where the kernels read halves: in each value's place its half, twice.
+void halve(Lists& lists, int threads) {
+#if defined(ELISION_HALF)
+  if (!lists.tile.halves) return;
+  int own_c = lists.meeting.own_c;
+  parallel(static_cast<int>(lists.begin.size()) / own_c, threads, [&](int part) {
+    for (size_t list = static_cast<size_t>(part) * own_c, i = 0; i < own_c; ++list, ++i)
+      for (int64_t n = lists.begin[list]; n < lists.end(list); ++n)
+        lists.value.get()[n] = twice(lists.value.get()[n]);
+  });
+#endif
+}
+
 // Keep the places of the lists, as small as they can be said.
 template <typename Tell>
 void keep_pattern(Lists& lists, int taps, int64_t total, Tell tell) {
@@ -235,7 +248,7 @@ void fill(const Conv& conv, Lists& lists, bool forward, const float* w, int thre
     std::vector<int32_t> window, beyond;  // of an entry: its offset, its place in the block
     for (int i = 0; i < lists.tile.channels; ++i) {
       for (const Tap& tap : phase.taps) {
-        window.push_back(i * lists.tile.channel_floats() +
+        window.push_back(i * lists.tile.channel_numbers() +
                          lists.tile.offset(lists.meeting, phase, tap));
         beyond.push_back(static_cast<int32_t>(i * partner_step + tap.index));
       }
@@ -264,12 +277,23 @@ void fill(const Conv& conv, Lists& lists, bool forward, const float* w, int thre
 
 }  // namespace
 
-extern "C" Weights* elision_weights_new(const int* geometry) {
+// Whether kernels read halves here.
+extern "C" int elision_multiplies_halves() {
+#if defined(ELISION_HALF)
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+// With `halves`, the lists are for kernels that read operands as halves.
+extern "C" Weights* elision_weights_new(const int* geometry, int halves) {
   try {
     auto* made = new Weights;
     std::memcpy(&made->conv, geometry, sizeof(Conv));
-    lay_out(made->forward, from_output(made->conv), made->conv.n);
-    lay_out(made->input_grad, from_input(made->conv), made->conv.n);
+    const Conv& conv = made->conv;
+    lay_out(made->forward, from_output(conv), conv.n, halves != 0);
+    lay_out(made->input_grad, from_input(conv), conv.n, halves != 0);
     return made;
   } catch (const std::bad_alloc&) {
     return nullptr;
@@ -291,12 +315,19 @@ extern "C" int64_t elision_weights_compress(Weights* weights, const float* w,
     bool direct = all_taps && conv.taps() >= 4 && conv.taps() <= 16;
     if (input_grad && direct) {
       int64_t total = compress_back(conv, back, w, threshold, threads);
+      halve(back, threads);
       if (!forward) return total;
     }
     bool sorted = input_grad && !direct;
     int64_t total = compress(conv, weights->forward, w, threshold, sorted, threads);
-    if (sorted) transpose(conv, weights->forward, back, total, threads);
-    if (!forward) give_back(weights->forward);
+    if (sorted) {
+      transpose(conv, weights->forward, back, total, threads);
+      halve(back, threads);
+    }
+    if (forward)
+      halve(weights->forward, threads);
+    else
+      give_back(weights->forward);
     return total;
   } catch (const std::bad_alloc&) {
     return -1;
@@ -337,6 +368,7 @@ extern "C" int elision_weights_fill(Weights* weights, const float* w, int forwar
     Lists& lists = forward ? weights->forward : weights->input_grad;
     auto fill_them = w ? fill<Need::VALUES> : fill<Need::PLACES>;
     fill_them(weights->conv, lists, forward != 0, w, threads);
+    if (w) halve(lists, threads);
     return 0;
   } catch (const std::bad_alloc&) {
     return -1;
