@@ -86,7 +86,7 @@ class Ant(Accelerator):
 
         Two comparators per index of the window, two per further value of the group for
         its smallest and largest column (rows come in order), one subtractor per axis.
-        Areas of 32-bit units, scaled to ``index_bits``. The paper's 0.0017 mm2 names
+        Areas of 32-bit units, scaled to ``index_bits``. The abstract's 0.0017 mm2 names
         neither a node nor whether it is per element.
         """
         comparators = 2 * self.window + 2 * ((self.group or self.multipliers) - 1)

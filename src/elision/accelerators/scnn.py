@@ -13,7 +13,7 @@ from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Produ
 
 __all__ = ["Scnn"]
 
-#: Weight buffer of one element: 50 entries of 32 bits (SCNN).
+#: Weight buffer of one element: 50 entries (SCNN), of 32 bits (this project's choice).
 _WEIGHT_FIFO_KIB = 50 * 4 / 1024
 
 

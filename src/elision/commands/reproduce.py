@@ -147,7 +147,7 @@ def sparse_training(
     minutes: float | None = None,
     out: Path | None = None,
 ) -> None:
-    """Every sparse-training method on small real images, beside published tables.
+    """The sparse-training methods, N:M excepted, on small images, beside published tables.
 
     A run takes some ten seconds to a minute, and there are a few hundred; the same
     command goes on where it was stopped, and what is finished is in the tables.

@@ -21,7 +21,7 @@ class DSR(Masked):
     Neural Networks by Dynamic Sparse Reparameterization, ICML 2019.
 
     Deviations:
-        - Layers start at ERK densities; published runs start uniform.
+        - Layers start at ERK densities (this project's choice).
         - The wanted number is a share of the active weights by default, so that it
           fits any model (this project's choice; published for ResNet-50: 400 000).
 

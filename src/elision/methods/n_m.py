@@ -31,7 +31,7 @@ class NM(Method):
     Attributes:
         n: weights kept of each group.
         m: size of a group; divides the input channels of every layer reached.
-        decay: strength of the pull (published: 2e-4).
+        decay: strength of the pull (the default is not checked against the paper).
         dense: layers left dense. The first has too few channels for groups in most
             models.
     """

@@ -28,7 +28,7 @@ class SRigL(Masked):
         fraction: share of the active weights moved at the start.
         until: last step at which masks move.
         ablation: share of the fan-in that must be salient for a neuron to stay active
-            (published: 0.3 for convolutional networks); 0 ablates nothing.
+            (the default is not checked against the paper); 0 ablates nothing.
         replaces_step: whether a move takes the place of the gradient step.
     """
 

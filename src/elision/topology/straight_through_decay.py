@@ -18,7 +18,7 @@ class StraightThroughDecay(Rule):
     """Add ``decay·(1 − M)·W`` to the gradient, ``M`` the N:M mask of the step.
 
     Attributes:
-        decay: strength (published: 2e-4).
+        decay: strength of the pull.
     """
 
     decay: float = 2e-4

@@ -2,8 +2,8 @@
 
 Tensors in the *blocked* layout have shape ``(ceil(N / 16), C, H, W, 16)``, float32,
 contiguous: 16 images side by side, lanes behind the last image zero. Every function
-releases the interpreter lock while it runs and uses ``torch.get_num_threads()`` threads
-of its own; torch's settings are never changed.
+releases the interpreter lock while it runs and uses ``torch.get_num_threads()`` threads,
+torch's own where it computes on GNU's OpenMP; torch's settings are never changed.
 """
 
 import contextlib
