@@ -98,13 +98,14 @@ def hooks(rounds, networks, batch, size):
         torch.manual_seed(0)
         model = make_model(name, image_size=size).train()
         images, labels = photographs(batch, size), torch.arange(batch) % 10
-        ratios, added = [], []
+        ratios, added, plain = [], [], []
         for turn in range(rounds + 1):
             order = (None, "none") if turn % 2 else ("none", None)
             taken = {policy: step(model, images, labels, policy) for policy in order}
             if turn:  # the first warms up
                 ratios.append(taken["none"] / taken[None])
                 added.append(taken["none"] - taken[None])
+                plain.append(taken[None])
         lower, median, upper = statistics.quantiles(ratios, n=4)
         yield {
             "network": name,
@@ -112,6 +113,7 @@ def hooks(rounds, networks, batch, size):
             "size": size,
             "processor_time_ratios": ratios,
             "quartiles": [lower, median, upper],
+            "plain_ms": 1000 * statistics.median(plain),
             "added_ms": [1000 * t for t in statistics.quantiles(added, n=4)],
         }
 
