@@ -7,7 +7,7 @@ its input, its activations kept in the kernels' layout (:mod:`elision.engines.na
 
 The model stays what it was: its modules, parameters, buffers and state dict are used as
 they are. It is run layer by layer, as its own forward says, while somebody watches
-(recorders, meters, hooks), under ``torch.compile``, if its parameters are not float32,
+(recorders, meters, savers, hooks), under ``torch.compile``, if its parameters are not float32,
 and if it cannot be traced.
 
 Under autocast to bfloat16 or float16 the sparse layers and what lies between compute in
@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._pytree import tree_leaves
 
 from elision.engines import NativeEngine, decisions
@@ -209,7 +210,7 @@ class _Networks:
             return None
         named = dict(model.named_modules())
         modules = list(named.values())
-        if any(map(_is_watched, modules[1:])):
+        if _has_any_global_hook() or any(map(_is_watched, modules[1:])):
             return None
         levels = self._densities(named)
         key = (
