@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from elision.engines.native import library
-from elision.engines.native.builder import cache_folder
+from elision.engines.native.builder import cache_folder, cpu_fields
 from elision.files import write_json
 
 __all__ = ["Decision", "Decisions", "cpu_name", "decisions"]
@@ -156,11 +156,7 @@ def _digest() -> str:
 
 def cpu_name() -> str:
     """The CPU's name, family and model, and the number of cores."""
-    fields = {"model name": platform.processor()}
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            fields[key.strip()] = value.strip()
+    fields = {"model name": platform.processor()} | cpu_fields()
     version = (fields[k] for k in ("cpu family", "model") if k in fields)
     name = " ".join((fields["model name"], *version))
     return f"{name}, {os.cpu_count()} cores"

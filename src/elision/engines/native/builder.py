@@ -30,6 +30,7 @@ __all__ = [
     "Build",
     "BuildError",
     "cache_folder",
+    "cpu_fields",
     "variant",
 ]
 
@@ -83,17 +84,22 @@ def variant() -> str:
         return name
     capability = torch.backends.cpu.get_cpu_capability()
     if capability.startswith("AVX512"):
-        return "avx512fp16" if "avx512_fp16" in _cpu_flags() else "avx512"
+        flags = cpu_fields().get("flags", "").split()
+        return "avx512fp16" if "avx512_fp16" in flags else "avx512"
     return "avx2" if capability == "AVX2" else "portable"
 
 
-def _cpu_flags() -> set[str]:
-    """Instruction sets as Linux names them; none elsewhere."""
+def cpu_fields() -> dict[str, str]:
+    """What Linux says of a CPU, by name, its instruction sets as ``flags``.
+
+    Nothing elsewhere.
+    """
+    fields = {}
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("flags"):
-                return set(line.partition(":")[2].split())
-    return set()
+            key, _, value = line.partition(":")
+            fields[key.strip()] = value.strip()
+    return fields
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from elision.engines.torch_engine import TorchEngine
 from elision.products import Conv2dGeometry, Product
 
-__all__ = ["MOST_LIVE", "product_of_live_channels"]
+__all__ = ["MOST_LIVE", "is_finite", "product_of_live_channels"]
 
 #: Share of live channels up to which they are gathered (an own choice).
 MOST_LIVE = 0.5
@@ -35,7 +35,7 @@ def product_of_live_channels(
     if _live(gradient[:1]).sum() > most:  # one image tells most that are not structured
         return None
     live = _live(gradient).nonzero().squeeze(1)
-    if live.numel() > most or not math.isfinite(other.sum(dtype=torch.float32).item()):
+    if live.numel() > most or not is_finite(other):
         return None
     if not live.numel():
         return gradient.new_zeros(conv.shape_of(kind.absent))
@@ -46,6 +46,11 @@ def product_of_live_channels(
     dw = gradient.new_zeros(conv.shape_of("weight"))
     dw[live] = TorchEngine().product(kind, smaller, gradient, other)
     return dw
+
+
+def is_finite(x: torch.Tensor) -> bool:
+    """Whether no value is infinite or NaN, as far as a float32 sum shows."""
+    return math.isfinite(x.sum(dtype=torch.float32).item())
 
 
 def _live(gradient: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from elision.engines.base import Engine, check_sparse
 from elision.engines.native import library
-from elision.engines.native.channels import product_of_live_channels
+from elision.engines.native.channels import is_finite, product_of_live_channels
 from elision.engines.native.groups import group_by_group, wide_enough
 from elision.engines.torch_engine import TorchEngine
 from elision.products import Conv2dGeometry, Geometry, Product
@@ -156,7 +156,7 @@ class NativeEngine(Engine):
     ) -> torch.Tensor | None:
         """Forward or input gradient; None if an operand is not finite."""
         blocked, finite = library.to_blocked(dense, slot=0)
-        if not finite or not _is_finite(weight):
+        if not finite or not is_finite(weight):
             return None
         forward = kind is Product.FORWARD
         halves = _in_halves(weight)
@@ -189,10 +189,6 @@ class NativeEngine(Engine):
             kept.stamp, kept.weight = stamp, weight
         self._kept = kept
         return kept.weights
-
-
-def _is_finite(weight: torch.Tensor) -> bool:
-    return math.isfinite(weight.sum(dtype=torch.float32).item())
 
 
 def _in_halves(operand: torch.Tensor) -> bool:
@@ -239,7 +235,7 @@ def _input_grad(
 ) -> torch.Tensor | None:
     """Input gradient from a sparse gradient; None if an operand is not finite."""
     g, finite = library.to_blocked(gradient, slot=0)
-    if not finite or not _is_finite(weight):
+    if not finite or not is_finite(weight):
         return None
     dx = library.sparse_input_grad(conv, g, weight.to(torch.float32), slot=1)
     return library.from_blocked(dx, conv.batch)

@@ -53,7 +53,7 @@ template <int ROWS, int SPAN>
 void walk(const half* window, ptrdiff_t row_step, const int32_t* offset,
           const float* value, int length, const float* tile, float* out,
           ptrdiff_t out_step) {
-  constexpr int WIDE = NUMBERS<half>, VECTORS = SPAN * LANES / WIDE;
+  constexpr int VECTORS = SPAN * LANES / HALVES;
   vh sum[ROWS][VECTORS];
 #pragma GCC unroll 4
   for (int i = 0; i < ROWS; ++i)
@@ -72,7 +72,7 @@ void walk(const half* window, ptrdiff_t row_step, const int32_t* offset,
     for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 16
       for (int j = 0; j < VECTORS; ++j)
-        add_product(sum[i][j], v, row[i] + o + j * WIDE);
+        add_product(sum[i][j], v, row[i] + o + j * HALVES);
   }
 #pragma GCC unroll 4
   for (int i = 0; i < ROWS; ++i) {
@@ -80,12 +80,12 @@ void walk(const half* window, ptrdiff_t row_step, const int32_t* offset,
     for (int j = 0; j < VECTORS; ++j) {
       vf low = widen_low(sum[i][j]), high = widen_high(sum[i][j]);
       if (tile) {
-        const float* before = tile + (i * VECTORS + j) * WIDE;
+        const float* before = tile + (i * VECTORS + j) * HALVES;
         low += load(before);
         high += load(before + WIDTH);
       }
-      store(out + i * out_step + j * WIDE, low);
-      store(out + i * out_step + j * WIDE + WIDTH, high);
+      store(out + i * out_step + j * HALVES, low);
+      store(out + i * out_step + j * HALVES + WIDTH, high);
     }
   }
 }

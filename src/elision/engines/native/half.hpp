@@ -18,9 +18,7 @@ struct half {
   uint16_t bits;
 };
 
-// Numbers in one register.
-template <typename Number>
-constexpr int NUMBERS = WIDTH * sizeof(float) / sizeof(Number);
+constexpr int HALVES = 2 * WIDTH;  // in one register
 
 #if defined(ELISION_HALF)
 

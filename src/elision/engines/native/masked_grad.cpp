@@ -51,12 +51,12 @@ void walk(const float* window, ptrdiff_t row_step, const int32_t* offset, int le
 template <int ROWS, int SPAN>
 void walk(const half* window, ptrdiff_t row_step, const int32_t* offset, int length,
           const half* tile, ptrdiff_t tile_step, float* spread) {
-  constexpr int WIDE = NUMBERS<half>, VECTORS = SPAN * LANES / WIDE;
+  constexpr int VECTORS = SPAN * LANES / HALVES;
   vh g[ROWS][VECTORS];
 #pragma GCC unroll 4
   for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 16
-    for (int j = 0; j < VECTORS; ++j) g[i][j] = load(tile + i * tile_step + j * WIDE);
+    for (int j = 0; j < VECTORS; ++j) g[i][j] = load(tile + i * tile_step + j * HALVES);
   const half* row[ROWS];
 #pragma GCC unroll 4
   for (int i = 0; i < ROWS; ++i) {
@@ -70,7 +70,7 @@ void walk(const half* window, ptrdiff_t row_step, const int32_t* offset, int len
     for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 16
       for (int j = 0; j < VECTORS; ++j)
-        add_product(sum[(i + j) % 2], g[i][j], row[i] + o + j * WIDE);
+        add_product(sum[(i + j) % 2], g[i][j], row[i] + o + j * HALVES);
     vf low = widen_low(sum[0]) + widen_low(sum[1]);
     vf high = widen_high(sum[0]) + widen_high(sum[1]);
     store(spread, load(spread) + (low + high));
