@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from elision.engines.native import library, ops
+from elision.engines.native import layer_lists, library, ops
 from elision.engines.native.blocked_layers import Sparsity
 from elision.engines.native.network import blocked
 from elision.memory import measure_peak
@@ -146,7 +146,7 @@ def step_error(make, batch, side, keep, seed):
 def test_ops_pass_torch_s_own_checks():
     x = torch.randn(2, 3, 6, 5, 16, requires_grad=True)
     weight = torch.randn(4, 3, 3, 3, requires_grad=True)
-    layer = ops.new_layer()
+    layer = layer_lists.new_layer()
     utilities = ("test_schema", "test_faketensor", "test_autograd_registration")
     window, level, line = [1, 1, 1, 1, 1, 1], torch.tensor(0.5), torch.randn(2, 3)
     lone = (weight, None, None, level, level)
@@ -167,7 +167,7 @@ def test_ops_pass_torch_s_own_checks():
     ]
     for op, arguments in calls:
         torch.library.opcheck(op, arguments, test_utils=utilities)
-    ops.forget_layer(layer)
+    layer_lists.forget_layer(layer)
 
 
 def test_a_mask_moves_and_grown_weights_learn():

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from elision.engines.native import library, ops
+from elision.engines.native import layer_lists, library, ops
 
 __all__ = [
     "BlockedConv2d",
@@ -93,8 +93,8 @@ def as_blocked(module: nn.Module, kind: type[Kind]) -> Kind:
     made = copy.copy(module)
     made.__class__ = kind  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(made, _Sparse):
-        made.number = ops.new_layer()
-        weakref.finalize(made, ops.forget_layer, made.number)
+        made.number = layer_lists.new_layer()
+        weakref.finalize(made, layer_lists.forget_layer, made.number)
     return made  # pyright: ignore[reportReturnType]
 
 

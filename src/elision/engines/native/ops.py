@@ -1,109 +1,28 @@
 """Layers in the blocked layout, as torch custom operators with gradients.
 
 Being custom operators with fake implementations they are single nodes to
-``torch.compile``. A layer that has state between calls (the lists of its non-zero
-weights) is named by an integer from :func:`new_layer`.
+``torch.compile``.
 """
 
-import contextlib
-import itertools
-import threading
-from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from elision.engines.native import library, passes
+from elision.engines.native.layer_lists import above, lists_of
 from elision.products import Conv2dGeometry
 
 __all__ = [
     "conv2d",
-    "forget_layer",
     "from_blocked",
     "level",
     "max_pool",
-    "new_layer",
     "norm",
     "to_blocked",
 ]
 
 _LANES = library.LANES
-
-
-_Asked = tuple[Conv2dGeometry, bool]  # a shape, and whether products are of halves
-
-
-class _Layer:
-    """The lists of one layer's weight, for the batch sizes seen last."""
-
-    BATCHES = 2  # the usual one and the last of an epoch
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.weights: OrderedDict[_Asked, library.Weights] = OrderedDict()
-        # A mask is held beside the lists made from it, so that its address names it.
-        self.masks: dict[_Asked, tuple[Tensor, int]] = {}
-
-    @contextlib.contextmanager
-    def lists(
-        self,
-        geometry: Conv2dGeometry,
-        weight: Tensor,
-        mask: Tensor | None,
-        level: Tensor | None,
-        halves: bool,
-        **products: bool,
-    ) -> Iterator[library.Weights]:
-        """While the weight's lists are there, for some products; then they make room.
-
-        The lists of a mask that stands are made once.
-        """
-        asked = (geometry, halves)
-        made = self.weights.pop(asked, None)
-        if made is None:
-            made = library.Weights(geometry, halves=halves)
-        self.weights[asked] = made
-        while len(self.weights) > self.BATCHES:
-            old, _ = self.weights.popitem(last=False)
-            self.masks.pop(old, None)
-        if mask is None:
-            made.compress(weight, _above(level), **products)
-        else:
-            held, version = self.masks.get(asked, (None, -1))
-            same = held is not None and held.data_ptr() == mask.data_ptr()
-            if not same or version != mask._version:
-                made.follow(mask)
-                self.masks[asked] = (mask, mask._version)
-            made.refresh(weight)
-        try:
-            yield made
-        finally:
-            made.release()
-
-
-def _above(level: Tensor | None) -> float:
-    """The threshold that keeps what reaches ``level``; zeros are left out always."""
-    if level is None:
-        return 0.0
-    return torch.nextafter(level, torch.zeros_like(level)).item()
-
-
-_LAYERS: dict[int, _Layer] = {}
-_NUMBERS = itertools.count()
-
-
-def new_layer() -> int:
-    """A number for the state of one layer."""
-    number = next(_NUMBERS)
-    _LAYERS[number] = _Layer()
-    return number
-
-
-def forget_layer(number: int) -> None:
-    """Drop the state of a layer."""
-    _LAYERS.pop(number, None)
 
 
 def _geometry(
@@ -223,16 +142,14 @@ def conv2d(
             blocked neighbour: what is blocked in between is then nobody's to keep.
         images: batch size.
         window: stride, padding and dilation, (vertical, horizontal) each.
-        layer: from :func:`new_layer`.
+        layer: from :func:`layer_lists.new_layer`.
     """
     geometry = _geometry(x, weight, images, window)
-    state = _LAYERS[layer]
+    read = library.to_blocked(x, slot=0)[0] if plain else x.contiguous()
     asks = (geometry, weight, mask, weight_level, halves)
-    with state.lock, state.lists(*asks, input_grad=False) as weights:
-        if not plain:
-            return weights.forward(x.contiguous())
-        y = weights.forward(library.to_blocked(x, slot=0)[0], slot=1)
-        return library.from_blocked(y, images)
+    with lists_of(layer).made(*asks, input_grad=False) as weights:
+        y = weights.forward(read, slot=1 if plain else None)
+    return library.from_blocked(y, images) if plain else y
 
 
 @conv2d.register_fake
@@ -268,29 +185,23 @@ def conv2d_backward(
     """
     geometry = _geometry(x, weight, images, window)
     dx, dw = x.new_empty(0), weight.new_empty(0)
-    if plain:
-        g = library.to_blocked(g, slot=0)[0]
-    else:
-        g, x = g.contiguous(), x.contiguous()
+    g = library.to_blocked(g, slot=0)[0] if plain else g.contiguous()
     masked = mask is not None and (asked is None or asked.item() < 1)
-    state = _LAYERS[layer]
-    asks = (geometry, weight, mask, weight_level, halves)
+    lists, asks = lists_of(layer), (geometry, weight, mask, weight_level, halves)
     if wants_dw:
         read = _read_again(x, line, relu, plain, images)
         if masked:
-            with state.lock, state.lists(*asks) as weights:
+            with lists.made(*asks) as weights:
                 dw = weights.masked_grad(read, g)
         else:
-            above = _above(input_level)
-            dw, _ = library.weight_grad(geometry, read, g, sparse="input", above=above)
+            least = above(input_level)
+            dw, _ = library.weight_grad(geometry, read, g, sparse="input", above=least)
         del read
     if wants_dx:
-        with state.lock, state.lists(*asks, forward=False) as weights:
-            if plain:
-                dx = weights.input_grad(g, slot=1)
-                dx = library.from_blocked(dx, images).to(x.dtype)
-            else:
-                dx = weights.input_grad(g)
+        with lists.made(*asks, forward=False) as weights:
+            dx = weights.input_grad(g, slot=1 if plain else None)
+        if plain:
+            dx = library.from_blocked(dx, images).to(x.dtype)
     return dx, dw
 
 
@@ -300,6 +211,7 @@ def _read_again(
     """The blocked input of a convolution, from what was kept of it."""
     if plain:
         return library.to_blocked(x, slot=1)[0]
+    x = x.contiguous()
     return x if line is None else passes.norm_again(x, line, images=images, relu=relu)
 
 
