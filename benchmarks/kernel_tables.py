@@ -77,11 +77,9 @@ def layers() -> str:
 
 def _steps(*records: str) -> str:
     rows = []
-    for record in records:
-        for title, each in load(record)["network"].items():
-            name = (
-                title if "batch" in title else f"{title}, batch {load(record)['batch']}"
-            )
+    for record in map(load, records):
+        for title, each in record["network"].items():
+            name = f"{title}, batch {record['batch']}"
             for way, words in {
                 "SWAT {}": "SWAT",
                 "SWAT {}, exact": "SWAT, exact thresholds",
@@ -141,7 +139,7 @@ def others() -> str:
     return table("layer and sparsity | here | others | here over SparseProp", rows)
 
 
-def _break_even(rows: list[Row]) -> list[tuple[list[str], dict[float, Row]]]:
+def _by_product(rows: list[Row]) -> list[tuple[list[str], dict[float, Row]]]:
     """Rows of one layer and product together, by sparsity."""
     grouped: dict[tuple[str, str], dict[float, Row]] = {}
     for row in rows:
@@ -164,7 +162,7 @@ def products() -> str:
             f"{at[0.9]['sparse_gflops']:.0f}",
             *_even(at[0.9]),
         ]
-        for names, at in _break_even(load("products")["products"])
+        for names, at in _by_product(load("products")["products"])
     )
     return table(head + "s* over bf16", rows)
 
@@ -174,7 +172,7 @@ def _ratios(rows: list[Row]) -> str:
         "layer | product | 80 % | 90 % | 95 % | s* over fp32 | s* over bf16",
         (
             [*names, *(spread(at[s]) for s in (0.8, 0.9, 0.95)), *_even(at[0.9])]
-            for names, at in _break_even(rows)
+            for names, at in _by_product(rows)
         ),
     )
 

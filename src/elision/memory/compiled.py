@@ -195,7 +195,7 @@ def packed_in_graphs(
             f"These can: {', '.join(TRACEABLE)}. Use one of them, or the saver on the "
             "uncompiled module."
         )
-    _place()
+    _place()  # says now if it cannot say later
     made = _HOOKS.setdefault(model, {})
     if policy.rules not in made:
         made[policy.rules] = _Hooks(policy)

@@ -216,9 +216,11 @@ def largest_batches(
 
 def _arms(config: MemoryConfig) -> dict[str, Any]:
     """Plain autograd and the policies that need no measurement, by name."""
-    return {"plain": None} | {
-        p: p for p in config.policies if not _MEASURED.fullmatch(p)
-    }
+    return {"plain": None} | {policy: policy for policy in _unmeasured(config.policies)}
+
+
+def _unmeasured(policies: Sequence[str]) -> list[str]:
+    return [policy for policy in policies if not _MEASURED.fullmatch(policy)]
 
 
 def write(
@@ -260,7 +262,7 @@ def write(
                     for row in train_policies(
                         workload,
                         workload.load_dataset(),
-                        [p for p in config.trained if not _MEASURED.fullmatch(p)],
+                        _unmeasured(config.trained),
                         range(config.seeds),
                         report,
                     )

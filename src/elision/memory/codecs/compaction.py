@@ -16,12 +16,14 @@ def count_nonzero(values: torch.Tensor) -> int:
     return _count(values.numpy())
 
 
-def compact(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where a flat tensor is not zero, as packed bits, and what stands there."""
+def compact(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where a flat tensor is not zero, as packed bits, and what stands there.
+
+    ``count`` is what :func:`count_nonzero` says of it.
+    """
     if values.device.type != "cpu" or values.dtype is not torch.float32:
         mask = values != 0
         return pack_bits(mask), values[mask]
-    count = count_nonzero(values)
     bits = torch.empty(packed_bytes(values.numel(), 1), dtype=torch.uint8)
     kept = torch.empty(count + 1)
     _compact(values.numpy(), bits.numpy(), kept.numpy())

@@ -101,12 +101,13 @@ class SparseGroupQuant(Codec):
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Keep the mask and the values; None if too few are zero, or not finite."""
         values = flat(tensor)
-        share = count_nonzero(values) / max(values.numel(), 1)
+        count = count_nonzero(values)
+        share = count / max(values.numel(), 1)
         bits = self.bits_for(share)
-        if not share or bits < self.bits or not floating(tensor):
+        if not count or bits < self.bits or not floating(tensor):
             return None
         codec = self._values(bits)
-        mask, kept = compact(values)
+        mask, kept = compact(values, count)
         where = Slot(slot.function, slot.name, slot.role, seed=slot.seed)
         packed = codec.pack(kept, where)
         if packed is None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from elision.memory.base import Codec, Guarantee, Packed
-from elision.memory.codecs.compaction import compact, spread
+from elision.memory.bits import packed_bytes
+from elision.memory.codecs.compaction import compact, count_nonzero, spread
 from elision.memory.layout import Layout, flat
 from elision.memory.roles import SMOOTH_ROLES, Slot
 
@@ -27,10 +28,11 @@ class ZeroValue(Codec):
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Keep the mask and the non-zero values, in memory order."""
         values = flat(tensor)
-        mask, kept = compact(values)
-        if kept.nbytes + mask.nbytes >= values.nbytes:
+        count = count_nonzero(values)
+        nbytes = packed_bytes(values.numel(), 1) + count * values.element_size()
+        if nbytes >= values.nbytes:
             return None
-        return Packed((mask, kept), Layout.of(tensor))
+        return Packed(compact(values, count), Layout.of(tensor))
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The saved tensor."""
