@@ -296,3 +296,16 @@ def test_the_operator_passes_torch_s_own_checks():
             arguments,
             test_utils=("test_schema", "test_faketensor"),
         )
+
+
+@needs_native
+@pytest.mark.parametrize("engine", ["torch", "native", "auto"])
+def test_an_input_of_the_wrong_width_is_refused_in_torch_s_words(engine):
+    for layer, x, message in (
+        (nn.Conv2d(3, 32, 3), torch.randn(2, 4, 8, 8), "expected input.*3 channels"),
+        (nn.Linear(8, 4), torch.randn(2, 9), r"cannot be multiplied \(2x9 and 8x4\)"),
+    ):
+        recipe = Swat(sparsity=0.9, dense=())
+        model = elision.elide(nn.Sequential(layer), recipe, engine=engine)
+        with pytest.raises(RuntimeError, match=message):
+            model(x)

@@ -83,15 +83,17 @@ class NativeEngine(Engine):
     ) -> Engine:
         """This engine, or torch's for a product that it has no way for."""
         check_sparse(kind, sparse, wanted)
-        operands = (first, second)
-        floats = all(t.dtype in _FLOATS and t.device.type == "cpu" for t in operands)
-        floats = floats and first.dtype == second.dtype
+        operands = dict(zip(kind.operands, (first, second), strict=True))
+        floats = first.dtype == second.dtype and first.dtype in _FLOATS
+        here = all(t.device.type == "cpu" for t in operands.values())
+        # What does not fit together is torch's, which says so in a user's words.
+        fit = all(t.shape == geometry.shape_of(name) for name, t in operands.items())
         if wanted is None:
             possible = self.supports(kind, geometry, sparse)
         else:
             conv = library.as_conv(geometry)
             possible = wide_enough(conv) and math.prod(conv.kernel) <= library.MOST_TAPS
-        able = floats and possible and self.unavailable() is None
+        able = floats and here and fit and possible and self.unavailable() is None
         return self if able else self._dense
 
     def product(
