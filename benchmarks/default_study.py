@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from elision.files import write_json
-from elision.runfolder import environment
+from elision.common.files import write_json
+from elision.study.folder import environment
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import elision
-from elision.files import write_json
+from elision.common.files import write_json
 from elision.methods import Dense
-from elision.runfolder import environment
+from elision.study.folder import environment
 from elision.workloads import find_workload, make_model
 
 #: Name of the case -> network, images in a batch, memory format. The first network is

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from elision.accelerators.interleave_or_skip import interleave_or_skip
+from elision.accelerators.design.interleave_or_skip import interleave_or_skip
 from elision.accelerators.step import blind_products
-from elision.files import write_json
+from elision.common.files import write_json
 from elision.products import OPERANDS, Conv2dGeometry, LayerProduct, MatmulGeometry
 
 #: A VGG-like stack for 32x32 images, one convolution per resolution, batch 4.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from elision.files import write_text
+from elision.common.files import write_text
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "records" / "2026-11-21-kernels"

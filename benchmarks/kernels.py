@@ -32,8 +32,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from elision.engines.bench import bench, interleaved, machine
-from elision.files import write_text
+from elision.common.files import write_text
+from elision.common.timing import interleaved
+from elision.engines.bench import bench, machine
 from elision.layers import elide, elided_layers
 from elision.methods import RigL, Static, Swat
 from elision.products import Conv2dGeometry, Geometry, Product

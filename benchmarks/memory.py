@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 
-from elision.files import write_json
+from elision.common.files import write_json
 from elision.memory import Rule, codecs, saver, watch_peak
-from elision.memory.measure import SAVE_ON_CPU, loss_under, step_peak
-from elision.memory.roles import Role, Slot
-from elision.reproduce.memory import photographs
-from elision.runfolder import environment
+from elision.memory.measures.measure import SAVE_ON_CPU, loss_under, step_peak
+from elision.memory.saved.roles import Role, Slot
+from elision.study.folder import environment
+from elision.study.papers.memory.paper import photographs
 from elision.workloads.models import make_model
 
 CODECS = {

@@ -20,14 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from elision.files import write_json
+from elision.common.files import write_json
+from elision.common.restoring import restored
 from elision.memory import AverageBits, Role, Rule, measure_sensitivities, saver
 from elision.memory.codecs import GroupQuant, SparseGroupQuant
-from elision.memory.guaranteed import Guaranteed
-from elision.memory.measure import loss_under
-from elision.memory.modules import buffers_put_back
-from elision.reproduce.memory import photographs
-from elision.runfolder import environment
+from elision.memory.measures.measure import loss_under
+from elision.memory.policies.guaranteed import Guaranteed
+from elision.study.folder import environment
+from elision.study.papers.memory.paper import photographs
 from elision.workloads.models import make_model
 
 ROUNDINGS = {
@@ -71,7 +71,7 @@ def weight_gradients(model, images, labels, policy) -> tuple[dict[str, Any], Any
     """Of parameters of two or more axes, and the step's ledger if there is a policy."""
     torch.manual_seed(1)
     model.zero_grad()
-    with buffers_put_back(model):
+    with restored(model):
         if policy is None:
             loss, ledger = loss_under(None, model, images, labels), None
         else:

@@ -19,11 +19,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from elision.accelerators import Accelerator, Ant, Intersection, OneSided, Scnn
-from elision.files import write_json
-from elision.products import Conv2dGeometry, LayerProduct, Product
-from elision.trace import synthetic_products
+from elision.common.files import write_json
+from elision.products import Conv2dGeometry, LayerProduct, Product, synthetic_products
 from elision.workloads.models import make_model
-from elision.workloads.shapes import layer_shapes
+from elision.workloads.shapes.of_model import layer_shapes
 
 CONFIGURATIONS: dict[str, tuple[tuple[Accelerator, ...], bool]] = {
     # machines, and whether the forward product alone is run

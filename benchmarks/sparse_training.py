@@ -24,7 +24,7 @@ import torch.nn.functional as F
 
 import elision
 from elision import methods
-from elision.files import write_json
+from elision.common.files import write_json
 from elision.workloads import make_model
 
 #: Steps between two moves here; the amortised ratio uses the published period.

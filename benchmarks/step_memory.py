@@ -30,8 +30,8 @@ import torch
 from kernels import MODELS, swat, training_step
 from torch import nn
 
+from elision.common.files import write_json
 from elision.engines.bench import machine
-from elision.files import write_json
 from elision.layers import elide
 from elision.memory import measure_peak
 from elision.methods import RigL

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from elision.common.files import write_json
 from elision.engines.bench import machine
-from elision.files import write_json
 from elision.layers import elide
 from elision.methods import RigL, Swat
 from elision.topology import attach
-from elision.training import evaluate
+from elision.training.loop import evaluate
 from elision.workloads import load_dataset
 from elision.workloads.models.resnet import resnet8
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from elision.files import write_json
+from elision.common.files import write_json
+from elision.common.specs import build
 from elision.methods import METHODS
-from elision.specs import build
-from elision.training import RunPlan, train
+from elision.training.loop import RunPlan, train
 from elision.workloads import DEFAULT_WORKLOAD, WORKLOADS, find_workload
 
 #: W-ReSprop's warm-up, as a share of the steps of the run (published: 9 of 90 epochs).

@@ -5,9 +5,9 @@ import socket
 import pytest
 
 from elision.accelerators import Dense
-from elision.cluster import RayExecutor
+from elision.accelerators.design.cluster import RayExecutor
+from elision.accelerators.design.sweep import machines, read_rows, sweep
 from elision.products import MatmulGeometry
-from elision.sweep import machines, read_rows, sweep
 
 ray = pytest.importorskip("ray")
 

@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from elision.report.interleave_figure import PHASES, interleave_svg
+from elision.study.papers.intergrad.explained import PHASES, interleave_svg
 
 DOCS = Path(__file__).parents[1] / "docs"
 

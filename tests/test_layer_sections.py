@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from elision.accelerators import Ant, Cost, Dense, InterGrad
-from elision.products import Conv2dGeometry, Product
+from elision.accelerators.simulate import simulate
+from elision.products import Conv2dGeometry, Product, synthetic_products
 from elision.report.layer_figures import layer_bars, utilisation_map
-from elision.report.sections.multiplier_array import multiplier_array
-from elision.simulation import simulate
-from elision.trace import synthetic_products
+from elision.study.page.sections.multiplier_array import multiplier_array
 
 # The package gives the function of the same name.
-section = importlib.import_module("elision.report.sections.layers")
+section = importlib.import_module("elision.study.page.sections.layers")
 
 LAYERS = [
     ("first", Conv2dGeometry(1, 2, 8, 8, 3, 3, 1, 1)),

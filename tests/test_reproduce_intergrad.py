@@ -4,25 +4,25 @@ import json
 import pytest
 
 from elision.accelerators import InterGrad, Systolic
-from elision.accelerators.intergrad import estimated_pe_area_ratio
 from elision.accelerators.step import step_cost
+from elision.accelerators.systolic.intergrad import estimated_pe_area_ratio
 from elision.products import Product
-from elision.reproduce import intergrad
-from elision.reproduce.intergrad import bands
-from elision.reproduce.intergrad_layers import fully_connected
-from elision.reproduce.intergrad_readings import (
+from elision.study.papers.intergrad import paper as intergrad
+from elision.study.papers.intergrad.layers import fully_connected
+from elision.study.papers.intergrad.paper import bands
+from elision.study.papers.intergrad.readings import (
     ReadingRow,
     nearest_settings,
     reading_bands,
     readings,
 )
-from elision.reproduce.intergrad_steps import (
+from elision.study.papers.intergrad.steps import (
     AREA_RULES,
     DRAIN_RULES,
     PUBLISHED_STEPS,
     training_steps,
 )
-from elision.shapes.networks import network
+from elision.workloads.shapes.networks import network
 
 
 def test_fully_connected_band_at_batches_up_to_the_side():

@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 
 from elision.accelerators import Ant, Cost, Scnn
-from elision.cli import main
-from elision.products import Conv2dGeometry, LayerProduct, Product
-from elision.shapes import read_topology
-from elision.trace import Trace, synthetic_products
+from elision.cli.main import main
+from elision.products import (
+    Conv2dGeometry,
+    LayerProduct,
+    Product,
+    Trace,
+    synthetic_products,
+)
+from elision.workloads.shapes import read_topology
 
 # The arguments are those of the process, which is what the command line reads.
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without")

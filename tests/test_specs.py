@@ -2,7 +2,7 @@
 
 import pytest
 
-from elision.specs import parse
+from elision.common.specs import parse
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from elision.accelerators import Ant, Cost, Scnn
-from elision.products import Conv2dGeometry, MatmulGeometry
-from elision.sweep import (
+from elision.accelerators.design.sweep import (
     COLUMNS,
     Machine,
     Recorded,
@@ -15,7 +14,7 @@ from elision.sweep import (
     read_rows,
     sweep,
 )
-from elision.trace import Trace, synthetic_products
+from elision.products import Conv2dGeometry, MatmulGeometry, Trace, synthetic_products
 
 NETWORKS = {
     "small": [("conv", Conv2dGeometry(1, 2, 8, 8, 3, 3, 1, 1))],

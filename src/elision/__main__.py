@@ -1,6 +1,6 @@
 """``python -m elision``."""
 
-from elision.cli import main
+from elision.cli.main import main
 
 if __name__ == "__main__":
     main()

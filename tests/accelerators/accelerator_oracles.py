@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from elision.accelerators.outer import Axis, OuterProduct, planes_of
+from elision.accelerators.outer.planes import Axis, OuterProduct, planes_of
 from elision.products import OPERANDS, Conv2dGeometry, LayerProduct, Product
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from accelerator_oracles import GEOMETRIES, KINDS, random_product
 
-from elision.accelerators.anticipation import rectangles, scan
 from elision.accelerators.compiled import compiled
-from elision.accelerators.outer import planes_of
+from elision.accelerators.outer.anticipation import rectangles, scan
+from elision.accelerators.outer.planes import planes_of
 
 SOURCE = "def double(x):\n    return 2 * x\n"
 

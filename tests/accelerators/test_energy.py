@@ -15,7 +15,7 @@ from elision.accelerators import (
     Scnn,
     energy_table,
 )
-from elision.accelerators.outer import planes_of
+from elision.accelerators.outer.planes import planes_of
 
 TABLE = """
 name = "mine"

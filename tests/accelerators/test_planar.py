@@ -7,7 +7,7 @@ import pytest
 from accelerator_oracles import GEOMETRIES, KINDS, ceil_div, random_product
 
 from elision.accelerators import Scnn
-from elision.accelerators.outer import OuterProduct, folded_matmul, planes_of
+from elision.accelerators.outer.planes import OuterProduct, folded_matmul, planes_of
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
 #: Operands of the recorded cases, drawn from one stream in this order:

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import pytest
 import z3
 
-from elision.accelerators.outer import Axis, axis_of
+from elision.accelerators.outer.planes import Axis, axis_of
 from elision.products import Product
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 
+from elision.common import timing
+from elision.common.timing import interleaved
 from elision.engines import NativeEngine
-from elision.engines import bench as module
-from elision.engines.bench import bench, break_even, interleaved
+from elision.engines.bench import bench, break_even
 from elision.engines.native import library
 from elision.products import Conv2dGeometry, MatmulGeometry, Product
 
@@ -21,7 +22,7 @@ def test_break_even_of_a_kernel_of_constant_rate():
 def test_interleaved_runs_every_candidate_once_a_round_in_rotation(monkeypatch):
     ran = []
     clock = iter(range(1000))
-    monkeypatch.setattr(module.time, "process_time", lambda: next(clock))
+    monkeypatch.setattr(timing.time, "process_time", lambda: next(clock))
     candidates = {n: lambda n=n: ran.append(n) for n in "abc"}
     seconds = interleaved(candidates, 3)
     assert "".join(ran) == "abc" + "abc" + "bca" + "cab"

@@ -8,6 +8,7 @@ import threading
 import pytest
 import torch
 
+from elision.common import timing
 from elision.engines import (
     ENGINES,
     AutoEngine,
@@ -15,11 +16,11 @@ from elision.engines import (
     Decisions,
     NativeEngine,
     TorchEngine,
-    choice,
     decisions,
     make_engine,
 )
-from elision.engines.choice import LEVELS, density_level
+from elision.engines import auto as choice
+from elision.engines.auto import LEVELS, density_level
 from elision.engines.native import library
 from elision.products import LayerProduct, MatmulGeometry, Product
 
@@ -42,7 +43,7 @@ class Clock:
         self.cost = {"native": native, "torch": torch_}
         self.ran = []
         for clock in ("perf_counter", "thread_time"):
-            monkeypatch.setattr(choice.time, clock, lambda: self.now)
+            monkeypatch.setattr(timing.time, clock, lambda: self.now)
         for kind in (NativeEngine, TorchEngine):
             monkeypatch.setattr(kind, "product", self.timed(kind.name))
         monkeypatch.setattr(NativeEngine, "unavailable", lambda self: None)
@@ -89,13 +90,13 @@ def test_a_new_process_reads_what_the_first_decided(monkeypatch, cache):
     clock = Clock(monkeypatch, 3, 1)
     forward(AutoEngine())
     (path,) = cache.glob("decisions-*.json")
-    monkeypatch.setattr("elision.engines.decided._OPEN", {})
+    monkeypatch.setattr("elision.engines.decision._OPEN", {})
     clock.cost = {"native": 1, "torch": 3}
     clock.ran.clear()
     forward(AutoEngine())
     assert clock.ran == ["torch"]
     path.write_text("{ damaged")
-    monkeypatch.setattr("elision.engines.decided._OPEN", {})
+    monkeypatch.setattr("elision.engines.decision._OPEN", {})
     forward(AutoEngine())
     assert clock.ran[-1] == "native"
     assert len(json.loads(path.read_text())) == 1

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 import elision
-from elision import compiled_product, layer_step
-from elision.engines import AutoEngine, NativeEngine, choice, decided
+from elision.engines import AutoEngine, NativeEngine
+from elision.engines import auto as choice
+from elision.engines import decision as decided
 from elision.engines.native import library
-from elision.layers import elided_layers
+from elision.layers import compiled_product, elided_layers
+from elision.layers import step as layer_step
 from elision.methods import Dense, MeProp, ReSprop, RigL, Swat
 from elision.operands.split_reuse import shared_part
 from elision.products import Product

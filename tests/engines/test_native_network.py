@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from elision.engines.native import layer_lists, library, ops
-from elision.engines.native.blocked_layers import Sparsity
-from elision.engines.native.network import blocked
+from elision.engines.native import library
+from elision.engines.native.blocked import layer_lists, ops
+from elision.engines.native.blocked.blocked_layers import Sparsity
+from elision.engines.native.blocked.network import blocked
 from elision.memory import measure_peak
 from elision.workloads.models.resnet import resnet8, resnet18
 from elision.workloads.models.vgg import vgg16

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from elision.engines import NativeEngine, TorchEngine
-from elision.engines.choice import density_level
+from elision.engines.auto import density_level
 from elision.engines.native import library
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 

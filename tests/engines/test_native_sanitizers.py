@@ -30,7 +30,7 @@ def test_kernels_under_sanitizers(variant, tmp_path):
             *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
             *builder.VARIANTS[variant],
             "-DELISION_EMULATE_HALF",
-            f"-I{Path(builder.__file__).parent}",
+            f"-I{Path(builder.__file__).parent / 'kernels'}",
             *(str(driver), *units, "-o", str(made)),
         ],
         capture_output=True,

@@ -8,12 +8,12 @@ import torch
 
 import elision
 from elision import methods
-from elision.commands.bench import bench as bench_command
+from elision.cli.bench import bench as bench_command
 from elision.engines import bench as module
 from elision.engines.bench import BenchRow
 from elision.engines.native import library
-from elision.probes import Speed, Trained
-from elision.report.sections.speed import speed
+from elision.study.page.sections.speed import speed
+from elision.study.probes import Speed, Trained
 from elision.workloads import Workload
 
 TINY = Workload(

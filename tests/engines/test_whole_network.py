@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import elision
-from elision import whole_network
-from elision.engines import choice, decided
-from elision.engines.native import library, network
+from elision.engines import auto as choice
+from elision.engines import decision as decided
+from elision.engines.native import library
+from elision.engines.native.blocked import network
+from elision.layers import whole_network
 from elision.methods import Dense, ReSprop, RigL, Swat
 from elision.workloads.models.resnet import resnet8
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from elision.integrations.torchvision import import_torchvision
 from elision.workloads import layer_shapes, make_model
+from elision.workloads.libraries.torchvision import import_torchvision
 
 needs_torchvision = pytest.mark.skipif(
     find_spec("torchvision") is None, reason="torchvision is not installed"
@@ -146,7 +146,7 @@ def test_importing_torchvision_twice_gives_the_same_module():
 @needs_torchvision
 def test_torchvision_imports_in_a_fresh_process_with_warnings_as_errors():
     code = (
-        "from elision.integrations.torchvision import import_torchvision as load; "
+        "from elision.workloads.libraries.torchvision import import_torchvision as load; "
         "print(load().models.resnet18().fc.out_features)"
     )
     done = subprocess.run(

@@ -12,7 +12,7 @@ from torch import nn
 
 from elision.memory import saver
 from elision.memory.codecs import BatchNormAligned
-from elision.memory.roles import Role, Slot
+from elision.memory.saved.roles import Role, Slot
 
 
 def packed_by(codec, x, norm):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from elision.memory.codecs import GroupQuant, group_kernels, group_torch
 from elision.memory.codecs.group import ROUNDINGS
-from elision.memory.roles import Role, Slot
+from elision.memory.saved.roles import Role, Slot
 
 SLOT = Slot("ConvolutionBackward0", "input", Role.LINEAR_INPUT)
 RELU_SLOT = Slot("ConvolutionBackward0", "input", Role.LINEAR_INPUT, nonnegative=True)

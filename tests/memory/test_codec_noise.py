@@ -6,7 +6,7 @@ from torch import nn
 
 from elision.memory import Policy, Rule
 from elision.memory.codecs import GroupQuant
-from elision.memory.noise import NoiseShare, codec_noise
+from elision.memory.measures.noise import NoiseShare, codec_noise
 
 
 class Doubling(nn.Module):

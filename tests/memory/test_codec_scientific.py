@@ -10,7 +10,7 @@ from memory_nets import gradients, images, vgg
 
 from elision.memory import saver
 from elision.memory.codecs import Sz3, Zfp
-from elision.memory.roles import Role, Slot
+from elision.memory.saved.roles import Role, Slot
 
 CODECS = [Sz3, Zfp]
 

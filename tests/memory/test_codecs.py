@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elision.memory import Guarantee, Rule
-from elision.memory.bits import pack_bits, pack_codes, unpack_bits, unpack_codes
 from elision.memory.codecs import (
     Division,
     ErrorBounded,
@@ -30,9 +29,10 @@ from elision.memory.codecs import (
     search_table,
 )
 from elision.memory.codecs.away import InFile
+from elision.memory.codecs.bits import pack_bits, pack_codes, unpack_bits, unpack_codes
 from elision.memory.codecs.compaction import compact, count_nonzero, spread
-from elision.memory.layout import dense_part, is_dense, lay_down
-from elision.memory.roles import Role, Slot
+from elision.memory.saved.layout import dense_part, is_dense, lay_down
+from elision.memory.saved.roles import Role, Slot
 
 VALUE_CODECS = [
     GroupQuant(4),

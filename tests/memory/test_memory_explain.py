@@ -8,7 +8,7 @@ from memory_nets import Transformer, gradients, images, resnet, tokens, vgg
 from torch import nn
 
 import elision
-from elision import layers
+from elision.layers.modules import base
 from elision.memory import explain, largest_batch, measure_peak, saver
 
 
@@ -60,7 +60,7 @@ def test_more_examples_fit_when_less_is_kept():
 @pytest.mark.parametrize("make", [resnet, vgg])
 def test_elided_models_are_saved_bit_identically(monkeypatch, declared, make):
     if not declared:
-        monkeypatch.delattr(layers._Products, "saved_roles")
+        monkeypatch.delattr(base._Products, "saved_roles")
     torch.manual_seed(0)
     model, batch = make(), images()
     elision.elide(model, elision.methods.Swat(sparsity=0.5))

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from elision.probes import ActivationMemory
-from elision.report.sections.memory import memory
 from elision.study import StudyConfig, study
+from elision.study.page.sections.memory import memory
+from elision.study.probes import ActivationMemory
 
 
 @pytest.fixture(scope="module")

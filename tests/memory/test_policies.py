@@ -13,8 +13,6 @@ from memory_nets import Transformer, gradients, images, resnet, tokens, vgg
 from torch import nn
 
 from elision.memory import Policy, Role, Rule, saver
-from elision.memory.allocation import AverageBits, Sensitivity, allocate_bits
-from elision.memory.budget import LADDER, plan_bytes
 from elision.memory.codecs import (
     GroupQuant,
     Jpeg,
@@ -22,10 +20,12 @@ from elision.memory.codecs import (
     OffloadError,
     SparseGroupQuant,
 )
-from elision.memory.guaranteed import Guaranteed
-from elision.memory.policy import Restricted
-from elision.memory.presets import PRESETS, policy_for
-from elision.memory.sensitivity import _OneTensor, measure_sensitivities
+from elision.memory.measures.sensitivity import _OneTensor, measure_sensitivities
+from elision.memory.policies.allocation import AverageBits, Sensitivity, allocate_bits
+from elision.memory.policies.base import Restricted
+from elision.memory.policies.budget import LADDER, plan_bytes
+from elision.memory.policies.guaranteed import Guaranteed
+from elision.memory.policies.presets import PRESETS, policy_for
 from elision.workloads.models import make_model
 
 

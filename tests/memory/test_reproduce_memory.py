@@ -5,15 +5,15 @@ import csv
 import pytest
 import torch
 
-from elision.memory.measure import SAVE_ON_CPU, measure_policies
-from elision.reproduce.memory import (
+from elision.memory.measures.measure import SAVE_ON_CPU, measure_policies
+from elision.study.papers.memory.paper import (
     MemoryConfig,
     largest_batches,
     measure_network,
     write,
 )
-from elision.reproduce.memory_published import PUBLISHED
-from elision.reproduce.memory_training import train_policies
+from elision.study.papers.memory.published import PUBLISHED
+from elision.study.papers.memory.training import train_policies
 from elision.workloads import find_workload
 
 

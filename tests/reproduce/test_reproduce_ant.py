@@ -7,8 +7,8 @@ import math
 import pytest
 
 from elision.accelerators import Ant, Scnn
-from elision.products import Conv2dGeometry, MatmulGeometry, Product
-from elision.reproduce.ant import (
+from elision.products import Conv2dGeometry, MatmulGeometry, Product, synthetic_products
+from elision.study.papers.ant import (
     NETWORKS,
     AntRow,
     ant_rows,
@@ -18,7 +18,6 @@ from elision.reproduce.ant import (
     recorded_products,
     write,
 )
-from elision.trace import synthetic_products
 
 LAYERS = [
     ("conv", Conv2dGeometry(1, 4, 16, 16, 6, 3, 1, 1)),

@@ -6,15 +6,14 @@ import json
 import pytest
 
 from elision.accelerators import Dense, Scnn
-from elision.products import Conv2dGeometry, LayerProduct, Product
-from elision.reproduce.scnn import (
+from elision.products import Conv2dGeometry, LayerProduct, Product, synthetic_products
+from elision.study.papers.scnn import (
     RULES,
     as_text_rows,
     googlenet_layers,
     scnn_table,
     write,
 )
-from elision.trace import synthetic_products
 
 LAYERS = [("conv", Conv2dGeometry(1, 4, 16, 16, 8, 3, 1, 1))]
 
@@ -70,7 +69,7 @@ def test_one_sided_machines_keep_the_other_operands_zeros():
 
 
 def test_what_is_written_and_shown(tmp_path, monkeypatch):
-    monkeypatch.setattr("elision.reproduce.scnn.googlenet_layers", lambda: LAYERS)
+    monkeypatch.setattr("elision.study.papers.scnn.googlenet_layers", lambda: LAYERS)
     rows = write(tmp_path, [0.4, 0.3])
     found = json.loads((tmp_path / "scnn.json").read_text())
     assert [row["rules"] for row in found["rows"]] == 2 * [*RULES]

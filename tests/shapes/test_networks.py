@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from elision.products import Conv2dGeometry, MatmulGeometry
-from elision.shapes.networks import NETWORKS, network
+from elision.workloads.shapes.networks import NETWORKS, network
 
 
 def parameters(name):
@@ -36,7 +36,7 @@ def test_sizes_are_the_known_ones(name, layers, millions_of_weights, giga_macs):
 
 def reference(name: str) -> tuple[nn.Module, int]:
     """The network as another library defines it, without memory for its weights."""
-    from elision.integrations.torchvision import import_torchvision
+    from elision.workloads.libraries.torchvision import import_torchvision
 
     try:
         models = import_torchvision().models

@@ -3,7 +3,7 @@
 import pytest
 
 from elision.products import Conv2dGeometry, MatmulGeometry
-from elision.shapes import read_onnx
+from elision.workloads.shapes import read_onnx
 
 onnx = pytest.importorskip("onnx")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from elision.products import Conv2dGeometry, MatmulGeometry
-from elision.shapes import read_topology, write_topology
+from elision.workloads.shapes import read_topology, write_topology
 
 HEADER = (
     "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, "

@@ -7,7 +7,8 @@ import torch
 from sparse_models import MOVING, batch, elided, gradient, sgd, small_net, train
 
 import elision
-from elision import export, methods
+from elision import methods
+from elision.layers import finalize as export
 from elision.operands import density
 
 READS_SPARSE = {

@@ -20,11 +20,11 @@ from torch import nn
 
 import elision
 from elision import methods
+from elision.common.specs import build
 from elision.methods import METHODS
-from elision.reproduce import sparse_training_runs as runs
-from elision.specs import build
-from elision.topology.learned_thresholds import step_derivative
-from elision.topology.momentum_budget import _counts
+from elision.study.papers.sparse_training import runs as runs
+from elision.topology.rules.learned_thresholds import step_derivative
+from elision.topology.rules.momentum_budget import _counts
 from elision.topology.schedule import CubicSparsity, DropFraction, Periodic
 from elision.topology.score import signed_rank
 from elision.topology.selection import apportion, best

@@ -9,12 +9,12 @@ from torch import nn
 
 import elision
 from elision import methods
+from elision.common.specs import build
 from elision.methods import METHODS
 from elision.operands import Mask, Reuse, TopKSlices, TopNofM, density
 from elision.operands.split_reuse import split_input_grad, split_weight_grad
 from elision.operands.top_k import keep_from
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
-from elision.specs import build
 
 
 def top(x, keep):

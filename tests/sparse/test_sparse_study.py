@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from elision import methods
-from elision.cli import app
-from elision.reproduce import sparse_training as study
-from elision.reproduce import sparse_training_runs as runs
+from elision.cli.main import app
+from elision.study.papers.sparse_training import paper as study
+from elision.study.papers.sparse_training import runs as runs
 from elision.workloads import Workload
 
 TINY = Workload(

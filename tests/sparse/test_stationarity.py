@@ -9,7 +9,7 @@ from torch import nn
 
 import elision
 from elision import methods
-from elision.stationarity import (
+from elision.training.stationarity import (
     StationarityWatch,
     loss_slope,
     noise_trace,

@@ -10,9 +10,9 @@ from sparse_models import MOVING, batch, elided, gradient, train
 
 import elision
 from elision import methods
-from elision.probes import Stationarity, Trained
-from elision.report.sections.stationarity import stationarity
-from elision.stationarity import StationarityWatch
+from elision.study.page.sections.stationarity import stationarity
+from elision.study.probes import Stationarity, Trained
+from elision.training.stationarity import StationarityWatch
 from elision.workloads import Workload
 
 TINY = Workload(

@@ -20,7 +20,7 @@ from elision import methods
 def imported(name):
     """An optional library; torchvision, which they import, made to load first."""
     if importlib.util.find_spec("torchvision") is not None:
-        from elision.integrations.torchvision import import_torchvision
+        from elision.workloads.libraries.torchvision import import_torchvision
 
         import_torchvision()
     return pytest.importorskip(name)
@@ -28,7 +28,7 @@ def imported(name):
 
 def test_accelerate_takes_the_same_steps():
     accelerate = pytest.importorskip("accelerate")
-    from elision.integrations.accelerate import attach_prepared
+    from elision.training.loops.accelerate import attach_prepared
 
     accelerator = accelerate.Accelerator(cpu=True)
     model = elision.elide(small_net(), MOVING["rigl"], engine="torch")
@@ -52,7 +52,7 @@ def test_accelerate_takes_the_same_steps():
 def test_the_trainer_moves_masks(tmp_path):
     transformers = imported("transformers")
     pytest.importorskip("accelerate")
-    from elision.integrations.transformers import callback
+    from elision.training.loops.transformers import callback
 
     class Classifier(nn.Module):
         def __init__(self):
@@ -87,7 +87,7 @@ def test_the_trainer_moves_masks(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_moves_masks_and_resumes(tmp_path):
     lightning = imported("lightning.pytorch")
-    from elision.integrations.lightning import callback
+    from elision.training.loops.lightning import callback
 
     class Module(lightning.LightningModule):
         def __init__(self):

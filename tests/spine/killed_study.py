@@ -13,9 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from elision import files
-from elision.report import page  # noqa: F401 - imported before the forks
+from elision.common import files
 from elision.study import StudyConfig, study
+from elision.study.page import page  # noqa: F401 - imported before the forks
 
 CONFIG = StudyConfig(
     workload="digits-cnn",

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elision.layers.recipe import Recipe, Table
 from elision.methods import Dense, MeProp, Swat, SwatStructured
 from elision.operands import Cast, Chain, Reuse, TopK, Transform
 from elision.products import Product
-from elision.recipe import Recipe, Table
 
 
 def everywhere(name: str, transform: Transform) -> Recipe:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from elision import cli
-from elision.files import is_partial, write_text
-from elision.products import MatmulGeometry
-from elision.trace import Trace, synthetic_products
+from elision.cli import main as cli
+from elision.common.files import is_partial, write_text
+from elision.products import MatmulGeometry, Trace, synthetic_products
 from elision.workloads import presets
 
 Run = Callable[[str], tuple[int, str]]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import elision
-from elision.files import is_partial
+from elision.common.files import is_partial
 
 SCRIPT = Path(__file__).with_name("killed_study.py")
 

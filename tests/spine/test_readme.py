@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from elision.cli import app
+from elision.cli.main import app
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from elision.common.sampling import spread_places
 from elision.operands import TopK
-from elision.sampling import spread_places
 
 SHAPES = [
     (32, 64, 32, 32),

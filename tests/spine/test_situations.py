@@ -23,8 +23,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import elision
 from elision.layers import elided_layers
+from elision.layers.observe import observe
 from elision.products import LayerProduct
-from elision.recording import observe
 
 Tensors = dict[str, Tensor]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from elision import training
 from elision.study import StudyConfig, study
+from elision.training import checkpoint
 
 CONFIG = StudyConfig(
     workload="digits-cnn",
@@ -20,7 +20,7 @@ def test_killed_and_continued_equals_uninterrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study(CONFIG, tmp_path / "whole")
-    original = training._save
+    original = checkpoint.save
     saves = []
 
     def killed(*args: object) -> None:
@@ -30,7 +30,7 @@ def test_killed_and_continued_equals_uninterrupted(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "_save", killed)
+        patched.setattr(checkpoint, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             study(CONFIG, tmp_path / "part")
     study(CONFIG, tmp_path / "part")

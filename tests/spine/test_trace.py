@@ -13,9 +13,17 @@ from torch import Tensor, nn
 
 import elision
 from elision.layers import Observation
-from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
-from elision.recording import observe
-from elision.trace import PackedTensor, Trace, sparse_array, synthetic_products
+from elision.layers.observe import observe
+from elision.products import (
+    Conv2dGeometry,
+    LayerProduct,
+    MatmulGeometry,
+    PackedTensor,
+    Product,
+    Trace,
+    sparse_array,
+    synthetic_products,
+)
 
 
 class Recurrent(nn.Module):

@@ -9,9 +9,9 @@ import pytest
 
 from elision.accelerators import InterGrad, Systolic
 from elision.accelerators.step import step_cost
-from elision.cli import main
-from elision.shapes import read_topology
-from elision.trace import Trace, synthetic_products
+from elision.cli.main import main
+from elision.products import Trace, synthetic_products
+from elision.workloads.shapes import read_topology
 
 # The arguments are those of the process, which is what the command line reads.
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without")

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from small_layers import geometries, matmuls, sides, with_values
 
 from elision.accelerators import Buffers, InterGrad, Systolic, SystolicMixed
-from elision.accelerators.intergrad import estimated_pe_area_ratio
 from elision.accelerators.step import products_cost, step_cost
+from elision.accelerators.systolic.intergrad import estimated_pe_area_ratio
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
 FC = MatmulGeometry(rows=32, inner=1024, columns=1024)

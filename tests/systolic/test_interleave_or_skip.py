@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from elision.accelerators import InterGrad, Systolic
-from elision.accelerators.interleave_or_skip import (
+from elision.accelerators.design.interleave_or_skip import (
     interleave_or_skip,
     machines_of_equal_size,
 )

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from small_layers import autograd, geometries, matmuls, sides, with_values
 
 from elision.accelerators import InterGrad, Systolic
-from elision.accelerators.lowering import fold_result, lower, matrices
-from elision.accelerators.pe_array import (
+from elision.accelerators.design.schedule import schedule
+from elision.accelerators.systolic.lowering import fold_result, lower, matrices
+from elision.accelerators.systolic.pe_array import (
     Run,
     output_stationary,
     weight_stationary,
 )
-from elision.accelerators.pe_interleaved import interleaved
-from elision.accelerators.schedule import schedule
+from elision.accelerators.systolic.pe_interleaved import interleaved
 from elision.products import Product
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from elision.accelerators import Systolic
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
-from elision.shapes.networks import NETWORKS, network
+from elision.workloads.shapes.networks import NETWORKS, network
 
 RECORDED = Path(__file__).with_name("scalesim-3.0.0.csv")
 with RECORDED.open(encoding="utf-8") as file:

@@ -1,13 +1,13 @@
 """Interleaved gradients in ``simulate``: one row a pair, and totals over all rows."""
 
 from elision.accelerators import InterGrad, Systolic
+from elision.accelerators.simulate import simulate, total
 from elision.accelerators.step import (
     GRADIENT_PAIR,
     blind_products,
     products_cost,
 )
 from elision.products import MatmulGeometry
-from elision.simulation import simulate, total
 
 LAYERS = [("first", MatmulGeometry(4, 8, 8)), ("second", MatmulGeometry(4, 8, 2))]
 MACHINES = {"plain": Systolic(4, 4), "interleaving": InterGrad(4, 4)}

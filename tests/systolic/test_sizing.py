@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from elision.accelerators import Buffers, InterGrad, Systolic
-from elision.accelerators.sizing import array_shapes, smallest_buffers
+from elision.accelerators.design.sizing import array_shapes, smallest_buffers
 from elision.accelerators.step import step_cost
 from elision.products import Conv2dGeometry, MatmulGeometry
 from elision.report.array_shapes import array_shapes_svg

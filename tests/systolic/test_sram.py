@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from small_layers import geometries, sides
 
 from elision.accelerators import Buffers, InterGrad, Systolic
-from elision.accelerators.sram import Stream, traffic
+from elision.accelerators.systolic.sram import Stream, traffic
 from elision.products import LayerProduct, MatmulGeometry, Product
 
 

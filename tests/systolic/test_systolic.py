@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from small_layers import geometries, sides, with_values
 
 from elision.accelerators import Buffers, Systolic
-from elision.accelerators.lowering import lower
-from elision.accelerators.systolic import DATAFLOWS
+from elision.accelerators.systolic.lowering import lower
+from elision.accelerators.systolic.systolic import DATAFLOWS
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
 LAYER_A = Conv2dGeometry(1, 64, 56, 56, 64, kernel=3, stride=1, padding=1)

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from elision.accelerators import ACCELERATORS
+from elision.accelerators.simulate import simulate
 from elision.accelerators.step import blind_products, products_cost
-from elision.products import OPERANDS, Conv2dGeometry, LayerProduct
-from elision.report.sections.costs import costs
-from elision.report.sections.timeline import timeline
-from elision.report.sections.zeros import zeros
-from elision.simulation import count, simulate
-from elision.specs import build
-from elision.trace import Trace
+from elision.common.specs import build
+from elision.products import OPERANDS, Conv2dGeometry, LayerProduct, Trace
+from elision.products.describe import count
+from elision.study.page.sections.costs import costs
+from elision.study.page.sections.timeline import timeline
+from elision.study.page.sections.zeros import zeros
 
 LAYERS = [
     ("first", Conv2dGeometry(1, 3, 8, 8, 8, 3, padding=1)),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from small_layers import geometries, sides
 
 from elision.accelerators import Dense, InterGrad, Systolic, SystolicMixed
-from elision.accelerators.schedule import Slice, schedule
+from elision.accelerators.design.schedule import Slice, schedule
 from elision.accelerators.step import blind_products, products_cost
 from elision.products import MatmulGeometry
 from elision.report.timeline import chrome_trace, save_chrome_trace, timeline_svg

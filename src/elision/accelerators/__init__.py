@@ -1,18 +1,18 @@
 """What a product costs on a machine that need not exist: one file per machine."""
 
-from elision.accelerators.ant import Ant as Ant
 from elision.accelerators.base import Accelerator as Accelerator
 from elision.accelerators.base import Cost as Cost
-from elision.accelerators.dense import Dense as Dense
 from elision.accelerators.energy import EnergyTable as EnergyTable
 from elision.accelerators.energy import energy_table as energy_table
-from elision.accelerators.intergrad import InterGrad as InterGrad
-from elision.accelerators.intersection import Intersection as Intersection
-from elision.accelerators.one_sided import OneSided as OneSided
-from elision.accelerators.scnn import Scnn as Scnn
-from elision.accelerators.sram import Buffers as Buffers
-from elision.accelerators.systolic import Systolic as Systolic
-from elision.accelerators.systolic_mixed import SystolicMixed as SystolicMixed
+from elision.accelerators.inner.dense import Dense as Dense
+from elision.accelerators.inner.intersection import Intersection as Intersection
+from elision.accelerators.inner.one_sided import OneSided as OneSided
+from elision.accelerators.outer.ant import Ant as Ant
+from elision.accelerators.outer.scnn import Scnn as Scnn
+from elision.accelerators.systolic.intergrad import InterGrad as InterGrad
+from elision.accelerators.systolic.mixed import SystolicMixed as SystolicMixed
+from elision.accelerators.systolic.sram import Buffers as Buffers
+from elision.accelerators.systolic.systolic import Systolic as Systolic
 
 #: Names by which the command line knows the machines.
 ACCELERATORS: dict[str, type[Accelerator]] = {

@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from elision.names import lookup
+from elision.common.names import lookup
 
 __all__ = ["EnergyTable", "energy_table"]
 

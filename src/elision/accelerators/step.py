@@ -2,7 +2,7 @@
 
 The forward product, the weight gradient and, but for the first layer, the input
 gradient of each layer. A machine that can run the two gradients of a layer together
-(:class:`~elision.accelerators.intergrad.InterGrad`) is given them as a pair.
+(:class:`~elision.accelerators.systolic.intergrad.InterGrad`) is given them as a pair.
 """
 
 from collections.abc import Collection, Iterable, Iterator

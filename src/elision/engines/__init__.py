@@ -7,12 +7,12 @@ computes, beyond the rounding of float32.
 
 from collections.abc import Callable
 
+from elision.common.names import lookup
+from elision.engines.auto import AutoEngine
 from elision.engines.base import Engine
-from elision.engines.choice import AutoEngine
-from elision.engines.decided import Decision, Decisions, decisions
+from elision.engines.decision import Decision, Decisions, decisions
 from elision.engines.native.engine import NativeEngine
 from elision.engines.torch_engine import TorchEngine
-from elision.names import lookup
 
 __all__ = [
     "ENGINES",

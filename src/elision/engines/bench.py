@@ -18,14 +18,14 @@ import itertools
 import math
 import os
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from elision.engines.decided import cpu_name
+from elision.common.timing import interleaved
+from elision.engines.decision import cpu_name
 from elision.engines.native import library
 from elision.engines.native.engine import NativeEngine
 from elision.engines.torch_engine import TorchEngine
@@ -37,7 +37,6 @@ __all__ = [
     "BenchRow",
     "bench",
     "break_even",
-    "interleaved",
     "machine",
 ]
 
@@ -124,29 +123,6 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "clock": "wall" if torch.get_num_threads() > 1 else "process CPU time",
     }
-
-
-def interleaved(
-    candidates: Mapping[str, Callable[[], Any]], rounds: int, *, wall: bool = False
-) -> dict[str, list[float]]:
-    """Seconds of each candidate in each round, all candidates once a round, rotating.
-
-    Args:
-        candidates: what to time, by name; each is called once before.
-        rounds: how often.
-        wall: take the wall clock instead of this process's CPU time.
-    """
-    clock = time.perf_counter if wall else time.process_time
-    names = list(candidates)
-    for call in candidates.values():
-        call()
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            start = clock()
-            candidates[name]()
-            seconds[name].append(clock() - start)
-    return seconds
 
 
 def break_even(sparse: Mapping[float, float], dense: float) -> float:

@@ -4,17 +4,17 @@
 what it would do; ``measure_peak`` says what the memory really comes to.
 """
 
-from elision.memory.allocation import AverageBits
-from elision.memory.base import Codec, Guarantee, Packed
-from elision.memory.explain import explain, largest_batch
-from elision.memory.ledger import Ledger
-from elision.memory.noise import NoiseShare, codec_noise
+from elision.memory.measures.explain import explain, largest_batch
+from elision.memory.measures.noise import NoiseShare, codec_noise
+from elision.memory.measures.sensitivity import measure_sensitivities
 from elision.memory.peak import Peak, measure_peak, watch_peak
-from elision.memory.policy import Policy, Rule
-from elision.memory.presets import policy_for
-from elision.memory.roles import Role, Slot
+from elision.memory.policies.allocation import AverageBits
+from elision.memory.policies.base import Policy, Rule
+from elision.memory.policies.presets import policy_for
+from elision.memory.saved.codec import Codec, Guarantee, Packed
+from elision.memory.saved.ledger import Ledger
+from elision.memory.saved.roles import Role, Slot
 from elision.memory.saver import saver
-from elision.memory.sensitivity import measure_sensitivities
 
 __all__ = [
     "AverageBits",

@@ -22,13 +22,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import fx, nn
 
-from elision.memory.base import Codec, Guarantee
 from elision.memory.codecs import SparseGroupQuant
 from elision.memory.codecs.traced import TracedCodec, traced
-from elision.memory.ledger import Ledger, StorageRecord
-from elision.memory.policy import EXACT_RULES, Policy, Rule
-from elision.memory.roles import SMOOTH_ROLES, Role, Slot
-from elision.memory.token import Token
+from elision.memory.policies.base import EXACT_RULES, Policy, Rule
+from elision.memory.saved.codec import Codec, Guarantee
+from elision.memory.saved.ledger import Ledger, StorageRecord
+from elision.memory.saved.roles import SMOOTH_ROLES, Role, Slot
+from elision.memory.saved.token import Token
 
 __all__ = ["TRACEABLE", "compiled_parts", "packed_in_graphs"]
 

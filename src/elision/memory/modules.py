@@ -1,7 +1,6 @@
 """Which module is running, and what goes into and comes out of it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-__all__ = ["Buffers", "ModulePaths", "buffers_put_back", "owned_by", "tensors_in"]
+__all__ = ["ModulePaths", "owned_by", "tensors_in"]
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
@@ -32,33 +31,6 @@ def owned_by(modules: Mapping[str, nn.Module]) -> Iterator[torch.Tensor]:
     for module in modules.values():
         for own in (module._parameters, module._buffers):
             yield from (tensor for tensor in own.values() if tensor is not None)
-
-
-class Buffers:
-    """The buffers of a model as they are now: running statistics, a recipe's memory."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._before = [
-            (module, name, buffer, buffer.clone())
-            for module in model.modules()
-            for name, buffer in module.named_buffers(recurse=False)
-        ]
-
-    def put_back(self) -> None:
-        """Undo what happened to them since."""
-        with torch.no_grad():
-            for module, name, buffer, values in self._before:
-                module._buffers[name] = buffer.copy_(values)
-
-
-@contextmanager
-def buffers_put_back(model: nn.Module) -> Iterator[None]:
-    """Undo what the block does to the buffers of ``model``."""
-    before = Buffers(model)
-    try:
-        yield
-    finally:
-        before.put_back()
 
 
 class ModulePaths:

@@ -22,18 +22,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from elision.memory.base import Guarantee
+from elision.common.restoring import Buffers
 from elision.memory.codecs import OffloadError
 from elision.memory.compiled import compiled_parts, packed_in_graphs
-from elision.memory.layout import dense_part
-from elision.memory.ledger import Ledger, Row
-from elision.memory.modules import Buffers, ModulePaths, owned_by, tensors_in
+from elision.memory.modules import ModulePaths, owned_by, tensors_in
 from elision.memory.peak import Peak, watch_peak
-from elision.memory.policy import Policy
-from elision.memory.presets import policy_for
-from elision.memory.regions import Region, Regions
-from elision.memory.roles import Role, Slot, role_of
-from elision.memory.token import CodecEntry, Token
+from elision.memory.policies.base import Policy
+from elision.memory.policies.presets import policy_for
+from elision.memory.saved.codec import Guarantee
+from elision.memory.saved.layout import dense_part
+from elision.memory.saved.ledger import Ledger, Row
+from elision.memory.saved.regions import Region, Regions
+from elision.memory.saved.roles import Role, Slot, role_of
+from elision.memory.saved.token import CodecEntry, Token
 
 __all__ = ["saver"]
 
@@ -50,7 +51,7 @@ class saver:
         model: the module whose forward passes run in the block.
         policy: a policy, rules, or a preset by name: ``"exact"``, ``"int8"``,
             ``"bits(2.5)"``, ``"guaranteed(0.1)"``, ``"jpeg"``, ``"offload"``,
-            ``"rad(0.1)"``, ... (see :mod:`elision.memory.presets`).
+            ``"rad(0.1)"``, ... (see :mod:`elision.memory.policies.presets`).
         pack_batch: also pack the tensors that the model is called with. By default they
             are kept, because the caller usually holds the batch anyway.
         seed: seed of stochastic rounding; the same seed gives the same packs. By

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 
 from torch import nn
 
-from elision.recipe import Recipe, Table
+from elision.layers.recipe import Recipe, Table
 from elision.topology.install import refuse_masks
 
 __all__ = ["Method"]

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from elision.layers.recipe import Table
 from elision.methods.base import Method
-from elision.recipe import Table
 
 __all__ = ["Dense"]
 

@@ -4,10 +4,10 @@ from dataclasses import KW_ONLY, dataclass
 
 from torch import nn
 
+from elision.layers.recipe import Table
 from elision.methods.base import Method
 from elision.operands import LearnedThreshold
 from elision.products import Product
-from elision.recipe import Table
 from elision.topology import LearnedThresholds, install
 
 __all__ = ["DST"]

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import nn
 
+from elision.layers.recipe import Table
 from elision.methods.base import Method
 from elision.operands import Mask
 from elision.products import Product
-from elision.recipe import Table
 from elision.topology import Budget, Rule, install
 from elision.topology.pattern import pattern_named
 

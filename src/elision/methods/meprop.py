@@ -2,10 +2,10 @@
 
 from dataclasses import KW_ONLY, dataclass
 
+from elision.layers.recipe import Table
 from elision.methods.base import Method
 from elision.operands import TopKChannels, TopKPerExample
 from elision.products import Product
-from elision.recipe import Table
 
 __all__ = ["MeProp"]
 

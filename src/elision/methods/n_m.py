@@ -4,10 +4,10 @@ from dataclasses import KW_ONLY, dataclass
 
 from torch import nn
 
+from elision.layers.recipe import Table
 from elision.methods.base import Method
 from elision.operands import TopNofM
 from elision.products import Product
-from elision.recipe import Table
 from elision.topology import StraightThroughDecay, install
 
 __all__ = ["NM"]

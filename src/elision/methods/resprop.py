@@ -2,11 +2,11 @@
 
 from dataclasses import KW_ONLY, dataclass
 
+from elision.layers.recipe import Table
 from elision.methods.base import Method
 from elision.operands import Reuse
 from elision.operands.reuse import Pairing
 from elision.products import Product
-from elision.recipe import Table
 
 __all__ = ["ReSprop", "WReSprop"]
 

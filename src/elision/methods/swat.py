@@ -3,10 +3,10 @@
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
+from elision.layers.recipe import Table
 from elision.methods.base import Method
 from elision.operands import TopK, Transform
 from elision.products import Product
-from elision.recipe import Table
 
 __all__ = ["Swat"]
 

@@ -5,8 +5,8 @@ from dataclasses import KW_ONLY, dataclass, replace
 
 from torch import nn
 
+from elision.layers.recipe import Recipe, selects
 from elision.methods.swat import Swat
-from elision.recipe import Recipe, selects
 from elision.topology import densities
 
 __all__ = ["SwatErk"]

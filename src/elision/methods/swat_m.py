@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from elision.layers.recipe import Table
 from elision.methods.swat import Swat
 from elision.operands import TopKShare
 from elision.products import Product
-from elision.recipe import Table
 from elision.topology import MomentumBudget, install
 
 __all__ = ["SwatM"]

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from elision.names import lookup
+from elision.common.names import lookup
 from elision.operands.base import State, Transform
 
 __all__ = ["FORMATS", "Cast"]

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from elision.common.sampling import spread_places
 from elision.operands.base import State, Transform, fraction, share_of
-from elision.sampling import spread_places
 
 __all__ = ["TopK", "keep_from", "kth_largest", "sampled_magnitudes"]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from elision.accelerators.sizing import ArrayShape
+from elision.accelerators.design.sizing import ArrayShape
 from elision.report.style import PALETTE, drawing, svg
 
 __all__ = ["array_shapes_svg"]
@@ -15,7 +15,7 @@ def array_shapes_svg(
 
     Args:
         shapes: by the array's name, what
-            :func:`elision.accelerators.sizing.array_shapes` returns; all arrays of one
+            :func:`elision.accelerators.design.sizing.array_shapes` returns; all arrays of one
             PE count.
         title: above the figure.
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from elision.report.figures import share_map, share_scale
+from elision.report.charts import share_map, share_scale
 from elision.report.style import PALETTE, drawing, svg
 
 __all__ = ["layer_bars", "utilisation_map"]

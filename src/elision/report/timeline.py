@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from elision.accelerators.schedule import Slice
-from elision.files import replacing
+from elision.accelerators.design.schedule import Slice
+from elision.common.files import replacing
 from elision.report.style import INK
 
 __all__ = ["chrome_trace", "save_chrome_trace", "timeline_svg"]

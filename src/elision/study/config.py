@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from elision.accelerators import ACCELERATORS
+from elision.common.specs import build, parse
 from elision.methods import METHODS, Method
-from elision.probes import PROBES
-from elision.specs import build, parse
+from elision.study.probes import PROBES
 from elision.workloads import DEFAULT_WORKLOAD, Workload, find_workload
 
 __all__ = ["DEFAULT_ACCELERATORS", "DEFAULT_RECIPES", "StudyConfig", "file_name"]

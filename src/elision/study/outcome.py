@@ -3,13 +3,13 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from elision.accelerators.interleave_or_skip import SkipRow, skip_rows
+from elision.accelerators.design.interleave_or_skip import SkipRow, skip_rows
+from elision.accelerators.simulate import CostRow, total
 from elision.methods import Method
-from elision.products import Product
-from elision.simulation import CostRow, ProductRow, total
+from elision.products import Product, Trace
+from elision.products.describe import ProductRow
 from elision.study.config import StudyConfig
-from elision.trace import Trace
-from elision.training import EpochMetrics
+from elision.training.checkpoint import EpochMetrics
 
 __all__ = ["RecipeOutcome", "StudyOutcome", "machine_rows", "product_summary", "tables"]
 

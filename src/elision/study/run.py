@@ -17,19 +17,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from elision import runfolder
 from elision.accelerators import ACCELERATORS, Accelerator
-from elision.files import to_csv, write_json, write_text
+from elision.accelerators.simulate import simulate
+from elision.common.files import to_csv, write_json, write_text
+from elision.common.names import lookup
+from elision.common.specs import build
+from elision.layers.record import record
 from elision.methods import Method
-from elision.names import lookup
-from elision.probes import PROBES, Trained
-from elision.recording import record
-from elision.simulation import count, simulate
-from elision.specs import build
+from elision.products import Trace
+from elision.products.describe import count
+from elision.study import folder as runfolder
 from elision.study.config import StudyConfig, file_name
 from elision.study.outcome import RecipeOutcome, StudyOutcome, tables
-from elision.trace import Trace
-from elision.training import EpochMetrics, Progress, RunPlan, TrainResult, train
+from elision.study.probes import PROBES, Trained
+from elision.training.checkpoint import EpochMetrics
+from elision.training.loop import Progress, RunPlan, TrainResult, train
 from elision.workloads import Dataset, Workload
 
 __all__ = ["StudyProgress", "record_again", "study"]
@@ -222,7 +224,7 @@ class _Timing:
 
 def _write(outcome: StudyOutcome, folder: Path) -> None:
     """Write everything that follows from the outcome."""
-    from elision.report.page import study_page
+    from elision.study.page.page import study_page
 
     lines = [
         json.dumps({"recipe": o.spec, **asdict(metrics)}, sort_keys=True)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from elision.names import lookup
+from elision.common.names import lookup
 from elision.operands.base import fraction
 from elision.topology.selection import apportion
 

@@ -11,7 +11,7 @@ from math import prod
 
 from torch import Tensor
 
-from elision.names import lookup
+from elision.common.names import lookup
 
 __all__ = [
     "Block",

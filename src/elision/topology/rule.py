@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from elision.common.names import lookup
 from elision.layers import NoEffectWarning
-from elision.names import lookup
+from elision.layers.recipe import selects
 from elision.operands import Mask, Transform
 from elision.operands.base import fraction
-from elision.recipe import selects
 from elision.topology.distribution import DISTRIBUTIONS, densities, weight_counts
 from elision.topology.pattern import Pattern, Unstructured
 from elision.topology.selection import best, generator

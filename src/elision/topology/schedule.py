@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from elision.names import lookup
+from elision.common.names import lookup
 
 __all__ = ["CubicSparsity", "DropFraction", "Periodic"]
 

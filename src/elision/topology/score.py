@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from elision.topology.weights import SparseWeight, full, momentum
+from elision.common.sharding import full
+from elision.topology.weights import SparseWeight, momentum
 
 if TYPE_CHECKING:
     from elision.topology.controller import Topology

@@ -5,11 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elision.common.sharding import full, scatter_like
 from elision.layers import elided_layers
 from elision.operands import Transform
 from elision.products import Product
 
-__all__ = ["SparseWeight", "full", "momentum", "scatter_like", "sparse_weights"]
+__all__ = ["SparseWeight", "momentum", "sparse_weights"]
 
 
 class SparseWeight:
@@ -158,18 +159,3 @@ def momentum(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> Tensor:
         f"this method scores weights by their momentum, and {type(optimizer).__name__} "
         "keeps none; use SGD with momentum, Adam or AdamW"
     )
-
-
-def full(x: Tensor) -> Tensor:
-    """The whole of a tensor that may be sharded over processes (a collective call)."""
-    return x.full_tensor() if hasattr(x, "full_tensor") else x  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
-
-
-def scatter_like(whole: Tensor, x: Tensor) -> Tensor:
-    """``whole``, sharded as ``x`` is; every process has all of it already."""
-    if not hasattr(x, "full_tensor"):
-        return whole
-    from torch.distributed.tensor import distribute_tensor
-
-    mesh, placements = x.device_mesh, x.placements  # pyright: ignore[reportAttributeAccessIssue]
-    return distribute_tensor(whole, mesh, placements, src_data_rank=None)

@@ -11,4 +11,4 @@ from elision.workloads.presets import DEFAULT_WORKLOAD as DEFAULT_WORKLOAD
 from elision.workloads.presets import WORKLOADS as WORKLOADS
 from elision.workloads.presets import Workload as Workload
 from elision.workloads.presets import find_workload as find_workload
-from elision.workloads.shapes import layer_shapes as layer_shapes
+from elision.workloads.shapes.of_model import layer_shapes as layer_shapes

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from elision.names import lookup
+from elision.common.names import lookup
 from elision.workloads.data import Augmentation, Dataset, load_dataset
 from elision.workloads.models import make_model
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from elision.names import lookup
+from elision.common.names import lookup
 
 __all__ = [
     "NEXT_BEST",
@@ -186,7 +186,7 @@ class Build:
 
 
 def _sources() -> list[Path]:
-    folder = Path(__file__).parent
+    folder = Path(__file__).with_name("kernels")
     return sorted(p for p in folder.iterdir() if p.suffix in {".cpp", ".hpp"})
 
 

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import torch
 
-from elision.memory.bits import pack_bits, packed_bytes, unpack_bits
+from elision.memory.codecs.bits import pack_bits, packed_bytes, unpack_bits
 
 __all__ = ["compact", "count_nonzero", "spread"]
 

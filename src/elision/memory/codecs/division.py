@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from elision.memory.base import Codec, Guarantee, Packed, floating
-from elision.memory.bits import pack_bits, unpack_bits
+from elision.memory.codecs.bits import pack_bits, unpack_bits
 from elision.memory.codecs.group import GroupQuant
-from elision.memory.layout import Layout, flat
-from elision.memory.roles import SMOOTH_ROLES, Slot
+from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
+from elision.memory.saved.layout import Layout, flat
+from elision.memory.saved.roles import SMOOTH_ROLES, Slot
 
 __all__ = ["Division"]
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from elision.memory.base import Codec, Guarantee, Packed, floating
 from elision.memory.codecs.group import GroupQuant, group_ranges
-from elision.memory.layout import flat
-from elision.memory.roles import SMOOTH_ROLES, Slot
+from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
+from elision.memory.saved.layout import flat
+from elision.memory.saved.roles import SMOOTH_ROLES, Slot
 
 __all__ = ["ErrorBounded"]
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from elision.memory.base import Codec, Guarantee, Packed, floating
-from elision.memory.bits import pack_codes, unpack_codes
-from elision.memory.layout import Layout
-from elision.memory.roles import SMOOTH_ROLES, Slot
+from elision.memory.codecs.bits import pack_codes, unpack_codes
+from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
+from elision.memory.saved.layout import Layout
+from elision.memory.saved.roles import SMOOTH_ROLES, Slot
 
 __all__ = ["FixedPoint", "channel_maxima"]
 

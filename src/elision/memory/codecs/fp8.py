@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from elision.memory.base import Codec, Guarantee, Packed, floating
-from elision.memory.layout import Layout, flat
-from elision.memory.roles import SMOOTH_ROLES, Slot
+from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
+from elision.memory.saved.layout import Layout, flat
+from elision.memory.saved.roles import SMOOTH_ROLES, Slot
 
 __all__ = ["Float8", "scale_to_float8"]
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from elision.memory.base import Codec, Guarantee, Packed, floating
-from elision.memory.layout import Layout, flat
-from elision.memory.roles import SMOOTH_ROLES, Slot
-from elision.memory.threads import in_threads
+from elision.memory.codecs.threads import in_threads
+from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
+from elision.memory.saved.layout import Layout, flat
+from elision.memory.saved.roles import SMOOTH_ROLES, Slot
 
 __all__ = ["GROUP", "ROUNDINGS", "GroupQuant", "group_ranges"]
 

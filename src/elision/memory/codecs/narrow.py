@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from elision.memory.base import Codec, Guarantee, Packed
-from elision.memory.layout import Layout, flat
-from elision.memory.roles import Role, Slot
+from elision.memory.saved.codec import Codec, Guarantee, Packed
+from elision.memory.saved.layout import Layout, flat
+from elision.memory.saved.roles import Role, Slot
 
 __all__ = ["NarrowInteger"]
 

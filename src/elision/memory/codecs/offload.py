@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
-from elision.memory.base import Codec, Guarantee, Packed
 from elision.memory.codecs.away import InFile, InHostMemory
-from elision.memory.layout import Layout, flat
-from elision.memory.roles import SMOOTH_ROLES, Slot
+from elision.memory.saved.codec import Codec, Guarantee, Packed
+from elision.memory.saved.layout import Layout, flat
+from elision.memory.saved.roles import SMOOTH_ROLES, Slot
 
 __all__ = ["Offload", "OffloadError"]
 

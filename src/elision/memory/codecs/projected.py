@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from elision.memory.base import Codec, Guarantee, Packed
 from elision.memory.codecs.group import GroupQuant
 from elision.memory.codecs.rad import RadProject
-from elision.memory.roles import Role, Slot
+from elision.memory.saved.codec import Codec, Guarantee, Packed
+from elision.memory.saved.roles import Role, Slot
 
 __all__ = ["ProjectedQuant"]
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from elision.memory.base import Codec, Guarantee, Packed, floating
-from elision.memory.layout import Layout
-from elision.memory.roles import Role, Slot
+from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
+from elision.memory.saved.layout import Layout
+from elision.memory.saved.roles import Role, Slot
 
 __all__ = ["RadProject", "RadSample"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from elision.memory.base import Codec, Guarantee, Packed
-from elision.memory.layout import Layout, flat
-from elision.memory.roles import Role, Slot
-from elision.memory.token import Token
+from elision.memory.saved.codec import Codec, Guarantee, Packed
+from elision.memory.saved.layout import Layout, flat
+from elision.memory.saved.roles import Role, Slot
+from elision.memory.saved.token import Token
 
 __all__ = ["Recompute"]
 

@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import torch
 
-from elision.memory.base import Codec, Guarantee, Packed, floating
-from elision.memory.bits import unpack_bits
+from elision.memory.codecs.bits import unpack_bits
 from elision.memory.codecs.compaction import compact, count_nonzero, spread
 from elision.memory.codecs.group import GROUP, GroupQuant
-from elision.memory.layout import Layout, flat
-from elision.memory.roles import SMOOTH_ROLES, Slot
+from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
+from elision.memory.saved.layout import Layout, flat
+from elision.memory.saved.roles import SMOOTH_ROLES, Slot
 
 __all__ = ["SparseGroupQuant"]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from elision.memory.base import Codec, Guarantee, Packed
-from elision.memory.bits import pack_bits, unpack_bits
-from elision.memory.layout import Layout, flat
-from elision.memory.roles import Role, Slot
+from elision.memory.codecs.bits import pack_bits, unpack_bits
+from elision.memory.saved.codec import Codec, Guarantee, Packed
+from elision.memory.saved.layout import Layout, flat
+from elision.memory.saved.roles import Role, Slot
 
 __all__ = ["ThresholdMask"]
 

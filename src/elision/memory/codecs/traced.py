@@ -11,8 +11,7 @@ from typing import Protocol
 
 import torch
 
-from elision.memory.base import Codec
-from elision.memory.bits import pack_codes, unpack_codes
+from elision.memory.codecs.bits import pack_codes, unpack_codes
 from elision.memory.codecs.boolean import TwoValued
 from elision.memory.codecs.fp8 import Float8, scale_to_float8
 from elision.memory.codecs.group import GroupQuant
@@ -20,6 +19,7 @@ from elision.memory.codecs.group_torch import hash_words, round_down
 from elision.memory.codecs.pool_indices import PoolIndices
 from elision.memory.codecs.shape import ShapeOnly
 from elision.memory.codecs.threshold import ThresholdMask
+from elision.memory.saved.codec import Codec
 
 __all__ = ["TracedCodec", "traced"]
 

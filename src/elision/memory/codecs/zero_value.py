@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
-from elision.memory.base import Codec, Guarantee, Packed
-from elision.memory.bits import packed_bytes
+from elision.memory.codecs.bits import packed_bytes
 from elision.memory.codecs.compaction import compact, count_nonzero, spread
-from elision.memory.layout import Layout, flat
-from elision.memory.roles import SMOOTH_ROLES, Slot
+from elision.memory.saved.codec import Codec, Guarantee, Packed
+from elision.memory.saved.layout import Layout, flat
+from elision.memory.saved.roles import SMOOTH_ROLES, Slot
 
 __all__ = ["ZeroValue"]
 

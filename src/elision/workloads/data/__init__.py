@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from elision.names import lookup
+from elision.common.names import lookup
 from elision.workloads.data.base import Dataset
 from elision.workloads.data.batches import Augmentation, batches
 from elision.workloads.data.cifar import load_cifar10, load_cifar100

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from elision.names import lookup
+from elision.common.names import lookup
 from elision.workloads.models.cnn import cnn
 from elision.workloads.models.densenet import densenet121, densenet121_imagenet
 from elision.workloads.models.lstm import lstm
@@ -74,7 +74,7 @@ def make_model(
     library, colon, member = name.partition(":")
     if colon:
         # Imported here: both libraries are extras, and slow to import.
-        from elision.integrations import BUILDERS
+        from elision.workloads.libraries import BUILDERS
 
         build = lookup("model library", library, BUILDERS)
         return build(

@@ -1,0 +1,1 @@
+"""Design questions asked of machines: buffers, shapes, schedules, sweeps."""

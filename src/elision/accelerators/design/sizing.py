@@ -1,0 +1,178 @@
+"""Choosing an array: the smallest buffers without stalls, the best shape of the array."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from elision.accelerators.step import check_layers, step_cost
+from elision.accelerators.systolic.intergrad import InterGrad
+from elision.accelerators.systolic.mixed import SystolicMixed
+from elision.accelerators.systolic.sram import WORD_BYTES, Buffers
+from elision.accelerators.systolic.systolic import Systolic
+from elision.products import Geometry
+
+__all__ = ["Array", "ArrayShape", "BufferSizing", "array_shapes", "smallest_buffers"]
+
+#: Machines that have rows, columns and buffers.
+Array = Systolic | SystolicMixed | InterGrad
+Layers = Iterable[tuple[str, Geometry]]
+
+
+@dataclass(frozen=True)
+class BufferSizing:
+    """Result of :func:`smallest_buffers`.
+
+    Attributes:
+        buffers: the sizes found.
+        stall_cycles: stalls of one training step with these buffers.
+        unavoidable_stall_cycles: stalls that remain with any buffers, because the DRAM is
+            too slow; 0 if there are none.
+        cycles: cycles of the step without stalls.
+    """
+
+    buffers: Buffers
+    stall_cycles: int
+    unavoidable_stall_cycles: int
+    cycles: int
+
+
+def smallest_buffers(
+    machine: Array,
+    layers: Layers,
+    dram_words_per_cycle: float | None = None,
+    tolerance: float = 0.0,
+) -> BufferSizing:
+    """The smallest buffers with which a training step stalls as little as with any.
+
+    Starting from buffers that hold every tensor whole, the largest is halved as long as
+    the stalls allow it, then each is trimmed by bisection, which works because a larger
+    buffer never stalls more. This is done three times, each buffer being first among
+    equals once, and the least in sum is taken. None of the three can then be smaller on
+    its own, to the KiB; that no other mixture is smaller in sum is not certain.
+
+    Args:
+        machine: the array; its own buffers do not matter.
+        layers: (name, geometry) of each layer.
+        dram_words_per_cycle: bandwidth; None: that of the machine's buffers.
+        tolerance: stalls that are accepted beyond the unavoidable ones, as a share of the
+            cycles. Where the DRAM is slow, sparing the last stall takes a buffer that
+            holds a whole tensor.
+
+    Raises:
+        ValueError: a negative tolerance, or a broken layer list.
+    """
+    if not tolerance >= 0:
+        raise ValueError(f"smallest_buffers: tolerance must be >= 0, got {tolerance}")
+    layers = check_layers(layers)
+    bandwidth = dram_words_per_cycle
+    if bandwidth is None:
+        bandwidth = machine.memory.dram_words_per_cycle
+    least = math.ceil(Buffers.minimum_kib(machine.rows, machine.columns))
+    sizes = {
+        f"{family}_kib": max(least, _whole_kib(layers, operand))
+        for family, operand in (
+            ("input", "input"),
+            ("weight", "weight"),
+            ("output", "grad_output"),
+        )
+    }
+
+    known: dict[Buffers, int] = {}
+
+    def stalls(sizes: dict[str, int]) -> int:
+        buffers = Buffers(**sizes, dram_words_per_cycle=bandwidth)
+        if buffers not in known:
+            cost = step_cost(replace(machine, buffers=buffers), layers)
+            known[buffers] = int(cost.details["stall_cycles"])
+        return known[buffers]
+
+    unavoidable = stalls(sizes)
+    cycles = step_cost(machine, layers).cycles
+    accepted = unavoidable + tolerance * cycles
+
+    def allowed(sizes: dict[str, int]) -> bool:
+        return stalls(sizes) <= accepted
+
+    names = list(sizes)
+    orders = [names[turn:] + names[:turn] for turn in range(len(names))]
+    found = [_shrunk({n: sizes[n] for n in order}, least, allowed) for order in orders]
+    best = min(found, key=lambda sizes: sum(sizes.values()))
+    buffers = Buffers(**best, dram_words_per_cycle=bandwidth)
+    return BufferSizing(buffers, stalls(best), unavoidable, cycles)
+
+
+def _shrunk(
+    sizes: dict[str, int], least: int, allowed: Callable[[dict[str, int]], bool]
+) -> dict[str, int]:
+    """Shrink buffers, the largest and of equals the first one first, while allowed."""
+    sizes = dict(sizes)
+    halving = [name for name, kib in sizes.items() if kib > least]
+    while halving:
+        name = max(halving, key=lambda n: sizes[n])
+        half = max(least, sizes[name] // 2)
+        if allowed({**sizes, name: half}):
+            sizes[name] = half
+        if sizes[name] > half or half == least:
+            halving.remove(name)
+    for name in sizes:
+        low, high = max(least, sizes[name] // 2), sizes[name]
+        while low < high:
+            middle = (low + high) // 2
+            if allowed({**sizes, name: middle}):
+                high = middle
+            else:
+                low = middle + 1
+        sizes[name] = high
+    return sizes
+
+
+def _whole_kib(layers: Sequence[tuple[str, Geometry]], operand: str) -> int:
+    """Buffer whose half holds the largest such tensor and its gradient."""
+    words = max(math.prod(geometry.shape_of(operand)) for _, geometry in layers)
+    return math.ceil(2 * 2 * words * WORD_BYTES / 1024)
+
+
+@dataclass(frozen=True)
+class ArrayShape:
+    """One training step on one shape of an array.
+
+    Attributes:
+        rows: of PEs.
+        columns: of PEs.
+        cycles: without waiting for the DRAM.
+        stall_cycles: waiting for the DRAM.
+        utilisation: share of the PEs' cycles that multiply.
+        energy_pj: of the step, DRAM included.
+    """
+
+    rows: int
+    columns: int
+    cycles: int
+    stall_cycles: int
+    utilisation: float
+    energy_pj: float
+
+
+def array_shapes(machine: Array, layers: Layers) -> list[ArrayShape]:
+    """Cost of a training step on every array shape with the PE count of ``machine``.
+
+    Rows run over the divisors of the PE count, from one row to one column. Buffers that
+    are too small for a shape's tile do not occur: all shapes have tiles of equal size.
+    """
+    layers = check_layers(layers)
+    pes = machine.rows * machine.columns
+    shapes = []
+    for rows in (r for r in range(1, pes + 1) if pes % r == 0):
+        shaped = replace(machine, rows=rows, columns=pes // rows)
+        cost = step_cost(shaped, layers)
+        shapes.append(
+            ArrayShape(
+                rows=rows,
+                columns=pes // rows,
+                cycles=cost.cycles,
+                stall_cycles=int(cost.details["stall_cycles"]),
+                utilisation=cost.utilisation,
+                energy_pj=cost.energy_pj,
+            )
+        )
+    return shapes

@@ -1,0 +1,1 @@
+"""Inner-product machines: one output at a time."""

@@ -1,0 +1,87 @@
+"""One-sided sparsity: an inner-product machine that skips the zeros of one operand."""
+
+from dataclasses import dataclass
+
+from elision.accelerators.base import Accelerator, Cost, ceil_div, check_integer
+from elision.accelerators.energy import energy_table
+from elision.accelerators.inner.work import multiplications_per_output, spread
+from elision.common.names import lookup
+from elision.products import OPERANDS, LayerProduct
+
+__all__ = ["OneSided"]
+
+_SIDES = ("sparser", "first", "second", *OPERANDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneSided(Accelerator):
+    """Inner product over the non-zeros of one operand and all values of the other.
+
+    An element works on one output at a time and multiplies ``lanes`` of the chosen
+    operand's non-zeros per cycle: ``ceil(non-zeros of the output / lanes)`` cycles. The
+    class of Cambricon-X and Cnvlutin (inference) and of TensorDash (training), which
+    picks the side for each product; a model of this project, not of one of them.
+
+    Attributes:
+        side: whose zeros are skipped: ``"sparser"`` (of each product), ``"first"`` or
+            ``"second"`` operand, or ``"input"``, ``"weight"``, ``"grad_output"``. A
+            product that does not read the named operand skips nothing.
+        elements: processing elements (64: as many as SCNN has).
+        lanes: multipliers per element (16: as many as SCNN has).
+        buffer_kib: on-chip buffer of the operands (1 MB: SCNN's data capacity).
+        reuse: products per operand word fetched, as in ``Dense``.
+        energy: name of an energy table, or path of a TOML file.
+    """
+
+    side: str = "sparser"
+    elements: int = 64
+    lanes: int = 16
+    buffer_kib: float = 1024.0
+    reuse: int = 32
+    energy: str = "horowitz-45nm"
+
+    def __post_init__(self) -> None:
+        check_integer(self, 1, "elements", "lanes", "reuse")
+        lookup("side of OneSided", self.side, dict.fromkeys(_SIDES))
+
+    def cost(self, product: LayerProduct) -> Cost:
+        """Cost of one product."""
+        first, second = product.masks
+        index = self._index(product)
+        per_output = multiplications_per_output(
+            product, first if index == 0 else None, second if index == 1 else None
+        )
+        cycles = spread(ceil_div(per_output, self.lanes), self.elements)
+        multiplies = int(per_output.sum())
+        table = energy_table(self.energy)
+        multipliers = self.elements * self.lanes
+        fetched = ceil_div(multiplies, self.reuse)
+        return Cost(
+            cycles=cycles,
+            multiplies=multiplies,
+            valid_multiplies=multiplies,
+            multiplier_slots=cycles * multipliers,
+            operations={"multiply": multiplies, "add": multiplies},
+            accesses={
+                "buffer.read": 2 * fetched,
+                # A 16-bit index with every word of the sparse side.
+                "index_buffer.read": ceil_div(fetched, 2),
+                "buffer.write": product.result_size,
+            },
+            details={"zero_products": multiplies - product.counts.valid},
+            prices_pj=table.prices(
+                {"multiply": "multiply", "add": "add"},
+                {"buffer": self.buffer_kib, "index_buffer": self.buffer_kib},
+            ),
+            area_mm2=table.area_mm2({"multiply": multipliers, "add": multipliers}),
+        )
+
+    def _index(self, product: LayerProduct) -> int | None:
+        """Which operand of the product is skipped; None if it is not among them."""
+        if self.side in ("first", "second"):
+            return ("first", "second").index(self.side)
+        names = product.kind.operands
+        if self.side == "sparser":
+            densities = product.densities
+            return int(densities[names[1]] < densities[names[0]])
+        return names.index(self.side) if self.side in names else None

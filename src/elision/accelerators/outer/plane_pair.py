@@ -1,0 +1,176 @@
+"""What SCNN and ANT share when a processing element owns whole planes.
+
+In the plane-pair mapping (this project's own, for training) a processing element (PE)
+takes one image plane and one kernel plane and multiplies them, ``multipliers`` image
+values by ``multipliers`` kernel values per cycle, after ``startup_cycles``: ``ceil(nnz
+image / n)·ceil(nnz kernel / n) + startup`` cycles per pair. The pairs are spread over
+the PEs without loss, except that the longest pair bounds the time from below.
+
+Energy counts, per pair, are this project's choices as well. Values are 32-bit words,
+indices are 16-bit, two to a word:
+
+* the image plane is read from the PE's buffer once, and stays while kernel values pass;
+* every kernel value that is issued is read once per vector of image values;
+* the global buffer gives every image plane once and the kernel plane once per pair, and
+  takes every result once;
+* a valid product reads and writes one word of a banked accumulator; every product that
+  is issued costs two coordinate subtractions.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from elision.accelerators.base import Cost, ceil_div
+from elision.accelerators.energy import energy_table
+from elision.accelerators.outer.planes import Planes
+from elision.products import LayerProduct
+
+__all__ = ["PairWork", "PlanePairs"]
+
+
+@dataclass(frozen=True)
+class PairWork:
+    """What the pairs of one product ask of the PEs, summed over pairs.
+
+    Attributes:
+        issued: products issued to the multipliers.
+        cycles: cycles without start-up.
+        longest: cycles of the longest pair, without start-up.
+        image_reads, kernel_reads: values read from the PE's buffers.
+        index_reads: 16-bit indices read from the PE's buffers.
+        compares: index comparisons.
+        bounds: low ends of ranges computed, one subtraction each.
+    """
+
+    issued: int
+    cycles: int
+    longest: int
+    image_reads: int
+    kernel_reads: int
+    index_reads: int
+    compares: int = 0
+    bounds: int = 0
+
+
+@dataclass(frozen=True)
+class PlanePairs:
+    """What SCNN and ANT have in common as machines; they check the numbers.
+
+    Attributes:
+        elements: processing elements.
+        multipliers: side of the square multiplier array of each.
+        startup_cycles: cycles before the first product of a pair.
+        skip_empty_pairs: whether a pair in which a plane is all zero costs no start-up.
+        buffer_kib: buffer of one operand in each element.
+        accumulator_kib: one accumulator bank.
+        global_kib: buffer that all elements share.
+        energy: energy table.
+        extra_area_mm2: area of what the machine has besides its multiplier arrays.
+    """
+
+    elements: int
+    multipliers: int
+    startup_cycles: int
+    skip_empty_pairs: bool
+    buffer_kib: float
+    accumulator_kib: float
+    global_kib: float
+    energy: str
+    extra_area_mm2: float = 0.0
+
+    def full_work(self, planes: Planes) -> PairWork:
+        """Every non-zero of an image with every one of its kernels, as in SCNN."""
+        image, kernel = planes.image_nonzeros, planes.kernel_nonzeros
+        vectors = ceil_div(image, self.multipliers)
+        steps = ceil_div(kernel, self.multipliers)
+        # Sums over all pairs of a block factorise.
+        image_reads = image.sum(1) @ (kernel > 0).sum(1)
+        kernel_reads = vectors.sum(1) @ kernel.sum(1)
+        longest = (vectors.max(1, initial=0) * steps.max(1, initial=0)).max(initial=0)
+        return PairWork(
+            issued=int(image.sum(1) @ kernel.sum(1)),
+            cycles=int(vectors.sum(1) @ steps.sum(1)),
+            longest=int(longest),
+            image_reads=int(image_reads),
+            kernel_reads=int(kernel_reads),
+            index_reads=int(image_reads + kernel_reads),
+        )
+
+    def _started(self, planes: Planes) -> int:
+        """Number of pairs that cost a start-up."""
+        image, kernel = planes.image_nonzeros, planes.kernel_nonzeros
+        if not self.skip_empty_pairs:
+            return image.size * kernel.shape[1]
+        return int((image > 0).sum(1) @ (kernel > 0).sum(1))
+
+    @property
+    def arithmetic_units(self) -> dict[str, int]:
+        """Multipliers, accumulating adders and coordinate subtractors."""
+        products = self.elements * self.multipliers**2
+        return {"multiply": products, "add": products, "add_int32": 2 * products}
+
+    def cost(self, product: LayerProduct, planes: Planes, work: PairWork) -> Cost:
+        """Cost of doing ``work`` for the ``planes`` of ``product``."""
+        nonzero, valid = product.counts.nonzero, product.counts.valid
+        pairs = self._started(planes)
+        busy = work.cycles + self.startup_cycles * pairs
+        longest = work.longest + self.startup_cycles * (pairs > 0)
+        cycles = max(ceil_div(busy, self.elements), longest)
+        words = ceil_div(work.index_reads, 2)
+        loaded = _loaded_words(planes)
+        table = energy_table(self.energy)
+        return Cost(
+            cycles=cycles,
+            multiplies=work.issued,
+            valid_multiplies=valid,
+            redundant_multiplies=work.issued - valid,
+            multiplier_slots=cycles * self.elements * self.multipliers**2,
+            operations={
+                "multiply": work.issued,
+                "add": valid,
+                "coordinate": 2 * work.issued,
+                "compare": work.compares,
+                "bound": work.bounds,
+            },
+            accesses={
+                "image_buffer.read": work.image_reads,
+                "kernel_buffer.read": work.kernel_reads,
+                "index_buffer.read": words,
+                "accumulator.read": valid,
+                "accumulator.write": valid,
+                "global_buffer.read": loaded,
+                "global_buffer.write": product.result_size,
+            },
+            details={
+                "nonzero_products": nonzero,
+                "skipped_products": nonzero - work.issued,
+                "pairs": pairs,
+                "busy_cycles": busy,
+                "startup_cycles": self.startup_cycles * pairs,
+            },
+            prices_pj=table.prices(
+                {
+                    "multiply": "multiply",
+                    "add": "add",
+                    "coordinate": "add_int32",
+                    "compare": "compare",
+                    "bound": "add_int32",
+                },
+                {
+                    "image_buffer": self.buffer_kib,
+                    "kernel_buffer": self.buffer_kib,
+                    "index_buffer": self.buffer_kib,
+                    "accumulator": self.accumulator_kib,
+                    "global_buffer": self.global_kib,
+                },
+            ),
+            area_mm2=table.area_mm2(self.arithmetic_units) + self.extra_area_mm2,
+        )
+
+
+def _loaded_words(planes: Planes) -> int:
+    """Words from the global buffer: images once, kernels once per non-empty image."""
+    image, kernel = planes.image_nonzeros, planes.kernel_nonzeros
+    values = image.sum() + ((image > 0).sum(1) @ kernel.sum(1))
+    return int(values + np.int64(ceil_div(values, 2)))

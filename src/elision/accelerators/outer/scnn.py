@@ -1,0 +1,192 @@
+"""SCNN: an outer-product accelerator for operands that are both sparse."""
+
+import math
+from dataclasses import dataclass
+
+from elision.accelerators.base import Accelerator, Cost, ceil_div, check_integer
+from elision.accelerators.energy import energy_table
+from elision.accelerators.outer.planar import PlanarPlan, planar_counts
+from elision.accelerators.outer.plane_pair import PlanePairs
+from elision.accelerators.outer.planes import OuterProduct, folded_matmul, planes_of
+from elision.common.names import lookup
+from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
+
+__all__ = ["Scnn"]
+
+#: Weight buffer of one element: 50 entries (SCNN), of 32 bits (this project's choice).
+_WEIGHT_FIFO_KIB = 50 * 4 / 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scnn(Accelerator):
+    """SCNN (Parashar et al., ISCA 2017), with a second mapping for training.
+
+    Each element multiplies a vector of non-zero image values with a vector of non-zero
+    kernel values, all with all, and scatters the products to banked accumulators.
+    Products that belong to no output (RCPs) are computed like the others.
+
+    ``mapping="plane-pair"`` (default; this project's own, see
+    :mod:`elision.accelerators.outer.plane_pair`) gives each element whole planes. It suits
+    all three products of training and is the baseline for ANT.
+
+    ``mapping="planar"`` is the paper's: image tiles on the grid, barriers and halos
+    (see :mod:`elision.accelerators.outer.planar`). A matrix product is run as a convolution
+    with one output pixel. In the weight gradient of a convolution the
+    input channels are the samples, the samples the channels and the gradients the
+    kernels; no halos are exchanged.
+
+    Attributes:
+        mapping: ``"plane-pair"`` or ``"planar"``.
+        conflicts: planar only. ``"serialised"``: valid products for one accumulator
+            bank wait for one another; ``"ideal"``: every step takes one cycle.
+        barrier: planar only, when the elements wait for the slowest. ``"channel"``:
+            after every input channel, as a public simulator has it; ``"group"``: after
+            the channels of a group of filters, as the paper is described.
+        grid: processing elements (8, 8); the plane-pair mapping uses their number.
+        multipliers: side of each element's multiplier array (4: SCNN's F = I = 4).
+        accumulator_entries: planar only, outputs that one element holds (32 banks of
+            32). A public simulator's default of 6,144 is the size in bytes.
+        startup_cycles: plane-pair only, cycles before the first product of a pair.
+        skip_empty_pairs: whether a pair in which a plane is all zero costs no start-up.
+        buffer_kib: buffer of one operand in each element (10: SCNN's IARAM).
+        accumulator_kib: one accumulator bank (32 entries of 3 bytes, twice: SCNN).
+        global_kib: buffer that all elements share (1 MB: SCNN's data capacity).
+        energy: name of an energy table, or path of a TOML file.
+    """
+
+    mapping: str = "plane-pair"
+    conflicts: str = "serialised"
+    barrier: str = "channel"
+    grid: tuple[int, int] = (8, 8)
+    multipliers: int = 4
+    accumulator_entries: int = 1024
+    startup_cycles: int = 0
+    skip_empty_pairs: bool = False
+    buffer_kib: float = 10.0
+    accumulator_kib: float = 0.1875
+    global_kib: float = 1024.0
+    energy: str = "horowitz-45nm"
+
+    def __post_init__(self) -> None:
+        lookup("mapping of Scnn", self.mapping, {"plane-pair": 0, "planar": 0})
+        lookup("conflicts of Scnn", self.conflicts, {"serialised": 0, "ideal": 0})
+        lookup("barrier of Scnn", self.barrier, {"channel": 0, "group": 0})
+        check_integer(self, 1, "multipliers", "accumulator_entries")
+        check_integer(self, 0, "startup_cycles")
+        if len(self.grid) != 2 or not all(
+            isinstance(n, int) and n >= 1 for n in self.grid
+        ):
+            raise ValueError(f"Scnn(grid={self.grid!r}): must be two integers >= 1")
+        energy_table(self.energy)  # an unknown one is found here, not in the first cost
+
+    def cost(self, product: LayerProduct) -> Cost:
+        """Cost of one product."""
+        if self.mapping == "planar":
+            return self._planar_cost(product)
+        planes = planes_of(product)
+        return self._pairs.cost(product, planes, self._pairs.full_work(planes))
+
+    def plan(self, product: LayerProduct) -> PlanarPlan:
+        """How the planar mapping lays a product on the grid."""
+        return self._plan(product, _convolution(product))
+
+    def _plan(self, product: LayerProduct, outer: OuterProduct) -> PlanarPlan:
+        return PlanarPlan.of(
+            outer,
+            self.grid,
+            self.accumulator_entries,
+            exchanges_halos=product.kind is not Product.WEIGHT_GRAD,
+            depthwise=product.kind is Product.FORWARD and _is_depthwise(product),
+        )
+
+    @property
+    def _pairs(self) -> PlanePairs:
+        return PlanePairs(
+            elements=math.prod(self.grid),
+            multipliers=self.multipliers,
+            startup_cycles=self.startup_cycles,
+            skip_empty_pairs=self.skip_empty_pairs,
+            buffer_kib=self.buffer_kib,
+            accumulator_kib=self.accumulator_kib,
+            global_kib=self.global_kib,
+            energy=self.energy,
+        )
+
+    def _planar_cost(self, product: LayerProduct) -> Cost:
+        outer = _convolution(product)
+        plan = self._plan(product, outer)
+        serialised = self.conflicts == "serialised"
+        groups = getattr(product.geometry, "groups", 1)
+        channels = len(outer.images) // groups if self.barrier == "group" else 1
+        count = planar_counts(
+            outer, plan, self.grid, self.multipliers, serialised, channels
+        )
+        samples, filters = product.result_shape[:2]
+        halo_cycles = plan.halo_area * samples * filters * plan.passes
+        cycles = count["cycles"] + halo_cycles
+        elements, slots = math.prod(self.grid), self.multipliers**2
+        issued = count["products"]
+        valid = count["valid"] if serialised else product.counts.valid
+        values = count["image_reads"] + count["kernel_reads"]
+        weights = plan.passes * int(outer.kernels.sum()) * outer.images.shape[1]
+        table = energy_table(self.energy)
+        return Cost(
+            cycles=cycles,
+            multiplies=issued,
+            valid_multiplies=valid,
+            redundant_multiplies=issued - valid,
+            multiplier_slots=cycles * elements * slots,
+            operations={"multiply": issued, "add": valid, "coordinate": 2 * issued},
+            accesses={
+                "image_buffer.read": count["image_reads"],
+                "image_buffer.write": product.result_size,
+                "weight_fifo.read": count["kernel_reads"],
+                # Run lengths of 4 bits, 8 to a word.
+                "index_buffer.read": ceil_div(values, 8),
+                "accumulator.read": valid,
+                "accumulator.write": valid,
+                "global_buffer.read": weights,
+            },
+            details={
+                "halo_cycles": halo_cycles,
+                "issue_steps": count["steps"],
+                "image_vectors": count["image_vectors"],
+                "passes": plan.passes,
+                "redundant_slots": issued - valid,
+                "fragmented_slots": slots * count["steps"] - issued,
+                "conflict_slots": slots * count["conflict_cycles"],
+                "idle_slots": slots * count["idle_cycles"],
+                "halo_slots": slots * elements * halo_cycles,
+                "nonzero_products": product.counts.nonzero,
+                # Of different residue classes; passes form some products again.
+                "skipped_products": product.counts.nonzero - issued,
+            },
+            prices_pj=table.prices(
+                {"multiply": "multiply", "add": "add", "coordinate": "add_int32"},
+                {
+                    "image_buffer": self.buffer_kib,
+                    "index_buffer": self.buffer_kib,
+                    "weight_fifo": _WEIGHT_FIFO_KIB,
+                    "accumulator": self.accumulator_kib,
+                    "global_buffer": self.global_kib,
+                },
+            ),
+            area_mm2=table.area_mm2(self._pairs.arithmetic_units),
+        )
+
+
+def _is_depthwise(product: LayerProduct) -> bool:
+    geometry = product.geometry
+    return (
+        isinstance(geometry, Conv2dGeometry)
+        and geometry.groups == geometry.in_channels > 1
+    )
+
+
+def _convolution(product: LayerProduct) -> OuterProduct:
+    """The product as a convolution, which a matrix product is folded into."""
+    if isinstance(product.geometry, MatmulGeometry):
+        return folded_matmul(product)
+    planes = planes_of(product)
+    assert isinstance(planes, OuterProduct)
+    return planes

@@ -1,0 +1,1 @@
+"""Systolic arrays, and gradients interleaved on them."""

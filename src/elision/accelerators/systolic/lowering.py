@@ -1,0 +1,222 @@
+"""Lowering: one product of a layer as matrix products, in shape and in value.
+
+A systolic array knows one operation, the matrix product ``Z = A · B`` with A of shape
+(m, k) and B of shape (k, n). A linear layer is one already; a convolution becomes one
+by *im2col*. With M = batch·Ho·Wo output pixels, J = C/groups·R·S weights of a filter in
+the order (channel, tap row, tap column), and O = K/groups filters,
+
+    forward        Y[M, O]  = X[M, J] · Wᵀ[J, O]     X unfolded: im2col
+    input_grad     dX[M, J] = G[M, O] · W[O, J]      dX folded: col2im, "scatter"
+    weight_grad    dW[J, O] = Xᵀ[J, M] · G[M, O]     X unfolded
+
+so that all three range over the same (M, O, J). Groups are separate matrix products,
+one pass over the array each; a depthwise layer is as many passes as it has channels.
+
+The alternative for the input gradient is ``"gather"``: a convolution of the
+zero-dilated, padded G with the rotated filters, that is (input pixels, O·R·S) times
+(O·R·S, C). It needs no scatter, but multiplies the zeros of the dilation.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from elision.common.names import lookup
+from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
+
+__all__ = ["INPUT_GRADS", "WEIGHT_GRADS", "Gemm", "fold_result", "lower", "matrices"]
+
+#: Which buffer a tensor lives in: ``X`` and ``dX``, ``W`` and ``dW``, ``Y`` and ``G``.
+#: Every product touches exactly one tensor of each.
+FAMILIES = ("input", "weight", "output")
+
+#: Forms of the input gradient of a convolution.
+INPUT_GRADS = {"scatter": "col2im of G · W", "gather": "convolution of dilated G"}
+
+#: Forms of the weight gradient: the transposed result first, or the result itself.
+WEIGHT_GRADS = {"XtG": "dWᵀ[J, O] = Xᵀ · G", "GtX": "dW[O, J] = Gᵀ · X"}
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """``count`` matrix products ``Z[m, n] = A[m, k] · B[k, n]`` of one layer product.
+
+    Attributes:
+        m, k, n: sizes of one of them.
+        count: how many, one per group.
+        families: where A, B and Z live: ``"input"``, ``"weight"`` or ``"output"``.
+        words: distinct values of the tensors behind A, B and Z, over all groups.
+            Smaller than the matrices where these are unfolded images.
+        first_writes: values of Z that are the first to arrive at their place in the
+            result; every other value of Z is added to one that is read back.
+    """
+
+    m: int
+    k: int
+    n: int
+    count: int
+    families: tuple[str, str, str]
+    words: tuple[int, int, int]
+    first_writes: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all passes."""
+        return self.m * self.k * self.n * self.count
+
+
+def lower(
+    kind: Product,
+    geometry: Geometry,
+    input_grad: str = "scatter",
+    weight_grad: str = "XtG",
+) -> Gemm:
+    """Matrix products of one layer product.
+
+    Args:
+        kind: which product.
+        geometry: shape of the layer.
+        input_grad: form of a convolution's input gradient, ``"scatter"`` or
+        ``"gather"``.
+        weight_grad: form of the weight gradient, ``"XtG"`` or ``"GtX"``.
+
+    Raises:
+        ValueError: unknown form.
+    """
+    lookup("form of the input gradient", input_grad, INPUT_GRADS)
+    lookup("form of the weight gradient", weight_grad, WEIGHT_GRADS)
+    pixels, weights, filters, groups = _extents(geometry)
+    words = {
+        "input": int(np.prod(geometry.shape_of("input"))),
+        "weight": int(np.prod(geometry.shape_of("weight"))),
+        "output": int(np.prod(geometry.shape_of("grad_output"))),
+    }
+
+    def gemm(
+        m: int, k: int, n: int, families: tuple[str, str, str], first: int
+    ) -> Gemm:
+        a, b, z = (words[family] for family in families)
+        return Gemm(m, k, n, groups, families, (a, b, z), first)
+
+    if kind is Product.FORWARD:
+        families = ("input", "weight", "output")
+        return gemm(pixels, weights, filters, families, words["output"])
+    if kind is Product.WEIGHT_GRAD:
+        if weight_grad == "XtG":
+            families = ("input", "output", "weight")
+            return gemm(weights, pixels, filters, families, words["weight"])
+        families = ("output", "input", "weight")
+        return gemm(filters, pixels, weights, families, words["weight"])
+    families = ("output", "weight", "input")
+    if isinstance(geometry, Conv2dGeometry) and input_grad == "gather":
+        positions = geometry.batch * geometry.height * geometry.width
+        taps = filters * geometry.kernel[0] * geometry.kernel[1]
+        channels = geometry.in_channels // groups
+        return gemm(positions, taps, channels, families, words["input"])
+    return gemm(pixels, filters, weights, families, _touched(geometry))
+
+
+def _extents(geometry: Geometry) -> tuple[int, int, int, int]:
+    """(M, J, O, groups): output pixels, weights of a filter, filters of a group."""
+    if not isinstance(geometry, Conv2dGeometry):
+        return geometry.rows, geometry.inner, geometry.columns, 1
+    groups = geometry.groups
+    pixels = geometry.batch * geometry.out_height * geometry.out_width
+    weights = geometry.in_channels // groups * geometry.kernel[0] * geometry.kernel[1]
+    return pixels, weights, geometry.out_channels // groups, groups
+
+
+def _touched(geometry: Geometry) -> int:
+    """Values of dX that any output pixel contributes to."""
+    if not isinstance(geometry, Conv2dGeometry):
+        return geometry.rows * geometry.inner
+    planes = geometry.batch * geometry.in_channels
+    per_axis = []
+    for axis, (size, outputs) in enumerate(
+        [
+            (geometry.height, geometry.out_height),
+            (geometry.width, geometry.out_width),
+        ]
+    ):
+        taps = np.arange(geometry.kernel[axis]) * geometry.dilation[axis]
+        starts = np.arange(outputs) * geometry.stride[axis] - geometry.padding[axis]
+        places = np.unique(starts[:, None] + taps)
+        per_axis.append(int(((places >= 0) & (places < size)).sum()))
+    return planes * per_axis[0] * per_axis[1]
+
+
+def matrices(
+    product: LayerProduct, weight_grad: str = "XtG"
+) -> tuple[np.ndarray, np.ndarray]:
+    """The operands of a product with values as stacks of matrices, float64.
+
+    The input gradient is lowered in its scatter form.
+
+    Returns:
+        A of shape (count, m, k) and B of shape (count, k, n), as :func:`lower` says.
+    """
+    geometry = product.geometry
+    tensors = {
+        name: torch.as_tensor(value).detach().double()
+        for name, value in product.operands.items()
+    }
+    flat = {name: _flat(name, value, geometry) for name, value in tensors.items()}
+    if product.kind is Product.FORWARD:  # X[M, J], Wᵀ[J, O]
+        return flat["input"], flat["weight"].transpose(0, 2, 1)
+    if product.kind is Product.INPUT_GRAD:  # G[M, O], W[O, J]
+        return flat["grad_output"], flat["weight"]
+    transposed = {name: matrix.transpose(0, 2, 1) for name, matrix in flat.items()}
+    if weight_grad == "XtG":
+        return transposed["input"], flat["grad_output"]
+    return transposed["grad_output"], flat["input"]
+
+
+def _flat(name: str, value: torch.Tensor, geometry: Geometry) -> np.ndarray:
+    """A tensor as (groups, M, J), (groups, O, J) or (groups, M, O)."""
+    if not isinstance(geometry, Conv2dGeometry):
+        return value.numpy()[None]
+    pixels, weights, filters, groups = _extents(geometry)
+    if name == "weight":
+        return value.reshape(groups, filters, weights).numpy()
+    if name == "input":
+        value = F.unfold(
+            value,
+            geometry.kernel,
+            dilation=geometry.dilation,
+            padding=geometry.padding,
+            stride=geometry.stride,
+        )
+    batch = geometry.batch
+    split = value.reshape(batch, groups, -1, pixels // batch)
+    return split.permute(1, 0, 3, 2).reshape(groups, pixels, -1).numpy()
+
+
+def fold_result(
+    z: np.ndarray, kind: Product, geometry: Geometry, weight_grad: str = "XtG"
+) -> torch.Tensor:
+    """The result of a lowered product, (count, m, n), as the tensor it stands for.
+
+    Returns:
+        ``Y``, ``dX`` or ``dW`` in torch layout, float64.
+    """
+    if kind is Product.WEIGHT_GRAD and weight_grad == "XtG":
+        z = z.transpose(0, 2, 1)
+    matrix = torch.from_numpy(np.ascontiguousarray(z))
+    if not isinstance(geometry, Conv2dGeometry):
+        return matrix[0]
+    if kind is Product.WEIGHT_GRAD:
+        return matrix.reshape(geometry.shape_of("weight"))
+    batch, groups = geometry.batch, geometry.groups
+    split = matrix.reshape(groups, batch, -1, matrix.shape[-1]).permute(1, 0, 3, 2)
+    if kind is Product.FORWARD:
+        return split.reshape(geometry.shape_of("grad_output"))
+    return F.fold(
+        split.reshape(batch, -1, split.shape[-1]),
+        (geometry.height, geometry.width),
+        geometry.kernel,
+        dilation=geometry.dilation,
+        padding=geometry.padding,
+        stride=geometry.stride,
+    )

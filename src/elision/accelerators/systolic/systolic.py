@@ -1,0 +1,306 @@
+"""Systolic arrays: weight-, output- and input-stationary, exact to the cycle.
+
+An R x C array multiplies ``Z[m, n] = A[m, k] · B[k, n]`` in *folds*: tiles of the two
+dimensions that its PEs hold, with the third, of size T, streaming through::
+
+    dataflow  rows hold  columns hold  streams  cycles per fold
+    ws        k          n             m        2R + C + T − 2
+    is        k          m             n        2R + C + T − 2
+    os        m          n             k         R + C + T − 2   drain overlapped
+                                                2R + C + T − 2   drain explicit
+
+namely R to load what stays (ws, is) or to shift the results out (os, explicit), R − 1
+and C − 1 of skew, and T. A ragged fold costs as much as a full one. These are the forms
+of SCALE-Sim (scalesim-project/scale-sim-v2 and release 3.0.0); its os drains under the
+next fold, while its authors' paper form charges the drain (scale-sim-v3, issue 4).
+:mod:`elision.accelerators.systolic.pe_array` runs the same dataflows register by register.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+
+from elision.accelerators.base import Accelerator, Cost, check_integer
+from elision.accelerators.energy import REGISTER, energy_table
+from elision.accelerators.systolic.lowering import (
+    INPUT_GRADS,
+    WEIGHT_GRADS,
+    Gemm,
+    lower,
+)
+from elision.accelerators.systolic.sram import Buffers, Loop, Stream, Traffic, traffic
+from elision.common.names import lookup
+from elision.products import Geometry, LayerProduct
+
+__all__ = ["COUNTINGS", "DATAFLOWS", "DRAINS", "Dataflow", "Systolic"]
+
+
+@dataclass(frozen=True)
+class Dataflow:
+    """Which dimensions of ``Z[m, n] = A[m, k] · B[k, n]`` the array holds and streams.
+
+    Attributes:
+        rows, columns, stream: ``"m"``, ``"k"`` or ``"n"``.
+        latches: words that a PE latches per multiply-accumulate: what passes through,
+            plus the accumulator where it stays.
+    """
+
+    rows: str
+    columns: str
+    stream: str
+    latches: int
+
+    def stays_along(self, dimensions: str) -> Loop | None:
+        """The fold loop along which a matrix with these dimensions does not change."""
+        if self.rows not in dimensions:
+            return "rows"
+        return "columns" if self.columns not in dimensions else None
+
+
+#: Dataflows by name.
+DATAFLOWS: Mapping[str, Dataflow] = {
+    "ws": Dataflow(rows="k", columns="n", stream="m", latches=2),
+    "os": Dataflow(rows="m", columns="n", stream="k", latches=3),
+    "is": Dataflow(rows="k", columns="m", stream="n", latches=2),
+}
+
+#: Ways for results to leave: under the next fold's computation, or after the fold.
+DRAINS = {"overlapped": "under the next fold", "explicit": "rows more cycles a fold"}
+
+#: What is counted: every cycle, or the index of the last cycle, from zero, of a layer.
+COUNTINGS = {"exact": 0, "scalesim": -1}
+
+
+_WEIGHT_GRADS = {**WEIGHT_GRADS, "faster": "whichever takes fewer cycles"}
+
+
+@dataclass(frozen=True)
+class Systolic(Accelerator):
+    """A systolic array of PEs that do one multiply-accumulate a cycle each.
+
+    Value-blind unless ``zero_gating`` is on. Waiting for the DRAM is not in ``cycles``:
+    it is counted apart, as the details ``stall_cycles`` and ``fill_cycles``
+    (:mod:`elision.accelerators.systolic.sram`). When a product brings its operands, the detail
+    ``zero_multiplies`` says how many of the multiplies had a zero for a factor.
+
+    Accesses are 32-bit words: of the SRAM of each kind of tensor (``input_sram`` holds
+    X and dX, ``weight_sram`` W and dW, ``output_sram`` Y and G), of the PEs' registers
+    (``register``, words latched while multiplying) and of the ``dram``. Partial sums
+    that are added to what is already in the SRAM are read back; SCALE-Sim does not
+    count that.
+
+    Attributes:
+        rows, columns: PEs (32 x 32, the ``scale`` preset of SCALE-Sim).
+        dataflow: ``"ws"``, ``"os"`` or ``"is"``.
+        drain: how results leave an output-stationary array: ``"overlapped"`` (a second
+            register per PE shifts them out under the next fold) or ``"explicit"``.
+        counting: ``"exact"``, or ``"scalesim"``, which reports one cycle less per layer
+            product, as SCALE-Sim does (the index of the last cycle, counted from zero).
+        preload: ws and is only: a second register per PE takes the next fold's
+            stationary values under the current fold, so that only the first load is
+            charged. An option of our own that SCALE-Sim does not have.
+        input_grad: how a convolution's input gradient is lowered: ``"scatter"`` or
+            ``"gather"`` (:mod:`elision.accelerators.systolic.lowering`).
+        weight_grad: which of the two transposed forms the weight gradient takes,
+            ``"XtG"`` (dWᵀ = Xᵀ·G), ``"GtX"`` (dW = Gᵀ·X), or the ``"faster"`` for each
+            layer.
+        zero_gating: PEs whose operand is zero do not switch: no cycles are saved, the
+            energy of the multiply-accumulate is. Needs operands.
+        buffers: SRAM sizes and DRAM bandwidth, as
+            :class:`~elision.accelerators.systolic.sram.Buffers` or its text form; None: its
+            defaults, larger where the array needs it.
+        energy: name of an energy table, or path of a TOML file.
+
+    Raises:
+        ValueError: a size below 1, an unknown option, or a buffer smaller than one tile
+            in each half (the message gives the minimum).
+    """
+
+    rows: int = 32
+    columns: int = 32
+    dataflow: str = "ws"
+    _: KW_ONLY
+    drain: str = "overlapped"
+    counting: str = "exact"
+    preload: bool = False
+    input_grad: str = "scatter"
+    weight_grad: str = "XtG"
+    zero_gating: bool = False
+    buffers: Buffers | str | float | None = None
+    energy: str = "horowitz-45nm"
+
+    def __post_init__(self) -> None:
+        check_integer(self, 1, "rows", "columns")
+        lookup("dataflow", self.dataflow, DATAFLOWS)
+        lookup("drain", self.drain, DRAINS)
+        lookup("counting", self.counting, COUNTINGS)
+        lookup("form of the input gradient", self.input_grad, INPUT_GRADS)
+        lookup("form of the weight gradient", self.weight_grad, _WEIGHT_GRADS)
+        _ = self.memory  # refuses buffers that are too small
+
+    @property
+    def value_blind(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether operands may be None: yes, unless zeros are gated."""
+        return not self.zero_gating
+
+    @cached_property
+    def memory(self) -> Buffers:
+        """The buffers in use."""
+        return Buffers.given(self.buffers, self.rows, self.columns)
+
+    @cached_property
+    def prices_pj(self) -> dict[str, float]:
+        """Energy of one of each operation and access of this machine."""
+        memories = {**self.memory.memories, "register": REGISTER}
+        actions = {"multiply": "multiply", "add": "add"}
+        return energy_table(self.energy).prices(actions, memories)
+
+    @cached_property
+    def area_mm2(self) -> float:
+        """Area of the PEs as far as the energy table prices it, else 0."""
+        return self.rows * self.columns * pe_area_um2(self.energy) / 1e6
+
+    def fold_cycles(self, streamed: int) -> int:
+        """Cycles of one fold through which ``streamed`` values pass per row."""
+        cycles = self.rows + self.columns + streamed - 2
+        loads = self.dataflow != "os" and not self.preload
+        drains = self.dataflow == "os" and self.drain == "explicit"
+        return cycles + self.rows * (loads or drains)
+
+    def folds(self, gemm: Gemm) -> tuple[int, int]:
+        """Turns of the fold loops over the array's rows and columns, of one pass."""
+        flow = DATAFLOWS[self.dataflow]
+        return (
+            math.ceil(getattr(gemm, flow.rows) / self.rows),
+            math.ceil(getattr(gemm, flow.columns) / self.columns),
+        )
+
+    def cycles(self, gemm: Gemm) -> int:
+        """Cycles of a lowered product, every one of them counted."""
+        streamed = getattr(gemm, DATAFLOWS[self.dataflow].stream)
+        first_load = self.rows if self.preload and self.dataflow != "os" else 0
+        return (
+            gemm.count * math.prod(self.folds(gemm)) * self.fold_cycles(streamed)
+            + first_load
+        )
+
+    def lower(self, product: LayerProduct) -> Gemm:
+        """The matrix products that this machine makes of a layer product."""
+        kind, geometry = product.kind, product.geometry
+        if self.weight_grad == "faster":
+            forms = [lower(kind, geometry, self.input_grad, f) for f in WEIGHT_GRADS]
+            return min(forms, key=self.cycles)
+        return lower(kind, geometry, self.input_grad, self.weight_grad)
+
+    def cost(self, product: LayerProduct) -> Cost:
+        """Cost of one product; its operands may be None unless zeros are gated."""
+        gemm = self.lower(product)
+        cycles = self.cycles(gemm)
+        zeros = zero_multiplies(product, gemm.macs)
+        if self.zero_gating and zeros is None:
+            raise ValueError(
+                f"{product!r}: zero gating needs the operands, which are None"
+            )
+        issued = gemm.macs - (zeros or 0) if self.zero_gating else gemm.macs
+        moved = self._traffic(gemm)
+        details = {
+            "stall_cycles": moved.stall_cycles,
+            "fill_cycles": moved.fill_cycles,
+            "folds": gemm.count * math.prod(self.folds(gemm)),
+        }
+        if zeros is not None:
+            details["zero_multiplies"] = zeros
+        latches = gemm.macs * DATAFLOWS[self.dataflow].latches
+        return Cost(
+            cycles=cycles + COUNTINGS[self.counting],
+            multiplies=issued,
+            valid_multiplies=issued,
+            multiplier_slots=self.rows * self.columns * cycles,
+            operations={"multiply": issued, "add": issued},
+            accesses={
+                **self.sram_accesses(gemm),
+                "register.read": latches,
+                "register.write": latches,
+                "dram.read": moved.reads,
+                "dram.write": moved.writes,
+            },
+            details=details,
+            prices_pj=self.prices_pj,
+            area_mm2=self.area_mm2,
+        )
+
+    def sram_accesses(self, gemm: Gemm) -> dict[str, int]:
+        """Words read from and written to the SRAM of each tensor.
+
+        A matrix is read once per turn of the fold loop that it stays along; a result is
+        written as often, and read back before every write but the first to its place.
+        """
+        flow = DATAFLOWS[self.dataflow]
+        turns = dict(zip(("rows", "columns"), self.folds(gemm), strict=True))
+        counts: dict[str, int] = {}
+        for family, dimensions in zip(gemm.families, ("mk", "kn", "mn"), strict=True):
+            sizes = math.prod(getattr(gemm, dimension) for dimension in dimensions)
+            stays = flow.stays_along(dimensions)
+            words = gemm.count * sizes * (turns[stays] if stays else 1)
+            if dimensions == "mn":
+                counts[f"{family}_sram.write"] = words
+                counts[f"{family}_sram.read"] = words - gemm.first_writes
+            else:
+                counts[f"{family}_sram.read"] = words
+        return counts
+
+    def _traffic(self, gemm: Gemm) -> Traffic:
+        flow = DATAFLOWS[self.dataflow]
+        streams = tuple(
+            Stream(
+                family,
+                words / gemm.count,
+                flow.stays_along(dimensions),
+                result=dimensions == "mn",
+            )
+            for family, words, dimensions in zip(
+                gemm.families, gemm.words, ("mk", "kn", "mn"), strict=True
+            )
+        )
+        rows, columns = self.folds(gemm)
+        fold = self.fold_cycles(getattr(gemm, flow.stream))
+        return traffic(streams, rows, columns, fold, self.memory, gemm.count)
+
+    def cost_update(self, geometry: Geometry) -> Cost:
+        """Cost of the separate optimiser pass ``W ← W − η·dW`` over a layer's weights.
+
+        It reads W and dW and writes W, in SRAM and in DRAM, with one multiply and one
+        add per weight. It runs beside the array, so it takes none of the array's
+        cycles.
+        """
+        weights = math.prod(geometry.shape_of("weight"))
+        return Cost(
+            operations={"multiply": weights, "add": weights},
+            accesses={
+                "weight_sram.read": 2 * weights,
+                "weight_sram.write": weights,
+                "dram.read": 2 * weights,
+                "dram.write": weights,
+            },
+            prices_pj=self.prices_pj,
+            area_mm2=self.area_mm2,
+        )
+
+
+def zero_multiplies(product: LayerProduct, macs: int) -> int | None:
+    """How many of ``macs`` multiplies have a zero factor; None without operands."""
+    return None if product.first is None else macs - product.counts.valid
+
+
+def pe_area_um2(energy: str, accumulators: int = 1) -> float:
+    """Area of a PE: multiplier, adder and 32-bit registers.
+
+    Two registers hold what passes through or stays (row operand and column operand);
+    ``accumulators`` more hold sums. 0 if the table has no areas.
+    """
+    areas = energy_table(energy).area_um2
+    if not {"multiply", "add", "register_bit"} <= areas.keys():
+        return 0.0
+    registers = 32 * (2 + accumulators) * areas["register_bit"]
+    return areas["multiply"] + areas["add"] + registers

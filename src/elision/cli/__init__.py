@@ -1,0 +1,38 @@
+"""The command line, one file a verb: a function, its flags, what it prints.
+
+Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from cyclopts import App
+
+from elision.cli.bench import bench
+from elision.cli.compare import compare
+from elision.cli.data import data
+from elision.cli.reproduce import reproduce
+from elision.cli.shapes import shapes
+from elision.cli.simulate import simulate
+from elision.cli.size import size
+from elision.cli.study import study
+from elision.cli.timeline import timeline
+from elision.cli.trace import trace
+from elision.cli.train import train
+
+__all__ = ["COMMANDS"]
+
+#: In the order of ``--help``. Each is a function, or an application with commands of its own.
+COMMANDS: tuple[Callable[..., Any] | App, ...] = (
+    study,
+    train,
+    trace,
+    simulate,
+    timeline,
+    size,
+    shapes,
+    compare,
+    bench,
+    reproduce,
+    data,
+)

@@ -1,0 +1,89 @@
+"""elision bench."""
+
+from pathlib import Path
+from typing import Any
+
+__all__ = ["bench"]
+
+
+def bench(
+    *,
+    sparsity: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95, 0.98),
+    rounds: int = 7,
+    threads: int = 1,
+    out: Path | None = None,
+) -> None:
+    """Measure this machine: dense and sparse rates, break-even sparsity per layer.
+
+    Every product of every layer shape is computed by the native kernels, layout and
+    compression included, and by torch, the better of its layouts. "s*" is the sparsity
+    from which on sparse is faster.
+
+    Parameters
+    ----------
+    sparsity
+        Fractions of zeros to measure.
+    rounds
+        Timed rounds of every candidate; medians are printed.
+    threads
+        Of both. One: CPU time is taken; more: the wall clock.
+    out
+        JSON file for all rows.
+    """
+    import torch
+
+    from elision.common.files import write_json
+    from elision.engines.bench import bench as run
+    from elision.engines.bench import machine
+    from elision.report.table import rows_as_text
+
+    for value in sparsity:
+        if not 0 <= value < 1:
+            raise ValueError(f"--sparsity {value}: must be in [0, 1)")
+    if rounds < 2 or threads < 1:
+        raise ValueError("--rounds must be >= 2 and --threads >= 1")
+    torch.set_num_threads(threads)
+    about = machine()
+    print("\n".join(f"{key}: {value}" for key, value in about.items()), end="\n\n")
+    rows = [row.to_dict() for row in run(sparsities=sparsity, rounds=rounds)]
+    if out is not None:
+        write_json(out, {"machine": about, "rounds": rounds, "products": rows})
+    print(rows_as_text(_break_even(rows)), end="\n\n")
+    print(rows_as_text([_ratios(row) for row in rows]))
+
+
+def _break_even(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a layer and product: the dense rate and both break-even sparsities."""
+    lowest, highest = (
+        min(r["sparsity"] for r in rows),
+        max(r["sparsity"] for r in rows),
+    )
+
+    def words(value: float) -> str:
+        if value == 0:
+            return f"< {lowest:.0%}"
+        return f"> {highest:.0%}" if value == 1 else f"{value:.0%}"
+
+    found = {}
+    for row in rows:
+        found[row["layer"], row["product"]] = {
+            "layer": row["layer"],
+            "product": row["product"],
+            "dense fp32, GFLOP/s": f"{row['dense_gflops']:.0f}",
+            "dense bf16, GFLOP/s": f"{row['bf16_gflops']:.0f}",
+            "s* over fp32": words(row["break_even"]),
+            "s* over bf16": words(row["break_even_bf16"]),
+        }
+    return list(found.values())
+
+
+def _ratios(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "layer": row["layer"],
+        "product": row["product"],
+        "sparsity": f"{row['sparsity']:.0%}",
+        "useful GFLOP/s": f"{row['sparse_gflops']:.0f}",
+        "times dense fp32": f"{row['ratio']:.2f} ± {row['spread']:.2f}",
+        "times dense bf16": f"{row['ratio_bf16']:.2f}",
+        "error": f"{row['error']:.0e}",
+    }

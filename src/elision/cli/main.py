@@ -1,0 +1,89 @@
+"""The command line: ``elision VERB``, its configuration file and its exit status.
+
+Exit status: 0, 1 (the work failed) or 2 (the arguments are wrong), with one clear line.
+The verbs are in :mod:`elision.cli`.
+"""
+
+import os
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts.config import Toml
+
+from elision import __version__
+from elision.cli import COMMANDS
+
+__all__ = ["app", "main"]
+
+app = App(
+    name="elision",
+    version=__version__,
+    help="Make neural-network training cheaper by leaving out work, and prove what "
+    "that is worth.",
+)
+# main says what an interruption means.
+app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False
+for order, command in enumerate(COMMANDS):
+    if isinstance(command, App):
+        command.sort_key = order
+        app.command(command)
+    else:
+        app.command(command, sort_key=order)
+
+
+@app.meta.default
+def _with_config(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Annotated[
+        Path | None, Parameter(help="TOML file with a table per command.")
+    ] = None,
+) -> None:
+    if config is not None:
+        _check_toml(config)
+        app.config = (Toml(config),)
+    app(tokens, exit_on_error=False, print_error=False)
+
+
+def _check_toml(path: Path) -> None:
+    """Raise ValueError, with the file's name, unless it can be read as TOML."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such configuration file")
+    try:
+        tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not readable as TOML: {error}") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status.
+
+    Args:
+        arguments: those of the program where None are given.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    # Read when torch is loaded: its profiler, which counts allocations, would write a
+    # line to standard error whenever it starts and stops.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+    try:
+        app.meta(given, exit_on_error=False, print_error=False)
+    except UnusedCliTokensError as error:
+        verb = " ".join(["elision", *(error.command_chain or ())])
+        unused = " ".join(error.unused_tokens or ())
+        print(
+            f"elision: {verb} takes no {unused!r}; `{verb} --help` lists what it takes",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    except (CycloptsError, ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+        print(f"elision: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (RuntimeError, OSError) as error:
+        print(f"elision: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("elision: interrupted; the same command continues", file=sys.stderr)
+        sys.exit(1)

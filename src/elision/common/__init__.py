@@ -1,0 +1,1 @@
+"""The ground: names, specs, files, checks, timing, restoring, sampling, sharding."""

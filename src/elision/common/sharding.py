@@ -1,0 +1,20 @@
+"""Tensors that may be sharded over processes."""
+
+from torch import Tensor
+
+__all__ = ["full", "scatter_like"]
+
+
+def full(x: Tensor) -> Tensor:
+    """The whole of a tensor that may be sharded over processes (a collective call)."""
+    return x.full_tensor() if hasattr(x, "full_tensor") else x  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+
+
+def scatter_like(whole: Tensor, x: Tensor) -> Tensor:
+    """``whole``, sharded as ``x`` is; every process has all of it already."""
+    if not hasattr(x, "full_tensor"):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh, placements = x.device_mesh, x.placements  # pyright: ignore[reportAttributeAccessIssue]
+    return distribute_tensor(whole, mesh, placements, src_data_rank=None)

@@ -1,0 +1,193 @@
+"""Leaving: a trained sparse model as a plain one, and its weights in sparse files.
+
+``finalize`` bakes what the forward product reads into the weights and takes everything
+else away; the rest of this module reads plain models.
+"""
+
+import importlib.util
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from elision.common.files import load_tensors, replacing, save_tensors
+from elision.common.sharding import full
+from elision.layers.elide import elidable_layers, elided_layers, restore
+from elision.operands import KEEP, density
+from elision.products import Product
+
+__all__ = ["finalize", "load_sparse", "save_onnx", "save_sparse", "to_csr"]
+
+Model = TypeVar("Model", bound=nn.Module)
+
+_DENSE, _SPARSE = "dense/", "csr/"
+
+
+@torch.no_grad()
+def finalize(model: Model) -> Model:
+    """Make an elided model a plain one whose outputs are the same, in place.
+
+    Every weight becomes what the layer's forward product reads in evaluation mode: the
+    masked weights, or the largest of a top-k method (SWAT's hard pruning at the end).
+    State, hooks and buffers go, as with :func:`elision.restore`.
+
+    Args:
+        model: an elided model.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: the model is not elided, or a layer's forward product transforms its
+            input, which no plain layer does; nothing was changed.
+    """
+    layers = dict(elided_layers(model))
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} is not elided, so there is nothing to finalize"
+        )
+    baked: dict[int, tuple[nn.Parameter, Tensor]] = {}
+    for name, layer in layers.items():
+        plan = layer._elision_plan
+        on_input = plan.table[Product.FORWARD, "input"]
+        if on_input != KEEP:
+            raise ValueError(
+                f"layer {name}: its forward product reads its input through "
+                f"'{on_input}', which a plain layer cannot; use elision.restore"
+            )
+        use = plan.use(Product.FORWARD, "weight")
+        transform = plan.uses[use]
+        if transform != KEEP:
+            weight: nn.Parameter = layer.weight  # pyright: ignore[reportAssignmentType]
+            state = list(layer._elision_states()[use].values())
+            baked[id(weight)] = (weight, transform(weight, state, False))
+    for weight, value in baked.values():
+        weight.copy_(value)
+    return restore(model)
+
+
+def to_csr(model: nn.Module, *, below: float = 0.5) -> dict[str, Tensor]:
+    """The sparse weights of a plain model as torch CSR matrices.
+
+    Args:
+        model: a finalised model.
+        below: weights of at least this density are left out.
+
+    Returns:
+        For each layer of lower density, its weight as a ``sparse_csr`` tensor of shape
+        ``(K, C/groups·R·S)`` or ``(columns, inner)``, by layer name.
+    """
+    found = {}
+    for name, layer in elidable_layers(model).items():
+        weight = full(layer.weight.detach())  # pyright: ignore[reportCallIssue, reportArgumentType, reportAttributeAccessIssue]
+        if density(weight) < below:
+            found[name] = _csr(weight.flatten(1))
+    return found
+
+
+def save_sparse(model: nn.Module, path: str | Path, *, below: float = 0.5) -> None:
+    """Write a plain model's state as safetensors, its sparse weights as CSR.
+
+    A sparse weight is stored as row pointers, column indices (32 bit) and values; all
+    else of the state dict as it is. :func:`load_sparse` reads the file.
+
+    Args:
+        model: a finalised model.
+        path: the file; written under a temporary name, then renamed.
+        below: density from which on a weight is stored dense.
+
+    Raises:
+        ValueError: the model is still elided.
+        OSError: the file cannot be written.
+    """
+    if next(elided_layers(model), None) is not None:
+        raise ValueError(
+            "the model is still elided: call elision.export.finalize first"
+        )
+    sparse = to_csr(model, below=below)
+    names = {f"{layer}.weight" if layer else "weight": m for layer, m in sparse.items()}
+    tensors: dict[str, Tensor] = {}
+    shapes: dict[str, list[int]] = {}
+    for name, value in model.state_dict().items():
+        if name not in names:
+            tensors[_DENSE + name] = full(value).clone()
+            continue
+        matrix, shapes[name] = names[name], list(value.shape)
+        tensors[f"{_SPARSE}{name}/rows"] = matrix.crow_indices().int()
+        tensors[f"{_SPARSE}{name}/columns"] = matrix.col_indices().int()
+        tensors[f"{_SPARSE}{name}/values"] = matrix.values()
+    save_tensors(Path(path), tensors, {"shapes": shapes})
+
+
+def load_sparse(path: str | Path) -> dict[str, Tensor]:
+    """The dense state dict that :func:`save_sparse` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated or of another kind.
+    """
+    tensors, facts = load_tensors(Path(path), "sparse model")
+    if not isinstance(facts, Mapping) or "shapes" not in facts:
+        raise ValueError(
+            f"{path}: not a sparse model file, but {json.dumps(facts)[:80]}"
+        )
+    state = {
+        name.removeprefix(_DENSE): value
+        for name, value in tensors.items()
+        if name.startswith(_DENSE)
+    }
+    for name, shape in facts["shapes"].items():
+        rows, columns, values = (
+            tensors[f"{_SPARSE}{name}/{part}"] for part in ("rows", "columns", "values")
+        )
+        dense = values.new_zeros(shape[0], torch.Size(shape[1:]).numel())
+        row = torch.repeat_interleave(torch.arange(shape[0]), rows.diff().long())
+        dense[row, columns.long()] = values
+        state[name] = dense.view(shape)
+    return state
+
+
+def save_onnx(model: nn.Module, example: Any, path: str | Path, **options: Any) -> None:
+    """Write a finalised model as ONNX (needs ``pip install 'elision[onnx]'``).
+
+    Zeros are written as the weights they are; ONNX has no sparse convolution.
+
+    Args:
+        model: a finalised model; exported in evaluation mode.
+        example: an input of the model.
+        path: the file; written under a temporary name, then renamed.
+        **options: further arguments of ``torch.onnx.export``.
+
+    Raises:
+        ValueError: the model is still elided.
+        ModuleNotFoundError: onnx is not installed.
+    """
+    if next(elided_layers(model), None) is not None:
+        raise ValueError(
+            "the model is still elided: call elision.export.finalize first"
+        )
+    if importlib.util.find_spec("onnx") is None:
+        raise ModuleNotFoundError(
+            "ONNX export needs onnx, which is not installed: pip install 'elision[onnx]'",
+            name="onnx",
+        )
+    # Torch's newer exporter needs one more package; without it the older one serves.
+    options.setdefault("dynamo", importlib.util.find_spec("onnxscript") is not None)
+    training = model.training
+    model.eval()
+    try:
+        with replacing(Path(path)) as temporary, warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.onnx.export(model, (example,), str(temporary), **options)
+    finally:
+        model.train(training)
+
+
+def _csr(matrix: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return matrix.to_sparse_csr()

@@ -1,0 +1,1 @@
+"""Elided layer types: one file per layer of torch."""

@@ -1,0 +1,166 @@
+"""The part that all elided layers share: three products under one plan.
+
+An operand goes through a layer like this::
+
+    input, weight ──transform──> forward product ──> output
+        │            (saved: the operands of the two gradient products)
+        v
+    grad_output ──transform──> input-gradient and weight-gradient products
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from elision.engines import Engine
+from elision.layers.observation import Observer
+from elision.layers.plan import LayerPlan
+from elision.layers.step import Step, forward_product, gradient_products
+from elision.products import Geometry, Product, geometry_of
+
+__all__ = ["ElidedLayer", "buffer_name"]
+
+
+class _Products(torch.autograd.Function):
+    """The three products of one layer, each reading what its recipe says."""
+
+    #: Roles of what is saved, in order, for ``elision.memory``.
+    saved_roles = ("linear input", "weight")
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, step: Step
+    ) -> Tensor:
+        done: dict[str, Tensor] = {}
+        read_x = step.read(Product.FORWARD, "input", x, done)
+        read_w = step.read(Product.FORWARD, "weight", weight, done)
+        step.tell(Product.FORWARD, read_x, read_w)
+        # Saved is what the gradient products will read, not what came in.
+        needs_dx, needs_dw, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(
+            step.read(Product.WEIGHT_GRAD, "input", x, done) if needs_dw else None,
+            step.read(Product.INPUT_GRAD, "weight", weight, done) if needs_dx else None,
+        )
+        ctx.step = step
+        return forward_product(step, read_x, read_w, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
+        step: Step = ctx.step
+        x, w = ctx.saved_tensors
+        done: dict[str, Tensor] = {}
+        grads = (grad, grad)
+        if w is not None or x is not None:
+            grads = (
+                step.read(Product.INPUT_GRAD, "grad_output", grad, done),
+                step.read(Product.WEIGHT_GRAD, "grad_output", grad, done),
+            )
+        if w is not None:
+            step.tell(Product.INPUT_GRAD, grads[0], w)
+        if x is not None:
+            step.tell(Product.WEIGHT_GRAD, grads[1], x)
+        # The bias gradient is the sum of the full gradient, whatever the recipe.
+        bias = ctx.needs_input_grad[2]
+        full = grads[0] is grad and grads[1] is grad
+        dx, dw, db = gradient_products(step, grads, x, w, bias and full)
+        if bias and not full:
+            db = grad.sum([0, 2, 3] if step.convolution is not None else [0])
+        return dx, dw, db, None
+
+
+class ElidedLayer(nn.Module):
+    """What the two elided layers share: a plan, its state, its observers."""
+
+    _elision_plan: LayerPlan
+    _elision_name: str
+    _elision_engine: Engine
+    _elision_observers: tuple[Observer, ...] = ()
+
+    def _elision_states(self) -> dict[str, dict[str, Tensor]]:
+        """State tensors of each use, by name; they are buffers of the layer."""
+        buffers = self._buffers
+        return {
+            use: {
+                state: buffers[buffer_name(use, state)]  # pyright: ignore[reportReturnType]
+                for state in transform.state_names
+            }
+            for use, transform in self._elision_plan.uses.items()
+        }
+
+    def _shape_states(self, geometry: Geometry) -> None:
+        """Give state that follows an operand's shape that shape, once it is known."""
+        for use, transform in self._elision_plan.uses.items():
+            operand = torch.Size(geometry.shape_of(self._elision_plan.operand_of(use)))
+            for state, shape in transform.state_shapes(operand).items():
+                name = buffer_name(use, state)
+                old = self._buffers[name]
+                if old is not None and old.numel() == 0:
+                    self._buffers[name] = old.new_zeros(shape)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Load, taking over the shapes of state that follows an operand's shape."""
+        for use, transform in self._elision_plan.uses.items():
+            for state in transform.state_names:
+                name = buffer_name(use, state)
+                own, loaded = self._buffers[name], state_dict.get(prefix + name)
+                if loaded is not None and own is not None and own.shape != loaded.shape:
+                    self._buffers[name] = own.new_zeros(loaded.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _run(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any
+    ) -> Tensor:
+        """The layer's output for an operand already in (N, C, H, W) or (rows, inner)."""
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+            x, weight = x.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
+        needs_gradient = torch.is_grad_enabled()
+        if self.training and needs_gradient and _has_unshaped_state(self):
+            _shape_states(self, tuple(x.shape), tuple(weight.shape), convolution)
+        step = Step(
+            self._elision_plan,
+            self._elision_states(),
+            self._elision_engine,
+            x.shape,
+            weight.shape,
+            convolution,
+            training=self.training and needs_gradient,
+            observers=self._elision_observers,
+            name=self._elision_name,
+        )
+        if needs_gradient:
+            return _Products.apply(x, weight, bias, step)  # pyright: ignore[reportReturnType]
+        done: dict[str, Tensor] = {}
+        x = step.read(Product.FORWARD, "input", x, done)
+        weight = step.read(Product.FORWARD, "weight", weight, done)
+        return forward_product(step, x, weight, bias)
+
+
+# While torch.compile traces, these two run for real: the state is there before the graph
+# is. It has its shape when another batch size is traced, whose sizes are symbols.
+@torch.compiler.assume_constant_result
+def _has_unshaped_state(layer: ElidedLayer) -> bool:
+    states = layer._elision_states().values()
+    return any(state.numel() == 0 for named in states for state in named.values())
+
+
+@torch.compiler.assume_constant_result
+def _shape_states(
+    layer: ElidedLayer, x: tuple[int, ...], weight: tuple[int, ...], convolution: Any
+) -> None:
+    layer._shape_states(geometry_of(x, weight, convolution))
+
+
+def buffer_name(use: str, state: str) -> str:
+    """Name of the buffer that holds a state tensor of a use."""
+    return f"elision_{use}_{state}"

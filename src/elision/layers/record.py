@@ -1,0 +1,159 @@
+"""record: keep the operands that a model's products really read."""
+
+import itertools
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+from elision.layers.elide import elidable_layers
+from elision.layers.observation import Observation
+from elision.layers.observe import observe
+from elision.products import (
+    Geometry,
+    LayerProduct,
+    MatmulGeometry,
+    Product,
+    Trace,
+)
+
+__all__ = ["record"]
+
+_MIB = 2**20
+
+
+@contextmanager
+def record(
+    model: nn.Module,
+    *,
+    layers: Collection[str] = ("*",),
+    steps: Collection[int] | None = None,
+    samples: int | None = None,
+    first_step: int = 0,
+    limit_mib: float = 1024.0,
+    about: dict[str, Any] | None = None,
+) -> Iterator[Trace]:
+    """Record the operands of a model's products as the products read them.
+
+    Every forward pass of the model in training mode is a step. The operands are packed
+    (bit mask and non-zeros) as they are met, so dense copies are never kept.
+
+    Args:
+        model: elided or not; not compiled.
+        layers: shell-style patterns of the layers to record.
+        steps: the steps to record; None for all.
+        samples: images (rows of a matrix product) to keep of each batch; None for all.
+            A weight gradient is then that of the kept ones.
+        first_step: number of the first step.
+        limit_mib: packed size at which recording stops, with a warning.
+        about: facts to store with the trace.
+
+    Yields:
+        The trace, which fills as the model runs.
+
+    Raises:
+        ValueError: a pattern names no layer, ``samples`` is not positive, or the model
+            is compiled.
+    """
+    names = list(elidable_layers(model))
+    for pattern in layers:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(
+                f"pattern {pattern!r} names no layer; layers: {', '.join(names)}"
+            )
+    if samples is not None and samples < 1:
+        raise ValueError(f"samples must be >= 1 or None, got {samples!r}")
+    recorder = _Recorder(layers, steps, samples, first_step, limit_mib)
+    recorder.trace.about.update(about or {})
+    handle = model.register_forward_pre_hook(recorder.count_step)
+    try:
+        with observe(model, recorder):
+            yield recorder.trace
+    finally:
+        handle.remove()
+
+
+class _Recorder:
+    """The observer behind :func:`record`."""
+
+    def __init__(
+        self,
+        layers: Collection[str],
+        steps: Collection[int] | None,
+        samples: int | None,
+        first_step: int,
+        limit_mib: float,
+    ) -> None:
+        self.trace = Trace()
+        self._layers = layers
+        self._steps = None if steps is None else set(steps)
+        self._samples = samples
+        self._step = first_step - 1
+        self._limit_bytes = limit_mib * _MIB
+        self._full = False
+        # A layer that is called twice in a step reads other tensors the second time.
+        self._calls: WeakKeyDictionary[object, int] = WeakKeyDictionary()
+        self._numbers = itertools.count()
+
+    def count_step(self, model: nn.Module, args: Any) -> None:
+        """Forward pre-hook of the model: a new step begins."""
+        del args
+        self._step += model.training
+
+    def __call__(self, observation: Observation) -> None:
+        """Keep one product, unless it is not wanted or the trace is full."""
+        product = observation.product
+        unwanted = self._steps is not None and self._step not in self._steps
+        if self._full or unwanted or self._step < 0:
+            return
+        if not any(fnmatchcase(product.name, p) for p in self._layers):
+            return
+        if self.trace.size_bytes > self._limit_bytes:
+            self._full = True
+            warnings.warn(
+                f"the trace reached its limit of {self._limit_bytes / _MIB:g} MiB at "
+                f"step {self._step}, layer {product.name}; the rest is not recorded",
+                stacklevel=2,
+            )
+            return
+        operands = {
+            name: self._sampled(name, tensor)
+            for name, tensor in product.operands.items()
+        }
+        geometry = _with_batch(product.geometry, operands, product.kind)
+        first, second = operands
+        kept = LayerProduct(
+            product.kind,
+            geometry,
+            operands[first],
+            operands[second],
+            product.name,
+            self._step,
+        )
+        call = observation.call
+        if call not in self._calls:
+            self._calls[call] = next(self._numbers)
+        place = f"{self._step}/{product.name}/{self._calls[call]}"
+        keys = (
+            f"{place}/{observation.uses[first]}",
+            f"{place}/{observation.uses[second]}",
+        )
+        self.trace.add(kept, keys, observation.recipe, observation.shared)
+
+    def _sampled(self, operand: str, x: Tensor) -> Tensor:
+        return x if operand == "weight" else x[: self._samples]
+
+
+def _with_batch(
+    geometry: Geometry, operands: dict[str, Tensor], kind: Product
+) -> Geometry:
+    """The geometry for as many images (rows) as were kept."""
+    batch = operands[kind.operands[0]].shape[0]
+    if isinstance(geometry, MatmulGeometry):
+        return MatmulGeometry(batch, geometry.inner, geometry.columns)
+    return replace(geometry, batch=batch)

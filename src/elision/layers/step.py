@@ -1,0 +1,248 @@
+"""One pass through one layer, forward and the backward that follows.
+
+A :class:`Step` applies the transforms of the layer's plan and gives the products to the
+engine or to torch.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from elision.engines import Engine, TorchEngine
+from elision.layers import compiled_product
+from elision.layers.observation import Observation, Observer
+from elision.layers.plan import LayerPlan
+from elision.operands import KEEP
+from elision.operands.split_reuse import shared_part
+from elision.products import Geometry, LayerProduct, Product, geometry_of
+
+__all__ = [
+    "Step",
+    "forward_product",
+    "gradient_products",
+]
+
+
+class Step:
+    """One pass through one layer: applies the uses, each once, and tells observers.
+
+    Args:
+        plan: what the layer does to its operands.
+        states: state tensors of each use, by name.
+        engine: who computes.
+        input: shape of the layer's input, (N, C, H, W) or (rows, inner).
+        weight: shape of its weight.
+        convolution: stride, padding, dilation and groups; None for a linear layer.
+        training: whether transforms may move their state.
+        observers: told of every product.
+        name: the layer's.
+    """
+
+    def __init__(
+        self,
+        plan: LayerPlan,
+        states: dict[str, dict[str, Tensor]],
+        engine: Engine,
+        input: torch.Size,
+        weight: torch.Size,
+        convolution: Any,
+        *,
+        training: bool,
+        observers: tuple[Observer, ...] = (),
+        name: str = "",
+    ) -> None:
+        self.plan, self.states, self.engine = plan, states, engine
+        self.input_shape, self.weight_shape = input, weight
+        self.convolution = convolution
+        self.training, self.observers, self.name = training, observers, name
+        self._changed: set[str] = set()
+        self._reused: dict[str, Tensor] = {}
+
+    def read(
+        self, product: Product, operand: str, x: Tensor, done: dict[str, Tensor]
+    ) -> Tensor:
+        """What ``product`` reads in place of operand ``x``."""
+        use = self.plan.use(product, operand)
+        transform = self.plan.uses[use]
+        if transform == KEEP:
+            return x
+        if use not in done:
+            state = self.states[use]
+            reused = None if self._is_torch() else transform.reused(state)
+            done[use] = transform(x, list(state.values()), self.training)
+            if reused is not None and reused.shape[1:] == x.shape[1:]:
+                self._reused[use] = reused
+            if not torch.compiler.is_compiling() and done[use] is not x:
+                self._changed.add(use)
+        return done[use]
+
+    def native(self, product: Product, first: Tensor, second: Tensor) -> Tensor | None:
+        """The product by an engine other than torch's, if the layer's engine says so.
+
+        None: torch computes it, by the functions that a plain layer calls, so that a
+        product with nothing left out is the plain layer's to the last bit.
+        """
+        if isinstance(self.engine, TorchEngine):
+            return None
+        if torch.compiler.is_compiling():
+            return self._in_graph(product, first, second)
+        reused = self._reused.get(self.plan.use(product, product.operands[0]))
+        if reused is not None:
+            return self._native_with_reuse(product, reused, first, second)
+        sparse = next(
+            (o for o in product.operands if self._sparsified(product, o)), None
+        )
+        wanted = self._wanted() if product is Product.WEIGHT_GRAD else None
+        if sparse is None and wanted is None:
+            return None
+        asked = (product, self.geometry(), first, second)
+        engine = self.engine.choose(*asked, sparse=sparse, wanted=wanted)
+        if isinstance(engine, TorchEngine):
+            return None
+        return engine.product(*asked, sparse=sparse, wanted=wanted)
+
+    def _is_torch(self) -> bool:
+        return isinstance(self.engine, TorchEngine) or torch.compiler.is_compiling()
+
+    def _in_graph(self, product: Product, first: Tensor, second: Tensor) -> Any:
+        """The product as a node of a compiled graph, if its recipe sets values to zero.
+
+        The engine decides when the graph runs. A gradient that is reused cannot be split
+        there, so its products are torch's.
+        """
+        hints = self.plan.in_graph[product]
+        geometry = self.convolution or ()
+        if hints is None or first.dtype != torch.float32 or not first.is_cpu:
+            return None
+        sparse, use = hints
+        return compiled_product.product(
+            first,
+            second,
+            product.value,
+            sparse,
+            None if use is None else self.plan.uses[use]._token,
+            [] if use is None else list(self.states[use].values()),
+            list(self.input_shape),
+            list(self.weight_shape),
+            [n for pair in geometry[:3] for n in pair] + list(geometry[3:]),
+            self.engine.name,
+        )
+
+    def _native_with_reuse(
+        self, product: Product, reused: Tensor, first: Tensor, second: Tensor
+    ) -> Tensor | None:
+        """The product in two parts, the reused one computed once for the batch."""
+        difference = first - reused  # exactly zero where nothing was added
+        asked = (product, self.geometry(), difference, second)
+        engine = self.engine.choose(*asked, sparse="grad_output")
+        if isinstance(engine, TorchEngine):
+            return None
+        own = engine.product(*asked, sparse="grad_output")
+        return own + shared_part(product, reused, second, asked[1])
+
+    def _sparsified(self, product: Product, operand: str) -> bool:
+        """Whether an operand was set to zero in places, not merely found so."""
+        use = self.plan.use(product, operand)
+        return self.plan.uses[use].sparsifies and use in self._changed
+
+    def _wanted(self) -> Tensor | None:
+        """Where the weight gradient is asked for; None: everywhere."""
+        use = self.plan.use(Product.FORWARD, "weight")
+        return self.plan.uses[use].wanted_gradient(self.states[use])
+
+    def geometry(self) -> Geometry:
+        """The layer's geometry in this pass."""
+        return geometry_of(self.input_shape, self.weight_shape, self.convolution)
+
+    def tell(self, product: Product, first: Tensor, second: Tensor) -> None:
+        """Show a product to the observers, if there are any."""
+        if not self.observers:
+            return
+        uses = {o: self.plan.use(product, o) for o in product.operands}
+        read = zip(product.operands, (first, second), strict=True)
+        work = {
+            o: self.plan.uses[uses[o]].work(x, self.states[uses[o]]) for o, x in read
+        }
+        if product is Product.WEIGHT_GRAD:
+            masked_by = self.plan.use(Product.FORWARD, "weight")
+            transform = self.plan.uses[masked_by]
+            work["result"] = transform.gradient_work(self.states[masked_by])
+        use = uses[product.operands[0]]
+        operands = (first.detach(), second.detach())
+        observation = Observation(
+            LayerProduct(product, self.geometry(), *operands, self.name),
+            work=work,
+            uses=uses,
+            shared=self.plan.uses[use].shared(self.states[use]),
+            recipe=self.plan.recipe,
+            call=self,
+        )
+        for observer in self.observers:
+            observer(observation)
+
+
+def forward_product(step: Step, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+    """``Y`` from (X, W), and the bias."""
+    y = step.native(Product.FORWARD, x, w)
+    if y is not None:
+        if bias is None:
+            return y
+        return y + (bias if step.convolution is None else bias.view(-1, 1, 1))
+    if step.convolution is None:
+        return F.linear(x, w, bias)
+    return F.conv2d(x, w, bias, *step.convolution)
+
+
+def gradient_products(
+    step: Step,
+    grads: tuple[Tensor, Tensor],
+    x: Tensor | None,
+    w: Tensor | None,
+    bias: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """``dX`` from (G, W), ``dW`` from (G, X), and ``db`` from G where it is asked for.
+
+    An absent operand means an absent result; ``bias`` may be asked for only where both
+    products read the same G.
+    """
+    for_input, for_weight = grads
+    dx = None if w is None else step.native(Product.INPUT_GRAD, for_input, w)
+    dw = None if x is None else step.native(Product.WEIGHT_GRAD, for_weight, x)
+    # What is left is torch's.
+    x, w = (x if dw is None else None), (w if dx is None else None)
+    if step.convolution is None:
+        dx = dx if w is None else for_input @ w
+        dw = dw if x is None else for_weight.T @ x
+        return dx, dw, for_input.sum(0) if bias else None
+    if for_input is for_weight:
+        by_torch = _convolution_backward(step, for_input, x, w, bias)
+    else:
+        by_torch = (
+            _convolution_backward(step, for_input, None, w)[0],
+            _convolution_backward(step, for_weight, x, None)[1],
+            None,
+        )
+    return (
+        dx if w is None else by_torch[0],
+        dw if x is None else by_torch[1],
+        by_torch[2],
+    )
+
+
+def _convolution_backward(
+    step: Step, g: Tensor, x: Tensor | None, w: Tensor | None, bias: bool = False
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Torch's own backward; an absent operand, an absent result."""
+    asked = (w is not None, x is not None, bias)
+    if not any(asked):
+        return None, None, None
+    # Torch wants the shape of an operand that it will not read.
+    x = g.new_empty(1).expand(step.input_shape) if x is None else x
+    w = g.new_empty(1).expand(step.weight_shape) if w is None else w
+    stride, padding, dilation, groups = step.convolution
+    sizes = [g.shape[1]] if bias else None
+    return torch.ops.aten.convolution_backward(
+        g, x, w, sizes, stride, padding, dilation, False, (0, 0), groups, asked
+    )

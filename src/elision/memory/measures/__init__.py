@@ -1,0 +1,1 @@
+"""Measurements of what a policy keeps and what it changes."""

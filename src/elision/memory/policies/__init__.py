@@ -1,0 +1,1 @@
+"""Policies: which codec keeps which saved tensor."""

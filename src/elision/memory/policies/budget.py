@@ -1,0 +1,113 @@
+"""A number of bytes, and for every tensor the mildest means that keeps within it."""
+
+import torch
+
+from elision.memory.codecs import GroupQuant, Offload, Recompute
+from elision.memory.policies.base import MIN_BYTES, Placed
+from elision.memory.saved.codec import Codec
+from elision.memory.saved.roles import SMOOTH_ROLES, Slot
+
+__all__ = ["LADDER", "ByteBudget", "plan_bytes"]
+
+MIB = 2**20
+
+#: From the mildest means to the last resort, with the share of the bytes that is left
+#: in memory: keep, 8 bits, 4 bits, move away. (Own choice: offloading is exact, but on
+#: most machines it costs more time than 4 bits.)
+LADDER: tuple[tuple[Codec | None, float], ...] = (
+    (None, 1.0),
+    (GroupQuant(8), 8.5 / 32),
+    (GroupQuant(4), 4.5 / 32),
+    (Offload(), 0.0),
+)
+
+
+def plan_bytes(sizes: dict[tuple, int], budget: int) -> dict[tuple, int]:
+    """Rung of the ladder per tensor, so that what is left in memory fits the budget.
+
+    The tensors go down the ladder one rung at a time, the largest first, all of them to
+    one rung before any goes to the next; it stops as soon as the budget holds. If it
+    does not hold on the last rung, nothing more can be done.
+
+    Args:
+        sizes: tensor -> bytes.
+        budget: bytes that may stay in memory.
+    """
+    rungs = dict.fromkeys(sizes, 0)
+    left = float(sum(sizes.values()))
+    order = sorted(sizes, key=sizes.__getitem__, reverse=True)
+    for rung in range(1, len(LADDER)):
+        for name in order:
+            if left <= budget:
+                return rungs
+            left -= sizes[name] * (LADDER[rung - 1][1] - LADDER[rung][1])
+            rungs[name] = rung
+    return rungs
+
+
+class ByteBudget(Placed):
+    """Keep, compress, offload or recompute, to stay within a number of bytes.
+
+    The first step applies the exact rules, recomputation among them, and takes the
+    sizes. If that keeps within the budget, it stays so. Otherwise all layer inputs,
+    norm inputs and smooth activations go down the :data:`LADDER` as far as is needed;
+    what can still be recomputed then, is. A tensor with two consumers counts twice in
+    the plan, so it errs on the small side. Anything else counts but is never packed.
+
+    Args:
+        budget_mib: MiB of saved tensors to stay within, parameters excepted.
+
+    Raises:
+        ValueError: the budget is not positive.
+    """
+
+    def __init__(self, budget_mib: float) -> None:
+        if not budget_mib > 0:
+            raise ValueError(
+                f"budget({budget_mib:g}): must be a positive number of MiB"
+            )
+        super().__init__(name=f"budget({budget_mib:g})")
+        self.budget = int(budget_mib * MIB)
+        self.rungs: dict[tuple, int] = {}
+        self._sizes: dict[tuple, int] = {}
+        self._kept: dict[tuple, int] = {}
+        self._asked_bytes = 0
+
+    @property
+    def offloads(self) -> bool:
+        """The last rung of the ladder does."""
+        return True
+
+    def begin(self) -> None:
+        """A new step: plan, once the sizes are known."""
+        if self._kept and not self.rungs and sum(self._kept.values()) > self.budget:
+            others = sum(n for key, n in self._kept.items() if key not in self._sizes)
+            self.rungs = plan_bytes(self._sizes, self.budget - others)
+        super().begin()
+
+    def codecs_for(self, slot: Slot, tensor: torch.Tensor) -> tuple[Codec, ...]:
+        """Recomputation and the means on this tensor's rung, or the exact rules."""
+        self._asked_bytes = tensor.nbytes
+        if slot.role not in SMOOTH_ROLES or tensor.nbytes < MIN_BYTES:
+            return super().codecs_for(slot, tensor)
+        self._sizes[self.place] = tensor.nbytes
+        means, _ = LADDER[self.rungs.get(self.place, 0)]
+        wanted = (Recompute(), means)
+        return tuple(c for c in wanted if c is not None and slot.role in c.roles)
+
+    def chosen(self, slot: Slot, codec: Codec | None) -> None:
+        """Count what the exact rules leave as it is."""
+        if codec is None and not self.rungs:
+            self._kept[self.place] = self._asked_bytes
+
+    def notes(self) -> list[str]:
+        """How many tensors stand on which rung."""
+        kept = sum(self._kept.values()) / MIB
+        if not self.rungs:
+            return [
+                f"budget {self.budget / MIB:g} MiB: exact rules keep {kept:.2f} MiB"
+            ]
+        names = ["keep" if codec is None else str(codec) for codec, _ in LADDER]
+        counts = [list(self.rungs.values()).count(i) for i in range(len(LADDER))]
+        plan = ", ".join(f"{n} x {name}" for n, name in zip(counts, names, strict=True))
+        return [f"budget {self.budget / MIB:g} MiB: {plan}"]

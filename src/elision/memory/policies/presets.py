@@ -1,0 +1,246 @@
+"""Policies by name: ``"exact"``, ``"bits(4)"``, ``"guaranteed(0.1)"``, ...
+
+In parentheses stand a number and, for some, words: ``"expected(0.1, batch_norm=all)"``.
+"""
+
+import functools
+import inspect
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from elision.common.names import lookup
+from elision.memory.codecs import (
+    BatchNormAligned,
+    FixedPoint,
+    Float8,
+    GroupQuant,
+    Jpeg,
+    Offload,
+    RadSample,
+    Recompute,
+    SparseGroupQuant,
+    Sz3,
+    Zfp,
+)
+from elision.memory.codecs.group import GROUP
+from elision.memory.policies.allocation import AverageBits
+from elision.memory.policies.base import Policy, Rule
+from elision.memory.policies.budget import ByteBudget
+from elision.memory.policies.guaranteed import Guaranteed
+from elision.memory.saved.codec import Codec
+from elision.memory.saved.roles import SMOOTH_ROLES
+
+__all__ = ["PRESETS", "policy_for"]
+
+#: A tensor below this share of the largest is too small for its bits to matter (own
+#: choice: sixty-four of them take no more than one that is not).
+_SMALL = 1 / 64
+
+
+def _none(model: nn.Module) -> Policy:
+    """Hooks that keep everything: what the machinery itself costs."""
+    return Policy(exact=False, name="none")
+
+
+def _exact(model: nn.Module) -> Policy:
+    """Masks, pool indices, shapes, recomputation: bit-identical gradients."""
+    return Policy(name="exact")
+
+
+def _int8(model: nn.Module) -> Policy:
+    """Group quantisation to 8 bits."""
+    return _even(8, "int8")
+
+
+def _even(bits: int, name: str) -> Policy:
+    """The same bits for all tensors but those that are too small for it to matter.
+
+    These get 8, or are kept where all get 8. Such are the inputs of last layers, whose
+    weight gradient averages over few rows, so that it is off by as much as they are.
+    """
+    small = Rule(_rounded(8) if bits < 8 else (), SMOOTH_ROLES, max_share=_SMALL)
+    return Policy([small, Rule(_rounded(bits))], name=name)
+
+
+def _rounded(bits: int) -> tuple[Codec, ...]:
+    """Groups at so many bits; what is not zero on a finer grid where much is.
+
+    At 8 bits groups of half the size are worth the half bit that their grids take.
+    """
+    dense = GroupQuant(8, GROUP // 2) if bits == 8 else GroupQuant(bits)
+    return SparseGroupQuant(bits), dense
+
+
+def _bits(model: nn.Module, average: float = 4) -> Policy:
+    """Group quantisation; a fraction of a bit is shared out by sensitivity."""
+    if average == int(average):
+        return _even(int(average), f"bits({average:g})")
+    return _lasting(model, "bits", average, lambda: AverageBits(average))
+
+
+def _guaranteed(
+    model: nn.Module, error: float = 0.1, batch_norm: str = "exact"
+) -> Policy:
+    """No weight gradient off by more than ``error``, relative, in the worst case."""
+    return _bounded(model, "guaranteed", error, batch_norm)
+
+
+def _expected(
+    model: nn.Module, error: float = 0.1, batch_norm: str = "exact"
+) -> Policy:
+    """Weight gradients off by ``error`` in expectation, errors being independent."""
+    return _bounded(model, "expected", error, batch_norm)
+
+
+def _bounded(model: nn.Module, mode: str, error: float, batch_norm: str) -> Policy:
+    return _lasting(
+        model,
+        f"{mode}, {batch_norm}",
+        error,
+        lambda: Guaranteed(error, expected=mode == "expected", batch_norm=batch_norm),
+    )
+
+
+def _budget(model: nn.Module, mib: float) -> Policy:
+    """Keep, compress, offload or recompute, to stay within so many MiB."""
+    return _lasting(model, "budget", mib, lambda: ByteBudget(mib))
+
+
+def _derived(model: nn.Module, bits: float = 6) -> Policy:
+    """Group quantisation where nothing can be derived: a layer's input from the norm's.
+
+    Between two convolutions lie a batch norm's input and a ReLU's result. Only the
+    former is kept, in as many bits as the two of them would have taken in half.
+    """
+    means = Recompute(lossy=True), GroupQuant(int(bits))
+    return Policy([Rule(means)], name=f"derived({bits:g})")
+
+
+def _blpa(model: nn.Module, bits: float = 4) -> Policy:
+    """Batch-norm inputs on the grid of the norm, next layers' inputs derived from them."""
+    means = BatchNormAligned(int(bits)), Recompute(lossy=True), GroupQuant(int(bits))
+    return Policy([Rule(means)], name=f"blpa({bits:g})")
+
+
+def _jpeg(model: nn.Module, table: float = 8) -> Policy:
+    """JPEG-ACT for images, group quantisation to 8 bits for the rest."""
+    return Policy([Rule((Jpeg(table), GroupQuant(8)))], name=f"jpeg({table:g})")
+
+
+def _sfpr(model: nn.Module, bits: float = 8) -> Policy:
+    """Scaled fixed point, one scale per channel."""
+    return Policy([Rule((FixedPoint(int(bits)),))], name=f"sfpr({bits:g})")
+
+
+def _fp8(model: nn.Module) -> Policy:
+    """Eight-bit floating point."""
+    return Policy([Rule((Float8(),))], name="fp8")
+
+
+def _sz3(model: nn.Module, tolerance: float = 0.05) -> Policy:
+    """SZ3, off by at most so many standard deviations of each tensor (an extra)."""
+    return Policy([Rule((Sz3(tolerance),))], name=f"sz3({tolerance:g})")
+
+
+def _zfp(model: nn.Module, tolerance: float = 0.05) -> Policy:
+    """zfp, off by at most so many standard deviations of each tensor (an extra)."""
+    return Policy([Rule((Zfp(tolerance),))], name=f"zfp({tolerance:g})")
+
+
+def _offload(model: nn.Module) -> Policy:
+    """Everything large to files (CPU) or pinned host memory (accelerator)."""
+    return Policy([Rule((Offload(),))], name="offload")
+
+
+def _rad(model: nn.Module, keep: float = 0.1) -> Policy:
+    """Random samples of the inputs of convolutions and linear layers."""
+    return Policy([Rule((RadSample(keep),))], name=f"rad({keep:g})")
+
+
+#: Preset -> how to make it from the model, and what stands in parentheses.
+PRESETS: dict[str, Callable[..., Policy]] = {
+    "none": _none,
+    "exact": _exact,
+    "int8": _int8,
+    "bits": _bits,
+    "guaranteed": _guaranteed,
+    "expected": _expected,
+    "budget": _budget,
+    "derived": _derived,
+    "blpa": _blpa,
+    "jpeg": _jpeg,
+    "sfpr": _sfpr,
+    "fp8": _fp8,
+    "sz3": _sz3,
+    "zfp": _zfp,
+    "offload": _offload,
+    "rad": _rad,
+}
+
+# Policies that learn from step to step, by the model that they are for.
+_KEPT: "WeakKeyDictionary[nn.Module, dict[tuple[str, float], Policy]]" = (
+    WeakKeyDictionary()
+)
+
+
+def _lasting(
+    model: nn.Module, name: str, number: float, make: Callable[[], Policy]
+) -> Policy:
+    """The policy of this name that the model was last saved under, or a new one."""
+    kept = _KEPT.setdefault(model, {})
+    if (name, number) not in kept:
+        kept[name, number] = make()
+    return kept[name, number]
+
+
+_CALL = re.compile(r"\s*([a-z0-9-]+)\s*(?:\(\s*([^()]*?)\s*\))?\s*")
+
+
+def policy_for(policy: Any, model: nn.Module) -> Policy:
+    """A policy from a name, a rule, rules, or a policy.
+
+    Raises:
+        ValueError: unknown name, or a number that the preset does not take.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    if isinstance(policy, Rule):
+        return Policy([policy])
+    if isinstance(policy, (tuple, list)) and all(isinstance(r, Rule) for r in policy):
+        return Policy(policy)
+    if not isinstance(policy, str):
+        raise ValueError(
+            f"policy must be a name, a Policy or Rules, got {type(policy).__name__}"
+        )
+    make, numbers, words = _parsed(policy)
+    try:
+        return make(model, *numbers, **words)
+    except ValueError as error:
+        raise ValueError(f"memory policy {policy!r}: {error}") from error
+
+
+@functools.cache  # a saver is made in every step
+def _parsed(policy: str) -> tuple[Callable[..., Policy], list[float], dict[str, str]]:
+    """The preset that a name stands for, and what stands in its parentheses."""
+    match = _CALL.fullmatch(policy)
+    name, given = match.groups() if match else (policy, None)
+    make = lookup("memory policy", name, PRESETS)
+    try:
+        arguments = [a.strip() for a in given.split(",")] if given else []
+        numbers = [float(a) for a in arguments if "=" not in a]
+        words = dict(a.replace(" ", "").split("=", 1) for a in arguments if "=" in a)
+        inspect.signature(make).bind(None, *numbers, **words)
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(f"numbers must be finite, got {given}")
+    except (TypeError, ValueError) as error:
+        _, *allowed = inspect.signature(make).parameters.values()
+        takes = ", ".join(str(a) for a in allowed) or "nothing"
+        raise ValueError(
+            f"memory policy {policy!r}: in parentheses may stand {takes}; {error}"
+        ) from error
+    return make, numbers, words

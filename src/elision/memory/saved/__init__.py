@@ -1,0 +1,1 @@
+"""Saved tensors: their roles, layouts, regions and bytes."""

@@ -1,0 +1,107 @@
+"""What a codec is: a way to keep a saved tensor in fewer bytes, with a declared error.
+
+A codec packs a dense tensor and unpacks it again. It declares what the restored tensor
+is worth (:class:`Guarantee`), and the tests hold every codec to its declaration.
+"""
+
+import enum
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from elision.memory.saved.layout import Layout
+from elision.memory.saved.roles import Role, Slot
+
+__all__ = ["Codec", "Guarantee", "Packed", "all_finite", "floating"]
+
+
+class Guarantee(enum.Enum):
+    """What a codec promises about the tensor it restores.
+
+    ``EXACT``: the consumer computes bit-identical gradients. ``UNBIASED``: the expected
+    restored tensor is the saved one. ``BOUNDED``: no element is off by more than
+    :meth:`Codec.bound`. ``LOSSY``: none of these; the error is only measured.
+    """
+
+    EXACT = "exact"
+    UNBIASED = "unbiased"
+    BOUNDED = "bounded"
+    LOSSY = "lossy"
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A saved tensor in a codec's form.
+
+    Attributes:
+        payload: the tensors that hold it; what they occupy is what it costs.
+        layout: layout of the tensor to restore.
+        meta: what else the codec needs, of negligible size.
+    """
+
+    payload: tuple[torch.Tensor, ...]
+    layout: Layout
+    meta: Any = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the payload keeps alive."""
+        return sum(p.untyped_storage().nbytes() for p in self.payload)
+
+
+class Codec(ABC):
+    """One way to keep a saved tensor. Members are frozen dataclasses, hence hashable.
+
+    Attributes:
+        name: short name, as in reports and policies.
+        guarantee: what the restored tensor is worth.
+        roles: the roles it may be asked for.
+        shared: whether another use of the same memory may read the packed form, in
+            another shape.
+    """
+
+    name: ClassVar[str]
+    guarantee: ClassVar[Guarantee]
+    roles: ClassVar[frozenset[Role]]
+    shared: ClassVar[bool] = True
+
+    @abstractmethod
+    def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
+        """Pack a dense tensor, which must not be modified nor kept.
+
+        Returns:
+            None if this tensor cannot be packed (a NaN, an unexpected value), in which
+            case it is kept as it is and the report says so.
+        """
+
+    @abstractmethod
+    def unpack(self, packed: Packed) -> torch.Tensor:
+        """Restore the tensor; called any number of times, always with one result."""
+
+    def keeps_sign(self, packed: Packed) -> bool:
+        """Whether a ReLU's mask can be read from the packed form of its result."""
+        return False
+
+    def unpack_sign(self, packed: Packed) -> torch.Tensor:
+        """A tensor that is 1 where the saved one is positive, else 0."""
+        return (self.unpack(packed) > 0).to(packed.layout.dtype)
+
+    def bound(self, packed: Packed) -> float | None:
+        """Largest absolute error of an element of this tensor, if declared."""
+        return 0.0 if self.guarantee is Guarantee.EXACT else None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def all_finite(tensor: torch.Tensor) -> bool:
+    """Whether no element is NaN or infinite; one cheap pass in the common case."""
+    total = tensor.sum(dtype=torch.float32)
+    return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
+
+
+def floating(tensor: torch.Tensor) -> bool:
+    """Whether a value codec can take the tensor: floating, not empty, all finite."""
+    return tensor.is_floating_point() and tensor.numel() > 0 and all_finite(tensor)

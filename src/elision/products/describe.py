@@ -1,0 +1,67 @@
+"""Products as rows: densities, non-zero and redundant products of each."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from elision.products.layer_product import LayerProduct
+
+__all__ = ["ProductRow", "count", "describe"]
+
+
+@dataclass(frozen=True)
+class ProductRow:
+    """What one recorded product consists of."""
+
+    layer: str
+    product: str
+    step: int
+    dense_macs: int
+    nonzero: int
+    valid: int
+    densities: Mapping[str, float]
+    sizes: Mapping[str, int]
+
+    @property
+    def redundant(self) -> int:
+        """Redundant Cartesian products among the non-zero ones."""
+        return self.nonzero - self.valid
+
+
+def count(products: Iterable[LayerProduct]) -> Iterator[ProductRow]:
+    """Densities and product counts of recorded products."""
+    for product in products:
+        counts = product.counts
+        yield ProductRow(
+            product.name,
+            product.kind.value,
+            product.step,
+            product.dense_macs,
+            counts.nonzero,
+            counts.valid,
+            product.densities,
+            {name: int(mask.size) for name, mask in _named(product)},
+        )
+
+
+def _named(product: LayerProduct) -> Iterator[tuple[str, Any]]:
+    yield from zip(product.kind.operands, product.masks, strict=True)
+
+
+def describe(products: Iterable[LayerProduct]) -> list[dict[str, str]]:
+    """Recorded products as a table, values as text: densities and RCPs of each."""
+    return [
+        {
+            "step": str(row.step),
+            "layer": row.layer,
+            "product": row.product,
+            "dense MACs": f"{row.dense_macs:,}",
+            "densities": ", ".join(
+                f"{operand} {100 * density:.1f} %"
+                for operand, density in row.densities.items()
+            ),
+            "non-zero products": f"{row.nonzero:,}",
+            "RCPs": f"{100 * row.redundant / row.nonzero:.1f} %" if row.nonzero else "",
+        }
+        for row in count(products)
+    ]

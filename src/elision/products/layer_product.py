@@ -1,0 +1,220 @@
+"""One product of one layer at one step, with its operands."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.nn import grad as conv_grad
+
+from elision.products.counts import ProductCounts, meetings
+from elision.products.geometry import Conv2dGeometry, Geometry, MatmulGeometry
+from elision.products.kinds import Product
+
+__all__ = ["LayerProduct"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerProduct:
+    """One product of one layer at one step, with the operands it really read.
+
+    Attributes:
+        kind: which of the three products.
+        geometry: shape of the layer.
+        first, second: the operands named by ``kind.operands``, torch tensors or numpy
+            arrays in torch layouts (``X: N,C,H,W``; ``W: K,C/groups,R,S``;
+            ``G: N,K,P,Q``; for a matrix product ``X: rows,inner``;
+            ``W: columns,inner``; ``G: rows,columns``). Both None for a value-blind
+            model, which needs the shape alone.
+        name: name of the layer in its model.
+        step: training step.
+
+    Raises:
+        ValueError: an operand does not have the shape that the geometry gives it, or
+            only one of the two is None.
+    """
+
+    kind: Product
+    geometry: Geometry
+    first: Any = None
+    second: Any = None
+    name: str = ""
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.kind, Product):
+            raise ValueError(f"kind must be a Product, got {self.kind!r}")
+        if (self.first is None) != (self.second is None):
+            raise ValueError(f"{self._where}: give both operands or neither")
+        if self.first is None:
+            return
+        for operand, value in zip(
+            self.kind.operands, (self.first, self.second), strict=True
+        ):
+            expected = self.geometry.shape_of(operand)
+            if tuple(value.shape) != expected:
+                raise ValueError(
+                    f"{self._where}: {operand} has shape {tuple(value.shape)}, "
+                    f"the geometry {self.geometry} needs {expected}"
+                )
+
+    def __repr__(self) -> str:
+        """Name, product and shape, never the operands' values."""
+        blind = ", operands=None" if self.first is None else ""
+        label = f"{self.name!r}, " if self.name else ""
+        kind = self.kind.name
+        return f"LayerProduct({label}{kind}, {self.geometry}, step={self.step}{blind})"
+
+    @property
+    def _where(self) -> str:
+        return f"{self.kind.value} of layer {self.name or '(unnamed)'}"
+
+    @property
+    def operands(self) -> dict[str, Any]:
+        """The two operands by name."""
+        return dict(zip(self.kind.operands, (self.first, self.second), strict=True))
+
+    @property
+    def dense_macs(self) -> int:
+        """Multiply-accumulates of the product when nothing is left out."""
+        return self.geometry.dense_macs
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        """Shape of the product's result: that of the tensor it does not read."""
+        return self.geometry.shape_of(self.kind.absent)
+
+    @property
+    def result_size(self) -> int:
+        """Number of values of the result."""
+        return int(np.prod(self.result_shape))
+
+    def compute(self) -> torch.Tensor:
+        """The product itself, computed densely: the oracle for every engine.
+
+        Returns:
+            ``Y``, ``dX`` or ``dW`` in torch layout and the operands' dtype; equal to
+            what autograd computes for the layer.
+        """
+        first, second = (torch.as_tensor(v) for v in self._present())
+        geometry = self.geometry
+        if isinstance(geometry, MatmulGeometry):
+            if self.kind is Product.FORWARD:
+                return first @ second.T
+            if self.kind is Product.INPUT_GRAD:
+                return first @ second
+            return first.T @ second
+        how = {
+            "stride": geometry.stride,
+            "padding": geometry.padding,
+            "dilation": geometry.dilation,
+            "groups": geometry.groups,
+        }
+        if self.kind is Product.FORWARD:
+            return F.conv2d(first, second, **how)
+        if self.kind is Product.INPUT_GRAD:
+            return conv_grad.conv2d_input(self.result_shape, second, first, **how)
+        return conv_grad.conv2d_weight(second, self.result_shape, first, **how)
+
+    @property
+    def densities(self) -> dict[str, float]:
+        """Fraction of non-zeros of each operand, by operand name."""
+        return {
+            name: float(mask.mean())
+            for name, mask in zip(self.kind.operands, self.masks, strict=True)
+        }
+
+    @cached_property
+    def masks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the two operands are non-zero, as boolean numpy arrays.
+
+        Raises:
+            ValueError: an operand holds a NaN or an infinity, or there is no operand.
+        """
+        first, second = (
+            self._mask(name, value) for name, value in self._named_present()
+        )
+        return first, second
+
+    @cached_property
+    def counts(self) -> ProductCounts:
+        """The numbers of non-zero products and, of these, of valid ones.
+
+        Exact, without enumerating pairs: the pairs of a plane factorise, and the valid
+        ones are a convolution of per-position counts (see :mod:`elision.products.counts`).
+
+        Raises:
+            ValueError: an operand holds a NaN or an infinity, or there is no operand.
+        """
+        if isinstance(self.geometry, MatmulGeometry):
+            return self._matmul_counts()
+        return self._conv_counts(self.geometry)
+
+    def _named_present(self) -> list[tuple[str, Any]]:
+        return list(zip(self.kind.operands, self._present(), strict=True))
+
+    def _present(self) -> tuple[Any, Any]:
+        if self.first is None:
+            raise ValueError(f"{self._where}: this needs the operands, which are None")
+        return self.first, self.second
+
+    def _mask(self, name: str, value: Any) -> np.ndarray:
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu()
+            finite = bool(torch.isfinite(value).all())
+            mask = (value != 0).numpy()
+        else:
+            value = np.asarray(value)
+            finite = bool(np.isfinite(value).all())
+            mask = value != 0
+        if not finite:
+            raise ValueError(f"{self._where}: {name} holds a NaN or an infinity")
+        return mask
+
+    def _matmul_counts(self) -> ProductCounts:
+        """Pairs with equal summation index; all of them are valid."""
+        first, second = self.masks
+        if self.kind is Product.FORWARD:  # X[m,i] meets W[n,i]
+            left, right = first.sum(0), second.sum(0)
+        elif self.kind is Product.INPUT_GRAD:  # G[m,n] meets W[n,i]
+            left, right = first.sum(0), second.sum(1)
+        else:  # G[m,n] meets X[m,i]
+            left, right = first.sum(1), second.sum(1)
+        valid = int(left.astype(np.int64) @ right.astype(np.int64))
+        return ProductCounts(nonzero=valid, valid=valid)
+
+    def _conv_counts(self, geometry: Conv2dGeometry) -> ProductCounts:
+        """Counts of a convolution from planes of per-position non-zero counts.
+
+        Each product shares one channel-like index between its operands (c, k or n) and
+        leaves one free on each side; summing the masks over the free ones first leaves
+        one small plane per shared index.
+        """
+        g, n = geometry.groups, geometry.batch
+        c, k = geometry.in_channels // g, geometry.out_channels // g
+        mask = dict(zip(self.kind.operands, self.masks, strict=True))
+        grouped = {
+            "input": (n, g, c, geometry.height, geometry.width),
+            "weight": (g, k, c, *geometry.kernel),
+            "grad_output": (n, g, k, geometry.out_height, geometry.out_width),
+        }
+        # Axes summed away per operand; left is (shared index..., rows, columns).
+        summed = {
+            Product.FORWARD: {"input": 0, "weight": 1},
+            Product.INPUT_GRAD: {"grad_output": 0, "weight": 2},
+            Product.WEIGHT_GRAD: {"grad_output": 2, "input": 2},
+        }[self.kind]
+        planes = {}
+        for name, axis in summed.items():
+            values = mask[name].reshape(grouped[name]).sum(axis, dtype=np.int64)
+            planes[name] = values.reshape(-1, *values.shape[-2:])
+        left, right = (planes[name].sum((1, 2)) for name in self.kind.operands)
+        nonzero = int(left @ right)
+        ones = np.ones((1, *self.result_shape[-2:]), np.int64)
+        planes[self.kind.absent] = ones
+        valid = meetings(
+            planes["input"], planes["weight"], planes["grad_output"], geometry
+        )
+        return ProductCounts(nonzero=nonzero, valid=valid)

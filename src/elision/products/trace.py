@@ -1,0 +1,313 @@
+"""Recorded products in one file: bit masks, packed values and a JSON header.
+
+A trace is a list of products over a set of tensors; two products that read the same
+tensor share it. In memory and on disk a tensor is the bit mask of its non-zeros and
+their values, which is also what a sparse accelerator reads. The file is safetensors, so
+it holds no code; it is written under another name and renamed when complete.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elision.common.files import load_tensors, save_tensors
+from elision.products.geometry import Conv2dGeometry, MatmulGeometry
+from elision.products.kinds import Product
+from elision.products.layer_product import LayerProduct
+
+__all__ = ["PackedTensor", "Trace"]
+
+_FORMAT = 1
+_GEOMETRIES = {"conv2d": Conv2dGeometry, "matmul": MatmulGeometry}
+
+
+@dataclass(frozen=True)
+class PackedTensor:
+    """A tensor as the bit mask of its non-zeros and their values.
+
+    Attributes:
+        mask: ``ceil(n / 8)`` bytes, first value in the highest bit.
+        values: the non-zeros in C order, in the tensor's dtype.
+        shape: of the tensor.
+    """
+
+    mask: Tensor
+    values: Tensor
+    shape: tuple[int, ...]
+
+    @classmethod
+    def pack(cls, x: Tensor) -> "PackedTensor":
+        """Pack a tensor of any layout and device."""
+        flat = x.detach().cpu().contiguous().flatten()
+        nonzero = flat != 0
+        mask = torch.from_numpy(np.packbits(nonzero.numpy()))
+        return cls(mask, flat[nonzero], tuple(x.shape))
+
+    def unpack(self) -> Tensor:
+        """The tensor again, contiguous, on the CPU."""
+        size = int(np.prod(self.shape))
+        places = np.flatnonzero(np.unpackbits(self.mask.numpy(), count=size))
+        flat = torch.zeros(size, dtype=self.values.dtype)
+        flat[torch.from_numpy(places)] = self.values
+        return flat.view(self.shape)
+
+    def to_json(self) -> dict[str, Any]:
+        """Shape and dtype, which neither the mask nor the values say."""
+        return {"shape": list(self.shape), "dtype": str(self.values.dtype)[6:]}
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the mask and the values."""
+        return self.mask.nbytes + self.values.nbytes
+
+
+@dataclass(frozen=True)
+class _Record:
+    """One product of the trace; first, second and shared are keys of its tensors."""
+
+    kind: Product
+    geometry: Any
+    name: str
+    step: int
+    first: str
+    second: str
+    recipe: str = ""
+    shared: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        shape = "conv2d" if isinstance(self.geometry, Conv2dGeometry) else "matmul"
+        return {
+            "product": self.kind.value,
+            "layer": self.name,
+            "step": self.step,
+            "recipe": self.recipe,
+            "geometry": {"kind": shape, **asdict(self.geometry)},
+            "first": self.first,
+            "second": self.second,
+            "shared": self.shared,
+        }
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> "_Record":
+        geometry = dict(entry["geometry"])
+        build = _GEOMETRIES[geometry.pop("kind")]
+        return cls(
+            Product(entry["product"]),
+            build(**geometry),
+            entry["layer"],
+            entry["step"],
+            entry["first"],
+            entry["second"],
+            entry["recipe"],
+            entry["shared"],
+        )
+
+
+@dataclass
+class Trace:
+    """Recorded products of training; iterating yields :class:`LayerProduct`.
+
+    Attributes:
+        about: facts about the run (recipe, model, data, ...), any JSON.
+    """
+
+    about: dict[str, Any] = field(default_factory=dict)
+    _records: list[_Record] = field(default_factory=list, repr=False)
+    _tensors: dict[str, PackedTensor] = field(default_factory=dict, repr=False)
+
+    def add(
+        self,
+        product: LayerProduct,
+        keys: tuple[str, str] | None = None,
+        recipe: str = "",
+        shared: Tensor | None = None,
+    ) -> None:
+        """Append a product; its operands are packed at once.
+
+        Args:
+            product: with its operands.
+            keys: names of the two tensors; a name that the trace holds already is
+                taken to be the same tensor. By default every tensor is its own.
+            recipe: name of the recipe it was computed under.
+            shared: what all examples of the first operand have in common, of its shape
+                with one example; see :meth:`multiplied`.
+
+        Raises:
+            ValueError: the product has no operands.
+        """
+        if product.first is None:
+            raise ValueError(f"{product!r} has no operands to record")
+        if keys is None:
+            keys = tuple(f"{len(self._records)}/{o}" for o in product.kind.operands)  # pyright: ignore[reportAssignmentType]
+        assert keys is not None
+        tensors = dict(zip(keys, (product.first, product.second), strict=True))
+        common = "" if shared is None else f"{keys[0]}/shared"
+        if shared is not None:
+            tensors[common] = shared
+        for key, operand in tensors.items():
+            if key not in self._tensors:
+                self._tensors[key] = PackedTensor.pack(torch.as_tensor(operand))
+        self._records.append(
+            _Record(
+                product.kind,
+                product.geometry,
+                product.name,
+                product.step,
+                *keys,
+                recipe,
+                common,
+            )
+        )
+
+    def extend(self, other: "Trace", prefix: str = "", recipe: str = "") -> None:
+        """Append all products of another trace.
+
+        Args:
+            other: the trace; its tensors are shared, not copied.
+            prefix: put before the names of its tensors.
+            recipe: name to give its products' recipe; empty keeps theirs.
+        """
+        for key, tensor in other._tensors.items():
+            self._tensors[prefix + key] = tensor
+        for r in other._records:
+            self._records.append(
+                replace(
+                    r,
+                    first=prefix + r.first,
+                    second=prefix + r.second,
+                    shared=r.shared and prefix + r.shared,
+                    recipe=recipe or r.recipe,
+                )
+            )
+
+    def of_recipe(self, recipe: str) -> "Trace":
+        """The part of the trace that was recorded under one recipe."""
+        records = [r for r in self._records if r.recipe == recipe]
+        return Trace(self.about, records, self._tensors)
+
+    @property
+    def recipes(self) -> list[str]:
+        """Names of the recipes recorded, in order."""
+        return list(dict.fromkeys(r.recipe for r in self._records))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[LayerProduct]:
+        for record in self._records:
+            yield LayerProduct(
+                record.kind,
+                record.geometry,
+                self._tensors[record.first].unpack(),
+                self._tensors[record.second].unpack(),
+                name=record.name,
+                step=record.step,
+            )
+
+    def multiplied(self) -> Iterator[LayerProduct]:
+        """The products as a machine multiplies them, example by example.
+
+        They are those of the trace, but for a gradient that is a sparse difference from
+        one that the whole batch shares (ReSprop): the difference stands in its place.
+        The product of the shared gradient, computed once a batch, is not among them.
+        """
+        for record, product in zip(self._records, self, strict=True):
+            if not record.shared:
+                yield product
+                continue
+            shared = self._tensors[record.shared].unpack()
+            yield replace(product, first=torch.as_tensor(product.first) - shared)
+
+    @classmethod
+    def of(cls, products: Iterable[LayerProduct], **about: Any) -> "Trace":
+        """Trace of given products."""
+        trace = cls(about)
+        for product in products:
+            trace.add(product)
+        return trace
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the recorded layers, in the order they were met."""
+        return list(dict.fromkeys(r.name for r in self._records))
+
+    @property
+    def steps(self) -> list[int]:
+        """The recorded training steps, rising."""
+        return sorted({r.step for r in self._records})
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all packed tensors."""
+        return sum(t.size_bytes for t in self._tensors.values())
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace; the file appears complete or not at all.
+
+        Raises:
+            OSError: it cannot be written (no space, no folder); nothing is left behind.
+        """
+        tensors: dict[str, Tensor] = {}
+        for key, packed in self._tensors.items():
+            tensors[f"{key}.mask"] = packed.mask
+            tensors[f"{key}.values"] = packed.values
+        header = {
+            "format": _FORMAT,
+            "about": self.about,
+            "tensors": {key: packed.to_json() for key, packed in self._tensors.items()},
+            "products": [r.to_json() for r in self._records],
+        }
+        digest = _digest(header, self._tensors)
+        save_tensors(Path(path), tensors, header | {"digest": digest})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Trace":
+        """Read a trace.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is truncated, corrupted, not a trace, or of another
+                format version.
+        """
+        path = Path(path)
+        tensors, header = load_tensors(path, "trace")
+        if not isinstance(header, dict) or "products" not in header:
+            raise ValueError(f"{path}: a safetensors file, but not a trace")
+        if header.get("format") != _FORMAT:
+            raise ValueError(
+                f"{path}: trace format {header.get('format')!r}; "
+                f"this version reads format {_FORMAT}"
+            )
+        try:
+            digest, about = header.pop("digest"), header["about"]
+            packed = {
+                key: PackedTensor(
+                    tensors[f"{key}.mask"],
+                    tensors[f"{key}.values"],
+                    tuple(facts["shape"]),
+                )
+                for key, facts in header["tensors"].items()
+            }
+            written = {key: tensor.to_json() for key, tensor in packed.items()}
+            if header["tensors"] != written or digest != _digest(header, packed):
+                raise ValueError("its content is not what was written")
+            records = [_Record.from_json(entry) for entry in header["products"]]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: a corrupted trace ({error})") from error
+        return cls(about, records, packed)
+
+
+def _digest(header: dict[str, Any], tensors: dict[str, PackedTensor]) -> str:
+    """Check sum of everything that a trace says, header and tensors."""
+    total = hashlib.blake2b(json.dumps(header).encode(), digest_size=16)
+    for packed in tensors.values():
+        total.update(packed.mask.numpy().tobytes())
+        total.update(packed.values.view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,23 @@
+"""The recipes as tables, with what to cite."""
+
+from html import escape
+
+from elision.study.outcome import RecipeOutcome, StudyOutcome
+from elision.study.page.sections.base import Section
+
+__all__ = ["recipes"]
+
+
+def recipes(outcome: StudyOutcome) -> Section:
+    """What every recipe does to the operands of the three products."""
+    sheets = tuple(_details(o, i == 0) for i, o in enumerate(outcome.outcomes))
+    return Section("The recipes", sheets=("\n".join(sheets),))
+
+
+def _details(o: RecipeOutcome, opened: bool) -> str:
+    citation = o.method.citation()
+    cited = f"<pre>{escape(citation)}</pre>" if citation else ""
+    return (
+        f"<details{' open' if opened else ''}><summary>{escape(o.spec)}</summary>"
+        f"<pre>{escape(str(o.method))}</pre>{cited}</details>"
+    )

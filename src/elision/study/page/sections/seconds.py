@@ -1,0 +1,25 @@
+"""Seconds of a training step as it ran."""
+
+from elision.report.table import rows_as_html
+from elision.study.outcome import StudyOutcome
+from elision.study.page.sections.base import Section
+
+__all__ = ["seconds"]
+
+_NOTE = (
+    "Median wall-clock time of a training step. The recipes ran <b>masked</b>: zeros are "
+    "multiplied like other values, so these times show the price of choosing what to "
+    "leave out, never a gain."
+)
+
+
+def seconds(outcome: StudyOutcome) -> Section | None:
+    """Milliseconds a step of every recipe that was trained by this process."""
+    if not outcome.timing:
+        return None
+    rows = [
+        {"recipe": spec, "ms a step": f"{1000 * value:.1f}"}
+        for spec, value in outcome.timing.items()
+    ]
+    title = "Seconds on this machine"
+    return Section(title, "measured here", _NOTE, (rows_as_html(rows),))

@@ -1,0 +1,78 @@
+"""Whether training came to rest, or would go on moving."""
+
+from typing import Any
+
+import numpy as np
+
+from elision.common.specs import parse
+from elision.report.style import PALETTE, drawing, svg
+from elision.report.table import rows_as_html
+from elision.study.outcome import StudyOutcome
+from elision.study.page.sections.base import Section
+
+__all__ = ["stationarity"]
+
+_NOTE = (
+    "Each trained model went on at a constant learning rate. <b>Still moving</b>: the "
+    "loss slopes, or its distribution or that of the weight norm differs between the "
+    "halves of the window. <b>Invariant regime</b>: neither does, yet the gradient is "
+    "not zero. <b>Stationary point</b>: no gradient is found either. ‖∇F‖² is the "
+    "unbiased estimate from two independent batches, ± its standard error; below zero "
+    "means that noise hides it. Sharpness is that of the dense weights' directions."
+)
+
+
+def stationarity(outcome: StudyOutcome) -> Section | None:
+    """A verdict a recipe, the figures behind it, and the loss while watched."""
+    found = {
+        f"{o.spec}, {probe}" if len(o.findings) > 1 else o.spec: finding
+        for o in outcome.outcomes
+        for probe, finding in o.findings.items()
+        if parse(probe)[0] == "stationarity"
+    }
+    if not found:
+        return None
+    verdicts = [
+        {"recipe": n, "verdict": f["verdict"], "because": "; ".join(f["reasons"])}
+        for n, f in found.items()
+    ]
+    figures = [_figures(name, finding) for name, finding in found.items()]
+    losses = {name: finding["losses"] for name, finding in found.items()}
+    sheets = (
+        rows_as_html(verdicts, words=("verdict", "because")),
+        rows_as_html(figures),
+        _losses(losses),
+    )
+    return Section("Has training come to rest?", "measured here", _NOTE, sheets)
+
+
+def _figures(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """A row of what the verdict rests on; noise and sharpness are of the last look."""
+    mean, error = found["gradient_squared"]
+    last = found["looks"][-1]
+    row = {
+        "recipe": name,
+        "learning rate": found["rate"],
+        "‖∇F‖²": f"{mean:.2g} ± {error:.1g}",
+        "noise scale": last["noise_scale"],
+        "rate x sharpness": last["rate_sharpness"],
+        "step / weights": found["step_ratio"],
+        "net / path": found["displacement_ratio"],
+    }
+    row |= {f"p, {what}": p for what, p in found["p_values"].items()}
+    return {column: "" if value is None else value for column, value in row.items()}
+
+
+def _losses(losses: dict[str, list[float]]) -> str:
+    """Loss of every step, averaged over a twentieth of the window."""
+    with drawing(9.2, 2.8) as figure:
+        axes = figure.subplots()
+        for colour, (name, values) in zip(PALETTE * 4, losses.items(), strict=False):
+            width = max(1, len(values) // 20)
+            mean = np.convolve(values, np.ones(width) / width, mode="valid")
+            axes.plot(np.arange(width, len(values) + 1), mean, color=colour, label=name)
+        axes.set(title="Training loss while watched, moving average", xlabel="step")
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, borderaxespad=0
+        )
+        return svg(figure)

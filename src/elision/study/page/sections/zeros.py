@@ -1,0 +1,86 @@
+"""Interleave or skip: what every machine does with the zeros of a recipe."""
+
+import numpy as np
+
+from elision.accelerators.design.interleave_or_skip import SkipRow
+from elision.report.charts import cost_bars
+from elision.report.table import rows_as_html
+from elision.study.outcome import StudyOutcome, machine_rows
+from elision.study.page.sections.base import Section
+
+__all__ = ["zeros"]
+
+_NOTE = (
+    "What a machine's multipliers did in all of their cycles: a useful product, a product "
+    "with a zero for a factor, a redundant product of two non-zeros, or nothing. A "
+    "systolic array multiplies zeros, and interleaving its gradients saves the same "
+    "share whatever the values are; PEs that do not switch on a zero "
+    "(<code>zero_gating</code>) save energy and no cycle; an outer-product machine skips "
+    "zeros and pays with redundant products and idle multipliers. Energy is without the "
+    "DRAM, which not every machine models."
+)
+
+#: Parts of the multiplier slots: field of a row, and colour.
+_PARTS = {
+    "useful": "#009E73",
+    "with a zero": "#D55E00",
+    "redundant": "#E69F00",
+    "idle": "#DDDDDD",
+}
+
+
+def zeros(outcome: StudyOutcome) -> Section | None:
+    """Where the multiplier slots went, if a systolic array is among the machines."""
+    counts_zeros = any(
+        "zero_multiplies" in row.cost.details
+        for o in outcome.outcomes
+        for row in o.costs
+    )
+    if not counts_zeros:
+        return None
+    rows = {o.spec: machine_rows(o) for o in outcome.outcomes}
+    lines = [line for recipe, found in rows.items() for line in _lines(recipe, found)]
+    table = rows_as_html(lines, words=("machine", "least"))
+    return Section("Interleave or skip", "simulated", _NOTE, (_figure(rows), table))
+
+
+def _figure(rows: dict[str, list[SkipRow]]) -> str:
+    """Multiplier slots of every machine, stacked by what became of them."""
+
+    def slots(row: SkipRow) -> list[int]:
+        wasted = row.zero_multiplies + row.redundant_multiplies
+        return [
+            row.multiplies - wasted,
+            row.zero_multiplies,
+            row.redundant_multiplies,
+            row.idle_slots,
+        ]
+
+    found = np.array([[slots(row) for row in o] for o in rows.values()], float)
+    parts = {name: found[:, :, index] for index, name in enumerate(_PARTS)}
+    machines = [row.machine for row in next(iter(rows.values()))]
+    return cost_bars(
+        machines, list(rows), parts, "multipliers x cycles, simulated", _PARTS
+    )
+
+
+def _lines(recipe: str, rows: list[SkipRow]) -> list[dict[str, str | int]]:
+    fewest = min(row.cycles for row in rows)
+    least = min(row.energy_on_chip_pj for row in rows)
+    return [
+        {
+            "recipe": recipe,
+            "machine": row.machine,
+            "cycles": row.cycles,
+            "over the first": f"{row.speed_up:.2f}x",
+            "zeros": row.zero_multiplies,
+            "redundant": row.redundant_multiplies,
+            "useful": f"{100 * row.useful_share:.1f} %",
+            "on chip, nJ": f"{row.energy_on_chip_pj / 1000:,.0f}",
+            "least": " ".join(
+                ["cycles"] * (row.cycles == fewest)
+                + ["energy"] * (row.energy_on_chip_pj == least)
+            ),
+        }
+        for row in rows
+    ]

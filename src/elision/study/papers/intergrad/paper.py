@@ -1,0 +1,200 @@
+"""Interleaved gradients: the published savings beside this model's.
+
+Published (Unnikrishnan and Parhi, abstracts of ISCAS 2020, arXiv:2002.05529, and of
+InterGrad, IEEE TCAS-I 70(5), 2023): fully connected layers take 1.4 to 2.2 times fewer
+cycles and 1.9 times fewer memory accesses; at equal area and against a weight-stationary
+array a training step saves, of energy, memory accesses and cycles, 12, 17 and 4 % for
+Inception-v4, and 18, 26 and 27 % for DenseNet-264. Array and SRAM sizes, batch, technology
+and the rules of counting are in no abstract, so the model is run over a grid of them, and
+every row says what it assumes. Nothing here is fitted to the published figures.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product as grid
+from pathlib import Path
+from typing import Any
+
+from elision.common.files import to_csv, write_json, write_text
+from elision.study.papers.intergrad.layers import fully_connected
+from elision.study.papers.intergrad.readings import (
+    nearest_settings,
+    reading_bands,
+    readings,
+)
+from elision.study.papers.intergrad.steps import (
+    AREA_RULES,
+    PUBLISHED_STEPS,
+    StepRow,
+    training_steps,
+)
+
+__all__ = ["BandRow", "bands", "summaries", "write"]
+
+
+@dataclass(frozen=True)
+class BandRow:
+    """A published saving beside the range that the model gives over the grid.
+
+    Attributes:
+        network: a name of :data:`PUBLISHED_STEPS`.
+        quantity: ``"cycles"``, ``"memory"`` or ``"energy"``.
+        counted: the column of :class:`StepRow` that is compared.
+        area: a name of :data:`AREA_RULES`.
+        published: percent, against WS at equal area.
+        lowest: percent, over array sides, batches and drain rules.
+        median: likewise.
+        highest: likewise.
+    """
+
+    network: str
+    quantity: str
+    counted: str
+    area: str
+    published: float
+    lowest: float
+    median: float
+    highest: float
+
+
+#: What a published quantity may mean: the columns of :class:`StepRow` to compare it with.
+COUNTED = {
+    "cycles": ("cycles", "cycles_with_stalls"),
+    "memory": ("sram", "sram_with_update", "dram"),
+    "energy": ("energy", "energy_on_chip", "energy_with_update"),
+}
+
+
+def bands(steps: Sequence[StepRow]) -> list[BandRow]:
+    """Published savings beside the model's range over the grid, against WS."""
+    rows = []
+    for (name, published), area in grid(PUBLISHED_STEPS.items(), AREA_RULES):
+        chosen = [
+            row
+            for row in steps
+            if (row.network, row.baseline, row.area) == (name, "WS", area)
+        ]
+        for quantity, columns in COUNTED.items() if chosen else ():
+            for column in columns:
+                values = [getattr(row, column) for row in chosen]
+                rows.append(
+                    BandRow(
+                        network=name,
+                        quantity=quantity,
+                        counted=column,
+                        area=area,
+                        published=getattr(published, quantity),
+                        lowest=min(values),
+                        median=statistics.median(values),
+                        highest=max(values),
+                    )
+                )
+    return rows
+
+
+#: Rows of a table, as it is written.
+Rows = list[dict[str, Any]]
+
+
+def write(folder: Path) -> dict[str, Rows]:
+    """Run everything; write tables as CSV, all but two in one JSON file, and two figures.
+
+    Returns:
+        The tables by name: ``fully_connected``, ``steps``, ``bands``, ``readings``,
+        ``reading_bands`` and ``nearest_settings``.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    from elision.study.papers.intergrad.figures import fully_connected_svg, savings_svg
+
+    layers, steps, read = fully_connected(), training_steps(), readings()
+    tables: dict[str, Rows] = {
+        "fully_connected": [asdict(row) for row in layers],
+        "steps": [asdict(row) | {"assumptions": row.assumptions} for row in steps],
+        "bands": [asdict(row) for row in bands(steps)],
+        "readings": [asdict(row) for row in read],
+        "reading_bands": [asdict(row) for row in reading_bands(read)],
+        "nearest_settings": [row.to_row() for row in nearest_settings(read)],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in tables.items():
+        write_text(folder / f"{name}.csv", to_csv([_rounded(row) for row in rows]))
+    short = {name: rows for name, rows in tables.items() if name not in LARGE}
+    write_json(folder / "intergrad.json", short)
+    write_text(folder / "fully-connected.svg", fully_connected_svg(layers))
+    write_text(folder / "savings.svg", savings_svg(steps))
+    return tables
+
+
+#: Side, batch, drain rule and area rule of the training steps in a summary.
+SHOWN = (128, 4, "by wiring", "equal PE count")
+
+
+def summaries(tables: Mapping[str, Rows]) -> dict[str, list[dict[str, str]]]:
+    """The tables of :func:`write` in short, values as text, by their titles."""
+    layers = [
+        {
+            "batch": str(row["batch"]),
+            "drain": row["drain"],
+            "cycles": f"{row['cycles_ratio']:.2f}x",
+            "accesses": f"{row['accesses_ratio']:.2f}x",
+            "accesses with update": f"{row['accesses_ratio_with_update']:.2f}x",
+        }
+        for row in tables["fully_connected"]
+        if row["side"] == 64
+    ]
+    steps: dict[str, dict[str, str]] = {}
+    for row in tables["steps"]:
+        setting = (row["side"], row["batch"], row["drain"], row["area"])
+        if setting == SHOWN:
+            line = steps.setdefault(row["network"], {"network": row["network"]})
+            line[f"against {row['baseline']}"] = ", ".join(
+                f"{row[name]:.0f}" for name in ("cycles", "sram", "energy")
+            )
+    ranges = [
+        {
+            "network": row["network"],
+            "saved": row["counted"],
+            "published": f"{row['published']} %",
+            "lowest, median, highest": _range(row),
+        }
+        for row in tables["bands"]
+        if row["area"] == "equal area, fewer arrays"
+    ]
+    read = [
+        {
+            "network": row["network"],
+            "saved": row["quantity"],
+            "published": f"{row['published']} %",
+            "dW of the baseline": row["weight_grad"],
+            "lowest, median, highest": _range(row),
+            "reached": "yes" if row["reached"] else "no",
+        }
+        for row in tables["reading_bands"]
+        if (row["scope"], row["input_grad"]) == ("step", "scatter")
+    ]
+    return {
+        "Gradients of a 1024x1024 layer on 64x64 PEs, separate over interleaved; "
+        "published: cycles 1.4x to 2.2x, accesses 1.9x": layers,
+        "Training steps, 128x128 PEs, batch 4, equal PE count, drains by wiring; percent "
+        "saved of cycles, SRAM words, energy": list(steps.values()),
+        "Training steps against WS at equal area (fewer arrays), over sides, batches and "
+        "drain rules; percent saved": ranges,
+        "The same, over larger arrays and batches too, by the form in which WS takes dW: "
+        "Xt·G, Gt·X, or the faster": read,
+    }
+
+
+def _range(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{row[name]:.0f}" for name in ("lowest", "median", "highest"))
+
+
+#: Tables that are not repeated in the JSON file.
+LARGE = ("steps", "readings")
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    """Percentages and ratios to four digits after the point."""
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}

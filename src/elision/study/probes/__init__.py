@@ -1,0 +1,17 @@
+"""Probes: questions that a study asks of every recipe it has trained."""
+
+from collections.abc import Callable
+
+from elision.study.probes.base import Probe, Trained
+from elision.study.probes.memory import ActivationMemory
+from elision.study.probes.speed import Speed
+from elision.study.probes.stationarity import Stationarity
+
+__all__ = ["PROBES", "ActivationMemory", "Probe", "Speed", "Stationarity", "Trained"]
+
+#: Probes by the names a person knows them by.
+PROBES: dict[str, Callable[..., Probe]] = {
+    "speed": Speed,
+    "memory": ActivationMemory,
+    "stationarity": Stationarity,
+}

@@ -1,0 +1,117 @@
+"""How long does a training step take on this machine?"""
+
+import copy
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from elision.common.timing import interleaved
+from elision.engines import NativeEngine, decisions
+from elision.layers import elide, elided_layers, restore
+from elision.study.probes.base import Probe, Trained
+from elision.topology import attach
+
+__all__ = ["Speed"]
+
+
+@dataclass(frozen=True)
+class Speed(Probe):
+    """Time steps of the trained model: dense, masked and with the zeros left out.
+
+    A step is a forward pass, the loss, the backward pass and the optimiser. *Dense* is
+    the plain model, *masked* the recipe with zeros multiplied like other values
+    (``engine="torch"``), *engine* the recipe as ``elide(..., engine="auto")`` runs it.
+    The three take turns in one process, on the same batches.
+
+    Attributes:
+        rounds: timed steps of each, after one that warms up and decides.
+        batch: images a step; 0 for the workload's own number.
+        threads: of torch and the kernels; 0 to leave torch's setting as it is.
+    """
+
+    rounds: int = 9
+    batch: int = 0
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("rounds", 3), ("batch", 0), ("threads", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"speed: {name}={getattr(self, name)}: must be >= {least}"
+                )
+
+    def ask(self, trained: Trained) -> dict[str, Any]:
+        """Median seconds of each way, and what the engine decided.
+
+        With one thread CPU time, which other processes cannot lengthen, with more the
+        wall clock.
+        """
+        before = torch.get_num_threads()
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        try:
+            return self._ask(trained)
+        finally:
+            torch.set_num_threads(before)
+
+    def _ask(self, trained: Trained) -> dict[str, Any]:
+        known = {d.question for d in decisions()}
+        ways = {
+            "dense": restore(copy.deepcopy(trained.model)),
+            "masked": _elided(trained, "torch"),
+            "engine": _elided(trained, "auto"),
+        }
+        size = self.batch or trained.workload.batch_size
+        candidates = {n: _steps(m, trained, size) for n, m in ways.items()}
+        wall = torch.get_num_threads() > 1
+        seconds = interleaved(candidates, self.rounds, wall=wall)
+        ratios = [
+            d / e for d, e in zip(seconds["dense"], seconds["engine"], strict=True)
+        ]
+        low, _, high = statistics.quantiles(ratios, n=4)
+        return {
+            "seconds": {n: statistics.median(times) for n, times in seconds.items()},
+            "dense_over_engine_spread": (high - low) / 2,
+            "batch": size,
+            "threads": torch.get_num_threads(),
+            "clock": "wall" if wall else "CPU",
+            "kernels": NativeEngine().unavailable() or "native",
+            "decided": [str(d) for d in decisions() if d.question not in known],
+        }
+
+
+def _elided(trained: Trained, engine: str) -> nn.Module:
+    """A copy of the trained model, by another engine, with its masks and thresholds."""
+    model = restore(copy.deepcopy(trained.model))
+    elide(model, trained.method, engine=engine)
+    model.load_state_dict(trained.model.state_dict())
+    return model
+
+
+def _steps(model: nn.Module, trained: Trained, size: int) -> Callable[[], None]:
+    """One training step a call, on the same few batches in turn."""
+    workload = replace(trained.workload, batch_size=size)
+    model.train()
+    # At a rate so small that what is timed remains the trained model.
+    optimizer = workload.make_optimizer(model, learning_rate=1e-6)
+    if next(elided_layers(model), None) is not None:
+        attach(model, optimizer)
+    batches = workload.train_batches(trained.dataset, seed=trained.seed, epoch=0)
+    kept = [b for b in islice(batches, 4) if len(b[1]) == size] or [next(iter(batches))]
+    turn = 0
+
+    def step() -> None:
+        nonlocal turn
+        images, labels = kept[turn % len(kept)]
+        turn += 1
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    return step

@@ -1,0 +1,1 @@
+"""Rules by which masks move: one file per rule."""
