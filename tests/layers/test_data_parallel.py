@@ -22,6 +22,7 @@ from torch import Tensor
 import elision
 
 SCRIPT = Path(__file__).with_name("data_parallel_ranks.py")
+SHARED = Path(__file__).parents[1] / "shared"
 Ranks = list[dict[str, Tensor]]
 
 
@@ -37,7 +38,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ranks]:
                 **os.environ,
                 "RANK": str(rank),
                 "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": os.pathsep.join([str(source), str(SCRIPT.parent)]),
+                "PYTHONPATH": os.pathsep.join([str(source), str(SHARED)]),
             },
             stderr=subprocess.PIPE,
             text=True,

@@ -11,6 +11,7 @@ from sparse_models import MOVING, gradient, sgd, small_net
 import elision
 
 SCRIPT = Path(__file__).with_name("topology_ranks.py")
+SHARED = Path(__file__).parents[1] / "shared"
 
 
 def masks_of_one_process(name):
@@ -38,7 +39,7 @@ def test_two_ranks_move_their_masks_as_one(kind, names, tmp_path):
                 **os.environ,
                 "RANK": str(rank),
                 "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": os.pathsep.join([str(source), str(SCRIPT.parent)]),
+                "PYTHONPATH": os.pathsep.join([str(source), str(SHARED)]),
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

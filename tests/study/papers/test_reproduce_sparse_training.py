@@ -165,7 +165,7 @@ def test_the_meter_meets_every_phase_of_the_moves(every):
 
 
 def test_the_documented_tables_are_those_of_the_recorded_runs():
-    here = Path(__file__).parents[2]
+    here = Path(__file__).parents[3]
     page = (here / "docs" / "sparse-training-study.md").read_text(encoding="utf-8")
     record = here / "records" / "2026-11-21-sparse-training" / "study.json"
     for network in json.loads(record.read_text(encoding="utf-8")).values():

@@ -5,7 +5,7 @@ import pytest
 
 from elision.study.papers.intergrad.explained import PHASES, interleave_svg
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def boxes(svg, colour):
