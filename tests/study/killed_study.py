@@ -54,7 +54,7 @@ def kill_at_write(number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         rename(source, target)
 
-    files.os.replace = replace  # pyright: ignore[reportAttributeAccessIssue]  # pyright: ignore[reportPrivateImportUsage]
+    files.os.replace = replace  # pyright: ignore[reportAttributeAccessIssue, reportPrivateImportUsage]
 
 
 def ended(child: int) -> int:
