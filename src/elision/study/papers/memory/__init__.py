@@ -1,0 +1,1 @@
+"""Saved-activation policies: published figures beside our own."""

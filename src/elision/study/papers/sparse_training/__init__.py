@@ -1,0 +1,1 @@
+"""Sparse training: published tables beside our own runs."""
