@@ -70,13 +70,16 @@ def _setting(kind: type[Accelerator], parameter: str, value: Any) -> tuple[str, 
 
 
 def _chosen(spec: str) -> tuple[str, dict[str, Any]]:
-    """The accelerator that a spec names and its parameters, ``elements`` among them."""
+    """The accelerator that a spec names, and its parameters by name."""
     read = parse(spec)
     kind = lookup("accelerator", read.name, ACCELERATORS)
-    parameters = list(signature(kind).parameters.values())
-    if "elements" in _parameters(kind):
-        parameters.append(Parameter("elements", Parameter.KEYWORD_ONLY))
-    return read.name, arguments("accelerator", read, parameters)
+    own = signature(kind).parameters
+    more = [
+        Parameter(name, Parameter.KEYWORD_ONLY)
+        for name in _parameters(kind)
+        if name not in own
+    ]
+    return read.name, arguments("accelerator", read, [*own.values(), *more])
 
 
 def machines(

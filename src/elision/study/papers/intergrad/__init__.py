@@ -1,1 +1,1 @@
-"""Interleaved gradients on systolic arrays: published savings beside our own."""
+"""Interleaved gradients on systolic arrays: tables, readings and figures."""

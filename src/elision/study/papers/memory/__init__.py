@@ -1,1 +1,1 @@
-"""Saved-activation policies: published figures beside our own."""
+"""Saved activations under compression: measurements beside published claims."""

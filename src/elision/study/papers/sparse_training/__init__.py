@@ -1,1 +1,1 @@
-"""Sparse training: published tables beside our own runs."""
+"""Sparse training on small images: runs and tables beside published ones."""
