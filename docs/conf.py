@@ -7,9 +7,13 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src"
-sys.path.insert(0, str(SOURCE))
+sys.path[:0] = [str(SOURCE), str(Path(__file__).parent)]
+
+import floors  # noqa: E402
 
 import elision  # noqa: E402
+
+floors.write()  # the picture of the architecture page, from the imports of today
 
 project = "Elision"
 author = "The Elision authors"

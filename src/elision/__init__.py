@@ -15,41 +15,42 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:  # what a type checker sees; __getattr__ below is what runs
-    from elision import accelerators as accelerators
-    from elision import engines as engines
-    from elision import layers as layers
-    from elision import memory as memory
-    from elision import methods as methods
-    from elision import operands as operands
-    from elision import products as products
-    from elision import report as report
-    from elision import study as study
-    from elision import topology as topology
-    from elision import training as training
-    from elision import workloads as workloads
-    from elision.accelerators import Cost as Cost
-    from elision.accelerators import simulate as simulation  # noqa: F401
-    from elision.layers import Recipe as Recipe
-    from elision.layers import Table as Table
-    from elision.layers import elide as elide
-    from elision.layers import finalize as export  # noqa: F401
-    from elision.layers import metered as metered
-    from elision.layers import recipe as recipe
-    from elision.layers import record as record
-    from elision.layers import restore as restore
-    from elision.products import Conv2dGeometry as Conv2dGeometry
-    from elision.products import LayerProduct as LayerProduct
-    from elision.products import MatmulGeometry as MatmulGeometry
-    from elision.products import Product as Product
-    from elision.products import Trace as Trace
-    from elision.products import trace as trace
-    from elision.study import papers as reproduce  # noqa: F401
-    from elision.training import stationarity as stationarity
-    from elision.workloads import libraries as integrations  # noqa: F401
-    from elision.workloads import shapes as shapes
+__all__ = [
+    "Conv2dGeometry",
+    "Cost",
+    "LayerProduct",
+    "MatmulGeometry",
+    "Product",
+    "Recipe",
+    "Table",
+    "Trace",
+    "accelerators",
+    "elide",
+    "engines",
+    "export",
+    "integrations",
+    "layers",
+    "memory",
+    "metered",
+    "methods",
+    "operands",
+    "products",
+    "recipe",
+    "record",
+    "report",
+    "reproduce",
+    "restore",
+    "shapes",
+    "simulation",
+    "stationarity",
+    "study",
+    "topology",
+    "trace",
+    "training",
+    "workloads",
+]
 
-#: Where each public name is defined.
+#: Public classes and functions, and the room that defines each.
 _HOME = {
     "Conv2dGeometry": "elision.products",
     "Cost": "elision.accelerators",
@@ -65,21 +66,6 @@ _HOME = {
     "restore": "elision.layers",
 }
 
-_ROOMS = (
-    "accelerators",
-    "engines",
-    "layers",
-    "memory",
-    "methods",
-    "operands",
-    "products",
-    "report",
-    "study",
-    "topology",
-    "training",
-    "workloads",
-)
-
 #: Short public names of modules that stand inside a room.
 _SHORT = {
     "export": "elision.layers.finalize",
@@ -92,25 +78,53 @@ _SHORT = {
     "trace": "elision.products.trace",
 }
 
-__all__ = [*_HOME, *_ROOMS, *_SHORT]  # pyright: ignore[reportUnsupportedDunderAll]
+if TYPE_CHECKING:  # the names as a type checker reads them
+    from elision import (
+        accelerators,
+        engines,
+        layers,
+        memory,
+        methods,
+        operands,
+        products,
+        report,
+        study,
+        topology,
+        training,
+        workloads,
+    )
+    from elision.accelerators import Cost
+    from elision.accelerators import simulate as simulation
+    from elision.layers import Recipe, Table, elide, metered, recipe, record, restore
+    from elision.layers import finalize as export
+    from elision.products import (
+        Conv2dGeometry,
+        LayerProduct,
+        MatmulGeometry,
+        Product,
+        Trace,
+        trace,
+    )
+    from elision.study import papers as reproduce
+    from elision.training import stationarity
+    from elision.workloads import libraries as integrations
+    from elision.workloads import shapes
+else:  # the same names, loaded on first use
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"elision.{name}")
-    if name in _SHORT:
-        return importlib.import_module(_SHORT[name])
-    raise AttributeError(f"module 'elision' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _HOME:
+            return getattr(importlib.import_module(_HOME[name]), name)
+        if name in __all__:
+            return importlib.import_module(_SHORT.get(name, f"elision.{name}"))
+        raise AttributeError(f"module 'elision' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})
 
 
 class _ShortNames(MetaPathFinder, Loader):
-    """Lets ``from elision.simulation import simulate`` work for the short names, too."""
+    """Finder that makes ``from elision.simulation import simulate`` work, too."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
         package, _, name = fullname.rpartition(".")

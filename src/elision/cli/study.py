@@ -52,13 +52,14 @@ def study(
     out
         Run folder; default: runs/study-WORKLOAD.
     """
+    from elision.common.specs import Spec
     from elision.study import DEFAULT_ACCELERATORS, DEFAULT_RECIPES, StudyConfig
 
     config = StudyConfig(
         workload=workload,
         recipes=recipe or DEFAULT_RECIPES,
         accelerators=accelerator or DEFAULT_ACCELERATORS,
-        probes=(*probe, *(f"memory:policy={policy}" for policy in memory)),
+        probes=(*probe, *(str(Spec("memory", (), {"policy": p})) for p in memory)),
         seed=seed,
         epochs=epochs,
         data=None if data is None else str(data),

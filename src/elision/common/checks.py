@@ -1,4 +1,4 @@
-"""Checks of parameters: one message for every number that a person can get wrong."""
+"""Range checks of parameters, with one form of message."""
 
 import functools
 import math
@@ -11,10 +11,10 @@ __all__ = ["integer", "number", "one_of"]
 
 
 def integer(owner: str, name: str, value: Any, allowed: str = ">= 1") -> int:
-    """Return ``value`` as an int, or say what is allowed.
+    """Return ``value`` as an int; an error names the allowed range.
 
     Args:
-        owner: what the parameter belongs to (a class, a command's flag group).
+        owner: class or command that has the parameter.
         name: the parameter.
         value: the value given; numpy integers count as integers, booleans do not.
         allowed: an interval such as ``">= 1"``, ``"> 0"``, ``"[1, 8]"`` or ``"[0, n)"``
@@ -37,7 +37,7 @@ def integer(owner: str, name: str, value: Any, allowed: str = ">= 1") -> int:
 
 
 def number(owner: str, name: str, value: Any, allowed: str) -> float:
-    """Return ``value`` as a float, or say what is allowed; NaN never is.
+    """Return ``value`` as a float; an error names the allowed range. NaN is in none.
 
     Args and errors are those of :func:`integer`; infinity lies in an open-ended
     interval only where it is written: ``"(0, inf]"``.
@@ -80,7 +80,7 @@ def _holds(value: float, allowed: str) -> bool:
 
 @functools.cache
 def _bounds(allowed: str) -> tuple[float, bool, float, bool]:
-    """Lowest value, whether it is excluded, and the same of the highest."""
+    """Lower bound, True if excluded, upper bound, True if excluded."""
     if found := re.fullmatch(r"(>=?) (\S+)", allowed):
         return float(found[2]), found[1] == ">", math.inf, True
     found = re.fullmatch(r"([\[(])(\S+), (\S+)([\])])", allowed)

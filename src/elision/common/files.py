@@ -25,7 +25,7 @@ _PARTIAL = ".partial"
 
 
 def is_partial(path: Path) -> bool:
-    """Whether a file is what a process left that was killed while it wrote."""
+    """True for the temporary file of a process that was killed while writing."""
     return path.name.startswith(".") and path.suffix == _PARTIAL
 
 
@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises:
         OSError: the file cannot be written (no space, no folder); the message names
-            it, and nothing is left behind.
+            it, and no temporary file remains.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
     try:
@@ -68,8 +68,13 @@ def write_json(path: Path, value: Any) -> None:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Any) -> None:
     """Write tensors as safetensors with ``facts`` as JSON in the header.
 
+    Args:
+        path: the file.
+        tensors: by name, of any shape and dtype that safetensors has.
+        facts: plain values, lists and dictionaries, as JSON holds them.
+
     Raises:
-        OSError: the file cannot be written; nothing is left behind.
+        OSError: the file cannot be written; no temporary file remains.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -88,7 +93,10 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
 
     Args:
         path: the file.
-        what: what the file should be, for the message ("trace", "checkpoint").
+        what: kind of file expected ("trace", "checkpoint"), for messages.
+
+    Returns:
+        The tensors, on the CPU, and the facts.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -114,7 +122,14 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
 
 
 def to_csv(rows: list[dict[str, Any]]) -> str:
-    """Rows as CSV; a column that a row lacks stays empty."""
+    """Rows as CSV, with every column of any row; a value that a row lacks stays empty.
+
+    Example:
+        >>> print(to_csv([{"a": 1}, {"b": 2}]), end="")
+        a,b
+        1,
+        ,2
+    """
     text = io.StringIO()
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")

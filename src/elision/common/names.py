@@ -1,4 +1,4 @@
-"""Looking a thing up by the name a person typed."""
+"""Lookup by name, with the valid names in the error."""
 
 import difflib
 from collections.abc import Mapping
@@ -13,13 +13,18 @@ def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
     """Return ``table[name]``; an unknown name is answered with the valid ones.
 
     Args:
-        kind: what is being named, for the message ("recipe", "accelerator", ...).
+        kind: noun for the message ("recipe", "accelerator", ...).
         name: the name given.
-        table: the valid names and what they stand for.
+        table: the valid names and their values.
 
     Raises:
         ValueError: ``name`` is not in ``table``; the message suggests the nearest name
             and lists all of them.
+
+    Example:
+        >>> lookup("recipe", "swatt", {"dense": 1, "swat": 2})
+        Traceback (most recent call last):
+        ValueError: unknown recipe 'swatt' (did you mean 'swat'?); known: dense, swat
     """
     if name in table:
         return table[name]

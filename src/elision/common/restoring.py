@@ -1,4 +1,4 @@
-"""Undo what trial passes do to a model's buffers and to the random state."""
+"""Restore a model's buffers and the random state after trial passes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,16 @@ __all__ = ["Buffers", "restored"]
 
 
 class Buffers:
-    """Snapshot of a model's buffers: running statistics, a recipe's state."""
+    """Snapshot of a model's buffers: running statistics, a recipe's state.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(2)
+        >>> before = Buffers(norm)
+        >>> _ = norm(torch.ones(4, 2))
+        >>> before.put_back()
+        >>> norm.running_mean
+        tensor([0., 0.])
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self._before = [
@@ -22,10 +31,10 @@ class Buffers:
 
     @torch.no_grad()
     def put_back(self) -> None:
-        """Give every buffer its tensor and its values of the snapshot again.
+        """Restore every buffer's tensor and values from the snapshot.
 
-        A buffer that did not change is not written, so its version stays; one that did
-        is written in place, since an optimiser may train the very tensor (DST's
+        An unchanged buffer is not written and keeps its version; a changed one is
+        written in place, since an optimiser may hold the same tensor (DST's
         thresholds).
         """
         for module, name, buffer, values in self._before:
@@ -36,11 +45,18 @@ class Buffers:
 
 @contextmanager
 def restored(model: nn.Module, *, random_state: bool = False) -> Iterator[None]:
-    """Undo what the block does to the buffers of ``model``, also when it raises.
+    """Context manager: restore the buffers of ``model`` on exit, after errors as well.
 
     Args:
-        model: the model whose buffers are put back.
-        random_state: whether the CPU's random state is put back, too.
+        model: any module.
+        random_state: restore the CPU's random state, too.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(2)
+        >>> with restored(norm):
+        ...     _ = norm(torch.ones(4, 2))
+        >>> norm.num_batches_tracked
+        tensor(0)
     """
     before = Buffers(model)
     with torch.random.fork_rng(devices=[], enabled=random_state):

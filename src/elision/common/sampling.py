@@ -1,4 +1,4 @@
-"""Which places of a tensor a sample looks at."""
+"""Positions at which a tensor is sampled."""
 
 import torch
 from torch import Tensor
@@ -23,6 +23,10 @@ def spread_places(size: int, count: int, device: torch.device | None = None) -> 
 
     Returns:
         int64 indices in [0, size), shape ``(count,)``.
+
+    Example:
+        >>> spread_places(100, 5)
+        tensor([ 0, 61, 23, 85, 47])
     """
     # In fixed point, 31 bits behind the point, so that no product leaves 64 bits.
     turns = (torch.arange(count, device=device) * _GOLDEN & 0xFFFFFFFF) >> 1

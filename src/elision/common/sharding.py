@@ -6,12 +6,12 @@ __all__ = ["full", "scatter_like"]
 
 
 def full(x: Tensor) -> Tensor:
-    """The whole of a tensor that may be sharded over processes (a collective call)."""
+    """The whole tensor on every process, where ``x`` is sharded: a collective call."""
     return x.full_tensor() if hasattr(x, "full_tensor") else x  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
 
 
 def scatter_like(whole: Tensor, x: Tensor) -> Tensor:
-    """``whole``, sharded as ``x`` is; every process has all of it already."""
+    """``whole``, which every process holds already, sharded as ``x`` is."""
     if not hasattr(x, "full_tensor"):
         return whole
     from torch.distributed.tensor import distribute_tensor

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from elision.accelerators import ACCELERATORS
-from elision.common.specs import build, parse
+from elision.common.specs import build, resolve
 from elision.methods import METHODS, Method
 from elision.study.probes import PROBES
 from elision.workloads import DEFAULT_WORKLOAD, Workload, find_workload
@@ -34,8 +34,8 @@ class StudyConfig:
 
     Attributes:
         workload: name of a workload preset.
-        recipes: specs, ``name`` or ``name:parameter=value,...``; the first is the
-            baseline that the others are compared with.
+        recipes: specs (:mod:`elision.common.specs`); the first is the baseline that the
+            others are compared with.
         accelerators: specs of the machines; none leaves out the simulation.
         probes: specs of what else is asked of every trained recipe.
         seed: of initial weights, batches and augmentation.
@@ -102,7 +102,7 @@ class StudyConfig:
 
     def recipe(self, spec: str, steps: int) -> Method:
         """The recipe of a spec; what it leaves open fits a run of so many steps."""
-        _, given = parse(spec)
+        _, given = resolve("recipe", spec, METHODS)
         return build("recipe", spec, METHODS).fitted(steps, given)
 
 

@@ -5,11 +5,12 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from inspect import Parameter, signature
 from typing import Any
 
 from elision.accelerators import ACCELERATORS, Accelerator
 from elision.common.names import lookup
-from elision.common.specs import parse
+from elision.common.specs import Spec, arguments, parse
 
 __all__ = ["Machine", "machines"]
 
@@ -44,11 +45,7 @@ class Machine:
     @property
     def spec(self) -> str:
         """The machine as a person writes it."""
-        given = [
-            f"{k}={'x'.join(map(str, v)) if isinstance(v, tuple) else v}"
-            for k, v in self.parameters
-        ]
-        return self.name + (f":{','.join(given)}" if given else "")
+        return str(Spec(self.name, (), dict(self.parameters)))
 
     @property
     def parameters_json(self) -> str:
@@ -72,14 +69,27 @@ def _setting(kind: type[Accelerator], parameter: str, value: Any) -> tuple[str, 
     return "grid", (rows, value // rows)
 
 
+def _chosen(spec: str) -> tuple[str, dict[str, Any]]:
+    """The accelerator that a spec names, and its parameters by name."""
+    read = parse(spec)
+    kind = lookup("accelerator", read.name, ACCELERATORS)
+    own = signature(kind).parameters
+    more = [
+        Parameter(name, Parameter.KEYWORD_ONLY)
+        for name in _parameters(kind)
+        if name not in own
+    ]
+    return read.name, arguments("accelerator", read, [*own.values(), *more])
+
+
 def machines(
     specs: Iterable[str], grid: Mapping[str, Sequence[Any]] | None = None
 ) -> list[Machine]:
     """Every accelerator with every combination of the grid's parameters that it has.
 
     Args:
-        specs: accelerators, ``name`` or ``name:parameter=value,...``; a parameter that
-            is given here is not taken from the grid.
+        specs: accelerators (:mod:`elision.common.specs`); a parameter that is given here
+            is not taken from the grid.
         grid: parameter -> values, such as ``{"multipliers": [2, 4], "window": [8,
             16]}``. An accelerator that lacks a parameter is not repeated for its
             values. ``elements`` sets the ``grid`` of an accelerator that has one.
@@ -89,7 +99,7 @@ def machines(
             of the accelerators has.
     """
     grid = dict(grid or {})
-    chosen = [parse(spec) for spec in specs]
+    chosen = [_chosen(spec) for spec in specs]
     known = {}
     for name, _ in chosen:
         known |= _parameters(lookup("accelerator", name, ACCELERATORS))

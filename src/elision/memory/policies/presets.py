@@ -1,19 +1,18 @@
-"""Policies by name: ``"exact"``, ``"bits(4)"``, ``"guaranteed(0.1)"``, ...
+"""Policies by name: ``"exact"``, ``"bits(4)"``, ``"expected:error=0.1"``, ...
 
-In parentheses stand a number and, for some, words: ``"expected(0.1, batch_norm=all)"``.
+The notation is that of :mod:`elision.common.specs`.
 """
 
 import functools
 import inspect
-import math
-import re
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from elision.common.names import lookup
+from elision.common import checks
+from elision.common.specs import parse, resolve
 from elision.memory.codecs import (
     BatchNormAligned,
     FixedPoint,
@@ -198,9 +197,6 @@ def _lasting(
     return kept[name, number]
 
 
-_CALL = re.compile(r"\s*([a-z0-9-]+)\s*(?:\(\s*([^()]*?)\s*\))?\s*")
-
-
 def policy_for(policy: Any, model: nn.Module) -> Policy:
     """A policy from a name, a rule, rules, or a policy.
 
@@ -217,30 +213,24 @@ def policy_for(policy: Any, model: nn.Module) -> Policy:
         raise ValueError(
             f"policy must be a name, a Policy or Rules, got {type(policy).__name__}"
         )
-    make, numbers, words = _parsed(policy)
+    make, given = _parsed(policy)
     try:
-        return make(model, *numbers, **words)
+        return make(model, **given)
     except ValueError as error:
         raise ValueError(f"memory policy {policy!r}: {error}") from error
 
 
 @functools.cache  # a saver is made in every step
-def _parsed(policy: str) -> tuple[Callable[..., Policy], list[float], dict[str, str]]:
-    """The preset that a name stands for, and what stands in its parentheses."""
-    match = _CALL.fullmatch(policy)
-    name, given = match.groups() if match else (policy, None)
-    make = lookup("memory policy", name, PRESETS)
+def _parsed(policy: str) -> tuple[Callable[..., Policy], dict[str, Any]]:
+    """The preset that a name stands for, and its parameters; numbers are floats."""
+    make, given = resolve("memory policy", policy, PRESETS, given=("model",))
+    signature = inspect.signature(make)
+    owner = f"memory policy {parse(policy).name}"
+    for name, value in given.items():
+        if signature.parameters[name].annotation is float:
+            given[name] = checks.number(owner, name, value, "(0, inf)")
     try:
-        arguments = [a.strip() for a in given.split(",")] if given else []
-        numbers = [float(a) for a in arguments if "=" not in a]
-        words = dict(a.replace(" ", "").split("=", 1) for a in arguments if "=" in a)
-        inspect.signature(make).bind(None, *numbers, **words)
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError(f"numbers must be finite, got {given}")
-    except (TypeError, ValueError) as error:
-        _, *allowed = inspect.signature(make).parameters.values()
-        takes = ", ".join(str(a) for a in allowed) or "nothing"
-        raise ValueError(
-            f"memory policy {policy!r}: in parentheses may stand {takes}; {error}"
-        ) from error
-    return make, numbers, words
+        signature.bind(None, **given)
+    except TypeError as error:
+        raise ValueError(f"memory policy {policy!r}: {error}") from error
+    return make, given

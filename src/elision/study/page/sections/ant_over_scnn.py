@@ -42,7 +42,7 @@ def ratios(o: RecipeOutcome) -> dict[str, dict[str, float]]:
         scnn = sums.get(name.replace("ant", "scnn", 1))
         if not name.startswith("ant") or scnn is None:
             continue
-        _, _, parameters = name.partition(":")
+        parameters = name.removeprefix("ant").strip(":()")
         label = "ANT over SCNN" + (f" ({parameters})" if parameters else "")
         found[label] = {
             key: scnn[key].cycles / ant[key].cycles if ant[key].cycles else math.nan

@@ -4,6 +4,7 @@ import statistics
 from html import escape
 from typing import Any
 
+from elision.common.specs import parse
 from elision.memory.measures.measure import MemoryRow
 from elision.memory.measures.noise import HIDDEN, NoiseShare
 from elision.report.noise_figure import noise_by_layer
@@ -34,9 +35,7 @@ def memory(outcome: StudyOutcome) -> Section | None:
     totals, sheets = [], []
     for o in outcome.outcomes:
         asked = [
-            found
-            for spec, found in o.findings.items()
-            if spec.partition(":")[0] == "memory"
+            found for spec, found in o.findings.items() if parse(spec).name == "memory"
         ]
         totals += [_totals(o.spec, found) for found in asked]
         sheets.append(_noise_figure(o.spec, asked))

@@ -1,0 +1,1 @@
+"""A whole network in the blocked layout of the native kernels."""

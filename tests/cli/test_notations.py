@@ -1,0 +1,72 @@
+"""Both notations of names with parameters, through the command line."""
+
+import csv
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from elision.cli import main as cli
+
+
+def run(line: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(line)
+    assert not end.value.code
+
+
+def costs(folder: Path) -> list[list[str]]:
+    """Rows of a run's table of costs, without the names of recipe and machine."""
+    with (folder / "tables/costs.csv").open() as file:
+        return [row[2:] for row in csv.reader(file)]
+
+
+def test_a_study_takes_recipes_machines_and_policies_in_either_notation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.app, "config", cli.app.config)
+    folders = []
+    for recipe, machine, policy in (
+        ("swat(sparsity=0.8)", "ant(window=8)", "bits:average=4"),
+        ("swat:sparsity=0.8", "ant:window=8", "bits(4)"),
+    ):
+        folder = tmp_path / str(len(folders))
+        line = ["study", "--workload", "digits-cnn", "--epochs", "1", "--samples", "1"]
+        line += ["--recipe", recipe, "--accelerator", machine, "--memory", policy]
+        run([*line, "--out", str(folder)])
+        folders.append(folder)
+        config = tomllib.loads((folder / "config.toml").read_text())["study"]
+        assert config["recipes"] == [recipe]
+        assert config["probes"] == [f"memory:policy={policy}"]
+    first, second = map(costs, folders)
+    assert first
+    assert first == second
+
+
+def test_a_policy_of_several_parameters_reaches_its_probe_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.app, "config", cli.app.config)
+    policies = []
+    command = import_module("elision.cli.study")
+    monkeypatch.setattr(
+        command, "run", lambda config, _: policies.extend(config.probes)
+    )
+    given = ["expected:error=0.2,batch_norm=all", "expected(0.2, batch_norm=all)"]
+    run(["study", "--memory", *given, "--out", str(tmp_path)])
+    assert policies == [
+        f"memory:policy='{given[0]}'",
+        f"memory:policy={given[1]}",
+    ]
+
+
+def test_machines_are_swept_in_either_notation(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tables = []
+    for machine in ("ant(window=8)", "ant:window=8"):
+        run(["simulate", "--model", "cnn", "--batch", "1", "--accelerator", machine])
+        tables.append(capsys.readouterr().out)
+    assert "window=8" in tables[0]
+    assert tables[0] == tables[1]
