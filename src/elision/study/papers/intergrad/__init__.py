@@ -1,0 +1,1 @@
+"""Interleaved gradients on systolic arrays: tables, readings and figures."""

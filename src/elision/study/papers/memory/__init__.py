@@ -1,0 +1,1 @@
+"""Saved activations under compression: measurements beside published claims."""

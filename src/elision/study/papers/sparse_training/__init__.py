@@ -1,0 +1,1 @@
+"""Sparse training on small images: runs and tables beside published ones."""
