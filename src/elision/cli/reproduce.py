@@ -31,7 +31,7 @@ def _command(paper: type[Paper]) -> Callable[..., None]:
                 progress=lambda done, of: bar.step(f"reproduce {paper.key}", done, of),
                 report=lambda line: print(line, file=sys.stderr),
             )
-        print(f"{chosen.text(tables)}\n\ntables: {folder}")
+        print(f"{chosen.text(tables).rstrip()}\n\ntables: {folder}")
 
     help = f"Folder for the tables; default: runs/reproduce-{paper.key}."
     out = Annotated[Path | None, Parameter(help=help)]

@@ -29,6 +29,7 @@ class Dense(Accelerator):
     reuse: int = 32
     energy: str = "horowitz-45nm"
     value_blind = True
+    not_swept = ("multipliers",)  # all of them, not the side of an element's array
 
     def __post_init__(self) -> None:
         check_integer(self, 1, "multipliers", "reuse")

@@ -8,6 +8,7 @@ from elision.accelerators.energy import energy_table
 from elision.accelerators.outer.planar import PlanarPlan, planar_counts
 from elision.accelerators.outer.plane_pair import PlanePairs
 from elision.accelerators.outer.planes import OuterProduct, folded_matmul, planes_of
+from elision.common.checks import integer
 from elision.common.names import lookup
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
@@ -15,6 +16,21 @@ __all__ = ["Scnn"]
 
 #: Weight buffer of one element: 50 entries (SCNN), of 32 bits (this project's choice).
 _WEIGHT_FIFO_KIB = 50 * 4 / 1024
+
+
+def squarest_grid(elements: int) -> tuple[int, int]:
+    """The most nearly square grid with this number of elements.
+
+    Raises:
+        ValueError: ``elements`` is not an integer of at least 1.
+
+    Example:
+        >>> squarest_grid(12)
+        (3, 4)
+    """
+    elements = integer("Scnn", "elements", elements)
+    rows = next(n for n in range(math.isqrt(elements), 0, -1) if elements % n == 0)
+    return rows, elements // rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +82,7 @@ class Scnn(Accelerator):
     accumulator_kib: float = 0.1875
     global_kib: float = 1024.0
     energy: str = "horowitz-45nm"
+    swept_as = {"elements": ("grid", squarest_grid)}
 
     def __post_init__(self) -> None:
         lookup("mapping of Scnn", self.mapping, {"plane-pair": 0, "planar": 0})

@@ -21,15 +21,18 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
-from elision.accelerators.base import Accelerator, Cost, check_integer
+from elision.accelerators.base import Cost, check_integer
 from elision.accelerators.energy import REGISTER, energy_table
+from elision.accelerators.systolic.array import SystolicArray
 from elision.accelerators.systolic.lowering import (
     INPUT_GRADS,
     WEIGHT_GRADS,
     Gemm,
     lower,
 )
+from elision.accelerators.systolic.phases import output_stationary, stationary
 from elision.accelerators.systolic.sram import Buffers, Loop, Stream, Traffic, traffic
+from elision.accelerators.timing import Timing
 from elision.common.names import lookup
 from elision.products import Geometry, LayerProduct
 
@@ -76,7 +79,7 @@ _WEIGHT_GRADS = {**WEIGHT_GRADS, "faster": "whichever takes fewer cycles"}
 
 
 @dataclass(frozen=True)
-class Systolic(Accelerator):
+class Systolic(SystolicArray):
     """A systolic array of PEs that do one multiply-accumulate a cycle each.
 
     Value-blind unless ``zero_gating`` is on. Waiting for the DRAM is not in ``cycles``:
@@ -138,11 +141,6 @@ class Systolic(Accelerator):
         lookup("form of the input gradient", self.input_grad, INPUT_GRADS)
         lookup("form of the weight gradient", self.weight_grad, _WEIGHT_GRADS)
         _ = self.memory  # refuses buffers that are too small
-
-    @property
-    def value_blind(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether operands may be None: yes, unless zeros are gated."""
-        return not self.zero_gating
 
     @cached_property
     def memory(self) -> Buffers:
@@ -229,6 +227,22 @@ class Systolic(Accelerator):
             prices_pj=self.prices_pj,
             area_mm2=self.area_mm2,
         )
+
+    def timing(self, job: tuple[LayerProduct, ...]) -> Timing:
+        """Folds of one product; see :meth:`Accelerator.timing`."""
+        gemm = self.lower(job[0])
+        streamed = getattr(gemm, DATAFLOWS[self.dataflow].stream)
+        count = gemm.count * math.prod(self.folds(gemm))
+        period = self.fold_cycles(streamed)
+        if self.dataflow == "os":
+            overlapped = self.drain == "overlapped"
+            phases = output_stationary(self.rows, self.columns, streamed, overlapped)
+            return Timing(count, period, phases)
+        held, moving = ("A", "B") if self.dataflow == "is" else ("B", "A")
+        phases = stationary(
+            self.rows, streamed, period, held=held, moving=moving, preload=self.preload
+        )
+        return Timing(count, period, phases, lead=self.rows if self.preload else 0)
 
     def sram_accesses(self, gemm: Gemm) -> dict[str, int]:
         """Words read from and written to the SRAM of each tensor.
