@@ -28,7 +28,7 @@ class Cost:
         cycles: clock cycles.
         multiplies: products issued to the multipliers. A machine that skips zeros
             issues non-zero products only; a dense one issues every product.
-        valid_multiplies: those that belong to an output of the layer.
+        valid_multiplies: products that belong to an output of the layer.
         redundant_multiplies: redundant Cartesian products executed (RCPs): non-zero
             products of an outer-product convolution that belong to no output.
         multiplier_slots: multipliers x cycles, the products that could have been

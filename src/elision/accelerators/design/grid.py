@@ -56,7 +56,7 @@ class Machine:
 
 
 def _parameters(kind: type[Accelerator]) -> dict[str, None]:
-    """Names of a machine's parameters, those that stand for another one last."""
+    """Names of a machine's parameters, then the names of its sweeps for others."""
     names = (field.name for field in fields(kind))  # pyright: ignore[reportArgumentType]
     return dict.fromkeys((*names, *kind.swept_as))
 

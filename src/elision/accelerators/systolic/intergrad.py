@@ -53,11 +53,11 @@ class InterGrad(SystolicArray):
     gradient, which is how the first layer, whose input needs no gradient, is run.
 
     Attributes:
-        rows, columns: PEs of the plain array that this one takes the place of.
+        rows, columns: PEs of the plain array that this one replaces.
         drain: ``"overlapped"`` (dW leaves while the next tile's W enters) or
             ``"explicit"``.
         plain_drain: how a plain output-stationary pass drains, which has no W to load
-            meanwhile; None: as ``drain`` says.
+            meanwhile; None: the same as ``drain``.
         in_array_update: the accumulators start from W and X is scaled by the learning
             rate at the edge, so that what drains is the new W and no separate optimiser
             pass is needed. Plain SGD only: momentum needs state that the array does not
@@ -75,6 +75,13 @@ class InterGrad(SystolicArray):
     Raises:
         ValueError: a size below 1, an area ratio below 1, an unknown drain, or a buffer
             smaller than one tile in each half.
+
+    Example:
+        >>> from elision.products import MatmulGeometry
+        >>> layer = MatmulGeometry(4, 8, 8)
+        >>> kinds = (Product.INPUT_GRAD, Product.WEIGHT_GRAD)
+        >>> InterGrad(8, 8).cost_pair(*(LayerProduct(kind, layer) for kind in kinds)).cycles
+        30
     """
 
     rows: int = 32

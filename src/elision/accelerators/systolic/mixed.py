@@ -31,6 +31,12 @@ class SystolicMixed(SystolicArray):
 
     Raises:
         ValueError: as :class:`~elision.accelerators.systolic.Systolic` does.
+
+    Example:
+        >>> from elision.products import MatmulGeometry
+        >>> product = LayerProduct(Product.WEIGHT_GRAD, MatmulGeometry(4, 8, 8))
+        >>> SystolicMixed(8, 8).configured_for(product).dataflow
+        'os'
     """
 
     rows: int = 32

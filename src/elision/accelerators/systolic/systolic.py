@@ -41,12 +41,16 @@ __all__ = ["COUNTINGS", "DATAFLOWS", "DRAINS", "Dataflow", "Systolic"]
 
 @dataclass(frozen=True)
 class Dataflow:
-    """Which dimensions of ``Z[m, n] = A[m, k] · B[k, n]`` the array holds and streams.
+    """Dimensions of ``Z[m, n] = A[m, k] · B[k, n]`` that the array holds and streams.
 
     Attributes:
         rows, columns, stream: ``"m"``, ``"k"`` or ``"n"``.
         latches: words that a PE latches per multiply-accumulate: what passes through,
             plus the accumulator where it stays.
+
+    Example:
+        >>> DATAFLOWS["ws"].stays_along("mk")
+        'columns'
     """
 
     rows: str
@@ -68,14 +72,14 @@ DATAFLOWS: Mapping[str, Dataflow] = {
     "is": Dataflow(rows="k", columns="m", stream="n", latches=2),
 }
 
-#: Ways for results to leave: under the next fold's computation, or after the fold.
+#: Drains: results leave under the next fold's computation, or after the fold.
 DRAINS = {"overlapped": "under the next fold", "explicit": "rows more cycles a fold"}
 
-#: What is counted: every cycle, or the index of the last cycle, from zero, of a layer.
+#: Cycles counted: all, or one less, the index of a layer's last cycle from zero.
 COUNTINGS = {"exact": 0, "scalesim": -1}
 
 
-_WEIGHT_GRADS = {**WEIGHT_GRADS, "faster": "whichever takes fewer cycles"}
+_WEIGHT_GRADS = {**WEIGHT_GRADS, "faster": "the form of fewer cycles"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Systolic(SystolicArray):
     Value-blind unless ``zero_gating`` is on. Waiting for the DRAM is not in ``cycles``:
     it is counted apart, as the details ``stall_cycles`` and ``fill_cycles``
     (:mod:`elision.accelerators.systolic.sram`). When a product brings its operands, the detail
-    ``zero_multiplies`` says how many of the multiplies had a zero for a factor.
+    ``zero_multiplies`` counts the multiplies with a zero for a factor.
 
     Accesses are 32-bit words: of the SRAM of each kind of tensor (``input_sram`` holds
     X and dX, ``weight_sram`` W and dW, ``output_sram`` Y and G), of the PEs' registers
@@ -118,6 +122,12 @@ class Systolic(SystolicArray):
     Raises:
         ValueError: a size below 1, an unknown option, or a buffer smaller than one tile
             in each half (the message gives the minimum).
+
+    Example:
+        >>> from elision.products import MatmulGeometry, Product
+        >>> product = LayerProduct(Product.FORWARD, MatmulGeometry(10, 8, 8))
+        >>> Systolic(8, 8).cost(product).cycles  # 2R + C + T - 2
+        32
     """
 
     rows: int = 32
@@ -303,7 +313,7 @@ class Systolic(SystolicArray):
 
 
 def zero_multiplies(product: LayerProduct, macs: int) -> int | None:
-    """How many of ``macs`` multiplies have a zero factor; None without operands."""
+    """Number of ``macs`` multiplies with a zero factor; None without operands."""
     return None if product.first is None else macs - product.counts.valid
 
 

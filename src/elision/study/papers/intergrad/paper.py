@@ -6,7 +6,7 @@ cycles and 1.9 times fewer memory accesses; at equal area and against a weight-s
 array a training step saves, of energy, memory accesses and cycles, 12, 17 and 4 % for
 Inception-v4, and 18, 26 and 27 % for DenseNet-264. Array and SRAM sizes, batch, technology
 and the rules of counting are in no abstract, so the model is run over a grid of them, and
-every row says what it assumes. Nothing here is fitted to the published figures.
+every row lists its assumptions. Nothing here is fitted to the published figures.
 """
 
 import statistics
@@ -56,6 +56,10 @@ class BandRow:
         lowest: percent, over array sides, batches and drain rules.
         median: likewise.
         highest: likewise.
+
+    Example:
+        >>> BandRow("densenet-264", "cycles", "cycles", "equal area", 27, 10, 20, 30).median
+        20
     """
 
     network: str

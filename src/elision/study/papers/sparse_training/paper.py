@@ -50,6 +50,10 @@ class Published:
         source: where the figures were read.
         dense: accuracy of the dense network; None where the source gives none.
         top1: method of the study -> sparsity -> accuracy.
+
+    Example:
+        >>> PUBLISHED[0].at("rigl-erk", 0.9)
+        73.07
     """
 
     title: str
@@ -126,6 +130,10 @@ class Row:
         spread: its standard deviation over seeds; None for a single one.
         training_work: mean over seeds.
         inference_work: mean over seeds.
+
+    Example:
+        >>> Row("set", 0.9, 2, 0, 71.0, 1.4, 0.2, 0.1).accuracy
+        '71.0 ± 1.4 (2 seeds)'
     """
 
     method: str = column("method")

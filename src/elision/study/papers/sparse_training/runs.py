@@ -127,6 +127,10 @@ class RunResult:
         training_work: realised work of the metered steps over the dense work.
         inference_work: the same of the forward products alone.
         seconds: wall-clock seconds of the run on this machine.
+
+    Example:
+        >>> print(RunResult("set", 0.9, 0, 0.71, 0.2, 0.1, 12.0))
+        set at 90 %, seed 0: 71.0 %, work 0.200, 12 s
     """
 
     method: str
