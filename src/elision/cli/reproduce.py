@@ -11,6 +11,8 @@ from typing import Annotated, Any, get_origin, get_type_hints
 from cyclopts import App, Parameter
 
 from elision.cli.progress import Bar
+from elision.common.files import write_text
+from elision.study.page.paper import paper_page
 from elision.study.papers import PAPERS, Paper
 
 __all__ = ["reproduce"]
@@ -31,6 +33,7 @@ def _command(paper: type[Paper]) -> Callable[..., None]:
                 progress=lambda done, of: bar.step(f"reproduce {paper.key}", done, of),
                 report=lambda line: print(line, file=sys.stderr),
             )
+        write_text(folder / "report.html", paper_page(chosen, tables))
         print(f"{chosen.text(tables).rstrip()}\n\ntables: {folder}")
 
     help = f"Folder for the tables; default: runs/reproduce-{paper.key}."
