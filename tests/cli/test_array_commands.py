@@ -114,13 +114,13 @@ def test_a_timeline_of_a_trace_is_that_of_its_last_step(run, tmp_path):
     [
         ("size --accelerator scnn", "'scnn' has no array to size"),
         ("size --accelerator intergrad:zero_gating=true", "gates no zeros"),
-        ("size --topology net.csv --tolerance -1", "tolerance must be >= 0"),
+        ("size --topology net.csv --tolerance -1", "must be a number >= 0"),
         ("size --topology net.csv --bandwidth 0", "must be a positive number"),
         ("size --accelerator systolic:rows=0", "rows=0): must be an integer >= 1"),
         ("size --accelerator systolic:buffers=4", "needs at least 8 KiB"),
         ("timeline --topology net.csv --out t.png", ".json, .json.gz, .svg"),
         ("timeline --topology net.csv --layer third", "unknown layer 'third'"),
-        ("timeline --topology net.csv --folds 0", "must be at least 1"),
+        ("timeline --topology net.csv --folds 0", "must be an integer >= 1"),
         ("timeline --trace none", "no such trace file"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a product costs on a machine that need not exist: one file per machine."""
+"""Costs of products on machines that need not exist: one file per machine."""
 
 from elision.accelerators.base import Accelerator as Accelerator
 from elision.accelerators.base import Cost as Cost
@@ -14,7 +14,7 @@ from elision.accelerators.systolic.mixed import SystolicMixed as SystolicMixed
 from elision.accelerators.systolic.sram import Buffers as Buffers
 from elision.accelerators.systolic.systolic import Systolic as Systolic
 
-#: Names by which the command line knows the machines.
+#: Machines by their name on the command line.
 ACCELERATORS: dict[str, type[Accelerator]] = {
     "ant": Ant,
     "dense": Dense,

@@ -1,4 +1,4 @@
-"""What an accelerator model is, and what it answers: a cost.
+"""The protocol of accelerator models: a product in, a cost out.
 
 An accelerator turns one :class:`~elision.products.LayerProduct` into one
 :class:`Cost`. It counts; the prices come from an energy table, so that energy is counts
@@ -6,18 +6,21 @@ times prices and nothing else.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+from elision.accelerators.timing import Phase, Timing
+from elision.common.checks import integer
+from elision.common.columns import Column, column, columns
 from elision.products import LayerProduct
 
-__all__ = ["Accelerator", "Cost", "ceil_div", "check_integer"]
+__all__ = ["QUANTITIES", "Accelerator", "Cost", "ceil_div", "check_integer"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a product, or a sum of products, costs on one machine.
+    """Cost of a product, or of a sum of products, on one machine.
 
     Costs of the same machine add with ``+`` (and ``sum``): counts add, the area stays.
 
@@ -25,29 +28,39 @@ class Cost:
         cycles: clock cycles.
         multiplies: products issued to the multipliers. A machine that skips zeros
             issues non-zero products only; a dense one issues every product.
-        valid_multiplies: those that belong to an output of the layer.
+        valid_multiplies: products that belong to an output of the layer.
         redundant_multiplies: redundant Cartesian products executed (RCPs): non-zero
             products of an outer-product convolution that belong to no output.
-        multiplier_slots: multipliers x cycles, what could have been issued.
+        multiplier_slots: multipliers x cycles, the products that could have been
+            issued.
         accesses: ``"<memory>.<read|write>"`` -> number of 32-bit words.
         operations: other counted actions (``"multiply"``, ``"add"``, ``"compare"``,
             ...).
-        details: further additive figures that a model reports and that cost nothing
-            themselves (stall cycles, issue steps, ...).
+        details: further additive figures of a model that cost nothing themselves
+            (stall cycles, issue steps, ...).
         prices_pj: energy of one of each of the accesses and operations.
         area_mm2: area of the machine as far as the energy table prices it.
+
+    Raises:
+        ValueError: an access or an operation without a price.
+
+    Example:
+        >>> prices = {"multiply": 4.0}
+        >>> one = Cost(cycles=2, operations={"multiply": 10}, prices_pj=prices)
+        >>> (one + one).cycles, (one + one).energy_pj
+        (4, 80.0)
     """
 
-    cycles: int = 0
-    multiplies: int = 0
-    valid_multiplies: int = 0
-    redundant_multiplies: int = 0
-    multiplier_slots: int = 0
+    cycles: int = column("cycles", ",", default=0)
+    multiplies: int = column("issued", ",", default=0)
+    valid_multiplies: int = column("valid", ",", default=0)
+    redundant_multiplies: int = column("redundant", ",", default=0)
+    multiplier_slots: int = column("multiplier slots", ",", default=0)
     accesses: Mapping[str, int] = field(default_factory=dict)
     operations: Mapping[str, int] = field(default_factory=dict)
     details: Mapping[str, float] = field(default_factory=dict)
     prices_pj: Mapping[str, float] = field(default_factory=dict, repr=False)
-    area_mm2: float = 0.0
+    area_mm2: float = column("area, mm²", ".3f", default=0.0)
 
     def __post_init__(self) -> None:
         unpriced = (
@@ -66,7 +79,7 @@ class Cost:
     def stall_cycles(self) -> float | None:
         """Cycles of waiting for the DRAM, which ``cycles`` leaves out.
 
-        None where a machine does not model its DRAM.
+        None for a machine that does not model its DRAM.
         """
         return self.details.get("stall_cycles")
 
@@ -95,15 +108,14 @@ class Cost:
                     f"costs of two machines do not add: {name} costs "
                     f"{self.prices_pj[name]} pJ here and {other.prices_pj[name]} there"
                 )
+        summed: dict[str, Any] = {
+            name: getattr(self, name) + getattr(other, name) for name in _COUNTS
+        } | {
+            name: _add(getattr(self, name), getattr(other, name))
+            for name in _NAMED_COUNTS
+        }
         return Cost(
-            cycles=self.cycles + other.cycles,
-            multiplies=self.multiplies + other.multiplies,
-            valid_multiplies=self.valid_multiplies + other.valid_multiplies,
-            redundant_multiplies=self.redundant_multiplies + other.redundant_multiplies,
-            multiplier_slots=self.multiplier_slots + other.multiplier_slots,
-            accesses=_add(self.accesses, other.accesses),
-            operations=_add(self.operations, other.operations),
-            details=_add(self.details, other.details),
+            **summed,
             prices_pj={**self.prices_pj, **other.prices_pj},
             area_mm2=max(self.area_mm2, other.area_mm2),
         )
@@ -113,20 +125,23 @@ class Cost:
         return self if other == 0 else NotImplemented
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON and tables."""
-        return {
-            "cycles": self.cycles,
-            "multiplies": self.multiplies,
-            "valid_multiplies": self.valid_multiplies,
-            "redundant_multiplies": self.redundant_multiplies,
-            "utilisation": self.utilisation,
-            "accesses": dict(self.accesses),
-            "operations": dict(self.operations),
-            "details": dict(self.details),
-            "energy_pj": self.energy_pj,
-            "energy_breakdown_pj": self.energy_breakdown_pj,
-            "area_mm2": self.area_mm2,
-        }
+        """Plain numbers, for JSON and tables: all quantities, and counts by name."""
+        named = {name: dict(getattr(self, name)) for name in _NAMED_COUNTS}
+        breakdown = {"energy_breakdown_pj": self.energy_breakdown_pj}
+        return {n: getattr(self, n) for n in QUANTITIES} | named | breakdown
+
+
+#: Fields of a cost that add, and those whose entries do.
+_COUNTS = tuple(name for name in columns(Cost) if name != "area_mm2")
+_NAMED_COUNTS = ("accesses", "operations", "details")
+
+#: Single figures of a cost by the attribute's name, which files use too, and as people
+#: read them.
+QUANTITIES: Mapping[str, Column] = columns(Cost) | {
+    "utilisation": Column("multiplier use", ".1f", " %", scale=100),
+    "stall_cycles": Column("stalls", ","),
+    "energy_pj": Column("energy, nJ", ",.0f", scale=1e-3),
+}
 
 
 def _add(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,10 +153,29 @@ class Accelerator(ABC):
 
     Members are frozen dataclasses whose fields are the machine's parameters, each with
     a documented default and source; ``cost`` is a pure function of the product.
+
+    Example:
+        >>> from elision.products import MatmulGeometry, Product
+        >>> @dataclass(frozen=True)
+        ... class OnePerCycle(Accelerator):
+        ...     def cost(self, product):
+        ...         return Cost(cycles=product.dense_macs)
+        >>> OnePerCycle().cost(LayerProduct(Product.FORWARD, MatmulGeometry(2, 3, 4))).cycles
+        24
     """
 
-    #: Whether the cost depends on the shape alone, so that operands may be None.
+    #: True if the cost depends on the shape alone, so that operands may be None.
     value_blind: bool = False
+
+    #: True if the two gradients of a layer run together, see :meth:`cost_pair`.
+    interleaves: ClassVar[bool] = False
+
+    #: Parameters left out of sweeps because the name means something else on this machine.
+    not_swept: ClassVar[tuple[str, ...]] = ()
+
+    #: Parameters of sweeps that are stored under another name: name -> (parameter, function
+    #: of the given value).
+    swept_as: ClassVar[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {}
 
     @abstractmethod
     def cost(self, product: LayerProduct) -> Cost:
@@ -151,16 +185,23 @@ class Accelerator(ABC):
             ValueError: the operands are needed and absent, or hold a NaN or infinity.
         """
 
+    def cost_pair(self, input_grad: LayerProduct, weight_grad: LayerProduct) -> Cost:
+        """Cost of both gradients of one layer: one after the other, unless interleaved."""
+        return self.cost(input_grad) + self.cost(weight_grad)
+
+    def timing(self, job: tuple[LayerProduct, ...]) -> Timing:
+        """Busy intervals of the machine's ports during a product or a pair of gradients.
+
+        A machine without a model of its ports is busy as a whole.
+        """
+        cost = self.cost_pair(*job) if len(job) == 2 else self.cost(job[0])
+        return Timing(1, cost.cycles, (Phase("array", "run", 0, cost.cycles),))
+
 
 def check_integer(owner: object, minimum: int, *names: str) -> None:
     """Raise ValueError unless each named parameter is an integer >= ``minimum``."""
     for name in names:
-        value = getattr(owner, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise ValueError(
-                f"{type(owner).__name__}({name}={value!r}): "
-                f"must be an integer >= {minimum}"
-            )
+        integer(type(owner).__name__, name, getattr(owner, name), f">= {minimum}")
 
 
 def ceil_div(numerator: Any, denominator: int) -> Any:

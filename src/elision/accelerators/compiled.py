@@ -1,7 +1,7 @@
 """Simulator kernels: plain functions that Numba compiles at their first call.
 
 The machine code is cached on disk, so that only the first call of a fresh installation
-waits for a compiler, and says so. The undecorated function stays reachable as
+waits for a compiler, with a warning. The undecorated function stays reachable as
 ``__wrapped__``: the same loops in plain Python.
 """
 
@@ -35,7 +35,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _dispatcher(function: Callable[..., Any]) -> Any:
-    """Numba's compiler for the function; says so if the machine code is not cached."""
+    """Numba's compiler for the function; warns if the machine code is not cached."""
     import numba
 
     name = function.__name__

@@ -37,6 +37,11 @@ class EnergyTable:
         sram_pj: energy of one 32-bit access by capacity in KiB, in rising order.
         register_pj: energy of one 32-bit register access.
         dram_pj: energy of one 32-bit DRAM access.
+
+    Example:
+        >>> table = EnergyTable("flat", 45, "example", {"add": 0.9}, {}, {8.0: 4.0, 32.0: 8.0})
+        >>> table.action_pj("add"), round(table.access_pj(16), 2)
+        (0.9, 5.66)
     """
 
     name: str
@@ -64,7 +69,7 @@ class EnergyTable:
     def access_pj(self, size_kib: float) -> float:
         """Energy of one 32-bit access of a memory of ``size_kib``.
 
-        ``0`` asks for a register, ``inf`` for the DRAM. Between the table's SRAM
+        A size of ``0`` means a register, ``inf`` the DRAM. Between the table's SRAM
         capacities the price is interpolated linearly in log capacity and log energy;
         outside them the nearest segment is extended.
 
@@ -90,7 +95,10 @@ class EnergyTable:
         return self.sram_pj[low] * (size_kib / low) ** slope
 
     def area_mm2(self, units: Mapping[str, float]) -> float:
-        """Area of so many units of each action's hardware; 0 if the table has no areas.
+        """Area of hardware units by action; 0 if the table has no areas.
+
+        Args:
+            units: action -> number of units.
 
         Raises:
             ValueError: the table has areas, but not of one of these units (named).

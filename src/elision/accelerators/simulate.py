@@ -1,4 +1,4 @@
-"""What products cost on machines that need not exist."""
+"""Costs of products on several machines, as rows and as sums."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,16 @@ __all__ = ["CostRow", "ProductRow", "count", "describe", "simulate", "total"]
 class CostRow:
     """Cost of one product of one layer at one step on one machine.
 
-    ``product`` is one of :data:`~elision.accelerators.step.PRODUCT_NAMES`.
+    Attributes:
+        accelerator: name of the machine.
+        layer: name of the layer.
+        product: one of :data:`~elision.accelerators.step.PRODUCT_NAMES`.
+        step: training step of the recording.
+        cost: of the product.
+
+    Example:
+        >>> CostRow("dense", "conv1", "forward", 0, Cost(cycles=9)).to_row()["cycles"]
+        9
     """
 
     accelerator: str
@@ -35,23 +44,24 @@ class CostRow:
 
     def to_row(self) -> dict[str, Any]:
         """One flat row for a table."""
-        flat = self.cost.to_dict()
-        keep = (
-            "cycles",
-            "multiplies",
-            "valid_multiplies",
-            "redundant_multiplies",
-            "utilisation",
-            "energy_pj",
-        )
         return {
             "accelerator": self.accelerator,
             "layer": self.layer,
             "product": self.product,
             "step": self.step,
-            **{name: flat[name] for name in keep},
-            "stall_cycles": self.cost.stall_cycles,
-        }
+        } | {name: getattr(self.cost, name) for name in _IN_TABLES}
+
+
+#: Quantities of a cost in a table of products.
+_IN_TABLES = (
+    "cycles",
+    "multiplies",
+    "valid_multiplies",
+    "redundant_multiplies",
+    "utilisation",
+    "energy_pj",
+    "stall_cycles",
+)
 
 
 def simulate(
@@ -78,9 +88,9 @@ def simulate(
 
 
 def total(rows: Iterable[CostRow]) -> dict[str, dict[str, Cost]]:
-    """Costs added up: machine -> product (and ``"total"``) -> cost.
+    """Sums of costs: machine -> product (and ``"total"``) -> cost.
 
-    Gradients that a machine ran together stand apart from those that it ran singly.
+    Interleaved gradients are summed under a name of their own.
     """
     sums: dict[str, dict[str, Cost]] = {}
     for row in rows:

@@ -1,12 +1,12 @@
-"""A whole training step on one machine: every product of every layer, and what pairs.
+"""A whole training step on one machine: the jobs of every layer, single or paired.
 
 The forward product, the weight gradient and, but for the first layer, the input
-gradient of each layer. A machine that can run the two gradients of a layer together
-(:class:`~elision.accelerators.systolic.intergrad.InterGrad`) is given them as a pair.
+gradient of each layer. A machine that interleaves the two gradients of a layer
+(:class:`~elision.accelerators.systolic.intergrad.InterGrad`) gets them as one job.
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, TypeGuard
 
 from elision.accelerators.base import Accelerator, Cost
 from elision.products import (
@@ -30,29 +30,20 @@ __all__ = [
     "step_cost",
 ]
 
-#: Name of the two gradients of a layer where a machine runs them together.
+#: Name of the two gradients of a layer on a machine that interleaves them.
 GRADIENT_PAIR = f"{Product.INPUT_GRAD.value}+{Product.WEIGHT_GRAD.value}"
 
-#: Names of what a machine runs, see :func:`job_name`.
+#: Names of jobs, see :func:`job_name`.
 PRODUCT_NAMES = (*(product.value for product in Product), GRADIENT_PAIR)
 
 Layers = Iterable[tuple[str, Geometry]]
 
 
-@runtime_checkable
-class Interleaving(Protocol):
-    """A machine that runs the two gradients of a layer together."""
-
-    def cost_pair(self, input_grad: LayerProduct, weight_grad: LayerProduct) -> Cost:
-        """Cost of both gradients of one layer."""
-        ...
-
-
 def check_layers(layers: Iterable[Any]) -> list[tuple[str, Geometry]]:
-    """The layers as a list; every row is a (name, geometry).
+    """The layers as a list of (name, geometry).
 
     Raises:
-        ValueError: a row is something else (says which row), or there is no row.
+        ValueError: a row is something else (the message numbers it), or there is none.
     """
     checked = []
     for number, row in enumerate(layers, start=1):
@@ -82,7 +73,7 @@ def blind_products(
 
     Args:
         layers: (name, geometry) of each layer, the first one first.
-        first_input_grad: whether the first layer computes a gradient of its input too.
+        first_input_grad: True if the first layer computes a gradient of its input too.
     """
     products = []
     for index, (name, geometry) in enumerate(check_layers(layers)):
@@ -121,22 +112,20 @@ def paired(products: Iterable[LayerProduct]) -> Iterator[tuple[LayerProduct, ...
 def jobs(
     machine: Accelerator, products: Iterable[LayerProduct]
 ) -> Iterator[tuple[LayerProduct, ...]]:
-    """What the machine runs one after the other: single products, and pairs it can run."""
-    if isinstance(machine, Interleaving):
+    """Jobs of the machine, one after the other: single products, or pairs of gradients."""
+    if machine.interleaves:
         return paired(products)
     return ((product,) for product in products)
 
 
 def job_name(job: tuple[LayerProduct, ...]) -> str:
-    """Name of the product, or of the pair, that a machine runs."""
+    """Name of a job: of its product, or of the pair."""
     return "+".join(product.kind.value for product in job)
 
 
 def job_cost(machine: Accelerator, job: tuple[LayerProduct, ...]) -> Cost:
-    """Cost of what :func:`jobs` gives: a product, or a pair of gradients."""
-    if len(job) == 2 and isinstance(machine, Interleaving):
-        return machine.cost_pair(*job)
-    return machine.cost(job[0])
+    """Cost of one of the :func:`jobs`: a product, or a pair of gradients."""
+    return machine.cost_pair(*job) if len(job) == 2 else machine.cost(job[0])
 
 
 def products_cost(machine: Accelerator, products: Iterable[LayerProduct]) -> Cost:
@@ -168,7 +157,7 @@ def step_cost(
     Args:
         machine: a value-blind accelerator.
         layers: (name, geometry) of each layer, the first one first.
-        first_input_grad: whether the first layer computes a gradient of its input too.
+        first_input_grad: True if the first layer computes a gradient of its input too.
         kinds: the products that count.
     """
     by_layer: dict[tuple[Geometry, bool], Cost] = {}

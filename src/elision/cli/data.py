@@ -6,9 +6,10 @@ __all__ = ["data"]
 
 
 def data() -> None:
-    """List the data sets, models, workloads, recipes and accelerators by name."""
+    """List the data sets, models, workloads, recipes, accelerators and papers by name."""
     from elision.accelerators import ACCELERATORS
     from elision.methods import METHODS
+    from elision.study.papers import PAPERS
     from elision.study.probes import PROBES
     from elision.workloads import DATASETS, MODELS, WORKLOADS
     from elision.workloads.shapes.networks import NETWORKS
@@ -21,6 +22,7 @@ def data() -> None:
         "recipes": METHODS,
         "accelerators": ACCELERATORS,
         "probes": PROBES,
+        "papers (for reproduce)": PAPERS,
     }
     for title, names in tables.items():
         print(f"{title}: {', '.join(names)}")

@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from cyclopts.config import Toml
 
 from elision import __version__
-from elision.cli import COMMANDS
+from elision.cli import COMMANDS, Loaded
 
 __all__ = ["app", "main"]
 
@@ -25,12 +25,11 @@ app = App(
     help="Make neural-network training cheaper by leaving out work, and prove what "
     "that is worth.",
 )
-# main says what an interruption means.
+# An interruption is handled by main.
 app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False
 for order, command in enumerate(COMMANDS):
-    if isinstance(command, App):
-        command.sort_key = order
-        app.command(command)
+    if isinstance(command, Loaded):
+        app.command(command.path, name=command.name, help=command.help, sort_key=order)
     else:
         app.command(command, sort_key=order)
 

@@ -45,7 +45,7 @@ def simulate(
     Parameters
     ----------
     trace
-        Files that a recording wrote; they bring their own operands.
+        Trace files of recorded runs, with their own operands.
     model
         Networks by name; default: resnet18, where no file is given.
     topology
@@ -76,8 +76,8 @@ def simulate(
         Address of a Ray cluster that does the work (needs the ray extra); "local"
         starts one here.
     out
-        CSV file for the rows. Those that it holds already are not counted again, so
-        that the same command continues an interrupted sweep.
+        CSV file for the rows. Rows already in it are not counted again: the same
+        command continues an interrupted sweep.
     """
     from elision.accelerators.design.sweep import machines, read_rows, sweep
     from elision.report.table import rows_as_text
@@ -109,13 +109,15 @@ def simulate(
         )
         rows = read_rows(path)
     shown = _ordered(rows, list(sources), [str(s) for s in sparsity], chosen, str(seed))
-    print(rows_as_text([_line(row, m) for row, m in shown if single or _is_total(row)]))
+    print(
+        rows_as_text([_cells(row, m) for row, m in shown if single or _is_total(row)])
+    )
     if out is not None:
         print(f"\nrows: {out}")
 
 
 def _recorded(traces: Iterable[Path]) -> "dict[str, Recorded]":
-    """Traces by file and recipe; one that holds several is a source for each."""
+    """Traces by file and recipe; a trace of several recipes is a source for each."""
     from elision.accelerators.design.sweep import Recorded
     from elision.products import Trace
 
@@ -151,7 +153,7 @@ def _ordered(
     chosen: "list[Machine]",
     seed: str,
 ) -> "list[tuple[dict[str, str], Machine]]":
-    """The rows that were asked for, in the order asked; the file may hold others."""
+    """Rows of this command in the order of its flags; the file may hold others."""
     order = {(m.name, m.parameters_json): (i, m) for i, m in enumerate(chosen)}
     found = []
     for row in rows:
@@ -168,7 +170,9 @@ def _ordered(
     return [(row, machine) for _, row, machine in found]
 
 
-def _line(row: dict[str, str], machine: "Machine") -> dict[str, str]:
+def _cells(row: dict[str, str], machine: "Machine") -> dict[str, str]:
+    from elision.accelerators.design.sweep import as_cells
+
     return {
         "network": row["network"],
         "zeros": f"{100 * float(row['sparsity']):g} %"
@@ -176,10 +180,16 @@ def _line(row: dict[str, str], machine: "Machine") -> dict[str, str]:
         else "recorded",
         "machine": machine.spec,
         "product": row["product"],
-        "cycles": f"{int(row['cycles']):,}",
-        "stalls": f"{int(row['stall_cycles']):,}" if row["stall_cycles"] else "",
-        "products issued": f"{int(row['multiplies']):,}",
-        "redundant": f"{int(row['redundant_multiplies']):,}",
-        "multiplier use": f"{100 * float(row['utilisation']):.1f} %",
-        "energy nJ": f"{float(row['energy_pj']) / 1000:,.1f}",
+        **as_cells(row, _SHOWN),
     }
+
+
+#: Quantities of a cost in the printed table.
+_SHOWN = (
+    "cycles",
+    "stall_cycles",
+    "multiplies",
+    "redundant_multiplies",
+    "utilisation",
+    "energy_pj",
+)

@@ -8,7 +8,8 @@ from elision.cli.flags import Files, Names, Specs
 from elision.cli.sources import DEFAULT_MODEL, layers_by_network
 
 if TYPE_CHECKING:
-    from elision.accelerators.design.sizing import Array, ArrayShape, BufferSizing
+    from elision.accelerators.design.sizing import ArrayShape, BufferSizing
+    from elision.accelerators.systolic.array import SystolicArray
 
 __all__ = ["size"]
 
@@ -72,18 +73,20 @@ def size(
         print(f"\ntables and figures: {out}")
 
 
-def _arrays(specs: Iterable[str]) -> "dict[str, Array]":
+def _arrays(specs: Iterable[str]) -> "dict[str, SystolicArray]":
     from elision.accelerators import ACCELERATORS
-    from elision.accelerators.design.sizing import Array
+    from elision.accelerators.systolic.array import SystolicArray
     from elision.common.specs import build
 
     found = {}
     for spec in specs:
         array = build("accelerator", spec, ACCELERATORS)
-        if not isinstance(array, Array):
+        if not isinstance(array, SystolicArray):
+            sized = (
+                n for n, kind in ACCELERATORS.items() if issubclass(kind, SystolicArray)
+            )
             raise ValueError(
-                f"{spec!r} has no array to size; known: systolic, systolic-mixed, "
-                "intergrad"
+                f"{spec!r} has no array to size; known: {', '.join(sized)}"
             )
         if not array.value_blind:
             raise ValueError(f"{spec!r}: sizing has no operands, so it gates no zeros")
@@ -102,7 +105,7 @@ def _buffers_row(found: "BufferSizing") -> dict[str, Any]:
     }
 
 
-def _shapes_row(shapes: "list[ArrayShape]", array: "Array") -> dict[str, Any]:
+def _shapes_row(shapes: "list[ArrayShape]", array: "SystolicArray") -> dict[str, Any]:
     own = next(shape for shape in shapes if shape.rows == array.rows)
     fast = min(shapes, key=lambda shape: shape.cycles)
     frugal = min(shapes, key=lambda shape: shape.energy_pj)

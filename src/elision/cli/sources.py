@@ -1,13 +1,17 @@
-"""Where a command's layers come from: models by name, topology files, ONNX graphs."""
+"""Layers for a command: models by name, topology files, ONNX graphs."""
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from elision.products import Geometry
+if TYPE_CHECKING:
+    from elision.products import Geometry
+
+    Layers = list[tuple[str, Geometry]]
 
 __all__ = ["DEFAULT_MODEL", "layers_by_network"]
 
-#: What is simulated when nothing is named.
+#: Model of the commands that are given no layers.
 DEFAULT_MODEL = "resnet18"
 
 
@@ -17,7 +21,7 @@ def layers_by_network(
     graphs: Iterable[Path],
     input: int,
     batch: int,
-) -> dict[str, list[tuple[str, Geometry]]]:
+) -> "dict[str, Layers]":
     """Layers of every network named, by its name or its file's.
 
     Args:
@@ -28,8 +32,8 @@ def layers_by_network(
         batch: images; a topology file has one.
 
     Raises:
-        ValueError: an unknown name, a file that is not what it should be (names the
-            line or the node), or two networks of one name.
+        ValueError: an unknown name, a malformed file (the message gives the line or the
+            node), or two networks of one name.
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: ONNX is not installed.
     """
@@ -37,7 +41,7 @@ def layers_by_network(
     from elision.workloads.shapes.networks import NETWORKS, network
     from elision.workloads.shapes.random import model_layers
 
-    found: dict[str, list[tuple[str, Geometry]]] = {}
+    found: dict[str, Layers] = {}
     for name in models:
         published = name in NETWORKS
         layers = network(name, batch) if published else model_layers(name, input, batch)
@@ -52,11 +56,7 @@ def layers_by_network(
     return found
 
 
-def _add(
-    found: dict[str, list[tuple[str, Geometry]]],
-    name: str,
-    layers: list[tuple[str, Geometry]],
-) -> None:
+def _add(found: "dict[str, Layers]", name: str, layers: "Layers") -> None:
     if name in found:
         raise ValueError(f"two networks are called {name!r}; rename one of the files")
     found[name] = layers

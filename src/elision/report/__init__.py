@@ -1,1 +1,1 @@
-"""Tables, figures and the one-file HTML page of a study."""
+"""Drawing: tables and figures from plain numbers."""

@@ -40,6 +40,11 @@ class Step:
         kernel: places of the kernel vector.
         skipped: kernel places that the image vector's range leaves out.
         outputs: rows and columns of the output plane.
+
+    Example:
+        >>> step = next(array_steps(np.ones((2, 2)), np.ones((1, 1)), lanes=2))
+        >>> step.valid, step.redundant
+        (2, 0)
     """
 
     image: tuple[Place, ...]
@@ -48,7 +53,7 @@ class Step:
     outputs: Place
 
     def is_valid(self, image: Place, kernel: Place) -> bool:
-        """Whether the product of two places belongs to an output."""
+        """True if the product of two places belongs to an output."""
         return all(
             0 <= i - k < n for i, k, n in zip(image, kernel, self.outputs, strict=True)
         )
@@ -73,7 +78,7 @@ def array_steps(
         image: plane of shape (H, W).
         kernel: plane of shape (R, S), not larger.
         lanes: length of the vectors; the array is ``lanes`` by ``lanes``.
-        anticipates: whether kernel values out of range are skipped (ANT) or multiplied
+        anticipates: True skips kernel values out of range (ANT), False multiplies them
             like all others (SCNN).
 
     Raises:
@@ -186,7 +191,7 @@ def _document(size: tuple[int, int], content: str, title: str) -> str:
 
 
 def _key(y: int) -> str:
-    """What the colours of the array mean."""
+    """Legend of the colours of the array."""
     parts = []
     for x, kind in ((_MARGIN, "valid"), (_MARGIN + 70, "redundant")):
         parts.append(

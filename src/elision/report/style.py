@@ -1,4 +1,4 @@
-"""How figures look: one palette, one type, SVG small enough to inline."""
+"""Style of figures: one palette, one typeface, SVG small enough to inline."""
 
 import io
 from collections.abc import Iterator

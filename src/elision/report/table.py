@@ -1,14 +1,20 @@
-"""Rows as text and as HTML. A row is a dictionary, column name to value."""
+"""Rows as text, as HTML and as Markdown. A row is a dictionary, column name to value."""
 
 import html
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["rows_as_html", "rows_as_text"]
+__all__ = ["rows_as_html", "rows_as_markdown", "rows_as_text"]
 
 
 def rows_as_text(rows: list[dict[str, Any]]) -> str:
-    """Rows as aligned text columns for a terminal; see :func:`_text` for numbers."""
+    """Rows as aligned text columns for a terminal; see :func:`_text` for numbers.
+
+    Example:
+        >>> print(rows_as_text([{"machine": "dense", "cycles": 1024}]))
+        machine  cycles
+        dense    1,024
+    """
     if not rows:
         return ""
     head = _columns(rows)
@@ -20,12 +26,36 @@ def rows_as_text(rows: list[dict[str, Any]]) -> str:
     )
 
 
+def rows_as_markdown(rows: list[dict[str, Any]]) -> str:
+    """Rows as a Markdown table; cells that hold text stay as they are.
+
+    Example:
+        >>> print(rows_as_markdown([{"method": "set", "sparsity": "90 %"}]))
+        | method | sparsity |
+        | --- | --- |
+        | set | 90 % |
+    """
+    if not rows:
+        return ""
+    head = _columns(rows)
+    lines = [head, ["---"] * len(head)]
+    lines += [[_text(row.get(name, "")) for name in head] for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def rows_as_html(rows: list[dict[str, Any]], words: Sequence[str] = ()) -> str:
     """Rows as an HTML table for the report; numbers to the right, words to the left.
 
     Args:
         rows: the values; text is escaped.
         words: columns that hold words. The first column always does.
+
+    Example:
+        >>> print(rows_as_html([{"machine": "dense", "cycles": 1024}]))
+        <table>
+        <tr><th class="word">machine</th><th>cycles</th></tr>
+        <tr><td class="word">dense</td><td>1,024</td></tr>
+        </table>
     """
     if not rows:
         return ""

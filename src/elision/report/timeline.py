@@ -27,8 +27,8 @@ TRACK_COLOURS = {
 }
 OTHER = "#777777"
 
-#: Pixels: room for the tracks' names, height of a row, room below it, and what a letter
-#: takes when a name is written into its slice.
+#: Pixels: width of the tracks' names, height of a row, gap below it, and width of a letter
+#: of a name in its slice.
 LABELS, ROW, GAP, LETTER = 84, 16, 4, 7
 
 
@@ -36,7 +36,7 @@ def chrome_trace(schedules: Schedules) -> dict[str, Any]:
     """Schedules in the Chrome trace format, a process per machine, a thread per track.
 
     The format knows microseconds only: one cycle is written as one microsecond, and the
-    process names and the metadata say so.
+    process names and the metadata state it.
 
     Args:
         schedules: busy intervals by the name of the machine, each in any order.

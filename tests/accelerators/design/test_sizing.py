@@ -52,7 +52,7 @@ def test_tolerance_trades_stalls_for_buffers():
     assert 0 < spared <= 0.2 * loose.cycles
     kib = [sum(f.buffers.sizes_kib.values()) for f in (exact, loose)]
     assert kib[1] < kib[0]
-    with pytest.raises(ValueError, match="tolerance must be >= 0, got -1"):
+    with pytest.raises(ValueError, match=r"tolerance=-1\): must be a number >= 0"):
         smallest_buffers(machine, LAYERS, tolerance=-1)
 
 

@@ -195,7 +195,9 @@ def test_rows_of_another_network_of_the_same_name_are_refused(tmp_path):
 
 
 def test_a_sparsity_out_of_range_is_found_before_the_work(tmp_path):
-    with pytest.raises(ValueError, match=r"in \[0, 1\), got 1.5"):
+    with pytest.raises(
+        ValueError, match=r"sparsity=1.5\): must be a number in \[0, 1\)"
+    ):
         sweep(NETWORKS, [0.5, 1.5], MACHINES, tmp_path / "s.csv")
     assert not (tmp_path / "s.csv").exists()
 

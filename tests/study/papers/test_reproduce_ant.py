@@ -10,13 +10,13 @@ from elision.accelerators import Ant, Scnn
 from elision.products import Conv2dGeometry, MatmulGeometry, Product, synthetic_products
 from elision.study.papers.ant import (
     NETWORKS,
+    AntClaims,
     AntRow,
     ant_rows,
     as_text_rows,
     geometric_mean,
     network_layers,
     recorded_products,
-    write,
 )
 
 LAYERS = [
@@ -85,13 +85,9 @@ def test_networks_have_the_published_sizes():
 def test_what_is_written_and_shown(tmp_path, monkeypatch):
     monkeypatch.setitem(NETWORKS, "small", ("cnn", 32))
     told = []
-    rows = write(
-        tmp_path,
-        ["small"],
-        [],
-        startup_cycles=3,
-        progress=lambda *step: told.append(step),
-    )
+    paper = AntClaims(network=("small",), recorded=(), startup_cycles=3)
+    rows = paper.rows()
+    ((_, table),) = paper.run(tmp_path, lambda *step: told.append(step))
     assert told == [(0, 1)]
     found = json.loads((tmp_path / "ant.json").read_text())
     assert found["published"]["speedup"] == 3.71
@@ -101,7 +97,8 @@ def test_what_is_written_and_shown(tmp_path, monkeypatch):
         assert [row["product"] for row in csv.DictReader(file)] == [
             row.product for row in rows
         ]
-    *shown, mean, published = as_text_rows(rows, startup_cycles=3)
+    assert table == as_text_rows(rows, startup_cycles=3)
+    *shown, mean, published = table
     assert [line["product"] for line in shown] == [row.product for row in rows]
     assert mean["with start-up 3"] == shown[-1]["with start-up 3"]
     assert (published["speed-up"], published["energy"]) == ("3.71x", "4.40x")
@@ -109,11 +106,14 @@ def test_what_is_written_and_shown(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("networks", "recipes", "message"),
-    [(["VGG-17"], [], "did you mean 'VGG-16'"), ([], ["swatt"], "did you mean 'swat'")],
+    [
+        (("VGG-17",), (), "did you mean 'VGG-16'"),
+        ((), ("swatt",), "did you mean 'swat'"),
+    ],
 )
-def test_unknown_names_are_found_before_the_work(tmp_path, networks, recipes, message):
+def test_unknown_names_are_found_before_the_work(networks, recipes, message):
     with pytest.raises(ValueError, match=message):
-        write(tmp_path, networks, recipes)
+        AntClaims(network=networks, recorded=recipes)
 
 
 def test_recorded_swat_run():

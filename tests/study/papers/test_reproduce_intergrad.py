@@ -148,7 +148,7 @@ def test_the_nearest_setting_is_the_one_with_the_least_worst_gap():
 def test_tables_and_figures_are_written_whole(tmp_path, monkeypatch, steps, read):
     monkeypatch.setattr(intergrad, "training_steps", lambda: steps)
     monkeypatch.setattr(intergrad, "readings", lambda: read)
-    tables = intergrad.write(tmp_path / "out")
+    tables = intergrad.InterleavedGradients().run(tmp_path / "out")
     with (tmp_path / "out" / "steps.csv").open(encoding="utf-8") as file:
         written = list(csv.DictReader(file))
     assert len(written) == len(steps)
@@ -159,7 +159,7 @@ def test_tables_and_figures_are_written_whole(tmp_path, monkeypatch, steps, read
     figure = (tmp_path / "out" / "savings.svg").read_text()
     assert "inception-v4" in figure
     assert "published band" in (tmp_path / "out" / "fully-connected.svg").read_text()
-    _, shown, ranges, forms = intergrad.summaries(tables).values()
+    _, shown, ranges, forms = (table.rows for table in tables)
     assert shown[0]["against WS"].startswith(f"{chosen_row(steps, 'WS').cycles:.0f}, ")
     assert len(ranges) == len(bands(steps)) / len(AREA_RULES)
     assert {row["dW of the baseline"] for row in forms} == {"XtG", "GtX", "faster"}

@@ -1,16 +1,16 @@
 """The measured tables are made of measurements that agree with one another."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
 
 from elision.memory.measures.measure import SAVE_ON_CPU, measure_policies
 from elision.study.papers.memory.paper import (
-    MemoryConfig,
+    SavedActivations,
     largest_batches,
     measure_network,
-    write,
 )
 from elision.study.papers.memory.published import PUBLISHED
 from elision.study.papers.memory.training import train_policies
@@ -61,8 +61,8 @@ def test_training_at_four_bits_ends_where_plain_training_ends(workload):
 
 
 def test_bits_can_be_shared_out_by_what_was_measured():
-    config = MemoryConfig(
-        policies=("bits(3)", "bits(3, measured)"), batch=4, size=16, rounds=1
+    config = SavedActivations(
+        policy=("bits(3)", "bits(3, measured)"), batch=4, size=16, rounds=1
     )
     alike, measured = measure_network(config, "resnet8")["rows"]
     assert measured["policy"] == "bits(3, measured)"
@@ -71,36 +71,36 @@ def test_bits_can_be_shared_out_by_what_was_measured():
 
 
 def test_more_of_a_batch_fits_under_a_lossy_policy():
-    config = MemoryConfig(policies=("bits(4)",), size=8)
+    config = SavedActivations(policy=("bits(4)",), size=8)
     found = largest_batches("resnet8", config, 2**19)
     assert found["bits(4)"] > found["plain"] > 0
 
 
 def test_what_was_measured_is_written_once(tmp_path):
-    config = MemoryConfig(
-        networks=("resnet8",), policies=("int8",), batch=4, rounds=1, workload=None
+    config = SavedActivations(
+        network=("resnet8",), policy=("int8",), batch=4, rounds=1, workload="none"
     )
     lines = []
-    tables = write(config, tmp_path, lines.append)
+    tables = config.run(tmp_path, report=lines.append)
     assert len(lines) == 1
-    assert write(config, tmp_path, lines.append) == tables
+    assert config.run(tmp_path, report=lines.append) == tables
     assert len(lines) == 1
     with (tmp_path / "layers.csv").open() as file:
         layers = list(csv.DictReader(file))
-    assert len(layers) == len(tables["layers"]) == 8
+    assert len(layers) == 8
     assert float(layers[0]["gradient error"]) > 0
-    (row,) = tables["networks"]
+    (row,) = tables[0].rows
     assert row["tensors"] > 3
     assert not (tmp_path / "trainings.csv").exists()
-    write(MemoryConfig(**{**vars(config), "batch": 5}), tmp_path, lines.append)
+    replace(config, batch=5).run(tmp_path, report=lines.append)
     assert len(lines) == 2
 
 
 def test_without_rounds_only_peaks_are_measured(tmp_path):
-    config = MemoryConfig(
-        networks=("resnet8",), policies=("bits(4)",), rounds=0, workload=None, size=16
+    config = SavedActivations(
+        network=("resnet8",), policy=("bits(4)",), rounds=0, workload="none", size=16
     )
-    plain, four = write(config, tmp_path, lambda line: None)["networks"]
+    plain, four = config.run(tmp_path)[0].rows
     assert plain["peak"] == 1 < four["peak"]
 
 
@@ -111,4 +111,4 @@ def test_every_published_figure_has_a_source():
 @pytest.mark.parametrize("wrong", [{"batch": 0}, {"rounds": -1}, {"limit_mib": 0.0}])
 def test_settings_are_checked(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        MemoryConfig(**wrong)
+        SavedActivations(**wrong)

@@ -9,10 +9,9 @@ from elision.accelerators import Dense, Scnn
 from elision.products import Conv2dGeometry, LayerProduct, Product, synthetic_products
 from elision.study.papers.scnn import (
     RULES,
-    as_text_rows,
+    ScnnPoints,
     googlenet_layers,
     scnn_table,
-    write,
 )
 
 LAYERS = [("conv", Conv2dGeometry(1, 4, 16, 16, 8, 3, 1, 1))]
@@ -70,17 +69,17 @@ def test_one_sided_machines_keep_the_other_operands_zeros():
 
 def test_what_is_written_and_shown(tmp_path, monkeypatch):
     monkeypatch.setattr("elision.study.papers.scnn.googlenet_layers", lambda: LAYERS)
-    rows = write(tmp_path, [0.4, 0.3])
+    ((_, table),) = ScnnPoints(density=(0.4, 0.3)).run(tmp_path)
     found = json.loads((tmp_path / "scnn.json").read_text())
     assert [row["rules"] for row in found["rows"]] == 2 * [*RULES]
     assert found["rows"][0]["published_over_input_sided"] == 2.6
     assert found["rows"][-1]["published_over_input_sided"] is None
-    published, *shown = as_text_rows(rows)
+    published, *shown = table
     assert published["rules"] == "published"
     assert published["over weight-sided"] == "1.7x"
     assert [line["rules"] for line in shown] == 2 * [*RULES]
-    with pytest.raises(ValueError, match="density must be in"):
-        write(tmp_path, [1.2])
+    with pytest.raises(ValueError, match=r"density=1.2\): must be a number in"):
+        ScnnPoints(density=(1.2,))
 
 
 def test_at_full_density_all_three_machines_are_one():

@@ -22,6 +22,11 @@ class RayExecutor(Executor):
     Raises:
         ModuleNotFoundError: the extra is not installed.
         ConnectionError: there is no cluster at this address.
+
+    Example:
+        >>> with RayExecutor("local") as executor:  # doctest: +SKIP
+        ...     executor.submit(sum, [1, 2]).result()
+        3
     """
 
     def __init__(self, address: str, **how: Any) -> None:

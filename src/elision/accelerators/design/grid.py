@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import Parameter, signature
@@ -14,10 +13,6 @@ from elision.common.specs import Spec, arguments, parse
 
 __all__ = ["Machine", "machines"]
 
-#: What means another thing here than on other machines, and is not swept with theirs:
-#: a dense array's multipliers are all that it has, not the side of an element's.
-_NOT_SWEPT = {"dense": ("multipliers",)}
-
 
 @dataclass(frozen=True)
 class Machine:
@@ -26,6 +21,10 @@ class Machine:
     Attributes:
         name: key of ``elision.accelerators.ACCELERATORS``.
         parameters: pairs of parameter and value.
+
+    Example:
+        >>> Machine("scnn", (("elements", 32),)).build().grid
+        (4, 8)
     """
 
     name: str
@@ -54,19 +53,17 @@ class Machine:
 
 
 def _parameters(kind: type[Accelerator]) -> dict[str, None]:
-    """Names of a machine's parameters; ``elements`` may stand for its ``grid``."""
-    names = dict.fromkeys(field.name for field in fields(kind))  # pyright: ignore[reportArgumentType]
-    return names | {"elements": None} if "grid" in names else names
+    """Names of a machine's parameters, then the names of its sweeps for others."""
+    names = (field.name for field in fields(kind))  # pyright: ignore[reportArgumentType]
+    return dict.fromkeys((*names, *kind.swept_as))
 
 
 def _setting(kind: type[Accelerator], parameter: str, value: Any) -> tuple[str, Any]:
-    """The parameter as the machine has it: so many elements as the squarest grid."""
-    if parameter != "elements" or "grid" not in _parameters(kind):
+    """The machine's own parameter and value."""
+    if parameter not in kind.swept_as:
         return parameter, value
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"elements must be an integer >= 1, got {value!r}")
-    rows = next(n for n in range(math.isqrt(value), 0, -1) if value % n == 0)
-    return "grid", (rows, value // rows)
+    own, convert = kind.swept_as[parameter]
+    return own, convert(value)
 
 
 def _chosen(spec: str) -> tuple[str, dict[str, Any]]:
@@ -85,7 +82,7 @@ def _chosen(spec: str) -> tuple[str, dict[str, Any]]:
 def machines(
     specs: Iterable[str], grid: Mapping[str, Sequence[Any]] | None = None
 ) -> list[Machine]:
-    """Every accelerator with every combination of the grid's parameters that it has.
+    """Every accelerator with every combination of the grid that applies to it.
 
     Args:
         specs: accelerators (:mod:`elision.common.specs`); a parameter that is given here
@@ -108,10 +105,10 @@ def machines(
         lookup(f"parameter of {names}", parameter, known)
     found = []
     for name, given in chosen:
-        has = _parameters(ACCELERATORS[name])
-        fixed = {*given, *_NOT_SWEPT.get(name, ())}
-        if "grid" in given:
-            fixed.add("elements")
+        kind = ACCELERATORS[name]
+        has = _parameters(kind)
+        fixed = {*given, *kind.not_swept}
+        fixed |= {alias for alias, (own, _) in kind.swept_as.items() if own in given}
         own = [p for p in grid if p in has and p not in fixed]
         for values in itertools.product(*(grid[p] for p in own)):
             settings = zip(own, values, strict=True)

@@ -1,7 +1,7 @@
-"""Interleave the gradients or skip their zeros? The same sparse products on both kinds.
+"""Interleave the gradients or skip their zeros: the same sparse products on both kinds.
 
-A systolic array multiplies every zero; what it saves by interleaving does not depend on
-the values. An outer-product machine skips zeros and pays with redundant products, index
+A systolic array multiplies every zero; its saving by interleaving does not depend on the
+values. An outer-product machine skips zeros and pays with redundant products, index
 logic and scattered accumulation. Neither is better everywhere, so this puts them side by
 side at equal multiplier count, with one combination beside them: interleaving with PEs that
 do not switch on a zero, which saves energy and no cycle.
@@ -18,6 +18,7 @@ from elision.accelerators.step import products_cost
 from elision.accelerators.systolic.intergrad import InterGrad
 from elision.accelerators.systolic.mixed import SystolicMixed
 from elision.accelerators.systolic.systolic import Systolic
+from elision.common.columns import column
 from elision.products import LayerProduct
 
 __all__ = ["SkipRow", "interleave_or_skip", "machines_of_equal_size", "skip_rows"]
@@ -34,20 +35,25 @@ class SkipRow:
         multiplies: products issued; gated ones are not.
         zero_multiplies: of these, products with a zero factor.
         redundant_multiplies: of these, non-zero products that belong to no output.
-        idle_slots: multipliers times cycles less what was issued.
+        idle_slots: multipliers times cycles less the products issued.
         useful_share: non-zero products of outputs, over multipliers times cycles.
         energy_on_chip_pj: without DRAM, which not every machine models.
+
+    Example:
+        >>> cost = Cost(cycles=10, multiplies=40, multiplier_slots=40)
+        >>> skip_rows({"dense": cost}, useful=10)[0].useful_share
+        0.25
     """
 
-    machine: str
-    cycles: int
-    speed_up: float
-    multiplies: int
-    zero_multiplies: int
-    redundant_multiplies: int
-    idle_slots: int
-    useful_share: float
-    energy_on_chip_pj: float
+    machine: str = column("machine")
+    cycles: int = column("cycles", ",")
+    speed_up: float = column("over the first", ".2f", "x")
+    multiplies: int = column("issued", ",")
+    zero_multiplies: int = column("zeros", ",")
+    redundant_multiplies: int = column("redundant", ",")
+    idle_slots: int = column("idle", ",")
+    useful_share: float = column("useful", ".1f", " %", scale=100)
+    energy_on_chip_pj: float = column("on chip, nJ", ",.0f", scale=1e-3)
 
 
 def machines_of_equal_size(energy: str = "horowitz-45nm") -> dict[str, Accelerator]:
@@ -87,7 +93,7 @@ def interleave_or_skip(
 
 
 def skip_rows(costs: Mapping[str, Cost], useful: int) -> list[SkipRow]:
-    """Costs of the same products on several machines, taken apart.
+    """Split the costs of the same products on several machines into rows.
 
     Args:
         costs: by the machine's name.

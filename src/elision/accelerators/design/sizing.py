@@ -2,19 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from elision.accelerators.step import check_layers, step_cost
-from elision.accelerators.systolic.intergrad import InterGrad
-from elision.accelerators.systolic.mixed import SystolicMixed
+from elision.accelerators.systolic.array import SystolicArray
 from elision.accelerators.systolic.sram import WORD_BYTES, Buffers
-from elision.accelerators.systolic.systolic import Systolic
+from elision.common.checks import number
 from elision.products import Geometry
 
-__all__ = ["Array", "ArrayShape", "BufferSizing", "array_shapes", "smallest_buffers"]
+__all__ = ["ArrayShape", "BufferSizing", "array_shapes", "smallest_buffers"]
 
-#: Machines that have rows, columns and buffers.
-Array = Systolic | SystolicMixed | InterGrad
 Layers = Iterable[tuple[str, Geometry]]
 
 
@@ -28,6 +25,10 @@ class BufferSizing:
         unavoidable_stall_cycles: stalls that remain with any buffers, because the DRAM is
             too slow; 0 if there are none.
         cycles: cycles of the step without stalls.
+
+    Example:
+        >>> BufferSizing(Buffers(), 10, 10, 1000).stall_cycles
+        10
     """
 
     buffers: Buffers
@@ -37,32 +38,31 @@ class BufferSizing:
 
 
 def smallest_buffers(
-    machine: Array,
+    machine: SystolicArray,
     layers: Layers,
     dram_words_per_cycle: float | None = None,
     tolerance: float = 0.0,
 ) -> BufferSizing:
-    """The smallest buffers with which a training step stalls as little as with any.
+    """The smallest buffers with which a training step stalls no more than with any.
 
     Starting from buffers that hold every tensor whole, the largest is halved as long as
     the stalls allow it, then each is trimmed by bisection, which works because a larger
-    buffer never stalls more. This is done three times, each buffer being first among
-    equals once, and the least in sum is taken. None of the three can then be smaller on
-    its own, to the KiB; that no other mixture is smaller in sum is not certain.
+    buffer never stalls more. The search runs three times, each buffer being first among
+    equals once, and the smallest sum is taken. Then none of the three buffers can be
+    smaller on its own, to the KiB; another mixture may still be smaller in sum.
 
     Args:
         machine: the array; its own buffers do not matter.
         layers: (name, geometry) of each layer.
         dram_words_per_cycle: bandwidth; None: that of the machine's buffers.
-        tolerance: stalls that are accepted beyond the unavoidable ones, as a share of the
-            cycles. Where the DRAM is slow, sparing the last stall takes a buffer that
-            holds a whole tensor.
+        tolerance: accepted stalls beyond the unavoidable ones, as a share of the cycles.
+            With a slow DRAM, avoiding the last stall takes a buffer that holds a whole
+            tensor.
 
     Raises:
         ValueError: a negative tolerance, or a broken layer list.
     """
-    if not tolerance >= 0:
-        raise ValueError(f"smallest_buffers: tolerance must be >= 0, got {tolerance}")
+    number("smallest_buffers", "tolerance", tolerance, ">= 0")
     layers = check_layers(layers)
     bandwidth = dram_words_per_cycle
     if bandwidth is None:
@@ -82,7 +82,7 @@ def smallest_buffers(
     def stalls(sizes: dict[str, int]) -> int:
         buffers = Buffers(**sizes, dram_words_per_cycle=bandwidth)
         if buffers not in known:
-            cost = step_cost(replace(machine, buffers=buffers), layers)
+            cost = step_cost(machine.with_buffers(buffers), layers)
             known[buffers] = int(cost.details["stall_cycles"])
         return known[buffers]
 
@@ -143,6 +143,10 @@ class ArrayShape:
         stall_cycles: waiting for the DRAM.
         utilisation: share of the PEs' cycles that multiply.
         energy_pj: of the step, DRAM included.
+
+    Example:
+        >>> ArrayShape(16, 64, 1000, 0, 0.5, 2e6).utilisation
+        0.5
     """
 
     rows: int
@@ -153,7 +157,7 @@ class ArrayShape:
     energy_pj: float
 
 
-def array_shapes(machine: Array, layers: Layers) -> list[ArrayShape]:
+def array_shapes(machine: SystolicArray, layers: Layers) -> list[ArrayShape]:
     """Cost of a training step on every array shape with the PE count of ``machine``.
 
     Rows run over the divisors of the PE count, from one row to one column. Buffers that
@@ -163,7 +167,7 @@ def array_shapes(machine: Array, layers: Layers) -> list[ArrayShape]:
     pes = machine.rows * machine.columns
     shapes = []
     for rows in (r for r in range(1, pes + 1) if pes % r == 0):
-        shaped = replace(machine, rows=rows, columns=pes // rows)
+        shaped = machine.reshaped(rows, pes // rows)
         cost = step_cost(shaped, layers)
         shapes.append(
             ArrayShape(

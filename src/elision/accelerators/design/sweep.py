@@ -1,11 +1,10 @@
-"""sweep: many machines on many networks, in parallel, resumable.
+"""Sweep: many machines on many networks, in parallel, resumable.
 
 A sweep is the product of networks, sparsities and machines; a recorded trace stands for
 a network at one sparsity, its own. The unit of work is one network at one sparsity: its
-operands are drawn once and every machine counts them (or some, where there are more
-processes than units). Rows go to one CSV file, all rows of a unit in one append, so that
-a sweep that was killed goes on where it stopped and gives the same rows as one that was
-not.
+operands are drawn once and every machine counts them; with more processes than units, a
+unit is split by machine. Rows go to one CSV file, all rows of a unit in one append: a
+sweep that was killed continues, and gives the rows of one that was not.
 """
 
 import csv
@@ -23,7 +22,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
-from elision.accelerators import Cost
+from elision.accelerators.base import QUANTITIES, Cost
 from elision.accelerators.design.grid import Machine, machines
 from elision.accelerators.step import (
     PRODUCT_NAMES,
@@ -32,6 +31,8 @@ from elision.accelerators.step import (
     jobs,
     paired,
 )
+from elision.common.checks import number
+from elision.common.columns import Column
 from elision.common.files import replacing
 from elision.products import Geometry, LayerProduct, Product, Trace, synthetic_products
 
@@ -39,6 +40,7 @@ __all__ = [
     "COLUMNS",
     "Machine",
     "Recorded",
+    "as_cells",
     "as_frame",
     "machines",
     "read_rows",
@@ -48,9 +50,9 @@ __all__ = [
 Layers = Sequence[tuple[str, Geometry]]
 
 #: Columns of the CSV file. ``parameters`` is a JSON object; ``product`` is one of the
-#: three products, both gradients where a machine interleaves them, or ``"all"``;
-#: ``sparsity`` is empty where operands are recorded ones, ``stall_cycles`` where a machine
-#: does not model its DRAM.
+#: three products, both gradients on a machine that interleaves them, or ``"all"``;
+#: ``sparsity`` is empty for recorded operands, ``stall_cycles`` for a machine that does not
+#: model its DRAM. The last ones are quantities of a cost.
 COLUMNS: tuple[str, ...] = (
     "network",
     "sparsity",
@@ -69,8 +71,11 @@ COLUMNS: tuple[str, ...] = (
     "area_mm2",
 )
 
-#: Columns that name a row; the rest is what was found.
+#: Columns that identify the rows of one unit on one machine.
 _KEY = COLUMNS[:5]
+
+#: Columns that hold text; all others hold numbers.
+_TEXT = ("network", "accelerator", "parameters", "product")
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,11 @@ class Recorded:
 
     Attributes:
         path: the file.
-        recipe: only what was recorded under this recipe; empty for everything.
+        recipe: only the products of this recipe; empty for all.
+
+    Example:
+        >>> Recorded("runs/study/trace.safetensors", recipe="swat").recipe
+        'swat'
     """
 
     path: str
@@ -90,7 +99,7 @@ class Recorded:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is not a trace, or not a whole one.
+            ValueError: it is not a trace, or it is truncated.
         """
         trace = Trace.load(self.path)
         return (trace.of_recipe(self.recipe) if self.recipe else trace).multiplied()
@@ -98,9 +107,9 @@ class Recorded:
 
 @dataclass(frozen=True)
 class _Unit:
-    """One network at one sparsity, and the machines that are still to count it.
+    """One network at one sparsity, and the machines whose rows are missing.
 
-    A trace has no sparsity and no seed to be drawn with: they are None.
+    ``sparsity`` and ``seed`` of a trace are None.
     """
 
     network: str
@@ -136,18 +145,18 @@ class _Unit:
         return rows
 
     def key(self, machine: Machine) -> tuple[str, ...]:
-        """What names the rows of one machine, as text."""
+        """Values of the key columns for the rows of one machine, as text."""
         parameters = machine.parameters_json
         given = (self.network, self.sparsity, self.seed, machine.name, parameters)
         return tuple("" if value is None else str(value) for value in given)
 
     def without(self, done: set[tuple[str, ...]]) -> list["_Unit"]:
-        """The unit less the machines whose rows are there; none if all are."""
+        """The unit less the machines whose rows are done; empty if all are."""
         missing = tuple(m for m in self.machines if self.key(m) not in done)
         return [replace(self, machines=missing)] if missing else []
 
     def parts(self, number: int) -> list["_Unit"]:
-        """The unit in so many parts, as far as it has machines to share out."""
+        """Split by machine into at most ``number`` parts."""
         shares = [self.machines[i::number] for i in range(number)]
         return [replace(self, machines=share) for share in shares if share]
 
@@ -179,18 +188,17 @@ def sweep(
         chosen: from :func:`machines`.
         out: CSV file; rows found there are kept and not counted again.
         seed: of the operands.
-        workers: processes; None for as many as there are processors, 1 for none
-            besides this one.
-        executor: runs the units elsewhere, a cluster's for example; it stays open.
-            Work is then cut for ``workers`` processes there.
-        progress: told of (units done, units in all).
+        workers: processes; None: one for each processor; 1: this process alone.
+        executor: runs the units elsewhere, for example on a cluster; it stays open. The
+            work is then split for ``workers`` processes there.
+        progress: called with (units done, units in all).
 
     Returns:
         ``out`` as a path.
 
     Raises:
         ValueError: ``out`` is another kind of file or holds rows of another network of
-            the same name, or a machine or sparsity is impossible.
+            the same name, or a machine or sparsity is out of range.
     """
     path, chosen = Path(out), tuple(chosen)
     units = list(_units(networks, tuple(sparsities), seed, chosen))
@@ -214,7 +222,7 @@ def sweep(
 def _run(
     units: list[_Unit], workers: int, executor: Executor | None
 ) -> Iterator[list[dict[str, Any]]]:
-    """Rows of the units, in the order in which they are ready."""
+    """Rows of the units, in order of completion."""
     workers = min(workers, len(units))
     if executor is None and workers <= 1:
         yield from (unit.rows() for unit in units)
@@ -259,8 +267,7 @@ def _units(
     chosen: tuple[Machine, ...],
 ) -> Iterator[_Unit]:
     for sparsity in sparsities:
-        if not 0 <= sparsity < 1:
-            raise ValueError(f"sparsity must be in [0, 1), got {sparsity!r}")
+        number("sweep", "sparsity", sparsity, "[0, 1)")
     for network, source in networks.items():
         if isinstance(source, Recorded):
             yield _Unit(network, source, None, None, chosen)
@@ -274,7 +281,7 @@ def _check_networks(
     rows: Iterable[Mapping[str, str]],
     path: Path,
 ) -> None:
-    """Refuse rows of a network of other layers, another image size or batch."""
+    """Raise ValueError for rows of other layers, another image size or batch."""
     macs = {
         name: len(Product) * sum(geometry.dense_macs for _, geometry in layers)
         for name, layers in networks.items()
@@ -298,7 +305,7 @@ def _append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _tidy(path: Path) -> list[dict[str, str]]:
-    """Complete rows of the file, each once; it is created or freed of a torn end."""
+    """Complete rows of the file, each once; creates the file or drops its torn end."""
     rows = read_rows(path) if path.exists() and path.stat().st_size else []
     unique = {tuple(row[c] for c in (*_KEY, "product")): row for row in rows}
     whole = {key[:-1] for key in unique if key[-1] == "all"}
@@ -326,6 +333,34 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
     return [row for row in reader if None not in row.values()]
 
 
+def as_cells(row: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """Quantities of a row of :func:`read_rows`, as people read them.
+
+    Args:
+        row: values as text.
+        names: quantities of a cost that are columns of the file.
+
+    Example:
+        >>> as_cells({"cycles": "12345", "stall_cycles": ""}, ("cycles", "stall_cycles"))
+        {'cycles': '12,345', 'stalls': ''}
+    """
+    return {_READ[n].heading: _READ[n].text(_number(row[n])) for n in names}
+
+
+#: Quantities of a sweep for people; single layers need the decimal of their energy.
+_READ: Mapping[str, Column] = {
+    **QUANTITIES,
+    "energy_pj": replace(QUANTITIES["energy_pj"], form=",.1f"),
+}
+
+
+def _number(text: str) -> float | None:
+    """The number in a cell of the file; None for an empty one."""
+    if not text:
+        return None
+    return int(text) if text.isdigit() else float(text)
+
+
 def as_frame(path: str | Path) -> Any:
     """The rows as a pandas ``DataFrame``; needs pandas, which is not a dependency.
 
@@ -336,7 +371,6 @@ def as_frame(path: str | Path) -> Any:
     import pandas  # pyright: ignore[reportMissingImports]
 
     frame = pandas.DataFrame(read_rows(path))
-    text = {"network", "accelerator", "parameters", "product"}
-    for column in (c for c in COLUMNS if c not in text):
+    for column in (c for c in COLUMNS if c not in _TEXT):
         frame[column] = pandas.to_numeric(frame[column])
     return frame

@@ -22,6 +22,12 @@ class Dense(Accelerator):
         reuse: products per operand word fetched (an own choice: a 32x32 broadcast array
             uses each fetched word 32 times).
         energy: name of an energy table, or path of a TOML file.
+
+    Example:
+        >>> from elision.products import MatmulGeometry, Product
+        >>> product = LayerProduct(Product.FORWARD, MatmulGeometry(16, 64, 32))
+        >>> Dense(multipliers=1024).cost(product).cycles
+        32
     """
 
     multipliers: int = 1024
@@ -29,6 +35,7 @@ class Dense(Accelerator):
     reuse: int = 32
     energy: str = "horowitz-45nm"
     value_blind = True
+    not_swept = ("multipliers",)  # all of them, not the side of an element's array
 
     def __post_init__(self) -> None:
         check_integer(self, 1, "multipliers", "reuse")

@@ -32,6 +32,14 @@ class Intersection(Accelerator):
         buffer_kib: on-chip buffer of the operands (1 MB: SCNN's data capacity).
         reuse: products per operand word fetched, as in ``Dense``.
         energy: name of an energy table, or path of a TOML file.
+
+    Example:
+        >>> import numpy as np
+        >>> from elision.products import MatmulGeometry, Product
+        >>> x, w = np.ones((1, 4), np.float32), np.array([[1, 0, 0, 2]], np.float32)
+        >>> product = LayerProduct(Product.FORWARD, MatmulGeometry(1, 4, 1), x, w)
+        >>> Intersection(join_cycles=0).cost(product).multiplies
+        2
     """
 
     elements: int = 1024

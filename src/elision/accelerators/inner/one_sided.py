@@ -23,7 +23,7 @@ class OneSided(Accelerator):
     picks the side for each product; a model of this project, not of one of them.
 
     Attributes:
-        side: whose zeros are skipped: ``"sparser"`` (of each product), ``"first"`` or
+        side: operand whose zeros are skipped: ``"sparser"`` (of each product), ``"first"`` or
             ``"second"`` operand, or ``"input"``, ``"weight"``, ``"grad_output"``. A
             product that does not read the named operand skips nothing.
         elements: processing elements (64: as many as SCNN has).
@@ -31,6 +31,14 @@ class OneSided(Accelerator):
         buffer_kib: on-chip buffer of the operands (1 MB: SCNN's data capacity).
         reuse: products per operand word fetched, as in ``Dense``.
         energy: name of an energy table, or path of a TOML file.
+
+    Example:
+        >>> import numpy as np
+        >>> from elision.products import MatmulGeometry, Product
+        >>> x, w = np.ones((1, 4), np.float32), np.array([[1, 0, 0, 2]], np.float32)
+        >>> product = LayerProduct(Product.FORWARD, MatmulGeometry(1, 4, 1), x, w)
+        >>> OneSided(side="weight").cost(product).multiplies
+        2
     """
 
     side: str = "sparser"
@@ -77,7 +85,7 @@ class OneSided(Accelerator):
         )
 
     def _index(self, product: LayerProduct) -> int | None:
-        """Which operand of the product is skipped; None if it is not among them."""
+        """Position of the operand whose zeros are skipped; None if it is not read."""
         if self.side in ("first", "second"):
             return ("first", "second").index(self.side)
         names = product.kind.operands

@@ -1,4 +1,4 @@
-"""What inner-product machines share: work per output, spread over elements.
+"""Common ground of inner-product machines: work per output, spread over elements.
 
 An inner-product machine computes one output after the other, so its work is a number of
 multiplications per output. That number is itself a product: the layer's own, with masks

@@ -35,7 +35,7 @@ class Ant(Accelerator):
         multipliers: side of each element's multiplier array, ``n``.
         window: column indices compared per cycle, ``k``.
         startup_cycles: cycles before the first product of a pair of planes.
-        skip_empty_pairs: whether a pair in which a plane is all zero costs no start-up.
+        skip_empty_pairs: True if a pair with an all-zero plane costs no start-up.
         group: image values that share one range; None means ``multipliers``.
         elements: processing elements.
         method: ``"closed"`` counts rectangles on integral images, and is a lower bound
@@ -43,6 +43,15 @@ class Ant(Accelerator):
         index_bits: width of a coordinate, for the area (8: planes up to 256 wide).
         buffer_kib, accumulator_kib, global_kib: memories, as in :class:`Scnn`.
         energy: name of an energy table, or path of a TOML file.
+
+    Example:
+        >>> import numpy as np
+        >>> from elision.products import MatmulGeometry, Product
+        >>> x, w = np.ones((1, 4), np.float32), np.array([[1, 0, 0, 2]], np.float32)
+        >>> product = LayerProduct(Product.FORWARD, MatmulGeometry(1, 4, 1), x, w)
+        >>> cost = Ant(startup_cycles=5).cost(product)
+        >>> cost.multiplies, cost.redundant_multiplies
+        (2, 0)
     """
 
     multipliers: int = 4
@@ -64,7 +73,9 @@ class Ant(Accelerator):
         if self.group is not None:
             check_integer(self, 1, "group")
         lookup("method of Ant", self.method, _METHODS)
-        energy_table(self.energy)  # an unknown one is found here, not in the first cost
+        energy_table(
+            self.energy
+        )  # an unknown one is refused here, not in the first cost
 
     @property
     def _pairs(self) -> PlanePairs:

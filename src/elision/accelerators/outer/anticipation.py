@@ -6,9 +6,9 @@ meet the kernel values of one rectangle only::
     y0 - t·(Ho-1) <= r <= y1        x0 - t·(Wo-1) <= s <= x1
 
 (``t`` is the stride; divisibility is not tested.) Kernel rows outside it are never
-read. Of the rows inside, the unit looks at ``window`` column indices per cycle and
-issues the first ``lanes`` that are in range; it goes on behind the last one issued, or
-behind the window if fewer were found.
+read. Of the rows inside, the unit compares ``window`` column indices per cycle and
+issues the first ``lanes`` that are in range; it goes on after the last one issued, or
+after the window if fewer were found.
 
 * :func:`scan` does exactly that, value by value.
 * :func:`rectangles` counts the non-zeros ``m`` of the rectangle and ``c`` of its rows
@@ -27,7 +27,7 @@ from elision.accelerators.compiled import compiled
 
 __all__ = ["TOTALS", "rectangles", "scan"]
 
-#: What the kernels count. ``issued``: products. ``cycles``: without start-up, summed
+#: Counts of the kernels. ``issued``: products. ``cycles``: without start-up, summed
 #: over pairs. ``longest``: cycles of the longest pair. ``scanned``: kernel indices
 #: compared. ``fetched``: kernel values read. ``image_reads``: image values read.
 TOTALS = ("issued", "cycles", "longest", "scanned", "fetched", "image_reads")

@@ -26,7 +26,7 @@ from elision.accelerators.outer.planes import Axis, OuterProduct
 
 __all__ = ["COUNTS", "PlanarPlan", "planar_counts", "walk"]
 
-#: What :func:`walk` counts: ``cycles`` without halo, ``steps`` issued, ``products`` in
+#: Counts of :func:`walk`: ``cycles`` without halo, ``steps`` issued, ``products`` in
 #: them, ``valid`` ones, ``image_vectors``, ``conflict_cycles`` and ``idle_cycles``
 #: summed over elements, and values read: ``image_reads``, ``kernel_reads``.
 COUNTS = (
@@ -44,7 +44,7 @@ COUNTS = (
 
 @dataclass(frozen=True)
 class PlanarPlan:
-    """How the planes of one product are laid on the grid.
+    """Layout of the planes of one product on the grid.
 
     Attributes:
         rows, columns: coordinates of every pass, (vertical passes, horizontal passes).
@@ -54,6 +54,15 @@ class PlanarPlan:
         filters_at_once: filters whose outputs fit the accumulators, ``Kc``; one in a
             depthwise convolution.
         halo_area: outputs exchanged with the neighbour that shares most, per filter.
+
+    Example:
+        >>> from elision.accelerators.outer.scnn import Scnn
+        >>> from elision.products import Conv2dGeometry, LayerProduct, Product
+        >>> x, w = np.ones((1, 1, 16, 16)), np.ones((2, 1, 3, 3))
+        >>> geometry = Conv2dGeometry(1, 1, 16, 16, 2, 3, 1, 1)
+        >>> plan = Scnn().plan(LayerProduct(Product.FORWARD, geometry, x, w))
+        >>> plan.passes, plan.tile
+        (1, (3, 3))
     """
 
     rows: tuple[Axis, ...]
@@ -76,15 +85,15 @@ class PlanarPlan:
         exchanges_halos: bool = True,
         depthwise: bool = False,
     ) -> "PlanarPlan":
-        """Plan of a product on a grid whose elements hold so many outputs each.
+        """Plan of a product on a grid of elements with limited accumulators.
 
         Args:
             outer: the product.
             grid: elements, (vertically, horizontally).
             accumulator_entries: outputs that one element holds.
-            exchanges_halos: whether neighbours share outputs. They do not in a weight
+            exchanges_halos: True if neighbours share outputs. They do not in a weight
                 gradient, whose few outputs belong to every element.
-            depthwise: whether filters are taken one at a time.
+            depthwise: True if filters are taken one at a time.
         """
         axes = (outer.rows, outer.columns)
         parts = _fewest_passes(

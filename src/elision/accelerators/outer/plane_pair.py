@@ -1,4 +1,4 @@
-"""What SCNN and ANT share when a processing element owns whole planes.
+"""The plane-pair mapping of SCNN and ANT: a processing element owns whole planes.
 
 In the plane-pair mapping (this project's own, for training) a processing element (PE)
 takes one image plane and one kernel plane and multiplies them, ``multipliers`` image
@@ -31,7 +31,7 @@ __all__ = ["PairWork", "PlanePairs"]
 
 @dataclass(frozen=True)
 class PairWork:
-    """What the pairs of one product ask of the PEs, summed over pairs.
+    """Work of the PEs for one product, summed over its pairs of planes.
 
     Attributes:
         issued: products issued to the multipliers.
@@ -41,6 +41,10 @@ class PairWork:
         index_reads: 16-bit indices read from the PE's buffers.
         compares: index comparisons.
         bounds: low ends of ranges computed, one subtraction each.
+
+    Example:
+        >>> PairWork(6, 1, 1, image_reads=3, kernel_reads=2, index_reads=5).compares
+        0
     """
 
     issued: int
@@ -55,18 +59,23 @@ class PairWork:
 
 @dataclass(frozen=True)
 class PlanePairs:
-    """What SCNN and ANT have in common as machines; they check the numbers.
+    """The common part of SCNN and ANT, which check its parameters.
 
     Attributes:
         elements: processing elements.
         multipliers: side of the square multiplier array of each.
         startup_cycles: cycles before the first product of a pair.
-        skip_empty_pairs: whether a pair in which a plane is all zero costs no start-up.
+        skip_empty_pairs: True if a pair with an all-zero plane costs no start-up.
         buffer_kib: buffer of one operand in each element.
         accumulator_kib: one accumulator bank.
         global_kib: buffer that all elements share.
         energy: energy table.
-        extra_area_mm2: area of what the machine has besides its multiplier arrays.
+        extra_area_mm2: area of the machine outside its multiplier arrays.
+
+    Example:
+        >>> pairs = PlanePairs(64, 4, 0, False, 10.0, 0.1875, 1024.0, "horowitz-45nm")
+        >>> pairs.arithmetic_units["multiply"]
+        1024
     """
 
     elements: int

@@ -1,4 +1,4 @@
-"""A training product as outer products of planes: what SCNN and ANT execute.
+"""A training product as outer products of planes, the form that SCNN and ANT execute.
 
 An outer-product machine multiplies every non-zero of an *image* plane with every
 non-zero of a *kernel* plane and finds out afterwards to which output a product belongs.
@@ -49,6 +49,10 @@ class Axis:
         outputs: number of outputs.
         extent: coordinates ``0 <= y < extent`` make up the padded image; a product
             with an image value outside is an RCP.
+
+    Example:
+        >>> Axis(1, 0, 1, stride=1, outputs=3, extent=5).reach(2, 2)
+        (0, 2)
     """
 
     image_step: int
@@ -86,6 +90,12 @@ class OuterProduct:
         images: boolean, (blocks, images per block, rows, columns).
         kernels: boolean, (blocks, kernels per block, rows, columns).
         rows, columns: the coordinates along the two axes.
+
+    Example:
+        >>> axis = Axis(1, 0, 1, stride=1, outputs=1, extent=2)
+        >>> ones = np.ones((1, 1, 2, 2), bool)
+        >>> OuterProduct(ones, ones, axis, axis).image_nonzeros
+        array([[4]])
     """
 
     images: np.ndarray
@@ -111,6 +121,10 @@ class VectorPairs:
     Attributes:
         image_nonzeros: of the first operand, int64 of shape (indices, 1).
         kernel_nonzeros: of the second operand, int64 of shape (indices, 1).
+
+    Example:
+        >>> VectorPairs(np.array([[2]]), np.array([[3]])).image_nonzeros.shape
+        (1, 1)
     """
 
     image_nonzeros: np.ndarray

@@ -8,6 +8,7 @@ from elision.accelerators.energy import energy_table
 from elision.accelerators.outer.planar import PlanarPlan, planar_counts
 from elision.accelerators.outer.plane_pair import PlanePairs
 from elision.accelerators.outer.planes import OuterProduct, folded_matmul, planes_of
+from elision.common.checks import integer
 from elision.common.names import lookup
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
@@ -15,6 +16,21 @@ __all__ = ["Scnn"]
 
 #: Weight buffer of one element: 50 entries (SCNN), of 32 bits (this project's choice).
 _WEIGHT_FIFO_KIB = 50 * 4 / 1024
+
+
+def squarest_grid(elements: int) -> tuple[int, int]:
+    """The most nearly square grid with this number of elements.
+
+    Raises:
+        ValueError: ``elements`` is not an integer of at least 1.
+
+    Example:
+        >>> squarest_grid(12)
+        (3, 4)
+    """
+    elements = integer("Scnn", "elements", elements)
+    rows = next(n for n in range(math.isqrt(elements), 0, -1) if elements % n == 0)
+    return rows, elements // rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +63,19 @@ class Scnn(Accelerator):
         accumulator_entries: planar only, outputs that one element holds (32 banks of
             32). A public simulator's default of 6,144 is the size in bytes.
         startup_cycles: plane-pair only, cycles before the first product of a pair.
-        skip_empty_pairs: whether a pair in which a plane is all zero costs no start-up.
+        skip_empty_pairs: True if a pair with an all-zero plane costs no start-up.
         buffer_kib: buffer of one operand in each element (10: SCNN's IARAM).
         accumulator_kib: one accumulator bank (32 entries of 3 bytes, twice: SCNN).
         global_kib: buffer that all elements share (1 MB: SCNN's data capacity).
         energy: name of an energy table, or path of a TOML file.
+
+    Example:
+        >>> import numpy as np
+        >>> ones = [np.ones(shape, np.float32) for shape in ((1, 1, 3, 3), (1, 1, 2, 2))]
+        >>> geometry = Conv2dGeometry(1, 1, 3, 3, 1, 2)
+        >>> cost = Scnn().cost(LayerProduct(Product.FORWARD, geometry, *ones))
+        >>> cost.multiplies, cost.valid_multiplies
+        (36, 16)
     """
 
     mapping: str = "plane-pair"
@@ -66,6 +90,7 @@ class Scnn(Accelerator):
     accumulator_kib: float = 0.1875
     global_kib: float = 1024.0
     energy: str = "horowitz-45nm"
+    swept_as = {"elements": ("grid", squarest_grid)}
 
     def __post_init__(self) -> None:
         lookup("mapping of Scnn", self.mapping, {"plane-pair": 0, "planar": 0})
@@ -77,7 +102,9 @@ class Scnn(Accelerator):
             isinstance(n, int) and n >= 1 for n in self.grid
         ):
             raise ValueError(f"Scnn(grid={self.grid!r}): must be two integers >= 1")
-        energy_table(self.energy)  # an unknown one is found here, not in the first cost
+        energy_table(
+            self.energy
+        )  # an unknown one is refused here, not in the first cost
 
     def cost(self, product: LayerProduct) -> Cost:
         """Cost of one product."""
@@ -87,7 +114,7 @@ class Scnn(Accelerator):
         return self._pairs.cost(product, planes, self._pairs.full_work(planes))
 
     def plan(self, product: LayerProduct) -> PlanarPlan:
-        """How the planar mapping lays a product on the grid."""
+        """Layout of a product on the grid in the planar mapping."""
         return self._plan(product, _convolution(product))
 
     def _plan(self, product: LayerProduct, outer: OuterProduct) -> PlanarPlan:

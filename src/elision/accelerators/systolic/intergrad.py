@@ -26,11 +26,15 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
-from elision.accelerators.base import Accelerator, Cost, check_integer
+from elision.accelerators.base import Cost, check_integer
+from elision.accelerators.systolic.array import SystolicArray
 from elision.accelerators.systolic.lowering import Gemm, lower
 from elision.accelerators.systolic.mixed import SystolicMixed
+from elision.accelerators.systolic.phases import interleaved
 from elision.accelerators.systolic.sram import Buffers, Stream, Traffic, traffic
 from elision.accelerators.systolic.systolic import DRAINS, pe_area_um2, zero_multiplies
+from elision.accelerators.timing import Timing
+from elision.common.checks import number
 from elision.common.names import lookup
 from elision.products import Geometry, LayerProduct, Product
 
@@ -41,7 +45,7 @@ LATCHES_PER_PAIR = 4
 
 
 @dataclass(frozen=True)
-class InterGrad(Accelerator):
+class InterGrad(SystolicArray):
     """A systolic array that interleaves the two gradients of a layer.
 
     ``cost_pair`` prices both gradients of one layer; ``cost`` a single product on the
@@ -49,11 +53,11 @@ class InterGrad(Accelerator):
     gradient, which is how the first layer, whose input needs no gradient, is run.
 
     Attributes:
-        rows, columns: PEs of the plain array that this one takes the place of.
+        rows, columns: PEs of the plain array that this one replaces.
         drain: ``"overlapped"`` (dW leaves while the next tile's W enters) or
             ``"explicit"``.
         plain_drain: how a plain output-stationary pass drains, which has no W to load
-            meanwhile; None: as ``drain`` says.
+            meanwhile; None: the same as ``drain``.
         in_array_update: the accumulators start from W and X is scaled by the learning
             rate at the edge, so that what drains is the new W and no separate optimiser
             pass is needed. Plain SGD only: momentum needs state that the array does not
@@ -71,6 +75,13 @@ class InterGrad(Accelerator):
     Raises:
         ValueError: a size below 1, an area ratio below 1, an unknown drain, or a buffer
             smaller than one tile in each half.
+
+    Example:
+        >>> from elision.products import MatmulGeometry
+        >>> layer = MatmulGeometry(4, 8, 8)
+        >>> kinds = (Product.INPUT_GRAD, Product.WEIGHT_GRAD)
+        >>> InterGrad(8, 8).cost_pair(*(LayerProduct(kind, layer) for kind in kinds)).cycles
+        30
     """
 
     rows: int = 32
@@ -83,23 +94,14 @@ class InterGrad(Accelerator):
     zero_gating: bool = False
     buffers: Buffers | str | float | None = None
     energy: str = "horowitz-45nm"
+    interleaves = True
 
     def __post_init__(self) -> None:
         check_integer(self, 1, "rows", "columns")
         lookup("drain", self.drain, DRAINS)
         lookup("drain", self.plain_drain or self.drain, DRAINS)
-        ratio = self.pe_area_ratio
-        if not isinstance(ratio, (int, float)) or not ratio >= 1:
-            raise ValueError(
-                f"InterGrad(pe_area_ratio={ratio!r}): must be a number >= 1, the area "
-                "of an interleaving PE over that of a plain one"
-            )
+        number("InterGrad", "pe_area_ratio", self.pe_area_ratio, ">= 1")
         _ = self.memory  # refuses buffers that are too small
-
-    @property
-    def value_blind(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether operands may be None: yes, unless zeros are gated."""
-        return not self.zero_gating
 
     @property
     def array_rows(self) -> int:
@@ -216,6 +218,21 @@ class InterGrad(Accelerator):
             prices_pj=self.plain.prices_pj,
             area_mm2=self.area_mm2,
         )
+
+    def timing(self, job: tuple[LayerProduct, ...]) -> Timing:
+        """Tiles of a pair of gradients, or folds of a product run plainly."""
+        if len(job) == 1:
+            return self.plain.timing(job)
+        gemm = lower(Product.INPUT_GRAD, job[0].geometry)
+        period = self.tile_cycles(gemm.m)
+        phases = interleaved(
+            self.array_rows,
+            self.array_columns,
+            gemm.m,
+            period,
+            self.drain == "overlapped",
+        )
+        return Timing(gemm.count * math.prod(self.folds(gemm)), period, phases)
 
     def _traffic(self, gemm: Gemm, row_tiles: int, column_tiles: int) -> Traffic:
         g, w, x = (words / gemm.count for words in gemm.words)

@@ -1,6 +1,6 @@
 """Lowering: one product of a layer as matrix products, in shape and in value.
 
-A systolic array knows one operation, the matrix product ``Z = A · B`` with A of shape
+A systolic array has one operation, the matrix product ``Z = A · B`` with A of shape
 (m, k) and B of shape (k, n). A linear layer is one already; a convolution becomes one
 by *im2col*. With M = batch·Ho·Wo output pixels, J = C/groups·R·S weights of a filter in
 the order (channel, tap row, tap column), and O = K/groups filters,
@@ -28,7 +28,7 @@ from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
 
 __all__ = ["INPUT_GRADS", "WEIGHT_GRADS", "Gemm", "fold_result", "lower", "matrices"]
 
-#: Which buffer a tensor lives in: ``X`` and ``dX``, ``W`` and ``dW``, ``Y`` and ``G``.
+#: Buffers of the tensors: ``X`` and ``dX``, ``W`` and ``dW``, ``Y`` and ``G``.
 #: Every product touches exactly one tensor of each.
 FAMILIES = ("input", "weight", "output")
 
@@ -45,12 +45,17 @@ class Gemm:
 
     Attributes:
         m, k, n: sizes of one of them.
-        count: how many, one per group.
-        families: where A, B and Z live: ``"input"``, ``"weight"`` or ``"output"``.
+        count: their number, one per group.
+        families: buffers of A, B and Z: ``"input"``, ``"weight"`` or ``"output"``.
         words: distinct values of the tensors behind A, B and Z, over all groups.
             Smaller than the matrices where these are unfolded images.
         first_writes: values of Z that are the first to arrive at their place in the
             result; every other value of Z is added to one that is read back.
+
+    Example:
+        >>> from elision.products import MatmulGeometry
+        >>> lower(Product.FORWARD, MatmulGeometry(4, 8, 16)).macs
+        512
     """
 
     m: int
@@ -76,7 +81,7 @@ def lower(
     """Matrix products of one layer product.
 
     Args:
-        kind: which product.
+        kind: forward product or one of the gradients.
         geometry: shape of the layer.
         input_grad: form of a convolution's input gradient, ``"scatter"`` or
         ``"gather"``.
@@ -155,7 +160,7 @@ def matrices(
     The input gradient is lowered in its scatter form.
 
     Returns:
-        A of shape (count, m, k) and B of shape (count, k, n), as :func:`lower` says.
+        A of shape (count, m, k) and B of shape (count, k, n), sizes of :func:`lower`.
     """
     geometry = product.geometry
     tensors = {

@@ -3,16 +3,18 @@
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
-from elision.accelerators.base import Accelerator, Cost
+from elision.accelerators.base import Cost
+from elision.accelerators.systolic.array import SystolicArray
 from elision.accelerators.systolic.sram import Buffers
 from elision.accelerators.systolic.systolic import Systolic
+from elision.accelerators.timing import Timing
 from elision.products import Geometry, LayerProduct, Product
 
 __all__ = ["SystolicMixed"]
 
 
 @dataclass(frozen=True)
-class SystolicMixed(Accelerator):
+class SystolicMixed(SystolicArray):
     """A systolic array with a dataflow for each of the three products.
 
     The default, weight-stationary but for an output-stationary weight gradient, is what
@@ -29,6 +31,12 @@ class SystolicMixed(Accelerator):
 
     Raises:
         ValueError: as :class:`~elision.accelerators.systolic.Systolic` does.
+
+    Example:
+        >>> from elision.products import MatmulGeometry
+        >>> product = LayerProduct(Product.WEIGHT_GRAD, MatmulGeometry(4, 8, 8))
+        >>> SystolicMixed(8, 8).configured_for(product).dataflow
+        'os'
     """
 
     rows: int = 32
@@ -44,11 +52,6 @@ class SystolicMixed(Accelerator):
 
     def __post_init__(self) -> None:
         _ = self._arrays  # refuses bad parameters
-
-    @property
-    def value_blind(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether operands may be None: yes, unless zeros are gated."""
-        return not self.zero_gating
 
     @cached_property
     def _arrays(self) -> dict[Product, Systolic]:
@@ -84,6 +87,10 @@ class SystolicMixed(Accelerator):
     def cost(self, product: LayerProduct) -> Cost:
         """Cost of one product in the dataflow for its kind."""
         return self.configured_for(product).cost(product)
+
+    def timing(self, job: tuple[LayerProduct, ...]) -> Timing:
+        """Folds of one product in the dataflow for its kind."""
+        return self.configured_for(job[0]).timing(job)
 
     def cost_update(self, geometry: Geometry) -> Cost:
         """Cost of a separate optimiser pass; see :meth:`Systolic.cost_update`."""

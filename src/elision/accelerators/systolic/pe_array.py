@@ -2,9 +2,8 @@
 
 The oracle of the closed forms in :mod:`elision.accelerators.systolic.systolic`: slow, for small
 arrays, and value-exact. An array is a set of R x C register files that move by one PE
-per clock; nothing here knows the formulas. A run ends when the last value has left the
-array (or, if results drain under the next fold, when the last PE is done), and the
-clock then reads what the run has cost.
+per clock, without the formulas. A run ends when the last value has left the array (or, if
+results drain under the next fold, when the last PE is done); its cycles are the clock then.
 
 Words that enter at an edge are counted as reads of the SRAM behind that edge.
 """
@@ -30,17 +29,22 @@ __all__ = [
 
 @dataclass
 class Run:
-    """What a simulation did.
+    """Results and counts of a simulation.
 
     Attributes:
         results: matrices by name, assembled from all folds.
         cycles: clocks from the first load to the end.
-        tail: clocks after the end in which the last fold's results still leave, where
-            they drain under whatever comes next.
+        tail: clocks after the end in which the last fold's results still leave, if
+            they drain under the next fold.
         reads: words that entered the array, by matrix.
         writes: words that left it, by matrix.
         macs: multiply-accumulates of values that belong to the operands.
-        ports: clocks in which a port carried something, by port, in order.
+        ports: clocks in which a port carried a value, by port, in order.
+
+    Example:
+        >>> run = weight_stationary(np.ones((2, 2)), np.eye(2), 2, 2)
+        >>> run.cycles, run.macs
+        (6, 8)
     """
 
     results: dict[str, np.ndarray]
@@ -52,7 +56,7 @@ class Run:
     ports: dict[str, list[int]] = field(default_factory=dict)
 
     def busy(self, port: str, clock: int) -> None:
-        """Note that a port carried something in a clock."""
+        """Record a clock in which a port carried a value."""
         self.ports.setdefault(port, []).append(clock)
 
 
@@ -70,12 +74,12 @@ def padded(matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def from_west(registers: np.ndarray, entering: np.ndarray) -> np.ndarray:
-    """What each PE sees from the west: its neighbour's register, or the edge."""
+    """Values that enter each PE from the west: its neighbour's register, or the edge."""
     return np.hstack([entering[:, None], registers[:, :-1]])
 
 
 def from_north(registers: np.ndarray, entering: np.ndarray) -> np.ndarray:
-    """What each PE sees from the north: its neighbour's register, or the edge."""
+    """Values that enter each PE from the north: its neighbour's register, or the edge."""
     return np.vstack([entering[None], registers[:-1]])
 
 
@@ -88,7 +92,7 @@ def diagonal(stream: np.ndarray, clock: int) -> np.ndarray:
 
 
 def entering(stream: np.ndarray, clock: int) -> bool:
-    """Whether any lane of a skewed stream enters the array in a clock."""
+    """True if any lane of a skewed stream enters the array in a clock."""
     return clock < len(stream) + stream.shape[1] - 1
 
 

@@ -1,4 +1,4 @@
-"""What a folded matrix product moves between DRAM and double-buffered SRAMs.
+"""Traffic of a folded matrix product between DRAM and double-buffered SRAMs.
 
 A product larger than the array is cut into *folds*, one per tile of the two dimensions
 that the array holds; the fold loops are called ``rows`` and ``columns``. A tensor
@@ -56,6 +56,10 @@ class Buffers:
     Raises:
         ValueError: a size or the bandwidth is not a positive number, or a size is
             infinite.
+
+    Example:
+        >>> Buffers.parse("512/256/1024@8").sizes_kib["weight"]
+        256.0
     """
 
     input_kib: float = 2048.0
@@ -157,6 +161,10 @@ class Stream(NamedTuple):
         words: its distinct values.
         stays_along: the fold loop that does not change it, None for the tile itself.
         result: whether it is written; a result that stays along a loop is accumulated.
+
+    Example:
+        >>> Stream("input", 1024.0, "columns").result
+        False
     """
 
     family: str
@@ -166,7 +174,12 @@ class Stream(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """DRAM words and the cycles that the array waits for them."""
+    """DRAM words and the cycles that the array waits for them.
+
+    Example:
+        >>> Traffic(reads=100, writes=10, stall_cycles=0, fill_cycles=7).reads
+        100
+    """
 
     reads: int
     writes: int
@@ -268,7 +281,7 @@ def _held(
     order: tuple[Loop, Loop],
     buffers: Buffers,
 ) -> list[bool]:
-    """Which streams keep their working set on chip along the loop they stay along.
+    """For each stream, True if its working set stays on chip along its loop.
 
     Along the inner loop that is the slice of the current outer turn, along the outer
     loop the whole tensor. Where two tensors share a buffer the accumulated one goes

@@ -21,15 +21,18 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
-from elision.accelerators.base import Accelerator, Cost, check_integer
+from elision.accelerators.base import Cost, check_integer
 from elision.accelerators.energy import REGISTER, energy_table
+from elision.accelerators.systolic.array import SystolicArray
 from elision.accelerators.systolic.lowering import (
     INPUT_GRADS,
     WEIGHT_GRADS,
     Gemm,
     lower,
 )
+from elision.accelerators.systolic.phases import output_stationary, stationary
 from elision.accelerators.systolic.sram import Buffers, Loop, Stream, Traffic, traffic
+from elision.accelerators.timing import Timing
 from elision.common.names import lookup
 from elision.products import Geometry, LayerProduct
 
@@ -38,12 +41,16 @@ __all__ = ["COUNTINGS", "DATAFLOWS", "DRAINS", "Dataflow", "Systolic"]
 
 @dataclass(frozen=True)
 class Dataflow:
-    """Which dimensions of ``Z[m, n] = A[m, k] · B[k, n]`` the array holds and streams.
+    """Dimensions of ``Z[m, n] = A[m, k] · B[k, n]`` that the array holds and streams.
 
     Attributes:
         rows, columns, stream: ``"m"``, ``"k"`` or ``"n"``.
         latches: words that a PE latches per multiply-accumulate: what passes through,
             plus the accumulator where it stays.
+
+    Example:
+        >>> DATAFLOWS["ws"].stays_along("mk")
+        'columns'
     """
 
     rows: str
@@ -65,24 +72,24 @@ DATAFLOWS: Mapping[str, Dataflow] = {
     "is": Dataflow(rows="k", columns="m", stream="n", latches=2),
 }
 
-#: Ways for results to leave: under the next fold's computation, or after the fold.
+#: Drains: results leave under the next fold's computation, or after the fold.
 DRAINS = {"overlapped": "under the next fold", "explicit": "rows more cycles a fold"}
 
-#: What is counted: every cycle, or the index of the last cycle, from zero, of a layer.
+#: Cycles counted: all, or one less, the index of a layer's last cycle from zero.
 COUNTINGS = {"exact": 0, "scalesim": -1}
 
 
-_WEIGHT_GRADS = {**WEIGHT_GRADS, "faster": "whichever takes fewer cycles"}
+_WEIGHT_GRADS = {**WEIGHT_GRADS, "faster": "the form of fewer cycles"}
 
 
 @dataclass(frozen=True)
-class Systolic(Accelerator):
+class Systolic(SystolicArray):
     """A systolic array of PEs that do one multiply-accumulate a cycle each.
 
     Value-blind unless ``zero_gating`` is on. Waiting for the DRAM is not in ``cycles``:
     it is counted apart, as the details ``stall_cycles`` and ``fill_cycles``
     (:mod:`elision.accelerators.systolic.sram`). When a product brings its operands, the detail
-    ``zero_multiplies`` says how many of the multiplies had a zero for a factor.
+    ``zero_multiplies`` counts the multiplies with a zero for a factor.
 
     Accesses are 32-bit words: of the SRAM of each kind of tensor (``input_sram`` holds
     X and dX, ``weight_sram`` W and dW, ``output_sram`` Y and G), of the PEs' registers
@@ -115,6 +122,12 @@ class Systolic(Accelerator):
     Raises:
         ValueError: a size below 1, an unknown option, or a buffer smaller than one tile
             in each half (the message gives the minimum).
+
+    Example:
+        >>> from elision.products import MatmulGeometry, Product
+        >>> product = LayerProduct(Product.FORWARD, MatmulGeometry(10, 8, 8))
+        >>> Systolic(8, 8).cost(product).cycles  # 2R + C + T - 2
+        32
     """
 
     rows: int = 32
@@ -138,11 +151,6 @@ class Systolic(Accelerator):
         lookup("form of the input gradient", self.input_grad, INPUT_GRADS)
         lookup("form of the weight gradient", self.weight_grad, _WEIGHT_GRADS)
         _ = self.memory  # refuses buffers that are too small
-
-    @property
-    def value_blind(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether operands may be None: yes, unless zeros are gated."""
-        return not self.zero_gating
 
     @cached_property
     def memory(self) -> Buffers:
@@ -230,6 +238,22 @@ class Systolic(Accelerator):
             area_mm2=self.area_mm2,
         )
 
+    def timing(self, job: tuple[LayerProduct, ...]) -> Timing:
+        """Folds of one product; see :meth:`Accelerator.timing`."""
+        gemm = self.lower(job[0])
+        streamed = getattr(gemm, DATAFLOWS[self.dataflow].stream)
+        count = gemm.count * math.prod(self.folds(gemm))
+        period = self.fold_cycles(streamed)
+        if self.dataflow == "os":
+            overlapped = self.drain == "overlapped"
+            phases = output_stationary(self.rows, self.columns, streamed, overlapped)
+            return Timing(count, period, phases)
+        held, moving = ("A", "B") if self.dataflow == "is" else ("B", "A")
+        phases = stationary(
+            self.rows, streamed, period, held=held, moving=moving, preload=self.preload
+        )
+        return Timing(count, period, phases, lead=self.rows if self.preload else 0)
+
     def sram_accesses(self, gemm: Gemm) -> dict[str, int]:
         """Words read from and written to the SRAM of each tensor.
 
@@ -289,7 +313,7 @@ class Systolic(Accelerator):
 
 
 def zero_multiplies(product: LayerProduct, macs: int) -> int | None:
-    """How many of ``macs`` multiplies have a zero factor; None without operands."""
+    """Number of ``macs`` multiplies with a zero factor; None without operands."""
     return None if product.first is None else macs - product.counts.valid
 
 

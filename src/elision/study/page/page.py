@@ -1,11 +1,10 @@
 """A study as one HTML file: no network, no script, figures inline."""
 
-from importlib import resources
-
 from elision.products import Product
 from elision.study.outcome import RecipeOutcome, StudyOutcome, product_summary
 from elision.study.page.sections import SECTIONS
 from elision.study.page.sections.ant_over_scnn import ratios
+from elision.study.page.template import render
 
 __all__ = ["study_page", "study_table"]
 
@@ -30,15 +29,9 @@ def study_table(outcome: StudyOutcome) -> list[dict[str, str]]:
 
 def study_page(outcome: StudyOutcome) -> str:
     """The whole report as an HTML document."""
-    from jinja2 import Environment, StrictUndefined
-
-    template = resources.files("elision.study.page") / "page.html.j2"
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.from_string(template.read_text(encoding="utf-8"))
     made = (section(outcome) for section in SECTIONS)
-    return page.render(
+    return render(
+        "page.html.j2",
         config=outcome.config,
         workload=outcome.config.resolved_workload(),
         source=outcome.source,

@@ -1,1 +1,24 @@
-"""Published tables beside figures of our own, one file per paper."""
+"""Published papers beside our own runs, one file or folder each."""
+
+from elision.study.papers.ant import AntClaims
+from elision.study.papers.base import Figure as Figure
+from elision.study.papers.base import Paper
+from elision.study.papers.base import Table as Table
+from elision.study.papers.intergrad.paper import InterleavedGradients
+from elision.study.papers.memory.paper import SavedActivations
+from elision.study.papers.scnn import ScnnPoints
+from elision.study.papers.sparse_training.paper import SparseTraining
+
+__all__ = ["PAPERS", "Figure", "Paper", "Table"]
+
+#: Papers by the name that the command line knows them by.
+PAPERS: dict[str, type[Paper]] = {
+    paper.key: paper
+    for paper in (
+        AntClaims,
+        ScnnPoints,
+        InterleavedGradients,
+        SparseTraining,
+        SavedActivations,
+    )
+}

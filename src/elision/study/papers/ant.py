@@ -6,17 +6,29 @@ is zero, or the operands are those of a recorded run.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
 from elision.accelerators import Ant, Cost, Scnn
+from elision.common.checks import integer, number
+from elision.common.columns import Column, as_text, column, columns
 from elision.common.files import to_csv, write_json, write_text
 from elision.common.names import lookup
 from elision.common.specs import build
 from elision.methods import METHODS
 from elision.products import Geometry, LayerProduct, Product, synthetic_products
+from elision.study.papers.base import (
+    Figure,
+    Paper,
+    Progress,
+    Report,
+    Table,
+    silent,
+    some,
+)
 from elision.training.loop import RunPlan, train
 from elision.workloads import find_workload
 from elision.workloads.models import make_model
@@ -25,15 +37,13 @@ from elision.workloads.shapes.of_model import layer_shapes
 __all__ = [
     "NETWORKS",
     "PUBLISHED",
-    "UNSTATED",
+    "AntClaims",
     "AntRow",
     "ant_rows",
-    "ant_table",
     "as_text_rows",
     "geometric_mean",
     "network_layers",
     "recorded_products",
-    "write",
 ]
 
 #: Name -> (our model, image size). The abstract names the networks; the image sizes are
@@ -56,13 +66,7 @@ PUBLISHED = {
     "rcp_share": 0.90,
 }
 
-UNSTATED = (
-    "The public sources state neither the number of elements, the multiplier array, the "
-    "scan window, the start-up cycles, the energy table, the image sizes nor the batch "
-    "of the paper, so these rows are in its range or not, and reproduce nothing: every "
-    "one of these is a parameter of this project's own model, and the start-up alone "
-    "moves the speed-up by a factor of about two."
-)
+_ABSTRACT = "abstract, ISCA 2022"
 
 
 @dataclass(frozen=True)
@@ -71,23 +75,28 @@ class AntRow:
 
     Attributes:
         network: as in :data:`NETWORKS`, or the name of a recorded run.
-        operands: where the operands come from.
+        operands: origin of the operands.
         product: ``"forward"``, ``"input_grad"``, ``"weight_grad"`` or ``"all"``.
         rcp_share: RCPs among the products that the SCNN-like baseline executes.
         anticipated_share: share of these RCPs that ANT does not execute.
         speedup: cycles of the baseline over ANT's, without start-up.
         speedup_with_startup: the same with a start-up per pair of planes in both.
         energy_ratio: energy of the baseline over ANT's.
+
+    Example:
+        >>> row = AntRow("ResNet-18", "synthetic", "all", 0.5, 0.9, 3.5, 2.0, 4.0)
+        >>> as_text(row, ("network", "rcp_share", "speedup"))
+        {'network': 'ResNet-18', 'RCPs': '50.0 %', 'speed-up': '3.50x'}
     """
 
-    network: str
-    operands: str
-    product: str
-    rcp_share: float
-    anticipated_share: float
-    speedup: float
-    speedup_with_startup: float
-    energy_ratio: float
+    network: str = column("network")
+    operands: str = column("operands")
+    product: str = column("product")
+    rcp_share: float = column("RCPs", ".1f", " %", scale=100)
+    anticipated_share: float = column("anticipated", ".1f", " %", scale=100)
+    speedup: float = column("speed-up", ".2f", "x")
+    speedup_with_startup: float = column("with start-up", ".2f", "x")
+    energy_ratio: float = column("energy", ".2f", "x")
 
 
 def network_layers(name: str) -> list[tuple[str, Geometry]]:
@@ -170,127 +179,156 @@ def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan
 
 
-def ant_table(
-    networks: Iterable[str] = tuple(NETWORKS),
-    sparsity: float = 0.9,
-    seed: int = 0,
-    ant: Ant | None = None,
-    startup_cycles: int = 5,
-) -> Iterator[AntRow]:
-    """Rows of the named networks with synthetic operands, every layer and pair exact.
-
-    Args:
-        networks: of :data:`NETWORKS`.
-        sparsity: share of zeros in inputs, weights and output gradients.
-        seed: of the operands.
-        ant: the machine.
-        startup_cycles: for the column with start-up.
-    """
-    for network in networks:
-        products = synthetic_products(network_layers(network), sparsity, seed)
-        operands = f"synthetic, {sparsity:.0%} zeros"
-        yield from ant_rows(network, operands, products, ant, startup_cycles)
-
-
 def geometric_mean(rows: Iterable[AntRow], column: str) -> float:
     """Geometric mean of a column over the rows of whole networks (product "all")."""
     values = [getattr(row, column) for row in rows if row.product == "all"]
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
-def write(
-    folder: Path,
-    networks: Sequence[str] = tuple(NETWORKS),
-    recipes: Sequence[str] = ("swat", "resprop"),
-    *,
-    sparsity: float = 0.9,
-    seed: int = 0,
-    ant: Ant | None = None,
-    startup_cycles: int = 5,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[AntRow]:
-    """Run everything and write ``ant.csv`` and ``ant.json``.
+@dataclass(frozen=True)
+class AntClaims(Paper):
+    """ANT's claims: RCPs anticipated, speed-up and energy over an SCNN-like baseline.
 
-    Args:
-        folder: where to.
-        networks: of :data:`NETWORKS`, with synthetic operands.
-        recipes: methods of which a run is trained and recorded.
-        sparsity: share of zeros in the synthetic operands.
-        seed: of the synthetic operands and of the runs.
-        ant: the machine.
-        startup_cycles: for the column with start-up.
-        progress: told of (tables done, tables in all).
+    Attributes:
+        network: Networks with random operands; default: all five of the abstract.
+        recorded: Recipes of which a short run is trained and its operands recorded.
+        sparsity: Fraction of zeros of every random operand.
+        accelerator: ant:parameter=value,...; the baseline has the same memories and
+            multipliers.
+        startup_cycles: Cycles before the first product of a pair, in the column that
+            has them.
+        seed: Of the random operands and of the runs.
 
     Raises:
-        ValueError: an unknown network or recipe.
-        OSError: the folder cannot be written to.
+        ValueError: an unknown network, recipe or parameter of the machine, or a number
+            out of range.
+
+    Example:
+        >>> AntClaims(accelerator="ant:window=8").machine.window
+        8
     """
-    for network in networks:
-        lookup("network", network, NETWORKS)
-    for recipe in recipes:
-        build("recipe", recipe, METHODS)
-    how = {"ant": ant, "startup_cycles": startup_cycles}
-    rows: list[AntRow] = []
-    for done, name in enumerate((*networks, *recipes)):
-        if progress:
-            progress(done, len(networks) + len(recipes))
-        if done < len(networks):
-            rows += ant_table([name], sparsity, seed, **how)
-        else:
-            products = recorded_products(name, seed=seed)
-            rows += ant_rows("ResNet-8", f"recorded, {name}", products, **how)
-    synthetic = [row for row in rows if row.network in NETWORKS]
-    means = {
-        column: geometric_mean(synthetic, column)
-        for column in ("speedup", "speedup_with_startup", "energy_ratio")
-        if synthetic
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "ant.csv", to_csv([asdict(row) for row in rows]))
-    found = {
-        "published": PUBLISHED,
-        "unstated": UNSTATED,
-        "machine": asdict(ant or Ant()),
-        "startup_cycles": [0, startup_cycles],
-        "sparsity": sparsity,
-        "geometric_means": means,
-        "rows": [
-            {k: None if v != v else v for k, v in asdict(row).items()} for row in rows
-        ],
-    }
-    write_json(folder / "ant.json", found)
-    return rows
+
+    key = "ant"
+    title = (
+        "J. Lew et al., Anticipating and eliminating redundant computations in "
+        "accelerated sparse training, ISCA 2022"
+    )
+    published = (
+        Figure(
+            "speed-up, mean at 90 % zeros", f"{PUBLISHED['speedup']:.2f}x", _ABSTRACT
+        ),
+        Figure(
+            "energy, mean at 90 % zeros", f"{PUBLISHED['energy_ratio']:.2f}x", _ABSTRACT
+        ),
+        Figure(
+            "RCPs anticipated",
+            f"over {100 * PUBLISHED['anticipated_share']:.0f} %",
+            _ABSTRACT,
+        ),
+        Figure(
+            "RCPs of all computations",
+            f"up to {100 * PUBLISHED['rcp_share']:.0f} %",
+            _ABSTRACT,
+        ),
+    )
+    unstated = (
+        "The public sources state neither the number of elements, the multiplier array, "
+        "the scan window, the start-up cycles, the energy table, the image sizes nor the "
+        "batch of the paper, so these rows are in its range or not, and reproduce "
+        "nothing: every one of these is a parameter of this project's own model, and the "
+        "start-up alone moves the speed-up by a factor of about two."
+    )
+
+    network: tuple[str, ...] = ()
+    recorded: tuple[str, ...] = some("swat", "resprop")
+    sparsity: float = 0.9
+    accelerator: str = "ant"
+    startup_cycles: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for network in self.network:
+            lookup("network", network, NETWORKS)
+        for recipe in self.recorded:
+            build("recipe", recipe, METHODS)
+        number("AntClaims", "sparsity", self.sparsity, "[0, 1]")
+        integer("AntClaims", "startup_cycles", self.startup_cycles, ">= 0")
+        _ = self.machine  # refuses bad parameters
+
+    @cached_property
+    def machine(self) -> Ant:
+        """The machine of the columns without start-up."""
+        return build("accelerator", self.accelerator, {"ant": Ant})
+
+    def rows(self, progress: Progress = silent) -> list[AntRow]:
+        """Rows of every network with synthetic operands, then of every recorded run."""
+        networks = self.network or tuple(NETWORKS)
+        rows: list[AntRow] = []
+        for done, name in enumerate((*networks, *self.recorded)):
+            progress(done, len(networks) + len(self.recorded))
+            if done < len(networks):
+                layers = network_layers(name)
+                products = synthetic_products(layers, self.sparsity, self.seed)
+                source = (name, f"synthetic, {self.sparsity:.0%} zeros")
+            else:
+                products = recorded_products(name, seed=self.seed)
+                source = ("ResNet-8", f"recorded, {name}")
+            rows += ant_rows(*source, products, self.machine, self.startup_cycles)
+        return rows
+
+    def run(
+        self, folder: Path, progress: Progress = silent, report: Report = silent
+    ) -> list[Table]:
+        """Write ``ant.csv`` and ``ant.json``; see :meth:`Paper.run`."""
+        rows = self.rows(progress)
+        synthetic = [row for row in rows if row.network in NETWORKS]
+        means = {name: geometric_mean(synthetic, name) for name in MEANS if synthetic}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "ant.csv", to_csv([asdict(row) for row in rows]))
+        found = {
+            "published": PUBLISHED,
+            "unstated": self.unstated,
+            "machine": asdict(self.machine),
+            "startup_cycles": [0, self.startup_cycles],
+            "sparsity": self.sparsity,
+            "geometric_means": means,
+            "rows": [
+                {k: None if v != v else v for k, v in asdict(row).items()}
+                for row in rows
+            ],
+        }
+        write_json(folder / "ant.json", found)
+        return [Table("", as_text_rows(rows, self.startup_cycles))]
+
+
+#: Columns of which a geometric mean over networks is taken; of the shares, the
+#: arithmetic one.
+MEANS = ("speedup", "speedup_with_startup", "energy_ratio")
 
 
 def as_text_rows(
     rows: Sequence[AntRow], startup_cycles: int = 5
 ) -> list[dict[str, str]]:
     """The rows as a table, means over networks and the published figures last."""
-    with_startup = f"with start-up {startup_cycles}"
-    table = [
-        {
-            "network": row.network,
-            "operands": row.operands,
-            "product": row.product,
-            "RCPs": f"{100 * row.rcp_share:.1f} %",
-            "anticipated": f"{100 * row.anticipated_share:.1f} %",
-            "speed-up": f"{row.speedup:.2f}x",
-            with_startup: f"{row.speedup_with_startup:.2f}x",
-            "energy": f"{row.energy_ratio:.2f}x",
-        }
-        for row in rows
-    ]
+    known = columns(AntRow)
+    known["speedup_with_startup"] = Column(
+        f"with start-up {startup_cycles}", ".2f", "x"
+    )
+    table = [as_text(row, known=known) for row in rows]
     synthetic = [r for r in rows if r.network in NETWORKS and r.product == "all"]
     if synthetic:
-        columns = ("speedup", "speedup_with_startup", "energy_ratio")
-        means = [f"{geometric_mean(synthetic, column):.2f}x" for column in columns]
-        shares = [
-            f"{100 * fmean(getattr(row, column) for row in synthetic):.1f} %"
-            for column in ("rcp_share", "anticipated_share")
-        ]
-        names = ("RCPs", "anticipated", "speed-up", with_startup, "energy")
-        label = {"network": "mean", "operands": "geometric; of shares, arithmetic"}
-        table.append(label | dict(zip(names, shares + means, strict=True)))
+        means = {
+            name: fmean(getattr(row, name) for row in synthetic)
+            for name in ("rcp_share", "anticipated_share")
+        }
+        means |= {name: geometric_mean(synthetic, name) for name in MEANS}
+        table.append(
+            {"network": "mean", "operands": "geometric; of shares, arithmetic"}
+            | {
+                known[name].heading: known[name].text(mean)
+                for name, mean in means.items()
+            }
+        )
     table.append(
         {
             "network": "published",

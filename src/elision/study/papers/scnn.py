@@ -6,7 +6,7 @@ synthetic operands whose density is the same for weights and activations; infere
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,9 @@ import numpy as np
 
 from elision.accelerators import Cost, Dense, Scnn
 from elision.accelerators.base import ceil_div
+from elision.accelerators.energy import energy_table
+from elision.common.checks import number
+from elision.common.columns import as_text, column, columns
 from elision.common.files import to_csv, write_json, write_text
 from elision.products import (
     Conv2dGeometry,
@@ -22,17 +25,17 @@ from elision.products import (
     Product,
     synthetic_products,
 )
+from elision.study.papers.base import Figure, Paper, Progress, Report, Table, silent
 
 __all__ = [
     "PUBLISHED",
     "RULES",
-    "UNSTATED",
+    "ScnnPoints",
     "ScnnRow",
     "as_text_rows",
     "googlenet_layers",
     "scnn_table",
     "tiled_dense_cycles",
-    "write",
 ]
 
 #: Per density (of weights and of activations): speed over the dense array, energy
@@ -42,18 +45,6 @@ PUBLISHED: dict[float, dict[str, float]] = {
     0.4: {"over_weight_sided": 1.7, "over_input_sided": 2.6},
     0.1: {"speedup": 24.0, "energy_share": 0.06},
 }
-
-UNSTATED = (
-    "The published dense machine was designed and priced by synthesis in 16 nm, and how "
-    "it fills its elements is not known to us; ours are an ideal array with as many "
-    "multipliers, and one whose elements share the output plane as SCNN's do, priced by "
-    "the energy table named, so neither SCNN's crossbar nor the off-chip memory is in "
-    "the energy ratio. The one-sided machines are taken to be SCNN with the zeros of "
-    "the other operand kept. Whether the paper's simulator serialises bank conflicts "
-    "is not known to us either, and the public one has a barrier at every channel "
-    "where the paper is said to have one for each group of filters, so three rules are "
-    "shown. Nothing was tuned to the published column."
-)
 
 #: The planar mapping under three sets of rules: those of the public simulator whose
 #: figures it equals, the same without bank conflicts, and, besides, with the barrier
@@ -94,16 +85,21 @@ class ScnnRow:
         over_weight_sided: cycles of SCNN if it skipped zero weights only, over SCNN's.
         over_input_sided: the same if it skipped zero activations only.
         published: the columns that the paper has at this density.
+
+    Example:
+        >>> row = ScnnRow(0.4, "ideal banks", 4.0, 3.0, 0.25, 1.5, 2.5, {})
+        >>> as_text(row, ("density", "speedup"))
+        {'density': '0.4', 'over dense': '4x'}
     """
 
-    density: float
-    rules: str
-    speedup: float
-    speedup_over_tiled: float
-    energy_share: float
-    over_weight_sided: float
-    over_input_sided: float
-    published: dict[str, float]
+    density: float = column("density", "g")
+    rules: str = column("rules")
+    speedup: float = column("over dense", ".3g", "x")
+    speedup_over_tiled: float = column("over tiled dense", ".3g", "x")
+    energy_share: float = column("energy", ".3g", "x")
+    over_weight_sided: float = column("over weight-sided", ".3g", "x")
+    over_input_sided: float = column("over activation-sided", ".3g", "x")
+    published: Mapping[str, float] = column("published")
 
 
 def googlenet_layers() -> list[tuple[str, Geometry]]:
@@ -169,69 +165,97 @@ def scnn_table(
             )
 
 
-def write(
-    folder: Path,
-    densities: Sequence[float] = (1.0, 0.7, 0.4, 0.2, 0.1),
-    *,
-    seed: int = 0,
-    energy: str = "horowitz-45nm",
-    progress: Callable[[int, int], None] | None = None,
-) -> list[ScnnRow]:
-    """Run everything and write ``scnn.csv`` and ``scnn.json``.
+@dataclass(frozen=True)
+class ScnnPoints(Paper):
+    """SCNN's published points on GoogLeNet, under three sets of rules.
 
-    Args:
-        folder: where to.
-        densities: of weights and activations.
-        seed: of the operands.
-        energy: energy table of all machines.
-        progress: told of (densities done, densities in all).
+    Attributes:
+        density: Fractions of non-zeros of weights and activations.
+        energy: Name of an energy table, or a TOML file.
+        seed: Of the random operands.
 
     Raises:
         ValueError: a density outside (0, 1], or an unknown energy table.
-        OSError: the folder cannot be written to.
+
+    Example:
+        >>> [figure.value for figure in ScnnPoints.published][:2]
+        ['0.79x', '1.33x']
     """
-    for density in densities:
-        if not 0 < density <= 1:
-            raise ValueError(f"density must be in (0, 1], got {density}")
-    rows: list[ScnnRow] = []
-    for done, density in enumerate(densities):
-        if progress:
-            progress(done, len(densities))
-        rows += scnn_table([density], seed=seed, energy=energy)
-    folder.mkdir(parents=True, exist_ok=True)
-    flat = [asdict(row) for row in rows]
-    for row in flat:
-        published = row.pop("published")
-        row |= {f"published_{name}": published.get(name) for name in _COLUMNS}
-    write_text(folder / "scnn.csv", to_csv(flat))
-    found = {"unstated": UNSTATED, "rules": RULES, "energy": energy, "rows": flat}
-    write_json(folder / "scnn.json", found)
-    return rows
+
+    key = "scnn"
+    title = (
+        "A. Parashar et al., SCNN: An Accelerator for Compressed-sparse Convolutional "
+        "Neural Networks, ISCA 2017"
+    )
+    published = tuple(
+        Figure(f"{name}, density {density:g}", f"{value:g}x", "two reading notes")
+        for density, figures in PUBLISHED.items()
+        for name, value in figures.items()
+    )
+    unstated = (
+        "The published dense machine was designed and priced by synthesis in 16 nm, and "
+        "how it fills its elements is not known to us; ours are an ideal array with as "
+        "many multipliers, and one whose elements share the output plane as SCNN's do, "
+        "priced by the energy table named, so neither SCNN's crossbar nor the off-chip "
+        "memory is in the energy ratio. The one-sided machines are taken to be SCNN with "
+        "the zeros of the other operand kept. Whether the paper's simulator serialises "
+        "bank conflicts is not known to us either, and the public one has a barrier at "
+        "every channel where the paper is said to have one for each group of filters, so "
+        "three rules are shown. Nothing was tuned to the published column."
+    )
+
+    density: tuple[float, ...] = (1.0, 0.7, 0.4, 0.2, 0.1)
+    energy: str = "horowitz-45nm"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for density in self.density:
+            number("ScnnPoints", "density", density, "(0, 1]")
+        energy_table(self.energy)  # an unknown one is found here, before the work
+
+    def rows(self, progress: Progress = silent) -> list[ScnnRow]:
+        """Rows of every density and set of :data:`RULES`."""
+        rows: list[ScnnRow] = []
+        for done, density in enumerate(self.density):
+            progress(done, len(self.density))
+            rows += scnn_table([density], seed=self.seed, energy=self.energy)
+        return rows
+
+    def run(
+        self, folder: Path, progress: Progress = silent, report: Report = silent
+    ) -> list[Table]:
+        """Write ``scnn.csv`` and ``scnn.json``; see :meth:`Paper.run`."""
+        rows = self.rows(progress)
+        folder.mkdir(parents=True, exist_ok=True)
+        flat = [asdict(row) for row in rows]
+        for row in flat:
+            published = row.pop("published")
+            row |= {f"published_{name}": published.get(name) for name in _PUBLISHED}
+        write_text(folder / "scnn.csv", to_csv(flat))
+        facts = {"unstated": self.unstated, "rules": RULES, "energy": self.energy}
+        write_json(folder / "scnn.json", facts | {"rows": flat})
+        return [Table("", as_text_rows(rows))]
 
 
-#: Columns that the paper has figures for, and their headings.
-_COLUMNS = {
-    "speedup": "over dense",
-    "energy_share": "energy",
-    "over_weight_sided": "over weight-sided",
-    "over_input_sided": "over activation-sided",
-}
+#: Columns that the paper has figures for.
+_PUBLISHED = ("speedup", "energy_share", "over_weight_sided", "over_input_sided")
 
 
 def as_text_rows(rows: Iterable[ScnnRow]) -> list[dict[str, str]]:
     """The rows as a table, the published figures above those of their density."""
+    known = columns(ScnnRow)
     table: list[dict[str, str]] = []
+    shown: set[float] = set()
     for row in rows:
-        named = {"density": f"{row.density:g}"}
-        if named["density"] not in {line["density"] for line in table}:
-            figures = {_COLUMNS[name]: f"{v:g}x" for name, v in row.published.items()}
-            if figures:
-                table.append(named | {"rules": "published"} | figures)
-        figures = {
-            heading: f"{getattr(row, name):.3g}x" for name, heading in _COLUMNS.items()
-        }
-        tiled = {"over tiled dense": f"{row.speedup_over_tiled:.3g}x"}
-        table.append(named | {"rules": row.rules} | figures | tiled)
+        if row.published and row.density not in shown:
+            cells = as_text(row, ("density",)) | {"rules": "published"}
+            for name, value in row.published.items():
+                cells[known[name].heading] = f"{value:g}x"
+            table.append(cells)
+        shown.add(row.density)
+        table.append(
+            as_text(row, ("density", "rules", *_PUBLISHED, "speedup_over_tiled"))
+        )
     return table
 
 

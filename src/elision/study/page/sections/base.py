@@ -1,4 +1,4 @@
-"""What a section of the report is."""
+"""A section of the report: a heading, a note, figures and tables."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,18 @@ __all__ = ["Section"]
 
 @dataclass(frozen=True)
 class Section:
-    """One heading of the report and what stands under it.
+    """One heading of the report with its note and sheets.
 
     Attributes:
         title: the heading, plain text.
-        tag: where its figures come from: ``"measured here"``, ``"counted here"``,
+        tag: origin of its figures: ``"measured here"``, ``"counted here"``,
             ``"recorded here"``, ``"simulated"`` or ``"published"``.
-        note: what the figures mean and what they do not, as HTML.
+        note: meaning and limits of the figures, as HTML.
         sheets: SVG figures and HTML tables, one a box.
+
+    Example:
+        >>> Section("Accuracy", "measured here", sheets=("<svg/>",)).tag
+        'measured here'
     """
 
     title: str

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from elision.accelerators.base import QUANTITIES
 from elision.accelerators.simulate import total
 from elision.accelerators.step import GRADIENT_PAIR
+from elision.common.columns import as_text
 from elision.products import Product
 from elision.report.charts import cost_bars
 from elision.report.table import rows_as_html
@@ -53,18 +55,16 @@ def _rows(outcome: StudyOutcome) -> list[dict[str, Any]]:
         for machine, cost in sums.items():
             over = first.cycles / cost.cycles if cost.cycles else math.nan
             rows.append(
-                {
-                    "recipe": o.spec,
-                    "machine": machine,
-                    "cycles": cost.cycles,
-                    "over the first": f"{over:.2f}x",
-                    "issued": cost.multiplies,
-                    "redundant": cost.redundant_multiplies,
-                    "multiplier use": f"{100 * cost.utilisation:.1f} %",
-                    "energy, nJ": f"{cost.energy_pj / 1000:,.0f}",
-                }
+                {"recipe": o.spec, "machine": machine}
+                | as_text(cost, ("cycles",), QUANTITIES)
+                | {"over the first": f"{over:.2f}x"}
+                | as_text(cost, _SHOWN, QUANTITIES)
             )
     return rows
+
+
+#: Quantities of a cost in the table, after its cycles.
+_SHOWN = ("multiplies", "redundant_multiplies", "utilisation", "energy_pj")
 
 
 def _figure(outcome: StudyOutcome, field: str, unit: str) -> str:

@@ -31,7 +31,7 @@ _NOTE = (
 
 
 def memory(outcome: StudyOutcome) -> Section | None:
-    """Totals, noise per layer and the ledger of every policy that was asked about."""
+    """Totals, noise per layer and the ledger of every policy of the study's probes."""
     totals, sheets = [], []
     for o in outcome.outcomes:
         asked = [
@@ -78,7 +78,7 @@ def _median_and_largest(errors: dict[str, float]) -> str:
 
 
 def _noise_figure(recipe: str, asked: list[dict[str, Any]]) -> str:
-    """All policies that add noise, in one figure; none if none does."""
+    """One figure of all policies that add noise; empty without any."""
     noisy = {
         found["policy"]: [share.share for share in _shares(found)]
         for found in asked

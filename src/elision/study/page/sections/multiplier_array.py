@@ -1,4 +1,4 @@
-"""What the multipliers of SCNN and ANT do with a small convolution, step by step."""
+"""The multipliers of SCNN and ANT on a small convolution, step by step."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ _NOTE = (
 
 
 def multiplier_array(outcome: StudyOutcome) -> Section | None:
-    """The steps of both machines, where a study has one of them."""
+    """Steps of both machines, if a study has one of them."""
     names = {parse(spec)[0] for spec in outcome.config.accelerators}
     if not names & {"ant", "scnn"}:
         return None

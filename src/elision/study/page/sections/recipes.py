@@ -9,7 +9,7 @@ __all__ = ["recipes"]
 
 
 def recipes(outcome: StudyOutcome) -> Section:
-    """What every recipe does to the operands of the three products."""
+    """Transforms of the operands of the three products, by recipe."""
     sheets = tuple(_details(o, i == 0) for i, o in enumerate(outcome.outcomes))
     return Section("The recipes", sheets=("\n".join(sheets),))
 

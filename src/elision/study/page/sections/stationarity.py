@@ -1,4 +1,4 @@
-"""Whether training came to rest, or would go on moving."""
+"""Stationarity of training: at rest, or still moving."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def stationarity(outcome: StudyOutcome) -> Section | None:
 
 
 def _figures(name: str, found: dict[str, Any]) -> dict[str, Any]:
-    """A row of what the verdict rests on; noise and sharpness are of the last look."""
+    """Figures behind the verdict; noise and sharpness are those of the last look."""
     mean, error = found["gradient_squared"]
     last = found["looks"][-1]
     row = {

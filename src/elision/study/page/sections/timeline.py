@@ -1,7 +1,8 @@
 """One layer of one recorded step as a schedule of the systolic arrays."""
 
-from elision.accelerators import ACCELERATORS, InterGrad, Systolic, SystolicMixed
+from elision.accelerators import ACCELERATORS
 from elision.accelerators.design.schedule import Slice, schedule
+from elision.accelerators.systolic.array import SystolicArray
 from elision.common.specs import build
 from elision.products import LayerProduct, Product
 from elision.report.timeline import timeline_svg
@@ -23,7 +24,7 @@ def timeline(outcome: StudyOutcome) -> Section | None:
     arrays = {
         spec: machine
         for spec, machine in built.items()
-        if isinstance(machine, (Systolic, SystolicMixed, InterGrad))
+        if isinstance(machine, SystolicArray)
     }
     recipe = outcome.trace.of_recipe(outcome.config.recipes[0])
     products = _largest_layer(list(recipe))

@@ -1,8 +1,9 @@
-"""Interleave or skip: what every machine does with the zeros of a recipe."""
+"""Interleave or skip: every machine on the zeros of a recipe."""
 
 import numpy as np
 
 from elision.accelerators.design.interleave_or_skip import SkipRow
+from elision.common.columns import as_text
 from elision.report.charts import cost_bars
 from elision.report.table import rows_as_html
 from elision.study.outcome import StudyOutcome, machine_rows
@@ -30,7 +31,7 @@ _PARTS = {
 
 
 def zeros(outcome: StudyOutcome) -> Section | None:
-    """Where the multiplier slots went, if a systolic array is among the machines."""
+    """Uses of the multiplier slots, if a systolic array is among the machines."""
     counts_zeros = any(
         "zero_multiplies" in row.cost.details
         for o in outcome.outcomes
@@ -39,13 +40,13 @@ def zeros(outcome: StudyOutcome) -> Section | None:
     if not counts_zeros:
         return None
     rows = {o.spec: machine_rows(o) for o in outcome.outcomes}
-    lines = [line for recipe, found in rows.items() for line in _lines(recipe, found)]
-    table = rows_as_html(lines, words=("machine", "least"))
+    cells = [line for recipe, found in rows.items() for line in _cells(recipe, found)]
+    table = rows_as_html(cells, words=("machine", "least"))
     return Section("Interleave or skip", "simulated", _NOTE, (_figure(rows), table))
 
 
 def _figure(rows: dict[str, list[SkipRow]]) -> str:
-    """Multiplier slots of every machine, stacked by what became of them."""
+    """Multiplier slots of every machine, stacked by their use."""
 
     def slots(row: SkipRow) -> list[int]:
         wasted = row.zero_multiplies + row.redundant_multiplies
@@ -64,19 +65,25 @@ def _figure(rows: dict[str, list[SkipRow]]) -> str:
     )
 
 
-def _lines(recipe: str, rows: list[SkipRow]) -> list[dict[str, str | int]]:
+#: Columns of the table.
+_SHOWN = (
+    "machine",
+    "cycles",
+    "speed_up",
+    "zero_multiplies",
+    "redundant_multiplies",
+    "useful_share",
+    "energy_on_chip_pj",
+)
+
+
+def _cells(recipe: str, rows: list[SkipRow]) -> list[dict[str, str]]:
     fewest = min(row.cycles for row in rows)
     least = min(row.energy_on_chip_pj for row in rows)
     return [
-        {
-            "recipe": recipe,
-            "machine": row.machine,
-            "cycles": row.cycles,
-            "over the first": f"{row.speed_up:.2f}x",
-            "zeros": row.zero_multiplies,
-            "redundant": row.redundant_multiplies,
-            "useful": f"{100 * row.useful_share:.1f} %",
-            "on chip, nJ": f"{row.energy_on_chip_pj / 1000:,.0f}",
+        {"recipe": recipe}
+        | as_text(row, _SHOWN)
+        | {
             "least": " ".join(
                 ["cycles"] * (row.cycles == fewest)
                 + ["energy"] * (row.energy_on_chip_pj == least)

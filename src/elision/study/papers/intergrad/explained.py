@@ -1,6 +1,8 @@
-"""The figure that explains the interleave: the array, and what each PE does when."""
+"""The figure that explains the interleave: the array, and the schedule of its PEs."""
 
 from html import escape
+
+from elision.common.checks import integer
 
 __all__ = ["interleave_svg"]
 
@@ -8,7 +10,7 @@ INK, PALE = "#333333", "#f4f4f0"
 #: First clock of a row of G in a PE (a term of dX), and second (a term of dW).
 PHASES = {"dX": "#66ccee", "dW": "#ccbb44"}
 
-CELL, SPACE = 78, 36  # side of a PE, and room for the links between PEs
+CELL, SPACE = 78, 36  # side of a PE, and the gap for the links between PEs
 LEFT, TOP = 120, 70  # corner of the first PE
 SLOT = (44, 20)  # width and height of one clock in the schedule
 
@@ -16,9 +18,8 @@ SLOT = (44, 20)  # width and height of one clock in the schedule
 def interleave_svg(rows: int = 3, columns: int = 3, streamed: int = 3) -> str:
     """Draw a ``rows`` x ``columns`` array that interleaves, and its schedule.
 
-    On the left the array with what enters and leaves it; on the right, for the PEs of the
-    first column and the last one, which row of G they use in each clock, and for which
-    gradient.
+    On the left the array with its inputs and outputs; on the right, for the PEs of the
+    first column and the last one, the row of G in each clock and its gradient.
 
     Args:
         rows: of PEs, one per output feature.
@@ -28,10 +29,8 @@ def interleave_svg(rows: int = 3, columns: int = 3, streamed: int = 3) -> str:
     Raises:
         ValueError: a size is below 1.
     """
-    if min(rows, columns, streamed) < 1:
-        raise ValueError(
-            f"interleave_svg: sizes must be at least 1, got {rows}, {columns}, {streamed}"
-        )
+    for name, size in {"rows": rows, "columns": columns, "streamed": streamed}.items():
+        integer("interleave_svg", name, size)
     array = _array(rows, columns)
     left = LEFT + columns * (CELL + SPACE) + 36
     corners = [(o, 0) for o in range(rows)] + [(rows - 1, columns - 1)]
@@ -77,7 +76,7 @@ def _even(offset: int) -> str:
 
 
 def _array(rows: int, columns: int) -> list[str]:
-    """PEs with their weights and sums, links between them, and what enters and leaves."""
+    """PEs with their weights and sums, links between them, inputs and outputs."""
     parts = []
     pitch = CELL + SPACE
     for o in range(rows):
@@ -118,8 +117,8 @@ def _schedule(
         _text(left + 62 + clock * wide + wide / 2, 60, str(clock))
         for clock in range(clocks)
     ]
-    for line, (o, j) in enumerate(shown):
-        y = 70 + line * (high + 8)
+    for place, (o, j) in enumerate(shown):
+        y = 70 + place * (high + 8)
         parts.append(_text(left + 56, y + 14, f"PE({o},{j})", "end"))
         for clock in range(o + j, o + j + 2 * streamed):
             m, second = divmod(clock - o - j, 2)

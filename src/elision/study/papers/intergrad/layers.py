@@ -32,6 +32,11 @@ class FullyConnectedRow:
         accesses_ratio_with_update: SRAM words with the optimiser's pass over the weights
             on the separate side, and the update in the array on the interleaved side;
             published 1.9, of which the abstract does not say what it counts.
+
+    Example:
+        >>> row = fully_connected(sides=(8,), batch_per_side=(), features=8)[0]
+        >>> row.batch, row.separate_cycles > row.interleaved_cycles
+        (1, True)
     """
 
     side: int

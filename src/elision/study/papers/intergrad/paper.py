@@ -6,7 +6,7 @@ cycles and 1.9 times fewer memory accesses; at equal area and against a weight-s
 array a training step saves, of energy, memory accesses and cycles, 12, 17 and 4 % for
 Inception-v4, and 18, 26 and 27 % for DenseNet-264. Array and SRAM sizes, batch, technology
 and the rules of counting are in no abstract, so the model is run over a grid of them, and
-every row says what it assumes. Nothing here is fitted to the published figures.
+every row lists its assumptions. Nothing here is fitted to the published figures.
 """
 
 import statistics
@@ -17,6 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from elision.common.files import to_csv, write_json, write_text
+from elision.study.papers.base import (
+    Figure,
+    Paper,
+    Progress,
+    Report,
+    Rows,
+    Table,
+    silent,
+)
+from elision.study.papers.intergrad.figures import fully_connected_svg, savings_svg
 from elision.study.papers.intergrad.layers import fully_connected
 from elision.study.papers.intergrad.readings import (
     nearest_settings,
@@ -30,7 +40,7 @@ from elision.study.papers.intergrad.steps import (
     training_steps,
 )
 
-__all__ = ["BandRow", "bands", "summaries", "write"]
+__all__ = ["BandRow", "InterleavedGradients", "bands", "summaries"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,10 @@ class BandRow:
         lowest: percent, over array sides, batches and drain rules.
         median: likewise.
         highest: likewise.
+
+    Example:
+        >>> BandRow("densenet-264", "cycles", "cycles", "equal area", 27, 10, 20, 30).median
+        20
     """
 
     network: str
@@ -58,7 +72,9 @@ class BandRow:
     highest: float
 
 
-#: What a published quantity may mean: the columns of :class:`StepRow` to compare it with.
+_FIRST_ABSTRACT = "abstract, ISCAS 2020"
+
+#: Columns of :class:`StepRow` that a published quantity may mean.
 COUNTED = {
     "cycles": ("cycles", "cycles_with_stalls"),
     "memory": ("sram", "sram_with_update", "dram"),
@@ -93,47 +109,61 @@ def bands(steps: Sequence[StepRow]) -> list[BandRow]:
     return rows
 
 
-#: Rows of a table, as it is written.
-Rows = list[dict[str, Any]]
+@dataclass(frozen=True)
+class InterleavedGradients(Paper):
+    """Interleaved gradients on systolic arrays against WS, OS and WS+OS.
 
+    There is nothing to set: array sides, batches and rules are all run.
 
-def write(folder: Path) -> dict[str, Rows]:
-    """Run everything; write tables as CSV, all but two in one JSON file, and two figures.
-
-    Returns:
-        The tables by name: ``fully_connected``, ``steps``, ``bands``, ``readings``,
-        ``reading_bands`` and ``nearest_settings``.
-
-    Raises:
-        OSError: the folder cannot be written to.
+    Example:
+        >>> [f.value for f in InterleavedGradients.published if "densenet" in f.quantity]
+        ['18 %', '26 %', '27 %']
     """
-    from elision.study.papers.intergrad.figures import fully_connected_svg, savings_svg
 
-    layers, steps, read = fully_connected(), training_steps(), readings()
-    tables: dict[str, Rows] = {
-        "fully_connected": [asdict(row) for row in layers],
-        "steps": [asdict(row) | {"assumptions": row.assumptions} for row in steps],
-        "bands": [asdict(row) for row in bands(steps)],
-        "readings": [asdict(row) for row in read],
-        "reading_bands": [asdict(row) for row in reading_bands(read)],
-        "nearest_settings": [row.to_row() for row in nearest_settings(read)],
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in tables.items():
-        write_text(folder / f"{name}.csv", to_csv([_rounded(row) for row in rows]))
-    short = {name: rows for name, rows in tables.items() if name not in LARGE}
-    write_json(folder / "intergrad.json", short)
-    write_text(folder / "fully-connected.svg", fully_connected_svg(layers))
-    write_text(folder / "savings.svg", savings_svg(steps))
-    return tables
+    key = "intergrad"
+    title = (
+        "N. Unnikrishnan and K. Parhi, ISCAS 2020, arXiv:2002.05529, and InterGrad, IEEE "
+        "TCAS-I 70(5), 2023"
+    )
+    published = (
+        Figure("cycles of fully connected layers", "1.4x to 2.2x", _FIRST_ABSTRACT),
+        Figure("memory accesses of fully connected layers", "1.9x", _FIRST_ABSTRACT),
+        *(
+            Figure(f"{quantity} saved, {network}", f"{percent:g} %", "abstract, 2023")
+            for network, step in PUBLISHED_STEPS.items()
+            for quantity, percent in asdict(step).items()
+        ),
+    )
+
+    def run(
+        self, folder: Path, progress: Progress = silent, report: Report = silent
+    ) -> list[Table]:
+        """Write all tables as CSV, all but two in one JSON file, and two figures."""
+        layers, steps, read = fully_connected(), training_steps(), readings()
+        tables: dict[str, Rows] = {
+            "fully_connected": [asdict(row) for row in layers],
+            "steps": [asdict(row) | {"assumptions": row.assumptions} for row in steps],
+            "bands": [asdict(row) for row in bands(steps)],
+            "readings": [asdict(row) for row in read],
+            "reading_bands": [asdict(row) for row in reading_bands(read)],
+            "nearest_settings": [row.to_row() for row in nearest_settings(read)],
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, rows in tables.items():
+            write_text(folder / f"{name}.csv", to_csv([_rounded(row) for row in rows]))
+        short = {name: rows for name, rows in tables.items() if name not in LARGE}
+        write_json(folder / "intergrad.json", short)
+        write_text(folder / "fully-connected.svg", fully_connected_svg(layers))
+        write_text(folder / "savings.svg", savings_svg(steps))
+        return summaries(tables)
 
 
 #: Side, batch, drain rule and area rule of the training steps in a summary.
 SHOWN = (128, 4, "by wiring", "equal PE count")
 
 
-def summaries(tables: Mapping[str, Rows]) -> dict[str, list[dict[str, str]]]:
-    """The tables of :func:`write` in short, values as text, by their titles."""
+def summaries(tables: Mapping[str, Rows]) -> list[Table]:
+    """The written tables in short, values as text."""
     layers = [
         {
             "batch": str(row["batch"]),
@@ -149,8 +179,8 @@ def summaries(tables: Mapping[str, Rows]) -> dict[str, list[dict[str, str]]]:
     for row in tables["steps"]:
         setting = (row["side"], row["batch"], row["drain"], row["area"])
         if setting == SHOWN:
-            line = steps.setdefault(row["network"], {"network": row["network"]})
-            line[f"against {row['baseline']}"] = ", ".join(
+            cells = steps.setdefault(row["network"], {"network": row["network"]})
+            cells[f"against {row['baseline']}"] = ", ".join(
                 f"{row[name]:.0f}" for name in ("cycles", "sram", "energy")
             )
     ranges = [
@@ -175,23 +205,35 @@ def summaries(tables: Mapping[str, Rows]) -> dict[str, list[dict[str, str]]]:
         for row in tables["reading_bands"]
         if (row["scope"], row["input_grad"]) == ("step", "scatter")
     ]
-    return {
-        "Gradients of a 1024x1024 layer on 64x64 PEs, separate over interleaved; "
-        "published: cycles 1.4x to 2.2x, accesses 1.9x": layers,
-        "Training steps, 128x128 PEs, batch 4, equal PE count, drains by wiring; percent "
-        "saved of cycles, SRAM words, energy": list(steps.values()),
-        "Training steps against WS at equal area (fewer arrays), over sides, batches and "
-        "drain rules; percent saved": ranges,
-        "The same, over larger arrays and batches too, by the form in which WS takes dW: "
-        "Xt·G, Gt·X, or the faster": read,
-    }
+    return [
+        Table(
+            "Gradients of a 1024x1024 layer on 64x64 PEs, separate over interleaved; "
+            "published: cycles 1.4x to 2.2x, accesses 1.9x",
+            layers,
+        ),
+        Table(
+            "Training steps, 128x128 PEs, batch 4, equal PE count, drains by wiring; "
+            "percent saved of cycles, SRAM words, energy",
+            list(steps.values()),
+        ),
+        Table(
+            "Training steps against WS at equal area (fewer arrays), over sides, batches "
+            "and drain rules; percent saved",
+            ranges,
+        ),
+        Table(
+            "The same, over larger arrays and batches too, by the form in which WS takes "
+            "dW: Xt·G, Gt·X, or the faster",
+            read,
+        ),
+    ]
 
 
 def _range(row: Mapping[str, Any]) -> str:
     return ", ".join(f"{row[name]:.0f}" for name in ("lowest", "median", "highest"))
 
 
-#: Tables that are not repeated in the JSON file.
+#: Table that are not repeated in the JSON file.
 LARGE = ("steps", "readings")
 
 

@@ -1,10 +1,10 @@
-"""What the published savings may have been measured against: readings of the baseline.
+"""Readings of the baseline that the published savings may have been measured against.
 
 The abstracts compare whole networks with "weight-stationary" and do not say how that
 baseline lowers its two gradients, nor whether the forward products count. These choices
 move the savings more than the array does, so each combination of them is run over a grid
-of arrays, batches and drain rules. Nothing is chosen from it: the tables say which
-reading reaches which figure, and how near any single setting comes to all of them.
+of arrays, batches and drain rules. Nothing is chosen from it: the tables give the figures
+that each reading reaches, and the gap between the nearest single setting and all of them.
 """
 
 import statistics
@@ -37,13 +37,13 @@ __all__ = [
     "readings",
 ]
 
-#: What of a training step is compared.
+#: Parts of a training step that are compared.
 SCOPES = {"step": tuple(Product), "gradients": tuple(Product)[1:]}
 
 #: The published quantities, and the saving that each is compared with.
 QUANTITIES = {"cycles": "cycles", "memory": "sram", "energy": "energy"}
 
-#: How a weight-stationary array takes dW: always in one of two forms, or in the faster.
+#: Forms of dW on a weight-stationary array: always one of two, or the faster.
 WEIGHT_GRADS = ("faster", "XtG", "GtX")
 
 
@@ -65,6 +65,11 @@ class ReadingRow:
         cycles: saving of cycles, without waiting for the DRAM.
         memory: saving of SRAM words, no optimiser on either side.
         energy: saving of energy, DRAM included, no optimiser.
+
+    Example:
+        >>> how = ("GtX", "scatter", "step", 32, 4, "explicit")
+        >>> ReadingRow("densenet-264", *how, cycles=27, memory=26, energy=18).memory
+        26
     """
 
     network: str
@@ -138,7 +143,13 @@ class ReadingBand:
         quantity: ``"cycles"``, ``"memory"`` or ``"energy"``.
         published: percent.
         lowest, median, highest: percent, over arrays, batches and drain rules.
-        reached: whether the published figure lies in the range.
+        reached: True if the published figure lies in the range.
+
+    Example:
+        >>> how = ("GtX", "gather", "step", 32, 4, "explicit")
+        >>> row = ReadingRow("densenet-264", *how, cycles=27, memory=5, energy=1)
+        >>> [band.reached for band in reading_bands([row])]
+        [True, False, False]
     """
 
     network: str
@@ -187,6 +198,11 @@ class NearestSetting:
         largest_gap: percentage points between a published saving and this setting's,
             the worst of the six.
         savings: percent, by network and quantity, such as ``"densenet-264 cycles"``.
+
+    Example:
+        >>> how = ("GtX", "gather", "step", 32, 4, "explicit")
+        >>> NearestSetting(*how, 3.0, {"densenet-264 cycles": 24.0}).to_row()["side"]
+        32
     """
 
     weight_grad: str

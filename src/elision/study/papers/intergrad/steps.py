@@ -29,12 +29,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DrainRule:
-    """How results leave the arrays that are compared.
+    """Drains of the arrays that are compared.
 
     Attributes:
         plain: of an output-stationary pass, on either machine.
         interleaved: of the interleaved pass.
         meaning: in words.
+
+    Example:
+        >>> DRAIN_RULES["by wiring"].interleaved
+        'overlapped'
     """
 
     plain: str
@@ -54,7 +58,7 @@ DRAIN_RULES = {
 }
 
 
-#: What the two machines have in common. Equal area is ambiguous: an array with a few rows
+#: Common property of the two machines. Equal area is ambiguous: an array with a few rows
 #: less than a power of two wastes a tile on most layers, so three readings are shown.
 AREA_RULES = {
     "equal PE count": "both have the array",
@@ -72,6 +76,10 @@ class PublishedStep:
         energy: percent less energy.
         memory: percent fewer memory accesses.
         cycles: percent fewer cycles.
+
+    Example:
+        >>> PUBLISHED_STEPS["densenet-264"].cycles
+        27
     """
 
     energy: float
@@ -118,6 +126,11 @@ class StepRow:
             equal area, else None.
         published_memory: likewise.
         published_energy: likewise.
+
+    Example:
+        >>> row = training_steps(["alexnet"], [32], [1], ["explicit"])[0]
+        >>> row.assumptions.split("; ")[:3]
+        ['32x32 PEs', 'both have the array', 'batch 1']
     """
 
     network: str
@@ -143,7 +156,7 @@ class StepRow:
 
     @property
     def assumptions(self) -> str:
-        """What the row takes for granted that no abstract states."""
+        """Assumptions of the row that no abstract states."""
         ratio = f", PE {self.pe_area_ratio:.3f} times as large"
         return (
             f"{self.side}x{self.side} PEs; {AREA_RULES[self.area]}"

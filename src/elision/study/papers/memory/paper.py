@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from elision.common.checks import integer, number
 from elision.common.files import to_csv, write_json, write_text
 from elision.memory.measures.explain import largest_batch
 from elision.memory.measures.measure import (
@@ -30,6 +31,15 @@ from elision.memory.measures.measure import (
 from elision.memory.measures.sensitivity import measure_sensitivities
 from elision.memory.policies.allocation import AverageBits
 from elision.study.folder import environment
+from elision.study.papers.base import (
+    Figure,
+    Paper,
+    Progress,
+    Report,
+    Rows,
+    Table,
+    silent,
+)
 from elision.study.papers.memory.published import PUBLISHED
 from elision.study.papers.memory.training import train_policies
 from elision.workloads import find_workload, make_model
@@ -38,20 +48,19 @@ __all__ = [
     "NETWORKS",
     "POLICIES",
     "TRAINED",
-    "MemoryConfig",
+    "SavedActivations",
     "largest_batches",
     "measure_network",
     "photographs",
-    "write",
 ]
 
 MIB = 2**20
 
-#: Networks that are measured if none are named.
+#: Networks measured by default.
 NETWORKS = ("resnet18", "resnet50", "vgg16", "wrn22-2", "transformer")
 
-#: Policies that are measured if none are named. ``none`` is the hooks alone;
-#: ``measured`` shares out the bits by sensitivities measured on the network (GACT).
+#: Policies measured by default. ``none`` is the hooks alone; ``measured`` distributes the
+#: bits by sensitivities measured on the network (GACT).
 POLICIES = (
     *("none", "exact", "int8", "bits(4)", "bits(4, measured)", "bits(2.5)"),
     *(
@@ -70,52 +79,139 @@ POLICIES = (
 
 _MEASURED = re.compile(r"bits\(\s*([\d.]+)\s*,\s*measured\s*\)")
 
-#: Policies that are trained under if none are named.
+#: Policies trained under by default.
 TRAINED = ("int8", "bits(4)", "bits(2.5)", "derived", "blpa", "jpeg", "expected(0.1)")
 
 
 @dataclass(frozen=True)
-class MemoryConfig:
-    """What is measured.
+class SavedActivations(Paper):
+    """Saved-activation policies: bytes, measured peak, time, gradient error, accuracy.
+
+    Beside the published figures, with their cautions. Started again with the same
+    arguments, it measures only what is missing.
 
     Attributes:
-        networks: names of ``elision.workloads`` models.
-        policies: as for :class:`elision.memory.saver`, or :data:`SAVE_ON_CPU`, or
-            ``"bits(4, measured)"``, which is left out where only peaks are taken, in
-            the search for the largest batch and in trainings.
-        batch: images in a batch.
-        size: height and width of the images.
-        rounds: timed steps per policy; 0: only the peaks.
-        limit_mib: also find the largest batch whose peak stays within so many MiB.
-        workload: what is trained on; None: nothing is.
-        trained: policies that are trained under.
-        seeds: number of trainings per policy.
+        network: Models to measure, with random weights; default: five of them.
+        policy: Policies, such as 'bits(4)'; default: all kinds, and PyTorch's own
+            offloading.
+        batch: Images in a batch.
+        size: Height and width of the images.
+        rounds: Timed steps per policy; 0 measures the peaks only.
+        limit_mib: Also find the largest batch whose peak stays within this many MiB.
+        workload: Data and model of the trainings for accuracy; 'none' trains nothing.
+        seeds: Trainings per policy.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range, or the workload is unknown.
+
+    Example:
+        >>> SavedActivations(policy=("int8",)).trained
+        ('int8',)
     """
 
-    networks: tuple[str, ...] = NETWORKS
-    policies: tuple[str, ...] = POLICIES
+    key = "memory"
+    title = "vDNN, JPEG-ACT, AC-GC, ActNN, GACT and BLPA, each with its own source"
+    published = tuple(
+        Figure(claim.technique, claim.figure, claim.source) for claim in PUBLISHED
+    )
+
+    network: tuple[str, ...] = ()
+    policy: tuple[str, ...] = ()
     batch: int = 16
     size: int = 32
     rounds: int = 5
     limit_mib: float | None = None
-    workload: str | None = "digits-cnn"
-    trained: tuple[str, ...] = TRAINED
+    workload: str = "digits-cnn"
     seeds: int = 3
 
     def __post_init__(self) -> None:
-        minima = {"batch": 1, "size": 8, "rounds": 0, "seeds": 1}
-        for name, least in minima.items():
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name} must be >= {least}, got {getattr(self, name)}"
-                )
-        if self.limit_mib is not None and not self.limit_mib > 0:
-            raise ValueError(f"limit_mib must be positive, got {self.limit_mib}")
-        if self.workload is not None:
+        for name, least in {"batch": 1, "size": 8, "rounds": 0, "seeds": 1}.items():
+            integer("SavedActivations", name, getattr(self, name), f">= {least}")
+        if self.limit_mib is not None:
+            number("SavedActivations", "limit_mib", self.limit_mib, "> 0")
+        if self.workload != "none":
             find_workload(self.workload)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Models that are measured."""
+        return self.network or NETWORKS
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Policies that are measured.
+
+        They are those of :class:`elision.memory.saver`, :data:`SAVE_ON_CPU`, and
+        ``"bits(4, measured)"``, which is left out where only peaks are taken, in the
+        search for the largest batch and in trainings.
+        """
+        return self.policy or POLICIES
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Policies that are trained under."""
+        return self.policy or TRAINED
+
+    def run(
+        self, folder: Path, progress: Progress = silent, report: Report = silent
+    ) -> list[Table]:
+        """Measure what is missing, and write it down.
+
+        Writes one JSON file per network and one for the trainings, with the settings and
+        the machine, and the tables ``networks``, ``layers``, ``trainings`` and
+        ``published`` as CSV. See :meth:`Paper.run`.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        measured = {
+            network: self._measured(folder, network, report)
+            for network in self.networks
+        }
+        tables = {
+            "networks": [r for name, f in measured.items() for r in _networks(name, f)],
+            "layers": [r for name, f in measured.items() for r in _layers(name, f)],
+            "trainings": [_training(row) for row in self._trainings(folder, report)],
+            "published": [asdict(claim) for claim in PUBLISHED],
+        }
+        for name, rows in tables.items():
+            if rows:
+                write_text(folder / f"{name}.csv", to_csv(rows))
+        shown = ("networks", "trainings", "published")
+        return [Table(name, tables[name]) for name in shown if tables[name]]
+
+    def _measured(self, folder: Path, network: str, report: Report) -> dict[str, Any]:
+        """Measurements of one network, from its file or made now."""
+        settings = {
+            "policies": self.policies,
+            "batch": self.batch,
+            "size": self.size,
+            "rounds": self.rounds,
+            "network": network,
+            "limit_mib": self.limit_mib,
+        }
+        return _once(
+            folder / f"{network}.json",
+            settings,
+            lambda: measure_network(self, network, report),
+        )
+
+    def _trainings(self, folder: Path, report: Report) -> Rows:
+        """Trainings under every policy, from their file or made now."""
+        if self.workload == "none":
+            return []
+        workload, policies = find_workload(self.workload), _unmeasured(self.trained)
+        settings = {
+            "workload": self.workload,
+            "trained": self.trained,
+            "seeds": self.seeds,
+        }
+
+        def train() -> dict[str, Any]:
+            dataset, seeds = workload.load_dataset(), range(self.seeds)
+            rows = train_policies(workload, dataset, policies, seeds, report)
+            return {"rows": [asdict(row) for row in rows]}
+
+        path = folder / f"train-{self.workload}.json"
+        return _once(path, settings, train)["rows"]
 
 
 def photographs(batch: int, size: int) -> Tensor:
@@ -142,13 +238,13 @@ def photographs(batch: int, size: int) -> Tensor:
 
 
 def measure_network(
-    config: MemoryConfig, network: str, report: Callable[[str], None] = print
+    config: SavedActivations, network: str, report: Report = silent
 ) -> dict[str, Any]:
     """One network with random weights under every policy.
 
     Returns:
         Plain values: ``rows`` (a :class:`~elision.memory.measures.measure.MemoryRow` each), or
-        ``peak_bytes`` if no rounds are asked for; ``largest_batch`` if there is a limit.
+        ``peak_bytes`` without rounds; ``largest_batch`` with a limit.
     """
     torch.manual_seed(0)
     classes = 10
@@ -160,7 +256,7 @@ def measure_network(
         rows = []
         policies = _with_sensitivities(config.policies, model, images, labels)
         for row in measure_policies(model, images, labels, policies, config.rounds):
-            report(f"{network}: {_line(row)}")
+            report(f"{network}: {_summary(row)}")
             rows.append(asdict(row))
         found["rows"] = rows
     else:
@@ -179,7 +275,7 @@ def measure_network(
 def _with_sensitivities(
     policies: Sequence[str], model: nn.Module, images: Tensor, labels: Tensor
 ) -> list[Any]:
-    """Policies whose bits are to be shared out by measurement, made; all others as is."""
+    """Policies, those of measured bits built from the network's sensitivities."""
     averages = {p: found[1] for p in policies if (found := _MEASURED.fullmatch(p))}
     if not averages:
         return list(policies)
@@ -195,7 +291,7 @@ def _with_sensitivities(
 
 
 def largest_batches(
-    network: str, config: MemoryConfig, limit_bytes: int
+    network: str, config: SavedActivations, limit_bytes: int
 ) -> dict[str, int]:
     """The largest batch whose step stays within a limit, in plain autograd and saved.
 
@@ -214,7 +310,7 @@ def largest_batches(
     return {name: largest(policy) for name, policy in _arms(config).items()}
 
 
-def _arms(config: MemoryConfig) -> dict[str, Any]:
+def _arms(config: SavedActivations) -> dict[str, Any]:
     """Plain autograd and the policies that need no measurement, by name."""
     return {"plain": None} | {policy: policy for policy in _unmeasured(config.policies)}
 
@@ -223,81 +319,23 @@ def _unmeasured(policies: Sequence[str]) -> list[str]:
     return [policy for policy in policies if not _MEASURED.fullmatch(policy)]
 
 
-def write(
-    config: MemoryConfig, folder: Path, report: Callable[[str], None] = print
-) -> dict[str, list[dict[str, Any]]]:
-    """Measure everything and write it down; what was measured before is not repeated.
-
-    Writes one JSON file per network and one for the trainings, with the settings and
-    the machine, and the tables ``networks``, ``layers``, ``trainings`` and
-    ``published`` as CSV.
-
-    Returns:
-        The tables.
-
-    Raises:
-        OSError: the folder cannot be written to.
-        ValueError: unknown network or policy.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = asdict(config)
-    measured = {}
-    for network in config.networks:
-        asked = {k: settings[k] for k in ("policies", "batch", "size", "rounds")}
-        measured[network] = _once(
-            folder / f"{network}.json",
-            asked | {"network": network, "limit_mib": config.limit_mib},
-            lambda network=network: measure_network(config, network, report),
-        )
-    trainings = []
-    if config.workload is not None:
-        workload = find_workload(config.workload)
-        asked = {k: settings[k] for k in ("workload", "trained", "seeds")}
-        trainings = _once(
-            folder / f"train-{config.workload}.json",
-            asked,
-            lambda: {
-                "rows": [
-                    asdict(row)
-                    for row in train_policies(
-                        workload,
-                        workload.load_dataset(),
-                        _unmeasured(config.trained),
-                        range(config.seeds),
-                        report,
-                    )
-                ]
-            },
-        )["rows"]
-    tables = {
-        "networks": [r for name, f in measured.items() for r in _networks(name, f)],
-        "layers": [r for name, f in measured.items() for r in _layers(name, f)],
-        "trainings": [_training(row) for row in trainings],
-        "published": [asdict(figure) for figure in PUBLISHED],
-    }
-    for name, rows in tables.items():
-        if rows:
-            write_text(folder / f"{name}.csv", to_csv(rows))
-    return tables
-
-
 def _once(
     path: Path, settings: dict[str, Any], measure: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """What a file holds if it was measured with these settings, else measure it."""
-    asked = json.loads(json.dumps(settings))
+    """The content of a file measured with these settings, else measure and write it."""
+    expected = json.loads(json.dumps(settings))
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found.get("settings") == asked:
+        if found.get("settings") == expected:
             return found
-    # The load before: what others put on the machine.
+    # Read before the measurement: the load that other processes make.
     machine = environment() | {"load": os.getloadavg()[0]}
-    found = {"environment": machine, "settings": asked} | measure()
+    found = {"environment": machine, "settings": expected} | measure()
     write_json(path, found)
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _line(row: MemoryRow) -> str:
+def _summary(row: MemoryRow) -> str:
     errors = row.gradient_errors.values()
     return (
         f"{row.policy}: tensors {row.tensor_ratio:.2f}x, peak {row.peak_ratio:.2f}x, "

@@ -1,4 +1,4 @@
-"""What was published about keeping activations in fewer bytes, and what to mind."""
+"""Published claims about activations in fewer bytes, each with its source and caution."""
 
 from dataclasses import dataclass
 
@@ -15,6 +15,10 @@ class PublishedFigure:
         figure: what is claimed.
         source: where it is stated.
         caution: why it is not to be expected here.
+
+    Example:
+        >>> PUBLISHED[1].technique
+        'JPEG-ACT'
     """
 
     technique: str

@@ -1,4 +1,4 @@
-"""The sparse-training study: what its runs come to, beside published tables.
+"""The sparse-training study: the tables of its runs, beside published ones.
 
 The runs are made by :mod:`elision.study.papers.sparse_training.runs`. The published
 tables are of other data, other networks and up to 250 epochs; they are there for the
@@ -6,14 +6,18 @@ order of the methods.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from elision.common.checks import integer
+from elision.common.columns import Column, as_text, column, columns
 from elision.common.files import write_json, write_text
+from elision.common.names import lookup
+from elision.report.table import rows_as_markdown
+from elision.study.papers.base import Figure, Paper, Progress, Report, Table, silent
 from elision.study.papers.sparse_training.runs import (
     METHODS,
     NETWORKS,
@@ -29,10 +33,10 @@ __all__ = [
     "PUBLISHED",
     "Published",
     "Row",
+    "SparseTraining",
     "markdown",
     "orderings",
     "orderings_markdown",
-    "study",
     "table",
 ]
 
@@ -46,6 +50,10 @@ class Published:
         source: where the figures were read.
         dense: accuracy of the dense network; None where the source gives none.
         top1: method of the study -> sparsity -> accuracy.
+
+    Example:
+        >>> PUBLISHED[0].at("rigl-erk", 0.9)
+        73.07
     """
 
     title: str
@@ -115,91 +123,158 @@ class Row:
 
     Attributes:
         method: key of :data:`METHODS`.
-        sparsity: asked for.
+        sparsity: parameter of the method.
         seeds: runs that finished.
         diverged: runs whose loss became infinite.
         mean: accuracy.
         spread: its standard deviation over seeds; None for a single one.
         training_work: mean over seeds.
         inference_work: mean over seeds.
+
+    Example:
+        >>> Row("set", 0.9, 2, 0, 71.0, 1.4, 0.2, 0.1).accuracy
+        '71.0 ± 1.4 (2 seeds)'
     """
 
-    method: str
-    sparsity: float
-    seeds: int
-    diverged: int
-    mean: float | None
-    spread: float | None
-    training_work: float
-    inference_work: float
+    method: str = column("method")
+    sparsity: float = column("sparsity", "g", " %", scale=100)
+    seeds: int = column("seeds")
+    diverged: int = column("diverged")
+    mean: float | None = column("mean", ".1f")
+    spread: float | None = column("spread", ".1f")
+    training_work: float = column("training work", ".3f")
+    inference_work: float = column("forward work", ".3f")
+
+    @property
+    def accuracy(self) -> str:
+        """Mean and spread in words, with the number of runs behind them."""
+        if self.mean is None:
+            return "diverged"
+        words = f"{self.mean:.1f}"
+        if self.spread is not None:
+            words += f" ± {self.spread:.1f} ({self.seeds} seeds)"
+        else:
+            words += " (1 seed)"
+        return words + (f", {self.diverged} diverged" if self.diverged else "")
 
 
-def study(
-    folder: Path,
-    *,
-    networks: Iterable[str] = tuple(NETWORKS),
-    data: Path | None = None,
-    names: Iterable[str] = tuple(METHODS),
-    sparsities: Iterable[float] = SPARSITIES,
-    seeds: int = 3,
-    seconds: float | None = None,
-    progress: Callable[[str, RunResult], None] | None = None,
-    **settings: int,
-) -> str:
-    """Train what is missing of the study and write its tables.
+@dataclass(frozen=True)
+class SparseTraining(Paper):
+    """The sparse-training methods, N:M excepted, on small images, beside published tables.
 
-    ``study.md`` and ``study.json`` hold what was asked for and has been run,
-    ``<network>/`` the runs themselves.
+    A run takes some ten seconds to a minute, and there are a few hundred; the same
+    command goes on where it was stopped, and what is finished is in the tables.
 
-    Args:
-        folder: of the study.
-        networks: keys of :data:`NETWORKS`, in this order.
-        data: folder of Fashion-MNIST; None for what is installed.
-        names: methods.
-        sparsities: asked for.
-        seeds: runs of each.
-        seconds: start no run after so many; None for no limit.
-        progress: told of every finished run and its network.
-        **settings: of :func:`study_workload`, such as ``epochs``.
-
-    Returns:
-        The text of ``study.md``.
+    Attributes:
+        network: resnet8, vgg16.
+        method: Methods of the study; default: all.
+        sparsity: Sparsities; for ReSprop the reuse, for meProp one minus the share kept.
+        seeds: Runs of each.
+        data: Folder of Fashion-MNIST; default: that of Debian's package
+            dataset-fashion-mnist, and where it is not installed, patches of photographs.
+        epochs: Passes over the images.
+        train_images: Upper limit of the images for training.
+        test_images: Upper limit of the images for testing.
+        minutes: Time after which no further run starts; default: no limit.
 
     Raises:
-        ValueError: an unknown name, a number out of range, or a folder with runs of
-            other settings.
+        ValueError: an unknown name or a number out of range.
+
+    Example:
+        >>> SparseTraining(network=("resnet8",)).workloads()["resnet8"].epochs
+        5
     """
-    if seeds < 1:
-        raise ValueError(f"seeds={seeds}: must be >= 1")
-    workloads = {name: study_workload(name, data, **settings) for name in networks}
-    chosen, parts, facts, began = tuple(names), [], {}, time.monotonic()
-    for network, workload in workloads.items():
-        used = time.monotonic() - began
-        results = run(
-            folder / network,
-            workload,
-            names=chosen,
-            sparsities=sparsities,
-            seeds=range(seeds),
-            path=data,
-            seconds=None if seconds is None else max(0.0, seconds - used),
-            progress=None if progress is None else partial(progress, network),
+
+    key = "sparse-training"
+    title = "Published tables of dynamic sparse training, SWAT and ReSprop"
+    published = tuple(
+        Figure(
+            f"{method} at {100 * sparsity:g} %, {table.title}",
+            f"{top1:g} %",
+            table.source,
         )
-        rows = table(results)
-        facts[network] = {
-            "workload": asdict(workload),
-            "runs": [asdict(result) for result in results],
-            "table": [asdict(row) for row in rows],
-            "orderings": orderings(rows),
+        for table in PUBLISHED
+        for method, figures in table.top1.items()
+        for sparsity, top1 in figures.items()
+    )
+
+    network: tuple[str, ...] = tuple(NETWORKS)
+    method: tuple[str, ...] = ()
+    sparsity: tuple[float, ...] = SPARSITIES
+    seeds: int = 3
+    data: Path | None = None
+    epochs: int = 5
+    train_images: int = 4000
+    test_images: int = 2000
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        for network in self.network:
+            lookup("network", network, NETWORKS)
+        for method in self.method:
+            lookup("method", method, METHODS)
+        integer("SparseTraining", "seeds", self.seeds)
+
+    def workloads(self) -> dict[str, Workload]:
+        """Data, network and settings of the runs, by network."""
+        return {
+            name: study_workload(
+                name,
+                self.data,
+                epochs=self.epochs,
+                train_images=self.train_images,
+                test_images=self.test_images,
+            )
+            for name in self.network
         }
-        if rows:
-            parts += [f"## {network}", _about(workload), markdown(rows)]
-        if facts[network]["orderings"]:
-            parts += ["### Expected orders", orderings_markdown(rows)]
-    text = "\n\n".join(parts or ["No run is finished."]) + "\n"
-    write_json(folder / "study.json", facts)
-    write_text(folder / "study.md", text)
-    return text
+
+    def run(
+        self, folder: Path, progress: Progress = silent, report: Report = silent
+    ) -> list[Table]:
+        """Train what is missing and write the tables; see :meth:`Paper.run`.
+
+        ``study.md`` and ``study.json`` hold the finished runs of these parameters,
+        ``<network>/`` the runs themselves.
+
+        Raises:
+            ValueError: a number out of range, or a folder with runs of other settings.
+        """
+        tables: list[Table] = []
+        facts: dict[str, Any] = {}
+        began = time.monotonic()
+        for network, workload in self.workloads().items():
+            used = time.monotonic() - began
+            left = None if self.minutes is None else max(0.0, 60 * self.minutes - used)
+            results = run(
+                folder / network,
+                workload,
+                names=self.method or tuple(METHODS),
+                sparsities=self.sparsity,
+                seeds=range(self.seeds),
+                path=self.data,
+                seconds=left,
+                progress=lambda result, network=network: report(f"{network}: {result}"),
+            )
+            rows = table(results)
+            facts[network] = {
+                "workload": asdict(workload),
+                "runs": [asdict(result) for result in results],
+                "table": [asdict(row) for row in rows],
+                "orderings": orderings(rows),
+            }
+            if rows:
+                title = f"## {network}\n\n{_about(workload)}"
+                tables.append(Table(title, _cells(rows)))
+            if facts[network]["orderings"]:
+                tables.append(Table("### Expected orders", _order_cells(rows)))
+        write_json(folder / "study.json", facts)
+        write_text(folder / "study.md", self.text(tables))
+        return tables
+
+    def text(self, tables: Sequence[Table]) -> str:
+        """The tables as Markdown, the text of ``study.md``."""
+        parts = [f"{title}\n\n{rows_as_markdown(rows)}" for title, rows in tables]
+        return "\n\n".join(parts or ["No run is finished."]) + "\n"
 
 
 def _about(workload: Workload) -> str:
@@ -244,42 +319,25 @@ def _place(group: tuple[tuple[float, str], Any]) -> tuple[float, int]:
 
 def markdown(rows: Iterable[Row]) -> str:
     """The table as Markdown, measured and published figures in columns of their own."""
-    columns = ["method", "sparsity", "accuracy, measured", "training work"]
-    columns += ["forward work", *(f"{p.title}, published" for p in PUBLISHED)]
-    lines = [columns, ["---"] * len(columns)]
-    for row in rows:
-        published = [p.at(row.method, row.sparsity) for p in PUBLISHED]
-        lines.append(
-            [
-                row.method,
-                f"{100 * row.sparsity:g} %",
-                _accuracy(row),
-                f"{row.training_work:.3f}",
-                f"{row.inference_work:.3f}",
-                *("" if top1 is None else f"{top1:g}" for top1 in published),
-            ]
-        )
-    return _markdown(lines)
+    return rows_as_markdown(_cells(rows))
 
 
-def _accuracy(row: Row) -> str:
-    """Mean and spread in words, with the number of runs behind them."""
-    if row.mean is None:
-        return "diverged"
-    words = f"{row.mean:.1f}"
-    if row.spread is not None:
-        words += f" ± {row.spread:.1f} ({row.seeds} seeds)"
-    else:
-        words += " (1 seed)"
-    return words + (f", {row.diverged} diverged" if row.diverged else "")
-
-
-def _markdown(lines: Iterable[Iterable[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def _cells(rows: Iterable[Row]) -> list[dict[str, str]]:
+    known = columns(Row) | {"accuracy": Column("accuracy, measured")}
+    shown = ("method", "sparsity", "accuracy", "training_work", "inference_work")
+    top1 = Column("", "g")
+    return [
+        as_text(row, shown, known)
+        | {
+            f"{p.title}, published": top1.text(p.at(row.method, row.sparsity))
+            for p in PUBLISHED
+        }
+        for row in rows
+    ]
 
 
 def orderings(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """What the literature leads one to expect, and what was measured.
+    """Orders that the literature leads one to expect, beside the measured ones.
 
     Each entry names the pair, the sparsity, the difference of the means in points and
     twice its standard error over the seeds; ``verdict`` is ``"confirmed"`` or
@@ -318,18 +376,18 @@ def orderings(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 def orderings_markdown(rows: Iterable[Row]) -> str:
     """The orders as Markdown."""
-    columns = ["sparsity", "better, by the literature", "worse", "difference, points"]
-    columns += ["twice its standard error", "verdict"]
-    lines = [columns, ["---"] * len(columns)]
-    for found in orderings(rows):
-        lines.append(
-            [
-                f"{100 * found['sparsity']:g} %",
-                found["better"],
-                found["worse"],
-                f"{found['difference']:+.1f}",
-                f"{found['noise']:.1f}",
-                found["verdict"],
-            ]
-        )
-    return _markdown(lines)
+    return rows_as_markdown(_order_cells(rows))
+
+
+def _order_cells(rows: Iterable[Row]) -> list[dict[str, str]]:
+    return [
+        {
+            "sparsity": f"{100 * found['sparsity']:g} %",
+            "better, by the literature": found["better"],
+            "worse": found["worse"],
+            "difference, points": f"{found['difference']:+.1f}",
+            "twice its standard error": f"{found['noise']:.1f}",
+            "verdict": found["verdict"],
+        }
+        for found in orderings(rows)
+    ]

@@ -2,7 +2,7 @@
 
 Each (method, sparsity, seed) is one run of :func:`elision.training.train` whose result
 is a small JSON file; a study that was interrupted goes on with the runs that are
-missing. What follows from the runs is in :mod:`elision.study.papers.sparse_training.paper`.
+missing. The tables of the runs are made by :mod:`elision.study.papers.sparse_training.paper`.
 """
 
 import json
@@ -45,7 +45,7 @@ def study_workload(
     test_images: int = 2000,
     width: int = 8,
 ) -> Workload:
-    """What the study trains: a narrow network on images that come with dependencies.
+    """The study's workload: a narrow network on images that come with dependencies.
 
     Fashion-MNIST if a folder of it is given or Debian's package is installed, else
     patches of photographs, which need nothing.
@@ -54,8 +54,8 @@ def study_workload(
         network: key of :data:`NETWORKS`.
         data: folder of Fashion-MNIST.
         epochs: passes over the images.
-        train_images: at most so many are trained on.
-        test_images: at most so many are tested on.
+        train_images: upper limit of the images for training.
+        test_images: upper limit of the images for testing.
         width: channels of the network's first convolution.
 
     Raises:
@@ -78,7 +78,7 @@ def study_workload(
     )
 
 
-#: Builds a method from the sparsity asked for and the number of steps of the run.
+#: Builds a method from a sparsity and the number of steps of the run.
 Build = Callable[[float, int], Method]
 
 
@@ -87,8 +87,8 @@ def _fitted(method: Callable[..., Method], **options: Any) -> Build:
     return lambda sparsity, steps: method(sparsity=sparsity, **options).fitted(steps)
 
 
-#: The methods of the study. ReSprop's reuse and one minus meProp's share are the
-#: sparsity asked for, so the numbers say what is left out, not the same thing.
+#: The methods of the study. For ReSprop the sparsity is its reuse, for meProp one minus
+#: the share kept: the same number is not the same thing left out.
 METHODS: dict[str, Build] = {
     "dense": lambda s, n: methods.Dense(),
     "static-erk": lambda s, n: methods.Static(s),
@@ -120,13 +120,17 @@ class RunResult:
 
     Attributes:
         method: key of :data:`METHODS`.
-        sparsity: asked for.
+        sparsity: parameter of the method.
         seed: of the run.
         accuracy: of the test images after the last epoch, with the weights that the
             method's forward product reads; None if the run diverged.
         training_work: realised work of the metered steps over the dense work.
         inference_work: the same of the forward products alone.
         seconds: wall-clock seconds of the run on this machine.
+
+    Example:
+        >>> print(RunResult("set", 0.9, 0, 0.71, 0.2, 0.1, 12.0))
+        set at 90 %, seed 0: 71.0 %, work 0.200, 12 s
     """
 
     method: str
@@ -157,20 +161,21 @@ def run(
     seconds: float | None = None,
     progress: Callable[[RunResult], None] | None = None,
 ) -> list[RunResult]:
-    """Train what is missing of a study and return what is there.
+    """Train the runs that are missing and return all that are finished.
 
     Args:
         folder: a run folder; one JSON file a run goes here.
         workload: data, network and training settings.
         names: methods, keys of :data:`METHODS`.
-        sparsities: asked for, in this order; the dense network is trained once.
+        sparsities: parameters of the methods, in this order; the dense network is
+            trained once.
         seeds: of the runs.
         path: where the data set lies, if it needs a folder.
-        seconds: start no run after so many; None for no limit.
-        progress: told of every finished run.
+        seconds: time after which no further run starts; None: no limit.
+        progress: called with the result of every finished run.
 
     Returns:
-        The results of all finished runs that were asked for.
+        The results of all finished runs of these methods, sparsities and seeds.
 
     Raises:
         ValueError: unknown method, a sparsity out of range, or a folder that holds runs

@@ -1,0 +1,54 @@
+"""Every paper has one shape: published figures with sources, flags with documentation."""
+
+import re
+from dataclasses import fields
+
+import pytest
+
+from elision.cli.main import app
+from elision.study.page.paper import paper_page
+from elision.study.papers import PAPERS, Paper, Table
+from elision.study.papers.scnn import ScnnPoints
+
+
+@pytest.mark.parametrize("paper", PAPERS.values(), ids=PAPERS)
+def test_published_figures_have_a_value_and_a_source(paper: type[Paper]) -> None:
+    assert paper.title
+    assert paper.published
+    assert all(f.quantity and f.value and f.source for f in paper.published)
+
+
+@pytest.mark.parametrize("paper", PAPERS.values(), ids=PAPERS)
+def test_every_field_is_a_documented_flag(
+    paper: type[Paper], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, attributes = (paper.__doc__ or "").partition("Attributes:\n")
+    listed, _, _ = attributes.partition("\n\n")
+    documented = re.findall(r"^        (\w+): ", listed, re.MULTILINE)
+    names = [field.name for field in fields(paper)]
+    assert documented == names
+    app(["reproduce", paper.key, "--help"], result_action="return_value")
+    shown = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')}" in shown for name in (*names, "out"))
+
+
+def test_a_default_of_several_can_be_emptied_only_where_that_means_something(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    app(["reproduce", "ant", "--help"], result_action="return_value")
+    shown = capsys.readouterr().out
+    assert "--no-recorded" in shown
+    assert "--no-network" not in shown
+
+
+def test_the_page_keeps_published_and_own_figures_apart() -> None:
+    own = [{"density": "0.1", "over dense": "12x"}]
+    page = paper_page(ScnnPoints(density=(0.1,)), [Table("## Ours\n\nA <note>", own)])
+    published, ours = page.split("<h2>Ours</h2>")
+    assert '<span class="tag">published</span>' in published
+    assert "24x" in published
+    assert "12x" not in published
+    assert "A &lt;note&gt;" in ours
+    assert "<td>12x</td>" in ours
+    assert "Unstated by the sources" in ours
+    assert "horowitz-45nm" in ours
