@@ -29,7 +29,7 @@ from elision.products import (
     Product,
     Trace,
 )
-from elision.products.geometry import geometry_from_json
+from elision.products.geometries import geometry_from_json
 
 every_geometry = (
     matmuls

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from elision.common.files import load_tensors, save_tensors
-from elision.products.geometry import Geometry, geometry_from_json
+from elision.products.geometries import geometry_from_json
+from elision.products.geometry import Geometry
 from elision.products.kinds import Product
 from elision.products.layer_product import LayerProduct
 
