@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from elision.engines import NativeEngine, TorchEngine
 from elision.engines.auto import density_level
 from elision.engines.native import library
-from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
+from elision.products import (
+    Conv2dGeometry,
+    Conv3dGeometry,
+    ConvTranspose2dGeometry,
+    Geometry,
+    LayerProduct,
+    MatmulGeometry,
+    Product,
+)
 
 WAYS = [
     (Product.FORWARD, "weight"),
@@ -91,6 +99,31 @@ def test_products_equal_the_oracle(geometry, way, density, seed):
         assert_close(
             engine.product(kind, geometry, *values, sparse=sparse), expected, terms
         )
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        MatmulGeometry(40, 48, 32, batch=3),
+        ConvTranspose2dGeometry.of((2, 40, 5, 5), (40, 48, 3, 3), stride=2),
+        Conv3dGeometry(2, 40, 4, 5, 5, 48, 3, padding=1),
+    ],
+)
+def test_layers_that_are_no_plain_2d_convolution_are_torchs(
+    geometry: Geometry, way: tuple[Product, str]
+) -> None:
+    kind, sparse = way
+    first, second = operands(kind, geometry, sparse, 0.1, 0)
+    expected = LayerProduct(kind, geometry, first, second).compute()
+    native = NativeEngine()
+    asked = (kind, geometry, first, second)
+    assert not native.supports(kind, geometry, sparse)
+    assert isinstance(native.choose(*asked, sparse=sparse), TorchEngine)
+    assert torch.equal(native.product(*asked, sparse=sparse), expected)
+    if kind is Product.WEIGHT_GRAD:
+        wanted = torch.ones(geometry.shape_of("weight"))
+        assert torch.equal(native.product(*asked, wanted=wanted), expected)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 from elision.accelerators.timing import Phase, Timing
 from elision.common.checks import integer
 from elision.common.columns import Column, column, columns
-from elision.products import LayerProduct
+from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
 
-__all__ = ["QUANTITIES", "Accelerator", "Cost", "ceil_div", "check_integer"]
+__all__ = ["QUANTITIES", "Accelerator", "Cost", "ceil_div", "check_integer", "planar"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +196,23 @@ class Accelerator(ABC):
         """
         cost = self.cost_pair(*job) if len(job) == 2 else self.cost(job[0])
         return Timing(1, cost.cycles, (Phase("array", "run", 0, cost.cycles),))
+
+
+def planar(kind: Product, geometry: Geometry) -> tuple[Product, Conv2dGeometry]:
+    """The product of a 2-D convolution that a machine of planes or matrices runs.
+
+    A transposed convolution's forward product and input gradient change places, a
+    matrix product has 1x1 taps (:meth:`~elision.products.Geometry.as_convolution`).
+
+    Raises:
+        ValueError: a convolution of another rank.
+    """
+    kind, convolution = geometry.as_convolution(kind)
+    if not isinstance(convolution, Conv2dGeometry):
+        raise ValueError(
+            f"{geometry}: this machine runs matrix products and 2-D convolutions only"
+        )
+    return kind, convolution
 
 
 def check_integer(owner: object, minimum: int, *names: str) -> None:

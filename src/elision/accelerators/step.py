@@ -9,13 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any, TypeGuard
 
 from elision.accelerators.base import Accelerator, Cost
-from elision.products import (
-    Conv2dGeometry,
-    Geometry,
-    LayerProduct,
-    MatmulGeometry,
-    Product,
-)
+from elision.products import Geometry, LayerProduct, Product
 
 __all__ = [
     "GRADIENT_PAIR",
@@ -49,8 +43,7 @@ def check_layers(layers: Iterable[Any]) -> list[tuple[str, Geometry]]:
     for number, row in enumerate(layers, start=1):
         if not _is_layer(row):
             raise ValueError(
-                f"layer list, row {number}: expected (name, geometry) with a "
-                f"Conv2dGeometry or a MatmulGeometry, got {row!r}"
+                f"layer list, row {number}: expected a name and a geometry, got {row!r}"
             )
         checked.append((row[0], row[1]))
     if not checked:
@@ -61,9 +54,7 @@ def check_layers(layers: Iterable[Any]) -> list[tuple[str, Geometry]]:
 def _is_layer(row: Any) -> TypeGuard[tuple[str, Geometry]]:
     if not isinstance(row, (tuple, list)) or len(row) != 2:
         return False
-    return isinstance(row[0], str) and isinstance(
-        row[1], (Conv2dGeometry, MatmulGeometry)
-    )
+    return isinstance(row[0], str) and isinstance(row[1], Geometry)
 
 
 def blind_products(

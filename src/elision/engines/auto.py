@@ -21,7 +21,7 @@ from elision.engines.base import Engine, check_sparse
 from elision.engines.decision import Decision, decisions
 from elision.engines.native.engine import NativeEngine
 from elision.engines.torch_engine import TorchEngine
-from elision.products import Conv2dGeometry, Geometry, Product
+from elision.products import Geometry, Product
 
 __all__ = ["LEAST_MACS", "LEVELS", "AutoEngine", "density_level", "level_of"]
 
@@ -113,7 +113,7 @@ class AutoEngine(Engine):
             return self._torch
         what = "wanted part" if wanted is not None else sparse
         question = (
-            f"{kind.value} of {_words(geometry)}, {what} at density {level:g}, "
+            f"{kind.value} of {geometry.description}, {what} at density {level:g}, "
             f"{_kind(first)}{torch.get_num_threads()} threads"
         )
         known = decisions()
@@ -160,22 +160,3 @@ class AutoEngine(Engine):
 def _kind(operand: torch.Tensor) -> str:
     usual = operand.dtype == torch.float32
     return "" if usual else f"{operand.dtype}".removeprefix("torch.") + ", "
-
-
-def _words(geometry: Geometry) -> str:
-    if not isinstance(geometry, Conv2dGeometry):
-        return f"linear {geometry.rows} x {geometry.inner} -> {geometry.columns}"
-    v = geometry
-    extras = (
-        (name, f"{value[0]}x{value[1]}")
-        for name, value, usual in (
-            ("stride", v.stride, (1, 1)),
-            ("padding", v.padding, (0, 0)),
-            ("dilation", v.dilation, (1, 1)),
-            ("groups", (v.groups, 1), (1, 1)),
-        )
-        if value != usual
-    )
-    size = f"{v.batch} x {v.in_channels} @ {v.height}x{v.width} -> {v.out_channels}"
-    words = [f"conv {size}", f"kernel {v.kernel[0]}x{v.kernel[1]}"]
-    return ", ".join([*words, *(" ".join(extra) for extra in extras)])

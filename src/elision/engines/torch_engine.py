@@ -1,10 +1,9 @@
 """The dense engine: torch's own kernels, and the oracle of every other engine."""
 
 import torch
-import torch.nn.functional as F
 
 from elision.engines.base import Engine, check_sparse
-from elision.products import Conv2dGeometry, Geometry, MatmulGeometry, Product
+from elision.products import Geometry, Product
 
 __all__ = ["TorchEngine"]
 
@@ -34,37 +33,5 @@ class TorchEngine(Engine):
     ) -> torch.Tensor:
         """Compute one product; see :meth:`Engine.product`."""
         check_sparse(kind, sparse, wanted)
-        if isinstance(geometry, MatmulGeometry):
-            result = _matmul(kind, first, second)
-        else:
-            result = _conv(kind, geometry, first, second)
+        result = geometry.compute(kind, first, second)
         return result if wanted is None else result * (wanted != 0)
-
-
-def _matmul(kind: Product, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    if kind is Product.FORWARD:
-        return F.linear(first, second)
-    return first @ second if kind is Product.INPUT_GRAD else first.T @ second
-
-
-def _conv(
-    kind: Product, geometry: Conv2dGeometry, first: torch.Tensor, second: torch.Tensor
-) -> torch.Tensor:
-    how = (geometry.stride, geometry.padding, geometry.dilation)
-    if kind is Product.FORWARD:
-        return F.conv2d(first, second, None, *how, geometry.groups)
-    gradient = kind is Product.INPUT_GRAD
-    absent = first.new_empty(1).expand(geometry.shape_of(kind.absent))
-    x, weight = (absent, second) if gradient else (second, absent)
-    dx, dw, _ = torch.ops.aten.convolution_backward(
-        first,
-        x,
-        weight,
-        None,
-        *map(list, how),
-        False,
-        [0, 0],
-        geometry.groups,
-        [gradient, not gradient, False],
-    )
-    return dx if gradient else dw

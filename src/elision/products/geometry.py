@@ -1,216 +1,105 @@
 """Shapes of layers, from which the shapes of all three products follow.
 
-All three products of a convolution range over the same set of index tuples. With
-stride ``t``, padding ``p`` and dilation ``d``, input pixel ``y``, kernel tap ``r`` and
-output pixel ``o`` meet iff ``y = o·t − p + r·d`` (per axis, each within its own range).
+Every layer's product is also a product of a convolution
+(:meth:`Geometry.as_convolution`): a matrix product that of 1x1 taps on images of one
+pixel, a transposed convolution's that of the convolution it transposes, where forward
+product and input gradient have changed places. Counting and costing need no other form.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
+import torch
 
-__all__ = ["Conv2dGeometry", "Geometry", "MatmulGeometry", "geometry_of"]
+from elision.products.kinds import Product
 
+if TYPE_CHECKING:
+    from elision.products.convolution import Conv2dGeometry, Convolution
 
-def _pair(name: str, value: Any, minimum: int) -> tuple[int, int]:
-    """Return ``value`` as (vertical, horizontal) integers of at least ``minimum``."""
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2 or any(
-        isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < minimum
-        for v in pair
-    ):
-        raise ValueError(
-            f"{name} must be an integer >= {minimum} or a pair of them, got {value!r}"
-        )
-    return int(pair[0]), int(pair[1])
+__all__ = ["Geometry"]
 
 
-def _positive(owner: object, *names: str) -> None:
-    """Raise ValueError unless each named attribute is an integer of at least 1."""
-    for name in names:
-        value = getattr(owner, name)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, np.integer))
-            or value < 1
-        ):
-            raise ValueError(
-                f"{type(owner).__name__}.{name} must be an integer >= 1, got {value!r}"
-            )
-        object.__setattr__(owner, name, int(value))
+class Geometry(ABC):
+    """Shape of a layer: the shapes, the work and the dense result of its products.
 
-
-@dataclass(frozen=True)
-class Conv2dGeometry:
-    """Shape of a 2-D convolution; the layouts are torch's.
-
-    ``kernel``, ``stride``, ``padding`` and ``dilation`` take an integer or a
-    (vertical, horizontal) pair and are stored as pairs.
-
-    Attributes:
-        batch: images, ``N``.
-        in_channels: channels of the input, ``C``.
-        height: rows of the input, ``H``.
-        width: columns of the input, ``W``.
-        out_channels: channels of the output, ``K``.
-        kernel: taps, ``(R, S)``.
-        stride: step between output pixels, in input pixels.
-        padding: zeros added on each side of the input.
-        dilation: step between taps, in input pixels.
-        groups: independent blocks of channels; divides both channel counts.
-
-    Raises:
-        ValueError: a size is not a positive integer, ``groups`` does not divide the
-            channels, or the dilated kernel is larger than the padded input.
+    Members are frozen dataclasses of integers; equal ones are the same layer shape.
     """
 
-    batch: int
-    in_channels: int
-    height: int
-    width: int
-    out_channels: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
+    #: Name of the kind of layer, in traces and messages.
+    layer: ClassVar[str]
 
-    if TYPE_CHECKING:  # what may be given; what is kept are pairs
+    @abstractmethod
+    def shape_of(self, operand: str) -> tuple[int, ...]:
+        """Torch shape of ``"input"``, ``"weight"`` or ``"grad_output"``."""
 
-        def __init__(
-            self,
-            batch: int,
-            in_channels: int,
-            height: int,
-            width: int,
-            out_channels: int,
-            kernel: int | tuple[int, int],
-            stride: int | tuple[int, int] = 1,
-            padding: int | tuple[int, int] = 0,
-            dilation: int | tuple[int, int] = 1,
-            groups: int = 1,
-        ) -> None: ...
+    @property
+    @abstractmethod
+    def dense_macs(self) -> int:
+        """Multiply-accumulates of one product, padding included; equal for all three."""
 
-    def __post_init__(self) -> None:
-        _positive(
-            self, "batch", "in_channels", "height", "width", "out_channels", "groups"
-        )
-        minima = {"kernel": 1, "stride": 1, "padding": 0, "dilation": 1}
-        for name, minimum in minima.items():
-            value = _pair(f"Conv2dGeometry.{name}", getattr(self, name), minimum)
-            object.__setattr__(self, name, value)
-        if self.in_channels % self.groups or self.out_channels % self.groups:
-            raise ValueError(
-                f"Conv2dGeometry.groups={self.groups} must divide in_channels="
-                f"{self.in_channels} and out_channels={self.out_channels}"
-            )
-        if self.out_height < 1 or self.out_width < 1:
-            raise ValueError(
-                f"Conv2dGeometry: kernel {self.kernel} with dilation {self.dilation} "
-                f"does not fit the input {self.height}x{self.width} padded by "
-                f"{self.padding}"
-            )
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """The shape in words, one line."""
 
-    @classmethod
-    def of(
-        cls, input_shape: tuple[int, ...], weight_shape: tuple[int, ...], **how: Any
-    ) -> "Conv2dGeometry":
-        """Geometry of a convolution from the shapes of its input and weight.
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether every input channel has filters of its own."""
+        return False
+
+    @abstractmethod
+    def with_batch(self, batch: int) -> Self:
+        """The same layer for ``batch`` examples, which lie along X's first axis."""
+
+    @abstractmethod
+    def compute(
+        self, kind: Product, first: torch.Tensor, second: torch.Tensor
+    ) -> torch.Tensor:
+        """One product, computed densely.
 
         Args:
-            input_shape: ``(N, C, H, W)``.
-            weight_shape: ``(K, C/groups, R, S)``.
-            **how: stride, padding, dilation, groups.
+            kind: the product.
+            first: operand ``kind.operands[0]``, torch layout.
+            second: operand ``kind.operands[1]``, torch layout.
+
+        Returns:
+            ``Y``, ``dX`` or ``dW`` in torch layout and the operands' dtype.
         """
-        batch, channels, height, width = input_shape
-        out_channels, _, *kernel = weight_shape
-        pair = (kernel[0], kernel[1])
-        return cls(batch, channels, height, width, out_channels, pair, **how)
+
+    @abstractmethod
+    def as_convolution(self, kind: Product) -> "tuple[Product, Convolution[Any]]":
+        """The product of a convolution that product ``kind`` of this layer is."""
 
     @property
-    def out_height(self) -> int:
-        """Rows of the output."""
-        return self._out(0, self.height)
+    def reshaped_convolution(self) -> "Conv2dGeometry | None":
+        """The 2-D convolution whose operands are this layer's reshaped; None: none."""
+        return None
 
-    @property
-    def out_width(self) -> int:
-        """Columns of the output."""
-        return self._out(1, self.width)
+    def convolution_operand(self, operand: str) -> str:
+        """Name, in :meth:`as_convolution`'s product, of an operand; its own inverse."""
+        return operand
 
-    def _out(self, axis: int, size: int) -> int:
-        reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
-        return (size + 2 * self.padding[axis] - reach) // self.stride[axis] + 1
+    def to_convolution(self, operand: str, value: Any) -> Any:
+        """An operand, tensor or array, in the layout of :meth:`as_convolution`."""
+        del operand
+        return value
 
-    def shape_of(self, operand: str) -> tuple[int, ...]:
-        """Torch shape of ``"input"``, ``"weight"`` or ``"grad_output"``."""
-        return {
-            "input": (self.batch, self.in_channels, self.height, self.width),
-            "weight": (
-                self.out_channels,
-                self.in_channels // self.groups,
-                *self.kernel,
-            ),
-            "grad_output": (
-                self.batch,
-                self.out_channels,
-                self.out_height,
-                self.out_width,
-            ),
-        }[operand]
+    def from_convolution(self, operand: str, value: Any) -> Any:
+        """Inverse of :meth:`to_convolution`; ``operand`` is this layer's name."""
+        del operand
+        return value
 
-    @property
-    def dense_macs(self) -> int:
-        """Multiply-accumulates of one product, padding included; equal for all three.
+    def to_json(self) -> dict[str, Any]:
+        """Kind of layer and sizes, for :func:`geometry_from_json`."""
+        return {"kind": self.layer, **asdict(self)}  # pyright: ignore[reportArgumentType]
 
-        ``N·K·Ho·Wo·(C/groups)·R·S``, the convention of ``torch.utils.flop_counter``
-        (which counts two operations each).
+    @classmethod
+    def from_sizes(cls, sizes: dict[str, Any]) -> Self:
+        """The geometry of the sizes in :meth:`to_json`.
+
+        Raises:
+            TypeError: a size is missing or unknown.
+            ValueError: a size is out of range.
         """
-        outputs = self.batch * self.out_channels * self.out_height * self.out_width
-        return outputs * (self.in_channels // self.groups) * int(np.prod(self.kernel))
-
-
-@dataclass(frozen=True)
-class MatmulGeometry:
-    """Shape of a linear layer.
-
-    ``Y[rows, columns] = X[rows, inner] · W[columns, inner]ᵀ``.
-
-    Raises:
-        ValueError: a size is not a positive integer.
-    """
-
-    rows: int
-    inner: int
-    columns: int
-
-    def __post_init__(self) -> None:
-        _positive(self, "rows", "inner", "columns")
-
-    def shape_of(self, operand: str) -> tuple[int, ...]:
-        """Torch shape of ``"input"``, ``"weight"`` or ``"grad_output"``."""
-        return {
-            "input": (self.rows, self.inner),
-            "weight": (self.columns, self.inner),
-            "grad_output": (self.rows, self.columns),
-        }[operand]
-
-    @property
-    def dense_macs(self) -> int:
-        """Multiply-accumulates of one product, ``rows·inner·columns``."""
-        return self.rows * self.inner * self.columns
-
-
-Geometry = Conv2dGeometry | MatmulGeometry
-
-
-def geometry_of(
-    input: tuple[int, ...], weight: tuple[int, ...], convolution: Any
-) -> Geometry:
-    """Geometry from the shapes of a layer's input and weight."""
-    if convolution is None:
-        return MatmulGeometry(input[0], input[1], weight[0])
-    stride, padding, dilation, groups = convolution
-    return Conv2dGeometry.of(
-        input, weight, stride=stride, padding=padding, dilation=dilation, groups=groups
-    )
+        return cls(**sizes)

@@ -22,7 +22,12 @@ OPERANDS = ("input", "weight", "grad_output")
 
 
 class Product(enum.Enum):
-    """One of the three products of a layer's training step."""
+    """One of the three products of a layer's training step.
+
+    Example:
+        >>> Product.INPUT_GRAD.operands, Product.INPUT_GRAD.absent
+        (('grad_output', 'weight'), 'input')
+    """
 
     FORWARD = "forward"
     INPUT_GRAD = "input_grad"
@@ -35,7 +40,7 @@ class Product(enum.Enum):
 
     @property
     def absent(self) -> str:
-        """The one of the three tensors that this product does not read."""
+        """Name of the tensor that the product does not read: its result's shape."""
         return next(name for name in OPERANDS if name not in self.operands)
 
 

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch.nn import grad as conv_grad
 
-from elision.products.counts import ProductCounts, meetings
-from elision.products.geometry import Conv2dGeometry, Geometry, MatmulGeometry
+from elision.products.counts import ProductCounts, convolution_counts
+from elision.products.geometry import Geometry
 from elision.products.kinds import Product
 
 __all__ = ["LayerProduct"]
@@ -18,7 +16,7 @@ __all__ = ["LayerProduct"]
 
 @dataclass(frozen=True, eq=False)
 class LayerProduct:
-    """One product of one layer at one step, with the operands it really read.
+    """One product of one layer at one step, with the operands as it read them.
 
     Attributes:
         kind: which of the three products.
@@ -26,14 +24,24 @@ class LayerProduct:
         first, second: the operands named by ``kind.operands``, torch tensors or numpy
             arrays in torch layouts (``X: N,C,H,W``; ``W: K,C/groups,R,S``;
             ``G: N,K,P,Q``; for a matrix product ``X: rows,inner``;
-            ``W: columns,inner``; ``G: rows,columns``). Both None for a value-blind
-            model, which needs the shape alone.
+            ``W: columns,inner``; ``G: rows,columns``, each with a first axis ``batch``
+            if that is above 1). Both None for a value-blind model, which needs the
+            shape alone.
         name: name of the layer in its model.
         step: training step.
 
     Raises:
         ValueError: an operand does not have the shape that the geometry gives it, or
             only one of the two is None.
+
+    Example:
+        >>> x, w = torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 3.0], [0.0, 4.0]])
+        >>> from elision.products import MatmulGeometry
+        >>> product = LayerProduct(Product.FORWARD, MatmulGeometry(1, 2, 2), x, w)
+        >>> product.compute()
+        tensor([[2., 0.]])
+        >>> product.dense_macs, product.counts.valid
+        (4, 1)
     """
 
     kind: Product
@@ -99,24 +107,26 @@ class LayerProduct:
             what autograd computes for the layer.
         """
         first, second = (torch.as_tensor(v) for v in self._present())
-        geometry = self.geometry
-        if isinstance(geometry, MatmulGeometry):
-            if self.kind is Product.FORWARD:
-                return first @ second.T
-            if self.kind is Product.INPUT_GRAD:
-                return first @ second
-            return first.T @ second
-        how = {
-            "stride": geometry.stride,
-            "padding": geometry.padding,
-            "dilation": geometry.dilation,
-            "groups": geometry.groups,
+        return self.geometry.compute(self.kind, first, second)
+
+    def as_convolution(self) -> "LayerProduct":
+        """The same product of a convolution (:meth:`Geometry.as_convolution`).
+
+        A matrix product is one of 1x1 taps on images of one pixel; a transposed
+        convolution's is another product of the convolution it transposes. Operands are
+        laid out anew, counts are the same.
+        """
+        kind, convolution = self.geometry.as_convolution(self.kind)
+        if convolution is self.geometry:
+            return self
+        operands = {
+            self.geometry.convolution_operand(name): None
+            if value is None
+            else self.geometry.to_convolution(name, value)
+            for name, value in self.operands.items()
         }
-        if self.kind is Product.FORWARD:
-            return F.conv2d(first, second, **how)
-        if self.kind is Product.INPUT_GRAD:
-            return conv_grad.conv2d_input(self.result_shape, second, first, **how)
-        return conv_grad.conv2d_weight(second, self.result_shape, first, **how)
+        first, second = (operands[name] for name in kind.operands)
+        return LayerProduct(kind, convolution, first, second, self.name, self.step)
 
     @property
     def densities(self) -> dict[str, float]:
@@ -128,7 +138,7 @@ class LayerProduct:
 
     @cached_property
     def masks(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where the two operands are non-zero, as boolean numpy arrays.
+        """Boolean numpy arrays that mark the non-zeros of the two operands.
 
         Raises:
             ValueError: an operand holds a NaN or an infinity, or there is no operand.
@@ -140,17 +150,26 @@ class LayerProduct:
 
     @cached_property
     def counts(self) -> ProductCounts:
-        """The numbers of non-zero products and, of these, of valid ones.
+        """Numbers of non-zero products and, among these, of valid ones.
 
         Exact, without enumerating pairs: the pairs of a plane factorise, and the valid
         ones are a convolution of per-position counts (see :mod:`elision.products.counts`).
+        Equal products have the same valid ones in every form. Pixels of one image share
+        a plane in a weight gradient, so that a 1x1 convolution has non-zero products
+        there that the same matrix product has not.
 
         Raises:
             ValueError: an operand holds a NaN or an infinity, or there is no operand.
         """
-        if isinstance(self.geometry, MatmulGeometry):
-            return self._matmul_counts()
-        return self._conv_counts(self.geometry)
+        kind, convolution = self.geometry.as_convolution(self.kind)
+        named = zip(self.kind.operands, self.masks, strict=True)
+        masks = {
+            self.geometry.convolution_operand(name): self.geometry.to_convolution(
+                name, mask
+            )
+            for name, mask in named
+        }
+        return convolution_counts(kind, convolution, masks)
 
     def _named_present(self) -> list[tuple[str, Any]]:
         return list(zip(self.kind.operands, self._present(), strict=True))
@@ -172,49 +191,3 @@ class LayerProduct:
         if not finite:
             raise ValueError(f"{self._where}: {name} holds a NaN or an infinity")
         return mask
-
-    def _matmul_counts(self) -> ProductCounts:
-        """Pairs with equal summation index; all of them are valid."""
-        first, second = self.masks
-        if self.kind is Product.FORWARD:  # X[m,i] meets W[n,i]
-            left, right = first.sum(0), second.sum(0)
-        elif self.kind is Product.INPUT_GRAD:  # G[m,n] meets W[n,i]
-            left, right = first.sum(0), second.sum(1)
-        else:  # G[m,n] meets X[m,i]
-            left, right = first.sum(1), second.sum(1)
-        valid = int(left.astype(np.int64) @ right.astype(np.int64))
-        return ProductCounts(nonzero=valid, valid=valid)
-
-    def _conv_counts(self, geometry: Conv2dGeometry) -> ProductCounts:
-        """Counts of a convolution from planes of per-position non-zero counts.
-
-        Each product shares one channel-like index between its operands (c, k or n) and
-        leaves one free on each side; summing the masks over the free ones first leaves
-        one small plane per shared index.
-        """
-        g, n = geometry.groups, geometry.batch
-        c, k = geometry.in_channels // g, geometry.out_channels // g
-        mask = dict(zip(self.kind.operands, self.masks, strict=True))
-        grouped = {
-            "input": (n, g, c, geometry.height, geometry.width),
-            "weight": (g, k, c, *geometry.kernel),
-            "grad_output": (n, g, k, geometry.out_height, geometry.out_width),
-        }
-        # Axes summed away per operand; left is (shared index..., rows, columns).
-        summed = {
-            Product.FORWARD: {"input": 0, "weight": 1},
-            Product.INPUT_GRAD: {"grad_output": 0, "weight": 2},
-            Product.WEIGHT_GRAD: {"grad_output": 2, "input": 2},
-        }[self.kind]
-        planes = {}
-        for name, axis in summed.items():
-            values = mask[name].reshape(grouped[name]).sum(axis, dtype=np.int64)
-            planes[name] = values.reshape(-1, *values.shape[-2:])
-        left, right = (planes[name].sum((1, 2)) for name in self.kind.operands)
-        nonzero = int(left @ right)
-        ones = np.ones((1, *self.result_shape[-2:]), np.int64)
-        planes[self.kind.absent] = ones
-        valid = meetings(
-            planes["input"], planes["weight"], planes["grad_output"], geometry
-        )
-        return ProductCounts(nonzero=nonzero, valid=valid)

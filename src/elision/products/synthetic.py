@@ -1,9 +1,10 @@
-"""Products with random operands, so that a machine can be studied without training."""
+"""Products with random operands, to study a machine without training."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
+from elision.common.checks import number
 from elision.products.geometry import Geometry
 from elision.products.kinds import OPERANDS, Product
 from elision.products.layer_product import LayerProduct
@@ -16,10 +17,16 @@ def sparse_array(
 ) -> np.ndarray:
     """Float32 array with exactly ``round(n·sparsity)`` zeros at uniform positions.
 
-    The other values are integers from 1 to 99, so that sums of products are exact.
+    The other values are integers from 1 to 99, which keeps sums of products exact.
+
+    Raises:
+        ValueError: a sparsity outside [0, 1].
+
+    Example:
+        >>> int((sparse_array((4, 5), 0.25, np.random.default_rng(0)) == 0).sum())
+        5
     """
-    if not 0 <= sparsity <= 1:
-        raise ValueError(f"sparsity must be in [0, 1], got {sparsity!r}")
+    sparsity = number("sparse_array", "sparsity", sparsity, "[0, 1]")
     values = rng.integers(1, 100, size=int(np.prod(shape)))
     zeros = round(values.size * sparsity)
     values[rng.permutation(values.size)[:zeros]] = 0
@@ -45,6 +52,12 @@ def synthetic_products(
 
     Raises:
         ValueError: a sparsity outside [0, 1] or of an unknown operand.
+
+    Example:
+        >>> from elision.products import MatmulGeometry
+        >>> layers = [("fc", MatmulGeometry(2, 3, 4))]
+        >>> [product.kind.value for product in synthetic_products(layers, 0.5)]
+        ['forward', 'input_grad', 'weight_grad']
     """
     if not isinstance(sparsity, Mapping):
         sparsity = dict.fromkeys(OPERANDS, sparsity)

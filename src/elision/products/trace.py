@@ -9,7 +9,7 @@ it holds no code; it is written under another name and renamed when complete.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from elision.common.files import load_tensors, save_tensors
-from elision.products.geometry import Conv2dGeometry, MatmulGeometry
+from elision.products.geometries import geometry_from_json
+from elision.products.geometry import Geometry
 from elision.products.kinds import Product
 from elision.products.layer_product import LayerProduct
 
 __all__ = ["PackedTensor", "Trace"]
 
 _FORMAT = 1
-_GEOMETRIES = {"conv2d": Conv2dGeometry, "matmul": MatmulGeometry}
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class PackedTensor:
         mask: ``ceil(n / 8)`` bytes, first value in the highest bit.
         values: the non-zeros in C order, in the tensor's dtype.
         shape: of the tensor.
+
+    Example:
+        >>> packed = PackedTensor.pack(torch.tensor([[0.0, 2.0], [3.0, 0.0]]))
+        >>> packed.values, packed.size_bytes
+        (tensor([2., 3.]), 9)
     """
 
     mask: Tensor
@@ -59,7 +64,7 @@ class PackedTensor:
         return flat.view(self.shape)
 
     def to_json(self) -> dict[str, Any]:
-        """Shape and dtype, which neither the mask nor the values say."""
+        """Shape and dtype, which a file's mask and values leave out."""
         return {"shape": list(self.shape), "dtype": str(self.values.dtype)[6:]}
 
     @property
@@ -73,7 +78,7 @@ class _Record:
     """One product of the trace; first, second and shared are keys of its tensors."""
 
     kind: Product
-    geometry: Any
+    geometry: Geometry
     name: str
     step: int
     first: str
@@ -82,13 +87,12 @@ class _Record:
     shared: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        shape = "conv2d" if isinstance(self.geometry, Conv2dGeometry) else "matmul"
         return {
             "product": self.kind.value,
             "layer": self.name,
             "step": self.step,
             "recipe": self.recipe,
-            "geometry": {"kind": shape, **asdict(self.geometry)},
+            "geometry": self.geometry.to_json(),
             "first": self.first,
             "second": self.second,
             "shared": self.shared,
@@ -96,11 +100,9 @@ class _Record:
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> "_Record":
-        geometry = dict(entry["geometry"])
-        build = _GEOMETRIES[geometry.pop("kind")]
         return cls(
             Product(entry["product"]),
-            build(**geometry),
+            geometry_from_json(entry["geometry"]),
             entry["layer"],
             entry["step"],
             entry["first"],
@@ -116,6 +118,13 @@ class Trace:
 
     Attributes:
         about: facts about the run (recipe, model, data, ...), any JSON.
+
+    Example:
+        >>> from elision.products import MatmulGeometry, synthetic_products
+        >>> layers = [("fc", MatmulGeometry(2, 3, 4))]
+        >>> trace = Trace.of(synthetic_products(layers, 0.5), data="synthetic")
+        >>> trace.layers, len(trace)
+        (['fc'], 3)
     """
 
     about: dict[str, Any] = field(default_factory=dict)
@@ -136,8 +145,8 @@ class Trace:
             keys: names of the two tensors; a name that the trace holds already is
                 taken to be the same tensor. By default every tensor is its own.
             recipe: name of the recipe it was computed under.
-            shared: what all examples of the first operand have in common, of its shape
-                with one example; see :meth:`multiplied`.
+            shared: part that all examples of the first operand have in common, of its
+                shape with one example; see :meth:`multiplied`.
 
         Raises:
             ValueError: the product has no operands.
@@ -188,7 +197,7 @@ class Trace:
             )
 
     def of_recipe(self, recipe: str) -> "Trace":
-        """The part of the trace that was recorded under one recipe."""
+        """Products recorded under one recipe; tensors are shared with this trace."""
         records = [r for r in self._records if r.recipe == recipe]
         return Trace(self.about, records, self._tensors)
 
@@ -214,9 +223,9 @@ class Trace:
     def multiplied(self) -> Iterator[LayerProduct]:
         """The products as a machine multiplies them, example by example.
 
-        They are those of the trace, but for a gradient that is a sparse difference from
-        one that the whole batch shares (ReSprop): the difference stands in its place.
-        The product of the shared gradient, computed once a batch, is not among them.
+        A gradient that is a sparse difference from one that the whole batch shares
+        (ReSprop) is replaced by that difference. The product of the shared gradient,
+        computed once a batch, is left out.
         """
         for record, product in zip(self._records, self, strict=True):
             if not record.shared:
@@ -305,7 +314,7 @@ class Trace:
 
 
 def _digest(header: dict[str, Any], tensors: dict[str, PackedTensor]) -> str:
-    """Check sum of everything that a trace says, header and tensors."""
+    """Checksum of header and tensors."""
     total = hashlib.blake2b(json.dumps(header).encode(), digest_size=16)
     for packed in tensors.values():
         total.update(packed.mask.numpy().tobytes())

@@ -69,7 +69,8 @@ class NativeEngine(Engine):
 
     def supports(self, kind: Product, geometry: Geometry, sparse: str | None) -> bool:
         """The pairs of product and sparse operand above, unless groups are narrow."""
-        return (kind, sparse) in _WAYS and wide_enough(library.as_conv(geometry))
+        conv = geometry.reshaped_convolution
+        return conv is not None and (kind, sparse) in _WAYS and wide_enough(conv)
 
     def choose(
         self,
@@ -91,8 +92,12 @@ class NativeEngine(Engine):
         if wanted is None:
             possible = self.supports(kind, geometry, sparse)
         else:
-            conv = library.as_conv(geometry)
-            possible = wide_enough(conv) and math.prod(conv.kernel) <= library.MOST_TAPS
+            conv = geometry.reshaped_convolution
+            possible = (
+                conv is not None
+                and wide_enough(conv)
+                and math.prod(conv.kernel) <= library.MOST_TAPS
+            )
         able = floats and here and fit and possible and self.unavailable() is None
         return self if able else self._dense
 
@@ -110,8 +115,8 @@ class NativeEngine(Engine):
         engine = self.choose(
             kind, geometry, first, second, sparse=sparse, wanted=wanted
         )
-        if engine is self:
-            conv = library.as_conv(geometry)
+        conv = geometry.reshaped_convolution
+        if engine is self and conv is not None:
             left, right = (
                 value.detach().reshape(conv.shape_of(name))
                 for name, value in zip(kind.operands, (first, second), strict=True)
