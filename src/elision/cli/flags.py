@@ -10,7 +10,7 @@ __all__ = ["Files", "Integers", "Names", "Shares", "Specs"]
 #: One or more values after one flag or several.
 _SEVERAL = Parameter(consume_multiple=True, negative="")
 
-#: ``NAME`` or ``NAME:parameter=value,...``
+#: Each value is ``NAME`` or ``NAME:parameter=value,...``
 Specs = Annotated[tuple[str, ...], _SEVERAL]
 Names = Annotated[tuple[str, ...], _SEVERAL]
 Files = Annotated[tuple[Path, ...], _SEVERAL]

@@ -52,3 +52,11 @@ def test_the_page_keeps_published_and_own_figures_apart() -> None:
     assert "<td>12x</td>" in ours
     assert "Unstated by the sources" in ours
     assert "horowitz-45nm" in ours
+
+
+def test_papers_are_listed_with_the_other_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    app(["data"], result_action="return_value")
+    *_, listed = capsys.readouterr().out.splitlines()
+    assert listed == f"papers (for reproduce): {', '.join(PAPERS)}"
