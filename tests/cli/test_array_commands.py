@@ -115,7 +115,7 @@ def test_a_timeline_of_a_trace_is_that_of_its_last_step(run, tmp_path):
         ("size --accelerator scnn", "'scnn' has no array to size"),
         ("size --accelerator intergrad:zero_gating=true", "gates no zeros"),
         ("size --topology net.csv --tolerance -1", "must be a number >= 0"),
-        ("size --topology net.csv --bandwidth 0", "must be a positive number"),
+        ("size --topology net.csv --bandwidth 0", "must be a number in (0, inf]"),
         ("size --accelerator systolic:rows=0", "rows=0): must be an integer >= 1"),
         ("size --accelerator systolic:buffers=4", "needs at least 8 KiB"),
         ("timeline --topology net.csv --out t.png", ".json, .json.gz, .svg"),

@@ -29,6 +29,10 @@ def test_cells_are_formatted_and_none_is_empty() -> None:
     }
 
 
+def test_truth_values_are_words() -> None:
+    assert [Column("reached").text(value) for value in (True, False)] == ["yes", "no"]
+
+
 def test_names_choose_and_order_the_columns() -> None:
     assert list(as_text(Row("ant", 1, 0.5), ("share", "machine"))) == ["use", "machine"]
 

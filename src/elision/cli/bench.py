@@ -16,32 +16,32 @@ def bench(
     """Measure this machine: dense and sparse rates, break-even sparsity per layer.
 
     Every product of every layer shape is computed by the native kernels, layout and
-    compression included, and by torch, the better of its layouts. "s*" is the sparsity
-    from which on sparse is faster.
+    compression included, and by torch, the better of its layouts. "s*" is the lowest
+    sparsity at which the sparse kernels are faster.
 
     Parameters
     ----------
     sparsity
         Fractions of zeros to measure.
     rounds
-        Timed rounds of every candidate; medians are printed.
+        Timed rounds of every candidate; the medians are printed.
     threads
-        Of both. One: CPU time is taken; more: the wall clock.
+        Threads of both. With one, CPU time is measured, with more the wall clock.
     out
         JSON file for all rows.
     """
     import torch
 
+    from elision.common.checks import integer, number
     from elision.common.files import write_json
     from elision.engines.bench import bench as run
     from elision.engines.bench import machine
     from elision.report.table import rows_as_text
 
     for value in sparsity:
-        if not 0 <= value < 1:
-            raise ValueError(f"--sparsity {value}: must be in [0, 1)")
-    if rounds < 2 or threads < 1:
-        raise ValueError("--rounds must be >= 2 and --threads >= 1")
+        number("bench", "sparsity", value, "[0, 1)")
+    integer("bench", "rounds", rounds, ">= 2")
+    integer("bench", "threads", threads)
     torch.set_num_threads(threads)
     about = machine()
     print("\n".join(f"{key}: {value}" for key, value in about.items()), end="\n\n")

@@ -48,7 +48,7 @@ def _with_config(
 
 
 def _check_toml(path: Path) -> None:
-    """Raise ValueError, with the file's name, unless it can be read as TOML."""
+    """Raise ValueError, with the file's name, unless it is readable TOML."""
     if not path.is_file():
         raise ValueError(f"{path}: no such configuration file")
     try:
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status.
 
     Args:
-        arguments: those of the program where None are given.
+        arguments: words of the command line; None: those of this process.
     """
     given = sys.argv[1:] if arguments is None else arguments
     # Read when torch is loaded: its profiler, which counts allocations, would write a

@@ -23,7 +23,7 @@ reproduce = App(name="reproduce")
 def _command(paper: type[Paper]) -> Callable[..., None]:
     """The command of one paper: a flag for each of its fields, and ``--out``."""
 
-    def command(*, out: Path | None, **parameters: Any) -> None:
+    def command(*, out: Path | None = None, **parameters: Any) -> None:
         chosen = paper(**parameters)
         folder = out or Path("runs") / f"reproduce-{paper.key}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Run a study with its progress shown, and print its table."""
+"""Run a study with a progress bar, and print its table."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ __all__ = ["run"]
 
 
 def run(config: "StudyConfig", folder: Path) -> None:
-    """Run a study, or what is left of one, and print a row for every recipe."""
+    """Run a study, or the rest of an interrupted one, and print a row for every recipe."""
     from elision.report.table import rows_as_text
     from elision.study import study
     from elision.study.page.page import study_table

@@ -23,7 +23,7 @@ def shapes(
     Parameters
     ----------
     model
-        Networks by name; default: resnet18, where no file is given.
+        Networks by name; default: resnet18, if no file is given.
     topology
         SCALE-Sim topology files.
     onnx

@@ -47,7 +47,7 @@ def simulate(
     trace
         Trace files of recorded runs, with their own operands.
     model
-        Networks by name; default: resnet18, where no file is given.
+        Networks by name; default: resnet18, if no file is given.
     topology
         SCALE-Sim topology files.
     onnx

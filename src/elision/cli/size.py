@@ -33,7 +33,7 @@ def size(
     Parameters
     ----------
     model
-        Networks by name; default: resnet18, where no file is given.
+        Networks by name; default: resnet18, if no file is given.
     topology
         SCALE-Sim topology files.
     onnx
@@ -47,7 +47,7 @@ def size(
     bandwidth
         32-bit words that the DRAM moves per cycle; default: the accelerator's.
     tolerance
-        Stalls that are accepted beyond the unavoidable ones, as a share of the cycles.
+        Accepted stalls beyond the unavoidable ones, as a share of the cycles.
     out
         Folder for the tables, and a figure of the shapes of each network.
     """

@@ -28,7 +28,7 @@ def timeline(
     folds: int = 16,
     out: Path = Path("runs/timeline.json.gz"),
 ) -> None:
-    """Lay a training step out in time: when each port of a machine is busy, with what.
+    """Lay a training step out in time: the busy intervals of each port of a machine.
 
     A Chrome trace opens in ui.perfetto.dev: a process per machine, a track per port, one
     cycle written as one microsecond. Systolic arrays are drawn fold by fold, any other
@@ -37,9 +37,9 @@ def timeline(
     Parameters
     ----------
     trace
-        File that a recording wrote: the last step of its first recipe.
+        Trace file of a recorded run: the last step of its first recipe.
     model
-        Network by name, where no file is given.
+        Network by name, if no file is given.
     topology
         SCALE-Sim topology file.
     onnx
@@ -49,7 +49,7 @@ def timeline(
     batch
         Images.
     sparsity
-        Fraction of zeros of random operands; matters to machines that skip zeros.
+        Fraction of zeros of random operands, for machines that skip zeros.
     seed
         Of the random operands.
     layer

@@ -29,7 +29,7 @@ def trace(
     samples
         Images of the step that are kept.
     model
-        Network whose layers are taken when there is no source.
+        Network of the layers, if there is no source.
     input
         Height and width of its images.
     batch

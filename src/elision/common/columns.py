@@ -35,9 +35,9 @@ class Column:
     scale: float = 1
 
     def text(self, value: Any) -> str:
-        """The value as a cell; None is empty."""
-        if value is None:
-            return ""
+        """The value as a cell; None is empty, a truth value yes or no."""
+        if value is None or isinstance(value, bool):
+            return {None: "", True: "yes", False: "no"}[value]
         shown = value if self.scale == 1 else self.scale * value
         return f"{shown:{self.form}}{self.unit}"
 

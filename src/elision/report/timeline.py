@@ -93,7 +93,7 @@ def timeline_svg(
     """A window of schedules as a small SVG, a heading per machine, one row per track.
 
     All machines share one scale of cycles. Names are tooltips, and stand in the slice
-    where there is room.
+    if it fits.
 
     Args:
         schedules: busy intervals by the name of the machine, each in any order.

@@ -2,12 +2,14 @@
 
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from elision.cli.main import app
+from elision.products import Conv2dGeometry
 from elision.study.page.paper import paper_page
-from elision.study.papers import PAPERS, Paper, Table
+from elision.study.papers import PAPERS, Paper, Table, scnn
 from elision.study.papers.scnn import ScnnPoints
 
 
@@ -52,3 +54,42 @@ def test_the_page_keeps_published_and_own_figures_apart() -> None:
     assert "<td>12x</td>" in ours
     assert "Unstated by the sources" in ours
     assert "horowitz-45nm" in ours
+
+
+def test_papers_are_listed_with_the_other_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    app(["data"], result_action="return_value")
+    *_, listed = capsys.readouterr().out.splitlines()
+    assert listed == f"papers (for reproduce): {', '.join(PAPERS)}"
+
+
+def test_without_a_folder_the_files_go_to_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    geometry = Conv2dGeometry(1, 4, 16, 16, 8, 3, 1, 1)
+    monkeypatch.setattr(scnn, "googlenet_layers", lambda: [("conv", geometry)])
+    monkeypatch.chdir(tmp_path)
+    app(["reproduce", "scnn", "--density", "0.4"], result_action="return_value")
+    folder = Path("runs") / "reproduce-scnn"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"scnn.csv", "scnn.json", "report.html"}
+    assert capsys.readouterr().out.endswith(f"\n\ntables: {folder}\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("ant --network VGG-17", "did you mean 'VGG-16'"),
+        ("scnn --density 1.2", r"density=1.2\): must be a number in \(0, 1\]"),
+        ("sparse-training --method rigl", "unknown method 'rigl'"),
+        ("memory --batch 0", r"batch=0\): must be an integer >= 1"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        app(["reproduce", *flags.split()], result_action="return_value")
+    assert not any(tmp_path.iterdir())

@@ -1,1 +1,1 @@
-"""Design questions asked of machines: buffers, shapes, schedules, sweeps."""
+"""Design of machines: buffers, shapes, schedules and sweeps."""

@@ -73,9 +73,7 @@ class Ant(Accelerator):
         if self.group is not None:
             check_integer(self, 1, "group")
         lookup("method of Ant", self.method, _METHODS)
-        energy_table(
-            self.energy
-        )  # an unknown one is refused here, not in the first cost
+        energy_table(self.energy)  # refuses an unknown name
 
     @property
     def _pairs(self) -> PlanePairs:

@@ -108,9 +108,7 @@ class Scnn(Accelerator):
             isinstance(n, int) and n >= 1 for n in self.grid
         ):
             raise ValueError(f"Scnn(grid={self.grid!r}): must be two integers >= 1")
-        energy_table(
-            self.energy
-        )  # an unknown one is refused here, not in the first cost
+        energy_table(self.energy)  # refuses an unknown name
 
     def cost(self, product: LayerProduct) -> Cost:
         """Cost of one product."""

@@ -24,12 +24,13 @@ to the array.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product as pairs
 from typing import Literal, NamedTuple
 
 from elision.accelerators.energy import DRAM
+from elision.common.checks import number
 
 __all__ = ["Buffers", "Stream", "Traffic", "traffic"]
 
@@ -68,15 +69,10 @@ class Buffers:
     dram_words_per_cycle: float = 16.0
 
     def __post_init__(self) -> None:
-        sizes = ("input_kib", "weight_kib", "output_kib")  # only bandwidth may be inf
-        for field in fields(self):
-            value = getattr(self, field.name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            finite = number and (math.isfinite(value) or field.name not in sizes)
-            if not finite or not value > 0:
-                raise ValueError(
-                    f"Buffers({field.name}={value!r}): must be a positive number"
-                )
+        for name in ("input_kib", "weight_kib", "output_kib"):
+            number("Buffers", name, getattr(self, name), "> 0")
+        bandwidth = self.dram_words_per_cycle
+        number("Buffers", "dram_words_per_cycle", bandwidth, "(0, inf]")
 
     @staticmethod
     def minimum_kib(rows: int, columns: int) -> float:
@@ -85,13 +81,13 @@ class Buffers:
 
     @classmethod
     def fitting(cls, rows: int, columns: int) -> "Buffers":
-        """The default sizes, enlarged where an array's tile needs more."""
+        """The default sizes, or larger ones if an array's tile needs more."""
         size = max(cls.input_kib, cls.minimum_kib(rows, columns))
         return cls(input_kib=size, weight_kib=size, output_kib=size)
 
     @classmethod
     def parse(cls, text: str) -> "Buffers":
-        """Buffers as they are written on a command line.
+        """Buffers in the notation of the command line.
 
         Args:
             text: ``"512"`` or ``"512/256/1024"``, KiB of all or of input, weight and

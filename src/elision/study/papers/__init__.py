@@ -11,7 +11,7 @@ from elision.study.papers.sparse_training.paper import SparseTraining
 
 __all__ = ["PAPERS", "Figure", "Paper", "Table"]
 
-#: Papers by the name that the command line knows them by.
+#: Papers by their name on the command line.
 PAPERS: dict[str, type[Paper]] = {
     paper.key: paper
     for paper in (

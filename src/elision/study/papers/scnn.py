@@ -211,7 +211,7 @@ class ScnnPoints(Paper):
     def __post_init__(self) -> None:
         for density in self.density:
             number("ScnnPoints", "density", density, "(0, 1]")
-        energy_table(self.energy)  # an unknown one is found here, before the work
+        energy_table(self.energy)  # refuses an unknown name
 
     def rows(self, progress: Progress = silent) -> list[ScnnRow]:
         """Rows of every density and set of :data:`RULES`."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import product as grid
 
 from elision.accelerators.base import Cost
+from elision.common.columns import column
 from elision.products import LayerProduct, MatmulGeometry, Product
 from elision.study.papers.intergrad.steps import (
     DRAIN_RULES,
@@ -39,15 +40,15 @@ class FullyConnectedRow:
         (1, True)
     """
 
-    side: int
-    batch: int
-    features: int
-    drain: str
-    separate_cycles: int
-    interleaved_cycles: int
-    cycles_ratio: float
-    accesses_ratio: float
-    accesses_ratio_with_update: float
+    side: int = column("side")
+    batch: int = column("batch")
+    features: int = column("features")
+    drain: str = column("drain")
+    separate_cycles: int = column("separate cycles", ",")
+    interleaved_cycles: int = column("interleaved cycles", ",")
+    cycles_ratio: float = column("cycles", ".2f", "x")
+    accesses_ratio: float = column("accesses", ".2f", "x")
+    accesses_ratio_with_update: float = column("accesses with update", ".2f", "x")
 
 
 def fully_connected(

@@ -10,12 +10,13 @@ every row lists its assumptions. Nothing here is fitted to the published figures
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product as grid
 from pathlib import Path
 from typing import Any
 
+from elision.common.columns import as_text
 from elision.common.files import to_csv, write_json, write_text
 from elision.study.papers.base import (
     Figure,
@@ -27,11 +28,14 @@ from elision.study.papers.base import (
     silent,
 )
 from elision.study.papers.intergrad.figures import fully_connected_svg, savings_svg
-from elision.study.papers.intergrad.layers import fully_connected
+from elision.study.papers.intergrad.layers import FullyConnectedRow, fully_connected
 from elision.study.papers.intergrad.readings import (
+    RANGE,
+    ReadingBand,
     nearest_settings,
     reading_bands,
     readings,
+    span,
 )
 from elision.study.papers.intergrad.steps import (
     AREA_RULES,
@@ -70,6 +74,11 @@ class BandRow:
     lowest: float
     median: float
     highest: float
+
+    @property
+    def span(self) -> str:
+        """Lowest, median and highest in one cell."""
+        return span(self)
 
 
 _FIRST_ABSTRACT = "abstract, ISCAS 2020"
@@ -140,12 +149,13 @@ class InterleavedGradients(Paper):
     ) -> list[Table]:
         """Write all tables as CSV, all but two in one JSON file, and two figures."""
         layers, steps, read = fully_connected(), training_steps(), readings()
+        ranges, read_ranges = bands(steps), reading_bands(read)
         tables: dict[str, Rows] = {
             "fully_connected": [asdict(row) for row in layers],
             "steps": [asdict(row) | {"assumptions": row.assumptions} for row in steps],
-            "bands": [asdict(row) for row in bands(steps)],
+            "bands": [asdict(row) for row in ranges],
             "readings": [asdict(row) for row in read],
-            "reading_bands": [asdict(row) for row in reading_bands(read)],
+            "reading_bands": [asdict(row) for row in read_ranges],
             "nearest_settings": [row.to_row() for row in nearest_settings(read)],
         }
         folder.mkdir(parents=True, exist_ok=True)
@@ -155,85 +165,62 @@ class InterleavedGradients(Paper):
         write_json(folder / "intergrad.json", short)
         write_text(folder / "fully-connected.svg", fully_connected_svg(layers))
         write_text(folder / "savings.svg", savings_svg(steps))
-        return summaries(tables)
+        return summaries(layers, steps, ranges, read_ranges)
 
 
 #: Side, batch, drain rule and area rule of the training steps in a summary.
 SHOWN = (128, 4, "by wiring", "equal PE count")
 
 
-def summaries(tables: Mapping[str, Rows]) -> list[Table]:
+def summaries(
+    layers: Sequence[FullyConnectedRow],
+    steps: Sequence[StepRow],
+    ranges: Sequence[BandRow],
+    read: Sequence[ReadingBand],
+) -> list[Table]:
     """The written tables in short, values as text."""
-    layers = [
-        {
-            "batch": str(row["batch"]),
-            "drain": row["drain"],
-            "cycles": f"{row['cycles_ratio']:.2f}x",
-            "accesses": f"{row['accesses_ratio']:.2f}x",
-            "accesses with update": f"{row['accesses_ratio_with_update']:.2f}x",
-        }
-        for row in tables["fully_connected"]
-        if row["side"] == 64
-    ]
-    steps: dict[str, dict[str, str]] = {}
-    for row in tables["steps"]:
-        setting = (row["side"], row["batch"], row["drain"], row["area"])
-        if setting == SHOWN:
-            cells = steps.setdefault(row["network"], {"network": row["network"]})
-            cells[f"against {row['baseline']}"] = ", ".join(
-                f"{row[name]:.0f}" for name in ("cycles", "sram", "energy")
-            )
-    ranges = [
-        {
-            "network": row["network"],
-            "saved": row["counted"],
-            "published": f"{row['published']} %",
-            "lowest, median, highest": _range(row),
-        }
-        for row in tables["bands"]
-        if row["area"] == "equal area, fewer arrays"
-    ]
-    read = [
-        {
-            "network": row["network"],
-            "saved": row["quantity"],
-            "published": f"{row['published']} %",
-            "dW of the baseline": row["weight_grad"],
-            "lowest, median, highest": _range(row),
-            "reached": "yes" if row["reached"] else "no",
-        }
-        for row in tables["reading_bands"]
-        if (row["scope"], row["input_grad"]) == ("step", "scatter")
-    ]
+    gradients = ("batch", "drain", "cycles_ratio", "accesses_ratio")
+    gradients += ("accesses_ratio_with_update",)
+    reading = ("network", "quantity", "published", "weight_grad", "span")
+    by_network: dict[str, dict[str, str]] = {}
+    for row in steps:
+        if (row.side, row.batch, row.drain, row.area) == SHOWN:
+            cells = by_network.setdefault(row.network, {"network": row.network})
+            saved = (row.cycles, row.sram, row.energy)
+            cells[f"against {row.baseline}"] = ", ".join(f"{s:.0f}" for s in saved)
     return [
         Table(
             "Gradients of a 1024x1024 layer on 64x64 PEs, separate over interleaved; "
             "published: cycles 1.4x to 2.2x, accesses 1.9x",
-            layers,
+            [as_text(row, gradients) for row in layers if row.side == 64],
         ),
         Table(
             "Training steps, 128x128 PEs, batch 4, equal PE count, drains by wiring; "
             "percent saved of cycles, SRAM words, energy",
-            list(steps.values()),
+            list(by_network.values()),
         ),
         Table(
             "Training steps against WS at equal area (fewer arrays), over sides, batches "
             "and drain rules; percent saved",
-            ranges,
+            [
+                as_text(row, ("network", "counted", "published", "span"), RANGE)
+                for row in ranges
+                if row.area == "equal area, fewer arrays"
+            ],
         ),
         Table(
             "The same, over larger arrays and batches too, by the form in which WS takes "
             "dW: Xt·G, Gt·X, or the faster",
-            read,
+            [
+                as_text(row, (*reading, "reached"), RANGE)
+                for row in read
+                if (row.scope, row.input_grad) == ("step", "scatter")
+            ],
         ),
     ]
 
 
-def _range(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"{row[name]:.0f}" for name in ("lowest", "median", "highest"))
-
-
-#: Table that are not repeated in the JSON file.
+#: Tables that are not repeated in the JSON file.
 LARGE = ("steps", "readings")
 
 

@@ -8,7 +8,7 @@ that each reading reaches, and the gap between the nearest single setting and al
 """
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product as grid
 from typing import Any
@@ -18,6 +18,7 @@ from elision.accelerators.step import step_cost
 from elision.accelerators.systolic.intergrad import estimated_pe_area_ratio
 from elision.accelerators.systolic.lowering import INPUT_GRADS
 from elision.accelerators.systolic.systolic import Systolic
+from elision.common.columns import Column
 from elision.products import Geometry, Product
 from elision.study.papers.intergrad.steps import (
     DRAIN_RULES,
@@ -162,6 +163,28 @@ class ReadingBand:
     median: float
     highest: float
     reached: bool
+
+    @property
+    def span(self) -> str:
+        """Lowest, median and highest in one cell."""
+        return span(self)
+
+
+#: Columns of a published saving beside the range of our own.
+RANGE: Mapping[str, Column] = {
+    "network": Column("network"),
+    "quantity": Column("saved"),
+    "counted": Column("saved"),
+    "published": Column("published", "g", " %"),
+    "weight_grad": Column("dW of the baseline"),
+    "span": Column("lowest, median, highest"),
+    "reached": Column("reached"),
+}
+
+
+def span(row: Any) -> str:
+    """Lowest, median and highest of a row in one cell."""
+    return ", ".join(f"{getattr(row, n):.0f}" for n in ("lowest", "median", "highest"))
 
 
 def reading_bands(rows: Sequence[ReadingRow]) -> list[ReadingBand]:
