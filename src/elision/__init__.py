@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:  # what a type checker sees; __getattr__ below is what runs
     from elision import accelerators as accelerators
     from elision import engines as engines
+    from elision import formats as formats
     from elision import layers as layers
     from elision import memory as memory
     from elision import methods as methods
@@ -68,6 +69,7 @@ _HOME = {
 _ROOMS = (
     "accelerators",
     "engines",
+    "formats",
     "layers",
     "memory",
     "methods",
