@@ -70,8 +70,11 @@ class Masked(Method):
     _: KW_ONLY
     dense: tuple[str, ...] = (":depthwise",)
 
-    #: Whether the layers keep a score beside the mask.
-    scored: ClassVar[bool] = False
+    #: Whether the layers keep a moving average of the gradient beside the mask.
+    averages_gradient: ClassVar[bool] = False
+
+    #: Whether weights outside the mask may learn.
+    learns_beyond: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         named_first = any(pattern == ":first" for pattern, _ in self.layers)
@@ -97,7 +100,7 @@ class Masked(Method):
         )
 
     def build(self) -> Table:
-        mask = Mask(scored=self.scored)
+        mask = Mask(self.averages_gradient, self.learns_beyond)
         return Table(
             {
                 Product.FORWARD: {"weight": mask},

@@ -52,7 +52,7 @@ class RigL(Masked):
     bibtex = Static.bibtex
 
     @property
-    def scored(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def averages_gradient(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether the layers keep a moving average of the gradient."""
         return self.growth == "gathered"
 

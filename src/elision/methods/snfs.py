@@ -56,7 +56,7 @@ class SNFS(Masked):
     """
 
     @property
-    def scored(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def averages_gradient(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether the layers keep a moving average of the gradient."""
         return self.variant == "gradient"
 

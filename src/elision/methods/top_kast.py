@@ -39,7 +39,7 @@ class TopKAST(Masked):
     penalty: float = 1e-4
 
     key = "top-kast"
-    scored = True
+    learns_beyond = True
     bibtex = """
         @inproceedings{jayakumar2020top,
           title     = {{Top-KAST}: Top-{K} Always Sparse Training},
