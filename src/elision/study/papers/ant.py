@@ -14,8 +14,7 @@ from statistics import fmean
 from elision.accelerators import Ant, Cost, Scnn
 from elision.common.files import to_csv, write_json, write_text
 from elision.common.names import lookup
-from elision.common.specs import build
-from elision.methods import METHODS
+from elision.methods import make_recipe
 from elision.products import Geometry, LayerProduct, Product, synthetic_products
 from elision.training.loop import RunPlan, train
 from elision.workloads import find_workload
@@ -228,7 +227,7 @@ def write(
     for network in networks:
         lookup("network", network, NETWORKS)
     for recipe in recipes:
-        build("recipe", recipe, METHODS)
+        make_recipe(recipe)
     how = {"ant": ant, "startup_cycles": startup_cycles}
     rows: list[AntRow] = []
     for done, name in enumerate((*networks, *recipes)):
@@ -323,7 +322,5 @@ def recorded_products(
     """
     chosen = replace(find_workload(workload), epochs=epochs)
     plan = RunPlan(seed=seed, record_epochs=(epochs - 1,), record_samples=1)
-    result = train(
-        chosen, build("recipe", recipe, METHODS), chosen.load_dataset(), plan
-    )
+    result = train(chosen, make_recipe(recipe), chosen.load_dataset(), plan)
     yield from result.trace.multiplied()
