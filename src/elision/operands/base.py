@@ -73,13 +73,13 @@ class Transform(ABC):
         [[3.0, 0.0], [0.0, -4.0]]
     """
 
-    #: Whether values are set to zero, so that a product may leave their work out.
+    #: True if values are set to zero, so that a product may leave their work out.
     sparsifies: ClassVar[bool] = False
 
-    #: Whether :meth:`wanted_gradient` may name a part of the weight gradient.
+    #: True if :meth:`wanted_gradient` may name a part of the weight gradient.
     limits_gradient: ClassVar[bool] = False
 
-    #: Whether :meth:`reused` may return a part that all examples share.
+    #: True if :meth:`reused` may return a part that all examples share.
     reuses: ClassVar[bool] = False
 
     #: Names of the state tensors, in order.
@@ -269,7 +269,7 @@ class Chain(Transform):
 
     @property
     def sparsifies(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether any link does."""
+        """True if any link does."""
         return any(link.sparsifies for link in self.links)
 
     def initial_state(self) -> State:

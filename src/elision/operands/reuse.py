@@ -11,7 +11,7 @@ from elision.operands.base import State, Transform
 
 __all__ = ["PAIRINGS", "Reuse"]
 
-#: How the reference sample is chosen from the previous batch of ``B``.
+#: Choices of the reference sample from the previous batch of ``B``.
 PAIRINGS = ("random", "cyclic", "same_index", "batch_mean")
 
 Pairing = Literal["random", "cyclic", "same_index", "batch_mean"]
@@ -131,7 +131,7 @@ class Reuse(Transform):
         return hybrid
 
     def _passes_all(self, step: int) -> bool:
-        """Whether a step begins or ends an epoch."""
+        """True if a step begins or ends an epoch."""
         at_edge = self.restart and step % self.restart in (0, self.restart - 1)
         return step == 0 or bool(at_edge)
 
