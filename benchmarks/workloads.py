@@ -19,8 +19,7 @@ from typing import Any
 import torch
 
 from elision.common.files import write_json
-from elision.common.specs import build
-from elision.methods import METHODS
+from elision.methods import METHODS, make_recipe
 from elision.training.loop import RunPlan, train
 from elision.workloads import DEFAULT_WORKLOAD, WORKLOADS, find_workload
 
@@ -34,10 +33,10 @@ def measure(
     workload = find_workload(workload_name)
     dataset = workload.load_dataset(path)
     steps = workload.epochs * -(-len(dataset.train_images) // workload.batch_size)
-    parameters: dict[str, object] = {}
+    parameters: dict[str, Any] = {}
     if recipe_name == "w-resprop":
         parameters["warmup_steps"] = max(1, round(WARMUP * steps))
-    recipe = build("recipe", recipe_name, METHODS, **parameters)
+    recipe = make_recipe(recipe_name, **parameters)
     start = time.process_time()
     # Metering belongs to a study and would blur the time of a step.
     result = train(workload, recipe, dataset, RunPlan(seed=seed, meter_every=steps + 1))

@@ -28,6 +28,7 @@ __all__ = [
     "elide",
     "engines",
     "export",
+    "formats",
     "integrations",
     "layers",
     "memory",
@@ -82,6 +83,7 @@ if TYPE_CHECKING:  # the names as a type checker reads them
     from elision import (
         accelerators,
         engines,
+        formats,
         layers,
         memory,
         methods,

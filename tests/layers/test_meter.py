@@ -151,7 +151,7 @@ def test_top_kast_asks_for_its_backward_set():
     topology, meter = measured("top-kast", range(3))
     for weight in topology.weights:
         done = meter.by_layer[weight.name, Product.WEIGHT_GRAD].ratio
-        assert done == pytest.approx(float((weight.state("score") > 0).float().mean()))
+        assert done == pytest.approx(float(weight.state("learns").float().mean()))
         assert done >= weight.density
 
 

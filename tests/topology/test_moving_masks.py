@@ -383,7 +383,7 @@ def test_top_kast_learns_in_the_superset_alone():
     before = {w.name: w.weight.detach().clone() for w in topology.weights}
     train(model, optimizer, range(3))
     for weight in topology.weights:
-        learns = weight.state("score") > 0
+        learns = weight.state("learns")
         moved = weight.weight != before[weight.name]
         assert not (weight.mask & ~learns).any()
         assert not moved[~learns].any()

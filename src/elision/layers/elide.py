@@ -94,7 +94,8 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
 
     Raises:
         TypeError: ``recipe`` is not a recipe.
-        ValueError: unknown engine or layer selector.
+        ValueError: unknown engine or layer selector, or an accumulation that is not
+            computed yet.
         RuntimeError: the engine cannot be used on this machine.
 
     Warns:
@@ -107,6 +108,8 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
     names = list(layers)
     recipe = recipe.resolved(layers)
     tables = {n: recipe.table_for(n, m, names) for n, m in layers.items()}
+    for table in tables.values():
+        table.check_computed()
     _warn_without_effect(recipe, layers, tables)
     restore(model)
     for name, layer in layers.items():

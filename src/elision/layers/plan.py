@@ -1,11 +1,8 @@
-"""A layer's table as *uses*: which transform is applied once, and for which products.
+"""A layer's table as *uses*: one transform each, applied once, for one or two products.
 
-Two cells that hold equal transforms of the same operand are one use, whose transform is
-applied once and whose result both products read.
+Two cells that hold equal transforms of the same operand are one use: both products read
+its result.
 """
-
-from collections.abc import Callable
-from typing import Any
 
 from elision.layers.recipe import Table
 from elision.operands import Transform
@@ -15,12 +12,18 @@ __all__ = ["LayerPlan"]
 
 
 class LayerPlan:
-    """What one layer does to its operands: the table, as uses with their state names.
+    """The table of one layer, as uses with their state names.
 
     Attributes:
         recipe: name of the recipe.
         table: the layer's table.
         uses: name of each use -> its transform.
+
+    Example:
+        >>> from elision.methods import Swat
+        >>> plan = LayerPlan("swat", Swat(0.9).table)
+        >>> plan.use(Product.INPUT_GRAD, "weight")
+        'weight_for_forward'
     """
 
     def __init__(self, recipe: str, table: Table) -> None:
@@ -38,17 +41,15 @@ class LayerPlan:
         self.in_graph = {product: self._hints(product) for product in Product}
 
     def _hints(self, product: Product) -> tuple[str | None, str | None] | None:
-        """What an engine may make use of that has not seen a value.
+        """Hints for an engine that are known before any value is.
 
-        The operand that is set to zero in places, and the use that says where a weight
-        gradient is wanted; None: nothing.
+        Name of the operand that holds zeros, and the use that names the wanted part of
+        the weight gradient; None: there is nothing to leave out.
         """
         learns = self.use(Product.FORWARD, "weight")
-        masked = product is Product.WEIGHT_GRAD and _has_own(
-            self.uses[learns], Transform.wanted_gradient
-        )
+        masked = product is Product.WEIGHT_GRAD and self.uses[learns].limits_gradient
         read = {o: self.transform(product, o) for o in product.operands}
-        if any(_has_own(t, Transform.reused) for t in read.values()):
+        if any(t.reuses for t in read.values()):
             return None
         sparse = next((o for o, t in read.items() if t.sparsifies), None)
         if sparse is None and not masked:
@@ -60,14 +61,9 @@ class LayerPlan:
         return self._use_of[product, operand]
 
     def transform(self, product: Product, operand: str) -> Transform:
-        """What a product's operand goes through."""
+        """The transform of a product's operand."""
         return self.uses[self.use(product, operand)]
 
     def operand_of(self, use: str) -> str:
         """Name of the operand that a use transforms."""
         return use.partition("_for_")[0]
-
-
-def _has_own(transform: Transform, method: Callable[..., Any]) -> bool:
-    """Whether a transform does something of its own in a method of its base."""
-    return getattr(type(transform), method.__name__) is not method

@@ -1,21 +1,40 @@
 """A recipe: the table product x operand -> transform, for the layers of a model.
 
 The table is the whole statement of an operand-level method. Each of the three products
-reads two operands, so it has six cells; a cell that is not named keeps its operand.
+reads two operands and sums, so its row has three cells: two transforms and an
+:class:`~elision.operands.Accumulate`. A cell that is not named keeps its operand, or sums
+as torch does.
+
+A recipe goes to plain values, TOML and JSON and back; such a file names methods,
+transforms and their parameters, and carries a version.
 """
 
+import json
 import textwrap
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
-from elision.operands import KEEP, Transform
-from elision.products import Product
+from elision.common.names import lookup
+from elision.common.toml import to_toml
+from elision.layers.table import Table
 
-__all__ = ["SELECTORS", "Recipe", "Table", "selects"]
+__all__ = [
+    "SELECTORS",
+    "VERSION",
+    "Recipe",
+    "Table",
+    "check_version",
+    "overrides_from_dict",
+    "selects",
+]
+
+#: Version of a recipe's plain form; raised when an older reader could not read it.
+VERSION = 1
 
 
 def _is_depthwise(layer: nn.Module) -> bool:
@@ -28,7 +47,7 @@ SELECTORS = (":first", ":last", ":conv", ":linear", ":depthwise")
 
 
 def selects(pattern: str, name: str, layer: nn.Module, names: list[str]) -> bool:
-    """Whether a layer is meant by a pattern.
+    """True if a pattern selects a layer.
 
     Args:
         pattern: one of :data:`SELECTORS`, or a shell-style pattern of layer names.
@@ -55,86 +74,24 @@ def selects(pattern: str, name: str, layer: nn.Module, names: list[str]) -> bool
     }[pattern]
 
 
-class Table:
-    """Immutable table product x operand -> transform; cells not named are kept.
-
-    Args:
-        cells: for each product, the transforms of its operands by operand name.
-
-    Raises:
-        ValueError: a product does not read an operand of that name, or a cell holds
-            something else than a transform.
-
-    Example:
-        >>> from elision.operands import TopK
-        >>> top = TopK(0.9)
-        >>> table = Table({Product.FORWARD: {"weight": top}})
-    """
-
-    def __init__(
-        self, cells: Mapping[Product, Mapping[str, Transform]] | None = None
-    ) -> None:
-        self._cells: dict[tuple[Product, str], Transform] = {}
-        for product, row in (cells or {}).items():
-            for operand, transform in row.items():
-                if operand not in product.operands:
-                    raise ValueError(
-                        f"{product.value} reads {' and '.join(product.operands)}, "
-                        f"not {operand!r}"
-                    )
-                if not isinstance(transform, Transform):
-                    raise ValueError(
-                        f"{product.value}/{operand} must be a Transform, "
-                        f"got {transform!r}"
-                    )
-                self._cells[product, operand] = transform
-
-    def __getitem__(self, cell: tuple[Product, str]) -> Transform:
-        return self._cells.get(cell, KEEP)
-
-    def __iter__(self) -> Iterator[tuple[Product, str, Transform]]:
-        """All six cells, product by product."""
-        for product in Product:
-            for operand in product.operands:
-                yield product, operand, self[product, operand]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Table) and list(self) == list(other)
-
-    def __hash__(self) -> int:
-        return hash(tuple(self))
-
-    def __bool__(self) -> bool:
-        """Whether any cell does something."""
-        return any(transform != KEEP for _, _, transform in self)
-
-    def __repr__(self) -> str:
-        return f"Table({list(self)!r})"
-
-    def __str__(self) -> str:
-        """The table as three aligned lines."""
-        lines = [["product", "first operand", "second operand"]]
-        for product in Product:
-            cells = [f"{o}: {self[product, o]}" for o in product.operands]
-            lines.append([product.value, *cells])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        padded = (
-            "  ".join(w.ljust(n) for w, n in zip(line, widths, strict=True))
-            for line in lines
-        )
-        return "\n".join(line.rstrip() for line in padded)
-
-
 @dataclass(frozen=True)
 class Recipe:
-    """What is done to the operands of a model's products, layer by layer.
+    """The transforms of the operands of a model's products, layer by layer.
 
     Attributes:
         name: short name for tables and files.
-        table: what is done in every layer that nothing below excepts.
+        table: the table of every layer that nothing below excepts.
         overrides: ``(pattern, table)`` pairs; the first that selects a layer replaces
             the table for it. Patterns are those of :func:`selects`.
         dense: patterns of the layers left dense; they win over the overrides.
+
+    Example:
+        >>> from elision.operands import Cast
+        >>> from elision.products import Product
+        >>> half = {"weight": Cast("bf16"), "input": Cast("bf16")}
+        >>> mine = Recipe("mine", Table({Product.FORWARD: half}), dense=(":first",))
+        >>> Recipe.from_toml(mine.to_toml()) == mine
+        True
     """
 
     name: str
@@ -173,6 +130,90 @@ class Recipe:
     def prepare(self, model: nn.Module) -> None:
         """Give the state of a model that was just elided its first values."""
 
+    def fitted(self, steps: int, given: Collection[str] = ()) -> Self:
+        """This recipe for a run of ``steps`` steps; an own one is the same for all.
+
+        Args:
+            steps: number of training steps of the run.
+            given: names of the parameters that stay as they are.
+        """
+        del steps, given
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain values: strings, numbers, booleans, lists and tables.
+
+        Raises:
+            ValueError: a transform of a class that is not in
+                :data:`elision.operands.TRANSFORMS`.
+        """
+        return {
+            "version": VERSION,
+            "name": self.name,
+            "dense": list(self.dense),
+            "table": self.table.to_dict(),
+            **self._overrides_to_dict(),
+        }
+
+    def _overrides_to_dict(self) -> dict[str, Any]:
+        rows = [{"layers": p, "table": t.to_dict()} for p, t in self.overrides]
+        return {"overrides": rows} if rows else {}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The recipe that :meth:`to_dict` wrote.
+
+        A method's is read by the method's class, and either by
+        :func:`elision.methods.recipe_from_dict`.
+
+        Raises:
+            ValueError: another version, an unknown key, transform or parameter, or a
+                value out of its range.
+        """
+        check_version(values)
+        keys = ("version", "name", "dense", "table", "overrides")
+        for key in values:
+            lookup("key of a recipe", key, dict.fromkeys(keys))
+        name = values.get("name")
+        if not isinstance(name, str):
+            raise ValueError(f"recipe: name must be a string, got {name!r}")
+        return cls(
+            name,
+            Table.from_dict(values.get("table", {})),
+            overrides=overrides_from_dict(values),
+            dense=tuple(values.get("dense", ())),
+        )
+
+    def to_toml(self) -> str:
+        """:meth:`to_dict` as TOML text.
+
+        Raises:
+            ValueError: as :meth:`to_dict`, or a parameter that TOML cannot hold.
+        """
+        return to_toml(self.to_dict())
+
+    @classmethod
+    def from_toml(cls, text: str) -> Self:
+        """The recipe that :meth:`to_toml` wrote.
+
+        Raises:
+            ValueError: not TOML, or as :meth:`from_dict`.
+        """
+        return cls.from_dict(tomllib.loads(text))
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as JSON text; errors are those of it."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The recipe that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: not JSON, or as :meth:`from_dict`.
+        """
+        return cls.from_dict(json.loads(text))
+
     def citation(self) -> str:
         """BibTeX of what this recipe implements; empty for one of your own."""
         return textwrap.dedent(self.bibtex).strip()
@@ -185,3 +226,27 @@ class Recipe:
         if self.dense:
             parts.append(f"left dense: {', '.join(self.dense)}")
         return "\n".join(parts)
+
+
+def check_version(values: Mapping[str, Any]) -> None:
+    """Raise ValueError unless plain values are a recipe of this version."""
+    if not isinstance(values, Mapping) or "version" not in values:
+        raise ValueError("not a recipe: it has no version")
+    if values["version"] != VERSION:
+        raise ValueError(
+            f"a recipe of version {values['version']!r}; this version of elision reads "
+            f"{VERSION}"
+        )
+
+
+def overrides_from_dict(values: Mapping[str, Any]) -> tuple[tuple[str, Table], ...]:
+    """The overrides of a recipe's plain values.
+
+    Raises:
+        ValueError: an override without its ``layers`` and ``table``.
+    """
+    rows = values.get("overrides", ())
+    for row in rows:
+        if not isinstance(row, Mapping) or set(row) != {"layers", "table"}:
+            raise ValueError(f"overrides: needs layers and table, got {row!r}")
+    return tuple((row["layers"], Table.from_dict(row["table"])) for row in rows)

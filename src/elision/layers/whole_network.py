@@ -39,7 +39,9 @@ from elision.engines.native.blocked.blocked_layers import (
     autocast_dtype,
 )
 from elision.engines.native.blocked.network import PLAIN_FORWARD, blocked, can_block
-from elision.operands import KEEP, Mask, TopK, Transform
+from elision.layers.modules.base import buffer_name
+from elision.operands import KEEP
+from elision.operands.blocked_form import LargestForm, MaskForm
 from elision.products import Product
 
 __all__ = ["install", "remove", "sparsity_of"]
@@ -49,11 +51,10 @@ _KEPT = 8
 
 
 def sparsity_of(layer: Any) -> Sparsity | None:
-    """What a blocked layer would leave out; None if an elided layer has no such form.
+    """The sparsity of a layer's blocked form; None if an elided layer has no such form.
 
-    That is so for a weight under a mask or of its largest values, read by forward and
-    input gradient alike, for an input that only the weight gradient may read in part,
-    the largest, and for a gradient read whole.
+    Supported: (1) weight masked or top-k, the same in forward and dX; (2) input whole, or
+    top-k in dW under a top-k weight; (3) gradient whole.
     """
     plan = layer._elision_plan
     weight = plan.use(Product.FORWARD, "weight")
@@ -67,44 +68,39 @@ def sparsity_of(layer: Any) -> Sparsity | None:
     kept = all(plan.transform(*cell) == KEEP for cell in whole)
     if not (one and kept and can_block(layer)):
         return None
-    reads, learns = plan.uses[weight], plan.uses[input]
-    if type(learns) is TopK:
-        by_input = {
-            "input_keep": 1 - learns.sparsity,
-            "input_level": _level(input, learns),
-        }
-    elif learns == KEEP:
-        by_input = {}
-    else:
-        return None
-    if type(reads) is TopK and reads.sparsity > 0:
-        sampled = {t.sample_size for t in (reads, learns) if _is_sampled(t)}
-        if len(sampled) > 1 or _is_sampled(reads) != _is_sampled(learns, reads):
-            return None
-        return Sparsity(
-            weight_keep=1 - reads.sparsity,
-            weight_level=_level(weight, reads),
-            samples=next(iter(sampled), None),
-            **by_input,
-        )
-    if type(reads) is Mask and not reads.scored and not by_input:
-        name = f"elision_{weight}"
-        return Sparsity(mask=f"{name}_mask", gradient=f"{name}_gradient_density")
+    inner, outer = plan.uses[input], plan.uses[weight]
+    by_input, by_weight = inner.blocked_form(), outer.blocked_form()
+    match by_weight, by_input:
+        case LargestForm(), LargestForm() if (
+            by_weight.keep < 1 and by_weight.samples == by_input.samples
+        ):
+            return Sparsity(
+                weight_keep=by_weight.keep,
+                weight_level=_level(weight, by_weight),
+                samples=by_weight.samples,
+                input_keep=by_input.keep,
+                input_level=_level(input, by_input),
+            )
+        case LargestForm(), None if by_weight.keep < 1 and inner == KEEP:
+            return Sparsity(
+                weight_keep=by_weight.keep,
+                weight_level=_level(weight, by_weight),
+                samples=by_weight.samples,
+            )
+        case MaskForm(), None if inner == KEEP:
+            return Sparsity(
+                mask=buffer_name(weight, by_weight.mask),
+                gradient=buffer_name(weight, by_weight.gradient_density),
+            )
     return None
 
 
-def _is_sampled(transform: Transform, otherwise: Transform | None = None) -> bool:
-    """Whether a threshold is sampled; that of ``otherwise`` where there is none."""
-    if isinstance(transform, TopK):
-        return transform.threshold == "sampled"
-    return otherwise is not None and _is_sampled(otherwise)
-
-
-def _level(use: str, transform: TopK) -> Level | None:
-    if not transform.state_names:
+def _level(use: str, form: LargestForm) -> Level | None:
+    """The buffers of a threshold that is kept between steps; None if none is."""
+    if form.threshold is None or form.step is None:
         return None
-    name = f"elision_{use}"
-    return Level(f"{name}_threshold", f"{name}_step", transform.refresh)
+    threshold, step = buffer_name(use, form.threshold), buffer_name(use, form.step)
+    return Level(threshold, step, form.refresh)
 
 
 class _Whole(nn.Module):

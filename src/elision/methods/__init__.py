@@ -1,11 +1,17 @@
 """Published methods as recipes: one file per method.
 
 Each file gives the equation with shapes, the reference and every deviation from it.
+:data:`METHODS` names them; :func:`make_recipe` builds the recipe that a person names.
 """
 
+import json
+import tomllib
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+from elision.layers.recipe import Recipe
+from elision.methods import resolve as _resolve
 from elision.methods.base import Method as Method
 from elision.methods.dense import Dense as Dense
 from elision.methods.dsr import DSR as DSR
@@ -51,3 +57,86 @@ METHODS: dict[str, Callable[..., Method]] = {
     "srigl": SRigL,
     "n-m": NM,
 }
+
+
+def make_recipe(spec: str, *, steps: int | None = None, **more: Any) -> Recipe:
+    """The recipe that a person names.
+
+    Args:
+        spec: ``name`` or ``name:parameter=value,...`` of a method of :data:`METHODS`;
+            ``path.toml`` or ``path.json``, a recipe's file; or ``module:NAME``, a recipe
+            in a module, which is imported (the current folder's modules included). So
+            give no spec that a file of somebody else's holds.
+        steps: length of the run to which a method's schedule is scaled, where the spec
+            leaves it open; None: as published.
+        **more: parameters given as they are; they win over those of the spec.
+
+    Raises:
+        ValueError: an unknown method, parameter, module or object (lists the known
+            ones), a file that is no recipe, or a value out of its range.
+
+    Example:
+        >>> make_recipe("swat:sparsity=0.5", refresh=10).refresh
+        10
+    """
+    return _resolve.resolve(spec, METHODS, steps=steps, **more)
+
+
+def check_recipe(spec: str) -> None:
+    """Raise ValueError if a spec names no method or a wrong parameter.
+
+    A file is not read and a module not imported.
+
+    Example:
+        >>> check_recipe("swat:sparsity=2")
+        Traceback (most recent call last):
+        ValueError: TopK(sparsity=2): must be a number in [0, 1)
+    """
+    if not is_external(spec):
+        make_recipe(spec)
+
+
+def is_external(spec: str) -> bool:
+    """True if a spec names a file or a module's object instead of a method.
+
+    Example:
+        >>> is_external("package.recipes:MINE"), is_external("swat:sparsity=0.9")
+        (True, False)
+    """
+    return _resolve.is_external(spec, METHODS)
+
+
+def recipe_from_dict(values: Any) -> Recipe:
+    """The recipe that ``recipe.to_dict()`` wrote, a method's or one of your own.
+
+    Nothing is imported: methods are those of :data:`METHODS`, transforms those of
+    :data:`elision.operands.TRANSFORMS`.
+
+    Raises:
+        ValueError: another version, an unknown name, or a value out of its range.
+
+    Example:
+        >>> recipe_from_dict(Swat(0.5).to_dict()) == Swat(0.5)
+        True
+    """
+    return _resolve.from_dict(values, METHODS)
+
+
+def recipe_from_toml(text: str) -> Recipe:
+    """The recipe that ``recipe.to_toml()`` wrote; see :func:`recipe_from_dict`.
+
+    Example:
+        >>> recipe_from_toml(Swat(0.5).to_toml()) == Swat(0.5)
+        True
+    """
+    return recipe_from_dict(tomllib.loads(text))
+
+
+def recipe_from_json(text: str) -> Recipe:
+    """The recipe that ``recipe.to_json()`` wrote; see :func:`recipe_from_dict`.
+
+    Example:
+        >>> recipe_from_json(Swat(0.5).to_json()) == Swat(0.5)
+        True
+    """
+    return recipe_from_dict(json.loads(text))

@@ -1,12 +1,21 @@
-"""What the published methods share: their parameters build a recipe's table."""
+"""The part that published methods share: their parameters build a recipe's table."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 from torch import nn
 
-from elision.layers.recipe import Recipe, Table
+from elision.common.names import lookup
+from elision.layers.recipe import (
+    VERSION,
+    Recipe,
+    Table,
+    check_version,
+    overrides_from_dict,
+)
+from elision.operands import TRANSFORMS
+from elision.operands.plain import from_plain, parameters_of
 from elision.topology.install import refuse_masks
 
 __all__ = ["Method"]
@@ -19,6 +28,11 @@ class Method(Recipe):
     A member is a frozen dataclass of those parameters with one method,
     :meth:`build`, which returns the table, and two class attributes: the short name and
     the BibTeX entry. Its docstring gives the equation, the shapes and every deviation.
+
+    Example:
+        >>> from elision.methods import WReSprop
+        >>> WReSprop().fitted(steps=300).warmup_steps
+        30
     """
 
     name: str = field(default="", init=False, repr=False)
@@ -40,31 +54,47 @@ class Method(Recipe):
         raise NotImplementedError
 
     def prepare(self, model: nn.Module) -> None:
-        """Let the model refuse a state that another method's masks belong to."""
+        """Let the model refuse a state that belongs to another method's masks."""
         refuse_masks(model, self.key)
 
     def schedule(self, steps: int) -> dict[str, int]:
-        """Parameters that depend on the length of a run, for one of ``steps`` steps."""
+        """Parameters that depend on the length of a run, for a run of ``steps`` steps."""
         del steps
         return {}
 
     def fitted(self, steps: int, given: Collection[str] = ()) -> Self:
-        """The method with its schedule set for a run of so many steps.
+        """The method with its schedule scaled to a run of ``steps`` steps.
 
         Published schedules are those of long runs; in a short one, masks would hardly
         move and a warm-up would never end.
 
         Args:
-            steps: of the run.
-            given: parameters that stay as they are.
+            steps: number of training steps of the run.
+            given: names of the parameters that stay as they are.
         """
         wanted = self.schedule(steps).items()
         return replace(self, **{name: n for name, n in wanted if name not in given})
 
     def parameters(self) -> dict[str, Any]:
         """The method's own parameters, for a record of the run."""
-        return {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if f.name not in ("name", "table")
-        }
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The method's name and parameters as plain values."""
+        own = parameters_of(self, TRANSFORMS, without=("overrides",))
+        head = {"version": VERSION, "method": self.key, "parameters": own}
+        return {**head, **self._overrides_to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        check_version(values)
+        for key in values:
+            keys = ("version", "method", "parameters", "overrides")
+            lookup("key of a method's recipe", key, dict.fromkeys(keys))
+        lookup("method of this class", str(values.get("method")), {cls.key: cls})
+        given = values.get("parameters", {})
+        known = {f.name: f for f in fields(cls) if f.init and f.name != "overrides"}
+        for parameter in given:
+            lookup(f"parameter of method {cls.key!r}", parameter, known)
+        own = {name: from_plain(value, TRANSFORMS) for name, value in given.items()}
+        return cls(**own, overrides=overrides_from_dict(values))

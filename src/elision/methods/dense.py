@@ -10,7 +10,12 @@ __all__ = ["Dense"]
 
 @dataclass(frozen=True)
 class Dense(Method):
-    """Every operand of every product is kept: plain training, the baseline."""
+    """Every operand of every product is kept: plain training, the baseline.
+
+    Example:
+        >>> bool(Dense().table)
+        False
+    """
 
     key = "dense"
 

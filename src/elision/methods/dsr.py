@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from elision.common.checks import one_of
 from elision.methods.masked import Masked, moving
 from elision.topology import GlobalThreshold, Periodic, Rule
 
@@ -31,6 +32,10 @@ class DSR(Masked):
         prune: weights wanted pruned in a move: a count, or a share of all active ones.
         threshold: ``H`` at the start (published: 1e-3).
         until: last step at which masks move; None for no end.
+
+    Example:
+        >>> DSR(0.9, prune=1000).fitted(steps=400).until
+        300
     """
 
     every: int = 1000
@@ -54,7 +59,6 @@ class DSR(Masked):
         return moving(steps, every=1000)
 
     def rule(self) -> Rule:
-        if self.pattern not in ("unstructured",):
-            raise ValueError(f"DSR(pattern={self.pattern!r}): must be 'unstructured'")
+        one_of("DSR", "pattern", self.pattern, ("unstructured",))
         when = Periodic(self.every, self.until, self.phases)
         return GlobalThreshold(self.budget(), when, self.prune, self.threshold)

@@ -37,6 +37,11 @@ class DST(Method):
         target: sparsity to steer to, or None.
         gain: of the controller behind ``target``.
         dense: layers left dense.
+
+    Example:
+        >>> from elision.products import Product
+        >>> print(DST(target=0.9).table[Product.FORWARD, "weight"])
+        above a learned threshold
     """
 
     alpha: float = 5e-6

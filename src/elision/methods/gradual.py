@@ -26,6 +26,10 @@ class Gradual(Masked):
         start: last dense step.
         end: first step at the final sparsity.
         every: steps between prunings.
+
+    Example:
+        >>> Gradual(0.9).fitted(steps=400).end
+        300
     """
 
     start: int = 0

@@ -1,4 +1,4 @@
-"""What the methods with a moving mask share: a budget, and one table."""
+"""The part that methods with a moving mask share: a budget and one table."""
 
 from abc import abstractmethod
 from dataclasses import KW_ONLY, dataclass
@@ -22,15 +22,19 @@ _MOVES, _APART = 30, 5
 
 
 def moving(steps: int, every: int, moves: int = _MOVES) -> dict[str, int]:
-    """When masks move in a run of so many steps.
+    """The schedule of moves in a run of ``steps`` steps: ``every`` and ``until``.
 
-    Until three quarters of the run (as published for RigL), ``moves`` times at least, but
-    not more often than every fifth step (this project's choice).
+    Until three quarters of the run (as published for RigL), at least ``moves`` moves, but
+    none more often than every fifth step (this project's choice).
 
     Args:
-        steps: of the run.
+        steps: number of training steps of the run.
         every: steps between moves as published; a short run moves more often.
-        moves: how many times at least, if the steps between allow it.
+        moves: least number of moves, where every fifth step allows it.
+
+    Example:
+        >>> moving(steps=400, every=100)
+        {'every': 10, 'until': 300}
     """
     until = max(1, 3 * steps // 4)
     return {"every": min(every, max(_APART, until // moves)), "until": until}
@@ -56,10 +60,15 @@ class Masked(Method):
             layer dense, unless ``layers`` gives it a sparsity as ``":first"``.
         layers: ``(pattern, sparsity)`` pairs that fix the sparsity of some layers;
             patterns are those of :func:`elision.recipe.selects`.
-        pattern: what is active together: ``"unstructured"``, ``"kernel"``,
+        pattern: unit of weights that are active together: ``"unstructured"``, ``"kernel"``,
             ``"filter"``, ``"channel"`` or ``"block-<rows>x<columns>"``.
-        seed: of everything random.
+        seed: of the random draws of masks and ties.
         dense: layers left dense.
+
+    Example:
+        >>> from elision.methods import Static
+        >>> Static(0.9).budget().sparsity
+        0.9
     """
 
     sparsity: float = 0.9
@@ -70,8 +79,11 @@ class Masked(Method):
     _: KW_ONLY
     dense: tuple[str, ...] = (":depthwise",)
 
-    #: Whether the layers keep a score beside the mask.
-    scored: ClassVar[bool] = False
+    #: True if the layers keep a moving average of the gradient beside the mask.
+    averages_gradient: ClassVar[bool] = False
+
+    #: True if weights outside the mask may learn.
+    learns_beyond: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         named_first = any(pattern == ":first" for pattern, _ in self.layers)
@@ -83,21 +95,21 @@ class Masked(Method):
 
     @abstractmethod
     def rule(self) -> Rule:
-        """How the masks start and move.
+        """The rule by which masks start and move.
 
         Raises:
             ValueError: a parameter is out of its range.
         """
 
     def budget(self) -> Budget:
-        """How many weights are active, layer by layer."""
+        """The number of active weights, layer by layer."""
         pattern = pattern_named(self.pattern)
         return Budget(
             self.sparsity, self.distribution, self.layers, pattern, seed=self.seed
         )
 
     def build(self) -> Table:
-        mask = Mask(scored=self.scored)
+        mask = Mask(self.averages_gradient, self.learns_beyond)
         return Table(
             {
                 Product.FORWARD: {"weight": mask},

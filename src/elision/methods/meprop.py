@@ -36,6 +36,11 @@ class MeProp(Method):
         keep: a count, or a share in (0, 1] rounded up, of what is chosen from.
         unified: one choice of channels for the whole batch instead of one per example.
         dense: layers left dense.
+
+    Example:
+        >>> from elision.products import Product
+        >>> print(MeProp(8, unified=True).table[Product.INPUT_GRAD, "grad_output"])
+        top 8 of the channels
     """
 
     keep: float | int = 0.1

@@ -34,6 +34,11 @@ class NM(Method):
         decay: strength of the pull (the default is not checked against the paper).
         dense: layers left dense. The first has too few channels for groups in most
             models.
+
+    Example:
+        >>> from elision.products import Product
+        >>> print(NM(2, 4).table[Product.FORWARD, "weight"])
+        2 of every 4 by magnitude
     """
 
     n: int = 2

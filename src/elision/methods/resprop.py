@@ -36,7 +36,7 @@ class ReSprop(Method):
     Deviations:
         - The reference sample is drawn from the batch; the published code draws its
           index from 1 to the number of layers less one, which is an accident.
-        - Epochs are told by ``restart``, a number of steps; without it only the first
+        - ``restart`` gives the steps of an epoch; without it only the first
           step of the run uses the full gradient, where the published code does so in
           the first and the last step of every epoch.
 
@@ -48,6 +48,11 @@ class ReSprop(Method):
         pairing: how the reference is chosen (see :class:`elision.operands.Reuse`).
         seed: of the random choice.
         dense: layers left dense.
+
+    Example:
+        >>> from elision.products import Product
+        >>> print(ReSprop(0.9).table[Product.WEIGHT_GRAD, "grad_output"])
+        reuse 0.9 of the previous
     """
 
     reuse: float = 0.9
@@ -99,6 +104,10 @@ class WReSprop(ReSprop):
 
     Attributes:
         warmup_steps: length of the warm-up; 9 epochs of the published runs.
+
+    Example:
+        >>> WReSprop(0.9).fitted(steps=500).warmup_steps
+        50
     """
 
     warmup_steps: int = _WARMUP_STEPS

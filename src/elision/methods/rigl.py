@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from elision.common.checks import one_of
 from elision.methods.masked import Masked, moving
 from elision.methods.static import Static
 from elision.topology import DropFraction, Periodic, PruneAndGrow, Rule
@@ -39,6 +40,11 @@ class RigL(Masked):
             steps, which needs the dense gradient of every step.
         momentum_seed: a new weight's momentum starts at this multiple of its gradient
             (published code: ``rigl_acc_scale``, 0 unless set); needs SGD with momentum.
+
+    Example:
+        >>> rigl = RigL(0.9).fitted(steps=400)
+        >>> rigl.every, rigl.until
+        (10, 300)
     """
 
     every: int = 100
@@ -52,18 +58,15 @@ class RigL(Masked):
     bibtex = Static.bibtex
 
     @property
-    def scored(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether the layers keep a moving average of the gradient."""
+    def averages_gradient(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True if the layers keep a moving average of the gradient."""
         return self.growth == "gathered"
 
     def schedule(self, steps: int) -> dict[str, int]:
         return moving(steps, every=100)
 
     def rule(self) -> Rule:
-        if self.growth not in ("gradient", "gathered"):
-            raise ValueError(
-                f"RigL(growth={self.growth!r}): must be 'gradient' or 'gathered'"
-            )
+        one_of("RigL", "growth", self.growth, ("gradient", "gathered"))
         return PruneAndGrow(
             self.budget(),
             Periodic(self.every, self.until),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from elision.common.checks import one_of
 from elision.methods.masked import Masked, moving
 from elision.topology import DropFraction, Periodic, PruneAndGrow, Rule
 
@@ -33,6 +34,10 @@ class SET(Masked):
         fraction: share of the active weights moved at a time.
         drop: ``"magnitude"`` or ``"signed"``.
         until: last step at which masks move; None for no end.
+
+    Example:
+        >>> SET(0.9).fitted(steps=400).every
+        10
     """
 
     every: int = 100
@@ -57,10 +62,7 @@ class SET(Masked):
         return moving(steps, every=100)
 
     def rule(self) -> Rule:
-        if self.drop not in ("magnitude", "signed"):
-            raise ValueError(
-                f"SET(drop={self.drop!r}): must be 'magnitude' or 'signed'"
-            )
+        one_of("SET", "drop", self.drop, ("magnitude", "signed"))
         return PruneAndGrow(
             self.budget(),
             Periodic(self.every, self.until),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from elision.common.checks import one_of
 from elision.methods.masked import Masked, moving
 from elision.topology import DropFraction, Periodic, PruneAndGrow, Rule
 
@@ -36,6 +37,10 @@ class SNFS(Masked):
         final_fraction: and at step ``until`` (published: 0.005), along a cosine.
         until: last step at which masks move.
         variant: ``"momentum"`` or ``"gradient"``.
+
+    Example:
+        >>> SNFS(0.9).fitted(steps=400).every
+        75
     """
 
     every: int = 100
@@ -56,8 +61,8 @@ class SNFS(Masked):
     """
 
     @property
-    def scored(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether the layers keep a moving average of the gradient."""
+    def averages_gradient(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True if the layers keep a moving average of the gradient."""
         return self.variant == "gradient"
 
     def schedule(self, steps: int) -> dict[str, int]:
@@ -66,10 +71,7 @@ class SNFS(Masked):
         return moving(steps, every=100, moves=4)
 
     def rule(self) -> Rule:
-        if self.variant not in ("momentum", "gradient"):
-            raise ValueError(
-                f"SNFS(variant={self.variant!r}): must be 'momentum' or 'gradient'"
-            )
+        one_of("SNFS", "variant", self.variant, ("momentum", "gradient"))
         by_momentum = self.variant == "momentum"
         return PruneAndGrow(
             self.budget(),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from elision.common.checks import one_of
 from elision.methods.masked import Masked, moving
 from elision.topology import ConstantFanIn, DropFraction, Periodic, Rule
 
@@ -30,6 +31,10 @@ class SRigL(Masked):
         ablation: share of the fan-in that must be salient for a neuron to stay active
             (the default is not checked against the paper); 0 ablates nothing.
         replaces_step: whether a move takes the place of the gradient step.
+
+    Example:
+        >>> SRigL(0.9, ablation=0).key
+        'srigl'
     """
 
     every: int = 100
@@ -53,8 +58,7 @@ class SRigL(Masked):
         return moving(steps, every=100)
 
     def rule(self) -> Rule:
-        if self.pattern != "unstructured":
-            raise ValueError(f"SRigL(pattern={self.pattern!r}): must be 'unstructured'")
+        one_of("SRigL", "pattern", self.pattern, ("unstructured",))
         return ConstantFanIn(
             self.budget(),
             Periodic(self.every, self.until),

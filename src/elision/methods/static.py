@@ -12,12 +12,16 @@ __all__ = ["Static"]
 class Static(Masked):
     """A random mask, drawn once from a layer distribution: the floor to beat.
 
-    What a method that moves its masks gains shows against this one at the same layer
-    densities. Attributes and table are those of :class:`Masked`.
+    The gain of a method that moves its masks is its lead over this one at the same
+    layer densities. Attributes and table are those of :class:`Masked`.
 
     Reference: Mocanu et al., Scalable training of artificial neural networks with
     adaptive sparse connectivity inspired by network science, 2018, for the random
     (ER) masks; Evci et al., Rigging the Lottery, 2020, for ERK.
+
+    Example:
+        >>> print(Static(0.9, distribution="uniform").dense)
+        (':first', ':depthwise')
     """
 
     key = "static"

@@ -21,7 +21,7 @@ class Swat(Method):
 
     ``X: (N, C, H, W)``, ``W: (K, C/groups, R, S)``, ``G: (N, K, P, Q)``. The gradient
     ``G`` is never sparsified, and ``dW`` is dense and not masked: every weight learns, so
-    a weight that was left out can return (straight-through). What is kept for the
+    a weight that was left out can return (straight-through). Kept for the
     backward pass is ``top(X)``, not ``X``. The first layer stays dense, and so do
     depthwise convolutions; the last linear layer is sparse.
 
@@ -39,6 +39,11 @@ class Swat(Method):
         refresh: steps between new thresholds (published: 10 or 20 on CIFAR).
         threshold: ``"exact"`` k-th largest, or ``"sampled"`` quantile.
         dense: layers left dense.
+
+    Example:
+        >>> from elision.products import Product
+        >>> print(Swat(0.9, refresh=10).table[Product.FORWARD, "weight"])
+        top 0.1 by magnitude, every 10 steps
     """
 
     sparsity: float = 0.9
@@ -65,8 +70,7 @@ class Swat(Method):
         """The table of a layer with its own weight sparsity."""
         weights = self._weights(sparsity)
         share = self.activation_sparsity
-        share = sparsity if share is None else share
-        activations = TopK(share, self.threshold, self.refresh)
+        activations = self._activations(sparsity if share is None else share)
         return Table(
             {
                 Product.FORWARD: {"weight": weights},
@@ -76,5 +80,9 @@ class Swat(Method):
         )
 
     def _weights(self, sparsity: float) -> Transform:
-        """What the weights of a layer go through."""
+        """The transform of a layer's weights."""
+        return TopK(sparsity, self.threshold, self.refresh)
+
+    def _activations(self, sparsity: float) -> Transform:
+        """The transform of a layer's input, for the weight gradient."""
         return TopK(sparsity, self.threshold, self.refresh)

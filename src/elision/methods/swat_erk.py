@@ -23,6 +23,11 @@ class SwatErk(Swat):
     Attributes:
         sparsity: fraction left out of all weights within reach together.
         distribution: ``"erk"`` or ``"er"``.
+
+    Example:
+        >>> layers = {"a": nn.Linear(8, 8), "b": nn.Linear(80, 80)}
+        >>> len(SwatErk(0.9).resolved(layers).overrides)
+        2
     """
 
     distribution: str = "erk"

@@ -6,8 +6,7 @@ from torch import nn
 
 from elision.layers.recipe import Table
 from elision.methods.swat import Swat
-from elision.operands import TopKShare
-from elision.products import Product
+from elision.operands import TopKShare, Transform
 from elision.topology import MomentumBudget, install
 
 __all__ = ["SwatM"]
@@ -28,6 +27,11 @@ class SwatM(Swat):
 
     Attributes:
         sparsity: fraction left out of all weights that are not left dense, together.
+
+    Example:
+        >>> from elision.products import Product
+        >>> print(SwatM(0.8).table[Product.FORWARD, "weight"])
+        top 0.2 by magnitude, then as the budget moves
     """
 
     key = "swat-m"
@@ -42,14 +46,13 @@ class SwatM(Swat):
                 "SwatM chooses densities and thresholds anew in every step: leave "
                 "refresh, threshold and activation_sparsity at their defaults"
             )
-        share = TopKShare(self.sparsity)
-        return Table(
-            {
-                Product.FORWARD: {"weight": share},
-                Product.INPUT_GRAD: {"weight": share},
-                Product.WEIGHT_GRAD: {"input": share},
-            }
-        )
+        return super().build()
+
+    def _weights(self, sparsity: float) -> Transform:
+        return TopKShare(sparsity)
+
+    def _activations(self, sparsity: float) -> Transform:
+        return TopKShare(sparsity)
 
     def prepare(self, model: nn.Module) -> None:
         install(model, MomentumBudget(self.sparsity), self.key, self)

@@ -20,6 +20,11 @@ class SwatStructured(Swat):
     Attributes:
         sparsity: fraction of the slices left out (published: 0.5, 0.6, 0.7).
         slices: ``"channel"`` or ``"filter"``.
+
+    Example:
+        >>> from elision.products import Product
+        >>> print(SwatStructured(0.5, slices="filter").table[Product.FORWARD, "weight"])
+        top 0.5 of the filters by L1 norm
     """
 
     sparsity: float = 0.7

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from elision.common.checks import one_of
 from elision.methods.masked import Masked, moving
 from elision.topology import BackwardSuperset, Periodic, Rule
 
@@ -32,6 +33,10 @@ class TopKAST(Masked):
         backward_sparsity: sparsity of ``B``, at most ``sparsity``.
         every: steps between new choices of both sets.
         penalty: ``c``.
+
+    Example:
+        >>> TopKAST(0.9, backward_sparsity=0.5).fitted(steps=400).every
+        10
     """
 
     backward_sparsity: float = 0.8
@@ -39,7 +44,7 @@ class TopKAST(Masked):
     penalty: float = 1e-4
 
     key = "top-kast"
-    scored = True
+    learns_beyond = True
     bibtex = """
         @inproceedings{jayakumar2020top,
           title     = {{Top-KAST}: Top-{K} Always Sparse Training},
@@ -54,10 +59,7 @@ class TopKAST(Masked):
         return {"every": moving(steps, every=100)["every"]}
 
     def rule(self) -> Rule:
-        if self.pattern != "unstructured":
-            raise ValueError(
-                f"TopKAST(pattern={self.pattern!r}): must be 'unstructured'"
-            )
+        one_of("TopKAST", "pattern", self.pattern, ("unstructured",))
         budget = self.budget()
         backward = replace(budget, sparsity=self.backward_sparsity)
         return BackwardSuperset(budget, backward, Periodic(self.every), self.penalty)

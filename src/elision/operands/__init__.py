@@ -1,5 +1,7 @@
-"""What is done to one operand: one file per transform."""
+"""Transforms of one operand: one file each."""
 
+from elision.operands.accumulate import TORCH as TORCH
+from elision.operands.accumulate import Accumulate as Accumulate
 from elision.operands.base import KEEP as KEEP
 from elision.operands.base import Chain as Chain
 from elision.operands.base import Keep as Keep
@@ -15,3 +17,22 @@ from elision.operands.top_k_per_example import TopKPerExample as TopKPerExample
 from elision.operands.top_k_share import TopKShare as TopKShare
 from elision.operands.top_k_slices import TopKSlices as TopKSlices
 from elision.operands.top_n_of_m import TopNofM as TopNofM
+
+#: Transform classes by the names that a recipe's file uses; add your own here.
+TRANSFORMS: dict[str, type[Transform]] = {
+    kind.__name__: kind
+    for kind in (
+        Cast,
+        Chain,
+        Keep,
+        LearnedThreshold,
+        Mask,
+        Reuse,
+        TopK,
+        TopKChannels,
+        TopKPerExample,
+        TopKShare,
+        TopKSlices,
+        TopNofM,
+    )
+}

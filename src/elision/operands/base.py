@@ -1,23 +1,29 @@
-"""What may be done to one operand before a product reads it.
+"""Transforms: the change made to one operand before a product reads it.
 
-A :class:`Transform` is data: a frozen dataclass that says what happens, equal to every
-other with the same parameters. What it must remember between steps (a threshold, a
-reference) lives in *state* tensors, which the layer owns as buffers, so that a state dict
-holds them and a resumed run goes on where it stopped.
+A :class:`Transform` is data: a frozen dataclass of its parameters, equal to every other
+of its class with the same parameters. Its memory between steps (a threshold, a reference)
+lives in *state* tensors, which the layer owns as buffers, so that a state dict holds them
+and a resumed run continues where it stopped.
 
-Transforms without state are plain tensor code. One with state runs as the torch operator
-``elision::transform``, which declares that it writes the state; so ``torch.compile``
-keeps the whole layer, backward included, in one graph.
+Transforms without state are plain tensor code. A transform with state runs as the torch
+operator ``elision::transform``, which declares that it writes the state; so
+``torch.compile`` keeps the whole layer, backward included, in one graph. The graph holds
+the transform by a *handle*, a text that belongs to one instance alone.
 """
 
 import dataclasses
+import itertools
 import math
+import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+from elision.operands.blocked_form import BlockedForm
 
 __all__ = ["KEEP", "Chain", "Keep", "Transform", "density", "fraction", "share_of"]
 
@@ -42,29 +48,71 @@ def fraction(owner: str, name: str, value: float, *, one: bool = False) -> None:
         raise ValueError(f"{owner}({name}={value!r}): must be a number in {allowed}")
 
 
-class Transform(ABC):
-    """One thing done to one operand, such as keeping its largest values."""
+class _Handles(weakref.WeakValueDictionary[str, "Transform"]):
+    """Living transforms by handle."""
 
-    #: Whether values are set to zero, so that a product may leave their work out.
+    def __getitem__(self, key: str) -> "Transform":
+        try:
+            return super().__getitem__(key)
+        except KeyError:
+            raise RuntimeError(
+                f"no transform {key!r} in this process: a compiled graph runs where it "
+                "was compiled, while its elided model exists"
+            ) from None
+
+
+class Transform(ABC):
+    """A change of one operand, such as keeping its largest values.
+
+    A member is a frozen dataclass of its parameters.
+
+    Example:
+        >>> from elision.operands import TopK
+        >>> x = torch.tensor([[3.0, -1.0], [0.5, -4.0]])
+        >>> TopK(0.5)(x, [], training=True).tolist()
+        [[3.0, 0.0], [0.0, -4.0]]
+    """
+
+    #: True if values are set to zero, so that a product may leave their work out.
     sparsifies: ClassVar[bool] = False
+
+    #: True if :meth:`wanted_gradient` may name a part of the weight gradient.
+    limits_gradient: ClassVar[bool] = False
+
+    #: True if :meth:`reused` may return a part that all examples share.
+    reuses: ClassVar[bool] = False
 
     #: Names of the state tensors, in order.
     state_names: tuple[str, ...]
 
-    _by_token: ClassVar[dict[str, "Transform"]] = {}
+    _by_token: ClassVar[_Handles] = _Handles()
+    _serial: ClassVar[Iterator[int]] = itertools.count()
     _token: str
 
     def __post_init__(self) -> None:
         self.check()
         # Kept beside the fields: neither may be computed while torch.compile traces.
-        object.__setattr__(self, "_token", repr(self))
+        # The number makes the handle this instance's; the text lets a graph that was
+        # saved by another process find no transform rather than a different one.
+        object.__setattr__(self, "_token", f"{next(self._serial)} {self!r}")
         object.__setattr__(self, "state_names", tuple(self.initial_state()))
         self._by_token[self._token] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild through the constructor, which registers the copy's token."""
-        values = [getattr(self, f.name) for f in dataclasses.fields(self)]  # pyright: ignore[reportArgumentType]
-        return type(self), tuple(values)
+        """Rebuild through the constructor, which gives the copy a handle of its own."""
+        return _rebuilt, (type(self), self.parameters())
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Drop an inherited blocked form where ``apply`` is another one."""
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__
+        if "apply" in own and "blocked_form" not in own:
+            cls.blocked_form = Transform.blocked_form
+
+    def parameters(self) -> dict[str, Any]:
+        """The arguments of the constructor, by name."""
+        fields = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
+        return {f.name: getattr(self, f.name) for f in fields if f.init}
 
     def check(self) -> None:  # noqa: B027 - nothing to check is a valid answer
         """Raise ValueError where a parameter is out of its range."""
@@ -84,7 +132,7 @@ class Transform(ABC):
 
     @abstractmethod
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
-        """Return what the product reads in place of ``x``, same shape and dtype.
+        """The operand that the product reads in place of ``x``, same shape and dtype.
 
         Args:
             x: the operand in torch layout.
@@ -102,16 +150,16 @@ class Transform(ABC):
         return density(result) if self.sparsifies else 1.0
 
     def shared(self, state: State) -> Tensor | None:
-        """What all examples of the last result have in common, if that is known.
+        """The part that all examples of the last result share, or None.
 
-        Of the operand's shape with one example. A machine computes its product once a
-        batch and has the rest of the result, which is sparse, left to multiply.
+        Of the operand's shape with one example. A machine computes the product of this
+        part once a batch; the remaining part is sparse.
         """
         del state
         return None
 
     def gradient_work(self, state: State) -> float:
-        """Fraction of the weight gradient's values that is asked for.
+        """Fraction of the weight gradient's values that training needs.
 
         For the transform of a weight: 1 where every weight learns, less where a mask
         keeps most of them from learning.
@@ -120,30 +168,43 @@ class Transform(ABC):
         return 1.0
 
     def wanted_gradient(self, state: State) -> Tensor | None:
-        """Where the weight gradient is asked for (not zero there); None: everywhere.
+        """Places where training needs the weight gradient (not zero); None: everywhere.
 
-        For the transform of a weight; an engine may leave the rest out, as zeros.
+        For the transform of a weight that sets :attr:`limits_gradient`; an engine may
+        leave the other places out, as zeros.
         """
         del state
         return None
 
     def reused(self, state: State) -> Tensor | None:
-        """What the next result repeats for every sample of the batch, a copy; or None.
+        """A copy of the part that the next result repeats for every example, or None.
 
-        The result less this is what was added, zero in most places.
+        For a transform that sets :attr:`reuses`. The result minus this part is zero in
+        most places.
         """
         del state
         return None
 
+    def blocked_form(self) -> BlockedForm | None:
+        """The rule that an engine may apply in its own layout; None if there is none.
+
+        A subclass that defines ``apply`` inherits no form: it states its own.
+        """
+        return None
+
     @abstractmethod
     def __str__(self) -> str:
-        """A few words for a recipe's table."""
+        """The transform in a few words, for a recipe's table."""
 
     def __call__(self, x: Tensor, state: list[Tensor], training: bool) -> Tensor:
         """Apply, through the torch operator if there is state to write."""
         if not state:
             return self.apply(x, {}, training)
         return torch.ops.elision.transform(x, state, self._token, training)
+
+
+def _rebuilt(kind: type[Transform], parameters: dict[str, Any]) -> Transform:
+    return kind(**parameters)
 
 
 @torch.library.custom_op("elision::transform", mutates_args=("state",))
@@ -168,7 +229,12 @@ def _(x: Tensor, state: list[Tensor], token: str, training: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class Keep(Transform):
-    """The operand as it is."""
+    """The operand as it is.
+
+    Example:
+        >>> Keep()(torch.ones(2), [], training=True).tolist()
+        [1.0, 1.0]
+    """
 
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         del state, training
@@ -184,7 +250,16 @@ KEEP = Keep()
 
 @dataclass(frozen=True)
 class Chain(Transform):
-    """Several transforms, one after the other: ``Chain((first, then, ...))``."""
+    """Several transforms, one after the other: ``Chain((first, then, ...))``.
+
+    Attributes:
+        links: the transforms, in order; at least one.
+
+    Example:
+        >>> from elision.operands import Cast, TopK
+        >>> print(Chain((TopK(0.9), Cast("bf16"))))
+        top 0.1 by magnitude, then bf16
+    """
 
     links: tuple[Transform, ...]
 
@@ -194,7 +269,7 @@ class Chain(Transform):
 
     @property
     def sparsifies(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether any link does."""
+        """True if any link does."""
         return any(link.sparsifies for link in self.links)
 
     def initial_state(self) -> State:

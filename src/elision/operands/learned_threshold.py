@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from elision.operands.base import State, Transform, density, fraction
+from elision.common.checks import number
+from elision.operands.base import State, Transform, density
 
 __all__ = ["LearnedThreshold"]
 
@@ -20,6 +21,11 @@ class LearnedThreshold(Transform):
 
     Attributes:
         floor: keep ratio at or below which the thresholds are reset (published: 0.01).
+
+    Example:
+        >>> state = {"threshold": torch.tensor([0.5])}
+        >>> LearnedThreshold().apply(torch.tensor([[0.2, -0.9]]), state, True).abs()
+        tensor([[0.0000, 0.9000]])
     """
 
     floor: float = 0.01
@@ -27,7 +33,7 @@ class LearnedThreshold(Transform):
     sparsifies = True
 
     def check(self) -> None:
-        fraction("LearnedThreshold", "floor", self.floor)
+        number("LearnedThreshold", "floor", self.floor, "[0, 1)")
 
     def initial_state(self) -> State:
         return {"threshold": torch.zeros(0)}

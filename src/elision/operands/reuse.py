@@ -6,11 +6,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from elision.operands.base import State, Transform, fraction
+from elision.common.checks import integer, number, one_of
+from elision.operands.base import State, Transform
 
 __all__ = ["PAIRINGS", "Reuse"]
 
-#: How the reference sample is chosen from the previous batch of ``B``.
+#: Choices of the reference sample from the previous batch of ``B``.
 PAIRINGS = ("random", "cyclic", "same_index", "batch_mean")
 
 Pairing = Literal["random", "cyclic", "same_index", "batch_mean"]
@@ -46,6 +47,12 @@ class Reuse(Transform):
             the previous batch, ``"batch_mean"`` uses the mean.
         initial_threshold: ``t`` before the first use (published code: 1e-7).
         seed: of the random pairing, which depends on (seed, step) alone.
+
+    Example:
+        >>> Reuse(0.9, warmup_steps=900).target_density(0)
+        1.0
+        >>> round(Reuse(0.9).target_density(0), 2)
+        0.15
     """
 
     reuse: float
@@ -57,21 +64,15 @@ class Reuse(Transform):
     seed: int = 0
 
     sparsifies = True
+    reuses = True
 
     def check(self) -> None:
-        fraction("Reuse", "reuse", self.reuse)
-        fraction("Reuse", "margin", self.margin)
-        if self.pairing not in PAIRINGS:
-            raise ValueError(
-                f"Reuse(pairing={self.pairing!r}): must be one of {', '.join(PAIRINGS)}"
-            )
+        number("Reuse", "reuse", self.reuse, "[0, 1)")
+        number("Reuse", "margin", self.margin, "[0, 1)")
+        one_of("Reuse", "pairing", self.pairing, PAIRINGS)
         for name in ("warmup_steps", "restart"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"Reuse({name}={getattr(self, name)!r}): must be >= 0")
-        if not self.initial_threshold > 0:
-            raise ValueError(
-                f"Reuse(initial_threshold={self.initial_threshold!r}): must be > 0"
-            )
+            integer("Reuse", name, getattr(self, name), ">= 0")
+        number("Reuse", "initial_threshold", self.initial_threshold, "> 0")
 
     def target_density(self, step: int) -> float:
         """Density of ``S`` aimed at in ``step`` (from 0)."""
@@ -130,7 +131,7 @@ class Reuse(Transform):
         return hybrid
 
     def _passes_all(self, step: int) -> bool:
-        """Whether a step begins or ends an epoch."""
+        """True if a step begins or ends an epoch."""
         at_edge = self.restart and step % self.restart in (0, self.restart - 1)
         return step == 0 or bool(at_edge)
 

@@ -62,7 +62,7 @@ def shared_part(
     other: Tensor,
     geometry: Geometry,
 ) -> Tensor:
-    """The part of ``dX`` or ``dW`` that is the reference's, to be broadcast or added.
+    """The reference's part of ``dX`` (broadcast over the batch) or of ``dW`` (added).
 
     Args:
         product: input gradient or weight gradient.

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from elision.common.checks import integer, number, one_of
 from elision.common.sampling import spread_places
-from elision.operands.base import State, Transform, fraction, share_of
+from elision.operands.base import State, Transform, share_of
+from elision.operands.blocked_form import LargestForm
 
 __all__ = ["TopK", "keep_from", "kth_largest", "sampled_magnitudes"]
 
@@ -36,8 +38,8 @@ def keep_from(x: Tensor, level: Tensor) -> Tensor:
     """
     if not x.is_cpu or x.dtype.itemsize < 4 or torch.compiler.is_compiling():
         return torch.where(x.abs() < level, 0, x)
-    # One pass over the tensor where the line above takes three: what is at least the
-    # level is what exceeds the number before it.
+    # One pass over the tensor instead of three: a value is at least the level exactly
+    # if it exceeds the number before the level.
     before = torch.nextafter(level, torch.zeros_like(level))
     return F.hardshrink(x, before.item())
 
@@ -56,7 +58,11 @@ class TopK(Transform):
             ``sqrt(s(1−s)/sample_size)``.
         refresh: steps between new thresholds; the cached one is applied between, so
             the realised density drifts with the values.
-        sample_size: values looked at by ``"sampled"`` (an own choice).
+        sample_size: size of the sample of ``"sampled"`` (an own choice).
+
+    Example:
+        >>> TopK(0.5)(torch.tensor([3.0, -1.0, 0.5, -4.0]), [], True).tolist()
+        [3.0, 0.0, 0.0, -4.0]
     """
 
     sparsity: float
@@ -67,14 +73,10 @@ class TopK(Transform):
     sparsifies = True
 
     def check(self) -> None:
-        fraction("TopK", "sparsity", self.sparsity)
-        if self.threshold not in ("exact", "sampled"):
-            raise ValueError(
-                f"TopK(threshold={self.threshold!r}): must be 'exact' or 'sampled'"
-            )
+        number("TopK", "sparsity", self.sparsity, "[0, 1)")
+        one_of("TopK", "threshold", self.threshold, ("exact", "sampled"))
         for name in ("refresh", "sample_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"TopK({name}={getattr(self, name)!r}): must be >= 1")
+            integer("TopK", name, getattr(self, name))
 
     def initial_state(self) -> State:
         if self.refresh == 1 or self.sparsity == 0:
@@ -100,6 +102,11 @@ class TopK(Transform):
         exact = self.threshold == "exact"
         magnitudes = x.abs() if exact else sampled_magnitudes(x, self.sample_size)
         return kth_largest(magnitudes, 1 - self.sparsity)
+
+    def blocked_form(self) -> LargestForm:
+        cached = dict(zip(("threshold", "step"), self.state_names, strict=False))
+        samples = self.sample_size if self.threshold == "sampled" else None
+        return LargestForm(1 - self.sparsity, samples, self.refresh, **cached)
 
     def __str__(self) -> str:
         words = f"top {1 - self.sparsity:.4g} by magnitude"

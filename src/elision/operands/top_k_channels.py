@@ -16,10 +16,14 @@ class TopKChannels(Transform):
     """Keep ``k`` channels (axis 1) of largest summed magnitude (unified meProp).
 
     The score of channel ``c`` is ``Σ |x[:, c, ...]|`` over the batch and, for a
-    convolution, the plane. What is kept is a dense block of fewer channels.
+    convolution, the plane. The kept channels are a dense block.
 
     Attributes:
         keep: a count, or a share of the channels in (0, 1], rounded up.
+
+    Example:
+        >>> TopKChannels(1)(torch.tensor([[1.0, 2.0], [1.0, -2.0]]), [], True).tolist()
+        [[0.0, 2.0], [0.0, -2.0]]
     """
 
     keep: float | int

@@ -11,7 +11,7 @@ __all__ = ["TopKPerExample", "kept_count"]
 
 
 def kept_count(owner: str, keep: float | int, size: int) -> int:
-    """How many of ``size`` a ``keep`` asks for: a count, or a share rounded up.
+    """Number of the ``size`` values kept: ``keep`` itself, or its share rounded up.
 
     Raises:
         ValueError: a count larger than ``size``.
@@ -36,10 +36,14 @@ def check_keep(owner: str, keep: float | int) -> None:
 class TopKPerExample(Transform):
     """Keep exactly ``k`` values of each example, those of largest magnitude (meProp).
 
-    An example is everything behind the first axis. Ties are cut, so the count is exact.
+    An example is one index of the first axis. Ties are cut, so the count is exact.
 
     Attributes:
         keep: a count, or a share of the example's values in (0, 1], rounded up.
+
+    Example:
+        >>> TopKPerExample(1)(torch.tensor([[1.0, 2.0], [3.0, -2.0]]), [], True).tolist()
+        [[0.0, 2.0], [3.0, 0.0]]
     """
 
     keep: float | int

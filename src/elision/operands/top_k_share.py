@@ -1,11 +1,12 @@
-"""The largest values of a tensor, as many as a moving budget allows (SWAT-M)."""
+"""The largest values of a tensor, at a density that a rule moves (SWAT-M)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from elision.operands.base import State, Transform, fraction
+from elision.common.checks import number
+from elision.operands.base import State, Transform
 from elision.operands.top_k import keep_from, kth_largest
 
 __all__ = ["TopKShare"]
@@ -20,6 +21,11 @@ class TopKShare(Transform):
 
     Attributes:
         sparsity: fraction set to zero before the density first moves, in [0, 1).
+
+    Example:
+        >>> state = {"density": torch.tensor(0.5)}
+        >>> TopKShare(0.9).apply(torch.tensor([3.0, -1.0]), state, True).tolist()
+        [3.0, 0.0]
     """
 
     sparsity: float
@@ -27,7 +33,7 @@ class TopKShare(Transform):
     sparsifies = True
 
     def check(self) -> None:
-        fraction("TopKShare", "sparsity", self.sparsity)
+        number("TopKShare", "sparsity", self.sparsity, "[0, 1)")
 
     def initial_state(self) -> State:
         return {"density": torch.tensor(1 - self.sparsity, dtype=torch.float64)}

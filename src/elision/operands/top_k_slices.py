@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from elision.operands.base import State, Transform, fraction, share_of
+from elision.common.checks import number, one_of
+from elision.operands.base import State, Transform, share_of
 
 __all__ = ["TopKSlices"]
 
@@ -22,6 +23,11 @@ class TopKSlices(Transform):
     Attributes:
         sparsity: fraction of the slices left out, in [0, 1).
         slices: ``"channel"`` or ``"filter"``.
+
+    Example:
+        >>> weight = torch.tensor([[1.0, 1.0], [3.0, 0.5]])
+        >>> TopKSlices(0.5, "filter")(weight, [], True).tolist()
+        [[0.0, 0.0], [3.0, 0.5]]
     """
 
     sparsity: float
@@ -30,11 +36,8 @@ class TopKSlices(Transform):
     sparsifies = True
 
     def check(self) -> None:
-        fraction("TopKSlices", "sparsity", self.sparsity)
-        if self.slices not in ("channel", "filter"):
-            raise ValueError(
-                f"TopKSlices(slices={self.slices!r}): must be 'channel' or 'filter'"
-            )
+        number("TopKSlices", "sparsity", self.sparsity, "[0, 1)")
+        one_of("TopKSlices", "slices", self.slices, ("channel", "filter"))
 
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         del state, training

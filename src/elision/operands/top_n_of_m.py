@@ -20,6 +20,10 @@ class TopNofM(Transform):
     Attributes:
         n: values kept of each group, at least 1.
         m: size of a group, at least ``n``; divides the input channels.
+
+    Example:
+        >>> TopNofM(1, 2)(torch.tensor([[1.0, 2.0, -4.0, 3.0]]), [], True).tolist()
+        [[0.0, 2.0, -4.0, 0.0]]
     """
 
     n: int = 2
@@ -36,7 +40,7 @@ class TopNofM(Transform):
         return x if self.n == self.m else x * self.kept(x)
 
     def kept(self, x: Tensor) -> Tensor:
-        """Where the kept values are: boolean, of the shape of ``x``.
+        """Boolean mask of the kept values, of the shape of ``x``.
 
         Raises:
             ValueError: ``m`` does not divide axis 1.

@@ -1,12 +1,13 @@
 """What a study is asked."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from elision.accelerators import ACCELERATORS
-from elision.common.specs import build, resolve
-from elision.methods import METHODS, Method
+from elision.common.specs import build
+from elision.layers.recipe import Recipe
+from elision.methods import check_recipe, make_recipe
 from elision.study.probes import PROBES
 from elision.workloads import DEFAULT_WORKLOAD, Workload, find_workload
 
@@ -68,17 +69,17 @@ class StudyConfig:
                 raise ValueError(f"{name} must be >= {minimum}, got {value}")
         if not self.recipes:
             raise ValueError("recipes: give at least one")
-        known: dict[str, Mapping[str, Callable[..., object]]] = {
-            "recipe": METHODS,
-            "accelerator": ACCELERATORS,
-            "probe": PROBES,
+        checks: dict[str, Callable[[str], object]] = {
+            "recipe": check_recipe,
+            "accelerator": lambda spec: build("accelerator", spec, ACCELERATORS),
+            "probe": lambda spec: build("probe", spec, PROBES),
         }
-        for kind, table in known.items():
+        for kind, check in checks.items():
             specs = getattr(self, f"{kind}s")
             if len(set(specs)) != len(specs):
                 raise ValueError(f"{kind}s: one is given twice in {', '.join(specs)}")
             for spec in specs:
-                build(kind, spec, table)
+                check(spec)
 
     @classmethod
     def from_toml(cls, values: dict[str, Any]) -> "StudyConfig":
@@ -100,10 +101,9 @@ class StudyConfig:
         count = min(self.record, epochs)
         return tuple(epochs * (i + 1) // count - 1 for i in range(count))
 
-    def recipe(self, spec: str, steps: int) -> Method:
-        """The recipe of a spec; what it leaves open fits a run of so many steps."""
-        _, given = resolve("recipe", spec, METHODS)
-        return build("recipe", spec, METHODS).fitted(steps, given)
+    def recipe(self, spec: str, steps: int) -> Recipe:
+        """The recipe; schedule parameters not given are scaled to ``steps``."""
+        return make_recipe(spec, steps=steps)
 
 
 def file_name(spec: str) -> str:

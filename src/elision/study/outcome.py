@@ -5,7 +5,7 @@ from typing import Any
 
 from elision.accelerators.design.interleave_or_skip import SkipRow, skip_rows
 from elision.accelerators.simulate import CostRow, total
-from elision.methods import Method
+from elision.layers.recipe import Recipe
 from elision.products import Product, Trace
 from elision.products.describe import ProductRow
 from elision.study.config import StudyConfig
@@ -33,7 +33,7 @@ class RecipeOutcome:
     """
 
     spec: str
-    method: Method
+    method: Recipe
     history: list[EpochMetrics]
     training_macs_ratio: float
     work: dict[str, float]

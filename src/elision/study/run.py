@@ -22,8 +22,9 @@ from elision.accelerators.simulate import simulate
 from elision.common.files import to_csv, write_json, write_text
 from elision.common.names import lookup
 from elision.common.specs import build
+from elision.layers.recipe import Recipe
 from elision.layers.record import record
-from elision.methods import Method
+from elision.methods import is_external
 from elision.products import Trace
 from elision.products.describe import count
 from elision.study import folder as runfolder
@@ -59,6 +60,8 @@ def study(
         OSError: the folder cannot be written.
     """
     run = _Run.of(config)  # before the claim: data that is not there claims nothing
+    for spec in config.recipes:
+        run.method(spec)  # likewise a recipe of a module or file
     runfolder.claim(folder, {k: v for k, v in asdict(config).items() if v is not None})
     accelerators = {
         spec: build("accelerator", spec, ACCELERATORS) for spec in config.accelerators
@@ -105,6 +108,10 @@ def record_again(folder: Path, recipe: str | None, samples: int) -> tuple[str, T
     lookup("recipe of this run", spec, dict.fromkeys(config.recipes))
     if not (folder / "summary.json").is_file():
         raise ValueError(f"{folder}: the run is not finished; the same command goes on")
+    if is_external(spec):  # a folder may be somebody else's: import nothing it names
+        raise ValueError(
+            f"{folder}: recipe {spec!r} is no method that this version has"
+        )
     run = _Run.of(config)
     model = run.train(spec, folder).model
     following = run.workload.train_batches(
@@ -130,7 +137,7 @@ class _Run:
         workload = config.resolved_workload()
         return cls(config, workload, workload.load_dataset(config.data))
 
-    def method(self, spec: str) -> Method:
+    def method(self, spec: str) -> Recipe:
         """The recipe of a spec, fitted to the length of the run."""
         per_epoch = self.workload.steps_per_epoch(self.dataset)
         return self.config.recipe(spec, self.workload.epochs * per_epoch)
@@ -179,7 +186,7 @@ def _recipe_folder(folder: Path, spec: str) -> Path:
 
 def _outcome(
     spec: str,
-    method: Method,
+    method: Recipe,
     result: TrainResult,
     accelerators: Mapping[str, Accelerator],
     findings: dict[str, dict[str, Any]],

@@ -36,7 +36,7 @@ def _gradient(run: "Topology", weight: SparseWeight, random: torch.Generator) ->
 
 def _gathered(run: "Topology", weight: SparseWeight, random: torch.Generator) -> Tensor:
     del run, random
-    return weight.state("score").abs()
+    return weight.state("gradient_average").abs()
 
 
 def _momentum(run: "Topology", weight: SparseWeight, random: torch.Generator) -> Tensor:

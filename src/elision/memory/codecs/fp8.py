@@ -4,22 +4,27 @@ from dataclasses import dataclass
 
 import torch
 
+from elision.formats import FORMATS
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
 
 __all__ = ["Float8", "scale_to_float8"]
 
-_LARGEST = torch.finfo(torch.float8_e4m3fn).max
-_SMALLEST = torch.finfo(torch.float8_e4m3fn).smallest_normal / 8
+_FORMAT = FORMATS["fp8-e4m3"]
+_LARGEST = _FORMAT.largest
 
 
 @dataclass(frozen=True)
 class Float8(Codec):
-    """``float8_e4m3fn`` of ``x·448/max|x|``: off by at most 1/16 of the value.
+    """FP8 (E4M3) of ``x·448/max|x|``: off by at most 1/16 of the value.
 
-    Values below 2**-9 of the scaled range are subnormal or lost; a positive value is
-    never restored as zero, so that masks survive.
+    Scaled values below 2**-6 are subnormal, with a larger relative error; a positive
+    value is never restored as zero, so that masks survive.
+
+    Example:
+        >>> scale_to_float8(torch.tensor([1.0, 0.1]), torch.tensor(1.0))[0].float()
+        tensor([448.,  44.])
     """
 
     name = "fp8"
@@ -51,8 +56,13 @@ class Float8(Codec):
 def scale_to_float8(
     values: torch.Tensor, largest: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Float32 values and their largest magnitude to codes and the factor they take."""
+    """Codes of float32 values, and the factor that scales them back.
+
+    Args:
+        values: float32, any shape.
+        largest: scalar, the largest magnitude of ``values``.
+    """
     factor = largest.clamp(min=1e-30) / _LARGEST
     scaled = (values / factor).clamp(-_LARGEST, _LARGEST)
-    scaled = torch.where(values > 0, scaled.clamp(min=_SMALLEST), scaled)
-    return scaled.to(torch.float8_e4m3fn), factor
+    scaled = torch.where(values > 0, scaled.clamp(min=_FORMAT.smallest), scaled)
+    return scaled.to(_FORMAT.dtype), factor

@@ -18,7 +18,7 @@ from elision.common.columns import Column, as_text, column, columns
 from elision.common.files import to_csv, write_json, write_text
 from elision.common.names import lookup
 from elision.common.specs import build
-from elision.methods import METHODS
+from elision.methods import make_recipe
 from elision.products import Geometry, LayerProduct, Product, synthetic_products
 from elision.study.papers.base import (
     Figure,
@@ -250,7 +250,7 @@ class AntClaims(Paper):
         for network in self.network:
             lookup("network", network, NETWORKS)
         for recipe in self.recorded:
-            build("recipe", recipe, METHODS)
+            make_recipe(recipe)
         number("AntClaims", "sparsity", self.sparsity, "[0, 1]")
         integer("AntClaims", "startup_cycles", self.startup_cycles, ">= 0")
         _ = self.machine  # refuses bad parameters
@@ -361,7 +361,5 @@ def recorded_products(
     """
     chosen = replace(find_workload(workload), epochs=epochs)
     plan = RunPlan(seed=seed, record_epochs=(epochs - 1,), record_samples=1)
-    result = train(
-        chosen, build("recipe", recipe, METHODS), chosen.load_dataset(), plan
-    )
+    result = train(chosen, make_recipe(recipe), chosen.load_dataset(), plan)
     yield from result.trace.multiplied()

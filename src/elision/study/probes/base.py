@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from elision.methods import Method
+from elision.layers.recipe import Recipe
 from elision.workloads import Dataset, Workload
 
 __all__ = ["Probe", "Trained"]
@@ -30,7 +30,7 @@ class Trained:
     """
 
     model: nn.Module
-    method: Method
+    method: Recipe
     workload: Workload
     dataset: Dataset
     seed: int

@@ -56,19 +56,19 @@ class BackwardSuperset(Rule):
     ) -> None:
         for weight, forward, backward in self._sets(weights, dense, step=0):
             weight.set_state("mask", forward)
-            weight.set_state("score", backward.float())
+            weight.set_state("learns", backward)
 
     def moves(self, step: int) -> bool:
         return self.when.at(step)
 
     def gradient_density(self, weight: SparseWeight) -> float:
-        return float(weight.state("score").mean())
+        return float(weight.state("learns").float().mean())
 
     def before_step(self, run: "Topology") -> bool:
         for weight in run.weights:
             if weight.weight.grad is None:
                 continue
-            learns = weight.state("score") > 0
+            learns = weight.state("learns")
             strength = torch.where(weight.mask, 1.0, 1.0 / weight.density)
             pull = weight.weight.detach() * (self.penalty * strength).to(weight.weight)
             weight.weight.grad.add_(pull)
@@ -83,7 +83,7 @@ class BackwardSuperset(Rule):
         ):
             # A weight that stops learning must not be moved by its momentum.
             weight.keep_optimizer_state(run.optimizer, backward)
-            weight.set_state("score", backward.float())
+            weight.set_state("learns", backward)
             run.record(weight, forward)
 
     def _sets(

@@ -1,0 +1,144 @@
+"""Number formats as data: what every format can do.
+
+A format is a frozen dataclass. Its :meth:`Format.encode`, :meth:`Format.decode` and
+:meth:`Format.round` are plain arithmetic in float64, slow and meant to be obviously right;
+:func:`elision.formats.round` takes torch's conversion where that gives the same values.
+
+A member fills in the codes: floating point with its exponent and fraction bits
+(:mod:`elision.formats.floating`). Integer and ternary codes and formats whose values share
+an exponent are further subclasses: a shared scale is one more field, the format of an
+element another.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from elision.common.checks import one_of
+
+__all__ = ["Format", "Rounding", "power_of_two", "rounded_to_integer", "uniform"]
+
+#: To the nearest value, ties to the even code; towards zero; up or down at random, with
+#: the probabilities that make the expected value exact.
+Rounding = Literal["nearest", "zero", "stochastic"]
+
+_LOW = 0xFFFF_FFFF
+
+
+@dataclass(frozen=True)
+class Format(ABC):
+    """A set of numbers and their codes.
+
+    Attributes:
+        name: of the format in recipes and tables.
+
+    Example:
+        >>> from elision.formats import FORMATS
+        >>> FORMATS["fp8-e4m3"].round(torch.tensor([0.3, 100.0])).tolist()
+        [0.3125, 96.0]
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def bits(self) -> int:
+        """Width of a code."""
+
+    @property
+    @abstractmethod
+    def largest(self) -> float:
+        """The largest finite value."""
+
+    @abstractmethod
+    def encode(
+        self, x: Tensor, rounding: Rounding = "nearest", seed: int = 0
+    ) -> Tensor:
+        """Codes of the rounded values, int64, of the shape of ``x``.
+
+        Args:
+            x: floating-point values of any shape.
+            rounding: see :data:`Rounding`.
+            seed: of stochastic rounding, which depends on the seed and on an element's
+                index alone.
+
+        Raises:
+            ValueError: an unknown rounding.
+        """
+
+    @abstractmethod
+    def decode(self, codes: Tensor) -> Tensor:
+        """Values of the codes, float64, of the shape of ``codes``.
+
+        Args:
+            codes: integers in [0, 2**bits).
+        """
+
+    def round(self, x: Tensor, rounding: Rounding = "nearest", seed: int = 0) -> Tensor:
+        """Values of the format in place of ``x``, in the dtype of ``x``.
+
+        Args and errors are those of :meth:`encode`.
+        """
+        return self.decode(self.encode(x, rounding, seed)).to(x.dtype)
+
+
+def power_of_two(exponent: Tensor) -> Tensor:
+    """``2^exponent``, exactly, as float64.
+
+    Args:
+        exponent: int64, in [-1022, 1023].
+
+    Example:
+        >>> power_of_two(torch.tensor([-1, 3])).tolist()
+        [0.5, 8.0]
+    """
+    return ((exponent + 1023) << 52).view(torch.float64)
+
+
+def rounded_to_integer(x: Tensor, rounding: Rounding, seed: int) -> Tensor:
+    """Whole numbers in place of float64 values that are not negative.
+
+    Raises:
+        ValueError: an unknown rounding.
+
+    Example:
+        >>> rounded_to_integer(torch.tensor([0.5, 1.5, 1.6]), "nearest", 0).tolist()
+        [0.0, 2.0, 2.0]
+    """
+    one_of("round", "rounding", rounding, get_args(Rounding))
+    if rounding == "nearest":
+        return torch.round(x)  # ties to even
+    below = torch.floor(x)
+    if rounding == "zero":
+        return below
+    index = torch.arange(x.numel(), device=x.device).view(x.shape)
+    return below + (uniform(index, seed) < x - below)
+
+
+def uniform(index: Tensor, seed: int) -> Tensor:
+    """Uniform numbers in [0, 1), multiples of 2**-32, one for each index and seed.
+
+    A hash, not a sequence: the same for every order of evaluation and number of threads.
+
+    Args:
+        index: int64, not negative, of any shape.
+        seed: any integer.
+
+    Source: the finaliser ``lowbias32`` of Wellons, "Prospecting for Hash Functions", 2018.
+
+    Example:
+        >>> uniform(torch.arange(3), seed=1).shape
+        torch.Size([3])
+    """
+    high = _hashed((index >> 32) ^ (seed & _LOW))
+    return _hashed((index & _LOW) ^ high).double() / 2**32
+
+
+def _hashed(x: Tensor) -> Tensor:
+    """``lowbias32`` of 32-bit numbers in int64; the products wrap, their low half holds."""
+    x = (x ^ (x >> 16)) * 0x7FEB_352D & _LOW
+    x = (x ^ (x >> 15)) * 0x846C_A68B & _LOW
+    return x ^ (x >> 16)

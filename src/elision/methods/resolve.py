@@ -1,0 +1,99 @@
+"""Recipes by the text that a person writes: a name, a file, or an object of a module.
+
+============================  ===================================================
+``swat:sparsity=0.9``         a method by name, with parameters
+``mine.toml``, ``mine.json``  a recipe's file
+``package.module:NAME``       a recipe in an importable module
+============================  ===================================================
+"""
+
+import importlib
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from elision.common import specs
+from elision.common.names import lookup
+from elision.layers.recipe import Recipe
+from elision.methods.base import Method
+
+__all__ = ["from_dict", "is_external", "resolve"]
+
+Methods = Mapping[str, Callable[..., Method]]
+
+_OBJECT = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
+_READERS: dict[str, Callable[[str], Any]] = {
+    ".toml": tomllib.loads,
+    ".json": json.loads,
+}
+
+
+def is_external(spec: str, methods: Methods) -> bool:
+    """True if a spec names a file or a module's object instead of a method."""
+    if Path(spec).suffix in _READERS and "=" not in spec:
+        return True
+    found = _OBJECT.fullmatch(spec)
+    return found is not None and found[1] not in methods
+
+
+def resolve(
+    spec: str, methods: Methods, *, steps: int | None = None, **more: Any
+) -> Recipe:
+    """The recipe of a spec; :func:`elision.methods.make_recipe` documents it."""
+    if not is_external(spec, methods):
+        method = specs.build("recipe", spec, methods, **more)
+        if steps is None:
+            return method
+        return method.fitted(steps, (*specs.resolve("recipe", spec, methods)[1], *more))
+    named = _OBJECT.fullmatch(spec)
+    recipe = _imported(*named.groups()) if named else _read(Path(spec), methods)
+    return replace(recipe, **more) if more else recipe
+
+
+def from_dict(values: Any, methods: Methods) -> Recipe:
+    """The recipe of plain values; :func:`elision.methods.recipe_from_dict`."""
+    if not isinstance(values, Mapping) or "method" not in values:
+        return Recipe.from_dict(values)
+    # Several names may build one class; the class and all its parameters are written.
+    classes = {kind.key: kind for kind in map(_class_of, methods.values())}
+    return lookup("method", values["method"], classes).from_dict(values)
+
+
+def _class_of(make: Callable[..., Method]) -> type[Method]:
+    return getattr(make, "func", make)  # a partial's function  # pyright: ignore[reportReturnType]
+
+
+def _read(path: Path, methods: Methods) -> Recipe:
+    try:
+        return from_dict(
+            _READERS[path.suffix](path.read_text(encoding="utf-8")), methods
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"recipe file {path}: {error}") from error
+
+
+def _imported(module: str, name: str) -> Recipe:
+    """An object of a module; modules of the current folder are found, too."""
+    spec = f"{module}:{name}"
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:  # a module may fail in any way while it is imported
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"recipe {spec!r}: module {module!r} cannot be imported: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+    finally:
+        sys.path.remove(here)
+    recipes = {n: v for n, v in vars(found).items() if isinstance(v, Recipe)}
+    if name in vars(found) and name not in recipes:
+        kind = type(vars(found)[name]).__name__
+        raise ValueError(f"recipe {spec!r}: must be a Recipe, it is a {kind}")
+    return lookup(f"recipe of {module}", name, recipes)

@@ -1,0 +1,186 @@
+"""Number formats, code by code, against torch's conversions and ml_dtypes."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import elision
+from elision.formats import FORMATS, Floating, fast_round
+from elision.formats.base import uniform
+
+NARROW = [f for f in FORMATS.values() if f.bits <= 16]
+IDS = [f.name for f in NARROW]
+
+
+def codes_of(format: Floating) -> Tensor:
+    return torch.arange(2**format.bits)
+
+
+def torch_values(format: Floating) -> Tensor:
+    """Values of all codes as torch reads them."""
+    width = {8: torch.uint8, 16: torch.uint16}[format.bits]
+    assert format.dtype is not None
+    return codes_of(format).to(width).view(format.dtype).double()
+
+
+def probes(format: Floating) -> Tensor:
+    """Float32: all values, the ties between them, and the neighbours of both."""
+    values = format.decode(codes_of(format))
+    values = values[values.isfinite()].unique()
+    grid = torch.cat([values, torch.tensor([2.0 * values[-1] - values[-2]]).double()])
+    grid = torch.cat([-grid[-1:], grid])
+    ties = (grid[1:] + grid[:-1]) / 2
+    points = torch.cat([grid, ties]).float()
+    up = points.nextafter(torch.tensor(math.inf))
+    down = points.nextafter(torch.tensor(-math.inf))
+    special = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, 3e38])
+    return torch.cat([points, up, down, special])
+
+
+def same(found: Tensor, expected: Tensor) -> bool:
+    """Equal with NaN for NaN and with the sign of zero."""
+    number = ~expected.isnan()
+    return (
+        torch.equal(found.isnan(), expected.isnan())
+        and torch.equal(found[number], expected[number])
+        and torch.equal(found[number].signbit(), expected[number].signbit())
+    )
+
+
+@pytest.mark.parametrize("format", NARROW, ids=IDS)
+def test_every_code_decodes_as_torch_reads_it(format: Floating) -> None:
+    expected = torch_values(format)
+    found = format.decode(codes_of(format))
+    assert same(found, expected)
+    number = ~expected.isnan()
+    assert torch.equal(format.encode(found)[number], codes_of(format)[number])
+    assert format.decode(format.encode(torch.tensor(math.nan))).isnan()
+    assert format.dtype is not None
+    assert format.largest == torch.finfo(format.dtype).max
+    assert format.smallest_normal == torch.finfo(format.dtype).smallest_normal
+
+
+@pytest.mark.parametrize("format", NARROW, ids=IDS)
+def test_nearest_is_torchs_conversion_at_every_tie_and_beside_it(
+    format: Floating,
+) -> None:
+    x = probes(format)
+    assert format.dtype is not None
+    expected = x.to(format.dtype).float()
+    assert same(format.round(x), expected)
+    assert same(elision.formats.round(x, format.name), expected)
+
+
+@pytest.mark.parametrize("format", NARROW, ids=IDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_fast_way_is_the_slow_one_saturating_too(
+    format: Floating, dtype: torch.dtype
+) -> None:
+    # What lies between the largest values of two formats has no agreed answer in a
+    # dtype that cannot hold it; values are compared in float32.
+    x = probes(format).to(dtype).float()
+    slow = format.saturating.round(x)
+    assert same(fast_round(format.saturating, x), slow)
+    assert slow[~slow.isnan()].abs().max() == format.largest
+
+
+@pytest.mark.parametrize("format", NARROW, ids=IDS)
+def test_toward_zero_is_the_next_value_down(format: Floating) -> None:
+    x = probes(format)
+    x = x[x.isfinite()]
+    values = format.decode(codes_of(format))
+    values = values[values.isfinite() & ~values.signbit()].unique()
+    place = torch.searchsorted(values, x.double().abs(), right=True) - 1
+    expected = values[place].copysign(x.double())
+    assert same(format.round(x, "zero").double(), expected)
+
+
+def test_float64_is_rounded_once() -> None:
+    # Just above a tie of bf16, by less than float32 can see.
+    x = torch.tensor([1 + 2**-8 + 2**-40], dtype=torch.float64)
+    assert x.to(torch.bfloat16).item() == 1.0
+    assert elision.formats.round(x, "bf16").item() == 1 + 2**-7
+
+
+def test_overflow_saturates_or_shows() -> None:
+    x = torch.tensor([1e9, -1e9, math.inf])
+    for name, beyond in (("fp8-e5m2", math.inf), ("fp8-e4m3", math.nan)):
+        format = replace(FORMATS[name], saturates=False)
+        assert same(format.round(x), torch.tensor([beyond, -beyond, beyond]))
+        assert same(fast_round(format, x), format.round(x))
+        top = format.largest
+        assert format.saturating.round(x).tolist() == [top, -top, top]
+    assert FORMATS["fp8-e5m2"].round(x[:2], "zero").tolist() == [57344.0, -57344.0]
+
+
+def test_formats_without_a_sign_or_subnormals() -> None:
+    flush = replace(FORMATS["fp16"], subnormals=False, dtype=None)
+    low = flush.smallest
+    assert low == 2.0**-14
+    x = torch.tensor([0.4 * low, 0.5 * low, 0.6 * low, -0.6 * low, 1.5 * low])
+    assert flush.round(x).tolist() == [0.0, 0.0, low, -low, 1.5 * low]
+    unsigned = replace(FORMATS["fp8-e4m3"], signed=False, dtype=None)
+    assert unsigned.bits == 7
+    assert same(
+        unsigned.round(torch.tensor([2.0, -2.0])), torch.tensor([2.0, math.nan])
+    )
+    values = unsigned.decode(torch.arange(127))
+    assert torch.equal(unsigned.encode(values), torch.arange(127))
+
+
+@pytest.mark.parametrize("format", NARROW, ids=IDS)
+def test_stochastic_rounding_is_unbiased_and_hits_neighbours(format: Floating) -> None:
+    below = format.round(torch.tensor(1.0)).item()
+    above = format.decode(format.encode(torch.tensor(1.0)) + 1).item()
+    x = torch.full((200_000,), 0.75 * below + 0.25 * above)
+    found = format.round(x, "stochastic", seed=3)
+    assert set(found.tolist()) == {below, above}
+    share = (found == above).double().mean().item()
+    assert abs(share - 0.25) < 5 * math.sqrt(0.25 * 0.75 / x.numel())
+    exact = torch.tensor([1.0, -2.0, 0.0])
+    assert torch.equal(format.round(exact, "stochastic"), exact)
+
+
+def test_stochastic_rounding_depends_on_seed_and_index_alone() -> None:
+    x = torch.rand(1000)
+    first = elision.formats.round(x, "fp8-e4m3", "stochastic", seed=1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    again = elision.formats.round(x, "fp8-e4m3", "stochastic", seed=1)
+    torch.set_num_threads(threads)
+    assert torch.equal(first, again)
+    reshaped = elision.formats.round(x.view(10, 100), "fp8-e4m3", "stochastic", seed=1)
+    assert torch.equal(reshaped.flatten(), first)
+    other = elision.formats.round(x, "fp8-e4m3", "stochastic", seed=2)
+    assert (first != other).float().mean() > 0.1
+    numbers = uniform(torch.tensor([0, 1, 2**32, 2**32 + 1]), seed=1)
+    assert len(set(numbers.tolist())) == 4
+
+
+def test_unknown_names_are_answered_with_the_known() -> None:
+    with pytest.raises(ValueError, match=r"unknown number format 'bf61'.*bf16"):
+        elision.formats.round(torch.ones(1), "bf61")
+    with pytest.raises(ValueError, match=r"rounding='up'.*'nearest' or 'zero'"):
+        elision.formats.round(torch.ones(1), "bf16", "up")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("format", NARROW, ids=IDS)
+def test_ml_dtypes_agrees(format: Floating) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    names = {
+        "bf16": "bfloat16",
+        "fp8-e4m3": "float8_e4m3fn",
+        "fp8-e5m2": "float8_e5m2",
+    }
+    dtype = (
+        np.float16 if format.name == "fp16" else getattr(ml_dtypes, names[format.name])
+    )
+    format = replace(format, saturates=False)
+    x = probes(format)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = torch.from_numpy(x.numpy().astype(dtype).astype(np.float32))
+    assert same(format.round(x), expected)
