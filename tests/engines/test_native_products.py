@@ -9,10 +9,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from elision.engines import NativeEngine, TorchEngine
+from elision.engines import Hint, NativeEngine, TorchEngine
 from elision.engines.auto import density_level
 from elision.engines.native import library
-from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
+from elision.products import (
+    Conv2dGeometry,
+    LayerProduct,
+    MatmulGeometry,
+    Product,
+    dense,
+)
 
 WAYS = [
     (Product.FORWARD, "weight"),
@@ -87,9 +93,11 @@ def test_products_equal_the_oracle(geometry, way, density, seed):
     expected = LayerProduct(kind, geometry, *values).compute()
     terms = geometry.dense_macs / max(1, expected.numel())
     for engine in (TorchEngine(), NativeEngine()):
-        assert engine.supports(kind, geometry, sparse)
+        assert engine.supports(LayerProduct(kind, geometry), Hint(sparse))
         assert_close(
-            engine.product(kind, geometry, *values, sparse=sparse), expected, terms
+            engine.compute(LayerProduct(kind, geometry, *values), Hint(sparse)),
+            expected,
+            terms,
         )
 
 
@@ -107,7 +115,9 @@ def test_masked_weight_gradient_is_the_dense_one_at_the_mask(geometry, density, 
     terms = geometry.dense_macs / wanted.numel()
     for engine in (TorchEngine(), NativeEngine()):
         assert_close(
-            engine.product(kind, geometry, *values, wanted=wanted), expected, terms
+            engine.compute(LayerProduct(kind, geometry, *values), Hint(wanted=wanted)),
+            expected,
+            terms,
         )
 
 
@@ -118,7 +128,7 @@ def test_planes_smaller_than_the_stride(kind, sparse, stride):
     geometry = Conv2dGeometry(2, 3, 4, 1, 5, (4, 2), (1, stride), (0, 3), (1, 1), 1)
     values = operands(kind, geometry, sparse, 0.7, 0)
     expected = LayerProduct(kind, geometry, *values).compute()
-    found = NativeEngine().product(kind, geometry, *values, sparse=sparse)
+    found = NativeEngine().compute(LayerProduct(kind, geometry, *values), Hint(sparse))
     assert_close(found, expected, geometry.dense_macs / expected.numel())
 
 
@@ -128,7 +138,9 @@ def test_wide_planes(side):
     for kind, sparse in WAYS:
         values = operands(kind, geometry, sparse, 0.1, 0)
         expected = LayerProduct(kind, geometry, *values).compute()
-        found = NativeEngine().product(kind, geometry, *values, sparse=sparse)
+        found = NativeEngine().compute(
+            LayerProduct(kind, geometry, *values), Hint(sparse)
+        )
         assert_close(found, expected, geometry.dense_macs / expected.numel())
 
 
@@ -140,7 +152,7 @@ def test_what_is_not_finite_spreads_as_in_the_dense_product(kind, sparse, value,
     values = operands(kind, geometry, sparse, 0.3, 1)
     values[which].view(-1)[17] = value
     expected = LayerProduct(kind, geometry, *values).compute()
-    found = NativeEngine().product(kind, geometry, *values, sparse=sparse)
+    found = NativeEngine().compute(LayerProduct(kind, geometry, *values), Hint(sparse))
     assert torch.equal(found.isnan(), expected.isnan())
     assert torch.equal(found.isinf(), expected.isinf())
 
@@ -157,7 +169,9 @@ def test_operands_of_any_strides_and_alignment():
         last = [v.contiguous(memory_format=torch.channels_last) for v in values]
         strided = [v.repeat_interleave(2, -1)[..., ::2] for v in values]
         for variant in (shifted, last, strided):
-            found = NativeEngine().product(kind, geometry, *variant, sparse=sparse)
+            found = NativeEngine().compute(
+                LayerProduct(kind, geometry, *variant), Hint(sparse)
+            )
             assert_close(found, expected, 60)
 
 
@@ -167,17 +181,17 @@ def test_groups_of_some_width_are_computed_one_by_one(monkeypatch, kind, sparse)
     values = operands(kind, geometry, sparse, 0.2, 5)
     expected = LayerProduct(kind, geometry, *values).compute()
     engine = NativeEngine()
-    monkeypatch.setattr(engine._dense, "product", None)
-    found = engine.product(kind, geometry, *values, sparse=sparse)
+    monkeypatch.setattr(engine._dense, "compute", None)
+    found = engine.compute(LayerProduct(kind, geometry, *values), Hint(sparse))
     assert_close(found, expected, 300)
     if kind is Product.WEIGHT_GRAD:
         mask = torch.rand(geometry.shape_of("weight")) < 0.3
-        found = engine.product(kind, geometry, *values, wanted=mask)
+        found = engine.compute(LayerProduct(kind, geometry, *values), Hint(wanted=mask))
         assert_close(found, expected * mask, 300)
         assert not found[~mask].any()
     monkeypatch.undo()
     values[0][0, 0, 0, 0] = torch.inf
-    found = engine.product(kind, geometry, *values, sparse=sparse)
+    found = engine.compute(LayerProduct(kind, geometry, *values), Hint(sparse))
     expected = LayerProduct(kind, geometry, *values).compute()
     assert torch.equal(found.isfinite(), expected.isfinite())
 
@@ -187,10 +201,10 @@ def test_other_dtypes_and_narrow_groups_go_to_torch():
     grouped = Conv2dGeometry(2, 4, 5, 5, 4, 3, 1, 1, 1, 2)
     plain = Conv2dGeometry(2, 4, 5, 5, 4, 3, 1, 1, 1, 1)
     engine = NativeEngine()
-    assert not engine.supports(kind, grouped, "weight")
+    assert not engine.supports(LayerProduct(kind, grouped), Hint("weight"))
     for geometry, dtype in [(grouped, torch.float32), (plain, torch.float64)]:
         values = [v.to(dtype) for v in operands(kind, geometry, "weight", 0.3, 3)]
-        found = engine.product(kind, geometry, *values, sparse="weight")
+        found = engine.compute(LayerProduct(kind, geometry, *values), Hint("weight"))
         assert torch.equal(found, LayerProduct(kind, geometry, *values).compute())
         assert found.dtype == dtype
 
@@ -200,9 +214,13 @@ def test_wrong_hints_are_refused():
     values = operands(Product.FORWARD, geometry, None, 1, 0)
     for engine in (TorchEngine(), NativeEngine()):
         with pytest.raises(ValueError, match="input and weight"):
-            engine.product(Product.FORWARD, geometry, *values, sparse="grad_output")
+            engine.compute(
+                LayerProduct(Product.FORWARD, geometry, *values), Hint("grad_output")
+            )
         with pytest.raises(ValueError, match="wanted="):
-            engine.product(Product.FORWARD, geometry, *values, wanted=values[1])
+            engine.compute(
+                LayerProduct(Product.FORWARD, geometry, *values), Hint(wanted=values[1])
+            )
 
 
 def test_results_do_not_depend_on_the_threads():
@@ -216,7 +234,11 @@ def test_results_do_not_depend_on_the_threads():
         try:
             for threads in (1, 2, 5):
                 torch.set_num_threads(threads)
-                found.append(NativeEngine().product(kind, geometry, *values, **how))
+                found.append(
+                    NativeEngine().compute(
+                        LayerProduct(kind, geometry, *values), Hint(**how)
+                    )
+                )
                 assert torch.get_num_threads() == threads
         finally:
             torch.set_num_threads(before)
@@ -232,7 +254,9 @@ def test_products_in_many_threads_at_once():
         for kind, sparse in WAYS * 3:
             values = operands(kind, geometry, sparse, 0.2, seed)
             expected = LayerProduct(kind, geometry, *values).compute()
-            found = NativeEngine().product(kind, geometry, *values, sparse=sparse)
+            found = NativeEngine().compute(
+                LayerProduct(kind, geometry, *values), Hint(sparse)
+            )
             if not torch.allclose(found, expected, atol=1e-3):
                 wrong.append((kind, seed))
 
@@ -331,14 +355,16 @@ def test_whole_channels_of_zeros_make_a_smaller_dense_product(monkeypatch, kind,
     values[0][:, torch.randperm(12)[live:]] = 0
     expected = LayerProduct(kind, geometry, *values).compute()
     sizes = []
-    product = TorchEngine.product
+    product = dense.product
 
-    def spy(self, kind, geometry, *args, **hints):
+    def spy(kind, geometry, *operands):
         sizes.append(geometry.out_channels)
-        return product(self, kind, geometry, *args, **hints)
+        return product(kind, geometry, *operands)
 
-    monkeypatch.setattr(TorchEngine, "product", spy)
-    found = NativeEngine().product(kind, geometry, *values, sparse="grad_output")
+    monkeypatch.setattr(dense, "product", spy)
+    found = NativeEngine().compute(
+        LayerProduct(kind, geometry, *values), Hint("grad_output")
+    )
     assert_close(found, expected, 200)
     assert sizes == ([live] if live == 3 else [])
 
@@ -348,7 +374,9 @@ def test_bfloat16_is_computed_in_float32(monkeypatch, kind, sparse):
     geometry = Conv2dGeometry(5, 64, 7, 8, 64, 3, 1, 1, 1, 1)
     values = [v.bfloat16() for v in operands(kind, geometry, sparse, 0.3, 6)]
     engine = NativeEngine()
-    monkeypatch.setattr(engine._dense, "product", None)
-    found = engine.product(kind, geometry, *values, sparse=sparse)
-    wide = engine.product(kind, geometry, *(v.float() for v in values), sparse=sparse)
+    monkeypatch.setattr(engine._dense, "compute", None)
+    found = engine.compute(LayerProduct(kind, geometry, *values), Hint(sparse))
+    wide = engine.compute(
+        LayerProduct(kind, geometry, *(v.float() for v in values)), Hint(sparse)
+    )
     assert torch.equal(found, wide.bfloat16())

@@ -11,9 +11,9 @@ import functools
 import torch
 from torch import Tensor
 
-from elision.engines import AutoEngine, Engine, NativeEngine, TorchEngine
+from elision.engines import AutoEngine, Engine, Hint, NativeEngine
 from elision.operands import Transform
-from elision.products import Product, geometry_of
+from elision.products import LayerProduct, Product, geometry_of
 
 __all__ = ["product"]
 
@@ -59,13 +59,14 @@ def product(
         transform = Transform._by_token[token]
         named = dict(zip(transform.state_names, state, strict=True))
         wanted = transform.wanted_gradient(named)
-    asked = (Product(kind), _geometry(input, weight, convolution), first, second)
-    chosen: Engine = TorchEngine()
+    geometry = _geometry(input, weight, convolution)
+    layer_product = LayerProduct.unchecked(Product(kind), geometry, first, second)
     if sparse is not None or wanted is not None:
-        chosen = _engine(engine).choose(*asked, sparse=sparse, wanted=wanted)
-    if isinstance(chosen, TorchEngine):
-        sparse = wanted = None
-    return chosen.product(*asked, sparse=sparse, wanted=wanted).contiguous()
+        hint = Hint(sparse, wanted)
+        chosen = _engine(engine).choose(layer_product, hint)
+        if chosen.leaves_zeros_out:
+            return chosen.compute(layer_product, hint).contiguous()
+    return layer_product.compute().contiguous()
 
 
 def _geometry(input: list[int], weight: list[int], convolution: list[int]):

@@ -129,6 +129,11 @@ class Conv2dGeometry:
         return cls(batch, channels, height, width, out_channels, pair, **how)
 
     @property
+    def convolution(self) -> tuple[Any, Any, Any, int]:
+        """Stride, padding, dilation and groups, in the order of ``F.conv2d``."""
+        return self.stride, self.padding, self.dilation, self.groups
+
+    @property
     def out_height(self) -> int:
         """Rows of the output."""
         return self._out(0, self.height)
@@ -186,6 +191,11 @@ class MatmulGeometry:
 
     def __post_init__(self) -> None:
         _positive(self, "rows", "inner", "columns")
+
+    @property
+    def convolution(self) -> None:
+        """None: a matrix product has no stride, padding, dilation or groups."""
+        return
 
     def shape_of(self, operand: str) -> tuple[int, ...]:
         """Torch shape of ``"input"``, ``"weight"`` or ``"grad_output"``."""

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch.nn import grad as conv_grad
 
+from elision.products import dense
 from elision.products.counts import ProductCounts, meetings
 from elision.products.geometry import Conv2dGeometry, Geometry, MatmulGeometry
 from elision.products.kinds import Product
@@ -60,6 +59,21 @@ class LayerProduct:
                     f"the geometry {self.geometry} needs {expected}"
                 )
 
+    @classmethod
+    def unchecked(
+        cls, kind: Product, geometry: Geometry, first: Any, second: Any
+    ) -> "LayerProduct":
+        """A product whose operands' shapes are not checked, for the training loop.
+
+        Engines give operands that do not fit together to torch, whose error names the
+        layer's call; see :meth:`elision.engines.Engine.compute`.
+        """
+        product = object.__new__(cls)
+        product.__dict__.update(
+            kind=kind, geometry=geometry, first=first, second=second
+        )
+        return product
+
     def __repr__(self) -> str:
         """Name, product and shape, never the operands' values."""
         blind = ", operands=None" if self.first is None else ""
@@ -75,6 +89,14 @@ class LayerProduct:
     def operands(self) -> dict[str, Any]:
         """The two operands by name."""
         return dict(zip(self.kind.operands, (self.first, self.second), strict=True))
+
+    @property
+    def fits(self) -> bool:
+        """Whether both operands have the shapes that the geometry gives them."""
+        return all(
+            value.shape == self.geometry.shape_of(name)
+            for name, value in self.operands.items()
+        )
 
     @property
     def dense_macs(self) -> int:
@@ -99,24 +121,7 @@ class LayerProduct:
             what autograd computes for the layer.
         """
         first, second = (torch.as_tensor(v) for v in self._present())
-        geometry = self.geometry
-        if isinstance(geometry, MatmulGeometry):
-            if self.kind is Product.FORWARD:
-                return first @ second.T
-            if self.kind is Product.INPUT_GRAD:
-                return first @ second
-            return first.T @ second
-        how = {
-            "stride": geometry.stride,
-            "padding": geometry.padding,
-            "dilation": geometry.dilation,
-            "groups": geometry.groups,
-        }
-        if self.kind is Product.FORWARD:
-            return F.conv2d(first, second, **how)
-        if self.kind is Product.INPUT_GRAD:
-            return conv_grad.conv2d_input(self.result_shape, second, first, **how)
-        return conv_grad.conv2d_weight(second, self.result_shape, first, **how)
+        return dense.product(self.kind, self.geometry, first, second)
 
     @property
     def densities(self) -> dict[str, float]:

@@ -1,0 +1,113 @@
+"""The three products computed densely by torch: written once, used everywhere.
+
+These are the calls that a plain layer makes: one ``F.linear`` or ``F.conv2d`` with its
+bias, one ``convolution_backward`` for all gradients that are wanted. A product with
+nothing left out is therefore the plain layer's to the last bit.
+
+``convolution`` is ``(stride, padding, dilation, groups)`` with pairs for the first
+three, or None for a matrix product: the attribute of that name of a geometry.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from elision.products.geometry import Geometry
+from elision.products.kinds import Product
+
+__all__ = ["forward", "gradients", "product"]
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any) -> Tensor:
+    """``Y`` of a layer, bias added.
+
+    Args:
+        x: input, ``(N, C, H, W)`` or ``(rows, inner)``.
+        weight: ``(K, C/groups, R, S)`` or ``(columns, inner)``.
+        bias: one value per output channel, or None.
+        convolution: as the module says.
+    """
+    if convolution is None:
+        return F.linear(x, weight, bias)
+    return F.conv2d(x, weight, bias, *convolution)
+
+
+def gradients(
+    grad_output: Tensor,
+    x: Tensor | None,
+    weight: Tensor | None,
+    convolution: Any,
+    *,
+    shapes: tuple[Sequence[int], Sequence[int]],
+    bias: bool = False,
+) -> Gradients:
+    """``dX``, ``dW`` and ``db`` from one output gradient, those that are wanted.
+
+    Args:
+        grad_output: ``(N, K, P, Q)`` or ``(rows, columns)``.
+        x: input, for ``dW``; None leaves ``dW`` out.
+        weight: for ``dX``; None leaves ``dX`` out.
+        convolution: as the module says.
+        shapes: of the input and of the weight, which a convolution's backward needs
+            even of an operand that it does not read.
+        bias: whether to compute ``db``.
+
+    Returns:
+        The three gradients, None for each one left out.
+    """
+    wanted = (weight is not None, x is not None, bias)
+    if not any(wanted):
+        return None, None, None
+    if convolution is None:
+        dx = None if weight is None else grad_output @ weight
+        dw = None if x is None else grad_output.T @ x
+        return dx, dw, grad_output.sum(0) if bias else None
+    placeholder = grad_output.new_empty(1)
+    x = placeholder.expand(shapes[0]) if x is None else x
+    weight = placeholder.expand(shapes[1]) if weight is None else weight
+    sizes = [grad_output.shape[1]] if bias else None
+    stride, padding, dilation, groups = convolution
+    dx, dw, db = torch.ops.aten.convolution_backward(
+        grad_output,
+        x,
+        weight,
+        sizes,
+        stride,
+        padding,
+        dilation,
+        False,
+        (0, 0),
+        groups,
+        wanted,
+    )
+    # Torch may compute dW with db, wanted or not.
+    return dx if wanted[0] else None, dw if wanted[1] else None, db
+
+
+def product(kind: Product, geometry: Geometry, first: Tensor, second: Tensor) -> Tensor:
+    """One product of a layer.
+
+    Args:
+        kind: which of the three.
+        geometry: shape of the layer.
+        first: operand named ``kind.operands[0]``, torch layout.
+        second: operand named ``kind.operands[1]``, torch layout.
+
+    Returns:
+        ``Y``, ``dX`` or ``dW`` in torch layout and the operands' dtype.
+    """
+    convolution = geometry.convolution
+    if kind is Product.FORWARD:
+        return forward(first, second, None, convolution)
+    shapes = (geometry.shape_of("input"), geometry.shape_of("weight"))
+    if kind is Product.INPUT_GRAD:
+        result, _, _ = gradients(first, None, second, convolution, shapes=shapes)
+    else:
+        _, result, _ = gradients(first, second, None, convolution, shapes=shapes)
+    assert result is not None
+    return result
