@@ -17,7 +17,6 @@ from elision.products import (
     LayerProduct,
     MatmulGeometry,
     Product,
-    dense,
 )
 
 WAYS = [
@@ -355,13 +354,13 @@ def test_whole_channels_of_zeros_make_a_smaller_dense_product(monkeypatch, kind,
     values[0][:, torch.randperm(12)[live:]] = 0
     expected = LayerProduct(kind, geometry, *values).compute()
     sizes = []
-    product = dense.product
+    compute = Conv2dGeometry.compute
 
-    def spy(kind, geometry, *operands):
+    def spy(geometry, kind, first, second):
         sizes.append(geometry.out_channels)
-        return product(kind, geometry, *operands)
+        return compute(geometry, kind, first, second)
 
-    monkeypatch.setattr(dense, "product", spy)
+    monkeypatch.setattr(Conv2dGeometry, "compute", spy)
     found = NativeEngine().compute(
         LayerProduct(kind, geometry, *values), Hint("grad_output")
     )

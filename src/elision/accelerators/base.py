@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from elision.products import LayerProduct
+from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
 
-__all__ = ["Accelerator", "Cost", "ceil_div", "check_integer"]
+__all__ = ["Accelerator", "Cost", "ceil_div", "check_integer", "planar"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +150,23 @@ class Accelerator(ABC):
         Raises:
             ValueError: the operands are needed and absent, or hold a NaN or infinity.
         """
+
+
+def planar(kind: Product, geometry: Geometry) -> tuple[Product, Conv2dGeometry]:
+    """The product of a 2-D convolution that a machine of planes or matrices runs.
+
+    A transposed convolution's forward product and input gradient change places, a
+    matrix product has 1x1 taps (:meth:`~elision.products.Geometry.as_convolution`).
+
+    Raises:
+        ValueError: a convolution of another rank.
+    """
+    kind, convolution = geometry.as_convolution(kind)
+    if not isinstance(convolution, Conv2dGeometry):
+        raise ValueError(
+            f"{geometry}: this machine runs matrix products and 2-D convolutions only"
+        )
+    return kind, convolution
 
 
 def check_integer(owner: object, minimum: int, *names: str) -> None:

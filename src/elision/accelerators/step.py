@@ -9,13 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from elision.accelerators.base import Accelerator, Cost
-from elision.products import (
-    Conv2dGeometry,
-    Geometry,
-    LayerProduct,
-    MatmulGeometry,
-    Product,
-)
+from elision.products import Geometry, LayerProduct, Product
 
 __all__ = [
     "GRADIENT_PAIR",
@@ -70,9 +64,7 @@ def check_layers(layers: Iterable[Any]) -> list[tuple[str, Geometry]]:
 def _is_layer(row: Any) -> TypeGuard[tuple[str, Geometry]]:
     if not isinstance(row, (tuple, list)) or len(row) != 2:
         return False
-    return isinstance(row[0], str) and isinstance(
-        row[1], (Conv2dGeometry, MatmulGeometry)
-    )
+    return isinstance(row[0], str) and isinstance(row[1], Geometry)
 
 
 def blind_products(

@@ -21,7 +21,7 @@ from elision.engines.base import NO_HINT, Engine, Hint
 from elision.engines.decision import Decision, decisions
 from elision.engines.native.engine import NativeEngine
 from elision.engines.torch_engine import TorchEngine
-from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
+from elision.products import LayerProduct, Product
 
 __all__ = ["LEAST_MACS", "LEVELS", "AutoEngine", "density_level", "level_of"]
 
@@ -111,7 +111,7 @@ class AutoEngine(Engine):
             return self._torch
         what = "wanted part" if hint.wanted is not None else hint.sparse
         question = (
-            f"{product.kind.value} of {_words(product.geometry)}, "
+            f"{product.kind.value} of {product.geometry.description}, "
             f"{what} at density {level:g}, "
             f"{_dtype(product.first)}{torch.get_num_threads()} threads"
         )
@@ -145,22 +145,3 @@ class AutoEngine(Engine):
 def _dtype(operand: torch.Tensor) -> str:
     usual = operand.dtype == torch.float32
     return "" if usual else f"{operand.dtype}".removeprefix("torch.") + ", "
-
-
-def _words(geometry: Geometry) -> str:
-    if not isinstance(geometry, Conv2dGeometry):
-        return f"linear {geometry.rows} x {geometry.inner} -> {geometry.columns}"
-    v = geometry
-    extras = (
-        (name, f"{value[0]}x{value[1]}")
-        for name, value, usual in (
-            ("stride", v.stride, (1, 1)),
-            ("padding", v.padding, (0, 0)),
-            ("dilation", v.dilation, (1, 1)),
-            ("groups", (v.groups, 1), (1, 1)),
-        )
-        if value != usual
-    )
-    size = f"{v.batch} x {v.in_channels} @ {v.height}x{v.width} -> {v.out_channels}"
-    words = [f"conv {size}", f"kernel {v.kernel[0]}x{v.kernel[1]}"]
-    return ", ".join([*words, *(" ".join(extra) for extra in extras)])

@@ -281,7 +281,7 @@ def _kept(
 
 def _layouts(geometry: Geometry) -> list[torch.memory_format]:
     plain = [torch.contiguous_format]
-    is_conv = isinstance(geometry, Conv2dGeometry)
+    is_conv = len(geometry.shape_of("input")) == 4
     return [*plain, torch.channels_last] if is_conv else plain
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from elision.engines.base import NO_HINT, Engine, Hint
-from elision.products import LayerProduct, dense
+from elision.products import LayerProduct
 
 __all__ = ["TorchEngine"]
 
@@ -34,7 +34,5 @@ class TorchEngine(Engine):
     def compute(self, product: LayerProduct, hint: Hint = NO_HINT) -> torch.Tensor:
         """Compute one product densely; see :meth:`Engine.compute`."""
         hint.check(product)
-        result = dense.product(
-            product.kind, product.geometry, product.first, product.second
-        )
+        result = product.geometry.compute(product.kind, product.first, product.second)
         return result if hint.wanted is None else result * (hint.wanted != 0)

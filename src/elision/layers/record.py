@@ -4,7 +4,6 @@ import itertools
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,10 +14,7 @@ from elision.layers.elide import elidable_layers
 from elision.layers.observation import Observation
 from elision.layers.observe import observe
 from elision.products import (
-    Geometry,
     LayerProduct,
-    MatmulGeometry,
-    Product,
     Trace,
 )
 
@@ -125,8 +121,8 @@ class _Recorder:
             name: self._sampled(name, tensor)
             for name, tensor in product.operands.items()
         }
-        geometry = _with_batch(product.geometry, operands, product.kind)
         first, second = operands
+        geometry = product.geometry.with_batch(operands[first].shape[0])
         kept = LayerProduct(
             product.kind,
             geometry,
@@ -147,13 +143,3 @@ class _Recorder:
 
     def _sampled(self, operand: str, x: Tensor) -> Tensor:
         return x if operand == "weight" else x[: self._samples]
-
-
-def _with_batch(
-    geometry: Geometry, operands: dict[str, Tensor], kind: Product
-) -> Geometry:
-    """The geometry for as many images (rows) as were kept."""
-    batch = operands[kind.operands[0]].shape[0]
-    if isinstance(geometry, MatmulGeometry):
-        return MatmulGeometry(batch, geometry.inner, geometry.columns)
-    return replace(geometry, batch=batch)

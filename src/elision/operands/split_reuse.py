@@ -10,12 +10,10 @@ The shared part costs ``1/N`` of a dense product. Dense computation of ``HG`` gi
 same result and is the oracle for this one.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
-from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
+from elision.products import Geometry, LayerProduct, Product
 
 __all__ = ["shared_part", "split_input_grad", "split_weight_grad"]
 
@@ -24,7 +22,7 @@ def split_input_grad(
     reference: Tensor,
     difference: Tensor,
     weight: Tensor,
-    geometry: Conv2dGeometry | MatmulGeometry,
+    geometry: Geometry,
 ) -> Tensor:
     """``dX`` of the hybrid gradient, in two parts.
 
@@ -43,7 +41,7 @@ def split_weight_grad(
     reference: Tensor,
     difference: Tensor,
     x: Tensor,
-    geometry: Conv2dGeometry | MatmulGeometry,
+    geometry: Geometry,
 ) -> Tensor:
     """``dW`` of the hybrid gradient, in two parts.
 
@@ -62,7 +60,7 @@ def shared_part(
     product: Product,
     reference: Tensor,
     other: Tensor,
-    geometry: Conv2dGeometry | MatmulGeometry,
+    geometry: Geometry,
 ) -> Tensor:
     """The part of ``dX`` or ``dW`` that is the reference's, to be broadcast or added.
 
@@ -74,13 +72,4 @@ def shared_part(
     """
     if product is Product.WEIGHT_GRAD:
         other = torch.sum(other, 0, keepdim=True)
-    return LayerProduct(product, _of_one(geometry), reference, other).compute()
-
-
-def _of_one(
-    geometry: Conv2dGeometry | MatmulGeometry,
-) -> Conv2dGeometry | MatmulGeometry:
-    """The geometry for a single sample."""
-    if isinstance(geometry, MatmulGeometry):
-        return replace(geometry, rows=1)
-    return replace(geometry, batch=1)
+    return LayerProduct(product, geometry.with_batch(1), reference, other).compute()

@@ -5,6 +5,9 @@ from elision.products.describe import ProductRow as ProductRow
 from elision.products.describe import count as count
 from elision.products.describe import describe as describe
 from elision.products.geometry import Conv2dGeometry as Conv2dGeometry
+from elision.products.geometry import Conv3dGeometry as Conv3dGeometry
+from elision.products.geometry import Convolution as Convolution
+from elision.products.geometry import ConvTranspose2dGeometry as ConvTranspose2dGeometry
 from elision.products.geometry import Geometry as Geometry
 from elision.products.geometry import MatmulGeometry as MatmulGeometry
 from elision.products.geometry import geometry_of as geometry_of

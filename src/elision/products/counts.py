@@ -5,13 +5,17 @@ form (:mod:`elision.products.geometry`); the tensor that is absent is, for count
 ones.
 """
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from elision.products.geometry import Conv2dGeometry
+from elision.products.geometry import Convolution
+from elision.products.kinds import Product
 
-__all__ = ["ProductCounts", "meetings"]
+__all__ = ["ProductCounts", "convolution_counts"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,10 @@ class ProductCounts:
         nonzero: pairs that an outer-product machine forms: every non-zero of a plane of
             the first operand with every non-zero of the matching plane of the second.
         valid: those pairs that belong to an output of the product.
+
+    Example:
+        >>> ProductCounts(nonzero=10, valid=8).rcp_fraction
+        0.2
     """
 
     nonzero: int
@@ -38,28 +46,71 @@ class ProductCounts:
         return self.redundant / self.nonzero if self.nonzero else 0.0
 
 
-def meetings(
-    image: np.ndarray, taps: np.ndarray, output: np.ndarray, geometry: Conv2dGeometry
-) -> int:
-    """Sum of image[y]·taps[r]·output[o] over all (y, r, o) that meet, over planes.
+#: Axis of each operand, split into groups, that its partner and the planes leave free.
+_FREE = {
+    Product.FORWARD: {"input": 0, "weight": 1},
+    Product.INPUT_GRAD: {"grad_output": 0, "weight": 2},
+    Product.WEIGHT_GRAD: {"grad_output": 2, "input": 2},
+}
+
+
+def convolution_counts(
+    kind: Product, geometry: Convolution[Any], masks: Mapping[str, np.ndarray]
+) -> ProductCounts:
+    """Counts of one product of a convolution from planes of per-position counts.
+
+    Each product shares one channel-like index between its operands (c, k or n) and
+    leaves one free on each side; summing the masks over the free ones first leaves one
+    small plane per shared index.
 
     Args:
-        image: counts of shape (planes or 1, H, W).
-        taps: counts of shape (planes or 1, R, S).
-        output: counts of shape (planes or 1, Ho, Wo).
-        geometry: relates y, r and o; its channels and batch are not used.
+        kind: the product.
+        geometry: shape of the layer.
+        masks: where the two operands are non-zero, by operand, torch layout.
     """
-    (py, px), (ty, tx), (dy, dx) = geometry.padding, geometry.stride, geometry.dilation
-    padded = np.pad(image, ((0, 0), (py, py), (px, px)))
-    rows, columns = geometry.out_height, geometry.out_width
+    g, n = geometry.groups, geometry.batch
+    c, k = geometry.in_channels // g, geometry.out_channels // g
+    grouped = {
+        "input": (n, g, c, *geometry.sizes),
+        "weight": (g, k, c, *geometry.kernel),
+        "grad_output": (n, g, k, *geometry.out_sizes),
+    }
+    planes: dict[str, np.ndarray] = {}
+    for name, axis in _FREE[kind].items():
+        values = masks[name].reshape(grouped[name]).sum(axis, dtype=np.int64)
+        planes[name] = values.reshape(-1, *grouped[name][3:])
+    left, right = (
+        planes[name].reshape(len(planes[name]), -1).sum(1) for name in kind.operands
+    )
+    planes[kind.absent] = np.ones((1, *grouped[kind.absent][3:]), np.int64)
+    return ProductCounts(nonzero=int(left @ right), valid=_meetings(geometry, planes))
+
+
+def _meetings(geometry: Convolution[Any], planes: Mapping[str, np.ndarray]) -> int:
+    """Sum of input[y]·weight[r]·grad_output[o] over all (y, r, o) that meet.
+
+    ``planes`` has counts of shape (planes or 1, *sizes) for each operand.
+    """
+    taps, output = planes["weight"], planes["grad_output"]
+    padding = [(0, 0), *((p, p) for p in geometry.padding)]
+    padded = np.pad(planes["input"], padding)
+    axes = tuple(range(1, padded.ndim))
+    steps = list(
+        zip(geometry.stride, geometry.dilation, geometry.out_sizes, strict=True)
+    )
     total = 0
-    for r in range(geometry.kernel[0]):
-        for s in range(geometry.kernel[1]):
-            window = padded[
-                :,
-                r * dy : r * dy + (rows - 1) * ty + 1 : ty,
-                s * dx : s * dx + (columns - 1) * tx + 1 : tx,
-            ]
-            per_plane = (window * output).sum((1, 2))
-            total += int((per_plane * taps[:, r, s]).sum())
+    for tap in itertools.product(*map(range, geometry.kernel)):
+        window = padded[
+            (
+                slice(None),
+                *(
+                    slice(
+                        r * dilation, r * dilation + (outputs - 1) * stride + 1, stride
+                    )
+                    for r, (stride, dilation, outputs) in zip(tap, steps, strict=True)
+                ),
+            )
+        ]
+        per_plane = (window * output).sum(axes)
+        total += int((per_plane * taps[(slice(None), *tap)]).sum())
     return total

@@ -1,11 +1,12 @@
 """The three products computed densely by torch: written once, used everywhere.
 
-These are the calls that a plain layer makes: one ``F.linear`` or ``F.conv2d`` with its
+These are the calls that a plain layer makes: one ``F.linear`` or convolution with its
 bias, one ``convolution_backward`` for all gradients that are wanted. A product with
 nothing left out is therefore the plain layer's to the last bit.
 
-``convolution`` is ``(stride, padding, dilation, groups)`` with pairs for the first
-three, or None for a matrix product: the attribute of that name of a geometry.
+``convolution`` is ``(stride, padding, dilation, groups)``, with one number per axis of
+the image for the first three, or None for a matrix product. Convolutions have two or
+three axes; matrix products may have a leading batch axis, on all operands alike.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from elision.products.geometry import Geometry
 from elision.products.kinds import Product
 
 __all__ = ["forward", "gradients", "product"]
@@ -29,12 +29,13 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any) ->
     Args:
         x: input, ``(N, C, H, W)`` or ``(rows, inner)``.
         weight: ``(K, C/groups, R, S)`` or ``(columns, inner)``.
-        bias: one value per output channel, or None.
+        bias: one value per output channel, or None; not for a batch of matrix products.
         convolution: as the module says.
     """
     if convolution is None:
-        return F.linear(x, weight, bias)
-    return F.conv2d(x, weight, bias, *convolution)
+        return F.linear(x, weight, bias) if weight.dim() == 2 else x @ weight.mT
+    convolve = F.conv2d if weight.dim() == 4 else F.conv3d
+    return convolve(x, weight, bias, *convolution)
 
 
 def gradients(
@@ -65,7 +66,7 @@ def gradients(
         return None, None, None
     if convolution is None:
         dx = None if weight is None else grad_output @ weight
-        dw = None if x is None else grad_output.T @ x
+        dw = None if x is None else grad_output.mT @ x
         return dx, dw, grad_output.sum(0) if bias else None
     placeholder = grad_output.new_empty(1)
     x = placeholder.expand(shapes[0]) if x is None else x
@@ -81,7 +82,7 @@ def gradients(
         padding,
         dilation,
         False,
-        (0, 0),
+        [0] * len(stride),
         groups,
         wanted,
     )
@@ -89,22 +90,27 @@ def gradients(
     return dx if wanted[0] else None, dw if wanted[1] else None, db
 
 
-def product(kind: Product, geometry: Geometry, first: Tensor, second: Tensor) -> Tensor:
+def product(
+    kind: Product,
+    first: Tensor,
+    second: Tensor,
+    convolution: Any,
+    shapes: tuple[Sequence[int], Sequence[int]],
+) -> Tensor:
     """One product of a layer.
 
     Args:
         kind: which of the three.
-        geometry: shape of the layer.
         first: operand named ``kind.operands[0]``, torch layout.
         second: operand named ``kind.operands[1]``, torch layout.
+        convolution: as the module says.
+        shapes: of the input and of the weight.
 
     Returns:
         ``Y``, ``dX`` or ``dW`` in torch layout and the operands' dtype.
     """
-    convolution = geometry.convolution
     if kind is Product.FORWARD:
         return forward(first, second, None, convolution)
-    shapes = (geometry.shape_of("input"), geometry.shape_of("weight"))
     if kind is Product.INPUT_GRAD:
         result, _, _ = gradients(first, None, second, convolution, shapes=shapes)
     else:

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from elision.products import dense
-from elision.products.counts import ProductCounts, meetings
-from elision.products.geometry import Conv2dGeometry, Geometry, MatmulGeometry
+from elision.products.counts import ProductCounts, convolution_counts
+from elision.products.geometry import Geometry
 from elision.products.kinds import Product
 
 __all__ = ["LayerProduct"]
@@ -25,8 +24,9 @@ class LayerProduct:
         first, second: the operands named by ``kind.operands``, torch tensors or numpy
             arrays in torch layouts (``X: N,C,H,W``; ``W: K,C/groups,R,S``;
             ``G: N,K,P,Q``; for a matrix product ``X: rows,inner``;
-            ``W: columns,inner``; ``G: rows,columns``). Both None for a value-blind
-            model, which needs the shape alone.
+            ``W: columns,inner``; ``G: rows,columns``, each with a first axis ``batch``
+            if that is above 1). Both None for a value-blind model, which needs the
+            shape alone.
         name: name of the layer in its model.
         step: training step.
 
@@ -121,7 +121,26 @@ class LayerProduct:
             what autograd computes for the layer.
         """
         first, second = (torch.as_tensor(v) for v in self._present())
-        return dense.product(self.kind, self.geometry, first, second)
+        return self.geometry.compute(self.kind, first, second)
+
+    def as_convolution(self) -> "LayerProduct":
+        """The same product of a convolution (:meth:`Geometry.as_convolution`).
+
+        A matrix product is one of 1x1 taps on images of one pixel; a transposed
+        convolution's is another product of the convolution it transposes. Operands are
+        laid out anew, counts are the same.
+        """
+        kind, convolution = self.geometry.as_convolution(self.kind)
+        if convolution is self.geometry:
+            return self
+        operands = {
+            self.geometry.convolution_operand(name): None
+            if value is None
+            else self.geometry.to_convolution(name, value)
+            for name, value in self.operands.items()
+        }
+        first, second = (operands[name] for name in kind.operands)
+        return LayerProduct(kind, convolution, first, second, self.name, self.step)
 
     @property
     def densities(self) -> dict[str, float]:
@@ -153,9 +172,15 @@ class LayerProduct:
         Raises:
             ValueError: an operand holds a NaN or an infinity, or there is no operand.
         """
-        if isinstance(self.geometry, MatmulGeometry):
-            return self._matmul_counts()
-        return self._conv_counts(self.geometry)
+        kind, convolution = self.geometry.as_convolution(self.kind)
+        named = zip(self.kind.operands, self.masks, strict=True)
+        masks = {
+            self.geometry.convolution_operand(name): self.geometry.to_convolution(
+                name, mask
+            )
+            for name, mask in named
+        }
+        return convolution_counts(kind, convolution, masks)
 
     def _named_present(self) -> list[tuple[str, Any]]:
         return list(zip(self.kind.operands, self._present(), strict=True))
@@ -177,49 +202,3 @@ class LayerProduct:
         if not finite:
             raise ValueError(f"{self._where}: {name} holds a NaN or an infinity")
         return mask
-
-    def _matmul_counts(self) -> ProductCounts:
-        """Pairs with equal summation index; all of them are valid."""
-        first, second = self.masks
-        if self.kind is Product.FORWARD:  # X[m,i] meets W[n,i]
-            left, right = first.sum(0), second.sum(0)
-        elif self.kind is Product.INPUT_GRAD:  # G[m,n] meets W[n,i]
-            left, right = first.sum(0), second.sum(1)
-        else:  # G[m,n] meets X[m,i]
-            left, right = first.sum(1), second.sum(1)
-        valid = int(left.astype(np.int64) @ right.astype(np.int64))
-        return ProductCounts(nonzero=valid, valid=valid)
-
-    def _conv_counts(self, geometry: Conv2dGeometry) -> ProductCounts:
-        """Counts of a convolution from planes of per-position non-zero counts.
-
-        Each product shares one channel-like index between its operands (c, k or n) and
-        leaves one free on each side; summing the masks over the free ones first leaves
-        one small plane per shared index.
-        """
-        g, n = geometry.groups, geometry.batch
-        c, k = geometry.in_channels // g, geometry.out_channels // g
-        mask = dict(zip(self.kind.operands, self.masks, strict=True))
-        grouped = {
-            "input": (n, g, c, geometry.height, geometry.width),
-            "weight": (g, k, c, *geometry.kernel),
-            "grad_output": (n, g, k, geometry.out_height, geometry.out_width),
-        }
-        # Axes summed away per operand; left is (shared index..., rows, columns).
-        summed = {
-            Product.FORWARD: {"input": 0, "weight": 1},
-            Product.INPUT_GRAD: {"grad_output": 0, "weight": 2},
-            Product.WEIGHT_GRAD: {"grad_output": 2, "input": 2},
-        }[self.kind]
-        planes = {}
-        for name, axis in summed.items():
-            values = mask[name].reshape(grouped[name]).sum(axis, dtype=np.int64)
-            planes[name] = values.reshape(-1, *values.shape[-2:])
-        left, right = (planes[name].sum((1, 2)) for name in self.kind.operands)
-        nonzero = int(left @ right)
-        ones = np.ones((1, *self.result_shape[-2:]), np.int64)
-        planes[self.kind.absent] = ones
-        valid = meetings(
-            planes["input"], planes["weight"], planes["grad_output"], geometry
-        )
-        return ProductCounts(nonzero=nonzero, valid=valid)

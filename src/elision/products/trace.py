@@ -9,7 +9,7 @@ it holds no code; it is written under another name and renamed when complete.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,13 @@ import torch
 from torch import Tensor
 
 from elision.common.files import load_tensors, save_tensors
-from elision.products.geometry import Conv2dGeometry, MatmulGeometry
+from elision.products.geometry import Geometry, geometry_from_json
 from elision.products.kinds import Product
 from elision.products.layer_product import LayerProduct
 
 __all__ = ["PackedTensor", "Trace"]
 
 _FORMAT = 1
-_GEOMETRIES = {"conv2d": Conv2dGeometry, "matmul": MatmulGeometry}
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class _Record:
     """One product of the trace; first, second and shared are keys of its tensors."""
 
     kind: Product
-    geometry: Any
+    geometry: Geometry
     name: str
     step: int
     first: str
@@ -82,13 +81,12 @@ class _Record:
     shared: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        shape = "conv2d" if isinstance(self.geometry, Conv2dGeometry) else "matmul"
         return {
             "product": self.kind.value,
             "layer": self.name,
             "step": self.step,
             "recipe": self.recipe,
-            "geometry": {"kind": shape, **asdict(self.geometry)},
+            "geometry": self.geometry.to_json(),
             "first": self.first,
             "second": self.second,
             "shared": self.shared,
@@ -96,11 +94,9 @@ class _Record:
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> "_Record":
-        geometry = dict(entry["geometry"])
-        build = _GEOMETRIES[geometry.pop("kind")]
         return cls(
             Product(entry["product"]),
-            build(**geometry),
+            geometry_from_json(entry["geometry"]),
             entry["layer"],
             entry["step"],
             entry["first"],

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from elision.accelerators.base import planar
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
 __all__ = [
@@ -128,7 +129,8 @@ def planes_of(product: LayerProduct) -> Planes:
     """
     if isinstance(product.geometry, MatmulGeometry):
         return _vector_pairs(product)
-    return _outer_product(product, product.geometry)
+    _, convolution = planar(product.kind, product.geometry)
+    return _outer_product(product.as_convolution(), convolution)
 
 
 def _outer_product(product: LayerProduct, geometry: Conv2dGeometry) -> OuterProduct:
@@ -173,12 +175,12 @@ def axis_of(kind: Product, geometry: Conv2dGeometry, axis: int) -> Axis:
 def _vector_pairs(product: LayerProduct) -> VectorPairs:
     """Non-zeros by summation index: X[m,i]·W[n,i], G[m,n]·W[n,i], G[m,n]·X[m,i]."""
     free = {  # the axis of each operand that is not summed over in the product
-        Product.FORWARD: (0, 0),
-        Product.INPUT_GRAD: (0, 1),
-        Product.WEIGHT_GRAD: (1, 1),
+        Product.FORWARD: (-2, -2),
+        Product.INPUT_GRAD: (-2, -1),
+        Product.WEIGHT_GRAD: (-1, -1),
     }[product.kind]
     image, kernel = (
-        mask.sum(axis, dtype=np.int64)[:, None]
+        mask.sum(axis, dtype=np.int64).reshape(-1, 1)
         for mask, axis in zip(product.masks, free, strict=True)
     )
     return VectorPairs(image, kernel)
@@ -188,23 +190,24 @@ def folded_matmul(product: LayerProduct, side: int = 16) -> OuterProduct:
     """A matrix product as a convolution with one output pixel.
 
     The summation index, filled up with zeros to a multiple of ``side²``, is folded into
-    channels of ``side`` by ``side`` planes; rows of the first operand are samples,
-    those of the second are filters. Products of different places in a plane are RCPs.
+    channels of ``side`` by ``side`` planes, a group for each entry of the batch; rows
+    of the first operand are samples, those of the second are filters. Products of
+    different places in a plane are RCPs.
     """
+    transposed = {  # operands whose summation index is not their last axis
+        Product.FORWARD: (False, False),
+        Product.INPUT_GRAD: (False, True),
+        Product.WEIGHT_GRAD: (True, True),
+    }[product.kind]
     blocks = []
-    for mask, (free, shared) in zip(
-        product.masks,
-        {
-            Product.FORWARD: ((0, 1), (0, 1)),
-            Product.INPUT_GRAD: ((0, 1), (1, 0)),
-            Product.WEIGHT_GRAD: ((1, 0), (1, 0)),
-        }[product.kind],
-        strict=True,
-    ):
-        vectors = mask.transpose(free, shared)
-        padding = -vectors.shape[1] % side**2
-        vectors = np.pad(vectors, ((0, 0), (0, padding)))
-        folded = vectors.reshape(len(vectors), -1, side, side).swapaxes(0, 1)
-        blocks.append(np.ascontiguousarray(folded))
+    for mask, transpose in zip(product.masks, transposed, strict=True):
+        vectors = mask.reshape(-1, *mask.shape[-2:])  # (batch, free, summed)
+        if transpose:
+            vectors = vectors.swapaxes(1, 2)
+        padding = -vectors.shape[2] % side**2
+        vectors = np.pad(vectors, ((0, 0), (0, 0), (0, padding)))
+        folded = vectors.reshape(*vectors.shape[:2], -1, side, side).swapaxes(1, 2)
+        planes = folded.reshape(-1, vectors.shape[1], side, side)
+        blocks.append(np.ascontiguousarray(planes))
     axis = Axis(1, 0, 1, 1, 1, side)
     return OuterProduct(blocks[0], blocks[1], axis, axis)

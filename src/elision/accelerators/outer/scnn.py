@@ -3,13 +3,19 @@
 import math
 from dataclasses import dataclass
 
-from elision.accelerators.base import Accelerator, Cost, ceil_div, check_integer
+from elision.accelerators.base import (
+    Accelerator,
+    Cost,
+    ceil_div,
+    check_integer,
+    planar,
+)
 from elision.accelerators.energy import energy_table
 from elision.accelerators.outer.planar import PlanarPlan, planar_counts
 from elision.accelerators.outer.plane_pair import PlanePairs
 from elision.accelerators.outer.planes import OuterProduct, folded_matmul, planes_of
 from elision.common.names import lookup
-from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
+from elision.products import LayerProduct, Product
 
 __all__ = ["Scnn"]
 
@@ -91,12 +97,13 @@ class Scnn(Accelerator):
         return self._plan(product, _convolution(product))
 
     def _plan(self, product: LayerProduct, outer: OuterProduct) -> PlanarPlan:
+        kind, _ = planar(product.kind, product.geometry)
         return PlanarPlan.of(
             outer,
             self.grid,
             self.accumulator_entries,
-            exchanges_halos=product.kind is not Product.WEIGHT_GRAD,
-            depthwise=product.kind is Product.FORWARD and _is_depthwise(product),
+            exchanges_halos=kind is not Product.WEIGHT_GRAD,
+            depthwise=kind is Product.FORWARD and product.geometry.is_depthwise,
         )
 
     @property
@@ -116,7 +123,7 @@ class Scnn(Accelerator):
         outer = _convolution(product)
         plan = self._plan(product, outer)
         serialised = self.conflicts == "serialised"
-        groups = getattr(product.geometry, "groups", 1)
+        groups = planar(product.kind, product.geometry)[1].groups
         channels = len(outer.images) // groups if self.barrier == "group" else 1
         count = planar_counts(
             outer, plan, self.grid, self.multipliers, serialised, channels
@@ -175,18 +182,7 @@ class Scnn(Accelerator):
         )
 
 
-def _is_depthwise(product: LayerProduct) -> bool:
-    geometry = product.geometry
-    return (
-        isinstance(geometry, Conv2dGeometry)
-        and geometry.groups == geometry.in_channels > 1
-    )
-
-
 def _convolution(product: LayerProduct) -> OuterProduct:
     """The product as a convolution, which a matrix product is folded into."""
-    if isinstance(product.geometry, MatmulGeometry):
-        return folded_matmul(product)
     planes = planes_of(product)
-    assert isinstance(planes, OuterProduct)
-    return planes
+    return planes if isinstance(planes, OuterProduct) else folded_matmul(product)

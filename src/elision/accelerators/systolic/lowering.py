@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from elision.accelerators.base import planar
 from elision.common.names import lookup
 from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
 
@@ -31,6 +32,8 @@ __all__ = ["INPUT_GRADS", "WEIGHT_GRADS", "Gemm", "fold_result", "lower", "matri
 #: Which buffer a tensor lives in: ``X`` and ``dX``, ``W`` and ``dW``, ``Y`` and ``G``.
 #: Every product touches exactly one tensor of each.
 FAMILIES = ("input", "weight", "output")
+
+_FAMILY_OF = {"input": "input", "weight": "weight", "grad_output": "output"}
 
 #: Forms of the input gradient of a convolution.
 INPUT_GRADS = {"scatter": "col2im of G · W", "gather": "convolution of dilated G"}
@@ -87,51 +90,49 @@ def lower(
     """
     lookup("form of the input gradient", input_grad, INPUT_GRADS)
     lookup("form of the weight gradient", weight_grad, WEIGHT_GRADS)
-    pixels, weights, filters, groups = _extents(geometry)
+    run, conv = planar(kind, geometry)
+    pixels, weights, filters, groups = _extents(conv)
     words = {
         "input": int(np.prod(geometry.shape_of("input"))),
         "weight": int(np.prod(geometry.shape_of("weight"))),
         "output": int(np.prod(geometry.shape_of("grad_output"))),
     }
 
-    def gemm(
-        m: int, k: int, n: int, families: tuple[str, str, str], first: int
-    ) -> Gemm:
-        a, b, z = (words[family] for family in families)
-        return Gemm(m, k, n, groups, families, (a, b, z), first)
+    # A transposed convolution's X and G are the convolution's G and X.
+    own = {
+        family: _FAMILY_OF[geometry.convolution_operand(operand)]
+        for operand, family in _FAMILY_OF.items()
+    }
 
-    if kind is Product.FORWARD:
-        families = ("input", "weight", "output")
-        return gemm(pixels, weights, filters, families, words["output"])
-    if kind is Product.WEIGHT_GRAD:
+    def gemm(m: int, k: int, n: int, operands: str, first: int | None = None) -> Gemm:
+        a, b, z = (own[family] for family in operands.split())
+        written = words[z] if first is None else first
+        return Gemm(m, k, n, groups, (a, b, z), (words[a], words[b], words[z]), written)
+
+    if run is Product.FORWARD:
+        return gemm(pixels, weights, filters, "input weight output")
+    if run is Product.WEIGHT_GRAD:
         if weight_grad == "XtG":
-            families = ("input", "output", "weight")
-            return gemm(weights, pixels, filters, families, words["weight"])
-        families = ("output", "input", "weight")
-        return gemm(filters, pixels, weights, families, words["weight"])
-    families = ("output", "weight", "input")
-    if isinstance(geometry, Conv2dGeometry) and input_grad == "gather":
-        positions = geometry.batch * geometry.height * geometry.width
-        taps = filters * geometry.kernel[0] * geometry.kernel[1]
-        channels = geometry.in_channels // groups
-        return gemm(positions, taps, channels, families, words["input"])
-    return gemm(pixels, filters, weights, families, _touched(geometry))
+            return gemm(weights, pixels, filters, "input output weight")
+        return gemm(filters, pixels, weights, "output input weight")
+    if input_grad == "gather":
+        positions = conv.batch * conv.height * conv.width
+        taps = filters * conv.kernel[0] * conv.kernel[1]
+        channels = conv.in_channels // groups
+        return gemm(positions, taps, channels, "output weight input")
+    return gemm(pixels, filters, weights, "output weight input", _touched(conv))
 
 
-def _extents(geometry: Geometry) -> tuple[int, int, int, int]:
+def _extents(geometry: Conv2dGeometry) -> tuple[int, int, int, int]:
     """(M, J, O, groups): output pixels, weights of a filter, filters of a group."""
-    if not isinstance(geometry, Conv2dGeometry):
-        return geometry.rows, geometry.inner, geometry.columns, 1
     groups = geometry.groups
     pixels = geometry.batch * geometry.out_height * geometry.out_width
     weights = geometry.in_channels // groups * geometry.kernel[0] * geometry.kernel[1]
     return pixels, weights, geometry.out_channels // groups, groups
 
 
-def _touched(geometry: Geometry) -> int:
+def _touched(geometry: Conv2dGeometry) -> int:
     """Values of dX that any output pixel contributes to."""
-    if not isinstance(geometry, Conv2dGeometry):
-        return geometry.rows * geometry.inner
     planes = geometry.batch * geometry.in_channels
     per_axis = []
     for axis, (size, outputs) in enumerate(
@@ -157,12 +158,12 @@ def matrices(
     Returns:
         A of shape (count, m, k) and B of shape (count, k, n), as :func:`lower` says.
     """
-    geometry = product.geometry
-    tensors = {
-        name: torch.as_tensor(value).detach().double()
+    _, conv = planar(product.kind, product.geometry)
+    product = product.as_convolution()
+    flat = {
+        name: _flat(name, torch.as_tensor(value).detach().double(), conv)
         for name, value in product.operands.items()
     }
-    flat = {name: _flat(name, value, geometry) for name, value in tensors.items()}
     if product.kind is Product.FORWARD:  # X[M, J], Wᵀ[J, O]
         return flat["input"], flat["weight"].transpose(0, 2, 1)
     if product.kind is Product.INPUT_GRAD:  # G[M, O], W[O, J]
@@ -173,10 +174,8 @@ def matrices(
     return transposed["grad_output"], flat["input"]
 
 
-def _flat(name: str, value: torch.Tensor, geometry: Geometry) -> np.ndarray:
+def _flat(name: str, value: torch.Tensor, geometry: Conv2dGeometry) -> np.ndarray:
     """A tensor as (groups, M, J), (groups, O, J) or (groups, M, O)."""
-    if not isinstance(geometry, Conv2dGeometry):
-        return value.numpy()[None]
     pixels, weights, filters, groups = _extents(geometry)
     if name == "weight":
         return value.reshape(groups, filters, weights).numpy()
@@ -201,11 +200,18 @@ def fold_result(
     Returns:
         ``Y``, ``dX`` or ``dW`` in torch layout, float64.
     """
-    if kind is Product.WEIGHT_GRAD and weight_grad == "XtG":
+    run, conv = planar(kind, geometry)
+    if run is Product.WEIGHT_GRAD and weight_grad == "XtG":
         z = z.transpose(0, 2, 1)
     matrix = torch.from_numpy(np.ascontiguousarray(z))
-    if not isinstance(geometry, Conv2dGeometry):
-        return matrix[0]
+    folded = _folded(matrix, run, conv)
+    return geometry.from_convolution(kind.absent, folded)
+
+
+def _folded(
+    matrix: torch.Tensor, kind: Product, geometry: Conv2dGeometry
+) -> torch.Tensor:
+    """The result, (groups, M or O, J or O), as the tensor of a convolution."""
     if kind is Product.WEIGHT_GRAD:
         return matrix.reshape(geometry.shape_of("weight"))
     batch, groups = geometry.batch, geometry.groups

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from elision.products import Conv2dGeometry, Product, dense
+from elision.products import Conv2dGeometry, Product
 
 __all__ = ["MOST_LIVE", "is_finite", "product_of_live_channels"]
 
@@ -41,9 +41,9 @@ def product_of_live_channels(
     smaller = replace(conv, out_channels=live.numel())
     gradient = gradient[:, live]
     if kind is Product.INPUT_GRAD:
-        return dense.product(kind, smaller, gradient, other[live])
+        return smaller.compute(kind, gradient, other[live])
     dw = gradient.new_zeros(conv.shape_of("weight"))
-    dw[live] = dense.product(kind, smaller, gradient, other)
+    dw[live] = smaller.compute(kind, gradient, other)
     return dw
 
 

@@ -81,10 +81,12 @@ class NativeEngine(Engine):
         Kernels exist for a sparse weight in the forward product, for either operand of
         both gradients, and for a weight gradient wanted in part.
         """
-        conv = library.as_conv(product.geometry)
+        conv = product.geometry.reshaped_convolution
+        if conv is None or not wide_enough(conv):
+            return False
         if hint.wanted is not None:
-            return wide_enough(conv) and math.prod(conv.kernel) <= library.MOST_TAPS
-        return (product.kind, hint.sparse) in _WAYS and wide_enough(conv)
+            return math.prod(conv.kernel) <= library.MOST_TAPS
+        return (product.kind, hint.sparse) in _WAYS
 
     def choose(self, product: LayerProduct, hint: Hint = NO_HINT) -> Engine:
         """This engine, or torch's for a product without a kernel here."""
@@ -104,9 +106,9 @@ class NativeEngine(Engine):
 
     def compute(self, product: LayerProduct, hint: Hint = NO_HINT) -> torch.Tensor:
         """Compute one product; see :meth:`Engine.compute`."""
-        if self.choose(product, hint) is self:
-            kind, geometry = product.kind, product.geometry
-            conv = library.as_conv(geometry)
+        conv = product.geometry.reshaped_convolution
+        if self.choose(product, hint) is self and conv is not None:
+            kind = product.kind
             tensors = {
                 name: value.detach().reshape(conv.shape_of(name))
                 for name, value in product.operands.items()

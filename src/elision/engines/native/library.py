@@ -15,13 +15,12 @@ from collections.abc import Iterator
 import torch
 
 from elision.engines.native.shared_object import load, path, unavailable
-from elision.products import Conv2dGeometry, Geometry, MatmulGeometry
+from elision.products import Conv2dGeometry
 
 __all__ = [
     "LANES",
     "MOST_TAPS",
     "Weights",
-    "as_conv",
     "from_blocked",
     "load",
     "multiplies_halves",
@@ -38,24 +37,6 @@ LANES = 16
 
 #: Taps of a kernel whose places are kept in 16 bits.
 MOST_TAPS = 1 << 16
-
-
-def as_conv(geometry: Geometry) -> Conv2dGeometry:
-    """The geometry as a convolution: a matrix product is one of 1x1 pixels."""
-    if isinstance(geometry, MatmulGeometry):
-        one, none = (1, 1), (0, 0)
-        return Conv2dGeometry(
-            geometry.rows,
-            geometry.inner,
-            *one,
-            geometry.columns,
-            one,
-            one,
-            none,
-            one,
-            1,
-        )
-    return geometry
 
 
 def multiplies_halves() -> bool:

@@ -14,10 +14,11 @@ agree.
 
 import csv
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from elision.common.files import write_text
-from elision.products import Conv2dGeometry, Geometry, MatmulGeometry
+from elision.products import Conv2dGeometry, Geometry, MatmulGeometry, Product
 
 __all__ = ["read_topology", "write_topology"]
 
@@ -123,38 +124,47 @@ def write_topology(
 
 
 def _gemm_cells(name: str, geometry: Geometry) -> tuple[int, ...]:
-    if isinstance(geometry, MatmulGeometry):
-        return geometry.rows, geometry.columns, geometry.inner
-    _refuse(name, geometry, "a matrix-product", groups=geometry.groups)
-    rows = geometry.batch * geometry.out_height * geometry.out_width
-    inner = geometry.in_channels * geometry.kernel[0] * geometry.kernel[1]
-    return rows, geometry.out_channels, inner
+    conv = _convolution(name, geometry)
+    _refuse(name, geometry, "a matrix-product", groups=conv.groups)
+    rows = conv.batch * conv.out_height * conv.out_width
+    inner = conv.in_channels * conv.kernel[0] * conv.kernel[1]
+    return rows, conv.out_channels, inner
 
 
 def _conv_cells(name: str, geometry: Geometry) -> tuple[int, ...]:
-    if isinstance(geometry, MatmulGeometry):
-        return geometry.rows, 1, 1, 1, geometry.inner, geometry.columns, 1, 1
+    conv = _convolution(name, geometry)
+    if isinstance(geometry, MatmulGeometry):  # rows as pixels: there is no batch
+        conv = replace(conv, batch=1, height=conv.batch)
     _refuse(
         name,
         geometry,
         "a convolution",
-        batch=geometry.batch,
-        groups=geometry.groups,
-        dilation=max(geometry.dilation),
+        batch=conv.batch,
+        groups=conv.groups,
+        dilation=max(conv.dilation),
     )
     height, width = (
         stride * (outputs - 1) + taps
         for stride, outputs, taps in zip(
-            geometry.stride,
-            (geometry.out_height, geometry.out_width),
-            geometry.kernel,
+            conv.stride,
+            (conv.out_height, conv.out_width),
+            conv.kernel,
             strict=True,
         )
     )
     return (
-        *(height, width, *geometry.kernel),
-        *(geometry.in_channels, geometry.out_channels, *geometry.stride),
+        *(height, width, *conv.kernel),
+        *(conv.in_channels, conv.out_channels, *conv.stride),
     )
+
+
+def _convolution(name: str, geometry: Geometry) -> Conv2dGeometry:
+    kind, convolution = geometry.as_convolution(Product.FORWARD)
+    if kind is not Product.FORWARD or not isinstance(convolution, Conv2dGeometry):
+        raise ValueError(
+            f"layer {name!r}: a topology file has no {geometry.layer}: {geometry}"
+        )
+    return convolution
 
 
 def _refuse(name: str, geometry: Geometry, kind: str, **features: int) -> None:
