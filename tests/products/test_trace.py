@@ -78,8 +78,7 @@ def test_layers_steps_and_samples_are_chosen() -> None:
     assert trace.recipes == ["swat"]
     assert len(trace) == 2 * 2 * 3
     for product in trace:
-        rows = product.geometry
-        assert (rows.rows if isinstance(rows, MatmulGeometry) else rows.batch) == 1
+        assert product.geometry == product.geometry.with_batch(1)
 
 
 def test_memory_is_bounded() -> None:

@@ -3,7 +3,16 @@
 import hypothesis.strategies as st
 import torch
 
-from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
+from elision.products import (
+    OPERANDS,
+    Conv2dGeometry,
+    Conv3dGeometry,
+    ConvTranspose2dGeometry,
+    Geometry,
+    LayerProduct,
+    MatmulGeometry,
+    Product,
+)
 
 matmuls = st.builds(
     MatmulGeometry,
@@ -33,7 +42,58 @@ def convolutions(draw: st.DrawFn) -> Conv2dGeometry:
     )
 
 
+@st.composite
+def transposed_convolutions(draw: st.DrawFn) -> ConvTranspose2dGeometry:
+    groups = draw(st.integers(1, 2))
+    channels = groups * draw(st.integers(1, 2))
+    kernel = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+    stride, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    # Less padding than the smallest kernel's reach leaves an output pixel.
+    reach = dilation * (min(kernel) - 1) + 1
+    return ConvTranspose2dGeometry.of(
+        (
+            draw(st.integers(1, 2)),
+            channels,
+            draw(st.integers(1, 3)),
+            draw(st.integers(1, 3)),
+        ),
+        (channels, draw(st.integers(1, 2)), *kernel),
+        stride=stride,
+        padding=draw(st.integers(0, (reach - 1) // 2)),
+        output_padding=draw(st.integers(0, stride - 1)),
+        dilation=dilation,
+        groups=groups,
+    )
+
+
+@st.composite
+def convolutions_3d(draw: st.DrawFn) -> Conv3dGeometry:
+    groups = draw(st.integers(1, 2))
+    axis = st.integers(1, 2)
+    kernel = (draw(axis), draw(axis), draw(axis))
+    dilation = draw(axis)
+    size = st.integers(dilation + 1, dilation + 2)
+    return Conv3dGeometry(
+        *(draw(axis), groups * draw(axis), draw(size), draw(size), draw(size)),
+        groups * draw(axis),
+        kernel,
+        stride=(draw(axis), draw(axis), draw(axis)),
+        padding=draw(st.integers(0, 1)),
+        dilation=dilation,
+        groups=groups,
+    )
+
+
+batched_matmuls = st.builds(
+    MatmulGeometry,
+    rows=st.integers(1, 4),
+    inner=st.integers(1, 5),
+    columns=st.integers(1, 4),
+    batch=st.integers(2, 3),
+)
 geometries = matmuls | convolutions()
+#: What machines of planes and matrices run.
+planar_geometries = geometries | batched_matmuls | transposed_convolutions()
 sides = st.integers(1, 6)
 
 
@@ -50,18 +110,69 @@ def with_values(kind: Product, geometry, seed: int = 0) -> LayerProduct:
     return LayerProduct(kind, geometry, first, second)
 
 
+def forward(geometry: Geometry, input, weight):
+    """The layer itself, as a user of torch writes it."""
+    functional = torch.nn.functional
+    if isinstance(geometry, MatmulGeometry):
+        return input @ weight.transpose(-2, -1)
+    if isinstance(geometry, ConvTranspose2dGeometry):
+        conv = geometry.convolution
+        sizes = zip(
+            geometry.shape_of("input")[2:],
+            geometry.shape_of("grad_output")[2:],
+            *(conv.kernel, conv.stride, conv.padding, conv.dilation),
+            strict=True,
+        )
+        extra = [
+            out - ((size - 1) * stride - 2 * padding + dilation * (taps - 1) + 1)
+            for size, out, taps, stride, padding, dilation in sizes
+        ]
+        return functional.conv_transpose2d(
+            input,
+            weight,
+            stride=conv.stride,
+            padding=conv.padding,
+            output_padding=extra,
+            dilation=conv.dilation,
+            groups=conv.groups,
+        )
+    assert isinstance(geometry, (Conv2dGeometry, Conv3dGeometry))
+    three = isinstance(geometry, Conv3dGeometry)
+    convolve = functional.conv3d if three else functional.conv2d
+    return convolve(
+        input,
+        weight,
+        stride=geometry.stride,
+        padding=geometry.padding,
+        dilation=geometry.dilation,
+        groups=geometry.groups,
+    )
+
+
 def autograd(geometry, input, weight, grad_output):
     """(dX, dW) as torch.autograd computes them."""
     input, weight = input.clone().requires_grad_(), weight.clone().requires_grad_()
-    if isinstance(geometry, MatmulGeometry):
-        output = torch.nn.functional.linear(input, weight)
-    else:
-        output = torch.nn.functional.conv2d(
-            input,
-            weight,
-            stride=geometry.stride,
-            padding=geometry.padding,
-            dilation=geometry.dilation,
-            groups=geometry.groups,
-        )
+    output = forward(geometry, input, weight)
     return torch.autograd.grad(output, (input, weight), grad_output)
+
+
+def sparse_operands(
+    geometry: Geometry, pattern: str, seed: int
+) -> dict[str, torch.Tensor]:
+    """Small integers in float64: ``"dense"``, ``"empty"``, ``"half"`` or ``"slices"``.
+
+    ``"slices"`` has whole slices of zeros along the first axis.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    operands = {}
+    for name in OPERANDS:
+        shape = geometry.shape_of(name)
+        values = torch.randint(1, 5, shape, generator=generator).double()
+        if pattern == "empty":
+            values.zero_()
+        elif pattern == "half":
+            values *= torch.rand(shape, generator=generator) < 0.5
+        elif pattern == "slices":
+            values[torch.rand(shape[0], generator=generator) < 0.5] = 0
+        operands[name] = values
+    return operands

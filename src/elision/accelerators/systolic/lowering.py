@@ -112,7 +112,7 @@ def lower(
     if run is Product.FORWARD:
         return gemm(pixels, weights, filters, "input weight output")
     if run is Product.WEIGHT_GRAD:
-        if weight_grad == "XtG":
+        if _form(geometry, weight_grad) == "XtG":
             return gemm(weights, pixels, filters, "input output weight")
         return gemm(filters, pixels, weights, "output input weight")
     if input_grad == "gather":
@@ -121,6 +121,13 @@ def lower(
         channels = conv.in_channels // groups
         return gemm(positions, taps, channels, "output weight input")
     return gemm(pixels, filters, weights, "output weight input", _touched(conv))
+
+
+def _form(geometry: Geometry, weight_grad: str) -> str:
+    """The form in the names of the convolution that is run: X and G may be exchanged."""
+    if geometry.convolution_operand("input") == "input":
+        return weight_grad
+    return next(form for form in WEIGHT_GRADS if form != weight_grad)
 
 
 def _extents(geometry: Conv2dGeometry) -> tuple[int, int, int, int]:
@@ -159,6 +166,7 @@ def matrices(
         A of shape (count, m, k) and B of shape (count, k, n), as :func:`lower` says.
     """
     _, conv = planar(product.kind, product.geometry)
+    form = _form(product.geometry, weight_grad)
     product = product.as_convolution()
     flat = {
         name: _flat(name, torch.as_tensor(value).detach().double(), conv)
@@ -169,7 +177,7 @@ def matrices(
     if product.kind is Product.INPUT_GRAD:  # G[M, O], W[O, J]
         return flat["grad_output"], flat["weight"]
     transposed = {name: matrix.transpose(0, 2, 1) for name, matrix in flat.items()}
-    if weight_grad == "XtG":
+    if form == "XtG":
         return transposed["input"], flat["grad_output"]
     return transposed["grad_output"], flat["input"]
 
@@ -201,7 +209,7 @@ def fold_result(
         ``Y``, ``dX`` or ``dW`` in torch layout, float64.
     """
     run, conv = planar(kind, geometry)
-    if run is Product.WEIGHT_GRAD and weight_grad == "XtG":
+    if run is Product.WEIGHT_GRAD and _form(geometry, weight_grad) == "XtG":
         z = z.transpose(0, 2, 1)
     matrix = torch.from_numpy(np.ascontiguousarray(z))
     folded = _folded(matrix, run, conv)
