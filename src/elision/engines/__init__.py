@@ -41,7 +41,7 @@ def make_engine(name: str) -> Engine:
 
     Raises:
         ValueError: ``name`` is not a key of :data:`ENGINES`.
-        RuntimeError: the engine cannot be used here; the message says why.
+        RuntimeError: the engine cannot be used here; the message gives the reason.
     """
     engine = lookup("engine", name, ENGINES)()
     reason = engine.unavailable()

@@ -1,6 +1,6 @@
-"""What sparsity is worth on this machine: rates and break-even points per layer.
+"""Rates and break-even sparsities of sparse kernels on this machine, per layer.
 
-A sparse kernel beats the dense one from the *break-even sparsity* on::
+A sparse kernel beats the dense one above the *break-even sparsity*::
 
     s* = 1 − R_sparse / R_dense
 
@@ -65,7 +65,7 @@ LAYERS: dict[str, Geometry] = {
     "linear 768x3072": MatmulGeometry(1024, 768, 3072),
 }
 
-#: Which operand holds the zeros, unless others are named: those of SWAT.
+#: Operand that holds the zeros of each product, unless given: those of SWAT.
 SPARSE = {
     Product.FORWARD: "weight",
     Product.INPUT_GRAD: "weight",
@@ -118,7 +118,7 @@ class BenchRow:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Facts about the machine that affect the figures."""
     features = torch.backends.cpu.get_cpu_capability()
     reason = library.unavailable()
     return {
@@ -165,8 +165,8 @@ def bench(
 ) -> list[BenchRow]:
     """Measure products sparse and dense, with ``torch.get_num_threads()`` threads.
 
-    The zeros are random; what an engine does with a tensor is counted from torch's
-    layout to torch's layout.
+    The zeros are at random places. Times include the conversion from and to torch's
+    layout.
 
     Args:
         layers: geometries by name; :data:`LAYERS` if None.
@@ -174,7 +174,7 @@ def bench(
         channels: whether the zeros are whole channels of the batch, and not anywhere.
         sparsities: fractions of zeros to measure.
         rounds: timed rounds of each candidate.
-        progress: told the name of each layer before it is measured.
+        progress: called with the name of each layer before it is measured.
 
     Returns:
         One row per layer, product and sparsity.
@@ -271,7 +271,7 @@ def _measure(
 def _kept(
     shape: torch.Size, sparsity: float, channels: bool, generator: torch.Generator
 ) -> torch.Tensor:
-    """Where an operand is not zero: anywhere, or in whole channels (axis 1)."""
+    """Mask of an operand's non-zeros: at random places, or whole channels (axis 1)."""
     if not channels:
         return torch.rand(shape, generator=generator) >= sparsity
     order = torch.randperm(shape[1], generator=generator)

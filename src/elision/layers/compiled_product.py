@@ -1,9 +1,9 @@
 """A product of an elided layer as one node of the graph that ``torch.compile`` makes.
 
-While torch.compile traces, no engine may look at values. It sees the operator
-``elision::product`` instead, which knows the result's shape; when the graph runs, the
-operator lets the layer's engine compute as it would have without torch.compile. The rest
-of the model stays in one graph with it.
+Values do not exist while torch.compile traces, so no engine can choose. The graph holds
+the operator ``elision::product`` instead, whose result has a known shape; when the graph
+runs, the operator calls the layer's engine as an eager layer does. The rest of the model
+stays in one graph with it.
 """
 
 import functools
@@ -20,7 +20,7 @@ __all__ = ["product"]
 
 @functools.cache
 def _engine(name: str) -> Engine:
-    """An engine that keeps nothing: a graph's memory may change under its tensors."""
+    """An engine without kept lists, as a graph reuses the memory of its tensors."""
     engines = {"native": NativeEngine, "auto": AutoEngine}
     return engines[name](keep=False)
 
@@ -45,8 +45,8 @@ def product(
         second: operand named ``kind.operands[1]``.
         kind: value of the :class:`~elision.products.Product`.
         sparse: name of the operand that holds many zeros, if one does.
-        token: the transform that says where the weight gradient is wanted; None:
-            everywhere.
+        token: handle of the transform that gives the wanted part of the weight
+            gradient; None: all of it.
         state: state tensors of that transform, in order.
         input: shape of the layer's input.
         weight: shape of its weight.

@@ -1,7 +1,7 @@
-"""One pass through one layer, forward and the backward that follows.
+"""One forward call of one layer and its backward.
 
-A :class:`Step` applies the transforms of the layer's plan and gives the products to the
-engine or to torch.
+A :class:`Step` applies the transforms of the layer's plan; the layer's engine, or torch,
+computes the products.
 """
 
 from typing import Any
@@ -25,18 +25,20 @@ __all__ = [
 
 
 class Step:
-    """One pass through one layer: applies the uses, each once, and tells observers.
+    """One forward call of one layer and its backward: operands, products, observers.
+
+    Each use of the plan is applied once.
 
     Args:
-        plan: what the layer does to its operands.
+        plan: transforms of the layer's operands.
         states: state tensors of each use, by name.
-        engine: who computes.
+        engine: engine of the layer's products.
         input: shape of the layer's input, (N, C, H, W) or (rows, inner).
         weight: shape of its weight.
         convolution: stride, padding, dilation and groups; None for a linear layer.
-        training: whether transforms may move their state.
-        observers: told of every product.
-        name: the layer's.
+        training: whether transforms may change their state.
+        observers: called with an observation of every product.
+        name: of the layer.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Step:
     def read(
         self, kind: Product, operand: str, x: Tensor, done: dict[str, Tensor]
     ) -> Tensor:
-        """What ``product`` reads in place of operand ``x``."""
+        """Operand ``x`` as product ``kind`` reads it: transformed, or as it is."""
         use = self.plan.use(kind, operand)
         transform = self.plan.uses[use]
         if transform == KEEP:
@@ -111,8 +113,8 @@ class Step:
     def _in_graph(self, kind: Product, first: Tensor, second: Tensor) -> Any:
         """The product as a node of a compiled graph, if its recipe sets values to zero.
 
-        The engine decides when the graph runs. A gradient that is reused cannot be split
-        there, so its products are torch's.
+        The engine decides when the graph runs. A reused gradient cannot be split there, so
+        torch computes its products.
         """
         hints = self.plan.in_graph[kind]
         geometry = self.convolution or ()
@@ -143,21 +145,21 @@ class Step:
         return own + shared_part(kind, reused, second, self.geometry())
 
     def _sparsified(self, kind: Product, operand: str) -> bool:
-        """Whether an operand was set to zero in places, not merely found so."""
+        """Whether a transform set values of an operand to zero in this call."""
         use = self.plan.use(kind, operand)
         return self.plan.uses[use].sparsifies and use in self._changed
 
     def _wanted(self) -> Tensor | None:
-        """Where the weight gradient is asked for; None: everywhere."""
+        """Tensor that is zero where the weight gradient is not needed; None: all is."""
         use = self.plan.use(Product.FORWARD, "weight")
         return self.plan.uses[use].wanted_gradient(self.states[use])
 
     def geometry(self) -> Geometry:
-        """The layer's geometry in this pass."""
+        """The layer's geometry in this call."""
         return geometry_of(self.input_shape, self.weight_shape, self.convolution)
 
     def tell(self, kind: Product, first: Tensor, second: Tensor) -> None:
-        """Show a product to the observers, if there are any."""
+        """Call the observers, if there are any, with a product."""
         if not self.observers:
             return
         uses = {o: self.plan.use(kind, o) for o in kind.operands}
@@ -200,15 +202,15 @@ def gradient_products(
     w: Tensor | None,
     bias: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """``dX`` from (G, W), ``dW`` from (G, X), and ``db`` from G where it is asked for.
+    """``dX`` from (G, W), ``dW`` from (G, X), and ``db`` from G if ``bias`` is true.
 
-    An absent operand means an absent result; ``bias`` may be asked for only where both
-    products read the same G.
+    An absent operand means an absent result; ``bias`` requires that both products read
+    the same G.
     """
     for_input, for_weight = grads
     dx = None if w is None else step.native(Product.INPUT_GRAD, for_input, w)
     dw = None if x is None else step.native(Product.WEIGHT_GRAD, for_weight, x)
-    # What is left is torch's.
+    # Torch computes the others.
     x, w = (x if dw is None else None), (w if dx is None else None)
     shared = for_input is for_weight  # one call computes all gradients of one G
     first = _dense_gradients(step, for_input, x if shared else None, w, bias)

@@ -30,7 +30,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any) ->
         x: input, ``(N, C, H, W)`` or ``(rows, inner)``.
         weight: ``(K, C/groups, R, S)`` or ``(columns, inner)``.
         bias: one value per output channel, or None; not for a batch of matrix products.
-        convolution: as the module says.
+        convolution: parameters, or None; see the module.
     """
     if convolution is None:
         return F.linear(x, weight, bias) if weight.dim() == 2 else x @ weight.mT
@@ -53,7 +53,7 @@ def gradients(
         grad_output: ``(N, K, P, Q)`` or ``(rows, columns)``.
         x: input, for ``dW``; None leaves ``dW`` out.
         weight: for ``dX``; None leaves ``dX`` out.
-        convolution: as the module says.
+        convolution: parameters, or None; see the module.
         shapes: of the input and of the weight, which a convolution's backward needs
             even of an operand that it does not read.
         bias: whether to compute ``db``.
@@ -103,7 +103,7 @@ def product(
         kind: which of the three.
         first: operand named ``kind.operands[0]``, torch layout.
         second: operand named ``kind.operands[1]``, torch layout.
-        convolution: as the module says.
+        convolution: parameters, or None; see the module.
         shapes: of the input and of the weight.
 
     Returns:

@@ -11,7 +11,23 @@ __all__ = ["ProductRow", "count", "describe"]
 
 @dataclass(frozen=True)
 class ProductRow:
-    """What one recorded product consists of."""
+    """Densities and numbers of products of one recorded product.
+
+    Attributes:
+        layer: name of the layer.
+        product: value of the :class:`~elision.products.Product`.
+        step: training step.
+        dense_macs: multiply-accumulates with nothing left out.
+        nonzero: pairs of non-zero values, valid or not.
+        valid: those that belong to an output.
+        densities: fraction of non-zeros, by operand.
+        sizes: number of values, by operand.
+
+    Example:
+        >>> row = ProductRow("fc", "forward", 0, 8, 5, 3, {"input": 0.5}, {"input": 4})
+        >>> row.redundant
+        2
+    """
 
     layer: str
     product: str

@@ -22,7 +22,12 @@ OPERANDS = ("input", "weight", "grad_output")
 
 
 class Product(enum.Enum):
-    """One of the three products of a layer's training step."""
+    """One of the three products of a layer's training step.
+
+    Example:
+        >>> Product.INPUT_GRAD.operands, Product.INPUT_GRAD.absent
+        (('grad_output', 'weight'), 'input')
+    """
 
     FORWARD = "forward"
     INPUT_GRAD = "input_grad"

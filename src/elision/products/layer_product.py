@@ -33,6 +33,13 @@ class LayerProduct:
     Raises:
         ValueError: an operand does not have the shape that the geometry gives it, or
             only one of the two is None.
+
+    Example:
+        >>> from elision.products import MatmulGeometry
+        >>> x, weight = np.array([[0.0, 1.0]]), np.array([[2.0, 3.0]])
+        >>> product = LayerProduct(Product.FORWARD, MatmulGeometry(1, 2, 1), x, weight)
+        >>> product.dense_macs, product.counts.valid, product.compute().item()
+        (2, 1, 3.0)
     """
 
     kind: Product

@@ -35,6 +35,11 @@ class PackedTensor:
         mask: ``ceil(n / 8)`` bytes, first value in the highest bit.
         values: the non-zeros in C order, in the tensor's dtype.
         shape: of the tensor.
+
+    Example:
+        >>> packed = PackedTensor.pack(torch.tensor([0.0, 2.0, 0.0]))
+        >>> packed.size_bytes, packed.unpack().tolist()
+        (5, [0.0, 2.0, 0.0])
     """
 
     mask: Tensor
@@ -58,7 +63,7 @@ class PackedTensor:
         return flat.view(self.shape)
 
     def to_json(self) -> dict[str, Any]:
-        """Shape and dtype, which neither the mask nor the values say."""
+        """Shape and dtype, which neither the mask nor the values hold."""
         return {"shape": list(self.shape), "dtype": str(self.values.dtype)[6:]}
 
     @property
@@ -112,6 +117,12 @@ class Trace:
 
     Attributes:
         about: facts about the run (recipe, model, data, ...), any JSON.
+
+    Example:
+        >>> from elision.products import MatmulGeometry, synthetic_products
+        >>> trace = Trace.of(synthetic_products([("fc", MatmulGeometry(2, 3, 4))], 0.5))
+        >>> len(trace), trace.layers
+        (3, ['fc'])
     """
 
     about: dict[str, Any] = field(default_factory=dict)
@@ -132,7 +143,7 @@ class Trace:
             keys: names of the two tensors; a name that the trace holds already is
                 taken to be the same tensor. By default every tensor is its own.
             recipe: name of the recipe it was computed under.
-            shared: what all examples of the first operand have in common, of its shape
+            shared: the part of the first operand that all examples share, of its shape
                 with one example; see :meth:`multiplied`.
 
         Raises:
@@ -210,9 +221,9 @@ class Trace:
     def multiplied(self) -> Iterator[LayerProduct]:
         """The products as a machine multiplies them, example by example.
 
-        They are those of the trace, but for a gradient that is a sparse difference from
-        one that the whole batch shares (ReSprop): the difference stands in its place.
-        The product of the shared gradient, computed once a batch, is not among them.
+        Where a gradient is the sum of a part shared by the batch and a sparse difference
+        (ReSprop), the difference replaces it; the product of the shared part, computed
+        once a batch, is left out.
         """
         for record, product in zip(self._records, self, strict=True):
             if not record.shared:
@@ -301,7 +312,7 @@ class Trace:
 
 
 def _digest(header: dict[str, Any], tensors: dict[str, PackedTensor]) -> str:
-    """Check sum of everything that a trace says, header and tensors."""
+    """Check sum of a trace, header and tensors."""
     total = hashlib.blake2b(json.dumps(header).encode(), digest_size=16)
     for packed in tensors.values():
         total.update(packed.mask.numpy().tobytes())
