@@ -68,9 +68,10 @@ def gradients(
         dx = None if weight is None else grad_output @ weight
         dw = None if x is None else grad_output.mT @ x
         return dx, dw, grad_output.sum(0) if bias else None
-    placeholder = grad_output.new_empty(1)
-    x = placeholder.expand(shapes[0]) if x is None else x
-    weight = placeholder.expand(shapes[1]) if weight is None else weight
+    if x is None:
+        x = grad_output.new_empty(1).expand(shapes[0])
+    if weight is None:
+        weight = grad_output.new_empty(1).expand(shapes[1])
     sizes = [grad_output.shape[1]] if bias else None
     stride, padding, dilation, groups = convolution
     dx, dw, db = torch.ops.aten.convolution_backward(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
+from elision.common.checks import number
 from elision.products.geometry import Geometry
 from elision.products.kinds import OPERANDS, Product
 from elision.products.layer_product import LayerProduct
@@ -17,9 +18,15 @@ def sparse_array(
     """Float32 array with exactly ``round(n·sparsity)`` zeros at uniform positions.
 
     The other values are integers from 1 to 99, so that sums of products are exact.
+
+    Raises:
+        ValueError: ``sparsity`` outside [0, 1].
+
+    Example:
+        >>> int((sparse_array((2, 5), 0.3, np.random.default_rng(0)) == 0).sum())
+        3
     """
-    if not 0 <= sparsity <= 1:
-        raise ValueError(f"sparsity must be in [0, 1], got {sparsity!r}")
+    sparsity = number("sparse_array", "sparsity", sparsity, "[0, 1]")
     values = rng.integers(1, 100, size=int(np.prod(shape)))
     zeros = round(values.size * sparsity)
     values[rng.permutation(values.size)[:zeros]] = 0
