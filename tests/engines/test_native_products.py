@@ -14,6 +14,9 @@ from elision.engines.auto import density_level
 from elision.engines.native import library
 from elision.products import (
     Conv2dGeometry,
+    Conv3dGeometry,
+    ConvTranspose2dGeometry,
+    Geometry,
     LayerProduct,
     MatmulGeometry,
     Product,
@@ -98,6 +101,31 @@ def test_products_equal_the_oracle(geometry, way, density, seed):
             expected,
             terms,
         )
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        MatmulGeometry(40, 48, 32, batch=3),
+        ConvTranspose2dGeometry.of((2, 40, 5, 5), (40, 48, 3, 3), stride=2),
+        Conv3dGeometry(2, 40, 4, 5, 5, 48, 3, padding=1),
+    ],
+)
+def test_layers_that_are_no_plain_2d_convolution_are_torchs(
+    geometry: Geometry, way: tuple[Product, str]
+) -> None:
+    kind, sparse = way
+    first, second = operands(kind, geometry, sparse, 0.1, 0)
+    product = LayerProduct(kind, geometry, first, second)
+    expected = product.compute()
+    native = NativeEngine()
+    assert not native.supports(product, Hint(sparse))
+    assert isinstance(native.choose(product, Hint(sparse)), TorchEngine)
+    assert torch.equal(native.compute(product, Hint(sparse)), expected)
+    if kind is Product.WEIGHT_GRAD:
+        wanted = torch.ones(geometry.shape_of("weight"))
+        assert torch.equal(native.compute(product, Hint(wanted=wanted)), expected)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -29,7 +29,7 @@ from elision.products import (
     Product,
     Trace,
 )
-from elision.products.geometry import geometry_from_json
+from elision.products.geometries import geometry_from_json
 
 every_geometry = (
     matmuls
@@ -298,3 +298,27 @@ def test_depthwise_layers_say_so() -> None:
     assert not MatmulGeometry(2, 1, 3, batch=4).is_depthwise
     deep = ConvTranspose2dGeometry.of((1, 4, 3, 3), (4, 2, 2, 2), groups=4)
     assert deep.is_depthwise
+
+
+@pytest.mark.parametrize(
+    ("geometry", "words"),
+    [  # decisions of engines are kept under these words
+        (MatmulGeometry(2, 3, 4), "linear 2 x 3 -> 4"),
+        (MatmulGeometry(2, 3, 4, batch=5), "linear 2 x 3 -> 4, batch 5"),
+        (Conv2dGeometry(1, 2, 5, 6, 4, 3), "conv 1 x 2 @ 5x6 -> 4, kernel 3x3"),
+        (
+            Conv2dGeometry(1, 2, 5, 6, 4, (3, 1), 2, 1, 1, 2),
+            "conv 1 x 2 @ 5x6 -> 4, kernel 3x1, stride 2x2, padding 1x1, groups 2x1",
+        ),
+        (
+            Conv3dGeometry(1, 2, 4, 5, 6, 4, 2),
+            "conv3d 1 x 2 @ 4x5x6 -> 4, kernel 2x2x2",
+        ),
+        (
+            ConvTranspose2dGeometry.of((1, 2, 3, 3), (2, 4, 2, 2)),
+            "transposed conv 1 x 4 @ 4x4 -> 2, kernel 2x2",
+        ),
+    ],
+)
+def test_words(geometry: Geometry, words: str) -> None:
+    assert geometry.description == words

@@ -225,7 +225,7 @@ def test_synthetic_operands_have_exactly_the_zeros_asked_for() -> None:
 
 @pytest.mark.parametrize("sparsity", [-0.1, 1.5, float("nan"), {"input": 2.0}])
 def test_a_sparsity_that_is_none_is_refused(sparsity: float) -> None:
-    with pytest.raises(ValueError, match=r"sparsity=.*must be a number in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"sparsity=.*: must be a number in \[0, 1\]"):
         list(synthetic_products([("fc", MatmulGeometry(3, 7, 5))], sparsity))
 
 

@@ -1,7 +1,7 @@
 """Exact numbers of non-zero, valid and redundant products, without enumerating pairs.
 
 A product fixes two of the three tensors and sums over the index tuples that they can
-form (:mod:`elision.products.geometry`); the tensor that is absent is, for counting, all
+form (:mod:`elision.products.convolution`); the tensor that is absent is, for counting, all
 ones.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from elision.products.geometry import Convolution
+from elision.products.convolution import Convolution
 from elision.products.kinds import Product
 
 __all__ = ["ProductCounts", "convolution_counts"]

@@ -11,22 +11,23 @@ __all__ = ["ProductRow", "count", "describe"]
 
 @dataclass(frozen=True)
 class ProductRow:
-    """Densities and numbers of products of one recorded product.
+    """Sizes, densities and numbers of products of one recorded product.
 
     Attributes:
-        layer: name of the layer.
+        layer: name of the layer in its model.
         product: value of the :class:`~elision.products.Product`.
         step: training step.
-        dense_macs: multiply-accumulates with nothing left out.
-        nonzero: pairs of non-zero values, valid or not.
-        valid: those that belong to an output.
-        densities: fraction of non-zeros, by operand.
-        sizes: number of values, by operand.
+        dense_macs: multiply-accumulates when nothing is left out.
+        nonzero: pairs of non-zeros of planes that meet.
+        valid: those pairs that belong to an output.
+        densities: fraction of non-zeros by operand.
+        sizes: number of values by operand.
 
     Example:
-        >>> row = ProductRow("fc", "forward", 0, 8, 5, 3, {"input": 0.5}, {"input": 4})
-        >>> row.redundant
-        2
+        >>> from elision.products import MatmulGeometry, synthetic_products
+        >>> rows = count(synthetic_products([("fc", MatmulGeometry(2, 4, 2))], 0.5))
+        >>> next(rows).densities
+        {'input': 0.5, 'weight': 0.5}
     """
 
     layer: str
@@ -45,7 +46,11 @@ class ProductRow:
 
 
 def count(products: Iterable[LayerProduct]) -> Iterator[ProductRow]:
-    """Densities and product counts of recorded products."""
+    """Rows of recorded products, counted one by one.
+
+    Raises:
+        ValueError: a product has no operands, or one holds a NaN or an infinity.
+    """
     for product in products:
         counts = product.counts
         yield ProductRow(

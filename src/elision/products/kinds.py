@@ -40,7 +40,7 @@ class Product(enum.Enum):
 
     @property
     def absent(self) -> str:
-        """The one of the three tensors that this product does not read."""
+        """Name of the tensor that the product does not read: its result's shape."""
         return next(name for name in OPERANDS if name not in self.operands)
 
 

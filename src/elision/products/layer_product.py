@@ -16,7 +16,7 @@ __all__ = ["LayerProduct"]
 
 @dataclass(frozen=True, eq=False)
 class LayerProduct:
-    """One product of one layer at one step, with the operands it really read.
+    """One product of one layer at one step, with the operands as it read them.
 
     Attributes:
         kind: which of the three products.
@@ -35,11 +35,13 @@ class LayerProduct:
             only one of the two is None.
 
     Example:
+        >>> x, w = torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 3.0], [0.0, 4.0]])
         >>> from elision.products import MatmulGeometry
-        >>> x, weight = np.array([[0.0, 1.0]]), np.array([[2.0, 3.0]])
-        >>> product = LayerProduct(Product.FORWARD, MatmulGeometry(1, 2, 1), x, weight)
-        >>> product.dense_macs, product.counts.valid, product.compute().item()
-        (2, 1, 3.0)
+        >>> product = LayerProduct(Product.FORWARD, MatmulGeometry(1, 2, 2), x, w)
+        >>> product.compute()
+        tensor([[2., 0.]])
+        >>> product.dense_macs, product.counts.valid
+        (4, 1)
     """
 
     kind: Product
@@ -159,7 +161,7 @@ class LayerProduct:
 
     @cached_property
     def masks(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where the two operands are non-zero, as boolean numpy arrays.
+        """Boolean numpy arrays that mark the non-zeros of the two operands.
 
         Raises:
             ValueError: an operand holds a NaN or an infinity, or there is no operand.
@@ -171,10 +173,13 @@ class LayerProduct:
 
     @cached_property
     def counts(self) -> ProductCounts:
-        """The numbers of non-zero products and, of these, of valid ones.
+        """Numbers of non-zero products and, among these, of valid ones.
 
         Exact, without enumerating pairs: the pairs of a plane factorise, and the valid
         ones are a convolution of per-position counts (see :mod:`elision.products.counts`).
+        Equal products have the same valid ones in every form. Pixels of one image share
+        a plane in a weight gradient, so that a 1x1 convolution has non-zero products
+        there that the same matrix product has not.
 
         Raises:
             ValueError: an operand holds a NaN or an infinity, or there is no operand.

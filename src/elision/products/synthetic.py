@@ -1,4 +1,4 @@
-"""Products with random operands, so that a machine can be studied without training."""
+"""Products with random operands, to study a machine without training."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -17,14 +17,14 @@ def sparse_array(
 ) -> np.ndarray:
     """Float32 array with exactly ``round(n·sparsity)`` zeros at uniform positions.
 
-    The other values are integers from 1 to 99, so that sums of products are exact.
+    The other values are integers from 1 to 99, which keeps sums of products exact.
 
     Raises:
-        ValueError: ``sparsity`` outside [0, 1].
+        ValueError: a sparsity outside [0, 1].
 
     Example:
-        >>> int((sparse_array((2, 5), 0.3, np.random.default_rng(0)) == 0).sum())
-        3
+        >>> int((sparse_array((4, 5), 0.25, np.random.default_rng(0)) == 0).sum())
+        5
     """
     sparsity = number("sparse_array", "sparsity", sparsity, "[0, 1]")
     values = rng.integers(1, 100, size=int(np.prod(shape)))
@@ -52,6 +52,12 @@ def synthetic_products(
 
     Raises:
         ValueError: a sparsity outside [0, 1] or of an unknown operand.
+
+    Example:
+        >>> from elision.products import MatmulGeometry
+        >>> layers = [("fc", MatmulGeometry(2, 3, 4))]
+        >>> [product.kind.value for product in synthetic_products(layers, 0.5)]
+        ['forward', 'input_grad', 'weight_grad']
     """
     if not isinstance(sparsity, Mapping):
         sparsity = dict.fromkeys(OPERANDS, sparsity)

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from elision.common.files import load_tensors, save_tensors
-from elision.products.geometry import Geometry, geometry_from_json
+from elision.products.geometries import geometry_from_json
+from elision.products.geometry import Geometry
 from elision.products.kinds import Product
 from elision.products.layer_product import LayerProduct
 
@@ -37,9 +38,9 @@ class PackedTensor:
         shape: of the tensor.
 
     Example:
-        >>> packed = PackedTensor.pack(torch.tensor([0.0, 2.0, 0.0]))
-        >>> packed.size_bytes, packed.unpack().tolist()
-        (5, [0.0, 2.0, 0.0])
+        >>> packed = PackedTensor.pack(torch.tensor([[0.0, 2.0], [3.0, 0.0]]))
+        >>> packed.values, packed.size_bytes
+        (tensor([2., 3.]), 9)
     """
 
     mask: Tensor
@@ -63,7 +64,7 @@ class PackedTensor:
         return flat.view(self.shape)
 
     def to_json(self) -> dict[str, Any]:
-        """Shape and dtype, which neither the mask nor the values hold."""
+        """Shape and dtype, which a file's mask and values leave out."""
         return {"shape": list(self.shape), "dtype": str(self.values.dtype)[6:]}
 
     @property
@@ -120,9 +121,10 @@ class Trace:
 
     Example:
         >>> from elision.products import MatmulGeometry, synthetic_products
-        >>> trace = Trace.of(synthetic_products([("fc", MatmulGeometry(2, 3, 4))], 0.5))
-        >>> len(trace), trace.layers
-        (3, ['fc'])
+        >>> layers = [("fc", MatmulGeometry(2, 3, 4))]
+        >>> trace = Trace.of(synthetic_products(layers, 0.5), data="synthetic")
+        >>> trace.layers, len(trace)
+        (['fc'], 3)
     """
 
     about: dict[str, Any] = field(default_factory=dict)
@@ -143,8 +145,8 @@ class Trace:
             keys: names of the two tensors; a name that the trace holds already is
                 taken to be the same tensor. By default every tensor is its own.
             recipe: name of the recipe it was computed under.
-            shared: the part of the first operand that all examples share, of its shape
-                with one example; see :meth:`multiplied`.
+            shared: part that all examples of the first operand have in common, of its
+                shape with one example; see :meth:`multiplied`.
 
         Raises:
             ValueError: the product has no operands.
@@ -195,7 +197,7 @@ class Trace:
             )
 
     def of_recipe(self, recipe: str) -> "Trace":
-        """The part of the trace that was recorded under one recipe."""
+        """Products recorded under one recipe; tensors are shared with this trace."""
         records = [r for r in self._records if r.recipe == recipe]
         return Trace(self.about, records, self._tensors)
 
@@ -221,9 +223,9 @@ class Trace:
     def multiplied(self) -> Iterator[LayerProduct]:
         """The products as a machine multiplies them, example by example.
 
-        Where a gradient is the sum of a part shared by the batch and a sparse difference
-        (ReSprop), the difference replaces it; the product of the shared part, computed
-        once a batch, is left out.
+        A gradient that is a sparse difference from one that the whole batch shares
+        (ReSprop) is replaced by that difference. The product of the shared gradient,
+        computed once a batch, is left out.
         """
         for record, product in zip(self._records, self, strict=True):
             if not record.shared:
@@ -312,7 +314,7 @@ class Trace:
 
 
 def _digest(header: dict[str, Any], tensors: dict[str, PackedTensor]) -> str:
-    """Check sum of a trace, header and tensors."""
+    """Checksum of header and tensors."""
     total = hashlib.blake2b(json.dumps(header).encode(), digest_size=16)
     for packed in tensors.values():
         total.update(packed.mask.numpy().tobytes())

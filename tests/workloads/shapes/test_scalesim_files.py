@@ -1,8 +1,16 @@
 """SCALE-Sim topology files: read, written, and every kind of bad line named."""
 
+from pathlib import Path
+
 import pytest
 
-from elision.products import Conv2dGeometry, MatmulGeometry
+from elision.products import (
+    Conv2dGeometry,
+    Conv3dGeometry,
+    ConvTranspose2dGeometry,
+    Geometry,
+    MatmulGeometry,
+)
 from elision.workloads.shapes import read_topology, write_topology
 
 HEADER = (
@@ -99,3 +107,19 @@ def test_what_the_format_cannot_say(tmp_path, name, how, message):
     with pytest.raises(ValueError, match=message):
         write_topology([(name, geometry)], path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("matmul", [False, True])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        MatmulGeometry(2, 3, 4, batch=2),
+        ConvTranspose2dGeometry.of((1, 2, 3, 3), (2, 2, 2, 2), stride=2),
+        Conv3dGeometry(1, 2, 3, 3, 3, 2, 2),
+    ],
+)
+def test_layers_that_the_format_does_not_know(
+    tmp_path: Path, geometry: Geometry, matmul: bool
+) -> None:
+    with pytest.raises(ValueError, match="'x': a topology file has no such layer"):
+        write_topology([("x", geometry)], tmp_path / "net.csv", matmul)

@@ -15,6 +15,11 @@ one pass over the array each; a depthwise layer is as many passes as it has chan
 The alternative for the input gradient is ``"gather"``: a convolution of the
 zero-dilated, padded G with the rotated filters, that is (input pixels, O·R·S) times
 (O·R·S, C). It needs no scatter, but multiplies the zeros of the dilation.
+
+Every other layer is lowered as the convolution that it is
+(:func:`~elision.accelerators.base.planar`): products of a batch of matrix products are
+groups, a transposed convolution's forward product is an input gradient, and its X and G
+are the convolution's G and X.
 """
 
 from dataclasses import dataclass
@@ -82,11 +87,11 @@ def lower(
         kind: which product.
         geometry: shape of the layer.
         input_grad: form of a convolution's input gradient, ``"scatter"`` or
-        ``"gather"``.
+            ``"gather"``.
         weight_grad: form of the weight gradient, ``"XtG"`` or ``"GtX"``.
 
     Raises:
-        ValueError: unknown form.
+        ValueError: unknown form, or a 3-D convolution.
     """
     lookup("form of the input gradient", input_grad, INPUT_GRADS)
     lookup("form of the weight gradient", weight_grad, WEIGHT_GRADS)
@@ -104,8 +109,8 @@ def lower(
         for operand, family in _FAMILY_OF.items()
     }
 
-    def gemm(m: int, k: int, n: int, operands: str, first: int | None = None) -> Gemm:
-        a, b, z = (own[family] for family in operands.split())
+    def gemm(m: int, k: int, n: int, families: str, first: int | None = None) -> Gemm:
+        a, b, z = (own[family] for family in families.split())
         written = words[z] if first is None else first
         return Gemm(m, k, n, groups, (a, b, z), (words[a], words[b], words[z]), written)
 

@@ -21,9 +21,9 @@ def read_onnx(path: str | Path, batch: int = 1) -> list[tuple[str, Geometry]]:
 
     Raises:
         ModuleNotFoundError: the extra is not installed.
-        ValueError: the file is not an ONNX graph, or a node is not one that the library
-            has a geometry for (named): 1-D or 3-D convolution, padding that differs
-            between two sides, or a shape that cannot be inferred.
+        ValueError: the file is not an ONNX graph, or a node is not read here
+            (named): a 1-D or 3-D convolution, padding that differs between two sides,
+            or a shape that cannot be inferred.
     """
     try:
         import onnx

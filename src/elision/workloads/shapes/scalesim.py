@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from elision.common.files import write_text
-from elision.products import Conv2dGeometry, Geometry, MatmulGeometry, Product
+from elision.products import Conv2dGeometry, Geometry, MatmulGeometry
 
 __all__ = ["read_topology", "write_topology"]
 
@@ -159,10 +159,10 @@ def _conv_cells(name: str, geometry: Geometry) -> tuple[int, ...]:
 
 
 def _convolution(name: str, geometry: Geometry) -> Conv2dGeometry:
-    kind, convolution = geometry.as_convolution(Product.FORWARD)
-    if kind is not Product.FORWARD or not isinstance(convolution, Conv2dGeometry):
+    convolution = geometry.reshaped_convolution
+    if convolution is None:
         raise ValueError(
-            f"layer {name!r}: a topology file has no {geometry.layer}: {geometry}"
+            f"layer {name!r}: a topology file has no such layer: {geometry}"
         )
     return convolution
 
