@@ -52,7 +52,7 @@ def check_layers(layers: Iterable[Any]) -> list[tuple[str, Geometry]]:
     for number, row in enumerate(layers, start=1):
         if not _is_layer(row):
             raise ValueError(
-                f"layer list, row {number}: expected a name and a geometry, got {row!r}"
+                f"layer list, row {number}: expected (name, geometry), got {row!r}"
             )
         checked.append((row[0], row[1]))
     if not checked:
