@@ -14,7 +14,6 @@ import argparse
 import platform
 import random
 import statistics
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch import nn
 
 import elision
 from elision.common.files import write_json
+from elision.common.timing import elapsed
 from elision.methods import Dense
 from elision.study.folder import environment
 from elision.workloads import find_workload, make_model
@@ -45,8 +45,8 @@ CASES: dict[str, tuple[str, int, torch.memory_format]] = {
 }
 
 
-def stepper(network: str, batch: int, layout: Any, mode: str) -> Callable[[], float]:
-    """A function that takes one step and returns its processor seconds."""
+def stepper(network: str, batch: int, layout: Any, mode: str) -> Callable[[], None]:
+    """A function that takes one training step."""
     torch.manual_seed(0)
     model: nn.Module = make_model(network)
     model.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
@@ -56,27 +56,25 @@ def stepper(network: str, batch: int, layout: Any, mode: str) -> Callable[[], fl
     images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=layout)
     labels = torch.randint(0, 10, (batch,))
 
-    def step() -> float:
-        began = time.process_time()
+    def step() -> None:
         watching = elision.record(model, samples=2) if mode == "recorded" else None
         with watching or nullcontext():
             optimizer.zero_grad()
             F.cross_entropy(model(images), labels).backward()
             optimizer.step()
-        return time.process_time() - began
 
     return step
 
 
 def measure(network: str, batch: int, layout: Any, rounds: int) -> dict[str, Any]:
-    """Ratios to the plain step over so many rounds, after one to warm up."""
+    """Ratios to the plain step over ``rounds`` rounds, after one to warm up."""
     modes = ("plain", "plain again", "elided", "recorded")
     steps = {mode: stepper(network, batch, layout, mode) for mode in modes}
     seconds: dict[str, list[float]] = {mode: [] for mode in modes}
     order = random.Random(0)
     for number in range(rounds + 1):
         for mode in order.sample(modes, len(modes)):
-            taken = steps[mode]()
+            taken = elapsed(steps[mode]).process
             if number:
                 seconds[mode].append(taken)
     row: dict[str, Any] = {"plain_ms": 1000 * statistics.median(seconds["plain"])}

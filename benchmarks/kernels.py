@@ -12,7 +12,7 @@
 Peak memory of the steps: ``step_memory.py``; training curves: ``training_curves.py``.
 
 All candidates of a table run once a round, in rotating order, in one process. With one
-thread (the default) the CPU time of the process is taken, with more the wall clock.
+thread (the default) the CPU time of the calling thread is taken, with more the wall clock.
 Printed are medians, and half the interquartile range of the rounds' ratios as the
 spread; ``--out`` writes everything as JSON, with the machine.
 """
@@ -53,7 +53,7 @@ def compare(
     candidates: dict[str, Callable[[], Any]], dense: list[str], rounds: int
 ) -> dict[str, dict[str, float]]:
     """Median seconds, ratio to the best of ``dense``, and the ratio's spread."""
-    seconds = interleaved(candidates, rounds, wall=torch.get_num_threads() > 1)
+    seconds = interleaved(candidates, rounds)
     median = {n: statistics.median(t) for n, t in seconds.items()}
     best = min(dense, key=median.__getitem__)
     rows = {}

@@ -15,13 +15,13 @@ and its peak. Whole policies on whole networks: ``elision reproduce memory``.
 import argparse
 import os
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from elision.common.files import write_json
+from elision.common.timing import elapsed
 from elision.memory import Rule, codecs, saver, watch_peak
 from elision.memory.measures.measure import SAVE_ON_CPU, loss_under, step_peak
 from elision.memory.saved.roles import Role, Slot
@@ -79,9 +79,7 @@ def timed(name, codec, x, slot, rounds):
             ("pack", lambda: codec.pack(x, slot)),
             ("unpack", lambda: codec.unpack(packed)),
         ):
-            began = time.process_time()
-            call()
-            seconds[what].append(time.process_time() - began)
+            seconds[what].append(elapsed(call).process)
     speeds = {
         f"{what}_mb_per_s": x.nbytes / statistics.median(taken) / 1e6
         for what, taken in seconds.items()
@@ -120,10 +118,13 @@ def hooks(rounds, networks, batch, size):
 
 def step(model, images, labels, policy):
     """Processor seconds of a forward and a backward pass."""
+    return step_seconds(model, images, labels, policy).process
+
+
+def step_seconds(model, images, labels, policy):
+    """Seconds of a forward and a backward pass, by all clocks."""
     model.zero_grad(set_to_none=True)
-    began = time.process_time()
-    loss_under(policy, model, images, labels).backward()
-    return time.process_time() - began
+    return elapsed(lambda: loss_under(policy, model, images, labels).backward())
 
 
 def offload(rounds):
@@ -143,10 +144,9 @@ def offload(rounds):
     taken = {name: [] for name in arms}
     for turn in range(rounds + 1):
         for name, policy in arms.items():
-            began = time.perf_counter()
-            processor = step(model, images, labels, policy)
+            seconds = step_seconds(model, images, labels, policy)
             if turn:  # the first warms up
-                taken[name].append((time.perf_counter() - began, processor))
+                taken[name].append((seconds.wall, seconds.process))
     plain_peak = step_peak(model, images, labels, None)
     for name, policy in arms.items():
         pairs = list(zip(taken[name], taken["plain"], strict=True))

@@ -14,12 +14,12 @@ import os
 import platform
 import resource
 import statistics
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from elision.accelerators import Accelerator, Ant, Intersection, OneSided, Scnn
 from elision.common.files import write_json
+from elision.common.timing import elapsed
 from elision.products import Conv2dGeometry, LayerProduct, Product, synthetic_products
 from elision.workloads.models import make_model
 from elision.workloads.shapes.of_model import layer_shapes
@@ -54,9 +54,7 @@ def fresh(products: Iterable[LayerProduct]) -> list[LayerProduct]:
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+    return elapsed(work).process
 
 
 def measure(name: str, products: list[LayerProduct], runs: int) -> dict[str, float]:

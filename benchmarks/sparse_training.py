@@ -16,7 +16,6 @@ kernels that leave the zeros out are worth is measured by ``kernels.py``.
 import argparse
 import platform
 import statistics
-import time
 from pathlib import Path
 
 import torch
@@ -25,6 +24,7 @@ import torch.nn.functional as F
 import elision
 from elision import methods
 from elision.common.files import write_json
+from elision.common.timing import elapsed
 from elision.workloads import make_model
 
 #: Steps between two moves here; the amortised ratio uses the published period.
@@ -65,11 +65,12 @@ def prepared(method, width):
 
 
 def step_seconds(model, optimizer, images, labels):
-    began = time.process_time()
-    optimizer.zero_grad()
-    F.cross_entropy(model(images), labels).backward()
-    optimizer.step()
-    return time.process_time() - began
+    def step():
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+
+    return elapsed(step).process
 
 
 def measure(method, baseline, period, width, rounds, batch):

@@ -2,8 +2,6 @@
 
 import pytest
 
-from elision.common import timing
-from elision.common.timing import interleaved
 from elision.engines import NativeEngine
 from elision.engines.bench import bench, break_even
 from elision.engines.native import library
@@ -17,16 +15,6 @@ def test_break_even_of_a_kernel_of_constant_rate():
     assert break_even(times, 1.0) == 0.0
     assert break_even(times, 1e-4) == 1.0
     assert break_even({0.9: 1.0}, 2.0) == 0.0
-
-
-def test_interleaved_runs_every_candidate_once_a_round_in_rotation(monkeypatch):
-    ran = []
-    clock = iter(range(1000))
-    monkeypatch.setattr(timing.time, "process_time", lambda: next(clock))
-    candidates = {n: lambda n=n: ran.append(n) for n in "abc"}
-    seconds = interleaved(candidates, 3)
-    assert "".join(ran) == "abc" + "abc" + "bca" + "cab"
-    assert seconds == {n: [1, 1, 1] for n in "abc"}
 
 
 @pytest.mark.skipif(library.unavailable() is not None, reason="no native kernels")
@@ -54,14 +42,14 @@ def test_rows_agree_with_themselves():
 def test_other_operands_and_whole_channels_may_hold_the_zeros(monkeypatch):
     layers = {"conv": Conv2dGeometry(4, 6, 8, 8, 10, (3, 3), (1, 1), (1, 1), (1, 1), 1)}
     read = []
-    product = NativeEngine.product
+    compute = NativeEngine.compute
 
-    def spy(self, kind, geometry, first, second, **hints):
-        live = (first != 0).flatten(2).any(2)
-        read.append((kind, hints["sparse"], live.all(0).sum().item()))
-        return product(self, kind, geometry, first, second, **hints)
+    def spy(self, product, hint):
+        live = (product.first != 0).flatten(2).any(2)
+        read.append((product.kind, hint.sparse, live.all(0).sum().item()))
+        return compute(self, product, hint)
 
-    monkeypatch.setattr(NativeEngine, "product", spy)
+    monkeypatch.setattr(NativeEngine, "compute", spy)
     sparse = {Product.INPUT_GRAD: "grad_output", Product.WEIGHT_GRAD: "grad_output"}
     rows = bench(layers, sparse=sparse, channels=True, sparsities=(0.7,), rounds=3)
     assert [row.product for row in rows] == ["input_grad", "weight_grad"]

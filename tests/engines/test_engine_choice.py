@@ -14,6 +14,7 @@ from elision.engines import (
     AutoEngine,
     Decision,
     Decisions,
+    Hint,
     NativeEngine,
     TorchEngine,
     decisions,
@@ -45,23 +46,25 @@ class Clock:
         for clock in ("perf_counter", "thread_time"):
             monkeypatch.setattr(timing.time, clock, lambda: self.now)
         for kind in (NativeEngine, TorchEngine):
-            monkeypatch.setattr(kind, "product", self.timed(kind.name))
+            monkeypatch.setattr(kind, "compute", self.timed(kind.name))
         monkeypatch.setattr(NativeEngine, "unavailable", lambda self: None)
 
     def timed(self, name):
-        def product(engine, kind, geometry, first, second, **_):
+        def compute(engine, product, hint):
             self.now += self.cost[name]
             self.ran.append(name)
-            return LayerProduct(kind, geometry, first, second).compute()
+            return product.compute()
 
-        return product
+        return compute
 
 
 def forward(engine, density=0.2, geometry=GEOMETRY):
     x = torch.ones(geometry.shape_of("input"))
     weight = torch.zeros(geometry.shape_of("weight"))
     weight.view(-1)[: int(density * weight.numel())] = 1
-    result = engine.product(Product.FORWARD, geometry, x, weight, sparse="weight")
+    result = engine.compute(
+        LayerProduct(Product.FORWARD, geometry, x, weight), Hint("weight")
+    )
     assert torch.equal(result, x @ weight.T)
 
 
@@ -162,8 +165,8 @@ def test_torch_alone_where_native_has_no_way_or_is_not_there(monkeypatch):
     clock = Clock(monkeypatch, 1, 3)
     engine = AutoEngine()
     values = [torch.ones(GEOMETRY.shape_of(n)) for n in ("input", "weight")]
-    engine.product(Product.FORWARD, GEOMETRY, *values)
-    engine.product(Product.FORWARD, GEOMETRY, *values, sparse="input")
+    engine.compute(LayerProduct(Product.FORWARD, GEOMETRY, *values))
+    engine.compute(LayerProduct(Product.FORWARD, GEOMETRY, *values), Hint("input"))
     monkeypatch.setattr(NativeEngine, "unavailable", lambda self: "no compiler")
     forward(engine)
     monkeypatch.setattr(NativeEngine, "unavailable", lambda self: None)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from test_native_products import convolutions, matmuls, operands
 
 import elision
-from elision.engines import NativeEngine
+from elision.engines import Hint, NativeEngine
 from elision.engines.native import builder, library, shared_object
 from elision.methods import RigL, Swat
 from elision.products import Conv2dGeometry, LayerProduct, Product
@@ -62,7 +62,9 @@ def test_sums_of_small_integers_are_exact(geometry, way, density, seed):
     if kind is Product.WEIGHT_GRAD:
         how = {"wanted": torch.rand(geometry.shape_of("weight")) < density}
         expected = expected * how["wanted"]
-    found = NativeEngine().product(kind, geometry, *(v.half() for v in values), **how)
+    found = NativeEngine().compute(
+        LayerProduct(kind, geometry, *(v.half() for v in values)), Hint(**how)
+    )
     assert found.dtype == torch.float16
     assert torch.equal(found, expected)
 
@@ -76,7 +78,7 @@ def test_the_error_is_that_of_halves_summed_up_in_short_runs(kind, sparse):
         how = {"wanted": torch.ones(geometry.shape_of("weight"))}
     exact = LayerProduct(kind, geometry, *(v.double() for v in values)).compute()
     found = NativeEngine()
-    blocked = found.product(kind, geometry, *values, **how).double()
+    blocked = found.compute(LayerProduct(kind, geometry, *values), Hint(**how)).double()
     error = ((blocked - exact).norm() / exact.norm()).item()
     # Rounding the result alone to half gives about 2e-4; one run of all 864 products
     # would give about 1e-2.

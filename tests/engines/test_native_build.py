@@ -9,7 +9,7 @@ import textwrap
 import pytest
 import torch
 
-from elision.engines import NativeEngine
+from elision.engines import Hint, NativeEngine
 from elision.engines.native import builder, library, shared_object
 from elision.products import LayerProduct, MatmulGeometry, Product
 
@@ -101,7 +101,9 @@ def test_without_a_compiler_the_engine_computes_with_torch(monkeypatch):
     values = [torch.randn(geometry.shape_of(n)) for n in ("input", "weight")]
     engine = NativeEngine()
     assert engine.unavailable() == "no compiler"
-    found = engine.product(Product.FORWARD, geometry, *values, sparse="weight")
+    found = engine.compute(
+        LayerProduct(Product.FORWARD, geometry, *values), Hint("weight")
+    )
     assert torch.equal(
         found, LayerProduct(Product.FORWARD, geometry, *values).compute()
     )
@@ -140,7 +142,9 @@ def test_a_compiler_older_than_the_cpu_builds_the_next_best(cache, monkeypatch, 
 def _forked(queue):
     geometry = MatmulGeometry(40, 64, 64)
     values = [torch.ones(geometry.shape_of(n)) for n in ("input", "weight")]
-    result = NativeEngine().product(Product.FORWARD, geometry, *values, sparse="weight")
+    result = NativeEngine().compute(
+        LayerProduct(Product.FORWARD, geometry, *values), Hint("weight")
+    )
     queue.put(result.sum().item())
 
 

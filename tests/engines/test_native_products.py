@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from elision.engines import NativeEngine, TorchEngine
+from elision.engines import Hint, NativeEngine, TorchEngine
 from elision.engines.auto import density_level
 from elision.engines.native import library
 from elision.products import (
@@ -95,9 +95,11 @@ def test_products_equal_the_oracle(geometry, way, density, seed):
     expected = LayerProduct(kind, geometry, *values).compute()
     terms = geometry.dense_macs / max(1, expected.numel())
     for engine in (TorchEngine(), NativeEngine()):
-        assert engine.supports(kind, geometry, sparse)
+        assert engine.supports(LayerProduct(kind, geometry), Hint(sparse))
         assert_close(
-            engine.product(kind, geometry, *values, sparse=sparse), expected, terms
+            engine.compute(LayerProduct(kind, geometry, *values), Hint(sparse)),
+            expected,
+            terms,
         )
 
 
@@ -115,15 +117,15 @@ def test_layers_that_are_no_plain_2d_convolution_are_torchs(
 ) -> None:
     kind, sparse = way
     first, second = operands(kind, geometry, sparse, 0.1, 0)
-    expected = LayerProduct(kind, geometry, first, second).compute()
+    product = LayerProduct(kind, geometry, first, second)
+    expected = product.compute()
     native = NativeEngine()
-    asked = (kind, geometry, first, second)
-    assert not native.supports(kind, geometry, sparse)
-    assert isinstance(native.choose(*asked, sparse=sparse), TorchEngine)
-    assert torch.equal(native.product(*asked, sparse=sparse), expected)
+    assert not native.supports(product, Hint(sparse))
+    assert isinstance(native.choose(product, Hint(sparse)), TorchEngine)
+    assert torch.equal(native.compute(product, Hint(sparse)), expected)
     if kind is Product.WEIGHT_GRAD:
         wanted = torch.ones(geometry.shape_of("weight"))
-        assert torch.equal(native.product(*asked, wanted=wanted), expected)
+        assert torch.equal(native.compute(product, Hint(wanted=wanted)), expected)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -140,7 +142,9 @@ def test_masked_weight_gradient_is_the_dense_one_at_the_mask(geometry, density, 
     terms = geometry.dense_macs / wanted.numel()
     for engine in (TorchEngine(), NativeEngine()):
         assert_close(
-            engine.product(kind, geometry, *values, wanted=wanted), expected, terms
+            engine.compute(LayerProduct(kind, geometry, *values), Hint(wanted=wanted)),
+            expected,
+            terms,
         )
 
 
@@ -151,7 +155,7 @@ def test_planes_smaller_than_the_stride(kind, sparse, stride):
     geometry = Conv2dGeometry(2, 3, 4, 1, 5, (4, 2), (1, stride), (0, 3), (1, 1), 1)
     values = operands(kind, geometry, sparse, 0.7, 0)
     expected = LayerProduct(kind, geometry, *values).compute()
-    found = NativeEngine().product(kind, geometry, *values, sparse=sparse)
+    found = NativeEngine().compute(LayerProduct(kind, geometry, *values), Hint(sparse))
     assert_close(found, expected, geometry.dense_macs / expected.numel())
 
 
@@ -161,7 +165,9 @@ def test_wide_planes(side):
     for kind, sparse in WAYS:
         values = operands(kind, geometry, sparse, 0.1, 0)
         expected = LayerProduct(kind, geometry, *values).compute()
-        found = NativeEngine().product(kind, geometry, *values, sparse=sparse)
+        found = NativeEngine().compute(
+            LayerProduct(kind, geometry, *values), Hint(sparse)
+        )
         assert_close(found, expected, geometry.dense_macs / expected.numel())
 
 
@@ -173,7 +179,7 @@ def test_what_is_not_finite_spreads_as_in_the_dense_product(kind, sparse, value,
     values = operands(kind, geometry, sparse, 0.3, 1)
     values[which].view(-1)[17] = value
     expected = LayerProduct(kind, geometry, *values).compute()
-    found = NativeEngine().product(kind, geometry, *values, sparse=sparse)
+    found = NativeEngine().compute(LayerProduct(kind, geometry, *values), Hint(sparse))
     assert torch.equal(found.isnan(), expected.isnan())
     assert torch.equal(found.isinf(), expected.isinf())
 
@@ -190,7 +196,9 @@ def test_operands_of_any_strides_and_alignment():
         last = [v.contiguous(memory_format=torch.channels_last) for v in values]
         strided = [v.repeat_interleave(2, -1)[..., ::2] for v in values]
         for variant in (shifted, last, strided):
-            found = NativeEngine().product(kind, geometry, *variant, sparse=sparse)
+            found = NativeEngine().compute(
+                LayerProduct(kind, geometry, *variant), Hint(sparse)
+            )
             assert_close(found, expected, 60)
 
 
@@ -200,17 +208,17 @@ def test_groups_of_some_width_are_computed_one_by_one(monkeypatch, kind, sparse)
     values = operands(kind, geometry, sparse, 0.2, 5)
     expected = LayerProduct(kind, geometry, *values).compute()
     engine = NativeEngine()
-    monkeypatch.setattr(engine._dense, "product", None)
-    found = engine.product(kind, geometry, *values, sparse=sparse)
+    monkeypatch.setattr(engine._dense, "compute", None)
+    found = engine.compute(LayerProduct(kind, geometry, *values), Hint(sparse))
     assert_close(found, expected, 300)
     if kind is Product.WEIGHT_GRAD:
         mask = torch.rand(geometry.shape_of("weight")) < 0.3
-        found = engine.product(kind, geometry, *values, wanted=mask)
+        found = engine.compute(LayerProduct(kind, geometry, *values), Hint(wanted=mask))
         assert_close(found, expected * mask, 300)
         assert not found[~mask].any()
     monkeypatch.undo()
     values[0][0, 0, 0, 0] = torch.inf
-    found = engine.product(kind, geometry, *values, sparse=sparse)
+    found = engine.compute(LayerProduct(kind, geometry, *values), Hint(sparse))
     expected = LayerProduct(kind, geometry, *values).compute()
     assert torch.equal(found.isfinite(), expected.isfinite())
 
@@ -220,10 +228,10 @@ def test_other_dtypes_and_narrow_groups_go_to_torch():
     grouped = Conv2dGeometry(2, 4, 5, 5, 4, 3, 1, 1, 1, 2)
     plain = Conv2dGeometry(2, 4, 5, 5, 4, 3, 1, 1, 1, 1)
     engine = NativeEngine()
-    assert not engine.supports(kind, grouped, "weight")
+    assert not engine.supports(LayerProduct(kind, grouped), Hint("weight"))
     for geometry, dtype in [(grouped, torch.float32), (plain, torch.float64)]:
         values = [v.to(dtype) for v in operands(kind, geometry, "weight", 0.3, 3)]
-        found = engine.product(kind, geometry, *values, sparse="weight")
+        found = engine.compute(LayerProduct(kind, geometry, *values), Hint("weight"))
         assert torch.equal(found, LayerProduct(kind, geometry, *values).compute())
         assert found.dtype == dtype
 
@@ -233,9 +241,13 @@ def test_wrong_hints_are_refused():
     values = operands(Product.FORWARD, geometry, None, 1, 0)
     for engine in (TorchEngine(), NativeEngine()):
         with pytest.raises(ValueError, match="input and weight"):
-            engine.product(Product.FORWARD, geometry, *values, sparse="grad_output")
+            engine.compute(
+                LayerProduct(Product.FORWARD, geometry, *values), Hint("grad_output")
+            )
         with pytest.raises(ValueError, match="wanted="):
-            engine.product(Product.FORWARD, geometry, *values, wanted=values[1])
+            engine.compute(
+                LayerProduct(Product.FORWARD, geometry, *values), Hint(wanted=values[1])
+            )
 
 
 def test_results_do_not_depend_on_the_threads():
@@ -249,7 +261,11 @@ def test_results_do_not_depend_on_the_threads():
         try:
             for threads in (1, 2, 5):
                 torch.set_num_threads(threads)
-                found.append(NativeEngine().product(kind, geometry, *values, **how))
+                found.append(
+                    NativeEngine().compute(
+                        LayerProduct(kind, geometry, *values), Hint(**how)
+                    )
+                )
                 assert torch.get_num_threads() == threads
         finally:
             torch.set_num_threads(before)
@@ -265,7 +281,9 @@ def test_products_in_many_threads_at_once():
         for kind, sparse in WAYS * 3:
             values = operands(kind, geometry, sparse, 0.2, seed)
             expected = LayerProduct(kind, geometry, *values).compute()
-            found = NativeEngine().product(kind, geometry, *values, sparse=sparse)
+            found = NativeEngine().compute(
+                LayerProduct(kind, geometry, *values), Hint(sparse)
+            )
             if not torch.allclose(found, expected, atol=1e-3):
                 wrong.append((kind, seed))
 
@@ -364,14 +382,16 @@ def test_whole_channels_of_zeros_make_a_smaller_dense_product(monkeypatch, kind,
     values[0][:, torch.randperm(12)[live:]] = 0
     expected = LayerProduct(kind, geometry, *values).compute()
     sizes = []
-    product = TorchEngine.product
+    compute = Conv2dGeometry.compute
 
-    def spy(self, kind, geometry, *args, **hints):
+    def spy(geometry, kind, first, second):
         sizes.append(geometry.out_channels)
-        return product(self, kind, geometry, *args, **hints)
+        return compute(geometry, kind, first, second)
 
-    monkeypatch.setattr(TorchEngine, "product", spy)
-    found = NativeEngine().product(kind, geometry, *values, sparse="grad_output")
+    monkeypatch.setattr(Conv2dGeometry, "compute", spy)
+    found = NativeEngine().compute(
+        LayerProduct(kind, geometry, *values), Hint("grad_output")
+    )
     assert_close(found, expected, 200)
     assert sizes == ([live] if live == 3 else [])
 
@@ -381,7 +401,9 @@ def test_bfloat16_is_computed_in_float32(monkeypatch, kind, sparse):
     geometry = Conv2dGeometry(5, 64, 7, 8, 64, 3, 1, 1, 1, 1)
     values = [v.bfloat16() for v in operands(kind, geometry, sparse, 0.3, 6)]
     engine = NativeEngine()
-    monkeypatch.setattr(engine._dense, "product", None)
-    found = engine.product(kind, geometry, *values, sparse=sparse)
-    wide = engine.product(kind, geometry, *(v.float() for v in values), sparse=sparse)
+    monkeypatch.setattr(engine._dense, "compute", None)
+    found = engine.compute(LayerProduct(kind, geometry, *values), Hint(sparse))
+    wide = engine.compute(
+        LayerProduct(kind, geometry, *(v.float() for v in values)), Hint(sparse)
+    )
     assert torch.equal(found, wide.bfloat16())

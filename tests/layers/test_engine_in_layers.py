@@ -166,13 +166,13 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(eager_auto, monkeypatch, fa
 @needs_native
 def test_a_mask_that_stands_asks_for_its_own_gradient_alone(monkeypatch):
     asked = []
-    product = NativeEngine.product
+    compute = NativeEngine.compute
 
-    def spy(self, kind, *args, **hints):
-        asked.append((kind, hints["wanted"] is not None))
-        return product(self, kind, *args, **hints)
+    def spy(self, product, hint):
+        asked.append((product.kind, hint.wanted is not None))
+        return compute(self, product, hint)
 
-    monkeypatch.setattr(NativeEngine, "product", spy)
+    monkeypatch.setattr(NativeEngine, "compute", spy)
     recipe = RigL(sparsity=0.8, every=2, until=9)
     elided = layered(elision.elide(model(), recipe, engine="native"))
     optimizer = torch.optim.SGD(elided.parameters(), 0.05)

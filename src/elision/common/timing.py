@@ -1,64 +1,102 @@
-"""Timing of alternatives in turns: a change in the machine's speed affects all alike."""
+"""One timer: candidates in turns, so that a change of the machine's speed meets all.
+
+Which clock is quoted follows from ``torch.get_num_threads()``. With one thread, torch's
+CPU kernels, those of this library and the backward pass all run in the calling thread, so
+its CPU time is their time; other processes and other threads of this one cannot lengthen
+it. With more threads the wall clock is quoted.
+"""
 
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
-__all__ = ["fastest", "interleaved"]
+__all__ = ["Elapsed", "elapsed", "fastest", "interleaved", "quoted_clock"]
+
+
+@dataclass(frozen=True)
+class Elapsed:
+    """Seconds that one call took, by three clocks.
+
+    Attributes:
+        wall: of the wall clock.
+        process: CPU time of all threads of this process.
+        thread: CPU time of the calling thread.
+
+    Example:
+        >>> Elapsed(wall=2.0, process=1.5, thread=1.0).process
+        1.5
+    """
+
+    wall: float
+    process: float
+    thread: float
+
+    @property
+    def quoted(self) -> float:
+        """Seconds by :func:`quoted_clock`."""
+        return getattr(self, quoted_clock())
+
+
+def quoted_clock() -> str:
+    """``"thread"`` where torch computes with one thread, else ``"wall"``."""
+    return "thread" if torch.get_num_threads() == 1 else "wall"
+
+
+def elapsed(call: Callable[[], object]) -> Elapsed:
+    """Call once and return the seconds it took."""
+    wall, process, thread = time.perf_counter(), time.process_time(), time.thread_time()
+    call()
+    return Elapsed(
+        thread=time.thread_time() - thread,
+        process=time.process_time() - process,
+        wall=time.perf_counter() - wall,
+    )
 
 
 def fastest(
     candidates: Mapping[str, Callable[[], object]], trials: int
 ) -> dict[str, float]:
-    """Least seconds of each candidate, in turns, after one call to warm up.
-
-    Where torch has one thread, CPU time of the calling thread, which other processes
-    cannot lengthen; wall-clock time otherwise.
+    """Best seconds of each candidate, in turns, after one call to warm up.
 
     Args:
         candidates: functions without arguments, by name.
         trials: timed calls of each.
 
-    Example:
-        >>> sorted(fastest({"sum": lambda: sum(range(9)), "none": lambda: None}, 2))
-        ['none', 'sum']
+    Returns:
+        Seconds by :func:`quoted_clock`.
     """
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     best = dict.fromkeys(candidates, math.inf)
     for turn in range(trials + 1):
         for name, call in candidates.items():
-            start = clock()
-            call()
+            seconds = elapsed(call).quoted
             if turn:
-                best[name] = min(best[name], clock() - start)
+                best[name] = min(best[name], seconds)
     return best
 
 
 def interleaved(
-    candidates: Mapping[str, Callable[[], Any]], rounds: int, *, wall: bool = False
+    candidates: Mapping[str, Callable[[], object]], rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds of each candidate in each round; the first of a round rotates.
+    """Seconds of each candidate in each round, after one call of each to warm up.
+
+    A round calls every candidate once; each round begins with the next one.
 
     Args:
-        candidates: functions without arguments, by name; each is called once before.
+        candidates: functions without arguments, by name.
         rounds: timed calls of each.
-        wall: measure wall-clock time instead of this process's CPU time.
 
-    Example:
-        >>> len(interleaved({"none": lambda: None}, rounds=3)["none"])
-        3
+    Returns:
+        Seconds by :func:`quoted_clock`, a list of ``rounds`` per candidate.
     """
-    clock = time.perf_counter if wall else time.process_time
     names = list(candidates)
     for call in candidates.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            start = clock()
-            candidates[name]()
-            seconds[name].append(clock() - start)
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            seconds[name].append(elapsed(candidates[name]).quoted)
     return seconds

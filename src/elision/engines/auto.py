@@ -1,12 +1,11 @@
-"""The engine that chooses: times both ways once, keeps the faster.
+"""The engine that chooses by time: both engines are tried once, the faster is kept.
 
 A choice is a function of the product and nothing else: its geometry, the density of the
-sparse operand as its values show it, the data type and the number of threads. It is made
-when such a product is met for the first time on this machine, before its result is
-returned, and kept (:mod:`elision.engines.decision`). So a result never depends on how
-many steps came before it in a process, and when the density of a layer moves to another
-level, that is another question with a decision of its own. Nothing is ever slower than
-dense by more than the trials.
+sparse operand estimated from its values, the data type and the number of threads. It is
+made at the first such product on this machine, before its result is returned, and kept
+(:mod:`elision.engines.decision`). A result therefore never depends on the number of
+earlier steps in a process; when the density of a layer moves to another member of
+:data:`LEVELS`, a new decision is made. Beyond the trials, nothing is slower than dense.
 """
 
 import functools
@@ -15,18 +14,19 @@ import threading
 
 import torch
 
+from elision.common.checks import integer
 from elision.common.sampling import spread_places
 from elision.common.timing import fastest
-from elision.engines.base import Engine, check_sparse
+from elision.engines.base import NO_HINT, Engine, Hint
 from elision.engines.decision import Decision, decisions
 from elision.engines.native.engine import NativeEngine
 from elision.engines.torch_engine import TorchEngine
-from elision.products import Geometry, Product
+from elision.products import LayerProduct, Product
 
 __all__ = ["LEAST_MACS", "LEVELS", "AutoEngine", "density_level", "level_of"]
 
-#: Densities that decisions are made for; an operand counts as the nearest in ratio. An
-#: operand at 1 is dense, and its product torch's.
+#: Densities for which decisions are made; an operand's is rounded to the nearest in
+#: ratio. A product whose operand is at 1 is dense, and torch's.
 LEVELS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
 
 #: Multiplications of the dense product below which torch computes without a trial: about
@@ -71,92 +71,77 @@ class AutoEngine(Engine):
         trials: timed calls of each engine before a decision, after one that warms up
             (an own choice).
         keep: as for :class:`NativeEngine`.
+
+    Raises:
+        ValueError: ``trials`` is not an integer of at least 1.
+
+    Example:
+        >>> from elision.engines import AutoEngine, Hint
+        >>> from elision.products import LayerProduct, MatmulGeometry, Product
+        >>> operands = torch.ones(4, 8), torch.zeros(6, 8)
+        >>> product = LayerProduct(Product.FORWARD, MatmulGeometry(4, 8, 6), *operands)
+        >>> AutoEngine().choose(product, Hint("weight")).name  # too small for a trial
+        'torch'
     """
 
     name = "auto"
 
     def __init__(self, trials: int = 3, *, keep: bool = True) -> None:
-        self.trials = trials
+        self.trials = integer("AutoEngine", "trials", trials)
         self._native, self._torch = NativeEngine(keep=keep), TorchEngine()
 
     def unavailable(self) -> None:
-        """Always there: without native kernels it is torch."""
+        """None: without native kernels every product is torch's."""
         return
 
-    def supports(self, kind: Product, geometry: Geometry, sparse: str | None) -> bool:
-        """Every product of every layer."""
+    def supports(self, product: LayerProduct, hint: Hint = NO_HINT) -> bool:
+        """True: every product of every layer."""
         return True
 
-    def choose(
-        self,
-        kind: Product,
-        geometry: Geometry,
-        first: torch.Tensor,
-        second: torch.Tensor,
-        *,
-        sparse: str | None = None,
-        wanted: torch.Tensor | None = None,
-    ) -> Engine:
+    def choose(self, product: LayerProduct, hint: Hint = NO_HINT) -> Engine:
         """The engine that was faster for such a product; see :meth:`Engine.choose`."""
-        asked = (kind, geometry, first, second)
-        check_sparse(kind, sparse, wanted)
-        if geometry.dense_macs < LEAST_MACS:
+        hint.check(product)
+        if product.dense_macs < LEAST_MACS:
             return self._torch
-        able = self._native.choose(*asked, sparse=sparse, wanted=wanted)
-        if able is not self._native:
+        zeros = hint.zeros_of(product)
+        if zeros is None or not self._native.choose(product, hint).leaves_zeros_out:
             return self._torch
-        operand = wanted
-        if operand is None:
-            operand = first if sparse == kind.operands[0] else second
-        level = density_level(operand)
+        level = density_level(zeros)
         if level == LEVELS[0]:
             return self._torch
-        what = "wanted part" if wanted is not None else sparse
+        what = "wanted part" if hint.wanted is not None else hint.sparse
         question = (
-            f"{kind.value} of {geometry.description}, {what} at density {level:g}, "
-            f"{_kind(first)}{torch.get_num_threads()} threads"
+            f"{product.kind.value} of {product.geometry.description}, "
+            f"{what} at density {level:g}, "
+            f"{_dtype(product.first)}{torch.get_num_threads()} threads"
         )
         known = decisions()
         decision = known.find(question)
         if decision is None:
             with _TRYING:
                 decision = known.find(question) or known.add(
-                    Decision(question, self._try(asked, sparse, wanted))
+                    Decision(question, self._try(product, hint))
                 )
         return self._native if decision.winner == "native" else self._torch
 
-    def _try(
-        self,
-        asked: tuple[Product, Geometry, torch.Tensor, torch.Tensor],
-        sparse: str | None,
-        wanted: torch.Tensor | None,
-    ) -> dict[str, float]:
+    def _try(self, product: LayerProduct, hint: Hint) -> dict[str, float]:
+        """Seconds of both engines, by name."""
+
         def native() -> None:
-            if asked[0] is Product.FORWARD:  # weights move from step to step
+            if product.kind is Product.FORWARD:  # weights move from step to step
                 self._native.forget()
-            self._native.product(*asked, sparse=sparse, wanted=wanted)
+            self._native.compute(product, hint)
 
         def dense() -> None:
-            self._torch.product(*asked, sparse=sparse, wanted=wanted)
+            self._torch.compute(product, hint)
 
         return fastest({"native": native, "torch": dense}, self.trials)
 
-    def product(
-        self,
-        kind: Product,
-        geometry: Geometry,
-        first: torch.Tensor,
-        second: torch.Tensor,
-        *,
-        sparse: str | None = None,
-        wanted: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Compute one product; see :meth:`Engine.product`."""
-        asked = (kind, geometry, first, second)
-        engine = self.choose(*asked, sparse=sparse, wanted=wanted)
-        return engine.product(*asked, sparse=sparse, wanted=wanted)
+    def compute(self, product: LayerProduct, hint: Hint = NO_HINT) -> torch.Tensor:
+        """Compute one product by the chosen engine; see :meth:`Engine.compute`."""
+        return self.choose(product, hint).compute(product, hint)
 
 
-def _kind(operand: torch.Tensor) -> str:
+def _dtype(operand: torch.Tensor) -> str:
     usual = operand.dtype == torch.float32
     return "" if usual else f"{operand.dtype}".removeprefix("torch.") + ", "

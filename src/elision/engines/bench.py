@@ -1,6 +1,6 @@
-"""What sparsity is worth on this machine: rates and break-even points per layer.
+"""Rates and break-even sparsities of sparse kernels on this machine, per layer.
 
-A sparse kernel beats the dense one from the *break-even sparsity* on::
+A sparse kernel beats the dense one above the *break-even sparsity*::
 
     s* = 1 − R_sparse / R_dense
 
@@ -9,9 +9,10 @@ the dense rate. ``R_sparse`` falls as lists get short, so s* is solved from meas
 times: it is where the sparse time, interpolated log-linearly in the density, equals the
 dense time.
 
-Sparse and dense calls alternate in one process, so that what else the machine does
-meets both; medians are quoted. With one thread, the thread's CPU time is taken, which
-leaves out the time that other processes had the core; with more, the wall clock.
+Sparse and dense calls alternate in one process, so that other load on the machine meets
+both; medians are quoted. With one thread, the clock is the calling thread's CPU time,
+which leaves out the time that other processes had the core; with more, the wall clock
+(:mod:`elision.common.timing`).
 """
 
 import itertools
@@ -24,12 +25,18 @@ from typing import Any
 
 import torch
 
-from elision.common.timing import interleaved
+from elision.common.timing import interleaved, quoted_clock
+from elision.engines.base import Hint
 from elision.engines.decision import cpu_name
 from elision.engines.native import library
 from elision.engines.native.engine import NativeEngine
-from elision.engines.torch_engine import TorchEngine
-from elision.products import Conv2dGeometry, Geometry, MatmulGeometry, Product
+from elision.products import (
+    Conv2dGeometry,
+    Geometry,
+    LayerProduct,
+    MatmulGeometry,
+    Product,
+)
 
 __all__ = [
     "LAYERS",
@@ -58,7 +65,7 @@ LAYERS: dict[str, Geometry] = {
     "linear 768x3072": MatmulGeometry(1024, 768, 3072),
 }
 
-#: Which operand holds the zeros, unless others are named: those of SWAT.
+#: Operand that holds the zeros of each product, unless given: those of SWAT.
 SPARSE = {
     Product.FORWARD: "weight",
     Product.INPUT_GRAD: "weight",
@@ -111,7 +118,7 @@ class BenchRow:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Facts about the machine that affect the figures."""
     features = torch.backends.cpu.get_cpu_capability()
     reason = library.unavailable()
     return {
@@ -121,7 +128,7 @@ def machine() -> dict[str, Any]:
         "kernels": reason or library.path().stem,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "clock": "wall" if torch.get_num_threads() > 1 else "process CPU time",
+        "clock": "wall" if quoted_clock() == "wall" else "CPU time of the thread",
     }
 
 
@@ -158,8 +165,8 @@ def bench(
 ) -> list[BenchRow]:
     """Measure products sparse and dense, with ``torch.get_num_threads()`` threads.
 
-    The zeros are random; what an engine does with a tensor is counted from torch's
-    layout to torch's layout.
+    The zeros are at random places. Times include the conversion from and to torch's
+    layout.
 
     Args:
         layers: geometries by name; :data:`LAYERS` if None.
@@ -167,7 +174,7 @@ def bench(
         channels: whether the zeros are whole channels of the batch, and not anywhere.
         sparsities: fractions of zeros to measure.
         rounds: timed rounds of each candidate.
-        progress: told the name of each layer before it is measured.
+        progress: called with the name of each layer before it is measured.
 
     Returns:
         One row per layer, product and sparsity.
@@ -206,18 +213,20 @@ def _measure(
             pair = [
                 v.to(dtype).contiguous(memory_format=layout) for v in values.values()
             ]
-            candidates[f"{dtype} {layout}"] = _dense(kind, geometry, pair)
+            product = LayerProduct(kind, geometry, pair[0], pair[1])
+            candidates[f"{dtype} {layout}"] = product.compute
     errors = {}
     for s in sparsities:
         zeroed = dict(values)
         keep = _kept(values[sparse].shape, s, channels, generator)
         zeroed[sparse] = values[sparse] * keep
-        pair = list(zeroed.values())
-        call = candidates[f"sparse {s}"] = _moving(kind, geometry, pair, sparse)
-        expected = TorchEngine().product(kind, geometry, pair[0], pair[1])
+        first, second = zeroed.values()
+        product = LayerProduct(kind, geometry, first, second)
+        call = candidates[f"sparse {s}"] = _compressing(product, Hint(sparse))
+        expected = product.compute()
         scale = expected.abs().max().item() or 1.0
         errors[s] = (call() - expected).abs().max().item() / scale
-    seconds = interleaved(candidates, rounds, wall=torch.get_num_threads() > 1)
+    seconds = interleaved(candidates, rounds)
     median = {n: statistics.median(t) for n, t in seconds.items()}
     best = {
         dtype: min(
@@ -262,7 +271,7 @@ def _measure(
 def _kept(
     shape: torch.Size, sparsity: float, channels: bool, generator: torch.Generator
 ) -> torch.Tensor:
-    """Where an operand is not zero: anywhere, or in whole channels (axis 1)."""
+    """Mask of an operand's non-zeros: at random places, or whole channels (axis 1)."""
     if not channels:
         return torch.rand(shape, generator=generator) >= sparsity
     order = torch.randperm(shape[1], generator=generator)
@@ -276,20 +285,12 @@ def _layouts(geometry: Geometry) -> list[torch.memory_format]:
     return [*plain, torch.channels_last] if is_conv else plain
 
 
-def _dense(
-    kind: Product, geometry: Geometry, pair: list[torch.Tensor]
-) -> Callable[[], torch.Tensor]:
-    return lambda: TorchEngine().product(kind, geometry, pair[0], pair[1])
-
-
-def _moving(
-    kind: Product, geometry: Geometry, pair: list[torch.Tensor], sparse: str
-) -> Callable[[], torch.Tensor]:
-    """A native product whose weight is compressed anew, as after a training step."""
+def _compressing(product: LayerProduct, hint: Hint) -> Callable[[], torch.Tensor]:
+    """A native product that compresses its weight anew, as after a training step."""
     engine = NativeEngine()
 
     def call() -> torch.Tensor:
         engine.forget()
-        return engine.product(kind, geometry, pair[0], pair[1], sparse=sparse)
+        return engine.compute(product, hint)
 
     return call

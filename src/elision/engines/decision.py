@@ -1,8 +1,7 @@
-"""What has been decided on this machine, in memory and in one file.
+"""Decisions by time on this machine, in memory and in one file.
 
-A decision by time is made once. From then on it is read, by this process and by those
-that come after, so that a run that was interrupted goes on as it began, and two equal
-runs on one machine are equal to the last bit.
+A decision is made once. Later calls and later processes read it, so that a resumed run
+continues as it began, and two equal runs on one machine are equal to the last bit.
 """
 
 import contextlib
@@ -30,11 +29,15 @@ __all__ = ["Decision", "Decisions", "cpu_name", "decisions"]
 
 @dataclass(frozen=True)
 class Decision:
-    """Who computes something, and why.
+    """The faster of several ways to compute something.
 
     Attributes:
-        question: what was decided, in words that tell it from everything else.
+        question: unique description of what was decided.
         seconds: best time of each candidate, by name.
+
+    Example:
+        >>> print(Decision("forward", {"native": 0.001, "torch": 0.003}))
+        forward: native (native 1.00 ms, torch 3.00 ms)
     """
 
     question: str
@@ -54,7 +57,11 @@ class Decisions:
     """Decisions by question, of one machine with one set of kernels.
 
     Args:
-        path: the file; None to forget them with the process.
+        path: the file; None keeps them in memory alone.
+
+    Example:
+        >>> Decisions(None).find("forward") is None
+        True
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -64,13 +71,13 @@ class Decisions:
         self._read()
 
     def find(self, question: str) -> Decision | None:
-        """What was decided, by this process or by one before it."""
+        """The decision on a question, of this process or of an earlier one; None: none."""
         return self._made.get(question)
 
     def add(self, decision: Decision) -> Decision:
-        """Take a decision, say so, and return the one that stands.
+        """Keep and print a decision; return the one that is valid from now on.
 
-        That is another process's if it was faster to decide the same question.
+        If another process has decided the same question meanwhile, its decision is.
         """
         with self._lock:
             with self._alone():
@@ -88,14 +95,14 @@ class Decisions:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """While no other process writes the file; where it can be written."""
+        """Context in which no other process writes the file, if it can be written."""
         if self.path is None:
             yield
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = self.path.with_suffix(".lock").open("w")
-        except OSError:  # told when writing fails
+        except OSError:  # _write reports it
             yield
             return
         with file:
@@ -103,7 +110,7 @@ class Decisions:
             yield
 
     def _read(self) -> None:
-        """Take what the file holds; one that is damaged holds nothing."""
+        """Add the decisions in the file; a damaged file counts as empty."""
         if self.path is None:
             return
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
@@ -136,8 +143,8 @@ _OPENING = threading.Lock()
 def decisions() -> Decisions:
     """The decisions of this machine.
 
-    Kept in the folder of the built kernels, in a file named by all that times depend
-    on: the CPU, the kernels' sources and variant, and torch's version.
+    Kept in the folder of the built kernels, in a file named by everything that affects
+    times: the CPU, the kernels' sources and variant, and torch's version.
     """
     path = cache_folder() / f"decisions-{_digest()}.json"
     with _OPENING:
@@ -148,7 +155,7 @@ def decisions() -> Decisions:
 
 @functools.cache
 def _digest() -> str:
-    """Names the machine, as far as times depend on it."""
+    """Digest of everything about the machine that affects times."""
     kernels = library.unavailable() or library.path().name
     parts = (kernels, torch.__version__, platform.machine(), cpu_name())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -2,36 +2,37 @@
 
 import torch
 
-from elision.engines.base import Engine, check_sparse
-from elision.products import Geometry, Product
+from elision.engines.base import NO_HINT, Engine, Hint
+from elision.products import LayerProduct
 
 __all__ = ["TorchEngine"]
 
 
 class TorchEngine(Engine):
-    """Computes every product densely; zeros cost what other values cost."""
+    """Computes every product densely; zeros cost what other values cost.
+
+    Example:
+        >>> from elision.products import MatmulGeometry, Product
+        >>> x, weight = torch.eye(2), torch.tensor([[1.0, 2.0]])
+        >>> product = LayerProduct(Product.FORWARD, MatmulGeometry(2, 2, 1), x, weight)
+        >>> TorchEngine().compute(product)
+        tensor([[1.],
+                [2.]])
+    """
 
     name = "torch"
+    leaves_zeros_out = False
 
     def unavailable(self) -> None:
-        """Torch is always there."""
+        """None: torch is always there."""
         return
 
-    def supports(self, kind: Product, geometry: Geometry, sparse: str | None) -> bool:
-        """Every product of every layer."""
+    def supports(self, product: LayerProduct, hint: Hint = NO_HINT) -> bool:
+        """True: every product of every layer."""
         return True
 
-    def product(
-        self,
-        kind: Product,
-        geometry: Geometry,
-        first: torch.Tensor,
-        second: torch.Tensor,
-        *,
-        sparse: str | None = None,
-        wanted: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Compute one product; see :meth:`Engine.product`."""
-        check_sparse(kind, sparse, wanted)
-        result = geometry.compute(kind, first, second)
-        return result if wanted is None else result * (wanted != 0)
+    def compute(self, product: LayerProduct, hint: Hint = NO_HINT) -> torch.Tensor:
+        """Compute one product densely; see :meth:`Engine.compute`."""
+        hint.check(product)
+        result = product.geometry.compute(product.kind, product.first, product.second)
+        return result if hint.wanted is None else result * (hint.wanted != 0)

@@ -1,9 +1,9 @@
 """A product of an elided layer as one node of the graph that ``torch.compile`` makes.
 
-While torch.compile traces, no engine may look at values. It sees the operator
-``elision::product`` instead, which knows the result's shape; when the graph runs, the
-operator lets the layer's engine compute as it would have without torch.compile. The rest
-of the model stays in one graph with it.
+Values do not exist while torch.compile traces, so no engine can choose. The graph holds
+the operator ``elision::product`` instead, whose result has a known shape; when the graph
+runs, the operator calls the layer's engine as an eager layer does. The rest of the model
+stays in one graph with it.
 """
 
 import functools
@@ -11,16 +11,16 @@ import functools
 import torch
 from torch import Tensor
 
-from elision.engines import AutoEngine, Engine, NativeEngine, TorchEngine
+from elision.engines import AutoEngine, Engine, Hint, NativeEngine
 from elision.operands import Transform
-from elision.products import Product, geometry_of
+from elision.products import LayerProduct, Product, geometry_of
 
 __all__ = ["product"]
 
 
 @functools.cache
 def _engine(name: str) -> Engine:
-    """An engine that keeps nothing: a graph's memory may change under its tensors."""
+    """An engine without kept lists, as a graph reuses the memory of its tensors."""
     engines = {"native": NativeEngine, "auto": AutoEngine}
     return engines[name](keep=False)
 
@@ -45,8 +45,8 @@ def product(
         second: operand named ``kind.operands[1]``.
         kind: value of the :class:`~elision.products.Product`.
         sparse: name of the operand that holds many zeros, if one does.
-        token: the transform that says where the weight gradient is wanted; None:
-            everywhere.
+        token: handle of the transform that gives the wanted part of the weight
+            gradient; None: all of it.
         state: state tensors of that transform, in order.
         input: shape of the layer's input.
         weight: shape of its weight.
@@ -59,13 +59,14 @@ def product(
         transform = Transform._by_token[token]
         named = dict(zip(transform.state_names, state, strict=True))
         wanted = transform.wanted_gradient(named)
-    asked = (Product(kind), _geometry(input, weight, convolution), first, second)
-    chosen: Engine = TorchEngine()
+    geometry = _geometry(input, weight, convolution)
+    layer_product = LayerProduct.unchecked(Product(kind), geometry, first, second)
     if sparse is not None or wanted is not None:
-        chosen = _engine(engine).choose(*asked, sparse=sparse, wanted=wanted)
-    if isinstance(chosen, TorchEngine):
-        sparse = wanted = None
-    return chosen.product(*asked, sparse=sparse, wanted=wanted).contiguous()
+        hint = Hint(sparse, wanted)
+        chosen = _engine(engine).choose(layer_product, hint)
+        if chosen.leaves_zeros_out:
+            return chosen.compute(layer_product, hint).contiguous()
+    return layer_product.compute().contiguous()
 
 
 def _geometry(input: list[int], weight: list[int], convolution: list[int]):

@@ -1,22 +1,21 @@
-"""One pass through one layer, forward and the backward that follows.
+"""One forward call of one layer and its backward.
 
-A :class:`Step` applies the transforms of the layer's plan and gives the products to the
-engine or to torch.
+A :class:`Step` applies the transforms of the layer's plan; the layer's engine, or torch,
+computes the products.
 """
 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from elision.engines import Engine, TorchEngine
+from elision.engines import Engine, Hint
 from elision.layers import compiled_product
 from elision.layers.observation import Observation, Observer
 from elision.layers.plan import LayerPlan
 from elision.operands import KEEP
 from elision.operands.split_reuse import shared_part
-from elision.products import Geometry, LayerProduct, Product, geometry_of
+from elision.products import Geometry, LayerProduct, Product, dense, geometry_of
 
 __all__ = [
     "Step",
@@ -26,18 +25,20 @@ __all__ = [
 
 
 class Step:
-    """One pass through one layer: applies the uses, each once, and tells observers.
+    """One forward call of one layer and its backward: operands, products, observers.
+
+    Each use of the plan is applied once.
 
     Args:
-        plan: what the layer does to its operands.
+        plan: transforms of the layer's operands.
         states: state tensors of each use, by name.
-        engine: who computes.
+        engine: engine of the layer's products.
         input: shape of the layer's input, (N, C, H, W) or (rows, inner).
         weight: shape of its weight.
         convolution: stride, padding, dilation and groups; None for a linear layer.
-        training: whether transforms may move their state.
-        observers: told of every product.
-        name: the layer's.
+        training: whether transforms may change their state.
+        observers: called with an observation of every product.
+        name: of the layer.
     """
 
     def __init__(
@@ -61,16 +62,16 @@ class Step:
         self._reused: dict[str, Tensor] = {}
 
     def read(
-        self, product: Product, operand: str, x: Tensor, done: dict[str, Tensor]
+        self, kind: Product, operand: str, x: Tensor, done: dict[str, Tensor]
     ) -> Tensor:
-        """What ``product`` reads in place of operand ``x``."""
-        use = self.plan.use(product, operand)
+        """Operand ``x`` as product ``kind`` reads it: transformed, or as it is."""
+        use = self.plan.use(kind, operand)
         transform = self.plan.uses[use]
         if transform == KEEP:
             return x
         if use not in done:
             state = self.states[use]
-            reused = None if self._is_torch() else transform.reused(state)
+            reused = transform.reused(state) if self._splits_reuse() else None
             done[use] = transform(x, list(state.values()), self.training)
             if reused is not None and reused.shape[1:] == x.shape[1:]:
                 self._reused[use] = reused
@@ -78,41 +79,44 @@ class Step:
                 self._changed.add(use)
         return done[use]
 
-    def native(self, product: Product, first: Tensor, second: Tensor) -> Tensor | None:
-        """The product by an engine other than torch's, if the layer's engine says so.
+    def native(self, kind: Product, first: Tensor, second: Tensor) -> Tensor | None:
+        """The product by an engine that leaves zeros out, if the layer's chooses one.
 
         None: torch computes it, by the functions that a plain layer calls, so that a
         product with nothing left out is the plain layer's to the last bit.
         """
-        if isinstance(self.engine, TorchEngine):
+        if not self.engine.leaves_zeros_out:
             return None
         if torch.compiler.is_compiling():
-            return self._in_graph(product, first, second)
-        reused = self._reused.get(self.plan.use(product, product.operands[0]))
+            return self._in_graph(kind, first, second)
+        reused = self._reused.get(self.plan.use(kind, kind.operands[0]))
         if reused is not None:
-            return self._native_with_reuse(product, reused, first, second)
-        sparse = next(
-            (o for o in product.operands if self._sparsified(product, o)), None
-        )
-        wanted = self._wanted() if product is Product.WEIGHT_GRAD else None
+            return self._native_with_reuse(kind, reused, first, second)
+        sparse = next((o for o in kind.operands if self._sparsified(kind, o)), None)
+        wanted = self._wanted() if kind is Product.WEIGHT_GRAD else None
         if sparse is None and wanted is None:
             return None
-        asked = (product, self.geometry(), first, second)
-        engine = self.engine.choose(*asked, sparse=sparse, wanted=wanted)
-        if isinstance(engine, TorchEngine):
-            return None
-        return engine.product(*asked, sparse=sparse, wanted=wanted)
+        return self._by_engine(kind, first, second, Hint(sparse, wanted))
 
-    def _is_torch(self) -> bool:
-        return isinstance(self.engine, TorchEngine) or torch.compiler.is_compiling()
+    def _by_engine(
+        self, kind: Product, first: Tensor, second: Tensor, hint: Hint
+    ) -> Tensor | None:
+        """The product by the engine that the layer's chooses; None: torch's."""
+        product = LayerProduct.unchecked(kind, self.geometry(), first, second)
+        engine = self.engine.choose(product, hint)
+        return engine.compute(product, hint) if engine.leaves_zeros_out else None
 
-    def _in_graph(self, product: Product, first: Tensor, second: Tensor) -> Any:
+    def _splits_reuse(self) -> bool:
+        """Whether a reused gradient's product is computed apart from the difference's."""
+        return self.engine.leaves_zeros_out and not torch.compiler.is_compiling()
+
+    def _in_graph(self, kind: Product, first: Tensor, second: Tensor) -> Any:
         """The product as a node of a compiled graph, if its recipe sets values to zero.
 
-        The engine decides when the graph runs. A gradient that is reused cannot be split
-        there, so its products are torch's.
+        The engine decides when the graph runs. A reused gradient cannot be split there, so
+        torch computes its products.
         """
-        hints = self.plan.in_graph[product]
+        hints = self.plan.in_graph[kind]
         geometry = self.convolution or ()
         if hints is None or first.dtype != torch.float32 or not first.is_cpu:
             return None
@@ -120,7 +124,7 @@ class Step:
         return compiled_product.product(
             first,
             second,
-            product.value,
+            kind.value,
             sparse,
             None if use is None else self.plan.uses[use]._token,
             [] if use is None else list(self.states[use].values()),
@@ -131,48 +135,46 @@ class Step:
         )
 
     def _native_with_reuse(
-        self, product: Product, reused: Tensor, first: Tensor, second: Tensor
+        self, kind: Product, reused: Tensor, first: Tensor, second: Tensor
     ) -> Tensor | None:
         """The product in two parts, the reused one computed once for the batch."""
         difference = first - reused  # exactly zero where nothing was added
-        asked = (product, self.geometry(), difference, second)
-        engine = self.engine.choose(*asked, sparse="grad_output")
-        if isinstance(engine, TorchEngine):
+        own = self._by_engine(kind, difference, second, Hint("grad_output"))
+        if own is None:
             return None
-        own = engine.product(*asked, sparse="grad_output")
-        return own + shared_part(product, reused, second, asked[1])
+        return own + shared_part(kind, reused, second, self.geometry())
 
-    def _sparsified(self, product: Product, operand: str) -> bool:
-        """Whether an operand was set to zero in places, not merely found so."""
-        use = self.plan.use(product, operand)
+    def _sparsified(self, kind: Product, operand: str) -> bool:
+        """Whether a transform set values of an operand to zero in this call."""
+        use = self.plan.use(kind, operand)
         return self.plan.uses[use].sparsifies and use in self._changed
 
     def _wanted(self) -> Tensor | None:
-        """Where the weight gradient is asked for; None: everywhere."""
+        """Tensor that is zero where the weight gradient is not needed; None: all is."""
         use = self.plan.use(Product.FORWARD, "weight")
         return self.plan.uses[use].wanted_gradient(self.states[use])
 
     def geometry(self) -> Geometry:
-        """The layer's geometry in this pass."""
+        """The layer's geometry in this call."""
         return geometry_of(self.input_shape, self.weight_shape, self.convolution)
 
-    def tell(self, product: Product, first: Tensor, second: Tensor) -> None:
-        """Show a product to the observers, if there are any."""
+    def tell(self, kind: Product, first: Tensor, second: Tensor) -> None:
+        """Call the observers, if there are any, with a product."""
         if not self.observers:
             return
-        uses = {o: self.plan.use(product, o) for o in product.operands}
-        read = zip(product.operands, (first, second), strict=True)
+        uses = {o: self.plan.use(kind, o) for o in kind.operands}
+        read = zip(kind.operands, (first, second), strict=True)
         work = {
             o: self.plan.uses[uses[o]].work(x, self.states[uses[o]]) for o, x in read
         }
-        if product is Product.WEIGHT_GRAD:
+        if kind is Product.WEIGHT_GRAD:
             masked_by = self.plan.use(Product.FORWARD, "weight")
             transform = self.plan.uses[masked_by]
             work["result"] = transform.gradient_work(self.states[masked_by])
-        use = uses[product.operands[0]]
+        use = uses[kind.operands[0]]
         operands = (first.detach(), second.detach())
         observation = Observation(
-            LayerProduct(product, self.geometry(), *operands, self.name),
+            LayerProduct(kind, self.geometry(), *operands, self.name),
             work=work,
             uses=uses,
             shared=self.plan.uses[use].shared(self.states[use]),
@@ -190,9 +192,7 @@ def forward_product(step: Step, x: Tensor, w: Tensor, bias: Tensor | None) -> Te
         if bias is None:
             return y
         return y + (bias if step.convolution is None else bias.view(-1, 1, 1))
-    if step.convolution is None:
-        return F.linear(x, w, bias)
-    return F.conv2d(x, w, bias, *step.convolution)
+    return dense.forward(x, w, bias, step.convolution)
 
 
 def gradient_products(
@@ -202,47 +202,29 @@ def gradient_products(
     w: Tensor | None,
     bias: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """``dX`` from (G, W), ``dW`` from (G, X), and ``db`` from G where it is asked for.
+    """``dX`` from (G, W), ``dW`` from (G, X), and ``db`` from G if ``bias`` is true.
 
-    An absent operand means an absent result; ``bias`` may be asked for only where both
-    products read the same G.
+    An absent operand means an absent result; ``bias`` requires that both products read
+    the same G.
     """
     for_input, for_weight = grads
     dx = None if w is None else step.native(Product.INPUT_GRAD, for_input, w)
     dw = None if x is None else step.native(Product.WEIGHT_GRAD, for_weight, x)
-    # What is left is torch's.
+    # Torch computes the others.
     x, w = (x if dw is None else None), (w if dx is None else None)
-    if step.convolution is None:
-        dx = dx if w is None else for_input @ w
-        dw = dw if x is None else for_weight.T @ x
-        return dx, dw, for_input.sum(0) if bias else None
-    if for_input is for_weight:
-        by_torch = _convolution_backward(step, for_input, x, w, bias)
-    else:
-        by_torch = (
-            _convolution_backward(step, for_input, None, w)[0],
-            _convolution_backward(step, for_weight, x, None)[1],
-            None,
-        )
+    shared = for_input is for_weight  # one call computes all gradients of one G
+    first = _dense_gradients(step, for_input, x if shared else None, w, bias)
+    other = first if shared else _dense_gradients(step, for_weight, x, None, False)
     return (
-        dx if w is None else by_torch[0],
-        dw if x is None else by_torch[1],
-        by_torch[2],
+        dx if w is None else first[0],
+        dw if x is None else other[1],
+        first[2],
     )
 
 
-def _convolution_backward(
-    step: Step, g: Tensor, x: Tensor | None, w: Tensor | None, bias: bool = False
+def _dense_gradients(
+    step: Step, g: Tensor, x: Tensor | None, w: Tensor | None, bias: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Torch's own backward; an absent operand, an absent result."""
-    asked = (w is not None, x is not None, bias)
-    if not any(asked):
-        return None, None, None
-    # Torch wants the shape of an operand that it will not read.
-    x = g.new_empty(1).expand(step.input_shape) if x is None else x
-    w = g.new_empty(1).expand(step.weight_shape) if w is None else w
-    stride, padding, dilation, groups = step.convolution
-    sizes = [g.shape[1]] if bias else None
-    return torch.ops.aten.convolution_backward(
-        g, x, w, sizes, stride, padding, dilation, False, (0, 0), groups, asked
-    )
+    """Torch's gradients; an absent operand means an absent result."""
+    shapes = (step.input_shape, step.weight_shape)
+    return dense.gradients(g, x, w, step.convolution, shapes=shapes, bias=bias)

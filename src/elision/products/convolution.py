@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from elision.common.checks import integer
-from elision.products.dense import convolution_product
+from elision.products import dense
 from elision.products.geometry import Geometry
 from elision.products.kinds import Product
 
@@ -162,16 +162,9 @@ class Convolution(Geometry, Generic[Axes]):
         self, kind: Product, first: torch.Tensor, second: torch.Tensor
     ) -> torch.Tensor:
         """One product, computed densely; see :meth:`Geometry.compute`."""
-        return convolution_product(
-            kind,
-            first,
-            second,
-            self.shape_of(kind.absent),
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-        )
+        convolution = (self.stride, self.padding, self.dilation, self.groups)
+        shapes = (self.shape_of("input"), self.shape_of("weight"))
+        return dense.product(kind, first, second, convolution, shapes)
 
     def as_convolution(self, kind: Product) -> "tuple[Product, Convolution[Axes]]":
         """The product itself."""

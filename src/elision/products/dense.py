@@ -1,64 +1,120 @@
-"""Dense products, written once: what torch computes where nothing is left out."""
+"""The three products computed densely by torch: written once, used everywhere.
 
+These are the calls that a plain layer makes: one ``F.linear`` or convolution with its
+bias, one ``convolution_backward`` for all gradients that are wanted. A product with
+nothing left out is therefore the plain layer's to the last bit.
+
+``convolution`` is ``(stride, padding, dilation, groups)``, with one number per axis of
+the image for the first three, or None for a matrix product. Convolutions have two or
+three axes; matrix products may have a leading batch axis, on all operands alike.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from elision.products.kinds import Product
 
-__all__ = ["convolution_product", "matrix_product"]
+__all__ = ["forward", "gradients", "product"]
 
-_FORWARD: dict[int, Any] = {2: F.conv2d, 3: F.conv3d}
-
-
-def matrix_product(
-    kind: Product, first: torch.Tensor, second: torch.Tensor
-) -> torch.Tensor:
-    """``X · Wᵀ``, ``G · W`` or ``Gᵀ · X``, per entry of leading axes if there are any."""
-    if kind is Product.FORWARD:
-        return first @ second.mT
-    return first @ second if kind is Product.INPUT_GRAD else first.mT @ second
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
-def convolution_product(
-    kind: Product,
-    first: torch.Tensor,
-    second: torch.Tensor,
-    result_shape: tuple[int, ...],
-    *,
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    dilation: tuple[int, ...],
-    groups: int,
-) -> torch.Tensor:
-    """One product of a 2-D or 3-D convolution, by the function that autograd calls.
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any) -> Tensor:
+    """``Y`` of a layer, bias added.
 
     Args:
-        kind: the product.
-        first: operand ``kind.operands[0]``.
-        second: operand ``kind.operands[1]``.
-        result_shape: shape of the result, which strides leave open for ``dX`` and ``dW``.
-        stride: step between outputs, one number an axis.
-        padding: zeros on each side, one number an axis.
-        dilation: step between taps, one number an axis.
-        groups: blocks of channels.
+        x: input, ``(N, C, H, W)`` or ``(rows, inner)``.
+        weight: ``(K, C/groups, R, S)`` or ``(columns, inner)``.
+        bias: one value per output channel, or None; not for a batch of matrix products.
+        convolution: parameters, or None; see the module.
     """
-    if kind is Product.FORWARD:
-        forward = _FORWARD[len(stride)]
-        return forward(first, second, None, stride, padding, dilation, groups)
-    of_input = kind is Product.INPUT_GRAD
-    absent = first.new_empty(1).expand(result_shape)
-    input, weight = (absent, second) if of_input else (second, absent)
-    dx, dw, _ = torch.ops.aten.convolution_backward(
-        first,
-        input,
+    if convolution is None:
+        return F.linear(x, weight, bias) if weight.dim() == 2 else x @ weight.mT
+    convolve = F.conv2d if weight.dim() == 4 else F.conv3d
+    return convolve(x, weight, bias, *convolution)
+
+
+def gradients(
+    grad_output: Tensor,
+    x: Tensor | None,
+    weight: Tensor | None,
+    convolution: Any,
+    *,
+    shapes: tuple[Sequence[int], Sequence[int]],
+    bias: bool = False,
+) -> Gradients:
+    """``dX``, ``dW`` and ``db`` from one output gradient, those that are wanted.
+
+    Args:
+        grad_output: ``(N, K, P, Q)`` or ``(rows, columns)``.
+        x: input, for ``dW``; None leaves ``dW`` out.
+        weight: for ``dX``; None leaves ``dX`` out.
+        convolution: parameters, or None; see the module.
+        shapes: of the input and of the weight, which a convolution's backward needs
+            even of an operand that it does not read.
+        bias: whether to compute ``db``.
+
+    Returns:
+        The three gradients, None for each one left out.
+    """
+    wanted = (weight is not None, x is not None, bias)
+    if not any(wanted):
+        return None, None, None
+    if convolution is None:
+        dx = None if weight is None else grad_output @ weight
+        dw = None if x is None else grad_output.mT @ x
+        return dx, dw, grad_output.sum(0) if bias else None
+    if x is None:
+        x = grad_output.new_empty(1).expand(shapes[0])
+    if weight is None:
+        weight = grad_output.new_empty(1).expand(shapes[1])
+    sizes = [grad_output.shape[1]] if bias else None
+    stride, padding, dilation, groups = convolution
+    dx, dw, db = torch.ops.aten.convolution_backward(
+        grad_output,
+        x,
         weight,
-        None,
-        *(list(stride), list(padding), list(dilation)),
+        sizes,
+        stride,
+        padding,
+        dilation,
         False,
         [0] * len(stride),
         groups,
-        [of_input, not of_input, False],
+        wanted,
     )
-    return dx if of_input else dw
+    # Torch may compute dW with db, wanted or not.
+    return dx if wanted[0] else None, dw if wanted[1] else None, db
+
+
+def product(
+    kind: Product,
+    first: Tensor,
+    second: Tensor,
+    convolution: Any,
+    shapes: tuple[Sequence[int], Sequence[int]],
+) -> Tensor:
+    """One product of a layer.
+
+    Args:
+        kind: which of the three.
+        first: operand named ``kind.operands[0]``, torch layout.
+        second: operand named ``kind.operands[1]``, torch layout.
+        convolution: parameters, or None; see the module.
+        shapes: of the input and of the weight.
+
+    Returns:
+        ``Y``, ``dX`` or ``dW`` in torch layout and the operands' dtype.
+    """
+    if kind is Product.FORWARD:
+        return forward(first, second, None, convolution)
+    if kind is Product.INPUT_GRAD:
+        result, _, _ = gradients(first, None, second, convolution, shapes=shapes)
+    else:
+        _, result, _ = gradients(first, second, None, convolution, shapes=shapes)
+    assert result is not None
+    return result

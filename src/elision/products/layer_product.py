@@ -68,6 +68,21 @@ class LayerProduct:
                     f"the geometry {self.geometry} needs {expected}"
                 )
 
+    @classmethod
+    def unchecked(
+        cls, kind: Product, geometry: Geometry, first: Any, second: Any
+    ) -> "LayerProduct":
+        """A product whose operands' shapes are not checked, for the training loop.
+
+        Engines give operands that do not fit together to torch, whose error names the
+        layer's call; see :meth:`elision.engines.Engine.compute`.
+        """
+        product = object.__new__(cls)
+        product.__dict__.update(
+            kind=kind, geometry=geometry, first=first, second=second
+        )
+        return product
+
     def __repr__(self) -> str:
         """Name, product and shape, never the operands' values."""
         blind = ", operands=None" if self.first is None else ""
@@ -83,6 +98,14 @@ class LayerProduct:
     def operands(self) -> dict[str, Any]:
         """The two operands by name."""
         return dict(zip(self.kind.operands, (self.first, self.second), strict=True))
+
+    @property
+    def fits(self) -> bool:
+        """Whether both operands have the shapes that the geometry gives them."""
+        return all(
+            value.shape == self.geometry.shape_of(name)
+            for name, value in self.operands.items()
+        )
 
     @property
     def dense_macs(self) -> int:

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import torch
 
 from elision.common.checks import integer
+from elision.products import dense
 from elision.products.convolution import Conv2dGeometry
-from elision.products.dense import matrix_product
 from elision.products.geometry import Geometry
 from elision.products.kinds import Product
 
@@ -79,7 +79,8 @@ class MatmulGeometry(Geometry):
         self, kind: Product, first: torch.Tensor, second: torch.Tensor
     ) -> torch.Tensor:
         """One product, computed densely; see :meth:`Geometry.compute`."""
-        return matrix_product(kind, first, second)
+        shapes = (self.shape_of("input"), self.shape_of("weight"))
+        return dense.product(kind, first, second, None, shapes)
 
     def as_convolution(self, kind: Product) -> tuple[Product, Conv2dGeometry]:
         """The same product of 1x1 taps on ``rows`` images of one pixel.

@@ -58,7 +58,7 @@ _COMMON = ("-std=c++17", "-O3", "-shared", "-fPIC", "-pthread", "-w")
 
 
 class BuildError(RuntimeError):
-    """The kernels cannot be built here; the message says why."""
+    """The kernels cannot be built here; the message gives the reason."""
 
 
 def cache_folder() -> Path:
@@ -90,9 +90,9 @@ def variant() -> str:
 
 
 def cpu_fields() -> dict[str, str]:
-    """What Linux says of a CPU, by name, its instruction sets as ``flags``.
+    """Fields of Linux's description of the CPU, instruction sets as ``flags``.
 
-    Nothing elsewhere.
+    Empty on other systems.
     """
     fields = {}
     with contextlib.suppress(OSError):
@@ -111,6 +111,13 @@ class Build:
         extra_flags: further compiler flags (the tests pass sanitizers).
         timeout_seconds: after which a compilation is given up (about 15 s are usual on
             one core; the default is an own choice).
+
+    Raises:
+        ValueError: an unknown variant.
+
+    Example:
+        >>> Build("portable").extra_flags
+        ()
     """
 
     variant: str
@@ -192,8 +199,8 @@ def _sources() -> list[Path]:
 
 def _compiler() -> tuple[str, str]:
     """The C++ compiler and its version line."""
-    asked = os.environ.get("CXX")
-    for name in [asked] if asked else ["g++", "clang++", "c++"]:
+    given = os.environ.get("CXX")
+    for name in [given] if given else ["g++", "clang++", "c++"]:
         if path := shutil.which(name):
             try:
                 done = subprocess.run(
@@ -207,7 +214,7 @@ def _compiler() -> tuple[str, str]:
                 raise BuildError(f"{path} --version fails: {error}") from error
             return path, done.stdout.splitlines()[0] if done.stdout else path
     raise BuildError(
-        f"no C++ compiler ({asked or 'g++, clang++, c++'}) on the PATH; "
+        f"no C++ compiler ({given or 'g++, clang++, c++'}) on the PATH; "
         "install one or set CXX"
     )
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import torch
 
-from elision.engines.torch_engine import TorchEngine
 from elision.products import Conv2dGeometry, Product
 
 __all__ = ["MOST_LIVE", "is_finite", "product_of_live_channels"]
@@ -29,7 +28,7 @@ def product_of_live_channels(
 
     Returns:
         The gradient; None if too many channels are live (see :data:`MOST_LIVE`), or if
-        ``other`` is not finite, as a zero would have spread that.
+        ``other`` is not finite: in a dense product, zeros spread infinities as NaN.
     """
     most = MOST_LIVE * conv.out_channels
     if _live(gradient[:1]).sum() > most:  # one image tells most that are not structured
@@ -42,9 +41,9 @@ def product_of_live_channels(
     smaller = replace(conv, out_channels=live.numel())
     gradient = gradient[:, live]
     if kind is Product.INPUT_GRAD:
-        return TorchEngine().product(kind, smaller, gradient, other[live])
+        return smaller.compute(kind, gradient, other[live])
     dw = gradient.new_zeros(conv.shape_of("weight"))
-    dw[live] = TorchEngine().product(kind, smaller, gradient, other)
+    dw[live] = smaller.compute(kind, gradient, other)
     return dw
 
 
@@ -54,5 +53,5 @@ def is_finite(x: torch.Tensor) -> bool:
 
 
 def _live(gradient: torch.Tensor) -> torch.Tensor:
-    """Which channels hold anything but zeros."""
+    """Mask over the channels: True where a channel has a non-zero value."""
     return (gradient != 0).flatten(2).any(2).any(0)

@@ -1,4 +1,4 @@
-"""The native engine: products with one sparse operand, by our own C++ kernels."""
+"""The native engine: products with one sparse operand, by C++ kernels of this library."""
 
 import functools
 import math
@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 
-from elision.engines.base import Engine, check_sparse
+from elision.engines.base import NO_HINT, Engine, Hint
 from elision.engines.native import library
 from elision.engines.native.channels import is_finite, product_of_live_channels
 from elision.engines.native.groups import group_by_group, wide_enough
 from elision.engines.torch_engine import TorchEngine
-from elision.products import Conv2dGeometry, Geometry, Product
+from elision.products import Conv2dGeometry, LayerProduct, Product
 
 __all__ = ["NativeEngine"]
 
+#: Products and sparse operands that have a kernel.
 _WAYS = {
     (Product.FORWARD, "weight"),
     (Product.INPUT_GRAD, "weight"),
@@ -24,7 +25,6 @@ _WAYS = {
     (Product.WEIGHT_GRAD, "input"),
     (Product.WEIGHT_GRAD, "grad_output"),
 }
-
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -34,15 +34,23 @@ class NativeEngine(Engine):
 
     On the CPU, of float32, bfloat16 or float16. Products of bfloat16 are computed in
     float32, which loses nothing; so are those of float16, unless this CPU multiplies
-    halves (:func:`library.multiplies_halves`), which products of a sparse weight and of a
-    mask then use. Anything it has no way for (other dtypes, groups of few channels) and
-    operands that hold an infinity or a NaN, which a zero would have spread, are computed
-    densely by torch. A gradient most of whose channels are zero in the whole batch
-    (unified meProp) becomes the smaller dense product of the others.
+    halves (:func:`library.multiplies_halves`): then products of a sparse weight and of
+    a mask are computed in halves. Torch computes densely what has no kernel here (other
+    dtypes, groups of few channels) and operands with an infinity or a NaN, which zeros
+    spread in a dense product. A gradient most of whose channels are zero in the whole
+    batch (unified meProp) becomes the smaller dense product of the other channels.
 
     Args:
-        keep: whether a weight's lists are kept from the forward product for the input
-            gradient, which the tensor's address and version tell to be the same.
+        keep: whether the forward product's lists of a weight are reused by the input
+            gradient, as long as the tensor's address and version are the same.
+
+    Example:
+        >>> from elision.engines import NativeEngine
+        >>> from elision.products import LayerProduct, MatmulGeometry, Product
+        >>> product = LayerProduct(Product.FORWARD, MatmulGeometry(4, 8, 6))
+        >>> engine = NativeEngine()
+        >>> engine.supports(product, Hint("weight")), engine.supports(product)
+        (True, False)
     """
 
     name = "native"
@@ -54,96 +62,84 @@ class NativeEngine(Engine):
         self._kept: _Kept | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy, or one loaded from a file, starts with nothing kept."""
+        """Copies and pickles start without kept lists."""
         return functools.partial(NativeEngine, keep=self.keep), ()
 
     def forget(self) -> None:
-        """Compress the weight anew at the next call, even if it has not moved."""
+        """Compress the weight anew at the next call, even if it has not changed."""
         with self._lock:
             if self._kept is not None:
                 self._kept.stamp = self._kept.weight = None
 
     def unavailable(self) -> str | None:
-        """Why the kernels cannot be used here; the first call builds them."""
+        """The reason why the kernels cannot be used here; the first call builds them."""
         return library.unavailable()
 
-    def supports(self, kind: Product, geometry: Geometry, sparse: str | None) -> bool:
-        """The pairs of product and sparse operand above, unless groups are narrow."""
-        conv = geometry.reshaped_convolution
-        return conv is not None and (kind, sparse) in _WAYS and wide_enough(conv)
+    def supports(self, product: LayerProduct, hint: Hint = NO_HINT) -> bool:
+        """Whether zeros of the hinted operand can be left out and groups are wide.
 
-    def choose(
-        self,
-        kind: Product,
-        geometry: Geometry,
-        first: torch.Tensor,
-        second: torch.Tensor,
-        *,
-        sparse: str | None = None,
-        wanted: torch.Tensor | None = None,
-    ) -> Engine:
-        """This engine, or torch's for a product that it has no way for."""
-        check_sparse(kind, sparse, wanted)
-        operands = dict(zip(kind.operands, (first, second), strict=True))
+        Kernels exist for a sparse weight in the forward product, for either operand of
+        both gradients, and for a weight gradient wanted in part.
+        """
+        conv = product.geometry.reshaped_convolution
+        if conv is None or not wide_enough(conv):
+            return False
+        if hint.wanted is not None:
+            return math.prod(conv.kernel) <= library.MOST_TAPS
+        return (product.kind, hint.sparse) in _WAYS
+
+    def choose(self, product: LayerProduct, hint: Hint = NO_HINT) -> Engine:
+        """This engine, or torch's for a product without a kernel here."""
+        hint.check(product)
+        first, second = product.first, product.second
         floats = first.dtype == second.dtype and first.dtype in _FLOATS
-        here = all(t.device.type == "cpu" for t in operands.values())
-        # What does not fit together is torch's, which says so in a user's words.
-        fit = all(t.shape == geometry.shape_of(name) for name, t in operands.items())
-        if wanted is None:
-            possible = self.supports(kind, geometry, sparse)
-        else:
-            conv = geometry.reshaped_convolution
-            possible = (
-                conv is not None
-                and wide_enough(conv)
-                and math.prod(conv.kernel) <= library.MOST_TAPS
-            )
-        able = floats and here and fit and possible and self.unavailable() is None
+        here = first.device.type == second.device.type == "cpu"
+        # Torch refuses operands that do not fit together, in a user's words.
+        able = (
+            floats
+            and here
+            and product.fits
+            and self.supports(product, hint)
+            and self.unavailable() is None
+        )
         return self if able else self._dense
 
-    def product(
-        self,
-        kind: Product,
-        geometry: Geometry,
-        first: torch.Tensor,
-        second: torch.Tensor,
-        *,
-        sparse: str | None = None,
-        wanted: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Compute one product; see :meth:`Engine.product`."""
-        engine = self.choose(
-            kind, geometry, first, second, sparse=sparse, wanted=wanted
-        )
-        conv = geometry.reshaped_convolution
-        if engine is self and conv is not None:
-            left, right = (
-                value.detach().reshape(conv.shape_of(name))
-                for name, value in zip(kind.operands, (first, second), strict=True)
-            )
-            if wanted is not None:
-                wanted = wanted.reshape(conv.shape_of("weight"))
+    def compute(self, product: LayerProduct, hint: Hint = NO_HINT) -> torch.Tensor:
+        """Compute one product; see :meth:`Engine.compute`."""
+        conv = product.geometry.reshaped_convolution
+        if self.choose(product, hint) is self and conv is not None:
+            kind = product.kind
+            tensors = {
+                name: value.detach().reshape(conv.shape_of(name))
+                for name, value in product.operands.items()
+            }
+            if hint.wanted is not None:
+                tensors["wanted"] = hint.wanted.reshape(conv.shape_of("weight"))
             if conv.groups == 1:
-                result = self._product(kind, conv, left, right, sparse, wanted)
+                result = self._product(kind, conv, hint.sparse, *tensors.values())
             else:
-                result = _grouped(kind, conv, left, right, sparse, wanted)
+                alone = NativeEngine(keep=False)  # each group has lists of its own
+
+                def of_group(
+                    part: Conv2dGeometry, *own: torch.Tensor
+                ) -> torch.Tensor | None:
+                    return alone._product(kind, part, hint.sparse, *own)
+
+                result = group_by_group(kind, conv, tensors, of_group)
             if result is not None:
-                shape = geometry.shape_of(kind.absent)
-                return result.reshape(shape).to(first.dtype)
-        return self._dense.product(
-            kind, geometry, first, second, sparse=sparse, wanted=wanted
-        )
+                return result.reshape(product.result_shape).to(product.first.dtype)
+        return self._dense.compute(product, hint)
 
     def _product(
         self,
         kind: Product,
         conv: Conv2dGeometry,
+        sparse: str | None,
         left: torch.Tensor,
         right: torch.Tensor,
-        sparse: str | None,
-        wanted: torch.Tensor | None,
+        wanted: torch.Tensor | None = None,
     ) -> torch.Tensor | None:
-        """The product of a convolution; None if an operand is not finite."""
+        """The product of a plain convolution; None if an operand is not finite."""
         if sparse == "grad_output" and wanted is None:
             gathered = product_of_live_channels(kind, conv, left, right)
             if gathered is not None:
@@ -182,14 +178,15 @@ class NativeEngine(Engine):
     def _compressed(
         self, conv: Conv2dGeometry, weight: torch.Tensor, halves: bool
     ) -> library.Weights:
-        """The weight as lists; those of the last call if it had the same weight.
+        """The weight's lists, kept from the last call if the weight is the same.
 
-        The tensor is held beside its lists, so that its address names it.
+        A reference to the tensor is kept with its lists, so that its address stays
+        unique.
         """
         kept = self._kept
         stamp = (weight.data_ptr(), weight._version)
-        asked = (conv, halves)
-        if kept is None or (kept.weights.geometry, kept.weights.halves) != asked:
+        shape = (conv, halves)
+        if kept is None or (kept.weights.geometry, kept.weights.halves) != shape:
             kept = _Kept(library.Weights(conv, halves=halves))
         if kept.stamp != stamp:
             kept.weights.compress(weight.to(torch.float32))
@@ -209,32 +206,11 @@ class _Kept:
     weight: torch.Tensor | None = None
 
 
-def _grouped(
-    kind: Product,
-    conv: Conv2dGeometry,
-    left: torch.Tensor,
-    right: torch.Tensor,
-    sparse: str | None,
-    wanted: torch.Tensor | None,
-) -> torch.Tensor | None:
-    """The product of a grouped convolution; None if an operand is not finite."""
-    alone = NativeEngine(keep=False)
-    tensors = dict(zip(kind.operands, (left, right), strict=True))
-    if wanted is not None:
-        tensors["wanted"] = wanted
-
-    def one(part: Conv2dGeometry, *own: torch.Tensor) -> torch.Tensor | None:
-        left, right, *rest = own
-        return alone._product(kind, part, left, right, sparse, *(rest or [None]))
-
-    return group_by_group(kind, conv, tensors, one)
-
-
 def _of_weights(
     weights: library.Weights, forward: bool, blocked: torch.Tensor
 ) -> torch.Tensor:
-    product = weights.forward if forward else weights.input_grad
-    return product(blocked, slot=1)
+    compute = weights.forward if forward else weights.input_grad
+    return compute(blocked, slot=1)
 
 
 def _input_grad(

@@ -1,4 +1,4 @@
-"""A grouped convolution: one plain convolution after the other, each of a group."""
+"""Grouped convolutions: one plain convolution per group, one after the other."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,9 +9,9 @@ from elision.products import Conv2dGeometry, Product
 
 __all__ = ["LEAST_CHANNELS", "group_by_group", "wide_enough"]
 
-#: Channels of a group, in and out, from which on its zeros are left out (an own choice).
-#: Narrower groups, depthwise ones at the extreme, are dense: each group pays for its own
-#: layout, which of a few channels costs what the zeros save.
+#: Fewest channels of a group, in and out, for which zeros are left out (an own choice).
+#: Narrower groups, such as depthwise ones, are computed densely: converting the layout of
+#: a few channels costs what their zeros save.
 LEAST_CHANNELS = 32
 
 
@@ -27,13 +27,14 @@ def group_by_group(
     tensors: Mapping[str, torch.Tensor],
     compute: Callable[..., torch.Tensor | None],
 ) -> torch.Tensor | None:
-    """A product of a grouped convolution from those of its groups.
+    """A product of a grouped convolution, one group after the other.
 
     Args:
         kind: which of the three products.
         conv: the layer.
-        tensors: operands, and what else has the shape of one, by name.
-        compute: called with the geometry of a group and its range of each tensor.
+        tensors: the operands by name, and ``"wanted"`` if there is one.
+        compute: called for each group with its geometry and its part of each tensor,
+            in the order of ``tensors``.
 
     Returns:
         The product; None as soon as ``compute`` returns None.
@@ -55,5 +56,5 @@ def group_by_group(
 
 
 def _axis(name: str) -> int:
-    """Axis along which the groups of a tensor lie side by side."""
+    """Axis of a tensor along which its groups are concatenated."""
     return 0 if name in {"weight", "wanted"} else 1

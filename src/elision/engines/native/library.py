@@ -1,7 +1,7 @@
 """The built kernels as Python functions of torch tensors, one to one.
 
 Tensors in the *blocked* layout have shape ``(ceil(N / 16), C, H, W, 16)``, float32,
-contiguous: 16 images side by side, lanes behind the last image zero. Every function
+contiguous: 16 images side by side, lanes after the last image zero. Every function
 releases the interpreter lock while it runs and uses ``torch.get_num_threads()`` threads,
 torch's own where it computes on GNU's OpenMP; torch's settings are never changed.
 """
@@ -59,10 +59,10 @@ def _done(result: int) -> int:
 
 
 class _Workspace(threading.local):
-    """Memory of a thread that is used again, for tensors that do not outlive a call.
+    """Buffers of a thread, reused by tensors that do not outlive a call.
 
-    A fresh tensor of some megabytes costs a page fault for every 4 KiB of it, which is
-    as much as the work on it.
+    A fresh tensor costs a page fault for every 4 KiB, which for some megabytes takes as
+    long as the work on it.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class _Workspace(threading.local):
 _WORKSPACE = _Workspace()
 
 
-def _room(slot: int | None, shape: tuple[int, ...]) -> torch.Tensor:
+def _workspace(slot: int | None, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.empty(shape) if slot is None else _WORKSPACE.take(slot, shape)
 
 
@@ -91,7 +91,7 @@ def to_blocked(x: torch.Tensor, slot: int | None = None) -> tuple[torch.Tensor, 
     """
     x = x.to(torch.float32).contiguous()
     n, *rest = x.shape
-    y = _room(slot, (-(-n // LANES), *rest, LANES))
+    y = _workspace(slot, (-(-n // LANES), *rest, LANES))
     finite = load().elision_to_blocked(
         x.data_ptr(), y.data_ptr(), n, x[0].numel(), torch.get_num_threads()
     )
@@ -114,8 +114,8 @@ def threshold(x: torch.Tensor, keep: float, samples: int | None = None) -> float
     Args:
         x: any shape.
         keep: fraction to keep; 1 gives a threshold below zero, which keeps zeros too.
-        samples: look at that many values instead of all; then the fraction is an
-            estimate, off by about ``sqrt(keep·(1 − keep)/samples)``.
+        samples: values to estimate the threshold from, instead of all; the error of
+            the fraction is then about ``sqrt(keep·(1 − keep)/samples)``.
     """
     x = x.to(torch.float32).contiguous()
     count = x.numel() if samples is None else min(samples, x.numel())
@@ -147,7 +147,7 @@ class Weights:
         count: weights taken by the last :meth:`compress` or :meth:`follow`.
 
     Raises:
-        ValueError: ``halves`` where :func:`multiplies_halves` says no.
+        ValueError: ``halves`` where :func:`multiplies_halves` is false.
     """
 
     def __init__(self, geometry: Conv2dGeometry, *, halves: bool = False) -> None:
@@ -179,8 +179,8 @@ class Weights:
         Args:
             weight: float32 ``(K, C, R, S)``.
             above: threshold; NaN weights are always taken.
-            forward: whether :meth:`forward` will be asked for.
-            input_grad: whether :meth:`input_grad` will be.
+            forward: whether :meth:`forward` will be called.
+            input_grad: whether :meth:`input_grad` will be called.
         """
         weight = weight.contiguous()
         self._follows, self._weight = False, None
@@ -200,7 +200,7 @@ class Weights:
 
         Args:
             mask: ``(K, C, R, S)``.
-            input_grad: whether :meth:`input_grad` will be asked for.
+            input_grad: whether :meth:`input_grad` will be called.
 
         Raises:
             ValueError: the kernel has more than :data:`MOST_TAPS` taps.
@@ -251,7 +251,7 @@ class Weights:
         """Blocked input to blocked output; ``slot`` as in :func:`to_blocked`."""
         v = self.geometry
         size = (v.out_channels, v.out_height, v.out_width)
-        y = _room(slot, (x.shape[0], *size, LANES))
+        y = _workspace(slot, (x.shape[0], *size, LANES))
         with self._filled(self._weight, forward=True):
             _done(
                 self._library.elision_forward(
@@ -263,7 +263,7 @@ class Weights:
     def input_grad(self, g: torch.Tensor, slot: int | None = None) -> torch.Tensor:
         """Blocked gradient of the output to that of the input; ``slot`` likewise."""
         v = self.geometry
-        dx = _room(slot, (g.shape[0], v.in_channels, v.height, v.width, LANES))
+        dx = _workspace(slot, (g.shape[0], v.in_channels, v.height, v.width, LANES))
         with self._filled(self._weight, forward=False):
             _done(
                 self._library.elision_input_grad(
@@ -341,7 +341,7 @@ def sparse_input_grad(
     """
     weight = weight.contiguous()
     shape = (g.shape[0], geometry.in_channels, geometry.height, geometry.width, LANES)
-    dx = _room(slot, shape)
+    dx = _workspace(slot, shape)
     _done(
         load().elision_sparse_input_grad(
             _integers(geometry),

@@ -45,7 +45,7 @@ def path() -> Path:
     """The built library for this CPU.
 
     Raises:
-        BuildError: it cannot be built; the message says why.
+        BuildError: it cannot be built; the message gives the reason.
     """
     best = variant()
     try:
@@ -65,7 +65,7 @@ def opened(path: Path) -> ctypes.CDLL:
     """A built library, its functions with their signatures.
 
     Raises:
-        BuildError: it cannot be loaded; the message says why.
+        BuildError: it cannot be loaded; the message gives the reason.
     """
     try:
         library = ctypes.CDLL(str(path))
@@ -81,7 +81,7 @@ def load() -> ctypes.CDLL:
     """The library for this CPU, built if need be.
 
     Raises:
-        BuildError: it cannot be built or loaded; the message says why.
+        BuildError: it cannot be built or loaded; the message gives the reason.
     """
     with _BUILDING:
         return _load()

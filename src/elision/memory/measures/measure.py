@@ -6,10 +6,10 @@ the error of every layer's weight gradient.
 """
 
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elision.common.restoring import restored
+from elision.common.timing import Elapsed, elapsed
 from elision.memory.peak import measure_peak, watch_peak
 from elision.memory.policies.base import Restricted
 from elision.memory.policies.presets import policy_for
@@ -124,14 +125,11 @@ def measure_policies(
     for arm in arms:  # compile, learn, allocate
         step.run(arm)
     exact = step.weight_gradients(None)
-    seconds = {arm: _Seconds() for arm in arms}
+    seconds: dict[Any, list[Elapsed]] = {arm: [] for arm in arms}
     for _ in range(rounds):
         for arm in arms:
             with restored(model):
-                began = time.perf_counter(), time.process_time()
-                step.pass_through(arm)
-                seconds[arm].wall.append(time.perf_counter() - began[0])
-                seconds[arm].processor.append(time.process_time() - began[1])
+                seconds[arm].append(elapsed(partial(step.pass_through, arm)))
     plain_peak = step.peak(None)
     for arm in policies:
         held, ledger = step.held(arm)
@@ -146,8 +144,10 @@ def measure_policies(
             batch_bytes=batch_bytes,
             plain_peak_bytes=plain_peak,
             peak_bytes=step.peak(arm),
-            time_ratios=_ratios(mine.wall, plain.wall),
-            processor_time_ratios=_ratios(mine.processor, plain.processor),
+            time_ratios=_ratios([s.wall for s in mine], [s.wall for s in plain]),
+            processor_time_ratios=_ratios(
+                [s.process for s in mine], [s.process for s in plain]
+            ),
             gradient_errors=_errors(step.weight_gradients(arm), exact),
             own_errors=_errors(step.weight_gradients(_own_inputs(model, arm)), exact),
             elsewhere_bytes=ledger.elsewhere_bytes,
@@ -237,14 +237,6 @@ class _Step:
         if not isinstance(saved, saver):
             return measured.end_bytes, self.held("none")[1]
         return measured.end_bytes, saved.ledger
-
-
-@dataclass
-class _Seconds:
-    """Times of one policy's steps."""
-
-    wall: list[float] = field(default_factory=list)
-    processor: list[float] = field(default_factory=list)
 
 
 def _ratios(mine: list[float], plain: list[float]) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from elision.common.timing import interleaved
+from elision.common.timing import interleaved, quoted_clock
 from elision.engines import NativeEngine, decisions
 from elision.layers import elide, elided_layers, restore
 from elision.study.probes.base import Probe, Trained
@@ -69,8 +69,7 @@ class Speed(Probe):
         }
         size = self.batch or trained.workload.batch_size
         candidates = {n: _steps(m, trained, size) for n, m in ways.items()}
-        wall = torch.get_num_threads() > 1
-        seconds = interleaved(candidates, self.rounds, wall=wall)
+        seconds = interleaved(candidates, self.rounds)
         ratios = [
             d / e for d, e in zip(seconds["dense"], seconds["engine"], strict=True)
         ]
@@ -80,7 +79,7 @@ class Speed(Probe):
             "dense_over_engine_spread": (high - low) / 2,
             "batch": size,
             "threads": torch.get_num_threads(),
-            "clock": "wall" if wall else "CPU",
+            "clock": "wall" if quoted_clock() == "wall" else "CPU",
             "kernels": NativeEngine().unavailable() or "native",
             "decided": [str(d) for d in decisions() if d.question not in known],
         }

@@ -1,6 +1,6 @@
-"""The lists of one layer's weight, kept from call to call.
+"""Lists of a layer's weight, cached from call to call.
 
-A layer is named by an integer from :func:`new_layer`, which a custom operator can take.
+Layers are numbered by :func:`new_layer`, as a custom operator can take an integer.
 """
 
 import contextlib
@@ -17,19 +17,19 @@ from elision.products import Conv2dGeometry
 
 __all__ = ["LayerLists", "above", "forget_layer", "lists_of", "new_layer"]
 
-_Asked = tuple[Conv2dGeometry, bool]  # a shape, and whether products are of halves
+_Key = tuple[Conv2dGeometry, bool]  # a shape, and whether products are of halves
 
 
 class LayerLists:
-    """The lists of one layer's weight, for the batch sizes seen last."""
+    """Lists of one layer's weight for the most recent batch sizes."""
 
     BATCHES = 2  # the usual one and the last of an epoch
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.weights: OrderedDict[_Asked, library.Weights] = OrderedDict()
-        # A mask is held beside the lists made from it, so that its address names it.
-        self.masks: dict[_Asked, tuple[Tensor, int]] = {}
+        self.weights: OrderedDict[_Key, library.Weights] = OrderedDict()
+        # A reference to each mask keeps its address unique while its lists exist.
+        self.masks: dict[_Key, tuple[Tensor, int]] = {}
 
     @contextlib.contextmanager
     def made(
@@ -41,46 +41,47 @@ class LayerLists:
         halves: bool,
         **products: bool,
     ) -> Iterator[library.Weights]:
-        """While the weight's lists are there, for some products; then they make room.
+        """Context manager: builds the lists for the named products, releases them on exit.
 
-        The lists of a mask that stands are made once. One thread at a time has them.
+        A mask's lists are built once, as long as it does not change. One thread at a
+        time holds them.
         """
-        asked = (geometry, halves)
+        key = (geometry, halves)
         with self.lock:
-            weights = self._weights_for(asked)
+            weights = self._weights_for(key)
             if mask is None:
                 weights.compress(weight, above(level), **products)
             else:
-                self._follow(mask, asked)
+                self._follow(mask, key)
                 weights.refresh(weight)
             try:
                 yield weights
             finally:
                 weights.release()
 
-    def _weights_for(self, asked: _Asked) -> library.Weights:
-        """The room for lists of this kind; the one not asked for longest is given up."""
-        weights = self.weights.pop(asked, None)
+    def _weights_for(self, key: _Key) -> library.Weights:
+        """Lists for this shape; evicts the least recently used."""
+        weights = self.weights.pop(key, None)
         if weights is None:
-            geometry, halves = asked
+            geometry, halves = key
             weights = library.Weights(geometry, halves=halves)
-        self.weights[asked] = weights
+        self.weights[key] = weights
         while len(self.weights) > self.BATCHES:
             old, _ = self.weights.popitem(last=False)
             self.masks.pop(old, None)
         return weights
 
-    def _follow(self, mask: Tensor, asked: _Asked) -> None:
-        """Take the places of a mask, unless it is the one that was followed last."""
-        held, version = self.masks.get(asked, (None, -1))
+    def _follow(self, mask: Tensor, key: _Key) -> None:
+        """Take the places of a mask, unless its lists are up to date."""
+        held, version = self.masks.get(key, (None, -1))
         same = held is not None and held.data_ptr() == mask.data_ptr()
         if not same or version != mask._version:
-            self.weights[asked].follow(mask)
-            self.masks[asked] = (mask, mask._version)
+            self.weights[key].follow(mask)
+            self.masks[key] = (mask, mask._version)
 
 
 def above(level: Tensor | None) -> float:
-    """The threshold that keeps what reaches ``level``; zeros are left out always."""
+    """Threshold that keeps magnitudes of at least ``level``; zeros are never kept."""
     if level is None:
         return 0.0
     return torch.nextafter(level, torch.zeros_like(level)).item()

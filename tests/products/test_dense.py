@@ -1,0 +1,93 @@
+"""Dense products against the plain layers that they stand for, to the last bit."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from elision.products import (
+    Conv2dGeometry,
+    Geometry,
+    LayerProduct,
+    MatmulGeometry,
+    Product,
+    dense,
+)
+
+GEOMETRIES = {
+    "matmul": MatmulGeometry(5, 7, 3),
+    "convolution": Conv2dGeometry(3, 4, 9, 8, 6, (3, 2), (2, 1), (1, 0), (1, 2), 2),
+}
+
+
+def convolution_of(geometry: Geometry) -> Any:
+    if isinstance(geometry, Conv2dGeometry):
+        return geometry.stride, geometry.padding, geometry.dilation, geometry.groups
+    return None
+
+
+def drawn(geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    x, w, g = (
+        torch.randn(geometry.shape_of(name))
+        for name in ("input", "weight", "grad_output")
+    )
+    return x, w, g
+
+
+def plain(x: Tensor, w: Tensor, b: Tensor, geometry: Geometry) -> Tensor:
+    if isinstance(geometry, Conv2dGeometry):
+        return F.conv2d(x, w, b, *convolution_of(geometry))
+    return F.linear(x, w, b)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=[*GEOMETRIES])
+def test_a_step_is_the_plain_layer_s_to_the_last_bit(geometry: Geometry) -> None:
+    x, w, g = (value.requires_grad_() for value in drawn(geometry))
+    bias = torch.randn(w.shape[0], requires_grad=True)
+    y = plain(x, w, bias, geometry)
+    expected = torch.autograd.grad(y, (x, w, bias), g)
+    x, w, g, b = (value.detach() for value in (x, w, g, bias))
+    convolution, shapes = convolution_of(geometry), (x.shape, w.shape)
+    assert torch.equal(dense.forward(x, w, b, convolution), y)
+    found = dense.gradients(g, x, w, convolution, shapes=shapes, bias=True)
+    assert all(
+        a is not None and torch.equal(a, e)
+        for a, e in zip(found, expected, strict=True)
+    )
+    operands = {"input": x, "weight": w, "grad_output": g}
+    for kind, result in (
+        (Product.FORWARD, plain(x, w, torch.zeros_like(b), geometry)),
+        (Product.INPUT_GRAD, expected[0]),
+        (Product.WEIGHT_GRAD, expected[1]),
+    ):
+        first, second = (operands[name] for name in kind.operands)
+        assert torch.equal(geometry.compute(kind, first, second), result)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=[*GEOMETRIES])
+def test_gradients_not_wanted_are_left_out(geometry: Geometry) -> None:
+    x, w, g = drawn(geometry)
+    convolution, shapes = convolution_of(geometry), (x.shape, w.shape)
+    for given in ((x, None, False), (None, w, False), (None, None, True)):
+        first, second, bias = given
+        found = dense.gradients(g, first, second, convolution, shapes=shapes, bias=bias)
+        assert [value is not None for value in found] == [
+            second is not None,
+            first is not None,
+            bias,
+        ]
+    assert dense.gradients(g, None, None, convolution, shapes=shapes) == (None,) * 3
+
+
+def test_an_unchecked_product_computes_like_a_checked_one_and_tells_what_fits() -> None:
+    geometry = MatmulGeometry(2, 3, 4)
+    x, w = torch.ones(2, 3), torch.ones(4, 3)
+    unchecked = LayerProduct.unchecked(Product.FORWARD, geometry, x, w)
+    checked = LayerProduct(Product.FORWARD, geometry, x, w)
+    assert unchecked.fits
+    assert repr(unchecked) == repr(checked)
+    assert torch.equal(unchecked.compute(), checked.compute())
+    assert not LayerProduct.unchecked(Product.FORWARD, geometry, x, w.T).fits
