@@ -38,7 +38,7 @@ from elision.engines.native.blocked.blocked_layers import (
     Sparsity,
     autocast_dtype,
 )
-from elision.engines.native.blocked.network import PLAIN_FORWARD, blocked, can_block
+from elision.engines.native.blocked.network import blocked, can_block
 from elision.operands import KEEP, Mask, TopK, Transform
 from elision.products import Product
 
@@ -46,6 +46,9 @@ __all__ = ["install", "remove", "sparsity_of"]
 
 #: Shapes and modes of a model that are kept traced (an own choice).
 _KEPT = 8
+
+#: Method of a model's class that holds the forward of its plain class.
+_PLAIN_FORWARD = "_elision_plain_forward"
 
 
 def sparsity_of(layer: Any) -> Sparsity | None:
@@ -147,7 +150,7 @@ def _whole(plain: type[nn.Module]) -> type[nn.Module]:
             "forward": forward,
             "__module__": plain.__module__,
             "__doc__": plain.__doc__,
-            PLAIN_FORWARD: plain.forward,
+            _PLAIN_FORWARD: plain.forward,
         }
         kind = type(plain.__name__, (_Whole, plain), body)
         kind.__qualname__ = plain.__qualname__
@@ -259,7 +262,7 @@ class _Networks:
         if NativeEngine().unavailable() is not None:
             return None
         try:
-            network = blocked(model, sparse, x)
+            network = blocked(model, sparse, x, method=_PLAIN_FORWARD)
         except Exception as error:  # a model may fail to be traced in any way
             self._tell(model, error)
             return None
