@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from elision.layers import elidable_layers
-from elision.topology.install import installed_in, left_dense
+from elision.topology.install import installed_in, installed_on, left_dense
 from elision.topology.rule import Rule
 from elision.topology.weights import SparseWeight, sparse_weights
 
@@ -291,7 +291,7 @@ class Topology:
 
     def _is_over(self) -> bool:
         """Whether the model was restored, or elided anew, since; then let go of it."""
-        over = vars(self.model).get("_elision_topology") is not self._installed
+        over = installed_on(self.model) is not self._installed
         if over:
             self.detach()
         return over

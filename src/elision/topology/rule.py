@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,11 +14,9 @@ from elision.operands import Mask, Transform
 from elision.operands.base import fraction
 from elision.topology.distribution import DISTRIBUTIONS, densities, weight_counts
 from elision.topology.pattern import Pattern, Unstructured
+from elision.topology.run import Run
 from elision.topology.selection import best, generator
 from elision.topology.weights import SparseWeight
-
-if TYPE_CHECKING:
-    from elision.topology.controller import Topology
 
 __all__ = ["Budget", "Fixed", "Rule"]
 
@@ -154,12 +152,12 @@ class Rule:
         """Fraction of a weight's gradient that a step without a move asks for."""
         return weight.density
 
-    def before_step(self, run: "Topology") -> bool:
+    def before_step(self, run: Run) -> bool:
         """Called with the full gradients; True if this replaces the gradient step."""
         del run
         return False
 
-    def after_step(self, run: "Topology") -> None:
+    def after_step(self, run: Run) -> None:
         """Called after the optimiser's step, before weights are masked."""
 
 

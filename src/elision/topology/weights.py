@@ -1,12 +1,16 @@
 """The weights that masks act on, and the optimiser state that belongs to them."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from elision.common.sharding import full, scatter_like
-from elision.layers import elided_layers
+from elision.layers import (
+    ElidedLayer,
+    elided_layers,
+    plan_of,
+    set_state,
+    states_of,
+)
 from elision.operands import Transform
 from elision.products import Product
 
@@ -22,16 +26,18 @@ class SparseWeight:
         transform: what the forward product does to it.
     """
 
-    def __init__(self, name: str, layer: Any, use: str, transform: Transform) -> None:
+    def __init__(
+        self, name: str, layer: ElidedLayer, use: str, transform: Transform
+    ) -> None:
         self.name = name
         self.layers = [layer]
         self.transform = transform
-        self._prefix = f"elision_{use}_"
+        self._use = use
 
     @property
     def weight(self) -> nn.Parameter:
         """The parameter; a sharded one while it is sharded."""
-        return self.layers[0].weight
+        return self.layers[0].weight  # pyright: ignore[reportReturnType]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -40,17 +46,12 @@ class SparseWeight:
 
     def state(self, name: str) -> Tensor:
         """A state tensor of the transform."""
-        return self.layers[0]._buffers[self._prefix + name]
+        return states_of(self.layers[0], self._use)[name]
 
     def set_state(self, name: str, value: Tensor) -> None:
         """Write a state tensor into every layer that holds the weight."""
         for layer in self.layers:
-            old = layer._buffers[self._prefix + name]
-            if old.shape == value.shape:
-                old.copy_(value)
-            else:
-                device = layer.weight.device
-                layer._buffers[self._prefix + name] = value.to(device, old.dtype)
+            set_state(layer, self._use, name, value)
 
     @property
     def mask(self) -> Tensor:
@@ -129,7 +130,7 @@ def sparse_weights(model: nn.Module, kind: type[Transform]) -> list[SparseWeight
     """The weights of an elided model whose forward transform is of a kind, in order."""
     found: dict[int, SparseWeight] = {}
     for name, layer in elided_layers(model):
-        plan = layer._elision_plan
+        plan = plan_of(layer)
         use = plan.use(Product.FORWARD, "weight")
         if not isinstance(plan.uses[use], kind):
             continue

@@ -2,20 +2,17 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from elision.common.names import lookup
 from elision.topology.rule import Budget, Rule
+from elision.topology.run import Run
 from elision.topology.schedule import DropFraction, Periodic
 from elision.topology.score import SCORES
 from elision.topology.selection import apportion, best, generator
 from elision.topology.weights import SparseWeight, momentum
-
-if TYPE_CHECKING:
-    from elision.topology.controller import Topology
 
 __all__ = ["PruneAndGrow"]
 
@@ -94,7 +91,7 @@ class PruneAndGrow(Rule):
         reads = self.grow == "gradient" or self.momentum_seed != 0
         return always or (reads and self.moves(step))
 
-    def before_step(self, run: "Topology") -> bool:
+    def before_step(self, run: Run) -> bool:
         if self.grow == "gathered":
             for weight in run.weights:
                 weight.state("score").lerp_(weight.gradient(), 1 - self.memory)
@@ -102,11 +99,11 @@ class PruneAndGrow(Rule):
             return False
         return self._move(run)
 
-    def after_step(self, run: "Topology") -> None:
+    def after_step(self, run: Run) -> None:
         if not self.replaces_step and self.moves(run.step):
             self._move(run)
 
-    def _move(self, run: "Topology") -> bool:
+    def _move(self, run: Run) -> bool:
         """Move every layer's mask; False if there is nowhere to move."""
         pattern = self.budget.pattern
         active = {w.name: pattern.active(w.mask) for w in run.weights}
@@ -138,7 +135,7 @@ class PruneAndGrow(Rule):
 
     def _score(
         self,
-        run: "Topology",
+        run: Run,
         weight: SparseWeight,
         name: str,
         random: torch.Generator,
@@ -162,7 +159,7 @@ class PruneAndGrow(Rule):
             return min(wanted, count - 1)
         return wanted if self.regrow and free else min(wanted, free)
 
-    def _shares(self, run: "Topology") -> dict[str, float]:
+    def _shares(self, run: Run) -> dict[str, float]:
         """Mean momentum of each layer's active weights, as a multiple of the mean."""
         means = {}
         for weight in run.weights:
@@ -176,7 +173,7 @@ class PruneAndGrow(Rule):
 
     def _grown(
         self,
-        run: "Topology",
+        run: Run,
         active: dict[str, Tensor],
         dropped: dict[str, int],
         shares: dict[str, float],

@@ -1,14 +1,11 @@
 """Pull the weights that a straight-through mask leaves out towards zero (SR-STE)."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from elision.operands import TopNofM
 from elision.topology.rule import Rule
+from elision.topology.run import Run
 from elision.topology.weights import SparseWeight
-
-if TYPE_CHECKING:
-    from elision.topology.controller import Topology
 
 __all__ = ["StraightThroughDecay"]
 
@@ -39,7 +36,7 @@ class StraightThroughDecay(Rule):
                     f"{weight.shape[1]} input channels; leave the layer dense"
                 )
 
-    def before_step(self, run: "Topology") -> bool:
+    def before_step(self, run: Run) -> bool:
         for weight in run.weights:
             if weight.weight.grad is not None:
                 w = weight.weight.detach()
