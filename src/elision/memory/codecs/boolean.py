@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from elision.memory.codecs.bits import pack_bits, unpack_bits
-from elision.memory.saved.codec import Codec, Guarantee, Packed
+from elision.memory.codecs.traced import TracedMask
+from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import Role, Slot
 
@@ -47,3 +48,8 @@ class TwoValued(Codec):
         if packed.layout.dtype is torch.bool:
             return packed.layout.view(mask)
         return packed.layout.view(mask.to(packed.layout.dtype).mul_(packed.meta))
+
+    def traced(self, relu: bool) -> TracedCodec | None:
+        """One bit per element."""
+        del relu
+        return TracedMask()

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 from elision.memory.codecs.threads import in_threads
-from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
+from elision.memory.codecs.traced import TracedGroups
+from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec, floating
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
 
@@ -202,6 +203,12 @@ class GroupQuant(Codec):
 
         in_threads(run, groups, size)
         return packed.layout.view(out)
+
+    def traced(self, relu: bool) -> TracedCodec | None:
+        """Stochastic rounding; None for a ReLU at one bit, which has no code for zero."""
+        if relu and self.bits == 1:
+            return None
+        return TracedGroups(self.bits, self.group, relu)
 
 
 def _spread(seed: int) -> int:

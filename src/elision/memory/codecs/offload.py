@@ -41,6 +41,7 @@ class Offload(Codec):
     name = "offload"
     guarantee = Guarantee.EXACT
     roles = SMOOTH_ROLES
+    offloads = True
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Send the tensor away.

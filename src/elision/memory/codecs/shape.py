@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from elision.memory.saved.codec import Codec, Guarantee, Packed
+from elision.memory.codecs.traced import TracedShape
+from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec
 from elision.memory.saved.layout import Layout
 from elision.memory.saved.roles import Role, Slot
 
@@ -36,3 +37,8 @@ class ShapeOnly(Codec):
         if layout.stride == expected:
             return contiguous.expand(layout.shape)
         return layout.empty()
+
+    def traced(self, relu: bool) -> TracedCodec | None:
+        """The shape alone."""
+        del relu
+        return TracedShape()

@@ -69,6 +69,7 @@ class SparseGroupQuant(Codec):
     group: int = GROUP
     rounding: str = "dithered"
     roles = SMOOTH_ROLES
+    optional_in_graphs = True
 
     def __post_init__(self) -> None:
         for bits in (self.bits, self.most):

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from elision.memory.codecs.bits import pack_bits, unpack_bits
-from elision.memory.saved.codec import Codec, Guarantee, Packed
+from elision.memory.codecs.traced import TracedMask
+from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import Role, Slot
 
@@ -50,6 +51,11 @@ class ThresholdMask(Codec):
         if (inside, outside) != (1.0, 0.0):
             values.mul_(inside - outside).add_(outside)
         return packed.layout.view(values)
+
+    def traced(self, relu: bool) -> TracedCodec | None:
+        """One bit per element."""
+        del relu
+        return TracedMask()
 
 
 def _interval(function: str, node: Any) -> tuple[float, float]:

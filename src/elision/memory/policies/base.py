@@ -9,7 +9,6 @@ import torch
 
 from elision.memory.codecs import (
     NarrowInteger,
-    Offload,
     PoolIndices,
     Recompute,
     ShapeOnly,
@@ -116,8 +115,8 @@ class Policy:
 
     @property
     def offloads(self) -> bool:
-        """Whether a tensor may be sent away, which may fail."""
-        return any(isinstance(c, Offload) for rule in self.rules for c in rule.codecs)
+        """Whether any codec offloads, which may fail for lack of space."""
+        return any(codec.offloads for rule in self.rules for codec in rule.codecs)
 
     def codecs_for(self, slot: Slot, tensor: torch.Tensor) -> tuple[Codec, ...]:
         """The codecs to try on a saved tensor, in order; none: keep it."""
@@ -195,7 +194,7 @@ class Restricted(Policy):
 
     @property
     def offloads(self) -> bool:
-        """Whether the other policy may send a tensor away."""
+        """Whether the other policy has a codec that offloads."""
         return self._inner.offloads
 
     def begin(self) -> None:

@@ -7,14 +7,14 @@ is worth (:class:`Guarantee`), and the tests hold every codec to its declaration
 import enum
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 
 from elision.memory.saved.layout import Layout
 from elision.memory.saved.roles import Role, Slot
 
-__all__ = ["Codec", "Guarantee", "Packed", "all_finite", "floating"]
+__all__ = ["Codec", "Guarantee", "Packed", "TracedCodec", "all_finite", "floating"]
 
 
 class Guarantee(enum.Enum):
@@ -51,6 +51,21 @@ class Packed:
         return sum(p.untyped_storage().nbytes() for p in self.payload)
 
 
+class TracedCodec(Protocol):
+    """A codec as functions of tensors that ``torch.compile`` can trace.
+
+    The sizes of the results follow from the sizes of the arguments, never from values.
+    """
+
+    def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The packed form of a tensor, as tensors."""
+        ...
+
+    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+        """The restored tensor, with the shape, strides and dtype of ``like``."""
+        ...
+
+
 class Codec(ABC):
     """One way to keep a saved tensor. Members are frozen dataclasses, hence hashable.
 
@@ -60,12 +75,17 @@ class Codec(ABC):
         roles: the roles it may be asked for.
         shared: whether another use of the same memory may read the packed form, in
             another shape.
+        offloads: whether the payload leaves the device, which may fail for lack of space.
+        optional_in_graphs: whether a traced graph may leave the codec out, as the next
+            codec of its rule takes the same bytes.
     """
 
     name: ClassVar[str]
     guarantee: ClassVar[Guarantee]
     roles: ClassVar[frozenset[Role]]
     shared: ClassVar[bool] = True
+    offloads: ClassVar[bool] = False
+    optional_in_graphs: ClassVar[bool] = False
 
     @abstractmethod
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
@@ -91,6 +111,15 @@ class Codec(ABC):
     def bound(self, packed: Packed) -> float | None:
         """Largest absolute error of an element of this tensor, if declared."""
         return 0.0 if self.guarantee is Guarantee.EXACT else None
+
+    def traced(self, relu: bool) -> TracedCodec | None:
+        """The form that ``torch.compile`` can trace; None if there is none.
+
+        Args:
+            relu: whether the tensor is the result of a ReLU whose mask is read from it.
+        """
+        del relu
+        return None
 
     def __str__(self) -> str:
         return self.name

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -89,9 +89,15 @@ class Ledger:
         storage: StorageRecord,
         **how: Any,
     ) -> Row:
-        """Enter one saved tensor; ``how`` are further fields of the :class:`Row`."""
-        slot.node = slot.region = None  # they would keep the graph alive
-        row = Row(slot, tuple(shape), nbytes, storage, first=not storage.claimed, **how)
+        """Enter one saved tensor; ``how`` are further fields of the :class:`Row`.
+
+        The row has a copy of ``slot`` without ``node`` and ``region``, which would keep
+        the graph alive; the caller's slot stays as it is.
+        """
+        place = replace(slot, node=None, region=None)
+        row = Row(
+            place, tuple(shape), nbytes, storage, first=not storage.claimed, **how
+        )
         storage.claimed = True
         self.rows.append(row)
         return row
