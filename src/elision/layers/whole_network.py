@@ -6,8 +6,8 @@ makes weights sparse is therefore run as a whole where it can be: traced once pe
 its input, its activations kept in the kernels' layout (:mod:`elision.engines.native`).
 
 The model stays what it was: its modules, parameters, buffers and state dict are used as
-they are. It is run layer by layer, as its own forward says, while somebody watches
-(recorders, meters, savers, hooks), under ``torch.compile``, if its parameters are not float32,
+they are. It runs layer by layer, by its own forward, while it is watched (recorders,
+meters, savers, hooks), under ``torch.compile``, if its parameters are not float32,
 and if it cannot be traced.
 
 Under autocast to bfloat16 or float16 the sparse layers and what lies between compute in
@@ -111,7 +111,7 @@ def _level(use: str, transform: TopK) -> Level | None:
 
 
 class _Whole(nn.Module):
-    """What the class of an elided model gains: a forward that may run it as a whole."""
+    """Mixin of an elided model's class: a forward that may run it as a whole."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's output."""
@@ -314,7 +314,7 @@ def _plain_input(x: Any) -> bool:
 
 
 def _is_watched(module: nn.Module) -> bool:
-    """Whether anybody looks at what passes through a module."""
+    """True if a module has hooks or observers."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks

@@ -218,7 +218,7 @@ def packed_in_graphs(
 
 
 def _traceable(codecs: tuple[Codec, ...]) -> bool:
-    """Whether every codec has a traced form, the optional ones excepted."""
+    """True if every codec has a traced form, the optional ones excepted."""
     needed = [codec for codec in codecs if not codec.optional_in_graphs]
     return all(traced([codec], relu=False) is not None for codec in needed)
 
@@ -300,7 +300,7 @@ def _source(node: fx.Node) -> fx.Node:
 
 
 def _roles_of_readers(node: fx.Node) -> Iterator[Role]:
-    """What those who read a node, or a view of it, need it for."""
+    """Roles of a node: the needs of all readers of it or of a view of it."""
     for reader in node.users:
         name = _operator(reader)
         if name in _VIEWS:
@@ -315,7 +315,7 @@ def _roles_of_readers(node: fx.Node) -> Iterator[Role]:
 
 
 def _reaches_comparison(node: fx.Node) -> bool:
-    """Whether anything that is computed from a node is compared with something."""
+    """True if anything computed from a node is compared with something."""
     seen, stack = set(), [node]
     while stack:
         at = stack.pop()

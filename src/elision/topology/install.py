@@ -1,4 +1,4 @@
-"""What ``elide`` puts into a model for a rule: first masks, state, and a reminder."""
+"""Installation of a rule in an elided model: first masks, state, and a reminder."""
 
 import hashlib
 import warnings
@@ -34,7 +34,12 @@ _LABEL_BYTES = 48
 
 
 class UnattachedWarning(UserWarning):
-    """A model with moving masks trains, and nothing moves them."""
+    """A model with moving masks trains, and nothing moves them.
+
+    Example:
+        >>> issubclass(UnattachedWarning, UserWarning)
+        True
+    """
 
 
 @dataclass
@@ -45,6 +50,13 @@ class Installed:
         rule: what moves the masks.
         label: the method's name and a hash of its parameters.
         reminder: the hook that warns until a controller is attached.
+
+    Example:
+        >>> import torch, elision
+        >>> recipe = elision.methods.RigL(0.5, dense=())
+        >>> model = elision.elide(torch.nn.Linear(8, 4), recipe)
+        >>> installed_on(model).label.partition(":")[0]
+        'rigl'
     """
 
     rule: Rule
@@ -53,7 +65,7 @@ class Installed:
     forwards: int = field(default=0)
 
     def silence(self) -> None:
-        """A controller is attached: take the reminder away."""
+        """Remove the reminder, once a controller is attached."""
         if self.reminder is not None:
             self.reminder.remove()
             self.reminder = None

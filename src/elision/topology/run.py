@@ -16,7 +16,18 @@ __all__ = ["Run"]
 
 
 class Run(Protocol):
-    """One model in training, as a rule reads it and moves its masks."""
+    """One model in training, as a rule reads it and moves its masks.
+
+    Example:
+        >>> import torch, elision
+        >>> model = elision.elide(torch.nn.Linear(8, 4), elision.methods.RigL(0.5, dense=()))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> topology = elision.topology.attach(model, optimizer)
+        >>> def active(run: Run) -> int:
+        ...     return sum(weight.nnz for weight in run.weights)
+        >>> active(topology)
+        16
+    """
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

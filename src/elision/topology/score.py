@@ -1,4 +1,4 @@
-"""How much a weight matters: scores by name, each of the weight's shape."""
+"""Scores of a weight's importance, by name; each has the weight's shape."""
 
 from collections.abc import Callable
 

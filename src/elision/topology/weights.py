@@ -24,6 +24,14 @@ class SparseWeight:
         name: name of the first layer that holds the weight.
         layers: all layers that do.
         transform: what the forward product does to it.
+
+    Example:
+        >>> import torch, elision
+        >>> model = elision.elide(torch.nn.Linear(8, 4), elision.methods.RigL(0.5, dense=()))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> topology = elision.topology.attach(model, optimizer)
+        >>> topology.weights[0].shape, topology.weights[0].density
+        ((4, 8), 0.5)
     """
 
     def __init__(
@@ -64,7 +72,7 @@ class SparseWeight:
 
     @property
     def has_mask(self) -> bool:
-        """Whether the transform is a mask that rules move."""
+        """True if the transform is a mask that rules move."""
         return "mask" in self.transform.state_names
 
     @property
@@ -78,7 +86,7 @@ class SparseWeight:
         return self.nnz / self.mask.numel()
 
     def announce_gradient(self, share: float) -> None:
-        """Say how much of its gradient the coming step asks for."""
+        """Set the share of the gradient that the coming step needs."""
         if self.has_mask:
             value = self.state("gradient_density")
             self.set_state("gradient_density", torch.full_like(value, share))
@@ -143,7 +151,7 @@ def sparse_weights(model: nn.Module, kind: type[Transform]) -> list[SparseWeight
 
 
 def momentum(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> Tensor:
-    """Magnitude of the step that an optimiser's memory asks for: the whole tensor.
+    """Magnitude of the step by an optimiser's momentum: the whole tensor.
 
     ``|momentum|`` for SGD, ``|m|/(sqrt(v) + eps)`` for Adam and its relatives.
 

@@ -20,6 +20,15 @@ class TwoValued(Codec):
     On the CPU, dropout is a product with a floating mask of 0 and 1/(1 - p), saved
     whole. That a factor has only two values is verified, not assumed: any other tensor
     is left as it is.
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("MulBackward0", "other", Role.BOOLEAN)
+        >>> x = torch.arange(1024) % 2 == 0
+        >>> packed = TwoValued().pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (128, 1024)
     """
 
     name = "two-valued"

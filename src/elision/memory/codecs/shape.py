@@ -14,7 +14,17 @@ __all__ = ["ShapeOnly"]
 
 @dataclass(frozen=True)
 class ShapeOnly(Codec):
-    """Exact for the inputs of pooling: their values are never read in the backward."""
+    """Exact for the inputs of pooling: their values are never read in the backward.
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("AvgPool2DBackward0", "self", Role.SHAPE)
+        >>> x = torch.linspace(-1, 1, 1024)
+        >>> packed = ShapeOnly().pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (0, 4096)
+    """
 
     name = "shape only"
     guarantee = Guarantee.EXACT

@@ -23,6 +23,15 @@ class ThresholdMask(Codec):
     open interval, so two representatives, one inside and one outside, give the same
     gradients bit for bit. Known as binarize (Gist) and binary ReLU compression
     (JPEG-ACT).
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("ReluBackward0", "result", Role.THRESHOLD)
+        >>> x = torch.linspace(-1, 1, 1024)
+        >>> packed = ThresholdMask().pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (128, 4096)
     """
 
     name = "1-bit mask"

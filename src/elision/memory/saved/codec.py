@@ -1,7 +1,7 @@
-"""What a codec is: a way to keep a saved tensor in fewer bytes, with a declared error.
+"""Codec: a form of a saved tensor in fewer bytes, with a declared error.
 
-A codec packs a dense tensor and unpacks it again. It declares what the restored tensor
-is worth (:class:`Guarantee`), and the tests hold every codec to its declaration.
+A codec packs a dense tensor and unpacks it again. It declares the error of
+the restored tensor (:class:`Guarantee`), and the tests check every declaration.
 """
 
 import enum
@@ -18,11 +18,16 @@ __all__ = ["Codec", "Guarantee", "Packed", "TracedCodec", "all_finite", "floatin
 
 
 class Guarantee(enum.Enum):
-    """What a codec promises about the tensor it restores.
+    """Error that a codec declares for the tensors it restores.
 
     ``EXACT``: the consumer computes bit-identical gradients. ``UNBIASED``: the expected
     restored tensor is the saved one. ``BOUNDED``: no element is off by more than
     :meth:`Codec.bound`. ``LOSSY``: none of these; the error is only measured.
+
+    Example:
+        >>> from elision.memory.codecs import GroupQuant
+        >>> GroupQuant(4).guarantee
+        <Guarantee.UNBIASED: 'unbiased'>
     """
 
     EXACT = "exact"
@@ -71,8 +76,8 @@ class Codec(ABC):
 
     Attributes:
         name: short name, as in reports and policies.
-        guarantee: what the restored tensor is worth.
-        roles: the roles it may be asked for.
+        guarantee: declared error of the restored tensor.
+        roles: the roles of the tensors it may pack.
         shared: whether another use of the same memory may read the packed form, in
             another shape.
         offloads: whether the payload leaves the device, which may fail for lack of space.
@@ -101,7 +106,7 @@ class Codec(ABC):
         """Restore the tensor; called any number of times, always with one result."""
 
     def keeps_sign(self, packed: Packed) -> bool:
-        """Whether a ReLU's mask can be read from the packed form of its result."""
+        """True if a ReLU's mask can be read from the packed form of its result."""
         return False
 
     def unpack_sign(self, packed: Packed) -> torch.Tensor:
@@ -126,11 +131,11 @@ class Codec(ABC):
 
 
 def all_finite(tensor: torch.Tensor) -> bool:
-    """Whether no element is NaN or infinite; one cheap pass in the common case."""
+    """True if no element is NaN or infinite; one cheap pass in the common case."""
     total = tensor.sum(dtype=torch.float32)
     return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
 
 
 def floating(tensor: torch.Tensor) -> bool:
-    """Whether a value codec can take the tensor: floating, not empty, all finite."""
+    """True if a value codec can take the tensor: floating, not empty, all finite."""
     return tensor.is_floating_point() and tensor.numel() > 0 and all_finite(tensor)

@@ -31,6 +31,12 @@ class BackwardSuperset(Rule):
         backward: budget of ``B``, nowhere sparser than ``budget``.
         when: steps after which both sets are chosen again.
         penalty: coefficient of the regulariser.
+
+    Example:
+        >>> from elision.topology import Budget, Periodic
+        >>> rule = BackwardSuperset(Budget(0.8), Budget(0.5), Periodic(100))
+        >>> rule.moves(100), rule.moves(101)
+        (True, False)
     """
 
     budget: Budget

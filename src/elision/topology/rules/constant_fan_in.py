@@ -37,6 +37,11 @@ class ConstantFanIn(Rule):
         fraction: the drop fraction.
         ablation: share of the fan-in that must be salient; 0 ablates nothing.
         replaces_step: as for RigL, the move replaces the gradient step.
+
+    Example:
+        >>> from elision.topology import Budget, Periodic
+        >>> ConstantFanIn(Budget(0.9), Periodic(100)).needs_dense_gradient(step=100)
+        True
     """
 
     budget: Budget

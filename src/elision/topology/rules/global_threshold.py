@@ -31,6 +31,11 @@ class GlobalThreshold(Rule):
         when: steps in which masks move.
         prune: weights wanted pruned in a move: a count, or a share of all active ones.
         threshold: ``H`` before the first move.
+
+    Example:
+        >>> from elision.topology import Budget, Periodic
+        >>> GlobalThreshold(Budget(0.9), Periodic(100), prune=0.2).moves(step=200)
+        True
     """
 
     budget: Budget

@@ -25,6 +25,12 @@ class GradualPruning(Rule):
         budget: the final number of active weights, layer by layer.
         when: steps in which weights are pruned.
         progress: the cubic.
+
+    Example:
+        >>> from elision.topology import Budget, CubicSparsity, Periodic
+        >>> rule = GradualPruning(Budget(0.9), Periodic(10), CubicSparsity(0, 100))
+        >>> rule.moves(50), rule.moves(110)
+        (True, False)
     """
 
     budget: Budget

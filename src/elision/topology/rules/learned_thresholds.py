@@ -50,6 +50,10 @@ class LearnedThresholds(Rule):
             above the target, and each step multiplies ``p`` by
             ``exp(gain·(|target − sparsity| − 0.05))``.
         gain: of that controller.
+
+    Example:
+        >>> LearnedThresholds(alpha=5e-6).masks_weights
+        False
     """
 
     alpha: float = 5e-6

@@ -28,6 +28,10 @@ class MomentumBudget(Rule):
 
     Attributes:
         sparsity: fraction of zeros over all layers that the rule reaches.
+
+    Example:
+        >>> MomentumBudget(sparsity=0.9).masks_gradients
+        False
     """
 
     sparsity: float
@@ -73,8 +77,8 @@ def _counts(budget: int, means: list[float], sizes: list[int]) -> list[int]:
             return counts
         # Rounding a layer up to dense takes little, from the others by what they have.
         open_ = [0 if full else part for full, part in zip(dense, counts, strict=True)]
-        room = [0 if full else size for full, size in zip(dense, sizes, strict=True)]
-        rest = apportion(budget - fixed, open_, room)
+        limits = [0 if full else size for full, size in zip(dense, sizes, strict=True)]
+        rest = apportion(budget - fixed, open_, limits)
         pairs = zip(dense, sizes, rest, strict=True)
         settled = [size if full else part for full, size, part in pairs]
         if settled == counts:

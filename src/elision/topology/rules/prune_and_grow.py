@@ -46,12 +46,18 @@ class PruneAndGrow(Rule):
         replaces_step: the move takes place before the optimiser's step, with this
             step's gradient, and the gradient step is left out (RigL as published).
             Otherwise it follows the step.
-        redistribute: growth moves between layers by their mean momentum; what a layer
-            has no room for goes to the others in equal parts (SNFS).
+        redistribute: growth moves between layers by their mean momentum; units beyond
+            a layer's limit are divided among the others in equal parts (SNFS).
         unmasked: gradients of inactive weights reach the optimiser (SNFS).
         memory: decay of the moving average that ``"gathered"`` scores by.
         momentum_seed: grown weights start with this multiple of their gradient as
             momentum (0: none).
+
+    Example:
+        >>> from elision.topology import Budget, Periodic
+        >>> rule = PruneAndGrow(Budget(0.9), Periodic(100), drop="signed", grow="random")
+        >>> rule.moves(100), rule.needs_dense_gradient(100)
+        (True, False)
     """
 
     budget: Budget
@@ -72,7 +78,7 @@ class PruneAndGrow(Rule):
 
     @property
     def masks_gradients(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether inactive weights' gradients are hidden from the optimiser."""
+        """True if the gradients of inactive weights are zeroed before a step."""
         return not self.unmasked
 
     def start(
@@ -148,7 +154,7 @@ class PruneAndGrow(Rule):
         return self.regrow or grown > int((~units).sum())
 
     def _dropped(self, step: int, units: Tensor, share: float | None) -> int:
-        """How many units of a layer to drop."""
+        """Number of units that a layer drops."""
         count, free = int(units.sum()), int((~units).sum())
         fraction = self.fraction.at(step)
         if share is not None and share > 1 and free < _NEARLY_DENSE * units.numel():
@@ -178,12 +184,12 @@ class PruneAndGrow(Rule):
         dropped: dict[str, int],
         shares: dict[str, float],
     ) -> dict[str, int]:
-        """How many units of each layer to grow, as many in sum as are dropped."""
+        """Number of units that each layer grows; their sum is the number dropped."""
         if not self.redistribute:
             return dropped
         total = sum(dropped.values())
         free = [int((~active[w.name]).sum()) + dropped[w.name] for w in run.weights]
-        limits = [int(_FULL * room) for room in free]
+        limits = [int(_FULL * count) for count in free]
         limits = limits if sum(limits) >= total else free
         by_name = [shares[w.name] for w in run.weights]
         parts = apportion(total, by_name, limits, evenly=True)

@@ -16,6 +16,10 @@ class StraightThroughDecay(Rule):
 
     Attributes:
         decay: strength of the pull.
+
+    Example:
+        >>> StraightThroughDecay(decay=2e-4).masks_weights
+        False
     """
 
     decay: float = 2e-4
