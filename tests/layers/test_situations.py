@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 import elision
-from elision.layers import elided_layers
-from elision.layers.observe import observe
+from elision.layers import elided_layers, watch
 from elision.products import LayerProduct
 
 Tensors = dict[str, Tensor]
@@ -198,7 +197,7 @@ def saving(recipe: str) -> None:
         kept.append(x)
         return x
 
-    with observe(model, lambda observation: seen.append(observation.product)):
+    with watch(model, lambda observation: seen.append(observation.product)):
         for name, layer in elided_layers(model):
             plane = (
                 (layer.in_channels, 10, 10) if isinstance(layer, nn.Conv2d) else (24,)

@@ -36,8 +36,8 @@ def built(monkeypatch):
     shapes = []
     make = network.blocked
 
-    def spy(model, sparsity, x):
-        made = make(model, sparsity, x)
+    def spy(model, sparsity, x, **options):
+        made = make(model, sparsity, x, **options)
         shapes.append(tuple(x.shape))
         return made
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from memory_nets import Transformer, gradients, images, resnet, tokens, vgg
 from torch import nn
 
-from elision.memory import Policy, Role, Rule, saver
+from elision.memory import Ledger, Policy, Role, Rule, Slot, saver
 from elision.memory.codecs import (
     GroupQuant,
     Jpeg,
@@ -26,6 +26,7 @@ from elision.memory.policies.base import Restricted
 from elision.memory.policies.budget import LADDER, plan_bytes
 from elision.memory.policies.guaranteed import Guaranteed
 from elision.memory.policies.presets import PRESETS, policy_for
+from elision.memory.saved.ledger import StorageRecord
 from elision.workloads.models import make_model
 
 
@@ -617,3 +618,33 @@ def test_what_a_custom_function_keeps_for_itself_is_counted_as_unseen():
 def test_bad_policies_are_refused_clearly(policy, message):
     with pytest.raises(ValueError, match=message):
         saver(nn.Linear(1, 1), policy)
+
+
+class _Chosen(Policy):
+    """Notes what is known of a consumer when a codec has taken its tensor."""
+
+    def __init__(self, rules):
+        super().__init__(rules)
+        self.known = []
+
+    def chosen(self, slot, codec):
+        if codec is not None:
+            self.known.append((slot.node is not None, slot.region is not None))
+
+
+def test_a_policy_sees_the_node_of_the_tensor_that_a_codec_took():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    policy = _Chosen([Rule((GroupQuant(4),))])
+    with saver(model, policy) as saved:
+        model(torch.randn(2, 3, 16, 16))
+    assert policy.known
+    assert set(policy.known) == {(True, True)}
+    assert all(r.slot.node is None and r.slot.region is None for r in saved.ledger.rows)
+
+
+def test_the_ledger_leaves_the_slot_of_its_caller_as_it_is():
+    slot = Slot("ReluBackward0", "result", Role.THRESHOLD, node="node", region="region")
+    row = Ledger().add(slot, (2, 3), 24, StorageRecord(24))
+    assert (slot.node, slot.region) == ("node", "region")
+    assert (row.slot.node, row.slot.region) == (None, None)
+    assert row.slot == slot

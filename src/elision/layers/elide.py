@@ -1,7 +1,8 @@
 """elide and restore: run the three products of an unmodified model through a recipe.
 
-``elide`` changes the class of every ``Conv2d`` and ``Linear`` of a model, in place, to
-one whose forward and backward products read transformed operands. The layer object, its
+``elide`` changes the class of every ``Conv2d`` and ``Linear`` of a model (every layer
+whose type is in :data:`elision.layers.ELIDED`), in place, to one whose forward and
+backward products read transformed operands. The layer object, its
 parameters, its hooks and its state-dict keys stay what they were; what a transform must
 remember is added as buffers. ``restore`` changes the class back.
 
@@ -23,9 +24,9 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from elision.engines import make_engine
+from elision.layers.extras import remove_extras
+from elision.layers.modules import ELIDED, TORCH_LAYERS, plain_type
 from elision.layers.modules.base import ElidedLayer, buffer_name
-from elision.layers.modules.conv2d import ElidedConv2d
-from elision.layers.modules.linear import ElidedLinear
 from elision.layers.plan import LayerPlan
 from elision.layers.recipe import SELECTORS, Recipe, Table, selects
 from elision.layers.whole_network import install, remove
@@ -42,14 +43,17 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class NoEffectWarning(UserWarning):
-    """A recipe, or a pattern in one, changed nothing."""
+    """A recipe, or a pattern in one, changed nothing.
 
+    Example:
+        >>> import warnings, elision
+        >>> from torch import nn
+        >>> with warnings.catch_warnings(record=True, action="always") as caught:
+        ...     _ = elision.elide(nn.ReLU(), elision.methods.Swat(0.5, dense=()))
+        >>> caught[0].category.__name__
+        'NoEffectWarning'
+    """
 
-_ELIDED: dict[type[nn.Module], type[ElidedLayer]] = {
-    nn.Conv2d: ElidedConv2d,
-    nn.Linear: ElidedLinear,
-}
-_PLAIN = {elided: plain for plain, elided in _ELIDED.items()}
 
 #: Attribute by which DistributedDataParallel learns what it must not broadcast.
 _DDP_IGNORE = "_ddp_params_and_buffers_to_ignore"
@@ -58,12 +62,16 @@ _DDP_IGNORE = "_ddp_params_and_buffers_to_ignore"
 def elidable_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers that a recipe can reach, by name, in the order of registration.
 
-    These are the modules that are exactly ``Conv2d`` or ``Linear`` (or are elided
-    already). A subclass with a forward of its own is not touched, nor is what a module
-    computes from bare parameters, such as the projections of ``MultiheadAttention``.
+    These are the modules whose type is a key of :data:`elision.layers.ELIDED` (exactly
+    ``Conv2d`` or ``Linear``, unless others are registered), and the elided ones. A
+    subclass that is not registered is left alone, as is what a module computes from
+    bare parameters, such as the projections of ``MultiheadAttention``.
     """
-    known = (*_ELIDED, *_PLAIN)
-    return {n: m for n, m in model.named_modules() if type(m) in known}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) in ELIDED or isinstance(module, ElidedLayer)
+    }
 
 
 def elided_layers(model: nn.Module) -> Iterator[tuple[str, ElidedLayer]]:
@@ -115,7 +123,8 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
     for name, layer in layers.items():
         _elide_layer(layer, name, LayerPlan(recipe.name, tables[name]), engine)
     recipe.prepare(model)
-    install(model, layers, engine)
+    if all(plain_type(layer) in TORCH_LAYERS for _, layer in elided_layers(model)):
+        install(model, layers, engine)
     # A threshold or reference belongs to its replica; a broadcast would replace it.
     local = [
         f"{name}.{buffer}" if name else buffer
@@ -131,7 +140,7 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
 def _elide_layer(layer: nn.Module, name: str, plan: LayerPlan, engine: str) -> None:
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    elided = _ELIDED[type(layer)]
+    elided = ELIDED[type(layer)]
     layer.__class__ = elided
     layer._elision_plan = plan  # pyright: ignore[reportArgumentType]
     layer._elision_name = name  # pyright: ignore[reportArgumentType]
@@ -175,15 +184,14 @@ def restore(model: Model) -> Model:
     """
     for module in list(model.modules()):
         remove(module)
-        for handle in vars(module).get("_elision_hooks", ()):
-            handle.remove()
+        remove_extras(module)
         for buffer in [b for b in module._buffers if b.startswith("elision_")]:
             del module._buffers[buffer]
             module._non_persistent_buffers_set.discard(buffer)
         for attribute in [a for a in vars(module) if a.startswith("_elision_")]:
             delattr(module, attribute)
         if isinstance(module, ElidedLayer):
-            module.__class__ = _PLAIN[type(module)]  # pyright: ignore[reportAttributeAccessIssue]
+            module.__class__ = plain_type(module)  # pyright: ignore[reportAttributeAccessIssue]
     ignored = getattr(model, _DDP_IGNORE, None)
     if ignored is not None:
         kept = [n for n in ignored if not n.rpartition(".")[2].startswith("elision_")]

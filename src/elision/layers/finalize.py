@@ -1,7 +1,7 @@
-"""Leaving: a trained sparse model as a plain one, and its weights in sparse files.
+"""Export: a trained sparse model as a plain one, and its weights in sparse files.
 
-``finalize`` bakes what the forward product reads into the weights and takes everything
-else away; the rest of this module reads plain models.
+``finalize`` writes the weights that the forward product reads into the parameters and
+restores the model; the other functions read plain models.
 """
 
 import importlib.util
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from elision.common.files import load_tensors, replacing, save_tensors
 from elision.common.sharding import full
 from elision.layers.elide import elidable_layers, elided_layers, restore
+from elision.layers.modules.base import plan_of, states_of
 from elision.operands import KEEP, density
 from elision.products import Product
 
@@ -31,9 +32,9 @@ _DENSE, _SPARSE = "dense/", "csr/"
 def finalize(model: Model) -> Model:
     """Make an elided model a plain one whose outputs are the same, in place.
 
-    Every weight becomes what the layer's forward product reads in evaluation mode: the
-    masked weights, or the largest of a top-k method (SWAT's hard pruning at the end).
-    State, hooks and buffers go, as with :func:`elision.restore`.
+    Every weight becomes the operand of the layer's forward product in evaluation mode:
+    the masked weights, or the largest of a top-k method (SWAT's hard pruning at the
+    end). State, hooks and buffers are removed, as by :func:`elision.restore`.
 
     Args:
         model: an elided model.
@@ -44,6 +45,12 @@ def finalize(model: Model) -> Model:
     Raises:
         ValueError: the model is not elided, or a layer's forward product transforms its
             input, which no plain layer does; nothing was changed.
+
+    Example:
+        >>> import torch, elision
+        >>> model = elision.elide(torch.nn.Linear(4, 2), elision.methods.Swat(0.5, dense=()))
+        >>> int((elision.export.finalize(model).weight == 0).sum())
+        4
     """
     layers = dict(elided_layers(model))
     if not layers:
@@ -52,7 +59,7 @@ def finalize(model: Model) -> Model:
         )
     baked: dict[int, tuple[nn.Parameter, Tensor]] = {}
     for name, layer in layers.items():
-        plan = layer._elision_plan
+        plan = plan_of(layer)
         on_input = plan.table[Product.FORWARD, "input"]
         if on_input != KEEP:
             raise ValueError(
@@ -63,7 +70,7 @@ def finalize(model: Model) -> Model:
         transform = plan.uses[use]
         if transform != KEEP:
             weight: nn.Parameter = layer.weight  # pyright: ignore[reportAssignmentType]
-            state = list(layer._elision_states()[use].values())
+            state = list(states_of(layer, use).values())
             baked[id(weight)] = (weight, transform(weight, state, False))
     for weight, value in baked.values():
         weight.copy_(value)
@@ -71,7 +78,7 @@ def finalize(model: Model) -> Model:
 
 
 def to_csr(model: nn.Module, *, below: float = 0.5) -> dict[str, Tensor]:
-    """The sparse weights of a plain model as torch CSR matrices.
+    """Return the sparse weights of a plain model as torch CSR matrices.
 
     Args:
         model: a finalised model.
@@ -98,7 +105,7 @@ def save_sparse(model: nn.Module, path: str | Path, *, below: float = 0.5) -> No
     Args:
         model: a finalised model.
         path: the file; written under a temporary name, then renamed.
-        below: density from which on a weight is stored dense.
+        below: density; a weight of this density or more is stored dense.
 
     Raises:
         ValueError: the model is still elided.

@@ -1,9 +1,9 @@
-"""How much of the training work was left out, from the densities that were realised.
+"""Training work that a recipe left out, from the densities that were realised.
 
 The work of a product is its dense multiply-accumulates times the share that each
-operand's transform leaves to do. What counts is what the recipe leaves out: the zeros
-that a ReLU makes for free are reported as density, not as work saved. A product that a
-step does not compute (the first layer's input gradient) counts on neither side.
+operand's transform leaves to do. Only work that the recipe leaves out counts as saved;
+the zeros of a ReLU are reported as density. A product that a step does not compute (the
+first layer's input gradient) counts neither as dense nor as done.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from elision.layers.observation import Observation
-from elision.layers.observe import observe
+from elision.layers.watch import watch
 from elision.operands import density
 from elision.products import Product
 
@@ -31,6 +31,12 @@ class Work:
         done_macs: those that the recipe left to do.
         nonzeros: per operand, the non-zero values read.
         values: per operand, all values read.
+
+    Example:
+        >>> work = Work(dense_macs=100, done_macs=30.0)
+        >>> work.add(Work(dense_macs=100, done_macs=50.0))
+        >>> work.ratio
+        0.4
     """
 
     dense_macs: int = 0
@@ -68,13 +74,25 @@ class Work:
 
 
 class WorkMeter:
-    """Adds up the work of every product it is shown, by layer and product."""
+    """Observer that sums the work of products, by layer and product.
+
+    Attributes:
+        by_layer: the work of each (layer name, product).
+
+    Example:
+        >>> import torch, elision
+        >>> model = elision.elide(torch.nn.Linear(4, 2), elision.methods.Swat(0.5, dense=()))
+        >>> with elision.metered(model) as meter:
+        ...     model(torch.ones(3, 4)).sum().backward()
+        >>> meter.by_product()[elision.Product.FORWARD].ratio
+        0.5
+    """
 
     def __init__(self) -> None:
         self.by_layer: dict[tuple[str, Product], Work] = {}
 
     def __call__(self, observation: Observation) -> None:
-        """Count one product (an observer of :func:`elision.layers.observe`)."""
+        """Count one product (an observer for :func:`elision.layers.watch`)."""
         product = observation.product
         values = {o: x.numel() for o, x in product.operands.items()}
         nonzeros = {o: density(x) * x.numel() for o, x in product.operands.items()}
@@ -122,5 +140,5 @@ class WorkMeter:
 def metered(model: nn.Module) -> Iterator[WorkMeter]:
     """Count the work of every product that a model computes in the context."""
     meter = WorkMeter()
-    with observe(model, meter):
+    with watch(model, meter):
         yield meter

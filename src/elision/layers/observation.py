@@ -12,19 +12,26 @@ __all__ = ["Observation", "Observer"]
 
 @dataclass(frozen=True)
 class Observation:
-    """One product as it was computed, for those who watch (recorders and meters).
+    """One computed product, as an observer (a recorder, a meter) gets it.
 
     Attributes:
         product: the product with the operands it read (tensors, not copied).
         work: per operand name, the fraction of the multiplications that its transform
-            left to do (see :meth:`elision.operands.Transform.work`); for a weight
-            gradient also ``"result"``, the fraction of its values that is asked for.
-        uses: per operand name, a name shared by those products of a call that read the
-            same tensor.
-        shared: what all examples of the first operand have in common, of its shape with
-            one example, where its transform knows it; None otherwise.
+            leaves to do (see :meth:`elision.operands.Transform.work`); for a weight
+            gradient also ``"result"``, the fraction of its values that is computed.
+        uses: per operand name, the name of the tensor read; products of one call that
+            read the same tensor give the same name.
+        shared: values that all examples of the first operand have in common, of its
+            shape with one example, where its transform knows them; None otherwise.
         recipe: name of the recipe.
-        call: token of the pass through the layer, the same for its three products.
+        call: token of one pass through the layer, equal for its three products.
+
+    Example:
+        >>> import torch, elision
+        >>> model = elision.elide(torch.nn.Linear(4, 2), elision.methods.Swat(0.5, dense=()))
+        >>> with elision.layers.watch(model, lambda seen: print(seen.recipe, seen.work)):
+        ...     _ = model(torch.ones(3, 4))
+        swat {'input': 1.0, 'weight': 0.5}
     """
 
     product: LayerProduct
@@ -35,4 +42,5 @@ class Observation:
     call: object
 
 
+#: Called with every product of a watched model (see :func:`elision.layers.watch`).
 Observer = Callable[[Observation], None]

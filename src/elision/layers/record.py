@@ -10,9 +10,10 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
+from elision.common.checks import integer
 from elision.layers.elide import elidable_layers
 from elision.layers.observation import Observation
-from elision.layers.observe import observe
+from elision.layers.watch import watch
 from elision.products import (
     LayerProduct,
     Trace,
@@ -37,14 +38,14 @@ def record(
     """Record the operands of a model's products as the products read them.
 
     Every forward pass of the model in training mode is a step. The operands are packed
-    (bit mask and non-zeros) as they are met, so dense copies are never kept.
+    at once (bit mask and non-zeros), so dense copies are never kept.
 
     Args:
         model: elided or not; not compiled.
         layers: shell-style patterns of the layers to record.
         steps: the steps to record; None for all.
-        samples: images (rows of a matrix product) to keep of each batch; None for all.
-            A weight gradient is then that of the kept ones.
+        samples: images (rows of a matrix product) to keep of each batch, >= 1; None
+            for all. The weight gradient recorded is that of the kept images.
         first_step: number of the first step.
         limit_mib: packed size at which recording stops, with a warning.
         about: facts to store with the trace.
@@ -55,6 +56,14 @@ def record(
     Raises:
         ValueError: a pattern names no layer, ``samples`` is not positive, or the model
             is compiled.
+
+    Example:
+        >>> import torch, elision
+        >>> model = torch.nn.Linear(4, 2)
+        >>> with elision.record(model) as trace:
+        ...     model(torch.ones(3, 4)).sum().backward()
+        >>> [product.kind.name for product in trace]
+        ['FORWARD', 'WEIGHT_GRAD']
     """
     names = list(elidable_layers(model))
     for pattern in layers:
@@ -62,20 +71,20 @@ def record(
             raise ValueError(
                 f"pattern {pattern!r} names no layer; layers: {', '.join(names)}"
             )
-    if samples is not None and samples < 1:
-        raise ValueError(f"samples must be >= 1 or None, got {samples!r}")
+    if samples is not None:
+        integer("record", "samples", samples)
     recorder = _Recorder(layers, steps, samples, first_step, limit_mib)
     recorder.trace.about.update(about or {})
     handle = model.register_forward_pre_hook(recorder.count_step)
     try:
-        with observe(model, recorder):
+        with watch(model, recorder):
             yield recorder.trace
     finally:
         handle.remove()
 
 
 class _Recorder:
-    """The observer behind :func:`record`."""
+    """The observer of :func:`record`."""
 
     def __init__(
         self,
@@ -97,12 +106,12 @@ class _Recorder:
         self._numbers = itertools.count()
 
     def count_step(self, model: nn.Module, args: Any) -> None:
-        """Forward pre-hook of the model: a new step begins."""
+        """Count a training pass as a step (a forward pre-hook of the model)."""
         del args
         self._step += model.training
 
     def __call__(self, observation: Observation) -> None:
-        """Keep one product, unless it is not wanted or the trace is full."""
+        """Add one product to the trace, if it is selected and the trace is not full."""
         product = observation.product
         unwanted = self._steps is not None and self._step not in self._steps
         if self._full or unwanted or self._step < 0:

@@ -1,7 +1,7 @@
-"""What is kept between the forward and the backward pass, in fewer bytes.
+"""Saved tensors: kept between forward and backward pass in fewer bytes.
 
-``saver`` keeps it under a policy, on an unmodified model; ``explain`` shows beforehand
-what it would do; ``measure_peak`` says what the memory really comes to.
+``saver`` packs them under a policy, on an unmodified model; ``explain`` shows the effect
+of a policy beforehand; ``measure_peak`` measures the memory of a run.
 """
 
 from elision.memory.measures.explain import explain, largest_batch

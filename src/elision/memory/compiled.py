@@ -22,10 +22,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import fx, nn
 
-from elision.memory.codecs import SparseGroupQuant
-from elision.memory.codecs.traced import TracedCodec, traced
+from elision.memory.codecs.traced import traced
 from elision.memory.policies.base import EXACT_RULES, Policy, Rule
-from elision.memory.saved.codec import Codec, Guarantee
+from elision.memory.saved.codec import Codec, Guarantee, TracedCodec
 from elision.memory.saved.ledger import Ledger, StorageRecord
 from elision.memory.saved.roles import SMOOTH_ROLES, Role, Slot
 from elision.memory.saved.token import Token
@@ -219,8 +218,8 @@ def packed_in_graphs(
 
 
 def _traceable(codecs: tuple[Codec, ...]) -> bool:
-    """Whether all can be traced, or one stands behind it that takes the same bytes."""
-    needed = [codec for codec in codecs if not isinstance(codec, SparseGroupQuant)]
+    """True if every codec has a traced form, the optional ones excepted."""
+    needed = [codec for codec in codecs if not codec.optional_in_graphs]
     return all(traced([codec], relu=False) is not None for codec in needed)
 
 
@@ -301,7 +300,7 @@ def _source(node: fx.Node) -> fx.Node:
 
 
 def _roles_of_readers(node: fx.Node) -> Iterator[Role]:
-    """What those who read a node, or a view of it, need it for."""
+    """Roles of a node: the needs of all readers of it or of a view of it."""
     for reader in node.users:
         name = _operator(reader)
         if name in _VIEWS:
@@ -316,7 +315,7 @@ def _roles_of_readers(node: fx.Node) -> Iterator[Role]:
 
 
 def _reaches_comparison(node: fx.Node) -> bool:
-    """Whether anything that is computed from a node is compared with something."""
+    """True if anything computed from a node is compared with something."""
     seen, stack = set(), [node]
     while stack:
         at = stack.pop()

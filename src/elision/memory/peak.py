@@ -1,4 +1,4 @@
-"""What memory a piece of work really needs, by the allocator's own account.
+"""Measured memory of a piece of work, by the allocator's own account.
 
 On an accelerator the allocator's counters say it. On the CPU there are none, and the
 resident set of the process is useless (the C allocator keeps what it has been given),

@@ -1,7 +1,7 @@
 """The saver: what autograd keeps between forward and backward, kept in fewer bytes.
 
-PyTorch lets a pair of hooks stand between a function and what it saves, but tells them
-nothing about who saves it. The saver finds out from the graph. Every function numbers
+PyTorch calls a pair of hooks for every saved tensor, but without the function that saves
+it. The saver finds the function in the graph. Every function numbers
 itself when it starts, so a tensor that is being saved belongs to the function with the
 latest number. The tensor itself is held until that function's node turns up in the
 graph (when the next tensor is saved, or a module returns), and there the node's slots
@@ -60,10 +60,21 @@ class saver:
             report; on the CPU this runs torch's profiler, which takes time.
 
     Raises:
-        ValueError: unknown policy (lists the known ones), or a codec asked for a role
+        ValueError: unknown policy (lists the known ones), or a codec given a role
             that it may not touch.
         RuntimeError: on entering, if the model is compiled and the policy cannot be
             traced into its graphs (see :mod:`elision.memory.compiled`).
+
+    Example:
+        >>> import torch, elision
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+        >>> x = torch.randn(4, 3, 16, 16)
+        >>> with elision.memory.saver(model, "bits(4)") as saved:
+        ...     loss = model(x).square().mean()
+        >>> loss.backward()
+        >>> saved.ledger.ratio > 1
+        True
     """
 
     _uses = 0
@@ -158,7 +169,7 @@ class saver:
         return self.measured.end_bytes - (self.ledger.stored_bytes - before)
 
     def report(self) -> str:
-        """What was saved, per module and role, and what is held of it."""
+        """Report of the saved tensors and of their stored bytes, by module and role."""
         parts = [f"policy: {self.policy.name}", self.ledger.summary()]
         if self.measured is not None and self.unseen_bytes is not None:
             mib = 2**20
@@ -188,8 +199,8 @@ class saver:
         function = _sequence_nr() - 1
         producer = tensor.grad_fn
         if function == self._copy or _copied_by(producer, function):
-            # One that works in place copies its argument, to save it, after that. The
-            # copying is a function, too, but saves nothing.
+            # An in-place function clones its argument to save it; the clone takes the
+            # next number but saves nothing.
             self._copy, function = function, function - 1
         if self._waiting and function not in self._waiting:
             self._identify(producer)
@@ -209,7 +220,7 @@ class saver:
         return token.restore()
 
     def _comes_from_parameter(self, node: Any) -> bool:
-        """Whether a chain of functions of one argument leads to a parameter."""
+        """True if a chain of functions of one argument leads to a parameter."""
         while node is not None and len(before := node.next_functions) == 1:
             node = before[0][0]
         variable = getattr(node, "variable", None)
@@ -245,7 +256,7 @@ class saver:
                 continue
             if number in waiting:
                 found.append((number, node))
-            # The newest may still be about to save its results: look at it again.
+            # The newest may still be about to save its results: visit it again.
             if node is not newest:
                 walked.add(number)
             stack += [f for f, _ in node.next_functions]
@@ -345,7 +356,7 @@ class saver:
 
 
 def _copied_by(producer: Any, function: int) -> bool:
-    """Whether a tensor was copied by the function of this number."""
+    """True if a tensor was copied by the function of this number."""
     copying = type(producer).__name__ == "CloneBackward0"
     return copying and producer._sequence_nr() == function
 

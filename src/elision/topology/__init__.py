@@ -34,6 +34,7 @@ from elision.topology.rules.prune_and_grow import PruneAndGrow as PruneAndGrow
 from elision.topology.rules.straight_through_decay import (
     StraightThroughDecay as StraightThroughDecay,
 )
+from elision.topology.run import Run as Run
 from elision.topology.schedule import CubicSparsity as CubicSparsity
 from elision.topology.schedule import DropFraction as DropFraction
 from elision.topology.schedule import Periodic as Periodic

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from elision.layers import elidable_layers
-from elision.topology.install import installed_in, left_dense
+from elision.topology.install import installed_in, installed_on, left_dense
 from elision.topology.rule import Rule
 from elision.topology.weights import SparseWeight, sparse_weights
 
@@ -28,7 +28,7 @@ _ATTACHED = weakref.WeakKeyDictionary()
 
 @dataclass(frozen=True)
 class Move:
-    """What one step did to one layer's mask.
+    """Change of one layer's mask in one step.
 
     Attributes:
         step: the step, from 1.
@@ -36,6 +36,10 @@ class Move:
         dropped: weights that became inactive.
         grown: weights that became active.
         nnz: active weights since.
+
+    Example:
+        >>> Move(step=100, layer="conv1", dropped=30, grown=30, nnz=100).grown
+        30
     """
 
     step: int
@@ -55,6 +59,14 @@ class Topology:
         weights: the weights that have a mask.
         trained: state that the optimiser trains beside a weight, by layer name.
         history: every move so far in this process.
+
+    Example:
+        >>> import torch, elision
+        >>> model = elision.elide(torch.nn.Linear(8, 4), elision.methods.RigL(0.5, dense=()))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> topology = elision.topology.attach(model, optimizer)
+        >>> topology.nnz, topology.sparsity
+        (16, 0.5)
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -94,7 +106,7 @@ class Topology:
         return int(self.state("step")) + 1
 
     def state(self, name: str) -> Tensor:
-        """What the rule remembers of the whole model: a buffer of it."""
+        """Value that the rule keeps for the whole model: a buffer of the model."""
         return self.model._buffers[f"elision_topology_{name}"]  # pyright: ignore[reportReturnType]
 
     @property
@@ -146,7 +158,7 @@ class Topology:
             )
 
     def move(self, weight: SparseWeight, mask: Tensor) -> None:
-        """Give a weight a new mask: what leaves or enters it is zero and clean."""
+        """Set a weight's mask; weights and optimiser state that leave or enter are zeroed."""
         old = weight.mask
         stay = old & mask
         if self.rule is not None and self.rule.masks_weights:
@@ -157,7 +169,7 @@ class Topology:
         self.record(weight, mask)
 
     def record(self, weight: SparseWeight, mask: Tensor) -> None:
-        """Give a weight a new mask and note it, leaving weight and state alone."""
+        """Set a weight's mask and add to the history; weight and optimiser state stay."""
         old = weight.mask
         dropped, grown = int((old & ~mask).sum()), int((mask & ~old).sum())
         weight.set_state("mask", mask)
@@ -165,7 +177,7 @@ class Topology:
         self.history.append(Move(self.step, weight.name, dropped, grown, nnz))
 
     def report(self) -> str:
-        """One line a layer: shape, active weights, density; then what is left dense."""
+        """Table of the layers (shape, active weights, density) and list of dense ones."""
         if not self.weights:
             return "this recipe moves no mask"
         rows = [("layer", "shape", "active", "density")]
@@ -290,14 +302,14 @@ class Topology:
         self._announce_gradients()
 
     def _is_over(self) -> bool:
-        """Whether the model was restored, or elided anew, since; then let go of it."""
-        over = vars(self.model).get("_elision_topology") is not self._installed
+        """True, and detached, once the model was restored or elided anew."""
+        over = installed_on(self.model) is not self._installed
         if over:
             self.detach()
         return over
 
     def _gradients_are_finite(self) -> bool:
-        """Whether this step may move masks; equal on all ranks after a reduction."""
+        """True if all gradients are finite; equal on all ranks after a reduction."""
         found = getattr(self.optimizer, "found_inf", None)
         if found is not None and bool(found):
             return False
@@ -312,7 +324,7 @@ class Topology:
                     parameter.grad = None
 
     def _announce_gradients(self) -> None:
-        """Tell each layer how much of its gradient the coming step asks for."""
+        """Set each layer's share of the gradient that the coming step needs."""
         rule = self.rule
         if rule is None:
             return

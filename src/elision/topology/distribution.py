@@ -1,6 +1,6 @@
-"""How many weights each layer may keep: uniform, ER and ERK budgets.
+"""Budgets of active weights by layer: uniform, ER and ERK.
 
-With ``N_l`` the weights of layer ``l`` and ``d`` the density asked for, ER and ERK give
+With ``N_l`` the weights of layer ``l`` and ``d`` the given density, ER and ERK give
 layer ``l`` the density ``eps·r_l``, where ``eps`` solves::
 
     eps · sum_free(r_l · N_l) = d · sum_all(N_l) − sum_fixed(nnz_l)

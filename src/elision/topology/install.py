@@ -1,4 +1,4 @@
-"""What ``elide`` puts into a model for a rule: first masks, state, and a reminder."""
+"""Installation of a rule in an elided model: first masks, state, and a reminder."""
 
 import hashlib
 import warnings
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from elision.layers import elidable_layers, elided_layers
+from elision.layers import attach_extra, elidable_layers, elided_layers, extra
 from elision.topology.rule import Rule
 from elision.topology.weights import SparseWeight, sparse_weights
 
@@ -19,18 +19,27 @@ __all__ = [
     "held_masks",
     "install",
     "installed_in",
+    "installed_on",
     "refuse_masks",
 ]
 
 #: Name of the buffer that says which method a model runs.
 _METHOD = "elision_topology_method"
 
+#: Extras of the elided module: its rule, or the hook that refuses masks.
+_RULE, _REFUSAL = "topology rule", "topology refusal"
+
 #: Bytes of the buffer that names the method, its parameters' hash included.
 _LABEL_BYTES = 48
 
 
 class UnattachedWarning(UserWarning):
-    """A model with moving masks trains, and nothing moves them."""
+    """A model with moving masks trains, and nothing moves them.
+
+    Example:
+        >>> issubclass(UnattachedWarning, UserWarning)
+        True
+    """
 
 
 @dataclass
@@ -41,6 +50,13 @@ class Installed:
         rule: what moves the masks.
         label: the method's name and a hash of its parameters.
         reminder: the hook that warns until a controller is attached.
+
+    Example:
+        >>> import torch, elision
+        >>> recipe = elision.methods.RigL(0.5, dense=())
+        >>> model = elision.elide(torch.nn.Linear(8, 4), recipe)
+        >>> installed_on(model).label.partition(":")[0]
+        'rigl'
     """
 
     rule: Rule
@@ -49,7 +65,7 @@ class Installed:
     forwards: int = field(default=0)
 
     def silence(self) -> None:
-        """A controller is attached: take the reminder away."""
+        """Remove the reminder, once a controller is attached."""
         if self.reminder is not None:
             self.reminder.remove()
             self.reminder = None
@@ -88,14 +104,19 @@ def install(model: nn.Module, rule: Rule, method: str, parameters: object) -> No
     installed = Installed(rule, label)
     installed.reminder = model.register_forward_pre_hook(_remind)
     check = model.register_load_state_dict_pre_hook(_check_method)
-    vars(model)["_elision_topology"] = installed
-    vars(model)["_elision_hooks"] = [installed.reminder, check]
+    attach_extra(model, _RULE, installed, [installed.reminder, check])
 
 
 def refuse_masks(model: nn.Module, method: str) -> None:
     """Let a model under a method without masks refuse the state of one that has them."""
     check = partial(_check_no_masks, method)
-    vars(model)["_elision_hooks"] = [model.register_load_state_dict_pre_hook(check)]
+    hook = model.register_load_state_dict_pre_hook(check)
+    attach_extra(model, _REFUSAL, method, [hook])
+
+
+def installed_on(module: nn.Module) -> Installed | None:
+    """The rule installed on this very module; None if there is none."""
+    return extra(module, _RULE)
 
 
 def left_dense(
@@ -113,7 +134,7 @@ def left_dense(
 def held_masks(model: nn.Module) -> dict[int, torch.Tensor]:
     """Masks of the weights that are held at zero outside them, by ``id`` of the weight."""
     for module in model.modules():
-        installed: Installed | None = vars(module).get("_elision_topology")
+        installed = installed_on(module)
         if installed is not None and installed.rule.masks_weights:
             weights = sparse_weights(module, installed.rule.transform)
             return {id(weight.weight): weight.mask for weight in weights}
@@ -126,14 +147,14 @@ def installed_in(model: nn.Module) -> tuple[nn.Module, Installed | None]:
     Raises:
         ValueError: nothing in the model is elided, or two rules are.
     """
-    found = [m for m in model.modules() if "_elision_topology" in vars(m)]
+    found = [m for m in model.modules() if installed_on(m) is not None]
     if len(found) > 1:
         raise ValueError(
             f"{len(found)} parts of this model were elided on their own; attach each "
             "to an optimiser of its own"
         )
     if found:
-        return found[0], vars(found[0])["_elision_topology"]
+        return found[0], installed_on(found[0])
     if next(elided_layers(model), None) is None:
         raise ValueError(
             f"{type(model).__name__} is not elided: call elision.elide(model, method) "
@@ -166,7 +187,9 @@ def _remind(model: nn.Module, args: Any) -> None:
         return
     if not torch.is_grad_enabled():
         return
-    installed: Installed = vars(model)["_elision_topology"]
+    installed = installed_on(model)
+    if installed is None:
+        return
     installed.forwards += 1
     if installed.forwards == 2:
         warnings.warn(
@@ -190,7 +213,7 @@ def _check_method(
     """Before loading: refuse another method's state, warn of other parameters."""
     del local_metadata, strict, missing, unexpected
     saved = state_dict.get(f"{prefix}{_METHOD}")
-    installed: Installed | None = vars(model).get("_elision_topology")
+    installed = installed_on(model)
     if installed is None:
         return
     if saved is None:

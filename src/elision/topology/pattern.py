@@ -1,4 +1,4 @@
-"""What a mask is made of: single weights, or whole slices, filters, channels, blocks.
+"""Units of a mask: single weights, or whole slices, filters, channels, blocks.
 
 A pattern divides a weight into *units* that are active or inactive together. Scores are
 summed over a unit, budgets count units, and a mask of units is expanded to weights.
@@ -27,7 +27,12 @@ Shape = tuple[int, ...]
 
 
 class Pattern(ABC):
-    """How a weight ``(K, C/groups, R, S)`` or ``(columns, inner)`` divides into units."""
+    """Division of a weight ``(K, C/groups, R, S)`` or ``(columns, inner)`` into units.
+
+    Example:
+        >>> isinstance(pattern_named("block-2x4"), Pattern)
+        True
+    """
 
     def check(self, layer: str, shape: Shape) -> None:  # noqa: B027 - most fit any layer
         """Raise ValueError where the pattern does not divide a layer."""
@@ -55,7 +60,12 @@ class Pattern(ABC):
 
 @dataclass(frozen=True)
 class Unstructured(Pattern):
-    """Single weights."""
+    """Single weights.
+
+    Example:
+        >>> Unstructured().units((8, 4, 3, 3))
+        288
+    """
 
     def grid(self, shape: Shape) -> Shape:
         return tuple(shape)
@@ -87,21 +97,36 @@ class _Sliced(Pattern):
 
 @dataclass(frozen=True)
 class Filter(_Sliced):
-    """Output channels: ``W[k]``."""
+    """Output channels: ``W[k]``.
+
+    Example:
+        >>> Filter().units((8, 4, 3, 3))
+        8
+    """
 
     axes = (0,)
 
 
 @dataclass(frozen=True)
 class Channel(_Sliced):
-    """Input channels: ``W[:, c]``."""
+    """Input channels: ``W[:, c]``.
+
+    Example:
+        >>> Channel().units((8, 4, 3, 3))
+        4
+    """
 
     axes = (1,)
 
 
 @dataclass(frozen=True)
 class KernelSlice(_Sliced):
-    """Kernels: ``W[k, c]``; single weights of a linear layer."""
+    """Kernels: ``W[k, c]``; single weights of a linear layer.
+
+    Example:
+        >>> KernelSlice().units((8, 4, 3, 3))
+        32
+    """
 
     axes = (0, 1)
 
@@ -113,6 +138,10 @@ class Block(Pattern):
     Attributes:
         rows: output channels of a block; divides ``K``.
         columns: inputs of a block; divides ``C/groups·R·S``.
+
+    Example:
+        >>> Block(4, 4).units((8, 4, 3, 3))
+        18
     """
 
     rows: int = 4

@@ -1,8 +1,8 @@
-"""What moves masks: the base of all rules, and the one that moves none."""
+"""Rules that move masks: their base, their budget, and the rule of a fixed mask."""
 
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,18 +14,16 @@ from elision.operands import Mask, Transform
 from elision.operands.base import fraction
 from elision.topology.distribution import DISTRIBUTIONS, densities, weight_counts
 from elision.topology.pattern import Pattern, Unstructured
+from elision.topology.run import Run
 from elision.topology.selection import best, generator
 from elision.topology.weights import SparseWeight
-
-if TYPE_CHECKING:
-    from elision.topology.controller import Topology
 
 __all__ = ["Budget", "Fixed", "Rule"]
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How many weights are active, layer by layer.
+    """Number of active weights, layer by layer.
 
     Attributes:
         sparsity: fraction of zeros, in [0, 1) (see
@@ -36,6 +34,10 @@ class Budget:
         pattern: what is active or inactive together.
         power: exponent of the ER and ERK ratios.
         seed: of everything random.
+
+    Example:
+        >>> Budget(sparsity=0.9, distribution="uniform").sparsity
+        0.9
     """
 
     sparsity: float
@@ -108,11 +110,21 @@ class Budget:
 
 
 class Rule:
-    """How the masks of a model start and move; a frozen dataclass of its parameters.
+    """Base of all rules: first masks and their moves. A frozen dataclass of parameters.
 
     The controller (:class:`elision.topology.Topology`) calls it around every optimiser
-    step and does what is common: gradients and weights outside the masks become zero,
-    and no rule is asked to move in a step whose gradients are not finite.
+    step and does the common part: it zeroes gradients and weights outside the masks, and
+    calls no rule in a step whose gradients are not finite.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Every(Rule):
+        ...     steps: int
+        ...     def moves(self, step: int) -> bool:
+        ...         return step % self.steps == 0
+        >>> Every(10).moves(20)
+        True
     """
 
     #: Transform of the weights that the rule acts on.
@@ -130,7 +142,7 @@ class Rule:
         """Draw the first masks; ``dense`` are the shapes of the layers left dense."""
 
     def initial_state(self) -> dict[str, Tensor]:
-        """What the rule remembers of the whole model, as scalar tensors by name."""
+        """State that the rule keeps for the whole model: scalar tensors by name."""
         return {}
 
     def parameters(
@@ -141,25 +153,25 @@ class Rule:
         return []
 
     def moves(self, step: int) -> bool:
-        """Whether masks may move in this step."""
+        """True if masks may move in this step."""
         del step
         return False
 
     def needs_dense_gradient(self, step: int) -> bool:
-        """Whether this step reads the gradient of inactive weights."""
+        """True if this step reads the gradient of inactive weights."""
         del step
         return False
 
     def gradient_density(self, weight: SparseWeight) -> float:
-        """Fraction of a weight's gradient that a step without a move asks for."""
+        """Fraction of a weight's gradient that a step without a move needs."""
         return weight.density
 
-    def before_step(self, run: "Topology") -> bool:
+    def before_step(self, run: Run) -> bool:
         """Called with the full gradients; True if this replaces the gradient step."""
         del run
         return False
 
-    def after_step(self, run: "Topology") -> None:
+    def after_step(self, run: Run) -> None:
         """Called after the optimiser's step, before weights are masked."""
 
 
@@ -169,6 +181,10 @@ class Fixed(Rule):
 
     Attributes:
         budget: how many weights are active, layer by layer.
+
+    Example:
+        >>> Fixed(Budget(0.9)).moves(step=100)
+        False
     """
 
     budget: Budget

@@ -1,4 +1,4 @@
-"""When masks move and by how much: functions of the step as data.
+"""Schedules of mask moves and of their size: functions of the step as data.
 
 Steps count from 1: step ``t`` is the ``t``-th call of ``optimizer.step``.
 """
@@ -32,6 +32,10 @@ class Periodic:
         every: steps between moves.
         until: last step at which a mask may move; None for no end.
         phases: ``(first step, every)`` pairs; from that step on, the other period.
+
+    Example:
+        >>> [step for step in range(1, 500) if Periodic(100, until=300).at(step)]
+        [100, 200, 300]
     """
 
     every: int
@@ -47,7 +51,7 @@ class Periodic:
             raise ValueError(f"until={self.until!r}: must be >= 1 or None")
 
     def at(self, step: int) -> bool:
-        """Whether masks move in this step."""
+        """True if masks move in this step."""
         every = self.every
         for first, period in self.phases:
             every = period if step >= first else every
@@ -67,6 +71,11 @@ class DropFraction:
         end: from step ``horizon`` on.
         horizon: steps.
         decay: ``"cosine"``, ``"linear"`` or ``"constant"``.
+
+    Example:
+        >>> fraction = DropFraction(start=0.3, horizon=1000)
+        >>> fraction.at(0), round(fraction.at(500), 3), fraction.at(1000)
+        (0.3, 0.15, 0.0)
     """
 
     start: float = 0.3
@@ -98,6 +107,10 @@ class CubicSparsity:
     Attributes:
         start: last step at which nothing is pruned.
         end: first step at the final sparsity.
+
+    Example:
+        >>> CubicSparsity(start=0, end=100).at(50)
+        0.875
     """
 
     start: int

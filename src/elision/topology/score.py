@@ -1,50 +1,45 @@
-"""How much a weight matters: scores by name, each of the weight's shape."""
+"""Scores of a weight's importance, by name; each has the weight's shape."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from elision.common.sharding import full
+from elision.topology.run import Run
 from elision.topology.weights import SparseWeight, momentum
-
-if TYPE_CHECKING:
-    from elision.topology.controller import Topology
 
 __all__ = ["SCORES", "Score", "signed_rank"]
 
-Score = Callable[["Topology", SparseWeight, torch.Generator], Tensor]
+Score = Callable[[Run, SparseWeight, torch.Generator], Tensor]
 
 
-def _magnitude(
-    run: "Topology", weight: SparseWeight, random: torch.Generator
-) -> Tensor:
+def _magnitude(run: Run, weight: SparseWeight, random: torch.Generator) -> Tensor:
     del run, random
     return weight.magnitude()
 
 
-def _signed(run: "Topology", weight: SparseWeight, random: torch.Generator) -> Tensor:
+def _signed(run: Run, weight: SparseWeight, random: torch.Generator) -> Tensor:
     del run, random
     return signed_rank(full(weight.weight.detach()), weight.mask)
 
 
-def _gradient(run: "Topology", weight: SparseWeight, random: torch.Generator) -> Tensor:
+def _gradient(run: Run, weight: SparseWeight, random: torch.Generator) -> Tensor:
     del random
     return run.gradient(weight).abs()
 
 
-def _gathered(run: "Topology", weight: SparseWeight, random: torch.Generator) -> Tensor:
+def _gathered(run: Run, weight: SparseWeight, random: torch.Generator) -> Tensor:
     del run, random
     return weight.state("gradient_average").abs()
 
 
-def _momentum(run: "Topology", weight: SparseWeight, random: torch.Generator) -> Tensor:
+def _momentum(run: Run, weight: SparseWeight, random: torch.Generator) -> Tensor:
     del random
     return momentum(run.optimizer, weight.weight)
 
 
-def _random(run: "Topology", weight: SparseWeight, random: torch.Generator) -> Tensor:
+def _random(run: Run, weight: SparseWeight, random: torch.Generator) -> Tensor:
     del run
     return torch.rand(weight.shape, generator=random).to(weight.mask.device)
 

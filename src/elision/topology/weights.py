@@ -1,12 +1,16 @@
 """The weights that masks act on, and the optimiser state that belongs to them."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from elision.common.sharding import full, scatter_like
-from elision.layers import elided_layers
+from elision.layers import (
+    ElidedLayer,
+    elided_layers,
+    plan_of,
+    set_state,
+    states_of,
+)
 from elision.operands import Transform
 from elision.products import Product
 
@@ -20,18 +24,28 @@ class SparseWeight:
         name: name of the first layer that holds the weight.
         layers: all layers that do.
         transform: what the forward product does to it.
+
+    Example:
+        >>> import torch, elision
+        >>> model = elision.elide(torch.nn.Linear(8, 4), elision.methods.RigL(0.5, dense=()))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> topology = elision.topology.attach(model, optimizer)
+        >>> topology.weights[0].shape, topology.weights[0].density
+        ((4, 8), 0.5)
     """
 
-    def __init__(self, name: str, layer: Any, use: str, transform: Transform) -> None:
+    def __init__(
+        self, name: str, layer: ElidedLayer, use: str, transform: Transform
+    ) -> None:
         self.name = name
         self.layers = [layer]
         self.transform = transform
-        self._prefix = f"elision_{use}_"
+        self._use = use
 
     @property
     def weight(self) -> nn.Parameter:
         """The parameter; a sharded one while it is sharded."""
-        return self.layers[0].weight
+        return self.layers[0].weight  # pyright: ignore[reportReturnType]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -40,17 +54,12 @@ class SparseWeight:
 
     def state(self, name: str) -> Tensor:
         """A state tensor of the transform."""
-        return self.layers[0]._buffers[self._prefix + name]
+        return states_of(self.layers[0], self._use)[name]
 
     def set_state(self, name: str, value: Tensor) -> None:
         """Write a state tensor into every layer that holds the weight."""
         for layer in self.layers:
-            old = layer._buffers[self._prefix + name]
-            if old.shape == value.shape:
-                old.copy_(value)
-            else:
-                device = layer.weight.device
-                layer._buffers[self._prefix + name] = value.to(device, old.dtype)
+            set_state(layer, self._use, name, value)
 
     @property
     def mask(self) -> Tensor:
@@ -63,7 +72,7 @@ class SparseWeight:
 
     @property
     def has_mask(self) -> bool:
-        """Whether the transform is a mask that rules move."""
+        """True if the transform is a mask that rules move."""
         return "mask" in self.transform.state_names
 
     @property
@@ -77,7 +86,7 @@ class SparseWeight:
         return self.nnz / self.mask.numel()
 
     def announce_gradient(self, share: float) -> None:
-        """Say how much of its gradient the coming step asks for."""
+        """Set the share of the gradient that the coming step needs."""
         if self.has_mask:
             value = self.state("gradient_density")
             self.set_state("gradient_density", torch.full_like(value, share))
@@ -129,7 +138,7 @@ def sparse_weights(model: nn.Module, kind: type[Transform]) -> list[SparseWeight
     """The weights of an elided model whose forward transform is of a kind, in order."""
     found: dict[int, SparseWeight] = {}
     for name, layer in elided_layers(model):
-        plan = layer._elision_plan
+        plan = plan_of(layer)
         use = plan.use(Product.FORWARD, "weight")
         if not isinstance(plan.uses[use], kind):
             continue
@@ -142,7 +151,7 @@ def sparse_weights(model: nn.Module, kind: type[Transform]) -> list[SparseWeight
 
 
 def momentum(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> Tensor:
-    """Magnitude of the step that an optimiser's memory asks for: the whole tensor.
+    """Magnitude of the step by an optimiser's momentum: the whole tensor.
 
     ``|momentum|`` for SGD, ``|m|/(sqrt(v) + eps)`` for Adam and its relatives.
 

@@ -1,4 +1,4 @@
-"""What a method costs by rule, from layer densities and multiply-accumulates.
+"""Cost of a method by rule, from layer densities and multiply-accumulates.
 
 The rules are those of the literature (Evci et al., Rigging the Lottery, appendix on
 FLOPs; for SWAT and ReSprop they follow from the products). With ``f_l`` the dense
@@ -64,13 +64,13 @@ def meprop(keep: float) -> Shares:
 
 
 def mask_update(values: int, macs: Mapping[str, int], *, every: int = 1) -> float:
-    """What choosing costs: values looked at per step over dense multiply-accumulates.
+    """Cost of choosing: values read per step over dense multiply-accumulates.
 
     Comparisons are no multiply-accumulates, so this stands beside the training ratio
     and is not added to it.
 
     Args:
-        values: that one choice looks at: every weight twice for RigL and SET (to drop and
+        values: number that one choice reads: every weight twice for RigL and SET (to drop and
             to grow), every weight and activation once for SWAT.
         macs: dense multiply-accumulates of one forward pass of each layer, of a batch.
         every: steps between two choices.

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from elision.layers import elide
 from elision.layers.meter import WorkMeter
-from elision.layers.observe import observe
 from elision.layers.recipe import Recipe
 from elision.layers.record import record
+from elision.layers.watch import watch
 from elision.products import Trace
 from elision.topology import attach
 from elision.training import checkpoint
@@ -160,7 +160,7 @@ def _epoch(
                 )
             metered = step % plan.meter_every == 0
             if metered:
-                watching.enter_context(observe(model, state.meter))
+                watching.enter_context(watch(model, state.meter))
             began = time.perf_counter()
             loss = _step(model, optimizer, images, labels, step)
             if not (wanted or metered):

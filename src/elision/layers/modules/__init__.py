@@ -1,1 +1,112 @@
-"""Elided layer types: one file per layer of torch."""
+"""The registry of layer types: a plain layer type -> its elided type, one file each.
+
+``ELIDED`` is all that :func:`elision.elide` knows about layer types. A subclass with a
+forward of its own is reached once it is registered::
+
+    class ScaledLinear(nn.Linear):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    class ElidedScaledLinear(ElidedLayer, ScaledLinear):
+        def forward(self, input):
+            rows = input.flatten(0, -2)  # (rows, inner)
+            return 2 * self.run_products(rows, self.weight, self.bias)
+
+    register(ScaledLinear, ElidedScaledLinear)
+"""
+
+from torch import nn
+
+from elision.layers.modules.base import ElidedLayer
+from elision.layers.modules.conv2d import ElidedConv2d
+from elision.layers.modules.linear import ElidedLinear
+
+__all__ = ["ELIDED", "TORCH_LAYERS", "plain_type", "register"]
+
+#: Elided type of each plain layer type; ``elide`` changes the class of exactly these.
+ELIDED: dict[type[nn.Module], type[ElidedLayer]] = {}
+
+#: The layer types that whole-network execution can compute without their ``forward``.
+TORCH_LAYERS = (nn.Conv2d, nn.Linear)
+
+#: The way back; an elided type that was replaced in ``ELIDED`` stays, for its layers.
+_PLAIN: dict[type[ElidedLayer], type[nn.Module]] = {}
+
+
+def register(plain: type[nn.Module], elided: type[ElidedLayer]) -> None:
+    """Let ``elide`` change layers of type ``plain`` into layers of type ``elided``.
+
+    Replaces an earlier registration of ``plain``; models elided under that keep its
+    type until they are restored.
+
+    Args:
+        plain: a layer type with a parameter ``weight``, of shape (K, C/groups, R, S) or
+            (columns, inner). Subclasses are not covered; each is registered itself.
+        elided: a subclass of :class:`ElidedLayer` and of ``plain``, in this order,
+            whose forward calls :meth:`ElidedLayer.run_products`.
+
+    Raises:
+        TypeError: ``elided`` cannot be the elided type of ``plain``; the message lists
+            what it must provide.
+        ValueError: ``elided`` is the elided type of another layer type already.
+
+    Example:
+        >>> from torch import nn
+        >>> from elision.layers import ELIDED, ElidedLinear, register
+        >>> class Named(nn.Linear): ...
+        >>> class ElidedNamed(ElidedLinear, Named): ...
+        >>> register(Named, ElidedNamed)
+        >>> ELIDED.pop(Named).__name__
+        'ElidedNamed'
+    """
+    missing = _missing(plain, elided)
+    if missing:
+        raise TypeError(
+            f"{_name(elided)} cannot be the elided type of {_name(plain)}: {missing}; "
+            "write class Elided(ElidedLayer, Plain) whose forward calls "
+            "self.run_products(x, self.weight, self.bias)"
+        )
+    if _PLAIN.get(elided, plain) is not plain:
+        raise ValueError(
+            f"{_name(elided)} is the elided type of {_name(_PLAIN[elided])} already; "
+            f"give {_name(plain)} a class of its own"
+        )
+    ELIDED[plain], _PLAIN[elided] = elided, plain
+
+
+def plain_type(layer: ElidedLayer) -> type[nn.Module]:
+    """The registered plain type that an elided layer had before, and gets back."""
+    return _PLAIN[type(layer)]
+
+
+def _missing(plain: type[nn.Module], elided: type[ElidedLayer]) -> str:
+    """The first requirement that a pair of types fails; empty if there is none."""
+    if not (isinstance(plain, type) and issubclass(plain, nn.Module)):
+        return f"{_name(plain)} is no subclass of torch.nn.Module"
+    if not (isinstance(elided, type) and issubclass(elided, ElidedLayer)):
+        return f"{_name(elided)} is no subclass of elision.layers.ElidedLayer"
+    if not issubclass(elided, plain):
+        return f"it is no subclass of {_name(plain)}"
+    order = elided.__mro__
+    if order.index(ElidedLayer) > order.index(plain):
+        return f"{_name(plain)} comes before ElidedLayer among its bases"
+    overridden = False
+    for method in ("forward", "_conv_forward"):
+        ours, theirs = _definer(elided, method), _definer(plain, method)
+        if not issubclass(ours, theirs):
+            return f"the {method} of {_name(ours)} hides that of {_name(theirs)}"
+        overridden |= ours is not theirs
+    return "" if overridden else f"it only inherits the forward of {_name(plain)}"
+
+
+def _definer(kind: type, method: str) -> type:
+    """The class that defines a method of ``kind``; object where none does."""
+    return next((c for c in kind.__mro__ if method in vars(c)), object)
+
+
+def _name(kind: object) -> str:
+    return getattr(kind, "__name__", repr(kind))
+
+
+register(nn.Conv2d, ElidedConv2d)
+register(nn.Linear, ElidedLinear)

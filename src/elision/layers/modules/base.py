@@ -20,7 +20,7 @@ from elision.layers.plan import LayerPlan
 from elision.layers.step import Step, forward_product, gradient_products
 from elision.products import Geometry, Product, geometry_of
 
-__all__ = ["ElidedLayer", "buffer_name"]
+__all__ = ["ElidedLayer", "buffer_name", "plan_of", "set_state", "states_of"]
 
 
 class _Products(torch.autograd.Function):
@@ -75,7 +75,20 @@ class _Products(torch.autograd.Function):
 
 
 class ElidedLayer(nn.Module):
-    """What the two elided layers share: a plan, its state, its observers."""
+    """Base of all elided layers: a plan, its state, its observers.
+
+    A member is a subclass of this and of the plain layer type, in this order; its
+    forward brings the operands into the shapes of :meth:`run_products`. Layers are not
+    made but changed: ``elide`` sets the class of a plain layer, so a member has no
+    ``__init__`` (see :func:`elision.layers.register`).
+
+    Example:
+        >>> from torch import nn
+        >>> import elision
+        >>> layer = elision.elide(nn.Linear(4, 2), elision.methods.Swat(0.5, dense=()))
+        >>> type(layer).__name__, isinstance(layer, nn.Linear)
+        ('ElidedLinear', True)
+    """
 
     _elision_plan: LayerPlan
     _elision_name: str
@@ -115,10 +128,25 @@ class ElidedLayer(nn.Module):
                     self._buffers[name] = own.new_zeros(loaded.shape)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def _run(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any
+    def run_products(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        convolution: Any = None,
     ) -> Tensor:
-        """The layer's output for an operand already in (N, C, H, W) or (rows, inner)."""
+        """Forward product of a layer under its plan; autograd runs the gradient products.
+
+        Args:
+            x: input, (N, C, H, W) of a convolution or (rows, inner) of a matrix product.
+            weight: (K, C/groups, R, S) or (columns, inner).
+            bias: (K,) or (columns,); None for none.
+            convolution: stride, padding, dilation (each a pair) and groups; None for a
+                matrix product.
+
+        Returns:
+            The output with its bias, (N, K, P, Q) or (rows, columns).
+        """
         kind = x.device.type
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
@@ -164,3 +192,28 @@ def _shape_states(
 def buffer_name(use: str, state: str) -> str:
     """Name of the buffer that holds a state tensor of a use."""
     return f"elision_{use}_{state}"
+
+
+def plan_of(layer: ElidedLayer) -> LayerPlan:
+    """The plan of an elided layer: its table as uses."""
+    return layer._elision_plan
+
+
+def states_of(layer: ElidedLayer, use: str) -> dict[str, Tensor]:
+    """State tensors of one use of an elided layer, by state name; they are its buffers."""
+    return layer._elision_states()[use]
+
+
+def set_state(layer: ElidedLayer, use: str, state: str, value: Tensor) -> None:
+    """Give a state tensor of an elided layer a value.
+
+    Written in place where the shape stays; otherwise the buffer is replaced, on the
+    device of the weight and in the old dtype.
+    """
+    name = buffer_name(use, state)
+    old = layer._buffers[name]
+    assert old is not None
+    if old.shape == value.shape:
+        old.copy_(value)
+    else:
+        layer._buffers[name] = value.to(layer.weight.device, old.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]

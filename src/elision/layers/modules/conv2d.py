@@ -9,7 +9,14 @@ __all__ = ["ElidedConv2d"]
 
 
 class ElidedConv2d(ElidedLayer, nn.Conv2d):
-    """A ``Conv2d`` whose three products read what a recipe says."""
+    """A ``Conv2d`` whose three products read operands that a recipe transforms.
+
+    Example:
+        >>> import torch, elision
+        >>> layer = elision.elide(torch.nn.Conv2d(3, 8, 3), elision.methods.Swat(0.5, dense=()))
+        >>> type(layer).__name__, layer(torch.ones(1, 3, 6, 6)).shape
+        ('ElidedConv2d', torch.Size([1, 8, 4, 4]))
+    """
 
     def _conv_forward(
         self, input: Tensor, weight: Tensor, bias: Tensor | None
@@ -22,7 +29,7 @@ class ElidedConv2d(ElidedLayer, nn.Conv2d):
             x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
             padding = (0, 0)
         convolution = (self.stride, padding, self.dilation, self.groups)
-        y = self._run(x, weight, bias, convolution)
+        y = self.run_products(x, weight, bias, convolution)
         return y.squeeze(0) if unbatched else y
 
     def _symmetric_padding(self) -> tuple[int, ...] | None:

@@ -8,13 +8,18 @@ __all__ = ["ElidedLinear"]
 
 
 class ElidedLinear(ElidedLayer, nn.Linear):
-    """A ``Linear`` whose three products read what a recipe says.
+    """A ``Linear`` whose three products read operands that a recipe transforms.
 
     Leading axes are flattened: the rows of the matrix product are the examples.
+
+    Example:
+        >>> import torch, elision
+        >>> layer = elision.elide(torch.nn.Linear(4, 2), elision.methods.Swat(0.5, dense=()))
+        >>> layer(torch.ones(3, 5, 4)).shape
+        torch.Size([3, 5, 2])
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: D102
-        y = self._run(
-            input.reshape(-1, input.shape[-1]), self.weight, self.bias, convolution=None
-        )
+        rows = input.reshape(-1, input.shape[-1])
+        y = self.run_products(rows, self.weight, self.bias)
         return y.view(*input.shape[:-1], y.shape[-1])

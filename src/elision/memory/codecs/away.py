@@ -1,7 +1,7 @@
-"""Tensors that lie elsewhere, and come back one ahead of when they are asked for.
+"""Offloaded tensors, fetched with a lookahead of one.
 
 The backward pass asks for tensors in about the reverse of the order in which the forward
-pass sent them away. So whoever is asked for starts the one that was sent before it on its
+pass sent them away. So fetching one starts the one that was sent before it on its
 way back (vDNN, Rhu et al., MICRO 2016): on the CPU a thread reads its file meanwhile, on
 an accelerator a stream of its own copies it.
 """
@@ -25,7 +25,7 @@ class Away:
     """Values that lie elsewhere.
 
     Args:
-        ahead: whether asking for these values starts those sent before them, by the
+        ahead: whether fetching these values starts those sent before them, by the
             same thread, on their way.
     """
 
@@ -36,7 +36,7 @@ class Away:
         _sent.last = weakref.ref(self)
 
     def bring(self) -> torch.Tensor:
-        """The values, ``(numel,)``; may be asked for again."""
+        """The values, ``(numel,)``; may be called again."""
         arrival, self._arrival = self._arrival or self.start(), None
         before = self._before()
         if before is not None and before._arrival is None:
@@ -53,7 +53,7 @@ def _nothing() -> None:
 
 
 class InFile(Away):
-    """In a file without a name, which is gone when nobody refers to it any more.
+    """In a file without a name, which is freed with its last reference.
 
     Raises:
         OSError: the file cannot be written.

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from elision.memory.codecs.bits import pack_bits, unpack_bits
-from elision.memory.saved.codec import Codec, Guarantee, Packed
+from elision.memory.codecs.traced import TracedMask
+from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import Role, Slot
 
@@ -19,6 +20,15 @@ class TwoValued(Codec):
     On the CPU, dropout is a product with a floating mask of 0 and 1/(1 - p), saved
     whole. That a factor has only two values is verified, not assumed: any other tensor
     is left as it is.
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("MulBackward0", "other", Role.BOOLEAN)
+        >>> x = torch.arange(1024) % 2 == 0
+        >>> packed = TwoValued().pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (128, 1024)
     """
 
     name = "two-valued"
@@ -47,3 +57,8 @@ class TwoValued(Codec):
         if packed.layout.dtype is torch.bool:
             return packed.layout.view(mask)
         return packed.layout.view(mask.to(packed.layout.dtype).mul_(packed.meta))
+
+    def traced(self, relu: bool) -> TracedCodec | None:
+        """One bit per element."""
+        del relu
+        return TracedMask()

@@ -10,14 +10,14 @@ __all__ = ["compact", "count_nonzero", "spread"]
 
 
 def count_nonzero(values: torch.Tensor) -> int:
-    """How many elements of a flat tensor are not zero."""
+    """Number of non-zero elements of a flat tensor."""
     if values.device.type != "cpu" or values.dtype is not torch.float32:
         return int(torch.count_nonzero(values))
     return _count(values.numpy())
 
 
 def compact(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where a flat tensor is not zero, as packed bits, and what stands there.
+    """Bit mask of a flat tensor's non-zero elements, and their values.
 
     ``count`` is what :func:`count_nonzero` says of it.
     """

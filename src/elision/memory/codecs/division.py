@@ -29,6 +29,15 @@ class Division(Codec):
 
     Raises:
         ValueError: a parameter out of its range.
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("ConvolutionBackward0", "input", Role.LINEAR_INPUT)
+        >>> x = torch.linspace(-1, 1, 1024).view(1, 4, 16, 16)
+        >>> packed = Division(2).pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (352, 4096)
     """
 
     bits: int = 2
@@ -70,7 +79,7 @@ class Division(Codec):
         return restored
 
     def keeps_sign(self, packed: Packed) -> bool:
-        """Whether a mask is kept."""
+        """True if a mask is kept."""
         return packed.meta[1]
 
     def unpack_sign(self, packed: Packed) -> torch.Tensor:

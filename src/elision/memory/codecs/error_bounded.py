@@ -21,6 +21,15 @@ class ErrorBounded(Codec):
     Attributes:
         limit: largest absolute error of an element, positive.
         rounding: ``"nearest"``, or ``"dithered"`` for an unbiased result.
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("ConvolutionBackward0", "input", Role.LINEAR_INPUT)
+        >>> x = torch.linspace(-1, 1, 1024)
+        >>> packed = ErrorBounded(0.1).pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (192, 4096)
     """
 
     limit: float
@@ -72,7 +81,7 @@ class ErrorBounded(Codec):
         return self._codec(packed).unpack_sign(packed.meta[1])
 
     def bound(self, packed: Packed) -> float | None:
-        """What this tensor really keeps to, at most ``limit``."""
+        """Error bound of this tensor, at most ``limit``."""
         return packed.meta[1].meta.bound
 
     def _codec(self, packed: Packed) -> GroupQuant:

@@ -38,6 +38,15 @@ class FixedPoint(Codec):
 
     Raises:
         ValueError: a parameter out of its range.
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("ConvolutionBackward0", "input", Role.LINEAR_INPUT)
+        >>> x = torch.linspace(-1, 1, 1024).view(1, 4, 16, 16)
+        >>> packed = FixedPoint(8).pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (1040, 4096)
     """
 
     bits: int = 8
@@ -81,7 +90,7 @@ class FixedPoint(Codec):
         return packed.layout.empty().copy_(values)
 
     def keeps_sign(self, packed: Packed) -> bool:
-        """Whether it came from a ReLU."""
+        """True if the tensor is the result of a ReLU."""
         return packed.meta[0]
 
     def bound(self, packed: Packed) -> float | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from elision.formats import FORMATS
-from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
+from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec, floating
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
 
@@ -52,6 +52,11 @@ class Float8(Codec):
         """A sixteenth of the largest magnitude."""
         return packed.meta * _LARGEST / 16 * (1 + 1e-5)
 
+    def traced(self, relu: bool) -> TracedCodec | None:
+        """Eight bits with one factor."""
+        del relu
+        return _Traced()
+
 
 def scale_to_float8(
     values: torch.Tensor, largest: torch.Tensor
@@ -66,3 +71,14 @@ def scale_to_float8(
     scaled = (values / factor).clamp(-_LARGEST, _LARGEST)
     scaled = torch.where(values > 0, scaled.clamp(min=_FORMAT.smallest), scaled)
     return scaled.to(_FORMAT.dtype), factor
+
+
+class _Traced:
+    """FP8 with one factor, as a graph traces it."""
+
+    def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
+        values = x.to(torch.float32)
+        return [*scale_to_float8(values, values.abs().amax())]
+
+    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+        return (parts[0].to(torch.float32) * parts[1]).to(like.dtype)

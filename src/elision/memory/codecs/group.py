@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 from elision.memory.codecs.threads import in_threads
-from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
+from elision.memory.codecs.traced import TracedGroups
+from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec, floating
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
 
@@ -23,7 +24,7 @@ ROUNDINGS = ("dithered", "stochastic", "nearest")
 
 
 class _Meta(NamedTuple):
-    """What unpacking needs, and the error.
+    """Data for unpacking, and the error.
 
     Attributes:
         support: whether zeros have a code of their own.
@@ -69,6 +70,15 @@ class GroupQuant(Codec):
 
     Raises:
         ValueError: a parameter out of its range.
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("ConvolutionBackward0", "input", Role.LINEAR_INPUT)
+        >>> x = torch.linspace(-1, 1, 1024)
+        >>> packed = GroupQuant(4).pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (576, 4096)
     """
 
     bits: int = 4
@@ -140,11 +150,11 @@ class GroupQuant(Codec):
         return self._restore(packed, dequantise)
 
     def keeps_sign(self, packed: Packed) -> bool:
-        """Whether zeros have a code of their own."""
+        """True if zeros have a code of their own."""
         return packed.meta.support
 
     def unpack_sign(self, packed: Packed) -> torch.Tensor:
-        """Where the code is not zero's."""
+        """Mask of the elements whose code is not that of zero."""
 
         def mask(a: int, b: int, codes: Any, out: Any, backend: Any) -> None:
             backend.mask(codes, self.group, self.bits, out)
@@ -203,6 +213,12 @@ class GroupQuant(Codec):
         in_threads(run, groups, size)
         return packed.layout.view(out)
 
+    def traced(self, relu: bool) -> TracedCodec | None:
+        """Stochastic rounding; None for a ReLU at one bit, which has no code for zero."""
+        if relu and self.bits == 1:
+            return None
+        return TracedGroups(self.bits, self.group, relu)
+
 
 def _spread(seed: int) -> int:
     """A start far from that of the next seed (by the golden ratio of 32 bits)."""
@@ -220,7 +236,7 @@ def group_ranges(values: torch.Tensor, group: int = GROUP) -> torch.Tensor:
 
 
 def _array(tensor: torch.Tensor) -> Any:
-    """What the backend of the tensor's device takes: on the CPU a numpy array."""
+    """The tensor as its backend takes it: on the CPU a numpy array."""
     return tensor.numpy() if tensor.device.type == "cpu" else tensor
 
 

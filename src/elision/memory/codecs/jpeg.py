@@ -64,6 +64,15 @@ class Jpeg(Codec):
 
     Raises:
         ValueError: a parameter out of its range.
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("ConvolutionBackward0", "input", Role.LINEAR_INPUT)
+        >>> x = torch.linspace(-1, 1, 1024).view(1, 4, 16, 16)
+        >>> packed = Jpeg(8).pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (212, 4096)
     """
 
     table: float | tuple[float, ...] = 8.0
@@ -117,7 +126,7 @@ class Jpeg(Codec):
         return restored
 
     def keeps_sign(self, packed: Packed) -> bool:
-        """Whether a mask is kept."""
+        """True if a mask is kept."""
         return packed.meta
 
     def unpack_sign(self, packed: Packed) -> torch.Tensor:

@@ -20,7 +20,17 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class NarrowInteger(Codec):
-    """Exact for integers (token ids, labels, indices): int64 to 1, 2 or 4 bytes."""
+    """Exact for integers (token ids, labels, indices): int64 to 1, 2 or 4 bytes.
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("GatherBackward0", "index", Role.INTEGER)
+        >>> x = torch.arange(100)
+        >>> packed = NarrowInteger().pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (100, 800)
+    """
 
     name = "narrow integer"
     guarantee = Guarantee.EXACT

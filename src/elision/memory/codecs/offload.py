@@ -34,6 +34,15 @@ class Offload(Codec):
             the one before it, which then takes the memory of one tensor more. None: on
             an accelerator only; from files that the operating system still has in
             memory it was slower (worth it where a disk is slow and a core is idle).
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("ConvolutionBackward0", "input", Role.LINEAR_INPUT)
+        >>> x = torch.linspace(-1, 1, 1024)
+        >>> packed = Offload().pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (0, 4096)
     """
 
     directory: str | None = None
@@ -41,6 +50,7 @@ class Offload(Codec):
     name = "offload"
     guarantee = Guarantee.EXACT
     roles = SMOOTH_ROLES
+    offloads = True
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Send the tensor away.

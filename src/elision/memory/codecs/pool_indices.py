@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from elision.memory.codecs.bits import pack_codes, unpack_codes
-from elision.memory.saved.codec import Codec, Guarantee, Packed
+from elision.memory.codecs.traced import TracedIndices
+from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec
 from elision.memory.saved.layout import Layout
 from elision.memory.saved.roles import Role, Slot
 
@@ -68,6 +69,11 @@ class PoolIndices(Codec):
         indices = row.mul_(dilation[0]).add_(rows).mul_(width).add_(column)
         # The backward reads them in the memory format of the pool's input.
         return layout.empty().copy_(indices)
+
+    def traced(self, relu: bool) -> TracedCodec | None:
+        """The indices in 32 bits."""
+        del relu
+        return TracedIndices()
 
 
 def _pair(value: Any) -> tuple[int, int]:

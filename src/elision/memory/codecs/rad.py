@@ -18,7 +18,7 @@ def _rows(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class _Rad(Codec):
-    """What both estimators share."""
+    """Base of both estimators."""
 
     guarantee = Guarantee.UNBIASED
     roles = frozenset({Role.LINEAR_INPUT})
@@ -51,6 +51,15 @@ class RadSample(_Rad):
 
     Attributes:
         keep: share of the columns to keep, in (0, 1].
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("ConvolutionBackward0", "input", Role.LINEAR_INPUT)
+        >>> x = torch.ones(8, 128)
+        >>> packed = RadSample(0.25).pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (1280, 4096)
     """
 
     keep: float = 0.1
@@ -85,6 +94,15 @@ class RadProject(_Rad):
 
     Attributes:
         keep: K over the row length, in (0, 1].
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("ConvolutionBackward0", "input", Role.LINEAR_INPUT)
+        >>> x = torch.ones(8, 128)
+        >>> packed = RadProject(0.25).pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (1024, 4096)
     """
 
     keep: float = 0.1

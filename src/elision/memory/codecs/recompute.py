@@ -111,7 +111,7 @@ def _producer(slot: Slot) -> Any:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How to compute a tensor, and how many functions that takes."""
+    """Recipe to compute a tensor, and the number of functions it runs."""
 
     run: Callable[[], torch.Tensor]
     steps: int = 0
@@ -126,7 +126,7 @@ def _held(node: Any, slot: str, packed: bool = False) -> Token | None:
 
 
 def _recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
-    """How to compute the result of ``node`` in at most ``steps`` functions."""
+    """Recipe to compute the result of ``node`` in at most ``steps`` functions."""
     kind = type(node).__name__
     if kind == "ReluBackward0" and (result := _held(node, "result")) is not None:
         return _Recipe(result.restore)

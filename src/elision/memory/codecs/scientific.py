@@ -17,7 +17,7 @@ __all__ = ["Sz3", "Zfp"]
 
 
 class _Scientific(Codec):
-    """What both have in common: an error bound in standard deviations of the tensor.
+    """Base of both: an error bound in standard deviations of the tensor.
 
     The libraries work on arrays in the processor's memory; a tensor of another device
     is left to the next codec. The result of a ReLU keeps a 1-bit mask, by which zeros
@@ -37,7 +37,7 @@ class _Scientific(Codec):
         self._load()
 
     def _load(self) -> Any:
-        """The library, which is imported only when it is asked for."""
+        """The library, imported on first use."""
         try:
             return importlib.import_module(self.library)
         except ModuleNotFoundError as error:
@@ -82,7 +82,7 @@ class _Scientific(Codec):
         return restored
 
     def keeps_sign(self, packed: Packed) -> bool:
-        """Whether a mask is kept."""
+        """True if a mask is kept."""
         return packed.meta[0]
 
     def unpack_sign(self, packed: Packed) -> torch.Tensor:

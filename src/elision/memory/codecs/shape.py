@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from elision.memory.saved.codec import Codec, Guarantee, Packed
+from elision.memory.codecs.traced import TracedShape
+from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec
 from elision.memory.saved.layout import Layout
 from elision.memory.saved.roles import Role, Slot
 
@@ -13,7 +14,17 @@ __all__ = ["ShapeOnly"]
 
 @dataclass(frozen=True)
 class ShapeOnly(Codec):
-    """Exact for the inputs of pooling: their values are never read in the backward."""
+    """Exact for the inputs of pooling: their values are never read in the backward.
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("AvgPool2DBackward0", "self", Role.SHAPE)
+        >>> x = torch.linspace(-1, 1, 1024)
+        >>> packed = ShapeOnly().pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (0, 4096)
+    """
 
     name = "shape only"
     guarantee = Guarantee.EXACT
@@ -36,3 +47,8 @@ class ShapeOnly(Codec):
         if layout.stride == expected:
             return contiguous.expand(layout.shape)
         return layout.empty()
+
+    def traced(self, relu: bool) -> TracedCodec | None:
+        """The shape alone."""
+        del relu
+        return TracedShape()

@@ -22,7 +22,7 @@ _MORE = 9 / 8
 
 
 class _Meta(NamedTuple):
-    """How the values that are not zero are packed.
+    """Packing of the non-zero values.
 
     Attributes:
         codec: by this codec.
@@ -62,6 +62,15 @@ class SparseGroupQuant(Codec):
 
     Raises:
         ValueError: a parameter out of its range.
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("ConvolutionBackward0", "input", Role.LINEAR_INPUT, nonnegative=True)
+        >>> x = torch.linspace(-1, 1, 1024).relu()
+        >>> packed = SparseGroupQuant(4).pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (544, 4096)
     """
 
     bits: int = 4
@@ -69,6 +78,7 @@ class SparseGroupQuant(Codec):
     group: int = GROUP
     rounding: str = "dithered"
     roles = SMOOTH_ROLES
+    optional_in_graphs = True
 
     def __post_init__(self) -> None:
         for bits in (self.bits, self.most):
@@ -123,7 +133,7 @@ class SparseGroupQuant(Codec):
         return packed.layout.view(spread(mask, codec.unpack(values), numel))
 
     def keeps_sign(self, packed: Packed) -> bool:
-        """Whether it is a ReLU's result: what is not zero is positive then."""
+        """True for a ReLU's result, whose non-zero values are positive."""
         return packed.meta.nonnegative
 
     def unpack_sign(self, packed: Packed) -> torch.Tensor:

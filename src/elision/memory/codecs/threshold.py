@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from elision.memory.codecs.bits import pack_bits, unpack_bits
-from elision.memory.saved.codec import Codec, Guarantee, Packed
+from elision.memory.codecs.traced import TracedMask
+from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import Role, Slot
 
@@ -22,6 +23,15 @@ class ThresholdMask(Codec):
     open interval, so two representatives, one inside and one outside, give the same
     gradients bit for bit. Known as binarize (Gist) and binary ReLU compression
     (JPEG-ACT).
+
+    Example:
+        >>> import torch
+        >>> from elision.memory import Role, Slot
+        >>> slot = Slot("ReluBackward0", "result", Role.THRESHOLD)
+        >>> x = torch.linspace(-1, 1, 1024)
+        >>> packed = ThresholdMask().pack(x, slot)
+        >>> packed.nbytes, x.nbytes
+        (128, 4096)
     """
 
     name = "1-bit mask"
@@ -50,6 +60,11 @@ class ThresholdMask(Codec):
         if (inside, outside) != (1.0, 0.0):
             values.mul_(inside - outside).add_(outside)
         return packed.layout.view(values)
+
+    def traced(self, relu: bool) -> TracedCodec | None:
+        """One bit per element."""
+        del relu
+        return TracedMask()
 
 
 def _interval(function: str, node: Any) -> tuple[float, float]:

@@ -1,84 +1,60 @@
-"""Codecs as plain functions of tensors, which ``torch.compile`` can trace.
+"""Traced forms of codecs: plain functions of tensors for ``torch.compile``.
 
-What these cannot do is look at values: no tensor is left out because of a NaN (it comes
-back as NaN), and none takes a size that depends on what is in it. Tensors are packed in
-memory order and come back with their strides.
+A traced form cannot depend on values: a tensor with a NaN is packed, too (and restored
+as NaN), and sizes follow from shapes alone. Tensors are packed in memory order and
+restored with their strides.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
 from elision.memory.codecs.bits import pack_codes, unpack_codes
-from elision.memory.codecs.boolean import TwoValued
-from elision.memory.codecs.fp8 import Float8, scale_to_float8
-from elision.memory.codecs.group import GroupQuant
 from elision.memory.codecs.group_torch import hash_words, round_down
-from elision.memory.codecs.pool_indices import PoolIndices
-from elision.memory.codecs.shape import ShapeOnly
-from elision.memory.codecs.threshold import ThresholdMask
-from elision.memory.saved.codec import Codec
+from elision.memory.saved.codec import Codec, TracedCodec
 
-__all__ = ["TracedCodec", "traced"]
+__all__ = ["TracedGroups", "TracedIndices", "TracedMask", "TracedShape", "traced"]
 
 
-class TracedCodec(Protocol):
-    """Functions of tensors, whose sizes follow from sizes."""
+class TracedMask:
+    """One bit per element: 1 where it is above zero."""
 
     def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """What to keep of a tensor."""
-        ...
-
-    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
-        """The tensor again; ``like`` has its shape, strides and type."""
-        ...
-
-
-class _Mask:
-    """One bit per element: whether it is above zero."""
-
-    def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The bits, eight to a byte."""
         return [pack_codes((_flat(x) > 0).to(torch.uint8), 1)]
 
     def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+        """One where the bit is set, else zero."""
         return _shaped(unpack_codes(parts[0], 1, like.numel()), like)
 
 
-class _Shape:
-    """The shape alone."""
+class TracedShape:
+    """The shape alone; restored values are unspecified."""
 
     def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """A tensor of one element."""
         return [x.new_zeros(1)]
 
     def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+        """That element in the shape of ``like``."""
         return parts[0].expand(like.shape)
 
 
-class _Narrow:
-    """Indices of an image in 32 bits."""
+class TracedIndices:
+    """Indices into an image plane, as int32."""
 
     def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The indices as int32."""
         return [x.to(torch.int32)]
 
     def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+        """The indices in the dtype of ``like``."""
         return parts[0].to(like.dtype)
 
 
-class _Float8:
-    """Eight-bit floating point with one factor."""
-
-    def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
-        values = x.to(torch.float32)
-        return [*scale_to_float8(values, values.abs().amax())]
-
-    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
-        return (parts[0].to(torch.float32) * parts[1]).to(like.dtype)
-
-
 @dataclass(frozen=True)
-class _Groups:
+class TracedGroups:
     """Group quantisation, rounded stochastically with numbers drawn in the graph.
 
     As :class:`~elision.memory.codecs.GroupQuant`, but not dithered: one draw is not
@@ -91,6 +67,7 @@ class _Groups:
     relu: bool
 
     def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Codes, and each group's minimum and step as bfloat16."""
         values = _flat(x).to(torch.float32)
         filling = -values.numel() % self.group
         values = torch.cat([values, values[-1:].expand(filling)])
@@ -110,6 +87,7 @@ class _Groups:
         return [pack_codes(q.view(-1), self.bits), grid]
 
     def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+        """The grid values of the codes."""
         codes, grid = parts
         q = unpack_codes(codes, self.bits, len(grid) * self.group)
         q = q.view(-1, self.group)
@@ -121,24 +99,14 @@ class _Groups:
 
 
 def traced(codecs: Sequence[Codec], relu: bool) -> TracedCodec | None:
-    """The first of some codecs that can be traced; None if none can.
+    """The traced form of the first codec that has one; None if none has.
 
     Args:
         codecs: in the order in which they would be tried.
         relu: whether the tensor is the result of a ReLU whose mask is read from it.
     """
-    for codec in codecs:
-        if isinstance(codec, GroupQuant) and not (relu and codec.bits == 1):
-            return _Groups(codec.bits, codec.group, relu)
-        if isinstance(codec, Float8):
-            return _Float8()
-        if isinstance(codec, (ThresholdMask, TwoValued)):
-            return _Mask()
-        if isinstance(codec, ShapeOnly):
-            return _Shape()
-        if isinstance(codec, PoolIndices):
-            return _Narrow()
-    return None
+    forms = (codec.traced(relu) for codec in codecs)
+    return next((form for form in forms if form is not None), None)
 
 
 def _uniforms(like: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ def explain(model: nn.Module, batch: Any, policy: Any = "exact", **options: Any)
     computed and the graph is dropped.
 
     Args:
-        model: the module to look at.
+        model: the module to explain.
         batch: what it is called with: a tensor, a tuple of arguments, or a mapping of
             keyword arguments.
         policy: as for :class:`~elision.memory.saver`.

@@ -76,12 +76,12 @@ class MemoryRow:
 
     @property
     def tensor_ratio(self) -> float:
-        """How many times fewer bytes the saved tensors take."""
+        """Bytes of the saved tensors in plain autograd over those stored."""
         return self.logical_bytes / max(self.stored_bytes, 1)
 
     @property
     def peak_ratio(self) -> float:
-        """How many times lower the measured peak is."""
+        """Measured peak of plain autograd over that under the policy."""
         return self.plain_peak_bytes / self.peak_bytes
 
     @property

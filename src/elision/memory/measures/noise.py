@@ -45,7 +45,7 @@ class NoiseShare:
 
     @property
     def hidden(self) -> bool:
-        """Whether the batch's noise is at least ten times the codec's."""
+        """True if the batch's noise is at least ten times the codec's."""
         return self.share <= HIDDEN
 
 

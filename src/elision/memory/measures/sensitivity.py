@@ -1,4 +1,4 @@
-"""How much each saved tensor's error matters, measured on the model itself (GACT)."""
+"""Sensitivity of the gradients to each saved tensor's error, measured (GACT)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ _Place = tuple[str, str, int]
 
 
 class _OneTensor(Placed):
-    """One tensor at so many bits, all others exactly.
+    """One tensor at ``bits``, all others exactly.
 
     Args:
         place: of that tensor; None: none is packed.

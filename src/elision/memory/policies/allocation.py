@@ -25,7 +25,7 @@ _SPARSE = 0.75
 
 
 class Sensitivity(NamedTuple):
-    """What a tensor's bits are worth.
+    """Sensitivity of the gradients to one tensor's bits.
 
     Attributes:
         elements: its size.
@@ -40,7 +40,7 @@ class Sensitivity(NamedTuple):
     share: float = 1.0
 
     def cost(self, bits: int) -> float:
-        """Bits that it takes with so many per code."""
+        """Total bits at ``bits`` per code."""
         return self.elements * (self.share * bits + (self.share < 1))
 
 
@@ -151,7 +151,7 @@ class AverageBits(Placed):
         super().begin()
 
     def _sensitivities(self) -> dict[tuple, Sensitivity]:
-        """What the last measuring step found, per piece of memory."""
+        """Sensitivities of the last measuring step, per storage."""
         damage = dict.fromkeys(self._spread, 0.0)
         for place, first in self._first.items():
             if self.measured is None:

@@ -9,7 +9,6 @@ import torch
 
 from elision.memory.codecs import (
     NarrowInteger,
-    Offload,
     PoolIndices,
     Recompute,
     ShapeOnly,
@@ -28,7 +27,7 @@ MIN_BYTES = 1024
 
 @dataclass(frozen=True)
 class Rule:
-    """Which tensors to give to which codecs.
+    """Codecs for the saved tensors that a rule matches.
 
     Attributes:
         codecs: tried in order; a codec that cannot pack a tensor leaves it to the next,
@@ -41,7 +40,12 @@ class Rule:
             that the forward pass has saved values of so far.
 
     Raises:
-        ValueError: a codec is asked for a role that it may not touch.
+        ValueError: a codec is given a role that it may not touch.
+
+    Example:
+        >>> from elision.memory.codecs import GroupQuant
+        >>> Rule((GroupQuant(4),), module="layer1.*").means(Role.LINEAR_INPUT)
+        True
     """
 
     codecs: tuple[Codec, ...]
@@ -64,13 +68,19 @@ class Rule:
                 )
 
     def means(self, role: Role) -> bool:
-        """Whether tensors of this role may be meant."""
+        """True if the rule may match tensors of this role."""
         if self.roles is not None:
             return role in self.roles
         return not self.codecs or any(role in c.roles for c in self.codecs)
 
     def matches(self, slot: Slot, nbytes: int, largest: int) -> bool:
-        """Whether the tensor in ``slot`` is meant, ``largest`` being that of the pass."""
+        """True if the rule matches a tensor of ``nbytes``.
+
+        Args:
+            slot: its consumer.
+            nbytes: its size.
+            largest: size of the largest tensor of values saved in this pass so far.
+        """
         return (
             self.means(slot.role)
             and nbytes >= self.min_bytes
@@ -80,7 +90,7 @@ class Rule:
         )
 
 
-#: What loses nothing; every policy but "none" ends with these rules.
+#: Exact codecs; every policy but "none" ends with these rules.
 EXACT_RULES = (
     Rule((ThresholdMask(),)),
     Rule((ShapeOnly(),)),
@@ -101,6 +111,11 @@ class Policy:
         rules: the rules of this policy.
         exact: whether the exact rules follow them.
         name: for the report.
+
+    Example:
+        >>> from elision.memory.codecs import Offload
+        >>> Policy([Rule((Offload(),))], name="all to files").offloads
+        True
     """
 
     def __init__(
@@ -116,8 +131,8 @@ class Policy:
 
     @property
     def offloads(self) -> bool:
-        """Whether a tensor may be sent away, which may fail."""
-        return any(isinstance(c, Offload) for rule in self.rules for c in rule.codecs)
+        """True if any codec offloads, which may fail for lack of space."""
+        return any(codec.offloads for rule in self.rules for codec in rule.codecs)
 
     def codecs_for(self, slot: Slot, tensor: torch.Tensor) -> tuple[Codec, ...]:
         """The codecs to try on a saved tensor, in order; none: keep it."""
@@ -148,19 +163,19 @@ class Policy:
         """The consumer of a saved tensor is known; ``slot.node`` may be hooked."""
 
     def chosen(self, slot: Slot, codec: Codec | None) -> None:
-        """This codec took the tensor last asked about; None: it is kept as it is."""
+        """Called after a decision, ``slot.node`` still set; None: the tensor is kept."""
 
     def notes(self) -> list[str]:
-        """Lines that the policy adds to the report."""
+        """Sentences that the policy adds to the report."""
         return []
 
 
 class Placed(Policy):
-    """A policy that knows a saved tensor again in the next step, by its place.
+    """A policy that identifies a saved tensor across steps by its place.
 
     Attributes:
-        place: module, consumer and how often that was met in this step, of the tensor
-            that is asked about.
+        place: of the current tensor: module, consumer, and the number of tensors of this
+            module and consumer in the step so far.
     """
 
     place: tuple[str, str, int]
@@ -178,14 +193,14 @@ class Placed(Policy):
 
 
 class Restricted(Policy):
-    """Another policy for some roles, and what loses nothing for all others.
+    """Another policy for some roles, and the exact rules for all others.
 
     Restricted to layer inputs, the gradients that reach a layer are exact, so that the
     error of its weight gradient is its own input's alone.
 
     Args:
         policy: decides on the tensors in ``roles``.
-        roles: the roles it is asked about.
+        roles: the roles of ``policy``.
     """
 
     def __init__(self, policy: Policy, roles: Iterable[Role]) -> None:
@@ -195,7 +210,7 @@ class Restricted(Policy):
 
     @property
     def offloads(self) -> bool:
-        """Whether the other policy may send a tensor away."""
+        """True if the inner policy has a codec that offloads."""
         return self._inner.offloads
 
     def begin(self) -> None:
@@ -204,7 +219,7 @@ class Restricted(Policy):
         self._inner.begin()
 
     def watch(self, slot: Slot) -> None:
-        """Let the other policy see every consumer."""
+        """Pass every consumer on to the inner policy."""
         self._inner.watch(slot)
 
     def codecs_for(self, slot: Slot, tensor: torch.Tensor) -> tuple[Codec, ...]:
@@ -214,6 +229,6 @@ class Restricted(Policy):
         return super().codecs_for(slot, tensor)
 
     def chosen(self, slot: Slot, codec: Codec | None) -> None:
-        """Tell the other policy of its own."""
+        """Pass decisions on the inner policy's roles on to it."""
         if slot.role in self._roles:
             self._inner.chosen(slot, codec)

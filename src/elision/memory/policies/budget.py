@@ -101,7 +101,7 @@ class ByteBudget(Placed):
             self._kept[self.place] = self._asked_bytes
 
     def notes(self) -> list[str]:
-        """How many tensors stand on which rung."""
+        """Number of tensors on each rung."""
         kept = sum(self._kept.values()) / MIB
         if not self.rungs:
             return [

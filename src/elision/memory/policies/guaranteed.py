@@ -48,7 +48,7 @@ _Reaches = Callable[[tuple[Any, ...], torch.Tensor], tuple[Reach, ...]]
 
 @dataclass
 class Layer:
-    """What is known of one use of one layer.
+    """State of one use of one layer.
 
     Attributes:
         name: module path.
@@ -150,7 +150,7 @@ class Guaranteed(Policy):
         slot.node.register_hook(look)
 
     def _reaches(self, slot: Slot) -> _Reaches | None:
-        """How to find the reaches in the backward pass; None: not a layer of ours."""
+        """Function that computes the reaches in the backward pass; None: no such layer."""
         node, expected = slot.node, self.expected
         index = WEIGHT_GRADIENT.get(slot.function)
         if index is not None and slot.role in (Role.LINEAR_INPUT, Role.BATCH):

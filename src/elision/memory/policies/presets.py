@@ -67,7 +67,7 @@ def _even(bits: int, name: str) -> Policy:
 
 
 def _rounded(bits: int) -> tuple[Codec, ...]:
-    """Groups at so many bits; what is not zero on a finer grid where much is.
+    """Group quantisation at ``bits``; where many values are zero, the others get a finer grid.
 
     At 8 bits groups of half the size are worth the half bit that their grids take.
     """
@@ -106,7 +106,7 @@ def _bounded(model: nn.Module, mode: str, error: float, batch_norm: str) -> Poli
 
 
 def _budget(model: nn.Module, mib: float) -> Policy:
-    """Keep, compress, offload or recompute, to stay within so many MiB."""
+    """Keep, compress, offload or recompute, to stay within ``mib`` MiB."""
     return _lasting(model, "budget", mib, lambda: ByteBudget(mib))
 
 
@@ -142,12 +142,12 @@ def _fp8(model: nn.Module) -> Policy:
 
 
 def _sz3(model: nn.Module, tolerance: float = 0.05) -> Policy:
-    """SZ3, off by at most so many standard deviations of each tensor (an extra)."""
+    """SZ3, error at most ``tolerance`` standard deviations of each tensor (an extra)."""
     return Policy([Rule((Sz3(tolerance),))], name=f"sz3({tolerance:g})")
 
 
 def _zfp(model: nn.Module, tolerance: float = 0.05) -> Policy:
-    """zfp, off by at most so many standard deviations of each tensor (an extra)."""
+    """zfp, error at most ``tolerance`` standard deviations of each tensor (an extra)."""
     return Policy([Rule((Zfp(tolerance),))], name=f"zfp({tolerance:g})")
 
 

@@ -1,4 +1,4 @@
-"""How far an error of a saved input can move the gradients that are computed from it.
+"""Reach: the largest change of a gradient by an error of the saved input it reads.
 
 Convolutions and linear layers: see :mod:`elision.memory.policies.guaranteed`. Batch norm in
 training mode, channel ``k`` with ``M = N·H·W`` elements, ``x̂ = (x - μ)/σ`` and the
@@ -31,7 +31,7 @@ __all__ = ["Reach", "batch_norm_reaches", "layer_reach"]
 
 @dataclass(frozen=True)
 class Reach:
-    """What an input error of ``d`` per element can do to one gradient.
+    """Bound on the change of one gradient by an input error of ``d`` per element.
 
     Attributes:
         norm: norm of the gradient.
@@ -43,7 +43,7 @@ class Reach:
     quadratic: float = 0.0
 
     def moved(self, error: float) -> float:
-        """How far the gradient moves at most."""
+        """Largest change of the gradient."""
         return self.linear * error + self.quadratic * error**2
 
     def limit(self, budget: float) -> float:

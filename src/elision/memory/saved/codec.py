@@ -1,28 +1,33 @@
-"""What a codec is: a way to keep a saved tensor in fewer bytes, with a declared error.
+"""Codec: a form of a saved tensor in fewer bytes, with a declared error.
 
-A codec packs a dense tensor and unpacks it again. It declares what the restored tensor
-is worth (:class:`Guarantee`), and the tests hold every codec to its declaration.
+A codec packs a dense tensor and unpacks it again. It declares the error of
+the restored tensor (:class:`Guarantee`), and the tests check every declaration.
 """
 
 import enum
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 
 from elision.memory.saved.layout import Layout
 from elision.memory.saved.roles import Role, Slot
 
-__all__ = ["Codec", "Guarantee", "Packed", "all_finite", "floating"]
+__all__ = ["Codec", "Guarantee", "Packed", "TracedCodec", "all_finite", "floating"]
 
 
 class Guarantee(enum.Enum):
-    """What a codec promises about the tensor it restores.
+    """Error that a codec declares for the tensors it restores.
 
     ``EXACT``: the consumer computes bit-identical gradients. ``UNBIASED``: the expected
     restored tensor is the saved one. ``BOUNDED``: no element is off by more than
     :meth:`Codec.bound`. ``LOSSY``: none of these; the error is only measured.
+
+    Example:
+        >>> from elision.memory.codecs import GroupQuant
+        >>> GroupQuant(4).guarantee
+        <Guarantee.UNBIASED: 'unbiased'>
     """
 
     EXACT = "exact"
@@ -51,21 +56,41 @@ class Packed:
         return sum(p.untyped_storage().nbytes() for p in self.payload)
 
 
+class TracedCodec(Protocol):
+    """A codec as functions of tensors that ``torch.compile`` can trace.
+
+    The sizes of the results follow from the sizes of the arguments, never from values.
+    """
+
+    def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The packed form of a tensor, as tensors."""
+        ...
+
+    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+        """The restored tensor, with the shape, strides and dtype of ``like``."""
+        ...
+
+
 class Codec(ABC):
     """One way to keep a saved tensor. Members are frozen dataclasses, hence hashable.
 
     Attributes:
         name: short name, as in reports and policies.
-        guarantee: what the restored tensor is worth.
-        roles: the roles it may be asked for.
+        guarantee: declared error of the restored tensor.
+        roles: the roles of the tensors it may pack.
         shared: whether another use of the same memory may read the packed form, in
             another shape.
+        offloads: whether the payload leaves the device, which may fail for lack of space.
+        optional_in_graphs: whether a traced graph may leave the codec out, as the next
+            codec of its rule takes the same bytes.
     """
 
     name: ClassVar[str]
     guarantee: ClassVar[Guarantee]
     roles: ClassVar[frozenset[Role]]
     shared: ClassVar[bool] = True
+    offloads: ClassVar[bool] = False
+    optional_in_graphs: ClassVar[bool] = False
 
     @abstractmethod
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
@@ -81,7 +106,7 @@ class Codec(ABC):
         """Restore the tensor; called any number of times, always with one result."""
 
     def keeps_sign(self, packed: Packed) -> bool:
-        """Whether a ReLU's mask can be read from the packed form of its result."""
+        """True if a ReLU's mask can be read from the packed form of its result."""
         return False
 
     def unpack_sign(self, packed: Packed) -> torch.Tensor:
@@ -92,16 +117,25 @@ class Codec(ABC):
         """Largest absolute error of an element of this tensor, if declared."""
         return 0.0 if self.guarantee is Guarantee.EXACT else None
 
+    def traced(self, relu: bool) -> TracedCodec | None:
+        """The form that ``torch.compile`` can trace; None if there is none.
+
+        Args:
+            relu: whether the tensor is the result of a ReLU whose mask is read from it.
+        """
+        del relu
+        return None
+
     def __str__(self) -> str:
         return self.name
 
 
 def all_finite(tensor: torch.Tensor) -> bool:
-    """Whether no element is NaN or infinite; one cheap pass in the common case."""
+    """True if no element is NaN or infinite; one cheap pass in the common case."""
     total = tensor.sum(dtype=torch.float32)
     return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
 
 
 def floating(tensor: torch.Tensor) -> bool:
-    """Whether a value codec can take the tensor: floating, not empty, all finite."""
+    """True if a value codec can take the tensor: floating, not empty, all finite."""
     return tensor.is_floating_point() and tensor.numel() > 0 and all_finite(tensor)

@@ -1,4 +1,4 @@
-"""Where a saved tensor lies in memory, and how to lie it down again.
+"""Memory layout of a saved tensor, and its reconstruction.
 
 Codecs work on *dense* tensors: every element of a contiguous stretch of memory exactly
 once, in any order of axes. Three kinds of tensor reach them:
@@ -20,7 +20,7 @@ __all__ = ["Layout", "dense_part", "flat", "is_dense", "lay_down"]
 
 
 def is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
-    """Whether such a tensor covers one stretch of memory, each element once."""
+    """True if such a tensor covers one stretch of memory, each element once."""
     expected = 1
     for step, size in sorted(zip(stride, shape, strict=True)):
         if size == 1:

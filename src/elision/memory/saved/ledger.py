@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -47,7 +47,7 @@ class Row:
         guarantee: what that promises.
         stored_bytes: bytes of the packed form, counted where it was made.
         bound: declared largest absolute error.
-        note: why it is kept as it is although a codec was asked for.
+        note: reason why it is kept as it is although a rule names a codec.
     """
 
     slot: Slot
@@ -75,6 +75,10 @@ class Ledger:
         rows: the tensors, parameters excepted.
         storages: the pieces of memory they lie in.
         parameter_bytes: saved parameters and buffers, which are never touched.
+
+    Example:
+        >>> Ledger(storages=[StorageRecord(4096, held=True)]).held_bytes
+        4096
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -89,36 +93,42 @@ class Ledger:
         storage: StorageRecord,
         **how: Any,
     ) -> Row:
-        """Enter one saved tensor; ``how`` are further fields of the :class:`Row`."""
-        slot.node = slot.region = None  # they would keep the graph alive
-        row = Row(slot, tuple(shape), nbytes, storage, first=not storage.claimed, **how)
+        """Enter one saved tensor; ``how`` are further fields of the :class:`Row`.
+
+        The row has a copy of ``slot`` without ``node`` and ``region``, which would keep
+        the graph alive; the caller's slot stays as it is.
+        """
+        place = replace(slot, node=None, region=None)
+        row = Row(
+            place, tuple(shape), nbytes, storage, first=not storage.claimed, **how
+        )
         storage.claimed = True
         self.rows.append(row)
         return row
 
     @property
     def logical_bytes(self) -> int:
-        """What plain autograd would hold: every piece of memory once."""
+        """Bytes that plain autograd would hold: every storage once."""
         return sum(storage.nbytes for storage in self.storages)
 
     @property
     def held_bytes(self) -> int:
-        """What is held as it is."""
+        """Bytes of the storages that are held as they are."""
         return sum(storage.nbytes for storage in self.storages if storage.held)
 
     @property
     def packed_bytes(self) -> int:
-        """What packed forms occupy."""
+        """Bytes of the packed forms."""
         return sum(row.stored_bytes for row in self.rows)
 
     @property
     def stored_bytes(self) -> int:
-        """What is held in place of the logical bytes."""
+        """Bytes held in place of the logical ones."""
         return self.held_bytes + self.packed_bytes
 
     @property
     def elsewhere_bytes(self) -> int:
-        """Packed tensors whose original somebody else still keeps alive."""
+        """Bytes of packed tensors whose original is still referenced elsewhere."""
         return sum(s.nbytes for s in self.storages if s.elsewhere and not s.held)
 
     @property
@@ -140,8 +150,8 @@ class Ledger:
     def table(self) -> str:
         """Per module and consumer: MiB before and after, codec and declared error.
 
-        What a module saves again and again, in the same way, is added up. Lines of less
-        than 0.001 MiB are left out.
+        Tensors that a module saves in the same way are summed. Rows of less than 0.001
+        MiB are left out.
         """
         found: dict[tuple[str, ...], list[int]] = {}
         for row, stored in self.stored_by_row():
@@ -165,7 +175,7 @@ class Ledger:
         return "\n".join(lines)
 
     def summary(self) -> str:
-        """The totals, in lines."""
+        """Text of the totals."""
         if not self.rows:
             return (
                 "nothing was saved: the model was not called, or nothing in it needs a "

@@ -110,7 +110,7 @@ class Regions:
 
 
 def _key(tensor: torch.Tensor) -> tuple:
-    """What the tensor covers of its storage; equal for views of the same stretch."""
+    """Stretch of its storage that the tensor covers; equal for views of the same one."""
     base = tensor.storage_offset(), tensor._version, tensor.dtype
     if tensor.is_contiguous() or is_dense(tensor.shape, tensor.stride()):
         return (*base, tensor.numel())

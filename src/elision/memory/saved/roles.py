@@ -1,4 +1,4 @@
-"""What autograd keeps a tensor for: the consumer's slot, and from it the role.
+"""Purpose of a saved tensor: its consumer's slot, and from it the role.
 
 A saved tensor is known by the function that will read it in the backward pass and by
 the slot it sits in there (``ConvolutionBackward0.input``). The role says what of the
@@ -17,7 +17,12 @@ __all__ = ["ROLES", "SMOOTH_ROLES", "Role", "Slot", "role_of"]
 
 
 class Role(enum.Enum):
-    """What a saved tensor is needed for."""
+    """Use of a saved tensor in the backward pass.
+
+    Example:
+        >>> Role("pool indices")
+        <Role.POOL_INDICES: 'pool indices'>
+    """
 
     WEIGHT = "weight"
     STATISTIC = "statistic"
@@ -165,6 +170,10 @@ class Slot:
         nonnegative: whether the tensor is the result of a ReLU.
         region: the memory that the tensor covers, while it is being packed.
         seed: seed of this tensor's random rounding.
+
+    Example:
+        >>> Slot("ConvolutionBackward0", "input", Role.LINEAR_INPUT).consumer
+        'Convolution.input'
     """
 
     function: str
@@ -178,7 +187,7 @@ class Slot:
 
     @property
     def tokens(self) -> tuple[Any, ...]:
-        """What holds other saved tensors of the very same memory; not to be kept."""
+        """Tokens of the other saved tensors in the same memory; not to be kept."""
         return () if self.region is None else self.region.tokens()
 
     @property

@@ -1,4 +1,4 @@
-"""What autograd holds in place of a saved tensor.
+"""Tokens: autograd holds one in place of each saved tensor.
 
 A :class:`Token` starts out holding the tensor itself. Once its consumer is known it may
 be given an :class:`Entry` instead, a packed form that other tokens of the same memory
@@ -30,7 +30,7 @@ class Entry(Protocol):
 
 
 class CodecEntry:
-    """What a codec made of a tensor."""
+    """A tensor packed by a codec."""
 
     def __init__(self, codec: Codec, packed: Packed) -> None:
         self.codec = codec
@@ -77,7 +77,7 @@ class Token:
 
     @property
     def stale(self) -> bool:
-        """Whether the tensor was modified since it was saved."""
+        """True if the tensor was modified since it was saved."""
         return self.tensor is not None and self.tensor._version != self._version
 
     def hand_over(self, entry: Entry) -> None:

@@ -1,19 +1,16 @@
 """A sparse forward pass, a denser backward one (Top-KAST)."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from elision.topology.distribution import weight_counts
 from elision.topology.rule import Budget, Rule
+from elision.topology.run import Run
 from elision.topology.schedule import Periodic
 from elision.topology.selection import best, generator
 from elision.topology.weights import SparseWeight
-
-if TYPE_CHECKING:
-    from elision.topology.controller import Topology
 
 __all__ = ["BackwardSuperset"]
 
@@ -34,6 +31,12 @@ class BackwardSuperset(Rule):
         backward: budget of ``B``, nowhere sparser than ``budget``.
         when: steps after which both sets are chosen again.
         penalty: coefficient of the regulariser.
+
+    Example:
+        >>> from elision.topology import Budget, Periodic
+        >>> rule = BackwardSuperset(Budget(0.8), Budget(0.5), Periodic(100))
+        >>> rule.moves(100), rule.moves(101)
+        (True, False)
     """
 
     budget: Budget
@@ -64,7 +67,7 @@ class BackwardSuperset(Rule):
     def gradient_density(self, weight: SparseWeight) -> float:
         return float(weight.state("learns").float().mean())
 
-    def before_step(self, run: "Topology") -> bool:
+    def before_step(self, run: Run) -> bool:
         for weight in run.weights:
             if weight.weight.grad is None:
                 continue
@@ -75,7 +78,7 @@ class BackwardSuperset(Rule):
             weight.keep(weight.weight.grad, learns)
         return False
 
-    def after_step(self, run: "Topology") -> None:
+    def after_step(self, run: Run) -> None:
         if not self.moves(run.step):
             return
         for weight, forward, backward in self._sets(

@@ -3,18 +3,15 @@
 import math
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from elision.topology.rule import Budget, Rule
+from elision.topology.run import Run
 from elision.topology.schedule import DropFraction, Periodic
 from elision.topology.selection import best, generator
 from elision.topology.weights import SparseWeight
-
-if TYPE_CHECKING:
-    from elision.topology.controller import Topology
 
 __all__ = ["ConstantFanIn"]
 
@@ -40,6 +37,11 @@ class ConstantFanIn(Rule):
         fraction: the drop fraction.
         ablation: share of the fan-in that must be salient; 0 ablates nothing.
         replaces_step: as for RigL, the move replaces the gradient step.
+
+    Example:
+        >>> from elision.topology import Budget, Periodic
+        >>> ConstantFanIn(Budget(0.9), Periodic(100)).needs_dense_gradient(step=100)
+        True
     """
 
     budget: Budget
@@ -69,14 +71,14 @@ class ConstantFanIn(Rule):
     def needs_dense_gradient(self, step: int) -> bool:
         return self.moves(step)
 
-    def before_step(self, run: "Topology") -> bool:
+    def before_step(self, run: Run) -> bool:
         return self.replaces_step and self._move(run)
 
-    def after_step(self, run: "Topology") -> None:
+    def after_step(self, run: Run) -> None:
         if not self.replaces_step:
             self._move(run)
 
-    def _move(self, run: "Topology") -> bool:
+    def _move(self, run: Run) -> bool:
         if not self.moves(run.step):
             return False
         moved = False
@@ -89,7 +91,7 @@ class ConstantFanIn(Rule):
             moved = True
         return moved
 
-    def _moved(self, run: "Topology", weight: SparseWeight, dropped: int) -> Tensor:
+    def _moved(self, run: Run, weight: SparseWeight, dropped: int) -> Tensor:
         """The new mask as a matrix (neurons, inputs)."""
         random = generator(self.budget.seed, weight.name, run.step)
         active = weight.mask.flatten(1)

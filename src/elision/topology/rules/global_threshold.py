@@ -1,18 +1,15 @@
 """One threshold for the whole model, regrown at random across layers (DSR)."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from elision.topology.rule import Budget, Rule
+from elision.topology.run import Run
 from elision.topology.schedule import Periodic
 from elision.topology.selection import apportion, best, generator
 from elision.topology.weights import SparseWeight
-
-if TYPE_CHECKING:
-    from elision.topology.controller import Topology
 
 __all__ = ["GlobalThreshold"]
 
@@ -34,6 +31,11 @@ class GlobalThreshold(Rule):
         when: steps in which masks move.
         prune: weights wanted pruned in a move: a count, or a share of all active ones.
         threshold: ``H`` before the first move.
+
+    Example:
+        >>> from elision.topology import Budget, Periodic
+        >>> GlobalThreshold(Budget(0.9), Periodic(100), prune=0.2).moves(step=200)
+        True
     """
 
     budget: Budget
@@ -60,7 +62,7 @@ class GlobalThreshold(Rule):
     def moves(self, step: int) -> bool:
         return self.when.at(step)
 
-    def after_step(self, run: "Topology") -> None:
+    def after_step(self, run: Run) -> None:
         if not self.moves(run.step):
             return
         old = {w.name: w.mask.clone() for w in run.weights}
@@ -80,7 +82,7 @@ class GlobalThreshold(Rule):
                 weight, _regrown(kept[weight.name], old[weight.name], count, random)
             )
 
-    def _survivors(self, weight: SparseWeight, run: "Topology") -> Tensor:
+    def _survivors(self, weight: SparseWeight, run: Run) -> Tensor:
         magnitude = weight.magnitude()
         kept = weight.mask & (magnitude >= run.state("threshold").to(magnitude))
         if kept.any():

@@ -1,18 +1,15 @@
 """Gradual magnitude pruning: from dense to sparse along a cubic."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from elision.topology.distribution import weight_counts
 from elision.topology.rule import Budget, Rule
+from elision.topology.run import Run
 from elision.topology.schedule import CubicSparsity, Periodic
 from elision.topology.selection import best, generator
 from elision.topology.weights import SparseWeight
-
-if TYPE_CHECKING:
-    from elision.topology.controller import Topology
 
 __all__ = ["GradualPruning"]
 
@@ -28,6 +25,12 @@ class GradualPruning(Rule):
         budget: the final number of active weights, layer by layer.
         when: steps in which weights are pruned.
         progress: the cubic.
+
+    Example:
+        >>> from elision.topology import Budget, CubicSparsity, Periodic
+        >>> rule = GradualPruning(Budget(0.9), Periodic(10), CubicSparsity(0, 100))
+        >>> rule.moves(50), rule.moves(110)
+        (True, False)
     """
 
     budget: Budget
@@ -53,7 +56,7 @@ class GradualPruning(Rule):
         del step
         return True
 
-    def after_step(self, run: "Topology") -> None:
+    def after_step(self, run: Run) -> None:
         if not self.moves(run.step):
             return
         pattern = self.budget.pattern

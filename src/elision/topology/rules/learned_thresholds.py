@@ -2,17 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from elision.operands import LearnedThreshold
 from elision.topology.rule import Rule
+from elision.topology.run import Run
 from elision.topology.weights import SparseWeight
-
-if TYPE_CHECKING:
-    from elision.topology.controller import Topology
 
 __all__ = ["LearnedThresholds", "step_derivative"]
 
@@ -53,6 +50,10 @@ class LearnedThresholds(Rule):
             above the target, and each step multiplies ``p`` by
             ``exp(gain·(|target − sparsity| − 0.05))``.
         gain: of that controller.
+
+    Example:
+        >>> LearnedThresholds(alpha=5e-6).masks_weights
+        False
     """
 
     alpha: float = 5e-6
@@ -84,7 +85,7 @@ class LearnedThresholds(Rule):
     ) -> list[tuple[SparseWeight, Tensor]]:
         return [(weight, weight.state("threshold")) for weight in weights]
 
-    def before_step(self, run: "Topology") -> bool:
+    def before_step(self, run: Run) -> bool:
         alpha = self._strength(run)
         for weight in run.weights:
             grad = weight.weight.grad
@@ -98,7 +99,7 @@ class LearnedThresholds(Rule):
             run.trained[weight.name].grad = learned
         return False
 
-    def _strength(self, run: "Topology") -> float:
+    def _strength(self, run: Run) -> float:
         """The regulariser's factor in this step; the controller moves on."""
         if self.target is None:
             return self.alpha

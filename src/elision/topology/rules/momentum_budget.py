@@ -1,16 +1,14 @@
 """Layer densities that follow the momentum (SWAT-M)."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from elision.layers import plan_of, states_of
 from elision.operands import TopKShare
 from elision.operands.base import fraction
 from elision.topology.rule import Rule
+from elision.topology.run import Run
 from elision.topology.selection import apportion
 from elision.topology.weights import SparseWeight, momentum
-
-if TYPE_CHECKING:
-    from elision.topology.controller import Topology
 
 __all__ = ["MomentumBudget"]
 
@@ -30,6 +28,10 @@ class MomentumBudget(Rule):
 
     Attributes:
         sparsity: fraction of zeros over all layers that the rule reaches.
+
+    Example:
+        >>> MomentumBudget(sparsity=0.9).masks_gradients
+        False
     """
 
     sparsity: float
@@ -45,7 +47,7 @@ class MomentumBudget(Rule):
         del weight
         return 1.0
 
-    def after_step(self, run: "Topology") -> None:
+    def after_step(self, run: Run) -> None:
         means, sizes = [], []
         for weight in run.weights:
             score = momentum(run.optimizer, weight.weight)
@@ -57,10 +59,10 @@ class MomentumBudget(Rule):
         ):
             share = max(1, count) / weight.weight.numel()
             for layer in weight.layers:
-                for name, buffer in layer.named_buffers(recurse=False):
-                    # The weight's own, and that of the activations beside it.
-                    if name.startswith("elision_") and name.endswith("_density"):
-                        buffer.fill_(share)
+                # The weight's density, and that of the layer's other operands.
+                for use in plan_of(layer).uses:
+                    if (density := states_of(layer, use).get("density")) is not None:
+                        density.fill_(share)
 
 
 def _counts(budget: int, means: list[float], sizes: list[int]) -> list[int]:
@@ -75,8 +77,8 @@ def _counts(budget: int, means: list[float], sizes: list[int]) -> list[int]:
             return counts
         # Rounding a layer up to dense takes little, from the others by what they have.
         open_ = [0 if full else part for full, part in zip(dense, counts, strict=True)]
-        room = [0 if full else size for full, size in zip(dense, sizes, strict=True)]
-        rest = apportion(budget - fixed, open_, room)
+        limits = [0 if full else size for full, size in zip(dense, sizes, strict=True)]
+        rest = apportion(budget - fixed, open_, limits)
         pairs = zip(dense, sizes, rest, strict=True)
         settled = [size if full else part for full, size, part in pairs]
         if settled == counts:

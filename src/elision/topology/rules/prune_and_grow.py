@@ -2,20 +2,17 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from elision.common.names import lookup
 from elision.topology.rule import Budget, Rule
+from elision.topology.run import Run
 from elision.topology.schedule import DropFraction, Periodic
 from elision.topology.score import SCORES
 from elision.topology.selection import apportion, best, generator
 from elision.topology.weights import SparseWeight, momentum
-
-if TYPE_CHECKING:
-    from elision.topology.controller import Topology
 
 __all__ = ["PruneAndGrow"]
 
@@ -49,12 +46,18 @@ class PruneAndGrow(Rule):
         replaces_step: the move takes place before the optimiser's step, with this
             step's gradient, and the gradient step is left out (RigL as published).
             Otherwise it follows the step.
-        redistribute: growth moves between layers by their mean momentum; what a layer
-            has no room for goes to the others in equal parts (SNFS).
+        redistribute: growth moves between layers by their mean momentum; units beyond
+            a layer's limit are divided among the others in equal parts (SNFS).
         unmasked: gradients of inactive weights reach the optimiser (SNFS).
         memory: decay of the moving average that ``"gathered"`` scores by.
         momentum_seed: grown weights start with this multiple of their gradient as
             momentum (0: none).
+
+    Example:
+        >>> from elision.topology import Budget, Periodic
+        >>> rule = PruneAndGrow(Budget(0.9), Periodic(100), drop="signed", grow="random")
+        >>> rule.moves(100), rule.needs_dense_gradient(100)
+        (True, False)
     """
 
     budget: Budget
@@ -75,7 +78,7 @@ class PruneAndGrow(Rule):
 
     @property
     def masks_gradients(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether inactive weights' gradients are hidden from the optimiser."""
+        """True if the gradients of inactive weights are zeroed before a step."""
         return not self.unmasked
 
     def start(
@@ -94,7 +97,7 @@ class PruneAndGrow(Rule):
         reads = self.grow == "gradient" or self.momentum_seed != 0
         return always or (reads and self.moves(step))
 
-    def before_step(self, run: "Topology") -> bool:
+    def before_step(self, run: Run) -> bool:
         if self.grow == "gathered":
             for weight in run.weights:
                 average = weight.state("gradient_average")
@@ -103,11 +106,11 @@ class PruneAndGrow(Rule):
             return False
         return self._move(run)
 
-    def after_step(self, run: "Topology") -> None:
+    def after_step(self, run: Run) -> None:
         if not self.replaces_step and self.moves(run.step):
             self._move(run)
 
-    def _move(self, run: "Topology") -> bool:
+    def _move(self, run: Run) -> bool:
         """Move every layer's mask; False if there is nowhere to move."""
         pattern = self.budget.pattern
         active = {w.name: pattern.active(w.mask) for w in run.weights}
@@ -139,7 +142,7 @@ class PruneAndGrow(Rule):
 
     def _score(
         self,
-        run: "Topology",
+        run: Run,
         weight: SparseWeight,
         name: str,
         random: torch.Generator,
@@ -152,7 +155,7 @@ class PruneAndGrow(Rule):
         return self.regrow or grown > int((~units).sum())
 
     def _dropped(self, step: int, units: Tensor, share: float | None) -> int:
-        """How many units of a layer to drop."""
+        """Number of units that a layer drops."""
         count, free = int(units.sum()), int((~units).sum())
         fraction = self.fraction.at(step)
         if share is not None and share > 1 and free < _NEARLY_DENSE * units.numel():
@@ -163,7 +166,7 @@ class PruneAndGrow(Rule):
             return min(wanted, count - 1)
         return wanted if self.regrow and free else min(wanted, free)
 
-    def _shares(self, run: "Topology") -> dict[str, float]:
+    def _shares(self, run: Run) -> dict[str, float]:
         """Mean momentum of each layer's active weights, as a multiple of the mean."""
         means = {}
         for weight in run.weights:
@@ -177,17 +180,17 @@ class PruneAndGrow(Rule):
 
     def _grown(
         self,
-        run: "Topology",
+        run: Run,
         active: dict[str, Tensor],
         dropped: dict[str, int],
         shares: dict[str, float],
     ) -> dict[str, int]:
-        """How many units of each layer to grow, as many in sum as are dropped."""
+        """Number of units that each layer grows; their sum is the number dropped."""
         if not self.redistribute:
             return dropped
         total = sum(dropped.values())
         free = [int((~active[w.name]).sum()) + dropped[w.name] for w in run.weights]
-        limits = [int(_FULL * room) for room in free]
+        limits = [int(_FULL * count) for count in free]
         limits = limits if sum(limits) >= total else free
         by_name = [shares[w.name] for w in run.weights]
         parts = apportion(total, by_name, limits, evenly=True)

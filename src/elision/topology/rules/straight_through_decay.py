@@ -1,14 +1,11 @@
 """Pull the weights that a straight-through mask leaves out towards zero (SR-STE)."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from elision.operands import TopNofM
 from elision.topology.rule import Rule
+from elision.topology.run import Run
 from elision.topology.weights import SparseWeight
-
-if TYPE_CHECKING:
-    from elision.topology.controller import Topology
 
 __all__ = ["StraightThroughDecay"]
 
@@ -19,6 +16,10 @@ class StraightThroughDecay(Rule):
 
     Attributes:
         decay: strength of the pull.
+
+    Example:
+        >>> StraightThroughDecay(decay=2e-4).masks_weights
+        False
     """
 
     decay: float = 2e-4
@@ -39,7 +40,7 @@ class StraightThroughDecay(Rule):
                     f"{weight.shape[1]} input channels; leave the layer dense"
                 )
 
-    def before_step(self, run: "Topology") -> bool:
+    def before_step(self, run: Run) -> bool:
         for weight in run.weights:
             if weight.weight.grad is not None:
                 w = weight.weight.detach()

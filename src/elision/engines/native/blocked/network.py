@@ -28,10 +28,7 @@ from elision.engines.native.blocked.blocked_layers import (
     pair,
 )
 
-__all__ = ["PLAIN_FORWARD", "blocked", "can_block"]
-
-#: Method that is traced in place of ``forward``, where a model's class has it.
-PLAIN_FORWARD = "_elision_plain_forward"
+__all__ = ["blocked", "can_block"]
 
 _TO_BLOCKED = torch.ops.elision.to_blocked.default
 _FROM_BLOCKED = torch.ops.elision.from_blocked.default
@@ -65,7 +62,11 @@ def can_block(module: nn.Module) -> bool:
 
 
 def blocked(
-    model: nn.Module, sparsity: Mapping[str, Sparsity], x: Tensor
+    model: nn.Module,
+    sparsity: Mapping[str, Sparsity],
+    x: Tensor,
+    *,
+    method: str = "forward",
 ) -> fx.GraphModule:
     """The model with its sparse layers, and what lies between, blocked.
 
@@ -77,6 +78,7 @@ def blocked(
             depends on data).
         sparsity: what is left out, by name of the layer.
         x: an input; the result is for inputs of this shape.
+        method: name of the model's method that is traced.
 
     Returns:
         A module that computes the same function with the same parameters.
@@ -91,7 +93,7 @@ def blocked(
     for name in sparsity:
         if not isinstance(modules.get(name), (nn.Conv2d, nn.Linear)):
             raise ValueError(f"sparsity names {name!r}, which is no Conv2d or Linear")
-    made = fx.GraphModule(model, _Tracer(model).trace(model))
+    made = fx.GraphModule(model, _Tracer(method).trace(model))
     _measure_shapes(made, x)
     _Rewriter(made, sparsity).run()
     made.training = model.training
@@ -99,10 +101,9 @@ def blocked(
 
 
 class _Tracer(fx.Tracer):
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, method: str) -> None:
         super().__init__()
-        if hasattr(type(model), PLAIN_FORWARD):
-            self.traced_func_name = PLAIN_FORWARD
+        self.traced_func_name = method
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         layers = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)

@@ -1,0 +1,64 @@
+"""Values and hooks that live on an elided module until it is restored.
+
+A room above (moving masks, for example) keeps here what belongs to one elided model:
+it is copied and pickled with the model, and :func:`elision.restore` removes it.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from torch import nn
+
+__all__ = ["Removable", "attach_extra", "extra", "remove_extras"]
+
+#: Attribute of a module: name -> (value, handles).
+_EXTRAS = "_elision_extras"
+
+
+class Removable(Protocol):
+    """A handle with ``remove()``, such as the ones of torch's hooks."""
+
+    def remove(self) -> None: ...  # noqa: D102
+
+
+def attach_extra(
+    module: nn.Module, name: str, value: Any, handles: Iterable[Removable] = ()
+) -> None:
+    """Attach a named value, and hooks that go when it goes, to a module.
+
+    An extra of the same name is removed first, its hooks included.
+
+    Args:
+        module: the module that was elided, or a layer in it.
+        name: key for :func:`extra`.
+        value: anything that can be copied and pickled.
+        handles: hooks that ``restore`` removes.
+
+    Example:
+        >>> from torch import nn
+        >>> model = nn.ReLU()
+        >>> attach_extra(model, "note", "kept until elision.restore(model)")
+        >>> extra(model, "note")
+        'kept until elision.restore(model)'
+    """
+    extras: dict[str, tuple[Any, list[Removable]]]
+    extras = vars(module).setdefault(_EXTRAS, {})
+    _remove(extras, name)
+    extras[name] = (value, list(handles))
+
+
+def extra(module: nn.Module, name: str) -> Any:
+    """The value attached to this very module under ``name``; None if there is none."""
+    return vars(module).get(_EXTRAS, {}).get(name, (None,))[0]
+
+
+def remove_extras(module: nn.Module) -> None:
+    """Remove every extra of a module and its hooks."""
+    extras = vars(module).pop(_EXTRAS, {})
+    for name in list(extras):
+        _remove(extras, name)
+
+
+def _remove(extras: dict[str, tuple[Any, list[Removable]]], name: str) -> None:
+    for handle in extras.pop(name, (None, []))[1]:
+        handle.remove()
