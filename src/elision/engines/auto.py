@@ -36,7 +36,7 @@ LEAST_MACS = 4_000_000
 #: Values of an operand that its density is estimated from (an own choice).
 _SAMPLES = 4096
 #: Serialises trials, so that two threads do not disturb each other's times.
-_TRYING = threading.Lock()
+TRYING = threading.Lock()
 
 
 def density_level(x: torch.Tensor) -> float:
@@ -113,13 +113,13 @@ class AutoEngine(Engine):
             return self._torch
         what = "wanted part" if wanted is not None else sparse
         question = (
-            f"{kind.value} of {_words(geometry)}, {what} at density {level:g}, "
+            f"{kind.value} of {in_words(geometry)}, {what} at density {level:g}, "
             f"{_kind(first)}{torch.get_num_threads()} threads"
         )
         known = decisions()
         decision = known.find(question)
         if decision is None:
-            with _TRYING:
+            with TRYING:
                 decision = known.find(question) or known.add(
                     Decision(question, self._try(asked, sparse, wanted))
                 )
@@ -162,7 +162,8 @@ def _kind(operand: torch.Tensor) -> str:
     return "" if usual else f"{operand.dtype}".removeprefix("torch.") + ", "
 
 
-def _words(geometry: Geometry) -> str:
+def in_words(geometry: Geometry) -> str:
+    """The geometry as a decision names it."""
     if not isinstance(geometry, Conv2dGeometry):
         return f"linear {geometry.rows} x {geometry.inner} -> {geometry.columns}"
     v = geometry

@@ -23,12 +23,12 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from elision.engines import make_engine
+from elision.layers.blocked import BlockedForm, sparsity_of
 from elision.layers.modules.base import ElidedLayer, buffer_name
 from elision.layers.modules.conv2d import ElidedConv2d
 from elision.layers.modules.linear import ElidedLinear
 from elision.layers.plan import LayerPlan
 from elision.layers.recipe import SELECTORS, Recipe, Table, selects
-from elision.layers.whole_network import install, remove
 
 __all__ = [
     "NoEffectWarning",
@@ -112,7 +112,11 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
     for name, layer in layers.items():
         _elide_layer(layer, name, LayerPlan(recipe.name, tables[name]), engine)
     recipe.prepare(model)
-    install(model, layers, engine)
+    for layer in layers.values():
+        sparsity = None if engine == "torch" else sparsity_of(layer)
+        if sparsity is not None:
+            form = BlockedForm(sparsity, timed=engine == "auto")
+            layer._elision_blocked = form  # pyright: ignore[reportArgumentType]
     # A threshold or reference belongs to its replica; a broadcast would replace it.
     local = [
         f"{name}.{buffer}" if name else buffer
@@ -171,7 +175,6 @@ def restore(model: Model) -> Model:
         The same model.
     """
     for module in list(model.modules()):
-        remove(module)
         for handle in vars(module).get("_elision_hooks", ()):
             handle.remove()
         for buffer in [b for b in module._buffers if b.startswith("elision_")]:

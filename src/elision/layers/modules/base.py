@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from elision.engines import Engine
+from elision.engines.native.blocked.tensor import as_plain
+from elision.layers.blocked import BlockedForm
 from elision.layers.observation import Observer
 from elision.layers.plan import LayerPlan
 from elision.layers.step import Step, forward_product, gradient_products
@@ -81,6 +83,7 @@ class ElidedLayer(nn.Module):
     _elision_name: str
     _elision_engine: Engine
     _elision_observers: tuple[Observer, ...] = ()
+    _elision_blocked: BlockedForm | None = None
 
     def _elision_states(self) -> dict[str, dict[str, Tensor]]:
         """State tensors of each use, by name; they are buffers of the layer."""
@@ -119,6 +122,20 @@ class ElidedLayer(nn.Module):
         self, x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any
     ) -> Tensor:
         """The layer's output for an operand already in (N, C, H, W) or (rows, inner)."""
+
+        def plain(x: Tensor, weight: Tensor) -> Tensor:
+            return self._run_plain(as_plain(x), weight, bias, convolution)
+
+        form = self._elision_blocked
+        if form is not None and not self._elision_observers:
+            y = form.output(self, x, weight, bias, convolution, plain)
+            if y is not None:
+                return y
+        return plain(x, weight)
+
+    def _run_plain(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any
+    ) -> Tensor:
         kind = x.device.type
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)

@@ -1,0 +1,250 @@
+"""Sparse layers in the native kernels' layout, inside the user's own program.
+
+Product by product, a native layer pays for two changes of layout, and normalisation,
+ReLU and residual sums between the layers run as they did. A layer whose recipe makes its
+weight sparse therefore returns its output in the kernels' layout, as a tensor that the
+next such layer, and what usually lies between, take as it is
+(:mod:`elision.engines.native.blocked.tensor`). The model's own ``forward`` runs at every
+step; whatever else it does with such a tensor meets a plain one.
+
+A layer computes as plain layers do while somebody observes its products or replaces what
+is saved for the backward pass, under ``torch.compile`` and other tracers, for other
+dtypes and devices than float32 on the CPU, and where the engine ``auto`` found its plain
+form faster.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from elision.common.restoring import restored
+from elision.common.timing import fastest
+from elision.engines import Decision, decisions
+from elision.engines.auto import (
+    LEAST_MACS,
+    LEVELS,
+    TRYING,
+    density_level,
+    in_words,
+    level_of,
+)
+from elision.engines.native import library
+from elision.engines.native.blocked.layer import KeptThreshold, SparseLayer, Sparsity
+from elision.engines.native.blocked.tensor import BlockedTensor, as_plain
+from elision.operands import KEEP, Mask, TopK, Transform
+from elision.products import Product, geometry_of
+
+__all__ = ["BlockedForm", "sparsity_of"]
+
+
+class BlockedForm:
+    """The blocked form of one elided layer, and the choice between it and the plain one.
+
+    Args:
+        sparsity: what the layer's products read.
+        timed: whether the blocked form computes only where it was faster.
+    """
+
+    def __init__(self, sparsity: Sparsity, *, timed: bool) -> None:
+        self.sparsity, self.timed = sparsity, timed
+        self._layer = SparseLayer(sparsity)
+        self._known: tuple[Any, float] = (None, 1.0)
+
+    def __reduce__(self) -> Any:
+        """Copies start with lists and choices of their own."""
+        return functools.partial(BlockedForm, self.sparsity, timed=self.timed), ()
+
+    def output(
+        self,
+        layer: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        convolution: Any,
+        plain: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor | None:
+        """The layer's output; None where its plain form is to compute it.
+
+        Args:
+            layer: the layer, for its buffers and mode.
+            x: ``(N, C, H, W)`` or ``(rows, inner)``.
+            weight: its weight.
+            bias: its bias.
+            convolution: stride, padding, dilation and groups; None for a linear layer.
+            plain: the plain form, of an input and a weight.
+        """
+        if not _is_usable(x, weight, bias):
+            return None
+        blocked = partial(self._layer.run, layer, bias=bias, convolution=convolution)
+        if self.timed and not self._is_faster(
+            layer, x, weight, convolution, blocked, plain
+        ):
+            return None
+        return blocked(x, weight)
+
+    def _is_faster(
+        self,
+        layer: Any,
+        x: Tensor,
+        weight: Tensor,
+        convolution: Any,
+        blocked: Callable[[Tensor, Tensor], Tensor],
+        plain: Callable[[Tensor, Tensor], Tensor],
+    ) -> bool:
+        geometry = geometry_of(tuple(x.shape), tuple(weight.shape), convolution)
+        if geometry.dense_macs < LEAST_MACS:
+            return False
+        density = self._density(layer)
+        if density == LEVELS[0] or library.unavailable() is not None:
+            return False
+        layout = "blocked" if isinstance(x, BlockedTensor) else "plain"
+        back = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+        question = (
+            f"{'step' if back else 'forward pass'} of {in_words(geometry)}, {layout} "
+            f"input, weight at density {density:g}, {layer._elision_plan.recipe}, "
+            f"{_dtype_words()}{torch.get_num_threads()} threads"
+        )
+        known = decisions()
+        decision = known.find(question)
+        if decision is None:
+            candidates = {
+                "blocked": partial(_pass, blocked, x, weight, back),
+                "plain": partial(_pass, plain, x, weight, back),
+            }
+            with TRYING, restored(layer, random_state=True):
+                seconds = fastest(candidates, 3)
+            decision = known.add(Decision(question, seconds))
+        return decision.winner == "blocked"
+
+    def _density(self, layer: Any) -> float:
+        """Level of the weight's density, which the choice is made for."""
+        if self.sparsity.mask is None:
+            return level_of(self.sparsity.weight_keep)
+        mask = layer._buffers[self.sparsity.mask]
+        key = (id(mask), mask._version)
+        if self._known[0] != key:
+            self._known = (key, density_level(mask))
+        return self._known[1]
+
+
+def _pass(
+    form: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, back: bool
+) -> None:
+    """One pass through a form of a layer, and back; nothing is kept.
+
+    A plain input is paid for with two changes of layout, as if no neighbour were blocked.
+    """
+    given = (x.detach(), weight.detach())
+    wants = [t.requires_grad for t in (x, weight)]
+    for tensor, wanted in zip(given, wants, strict=True):
+        tensor.requires_grad_(wanted and back)
+    with torch.set_grad_enabled(back):
+        y = form(*given)
+        if not isinstance(x, BlockedTensor):
+            y = as_plain(y)
+    if back:
+        wanted = [t for t in given if t.requires_grad]
+        torch.autograd.grad(y, wanted, torch.ones_like(y))
+
+
+def _dtype_words() -> str:
+    if not torch.is_autocast_enabled("cpu"):
+        return ""
+    dtype = torch.get_autocast_dtype("cpu")
+    return f"autocast to {dtype}, ".replace("torch.", "")
+
+
+def _is_usable(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the operands are plain data that the kernels can read."""
+    return (
+        type(x) in (Tensor, nn.Parameter, BlockedTensor)
+        and type(weight) in (Tensor, nn.Parameter)
+        and weight.dtype == torch.float32
+        and (bias is None or bias.dtype == torch.float32)
+        and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        and (x.dtype == torch.float32 or torch.is_autocast_enabled("cpu"))
+        and x.device.type == weight.device.type == "cpu"
+        and x.numel() > 0
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        and not torch._C._functorch.maybe_current_level()  # pyright: ignore
+        and torch._C._autograd._top_saved_tensors_default_hooks(True) is None  # pyright: ignore
+    )
+
+
+def _can_block(module: nn.Module) -> bool:
+    """Whether a layer has a blocked form: ungrouped, padded with zeros or not at all."""
+    if isinstance(module, nn.Linear):
+        return True
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.groups == 1
+        and math.prod(module.kernel_size) <= library.MOST_TAPS
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    )
+
+
+def sparsity_of(layer: Any) -> Sparsity | None:
+    """The sparsity of an elided layer's blocked form; None if it has no such form.
+
+    That is so for a weight under a mask or of its largest values, read by forward and
+    input gradient alike, for an input that only the weight gradient may read in part,
+    the largest, and for a gradient read whole.
+    """
+    plan = layer._elision_plan
+    weight = plan.use(Product.FORWARD, "weight")
+    input = plan.use(Product.WEIGHT_GRAD, "input")
+    whole = (
+        (Product.FORWARD, "input"),
+        (Product.INPUT_GRAD, "grad_output"),
+        (Product.WEIGHT_GRAD, "grad_output"),
+    )
+    one = plan.use(Product.INPUT_GRAD, "weight") == weight
+    kept = all(plan.transform(*cell) == KEEP for cell in whole)
+    if not (one and kept and _can_block(layer)):
+        return None
+    reads, learns = plan.uses[weight], plan.uses[input]
+    if type(learns) is TopK:
+        by_input = {
+            "input_keep": 1 - learns.sparsity,
+            "input_threshold": _kept(input, learns),
+        }
+    elif learns == KEEP:
+        by_input = {}
+    else:
+        return None
+    if type(reads) is TopK and reads.sparsity > 0:
+        sampled = {t.sample_size for t in (reads, learns) if _is_sampled(t)}
+        if len(sampled) > 1 or _is_sampled(reads) != _is_sampled(learns, reads):
+            return None
+        return Sparsity(
+            weight_keep=1 - reads.sparsity,
+            weight_threshold=_kept(weight, reads),
+            samples=next(iter(sampled), None),
+            **by_input,
+        )
+    if type(reads) is Mask and not reads.scored and not by_input:
+        name = f"elision_{weight}"
+        return Sparsity(mask=f"{name}_mask", gradient=f"{name}_gradient_density")
+    return None
+
+
+def _is_sampled(transform: Transform, otherwise: Transform | None = None) -> bool:
+    """Whether a threshold is sampled; that of ``otherwise`` where there is none."""
+    if isinstance(transform, TopK):
+        return transform.threshold == "sampled"
+    return otherwise is not None and _is_sampled(otherwise)
+
+
+def _kept(use: str, transform: TopK) -> KeptThreshold | None:
+    if not transform.state_names:
+        return None
+    name = f"elision_{use}"
+    return KeptThreshold(f"{name}_threshold", f"{name}_step", transform.refresh)
