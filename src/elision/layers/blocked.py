@@ -39,7 +39,7 @@ from elision.engines.native.blocked.tensor import BlockedTensor, as_plain
 from elision.operands import KEEP, Mask, TopK, Transform
 from elision.products import Product, geometry_of
 
-__all__ = ["BlockedForm", "sparsity_of"]
+__all__ = ["BlockedForm", "is_usable", "sparsity_of"]
 
 
 class BlockedForm:
@@ -78,7 +78,7 @@ class BlockedForm:
             convolution: stride, padding, dilation and groups; None for a linear layer.
             plain: the plain form, of an input and a weight.
         """
-        if not _is_usable(x, weight, bias):
+        if not is_usable(x, weight, bias):
             return None
         blocked = partial(self._layer.run, layer, bias=bias, convolution=convolution)
         if self.timed and not self._is_faster(
@@ -159,7 +159,7 @@ def _dtype_words() -> str:
     return f"autocast to {dtype}, ".replace("torch.", "")
 
 
-def _is_usable(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+def is_usable(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether the operands are plain data that the kernels can read."""
     return (
         type(x) in (Tensor, nn.Parameter, BlockedTensor)

@@ -112,11 +112,8 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
     for name, layer in layers.items():
         _elide_layer(layer, name, LayerPlan(recipe.name, tables[name]), engine)
     recipe.prepare(model)
-    for layer in layers.values():
-        sparsity = None if engine == "torch" else sparsity_of(layer)
-        if sparsity is not None:
-            form = BlockedForm(sparsity, timed=engine == "auto")
-            layer._elision_blocked = form  # pyright: ignore[reportArgumentType]
+    if engine != "torch":
+        _give_blocked_forms(layers, timed=engine == "auto")
     # A threshold or reference belongs to its replica; a broadcast would replace it.
     local = [
         f"{name}.{buffer}" if name else buffer
@@ -140,6 +137,18 @@ def _elide_layer(layer: nn.Module, name: str, plan: LayerPlan, engine: str) -> N
     for use, transform in plan.uses.items():
         for state, value in transform.initial_state().items():
             layer.register_buffer(buffer_name(use, state), value.to(weight.device))
+
+
+def _give_blocked_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
+    """Let sparse layers keep the kernels' layout, and dense ones before a norm enter it."""
+    forms = {name: sparsity_of(layer) for name, layer in layers.items()}
+    for name, layer in layers.items():
+        sparsity = forms[name]
+        if sparsity is not None:
+            form = BlockedForm(sparsity, timed=timed)
+            layer._elision_blocked = form  # pyright: ignore[reportArgumentType]
+        elif isinstance(layer, nn.Conv2d) and any(forms.values()) and not timed:
+            layer._elision_offers = True  # pyright: ignore[reportArgumentType]
 
 
 def _warn_without_effect(

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from elision.engines import Engine
-from elision.engines.native.blocked.tensor import as_plain
-from elision.layers.blocked import BlockedForm
+from elision.engines.native.blocked.tensor import as_plain, offered
+from elision.layers.blocked import BlockedForm, is_usable
 from elision.layers.observation import Observer
 from elision.layers.plan import LayerPlan
 from elision.layers.step import Step, forward_product, gradient_products
@@ -84,6 +84,7 @@ class ElidedLayer(nn.Module):
     _elision_engine: Engine
     _elision_observers: tuple[Observer, ...] = ()
     _elision_blocked: BlockedForm | None = None
+    _elision_offers: bool = False
 
     def _elision_states(self) -> dict[str, dict[str, Tensor]]:
         """State tensors of each use, by name; they are buffers of the layer."""
@@ -131,7 +132,8 @@ class ElidedLayer(nn.Module):
             y = form.output(self, x, weight, bias, convolution, plain)
             if y is not None:
                 return y
-        return plain(x, weight)
+        y = plain(x, weight)
+        return offered(y) if self._elision_offers and is_usable(y, weight, bias) else y
 
     def _run_plain(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any

@@ -24,6 +24,7 @@ from elision.engines.native.blocked.values import (
     Masked,
     Normalised,
     Stored,
+    Summed,
     Value,
 )
 
@@ -111,8 +112,7 @@ def _sum_of(a: Value, b: Value) -> Value:
             and open_ is not other
         ):
             return Normalised(open_.source, open_.affine, other)
-    zero = a.sums_to_zero and b.sums_to_zero
-    return Stored(a.blocked() + b.blocked(), a.images, sums_to_zero=zero)
+    return Summed(a, b)
 
 
 @register(_ATEN.add.Tensor)
@@ -215,8 +215,13 @@ def _batch_norm_backward(
     if affine is None:
         slope = inverse_std if weight is None else inverse_std * weight
         affine = torch.stack([slope, torch.zeros_like(slope)])
+    parts = [gradient]
+    if isinstance(gradient, Summed) and gradient.terms is not None:
+        parts = list(gradient.terms)
+    g, g_more = (*(part.blocked() for part in parts), None)[:2]
+    assert g is not None
     dx, dresidual, dscale, dshift = passes.norm_backward(
-        *(gradient.blocked(), value.blocked(), y, affine, mean, inverse_std),
+        *(g, g_more, value.blocked(), y, affine, mean, inverse_std),
         images=value.images,
         relu=relu,
         train=train,

@@ -75,6 +75,7 @@ def norm_apply(
 
 def norm_backward(
     g: torch.Tensor,
+    g_more: torch.Tensor | None,
     x: torch.Tensor,
     y: torch.Tensor | None,
     affine: torch.Tensor,
@@ -88,11 +89,15 @@ def norm_backward(
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
     """Gradients of x, of the residual if there was one, of scale and of shift.
 
+    The gradient of the output is ``g``, plus ``g_more`` where it has come in two parts.
     ``y``, the output, is needed only where there was a residual and a ReLU.
     """
     dx, dscale, dshift = (torch.empty_like(t) for t in (x, mean, mean))
     dresidual = torch.empty_like(x) if residual else None
-    pointers = (g, x, y, affine, mean, inverse_std, dx, dresidual, dscale, dshift)
+    pointers = (
+        *(g, g_more, x, y, affine, mean, inverse_std),
+        *(dx, dresidual, dscale, dshift),
+    )
     load().elision_norm_backward(
         *map(_pointer, pointers),
         images,

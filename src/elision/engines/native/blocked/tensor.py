@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map_only
 from elision.engines.native import library
 from elision.engines.native.blocked.values import Stored, Value, blocked_copy
 
-__all__ = ["BlockedTensor", "Storage", "as_plain", "register", "value_of"]
+__all__ = ["BlockedTensor", "Storage", "as_plain", "offered", "register", "value_of"]
 
 
 class Storage:
@@ -25,6 +25,7 @@ class Storage:
     Args:
         value: the blocked content.
         dtype: of the tensor that the program sees; values are float32.
+        plain: the plain content, where there is no value.
         parent: storage that this one is a range of channels of; None: its own.
         channels: that range.
     """
@@ -35,10 +36,11 @@ class Storage:
         dtype: torch.dtype,
         parent: "Storage | None" = None,
         channels: slice = slice(None),
+        plain: Tensor | None = None,
     ) -> None:
         self._value, self.dtype = value, dtype
         self.parent, self.channels = parent, channels
-        self._plain: Tensor | None = None
+        self._plain = plain
 
     @property
     def value(self) -> Value:
@@ -173,6 +175,25 @@ def _shared(x: BlockedTensor) -> Tensor:
 def value_of(x: Tensor) -> Value:
     """The content of a blocked tensor, or a blocked copy of a plain one."""
     return x.storage_.value if isinstance(x, BlockedTensor) else blocked_copy(x)
+
+
+class _Offered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        storage = Storage(None, x.dtype, plain=x.detach().contiguous())
+        return BlockedTensor(storage, tuple(x.shape))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return as_plain(gradients[0])
+
+
+def offered(x: Tensor) -> Tensor:
+    """A fresh plain ``(N, C, H, W)`` result as a tensor that may become blocked.
+
+    It stays plain, at no cost, unless a normalisation reads it.
+    """
+    return _Offered.apply(x)  # pyright: ignore[reportReturnType]
 
 
 class _AsPlain(torch.autograd.Function):

@@ -19,6 +19,7 @@ __all__ = [
     "Masked",
     "Normalised",
     "Stored",
+    "Summed",
     "Value",
     "blocked_copy",
 ]
@@ -142,6 +143,27 @@ class Normalised(Value):
     def is_open(self) -> bool:
         """Whether another step can join before the result is computed."""
         return self._memory is None and not self.relu
+
+
+class Summed(Value):
+    """The sum of two values."""
+
+    def __init__(self, first: Value, second: Value) -> None:
+        both = first.sums_to_zero and second.sums_to_zero
+        super().__init__(first.images, sums_to_zero=both)
+        self.terms: tuple[Value, Value] | None = (first, second)
+        self._size = first.size
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        return self._size
+
+    def _compute(self) -> Tensor:
+        assert self.terms is not None
+        first, second = (value.blocked() for value in self.terms)
+        self.terms = None
+        return first + second
 
 
 class Masked(Value):

@@ -114,23 +114,24 @@ extern "C" void elision_norm_apply(const float* x, const float* residual,
   });
 }
 
-// From g = dL/dy: dx, and where the pointers are given the gradients of residual, scale
+// From dL/dy = g [+ g_more]: dx, and where the pointers are given the gradients of residual, scale
 // and shift. With `relu` a ReLU made the output, which is `y`; without y, `affine` tells
 // where it was zero. With `train` the statistics depended on x.
-extern "C" void elision_norm_backward(const float* g, const float* x, const float* y,
+extern "C" void elision_norm_backward(const float* g, const float* g_more,
+                                      const float* x, const float* y,
                                       const float* affine, const float* mean,
                                       const float* inverse_std, float* dx,
                                       float* dresidual, float* dscale, float* dshift,
                                       int images, int channels, int plane, int relu,
                                       int train, int threads) {
   double count = static_cast<double>(images) * plane;
-  auto channel = [&](int c, auto passed) {  // passed(i, x): above 0 where g passes
+  auto channel = [&](int c, auto gradient, auto passed) {  // passed(i, x) > 0: g passes
     float inverse = inverse_std[c], slope = affine[c];
     vf middle = splat(mean[c]);
     double sum[2];
     sum_channel<2>(images, channels, plane, c, sum, [&](size_t i, vf mask, vf* term) {
       vf value = load(x + i);
-      term[0] = zero_unless(load(g + i) * mask, passed(i, value));
+      term[0] = zero_unless(gradient(i) * mask, passed(i, value));
       term[1] = term[0] * (value - middle);
     });
     if (dscale) dscale[c] = static_cast<float>(sum[1] * inverse);
@@ -142,19 +143,25 @@ extern "C" void elision_norm_backward(const float* g, const float* x, const floa
     }
     each_vector(images, channels, plane, c, [&](size_t i, vf mask) {
       vf value = load(x + i);
-      vf before = zero_unless(load(g + i) * mask, passed(i, value));
+      vf before = zero_unless(gradient(i) * mask, passed(i, value));
       if (dresidual) store(dresidual + i, before);
       store(dx + i, (before * a - b - (value - middle) * k) * mask);
     });
   };
-  parallel(channels, threads, [&](int c) {
+  auto with = [&](int c, auto gradient) {
     if (!relu)
-      channel(c, [](size_t, vf) { return splat(1.0f); });
+      channel(c, gradient, [](size_t, vf) { return splat(1.0f); });
     else if (y)
-      channel(c, [=](size_t i, vf) { return load(y + i); });
+      channel(c, gradient, [=](size_t i, vf) { return load(y + i); });
     else
-      channel(c, [normalised = Affine(affine, channels, c)](size_t, vf value) {
+      channel(c, gradient, [normalised = Affine(affine, channels, c)](size_t, vf value) {
         return normalised(value);
       });
+  };
+  parallel(channels, threads, [&](int c) {
+    if (g_more)
+      with(c, [=](size_t i) { return load(g + i) + load(g_more + i); });
+    else
+      with(c, [=](size_t i) { return load(g + i); });
   });
 }
