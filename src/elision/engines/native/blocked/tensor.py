@@ -7,6 +7,7 @@ version counters work above this layer, and every other operation reads a plain 
 it. Operations that alias or write turn its storage plain for good.
 """
 
+import copy
 from typing import Any
 
 import torch
@@ -136,6 +137,16 @@ class BlockedTensor(Tensor):
                 return result
         return _computed_plain(func, args, kwargs)
 
+    @property
+    def data(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The tensor without its history, sharing its storage; or give it another."""
+        return Tensor.data.__get__(self)  # pyright: ignore[reportAttributeAccessIssue]
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        Tensor.data.__set__(self, value)  # pyright: ignore[reportAttributeAccessIssue]
+        self.storage_ = Storage(None, value.dtype, plain=as_plain(value.detach()))
+
     # Torch reads memory behind the dispatcher in these.
     def numpy(self, **kwargs: Any) -> Any:
         """As :meth:`torch.Tensor.numpy`; shares memory with the tensor."""
@@ -158,6 +169,9 @@ class BlockedTensor(Tensor):
 
     def __dlpack__(self, *args: Any, **kwargs: Any) -> Any:
         return _shared(self).__dlpack__(*args, **kwargs)
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return copy.deepcopy(_shared(self), memo)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _shared(self).__reduce_ex__(protocol)
