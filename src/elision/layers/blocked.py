@@ -171,7 +171,6 @@ def is_usable(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and x.device.type == weight.device.type == "cpu"
         and x.numel() > 0
         and torch._C._len_torch_dispatch_stack() == 0
-        and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         and not torch._C._functorch.maybe_current_level()  # pyright: ignore
         and torch._C._autograd._top_saved_tensors_default_hooks(True) is None  # pyright: ignore

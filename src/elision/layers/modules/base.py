@@ -123,6 +123,8 @@ class ElidedLayer(nn.Module):
         self, x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any
     ) -> Tensor:
         """The layer's output for an operand already in (N, C, H, W) or (rows, inner)."""
+        if torch.compiler.is_compiling():
+            return self._run_plain(x, weight, bias, convolution)
 
         def plain(x: Tensor, weight: Tensor) -> Tensor:
             return self._run_plain(as_plain(x), weight, bias, convolution)
