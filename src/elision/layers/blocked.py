@@ -78,7 +78,7 @@ class BlockedForm:
             convolution: stride, padding, dilation and groups; None for a linear layer.
             plain: the plain form, of an input and a weight.
         """
-        if not is_usable(x, weight, bias):
+        if not is_usable(x, weight, bias) or not _fit(x, weight, convolution):
             return None
         blocked = partial(self._layer.run, layer, bias=bias, convolution=convolution)
         if self.timed and not self._is_faster(
@@ -174,6 +174,17 @@ def is_usable(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         and not torch._C._functorch.maybe_current_level()  # pyright: ignore
         and torch._C._autograd._top_saved_tensors_default_hooks(True) is None  # pyright: ignore
+    )
+
+
+def _fit(x: Tensor, weight: Tensor, convolution: Any) -> bool:
+    """Whether the operands fit together; torch refuses others in a user's words."""
+    if convolution is None:
+        return x.shape[1] == weight.shape[1]
+    _, padding, dilation, _ = convolution
+    reach = zip(x.shape[2:], weight.shape[2:], padding, dilation, strict=True)
+    return x.shape[1] == weight.shape[1] and all(
+        n + 2 * p > d * (k - 1) for n, k, p, d in reach
     )
 
 
