@@ -215,11 +215,10 @@ def _batch_norm_backward(
     if affine is None:
         slope = inverse_std if weight is None else inverse_std * weight
         affine = torch.stack([slope, torch.zeros_like(slope)])
-    parts = [gradient]
+    first, second = gradient, None
     if isinstance(gradient, Summed) and gradient.terms is not None:
-        parts = list(gradient.terms)
-    g, g_more = (*(part.blocked() for part in parts), None)[:2]
-    assert g is not None
+        first, second = gradient.terms
+    g, g_more = first.blocked(), None if second is None else second.blocked()
     dx, dresidual, dscale, dshift = passes.norm_backward(
         *(g, g_more, value.blocked(), y, affine, mean, inverse_std),
         images=value.images,
