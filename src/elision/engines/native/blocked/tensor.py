@@ -42,6 +42,7 @@ class Storage:
         self._value, self.dtype = value, dtype
         self.parent, self.channels = parent, channels
         self._plain = plain
+        self._is_shared = False  # whether something else may hold the plain tensor
 
     @property
     def value(self) -> Value:
@@ -51,14 +52,17 @@ class Storage:
             return Stored(whole.blocked()[:, self.channels], whole.images)
         if self._value is None:
             assert self._plain is not None
-            return blocked_copy(self._plain)
+            value = blocked_copy(self._plain)
+            if self._is_shared:
+                return value
+            self._value, self._plain = value, None
         return self._value
 
     def write(self, value: Value) -> bool:
         """Replace the content; False where the storage is plain or part of another."""
-        if self.parent is not None or self._value is None:
+        if self.parent is not None or self._is_shared:
             return False
-        self._value = value
+        self._value, self._plain = value, None
         return True
 
     def evict(self) -> None:
@@ -85,6 +89,7 @@ class Storage:
         if self._plain is None:
             self._plain = self.copy()
             self._value = None
+        self._is_shared = True
         return self._plain
 
 
@@ -146,6 +151,7 @@ class BlockedTensor(Tensor):
     def data(self, value: Tensor) -> None:
         Tensor.data.__set__(self, value)  # pyright: ignore[reportAttributeAccessIssue]
         self.storage_ = Storage(None, value.dtype, plain=as_plain(value.detach()))
+        self.storage_.plain()  # the program holds it, too
 
     # Torch reads memory behind the dispatcher in these.
     def numpy(self, **kwargs: Any) -> Any:
