@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <random>
+#include <tuple>
 #include <vector>
 
 #include "meeting.hpp"
@@ -31,12 +32,13 @@ int elision_masked_grad(const void*, const float*, const float*, float*, int);
 int64_t elision_weight_grad(const int*, int, const float*, const float*, float, float*,
                             int);
 int elision_sparse_input_grad(const int*, const float*, const float*, float*, int);
-void elision_norm_forward(const float*, const float*, const float*, const float*, float*,
-                          float*, float*, float*, int, int, int, float, int, int, int);
-void elision_norm_again(const float*, const float*, float*, int, int, int, int, int);
+void elision_norm_statistics(const float*, const float*, const float*, float*, float*,
+                             float*, float*, int, int, int, float, int, int);
+void elision_norm_apply(const float*, const float*, const float*, float*, int, int, int,
+                        int, int);
 void elision_norm_backward(const float*, const float*, const float*, const float*,
-                           const float*, const float*, float*, float*, float*, float*, int,
-                           int, int, float, int, int, int);
+                           const float*, const float*, const float*, float*, float*, float*,
+                           float*, int, int, int, int, int, int);
 void elision_max_pool_forward(const int*, const float*, float*, int);
 void elision_max_pool_backward(const int*, const float*, const float*, float*, int);
 }
@@ -151,22 +153,27 @@ static void normalisation() {
   Floats x = blocked(random_floats(size, 1), n), r = blocked(random_floats(size, 1), n);
   Floats g = blocked(random_floats(size, 1), n), y(x.size()), dx(x.size()), dr(x.size());
   Floats scale = random_floats(c, 1), shift = random_floats(c, 1);
-  Floats mean(c), variance(c), dscale(c), dshift(c), line(2 * c), again(x.size());
-  elision_norm_forward(x.data(), r.data(), scale.data(), shift.data(), mean.data(),
-                       variance.data(), line.data(), y.data(), n, c, plane, 1e-5f, 1, 1, 2);
-  elision_norm_backward(g.data(), x.data(), y.data(), line.data(), mean.data(),
-                        variance.data(), dx.data(), dr.data(), dscale.data(),
-                        dshift.data(), n, c, plane, 1e-5f, 1, 1, 2);
+  Floats mean(c), variance(c), inverse(c), affine(2 * c), dscale(c), dshift(c);
+  elision_norm_statistics(x.data(), scale.data(), shift.data(), mean.data(),
+                          variance.data(), inverse.data(), affine.data(), n, c, plane,
+                          1e-5f, 1, 2);
+  elision_norm_apply(x.data(), r.data(), affine.data(), y.data(), n, c, plane, 1, 2);
+  elision_norm_backward(g.data(), nullptr, x.data(), y.data(), affine.data(), mean.data(),
+                        inverse.data(), dx.data(), dr.data(), dscale.data(),
+                        dshift.data(), n, c, plane, 1, 1, 2);
   for (float v : y) failures += !(v >= 0);
-  elision_norm_forward(x.data(), nullptr, scale.data(), shift.data(), mean.data(),
-                       variance.data(), line.data(), y.data(), n, c, plane, 1e-5f, 1, 1, 2);
-  elision_norm_again(x.data(), line.data(), again.data(), n, c, plane, 1, 2);
-  failures += again != y;
-  Floats kept(x.size());  // the line tells the zeros of a ReLU as the output does
-  for (const float* told : {static_cast<const float*>(y.data()), (const float*)nullptr}) {
-    elision_norm_backward(g.data(), x.data(), told, line.data(), mean.data(),
-                          variance.data(), dx.data(), nullptr, dscale.data(),
-                          dshift.data(), n, c, plane, 1e-5f, 1, 1, 2);
+  elision_norm_apply(x.data(), nullptr, affine.data(), y.data(), n, c, plane, 1, 2);
+  Floats kept(x.size()), half(g);
+  for (float& v : half) v /= 2;
+  // The affine map tells the zeros of a ReLU as the output does, and a gradient may come
+  // in two parts.
+  const float* none = nullptr;
+  for (auto [first, more, told] : {std::tuple(g.data(), none, (const float*)y.data()),
+                                   std::tuple(g.data(), none, none),
+                                   std::tuple(half.data(), (const float*)half.data(), none)}) {
+    elision_norm_backward(first, more, x.data(), told, affine.data(), mean.data(),
+                          inverse.data(), dx.data(), nullptr, dscale.data(),
+                          dshift.data(), n, c, plane, 1, 1, 2);
     failures += told == nullptr && dx != kept;
     kept = dx;
   }

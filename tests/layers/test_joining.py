@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import elision
-from elision.engines.native.blocked.blocked_layers import Sparsity
+from elision.engines.native.blocked.layer import Sparsity
+from elision.layers.blocked import sparsity_of
 from elision.layers.plan import LayerPlan
 from elision.layers.recipe import Recipe, Table
-from elision.layers.whole_network import sparsity_of
 from elision.operands import Transform
 from elision.operands.blocked_form import LargestForm
 from elision.products import Product
@@ -44,7 +44,7 @@ def weights(transform: Transform) -> Table:
     return Table({Product.FORWARD: row, Product.INPUT_GRAD: row})
 
 
-def test_a_blocked_form_is_enough_for_a_whole_network() -> None:
+def test_a_blocked_form_is_enough_for_the_blocked_layout() -> None:
     found = {}
     for transform in (Plain(), Stated()):
         layer = nn.Conv2d(16, 16, 3)

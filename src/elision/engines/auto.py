@@ -36,7 +36,7 @@ LEAST_MACS = 4_000_000
 #: Values of an operand that its density is estimated from (an own choice).
 _SAMPLES = 4096
 #: Serialises trials, so that two threads do not disturb each other's times.
-_TRYING = threading.Lock()
+TRYING = threading.RLock()
 
 
 def density_level(x: torch.Tensor) -> float:
@@ -118,7 +118,7 @@ class AutoEngine(Engine):
         known = decisions()
         decision = known.find(question)
         if decision is None:
-            with _TRYING:
+            with TRYING:
                 decision = known.find(question) or known.add(
                     Decision(question, self._try(product, hint))
                 )

@@ -24,12 +24,12 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from elision.engines import make_engine
+from elision.layers.blocked import BlockedLayer, sparsity_of
 from elision.layers.extras import remove_extras
-from elision.layers.modules import ELIDED, TORCH_LAYERS, plain_type
-from elision.layers.modules.base import ElidedLayer, buffer_name
-from elision.layers.plan import LayerPlan
+from elision.layers.modules import ELIDED, plain_type
+from elision.layers.modules.base import ElidedLayer
+from elision.layers.plan import LayerPlan, buffer_name
 from elision.layers.recipe import SELECTORS, Recipe, Table, selects
-from elision.layers.whole_network import install, remove
 
 __all__ = [
     "NoEffectWarning",
@@ -123,8 +123,8 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
     for name, layer in layers.items():
         _elide_layer(layer, name, LayerPlan(recipe.name, tables[name]), engine)
     recipe.prepare(model)
-    if all(plain_type(layer) in TORCH_LAYERS for _, layer in elided_layers(model)):
-        install(model, layers, engine)
+    if engine != "torch":
+        _give_blocked_forms(layers, timed=engine == "auto")
     # A threshold or reference belongs to its replica; a broadcast would replace it.
     local = [
         f"{name}.{buffer}" if name else buffer
@@ -148,6 +148,18 @@ def _elide_layer(layer: nn.Module, name: str, plan: LayerPlan, engine: str) -> N
     for use, transform in plan.uses.items():
         for state, value in transform.initial_state().items():
             layer.register_buffer(buffer_name(use, state), value.to(weight.device))
+
+
+def _give_blocked_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
+    """Let sparse layers keep the kernels' layout, and dense ones before a norm enter it."""
+    forms = {name: sparsity_of(layer) for name, layer in layers.items()}
+    for name, layer in layers.items():
+        sparsity = forms[name]
+        if sparsity is not None:
+            form = BlockedLayer(sparsity, timed=timed)
+            layer._elision_blocked = form  # pyright: ignore[reportArgumentType]
+        elif isinstance(layer, nn.Conv2d) and any(forms.values()) and not timed:
+            layer._elision_offers = True  # pyright: ignore[reportArgumentType]
 
 
 def _warn_without_effect(
@@ -183,7 +195,6 @@ def restore(model: Model) -> Model:
         The same model.
     """
     for module in list(model.modules()):
-        remove(module)
         remove_extras(module)
         for buffer in [b for b in module._buffers if b.startswith("elision_")]:
             del module._buffers[buffer]

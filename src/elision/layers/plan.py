@@ -8,7 +8,7 @@ from elision.layers.recipe import Table
 from elision.operands import Transform
 from elision.products import Product
 
-__all__ = ["LayerPlan"]
+__all__ = ["LayerPlan", "buffer_name"]
 
 
 class LayerPlan:
@@ -67,3 +67,8 @@ class LayerPlan:
     def operand_of(self, use: str) -> str:
         """Name of the operand that a use transforms."""
         return use.partition("_for_")[0]
+
+
+def buffer_name(use: str, state: str) -> str:
+    """Name of the buffer that holds a state tensor of a use."""
+    return f"elision_{use}_{state}"

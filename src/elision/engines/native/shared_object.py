@@ -31,9 +31,9 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [_POINTER, _INT, _POINTER, _POINTER, _FLOAT, _POINTER, _INT],
     ),
     "sparse_input_grad": (_INT, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
-    "norm_forward": (None, [_POINTER] * 8 + [_INT] * 3 + [_FLOAT] + [_INT] * 3),
-    "norm_again": (None, [_POINTER] * 3 + [_INT] * 5),
-    "norm_backward": (None, [_POINTER] * 10 + [_INT] * 3 + [_FLOAT] + [_INT] * 3),
+    "norm_statistics": (None, [_POINTER] * 7 + [_INT] * 3 + [_FLOAT] + [_INT] * 2),
+    "norm_apply": (None, [_POINTER] * 4 + [_INT] * 5),
+    "norm_backward": (None, [_POINTER] * 11 + [_INT] * 6),
     "max_pool_forward": (None, [_POINTER, _POINTER, _POINTER, _INT]),
     "max_pool_backward": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
 }

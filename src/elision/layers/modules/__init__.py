@@ -21,13 +21,10 @@ from elision.layers.modules.base import ElidedLayer
 from elision.layers.modules.conv2d import ElidedConv2d
 from elision.layers.modules.linear import ElidedLinear
 
-__all__ = ["ELIDED", "TORCH_LAYERS", "plain_type", "register"]
+__all__ = ["ELIDED", "plain_type", "register"]
 
 #: Elided type of each plain layer type; ``elide`` changes the class of exactly these.
 ELIDED: dict[type[nn.Module], type[ElidedLayer]] = {}
-
-#: The layer types that whole-network execution can compute without their ``forward``.
-TORCH_LAYERS = (nn.Conv2d, nn.Linear)
 
 #: The way back; an elided type that was replaced in ``ELIDED`` stays, for its layers.
 _PLAIN: dict[type[ElidedLayer], type[nn.Module]] = {}

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from elision.engines import Engine
+from elision.engines.native.blocked.tensor import as_plain, offered
+from elision.layers.blocked import BlockedLayer, is_usable
 from elision.layers.observation import Observer
-from elision.layers.plan import LayerPlan
+from elision.layers.plan import LayerPlan, buffer_name
 from elision.layers.step import Step, forward_product, gradient_products
 from elision.products import Geometry, Product, geometry_of
 
-__all__ = ["ElidedLayer", "buffer_name", "plan_of", "set_state", "states_of"]
+__all__ = ["ElidedLayer", "plan_of", "set_state", "states_of"]
 
 
 class _Products(torch.autograd.Function):
@@ -94,6 +96,8 @@ class ElidedLayer(nn.Module):
     _elision_name: str
     _elision_engine: Engine
     _elision_observers: tuple[Observer, ...] = ()
+    _elision_blocked: BlockedLayer | None = None
+    _elision_offers: bool = False
 
     def _elision_states(self) -> dict[str, dict[str, Tensor]]:
         """State tensors of each use, by name; they are buffers of the layer."""
@@ -147,6 +151,23 @@ class ElidedLayer(nn.Module):
         Returns:
             The output with its bias, (N, K, P, Q) or (rows, columns).
         """
+        if torch.compiler.is_compiling():
+            return self._plain_products(x, weight, bias, convolution)
+
+        def plain(x: Tensor, weight: Tensor) -> Tensor:
+            return self._plain_products(as_plain(x), weight, bias, convolution)
+
+        blocked = self._elision_blocked
+        if blocked is not None and not self._elision_observers:
+            y = blocked.output(self, x, weight, bias, convolution, plain)
+            if y is not None:
+                return y
+        y = plain(x, weight)
+        return offered(y) if self._elision_offers and is_usable(y, weight, bias) else y
+
+    def _plain_products(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any
+    ) -> Tensor:
         kind = x.device.type
         if torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
@@ -187,11 +208,6 @@ def _shape_states(
     layer: ElidedLayer, x: tuple[int, ...], weight: tuple[int, ...], convolution: Any
 ) -> None:
     layer._shape_states(geometry_of(x, weight, convolution))
-
-
-def buffer_name(use: str, state: str) -> str:
-    """Name of the buffer that holds a state tensor of a use."""
-    return f"elision_{use}_{state}"
 
 
 def plan_of(layer: ElidedLayer) -> LayerPlan:

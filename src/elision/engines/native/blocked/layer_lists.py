@@ -1,10 +1,6 @@
-"""Lists of a layer's weight, cached from call to call.
-
-Layers are numbered by :func:`new_layer`, as a custom operator can take an integer.
-"""
+"""Lists of a layer's weight, cached from call to call."""
 
 import contextlib
-import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -15,7 +11,7 @@ from torch import Tensor
 from elision.engines.native import library
 from elision.products import Conv2dGeometry
 
-__all__ = ["LayerLists", "above", "forget_layer", "lists_of", "new_layer"]
+__all__ = ["LayerLists", "above"]
 
 _Key = tuple[Conv2dGeometry, bool]  # a shape, and whether products are of halves
 
@@ -85,24 +81,3 @@ def above(level: Tensor | None) -> float:
     if level is None:
         return 0.0
     return torch.nextafter(level, torch.zeros_like(level)).item()
-
-
-_LAYERS: dict[int, LayerLists] = {}
-_NUMBERS = itertools.count()
-
-
-def new_layer() -> int:
-    """A number for the state of one layer."""
-    number = next(_NUMBERS)
-    _LAYERS[number] = LayerLists()
-    return number
-
-
-def lists_of(number: int) -> LayerLists:
-    """The state of a layer."""
-    return _LAYERS[number]
-
-
-def forget_layer(number: int) -> None:
-    """Drop the state of a layer."""
-    _LAYERS.pop(number, None)

@@ -13,16 +13,15 @@ from elision.engines.native.shared_object import load
 __all__ = [
     "max_pool_backward",
     "max_pool_forward",
-    "norm_again",
+    "norm_apply",
     "norm_backward",
-    "norm_forward",
+    "norm_statistics",
     "pooled_size",
 ]
 
 
-def norm_forward(
+def norm_statistics(
     x: torch.Tensor,
-    residual: torch.Tensor | None,
     scale: torch.Tensor | None,
     shift: torch.Tensor | None,
     mean: torch.Tensor,
@@ -30,38 +29,42 @@ def norm_forward(
     *,
     images: int,
     eps: float,
-    relu: bool,
     train: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Batch normalisation, then residual sum and ReLU if given, of blocked tensors.
+    """Statistics of batch normalisation of a blocked tensor.
 
     With ``train`` the (biased) statistics of ``x`` are written to ``mean`` and
     ``variance``; without, they are read.
 
     Returns:
-        The output, and the line that normalises each channel: slopes, then offsets.
+        The inverse standard deviation, ``(C,)``, and the affine map that normalises,
+        ``(2, C)``: slopes, then offsets.
     """
-    y, line = torch.empty_like(x), x.new_empty(2, x.shape[1])
-    pointers = (x, residual, scale, shift, mean, variance, line, y)
-    load().elision_norm_forward(
+    inverse_std, affine = torch.empty_like(mean), x.new_empty(2, x.shape[1])
+    pointers = (x, scale, shift, mean, variance, inverse_std, affine)
+    load().elision_norm_statistics(
         *map(_pointer, pointers),
         images,
         *_channels_and_plane(x),
         eps,
-        relu,
         train,
         torch.get_num_threads(),
     )
-    return y, line
+    return inverse_std, affine
 
 
-def norm_again(
-    x: torch.Tensor, line: torch.Tensor, *, images: int, relu: bool
+def norm_apply(
+    x: torch.Tensor,
+    affine: torch.Tensor,
+    residual: torch.Tensor | None,
+    *,
+    images: int,
+    relu: bool,
 ) -> torch.Tensor:
-    """What :func:`norm_forward` returned without a residual, to the last bit."""
+    """``[ReLU](x · slope + offset [+ residual])``; the same bits at every call."""
     y = torch.empty_like(x)
-    load().elision_norm_again(
-        *map(_pointer, (x, line, y)),
+    load().elision_norm_apply(
+        *map(_pointer, (x, residual, affine, y)),
         images,
         *_channels_and_plane(x),
         relu,
@@ -72,30 +75,33 @@ def norm_again(
 
 def norm_backward(
     g: torch.Tensor,
+    g_more: torch.Tensor | None,
     x: torch.Tensor,
     y: torch.Tensor | None,
-    line: torch.Tensor,
+    affine: torch.Tensor,
     mean: torch.Tensor,
-    variance: torch.Tensor,
+    inverse_std: torch.Tensor,
     *,
     images: int,
-    eps: float,
     relu: bool,
     train: bool,
     residual: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]:
     """Gradients of x, of the residual if there was one, of scale and of shift.
 
-    ``y`` is the output; it is asked for only where there was a residual and a ReLU.
+    The gradient of the output is ``g``, plus ``g_more`` where it has come in two parts.
+    ``y``, the output, is needed only where there was a residual and a ReLU.
     """
     dx, dscale, dshift = (torch.empty_like(t) for t in (x, mean, mean))
     dresidual = torch.empty_like(x) if residual else None
-    pointers = (g, x, y, line, mean, variance, dx, dresidual, dscale, dshift)
+    pointers = (
+        *(g, g_more, x, y, affine, mean, inverse_std),
+        *(dx, dresidual, dscale, dshift),
+    )
     load().elision_norm_backward(
         *map(_pointer, pointers),
         images,
         *_channels_and_plane(x),
-        eps,
         relu,
         train,
         torch.get_num_threads(),

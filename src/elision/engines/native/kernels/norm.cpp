@@ -60,26 +60,26 @@ void each_vector(int images, int channels, int plane, int c, Work work) {
 vf zero_unless(vf value, vf condition) { return condition > 0 ? value : vf{}; }
 vf relu_of(vf value) { return value < 0 ? vf{} : value; }  // a NaN stays
 
-// The line that normalises a channel. Forward and backward compute it by the same
-// expression, so that they agree about the sign of every value.
-struct Line {
+// The affine map of a channel. Forward and backward compute it by the same expression,
+// so that they agree about the sign of every value.
+struct Affine {
   vf slope, offset;
-  Line(const float* line, int channels, int c)
-      : slope(splat(line[c])), offset(splat(line[channels + c])) {}
+  Affine(const float* affine, int channels, int c)
+      : slope(splat(affine[c])), offset(splat(affine[channels + c])) {}
   vf operator()(vf x) const { return x * slope + offset; }
 };
 
 }  // namespace
 
-// y = [ReLU]((x - mean) * inverse_std * scale + shift [+ residual]). With `train` the
-// statistics are those of x and are written to mean and variance (biased), else read.
-// Written to `line` are the slope of every channel and then the offset of every channel:
-// y = [ReLU](x * slope + offset [+ residual]).
-extern "C" void elision_norm_forward(const float* x, const float* residual,
-                                     const float* scale, const float* shift, float* mean,
-                                     float* variance, float* line, float* y, int images,
-                                     int channels, int plane, float eps, int relu,
-                                     int train, int threads) {
+// The affine map that normalises every channel of x: slopes, then offsets, such that
+// (x - mean) * inverse_std * scale + shift = x * slope + offset. With `train` the
+// statistics are those of x and are written to mean and variance (biased), else read;
+// inverse_std is always written.
+extern "C" void elision_norm_statistics(const float* x, const float* scale,
+                                        const float* shift, float* mean, float* variance,
+                                        float* inverse_std, float* affine, int images,
+                                        int channels, int plane, float eps, int train,
+                                        int threads) {
   double count = static_cast<double>(images) * plane;
   parallel(channels, threads, [&](int c) {
     if (train) {
@@ -94,9 +94,18 @@ extern "C" void elision_norm_forward(const float* x, const float* residual,
       });
       variance[c] = static_cast<float>(sum[0] / count);
     }
-    line[c] = 1.0f / std::sqrt(variance[c] + eps) * (scale ? scale[c] : 1.0f);
-    line[channels + c] = (shift ? shift[c] : 0.0f) - mean[c] * line[c];
-    Line normalised(line, channels, c);
+    inverse_std[c] = 1.0f / std::sqrt(variance[c] + eps);
+    affine[c] = inverse_std[c] * (scale ? scale[c] : 1.0f);
+    affine[channels + c] = (shift ? shift[c] : 0.0f) - mean[c] * affine[c];
+  });
+}
+
+// y = [ReLU](x * slope + offset [+ residual]); the same bits at every call.
+extern "C" void elision_norm_apply(const float* x, const float* residual,
+                                   const float* affine, float* y, int images,
+                                   int channels, int plane, int relu, int threads) {
+  parallel(channels, threads, [&](int c) {
+    Affine normalised(affine, channels, c);
     each_vector(images, channels, plane, c, [&](size_t i, vf mask) {
       vf value = normalised(load(x + i));
       if (residual) value += load(residual + i);
@@ -105,35 +114,24 @@ extern "C" void elision_norm_forward(const float* x, const float* residual,
   });
 }
 
-// y = [ReLU](x * slope + offset) once more, to the last bit, where y was not kept.
-extern "C" void elision_norm_again(const float* x, const float* line, float* y, int images,
-                                   int channels, int plane, int relu, int threads) {
-  parallel(channels, threads, [&](int c) {
-    Line normalised(line, channels, c);
-    each_vector(images, channels, plane, c, [&](size_t i, vf mask) {
-      vf value = normalised(load(x + i));
-      store(y + i, (relu ? relu_of(value) : value) * mask);
-    });
-  });
-}
-
-// From g = dL/dy: dx, and where the pointers are given the gradients of residual, scale
-// and shift. With `relu` a ReLU made the output, which is `y`; without y, `line` tells
+// From dL/dy = g [+ g_more]: dx, and where the pointers are given the gradients of residual, scale
+// and shift. With `relu` a ReLU made the output, which is `y`; without y, `affine` tells
 // where it was zero. With `train` the statistics depended on x.
-extern "C" void elision_norm_backward(const float* g, const float* x, const float* y,
-                                      const float* line, const float* mean,
-                                      const float* variance, float* dx, float* dresidual,
-                                      float* dscale, float* dshift, int images,
-                                      int channels, int plane, float eps, int relu,
+extern "C" void elision_norm_backward(const float* g, const float* g_more,
+                                      const float* x, const float* y,
+                                      const float* affine, const float* mean,
+                                      const float* inverse_std, float* dx,
+                                      float* dresidual, float* dscale, float* dshift,
+                                      int images, int channels, int plane, int relu,
                                       int train, int threads) {
   double count = static_cast<double>(images) * plane;
-  auto channel = [&](int c, auto passed) {  // passed(i, x): above 0 where g passes
-    float inverse = 1.0f / std::sqrt(variance[c] + eps), slope = line[c];
+  auto channel = [&](int c, auto gradient, auto passed) {  // passed(i, x) > 0: g passes
+    float inverse = inverse_std[c], slope = affine[c];
     vf middle = splat(mean[c]);
     double sum[2];
     sum_channel<2>(images, channels, plane, c, sum, [&](size_t i, vf mask, vf* term) {
       vf value = load(x + i);
-      term[0] = zero_unless(load(g + i) * mask, passed(i, value));
+      term[0] = zero_unless(gradient(i) * mask, passed(i, value));
       term[1] = term[0] * (value - middle);
     });
     if (dscale) dscale[c] = static_cast<float>(sum[1] * inverse);
@@ -145,19 +143,25 @@ extern "C" void elision_norm_backward(const float* g, const float* x, const floa
     }
     each_vector(images, channels, plane, c, [&](size_t i, vf mask) {
       vf value = load(x + i);
-      vf before = zero_unless(load(g + i) * mask, passed(i, value));
+      vf before = zero_unless(gradient(i) * mask, passed(i, value));
       if (dresidual) store(dresidual + i, before);
       store(dx + i, (before * a - b - (value - middle) * k) * mask);
     });
   };
-  parallel(channels, threads, [&](int c) {
+  auto with = [&](int c, auto gradient) {
     if (!relu)
-      channel(c, [](size_t, vf) { return splat(1.0f); });
+      channel(c, gradient, [](size_t, vf) { return splat(1.0f); });
     else if (y)
-      channel(c, [=](size_t i, vf) { return load(y + i); });
+      channel(c, gradient, [=](size_t i, vf) { return load(y + i); });
     else
-      channel(c, [normalised = Line(line, channels, c)](size_t, vf value) {
+      channel(c, gradient, [normalised = Affine(affine, channels, c)](size_t, vf value) {
         return normalised(value);
       });
+  };
+  parallel(channels, threads, [&](int c) {
+    if (g_more)
+      with(c, [=](size_t i) { return load(g + i) + load(g_more + i); });
+    else
+      with(c, [=](size_t i) { return load(g + i); });
   });
 }
