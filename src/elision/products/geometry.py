@@ -8,14 +8,11 @@ product and input gradient have changed places. Counting and costing need no oth
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 
 from elision.products.kinds import Product
-
-if TYPE_CHECKING:
-    from elision.products.convolution import Conv2dGeometry, Convolution
 
 __all__ = ["Geometry"]
 
@@ -68,11 +65,11 @@ class Geometry(ABC):
         """
 
     @abstractmethod
-    def as_convolution(self, kind: Product) -> "tuple[Product, Convolution[Any]]":
+    def as_convolution(self, kind: Product) -> tuple[Product, Any]:
         """The product of a convolution that product ``kind`` of this layer is."""
 
     @property
-    def reshaped_convolution(self) -> "Conv2dGeometry | None":
+    def reshaped_convolution(self) -> Any:
         """The 2-D convolution whose operands are this layer's reshaped; None: none."""
         return None
 
