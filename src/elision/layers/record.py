@@ -146,7 +146,7 @@ class _Recorder:
         self.trace.add(kept, keys, observation.recipe, observation.shared)
 
     def _sampled(self, operand: str, x: Tensor) -> Tensor:
-        return x if operand == "weight" else x[: self._samples]
+        return (x if operand == "weight" else x[: self._samples]).cpu()
 
 
 def _with_batch(
