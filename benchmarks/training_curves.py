@@ -14,19 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from elision.common.files import write_json
 from elision.engines.bench import machine
 from elision.layers import elide
 from elision.methods import RigL, Swat
 from elision.topology import attach
-from elision.training.loop import evaluate
-from elision.workloads import load_dataset
-from elision.workloads.models.resnet import resnet8
+from elision.workloads import Workload
 
 ENGINES = {"masked": "torch", "native": "native"}
-BATCH = 96
+WORKLOAD = Workload(
+    name="digits-resnet8",
+    dataset="digits",
+    model="resnet8",
+    batch_size=96,
+    learning_rate=0.05,
+    momentum=0.9,
+    nesterov=False,
+    weight_decay=0.0,
+    schedule="constant",
+)
 
 
 def recipe(name: str, sparsity: float, steps: int) -> Any:
@@ -37,23 +44,23 @@ def recipe(name: str, sparsity: float, steps: int) -> Any:
 
 def train(args: argparse.Namespace, method: str, engine: str, seed: int) -> dict:
     """One run; its losses and its accuracy on images it has not seen."""
-    data = load_dataset("digits")
-    per_epoch = -(-len(data.train_images) // BATCH)
+    data, task = WORKLOAD.load_dataset(), WORKLOAD.task
+    per_epoch = WORKLOAD.steps_per_epoch(data)
     torch.manual_seed(seed)
-    model = resnet8(in_channels=1, classes=10)
+    model = WORKLOAD.make_model(data)
     how = recipe(method, args.sparsity, args.epochs * per_epoch)
     elide(model, how, engine=ENGINES[engine])
-    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    optimizer = WORKLOAD.make_optimizer(model)
     attach(model, optimizer)
     losses = []
     for epoch in range(args.epochs):
-        for images, labels in data.train_batches(BATCH, seed=seed, epoch=epoch):
+        for batch in WORKLOAD.train_batches(data, seed=seed, epoch=epoch):
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(images), labels)
+            loss = task.loss(model, batch)
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-    accuracy = evaluate(model, data, BATCH)
+    accuracy = task.evaluate(model, WORKLOAD.test_batches(data))
     return {"seed": seed, "engine": engine, "losses": losses, "accuracy": accuracy}
 
 

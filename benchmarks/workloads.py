@@ -32,7 +32,7 @@ def measure(
 ) -> dict[str, Any]:
     workload = find_workload(workload_name)
     dataset = workload.load_dataset(path)
-    steps = workload.epochs * -(-len(dataset.train_images) // workload.batch_size)
+    steps = workload.epochs * workload.steps_per_epoch(dataset)
     parameters: dict[str, Any] = {}
     if recipe_name == "w-resprop":
         parameters["warmup_steps"] = max(1, round(WARMUP * steps))
@@ -45,7 +45,7 @@ def measure(
         "recipe": recipe_name,
         "parameters": parameters,
         "seed": seed,
-        "test_accuracy": [epoch.test_accuracy for epoch in result.history],
+        "test_accuracy": [epoch.score for epoch in result.history],
         "processor_seconds": time.process_time() - start,
         "steps": steps,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

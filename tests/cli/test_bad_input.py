@@ -68,7 +68,7 @@ def files() -> set[str]:
         ("study --memory bits(4", "a parenthesis is not closed"),
         ("study --recipe dense dense", "one is given twice"),
         ("study --accelerator ant:window=0", "Ant(window=0)"),
-        ("study --epochs 0", "epochs must be >= 1, got 0"),
+        ("study --epochs 0", "study(epochs=0): must be an integer >= 1"),
         ("study --epochs many", 'unable to convert "many" into int'),
         ("study --epoch 3", "Did you mean --epochs?"),
         ("studdy", 'Unknown command "studdy"'),

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from sparse_models import batch, small_net
-from torch import nn
+from torch import Tensor, nn
 
 import elision
 from elision import methods
@@ -179,3 +179,23 @@ def test_a_report_needs_steps_and_probes():
     watch = run(Quadratic(), 0.1, 50, 4)
     with pytest.raises(ValueError, match="needs 400 steps, 49 were watched"):
         watch.report()
+
+
+def test_a_look_that_fails_in_the_middle_leaves_the_buffers_as_they_were() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    inputs, labels = torch.randn(6, 4), torch.tensor([0, 1, 0, 1, 0, 1])
+    wrong = labels.clone().fill_(7)  # no such class: the second gradient raises
+
+    def cross_entropy(net: nn.Module, pair: tuple[Tensor, Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(net(pair[0]), pair[1])
+
+    model(inputs)  # running statistics away from their start
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    watch = StationarityWatch(model, optimizer, cross_entropy)
+    with pytest.raises(IndexError, match="out of bounds"):
+        watch.look((inputs, labels), (inputs + 1, wrong), len(labels))
+    after = dict(model.named_buffers())
+    assert {"1.running_mean", "1.num_batches_tracked"} <= set(before)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not watch.looks

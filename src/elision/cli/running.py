@@ -1,22 +1,70 @@
 """Run a study with a progress bar, and print its table."""
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from elision.cli.progress import Bar
 
 if TYPE_CHECKING:
     from elision.study import StudyConfig
+    from elision.training import Ranks
 
-__all__ = ["run"]
+__all__ = ["cluster", "run", "run_share"]
 
 
-def run(config: "StudyConfig", folder: Path) -> None:
-    """Run a study, or the rest of an interrupted one, and print a row for every recipe."""
-    from elision.report.table import rows_as_text
+def run(
+    config: "StudyConfig",
+    folder: Path,
+    *,
+    workers: int | None = None,
+    ray: str | None = None,
+) -> None:
+    """Run a study, or what is left of one, and print a row for every recipe.
+
+    Args:
+        config: the study.
+        folder: its run folder.
+        workers: processes that the runs are spread over; None: one, or a cluster's all.
+        ray: address of a Ray cluster that trains the runs.
+
+    Raises:
+        ValueError: ``workers`` is out of range.
+    """
+    from elision.common.checks import integer
     from elision.study import study
+
+    if workers is not None:
+        integer("study", "workers", workers)
+    with cluster(ray) as executor, Bar(config.metric) as bar:
+        count = workers or getattr(executor, "workers", 1)
+        outcome = study(config, folder, bar.step, workers=count, executor=executor)
+    _print(outcome)
+
+
+def run_share(config: "StudyConfig", folder: Path, ranks: "Ranks") -> bool:
+    """Run a study on one of the processes that share it; whether this one printed."""
+    from elision.study import study_share
+
+    if not ranks.is_first:
+        study_share(config, folder, ranks)
+        return False
+    with Bar(config.metric) as bar:
+        _print(study_share(config, folder, ranks, bar.step))
+    return True
+
+
+def cluster(address: str | None) -> Any:
+    """An executor on a Ray cluster; without an address a context that holds None."""
+    if address is None:
+        return nullcontext()
+    from elision.common.cluster import RayExecutor
+
+    return RayExecutor(address)
+
+
+def _print(outcome: Any) -> None:
+    from elision.report.table import rows_as_text
     from elision.study.page.page import study_table
 
-    with Bar() as bar:
-        outcome = study(config, folder, bar.step)
     print(rows_as_text(study_table(outcome)))

@@ -1,15 +1,15 @@
 """elision simulate."""
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from elision.cli.flags import Files, Integers, Names, Shares, Specs
 from elision.cli.progress import Bar
+from elision.cli.running import cluster
 from elision.cli.sources import DEFAULT_MODEL, layers_by_network
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def simulate(
     }
     chosen = machines(accelerator, {name: v for name, v in given.items() if v})
     single = len(sources) * len(sparsity) == 1
-    with TemporaryDirectory() as scratch, _cluster(ray) as executor, Bar() as bar:
+    with TemporaryDirectory() as scratch, cluster(ray) as executor, Bar() as bar:
         path = sweep(
             sources,
             sparsity,
@@ -132,14 +132,6 @@ def _recorded(traces: Iterable[Path]) -> "dict[str, Recorded]":
                 raise ValueError(f"two traces are called {name!r}; rename a file")
             found[name] = Recorded(str(path.resolve()), recipe)
     return found
-
-
-def _cluster(address: str | None) -> Any:
-    if address is None:
-        return nullcontext()
-    from elision.accelerators.design.cluster import RayExecutor
-
-    return RayExecutor(address)
 
 
 def _is_total(row: dict[str, str]) -> bool:

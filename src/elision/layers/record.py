@@ -151,4 +151,4 @@ class _Recorder:
         self.trace.add(kept, keys, observation.recipe, observation.shared)
 
     def _sampled(self, operand: str, x: Tensor) -> Tensor:
-        return x if operand == "weight" else x[: self._samples]
+        return (x if operand == "weight" else x[: self._samples]).cpu()

@@ -8,7 +8,7 @@ from elision.study.config import (
     file_name,
 )
 from elision.study.outcome import RecipeOutcome, StudyOutcome
-from elision.study.run import record_again, study
+from elision.study.run import record_again, study, study_share
 
 __all__ = [
     "DEFAULT_ACCELERATORS",
@@ -20,4 +20,5 @@ __all__ = [
     "file_name",
     "record_again",
     "study",
+    "study_share",
 ]

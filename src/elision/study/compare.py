@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from elision.products import Product
-from elision.study.outcome import SCHEMA
+from elision.study.outcome import SCHEMA, USUAL_METRIC
 
 __all__ = ["compared"]
 
@@ -18,9 +18,9 @@ def compared(runs: Iterable[Path]) -> list[dict[str, Any]]:
         runs: run folders of studies and trainings, or their ``summary.json``.
 
     Returns:
-        Rows of the run, the recipe, its accuracy and training work (shares in [0, 1]),
-        the share of RCPs of each product, and the cycles and energy in pJ of each
-        machine that the run simulated.
+        Rows of the run, the recipe, its metric (mean over seeds), their number, its
+        training work and the share of RCPs of each product (shares in [0, 1]), and the
+        cycles and energy in pJ of each machine that the run simulated.
 
     Raises:
         ValueError: no run is given, or a file is not a summary of this version.
@@ -41,12 +41,14 @@ def _rows(run: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{path}: not JSON: {error}") from error
     if not isinstance(summary, dict) or summary.get("schema") != SCHEMA:
         raise ValueError(f"{path}: not a summary of schema {SCHEMA}")
+    metric = summary.get("metric", USUAL_METRIC)
     return [
         {
             "run": run.name if run.is_dir() else run.parent.name,
             "workload": summary["workload"],
             "recipe": recipe,
-            "test_accuracy": found["test_accuracy"],
+            metric: found[metric],
+            "seeds": summary.get("seeds", 1),
             "training_macs_ratio": found["training_macs_ratio"],
         }
         | {

@@ -1,19 +1,21 @@
-"""What a study is asked."""
+"""Configuration of a study: plain values that a run folder keeps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from elision.accelerators import ACCELERATORS
+from elision.common.checks import integer
 from elision.common.specs import build
 from elision.layers.recipe import Recipe
 from elision.methods import check_recipe, make_recipe
 from elision.study.probes import PROBES
-from elision.workloads import DEFAULT_WORKLOAD, Workload, find_workload
+from elision.training import Execution
+from elision.workloads import DEFAULT_WORKLOAD, Metric, Workload, find_workload
 
 __all__ = ["DEFAULT_ACCELERATORS", "DEFAULT_RECIPES", "StudyConfig", "file_name"]
 
-#: What a study compares when nothing else is asked for.
+#: Recipes and accelerators of a study that names none.
 DEFAULT_RECIPES = (
     "dense",
     "swat:sparsity=0.9",
@@ -31,23 +33,32 @@ DEFAULT_ACCELERATORS = (
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig:
-    """What a study is asked.
+    """Configuration of a study.
 
     Attributes:
         workload: name of a workload preset.
         recipes: specs (:mod:`elision.common.specs`); the first is the baseline that the
             others are compared with.
         accelerators: specs of the machines; none leaves out the simulation.
-        probes: specs of what else is asked of every trained recipe.
-        seed: of initial weights, batches and augmentation.
+        probes: specs of the probes of every trained recipe.
+        seed: of initial weights, batches and augmentation; the first of ``seeds``.
+        seeds: number of runs of each recipe, at consecutive seeds. The first is
+            recorded, simulated and probed; all give the metric its mean and spread.
         epochs: passes over the data; None for the workload's own number.
         data: folder of the data set, for those that need one.
         record: number of epochs whose last steps are recorded, spread over the run.
-        samples: images kept of each recorded step.
+        samples: examples kept of each recorded step.
+        engine, memory, device, precision: see :class:`elision.training.Execution`.
+        processes: number of ``torchrun`` processes that share every batch.
 
     Raises:
-        ValueError: an unknown workload, recipe, accelerator, probe or parameter, or a
-            number out of range.
+        ValueError: an unknown workload, recipe, accelerator, probe, engine, policy,
+            precision or parameter, or a number out of range.
+
+    Example:
+        >>> config = StudyConfig(workload="digits-cnn", seeds=3, engine="auto")
+        >>> config.resolved_workload().epochs, config.all_seeds(), config.seeds_text()
+        (3, (0, 1, 2), 'seeds 0 to 2 (3 seeds)')
     """
 
     workload: str = DEFAULT_WORKLOAD
@@ -55,18 +66,25 @@ class StudyConfig:
     accelerators: tuple[str, ...] = DEFAULT_ACCELERATORS
     probes: tuple[str, ...] = ()
     seed: int = 0
+    seeds: int = 1
     epochs: int | None = None
     data: str | None = None
     record: int = 2
     samples: int = 2
+    engine: str = "torch"
+    memory: str | None = None
+    device: str = "cpu"
+    precision: str = "fp32"
+    processes: int = 1
 
     def __post_init__(self) -> None:
         find_workload(self.workload)
-        minima = {"seed": 0, "epochs": 1, "record": 1, "samples": 1}
-        for name, minimum in minima.items():
-            value = getattr(self, name)
-            if value is not None and value < minimum:
-                raise ValueError(f"{name} must be >= {minimum}, got {value}")
+        integer("study", "seed", self.seed, ">= 0")
+        for name in ("seeds", "record", "samples", "processes"):
+            integer("study", name, getattr(self, name))
+        if self.epochs is not None:
+            integer("study", "epochs", self.epochs)
+        self.execution()
         if not self.recipes:
             raise ValueError("recipes: give at least one")
         checks: dict[str, Callable[[str], object]] = {
@@ -83,10 +101,54 @@ class StudyConfig:
 
     @classmethod
     def from_toml(cls, values: dict[str, Any]) -> "StudyConfig":
-        """The configuration that a run folder holds; lists become tuples."""
+        """The configuration of :meth:`to_dict`, as a run folder holds it."""
         return cls(
             **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}  # pyright: ignore[reportArgumentType]
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; settings that came after the first layout only where they are set.
+
+        So a run that sets none of them is the same run as before.
+        """
+        default = {"seeds": 1, "processes": 1, **asdict(Execution())}
+        values = asdict(self)
+        return {k: v for k, v in values.items() if k not in default or v != default[k]}
+
+    def execution(self) -> Execution:
+        """Engine, saved activations, device and precision."""
+        return Execution(
+            engine=self.engine,
+            memory=self.memory,
+            device=self.device,
+            precision=self.precision,
+        )
+
+    @property
+    def metric(self) -> Metric:
+        """The task's metric."""
+        return find_workload(self.workload).task.metric
+
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds of each recipe's runs."""
+        return tuple(range(self.seed, self.seed + self.seeds))
+
+    def seeds_text(self) -> str:
+        """The seeds in words."""
+        if self.seeds == 1:
+            return f"seed {self.seed} (1 seed)"
+        return f"seeds {self.seed} to {self.all_seeds()[-1]} ({self.seeds} seeds)"
+
+    def ran(self) -> dict[str, str]:
+        """Execution of the training in words, for the report."""
+        return {
+            "engine": self.engine,
+            "saved activations": self.memory or "plain autograd",
+            "device": self.device,
+            "precision": self.precision,
+            "processes": str(self.processes),
+            "seeds": self.seeds_text(),
+        }
 
     def resolved_workload(self) -> Workload:
         """The workload, with this study's number of epochs."""
@@ -96,7 +158,7 @@ class StudyConfig:
         )
 
     def recorded_epochs(self) -> tuple[int, ...]:
-        """The epochs whose last step is recorded: the last one, and evenly before it."""
+        """Epochs whose last step is recorded: the last one, and evenly before it."""
         epochs = self.resolved_workload().epochs
         count = min(self.record, epochs)
         return tuple(epochs * (i + 1) // count - 1 for i in range(count))

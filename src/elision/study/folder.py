@@ -1,4 +1,4 @@
-"""The folder of a study: what it was asked, where it ran, what it found.
+"""Folder of a study: its configuration, its machine, its results.
 
 A run folder stands alone. It is claimed by writing its configuration; the same
 configuration continues it, another one is refused, so that no run ends up holding the
@@ -25,7 +25,7 @@ LAYOUT = 1
 def claim(folder: Path, config: dict[str, Any]) -> None:
     """Make a folder this run's, or confirm that it is.
 
-    What a killed process left half-written is swept away.
+    Files that a killed process left half-written are removed.
 
     Args:
         folder: created if it does not exist.
@@ -87,7 +87,15 @@ def configuration(folder: Path) -> dict[str, Any]:
 def to_toml(values: dict[str, Any]) -> str:
     """Plain values as TOML: numbers, strings, booleans, lists of these, and tables.
 
-    A None is left out, which is how TOML says it.
+    A None is left out: TOML has no null.
+
+    Example:
+        >>> print(to_toml({"epochs": 5, "data": None, "model": {"width": 16}}))
+        epochs = 5
+        <BLANKLINE>
+        [model]
+        width = 16
+        <BLANKLINE>
     """
     lines, tables = [], []
     for key, value in values.items():
@@ -100,7 +108,7 @@ def to_toml(values: dict[str, Any]) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """What a reader needs to know about the machine: versions, processor, threads."""
+    """Versions, processor and threads of this machine."""
     import numpy
     import torch
 
@@ -119,7 +127,7 @@ def environment() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's model name, as far as the system says it."""
+    """The processor's model name, as far as the system has it."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

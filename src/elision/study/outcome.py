@@ -1,5 +1,6 @@
-"""What a study came to, and its tables."""
+"""Outcome of a study: one record a recipe, the summary, and the tables."""
 
+import statistics
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,49 +11,85 @@ from elision.products import Product, Trace
 from elision.products.describe import ProductRow
 from elision.study.config import StudyConfig
 from elision.training.checkpoint import EpochMetrics
+from elision.workloads import Metric
 
-__all__ = ["RecipeOutcome", "StudyOutcome", "machine_rows", "product_summary", "tables"]
+__all__ = [
+    "SCHEMA",
+    "USUAL_METRIC",
+    "RecipeOutcome",
+    "StudyOutcome",
+    "machine_rows",
+    "metric_rows",
+    "product_summary",
+    "tables",
+]
 
 SCHEMA = 1
+
+#: Metric of a summary that names none.
+USUAL_METRIC = "test_accuracy"
 
 
 @dataclass(frozen=True)
 class RecipeOutcome:
-    """What one recipe came to.
+    """Outcome of one recipe.
 
     Attributes:
-        spec: as asked.
+        spec: as given.
         method: the recipe.
-        history: metrics of every epoch.
+        histories: metrics of every epoch, by seed. All else is of the first seed.
         training_macs_ratio: work done over dense work in the metered steps.
         work: per product, done over dense work.
         work_by_layer: ``(layer, product, ratio, {operand: density})`` rows.
         products: counts of the recorded products.
         costs: costs of the recorded products.
-        findings: what each probe found, by the probe's spec.
+        findings: findings of each probe, by the probe's spec.
+        saved_bytes: (logical, stored) bytes of saved activations in the largest training
+            step of one process; None without a policy.
     """
 
     spec: str
     method: Recipe
-    history: list[EpochMetrics]
+    histories: dict[int, list[EpochMetrics]]
     training_macs_ratio: float
     work: dict[str, float]
     work_by_layer: list[tuple[str, str, float, dict[str, float]]]
     products: list[ProductRow]
     costs: list[CostRow]
     findings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    saved_bytes: tuple[int, int] | None = None
+
+    @property
+    def history(self) -> list[EpochMetrics]:
+        """Metrics of every epoch at the first seed."""
+        return next(iter(self.histories.values()))
+
+    @property
+    def scores(self) -> list[float]:
+        """The metric after the last epoch, of each seed."""
+        return [history[-1].score for history in self.histories.values()]
+
+    @property
+    def score(self) -> float:
+        """Mean of the scores."""
+        return statistics.fmean(self.scores)
+
+    @property
+    def score_spread(self) -> float | None:
+        """Standard deviation of the scores; None of a single one."""
+        return statistics.stdev(self.scores) if len(self.scores) > 1 else None
 
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """What a study came to: one outcome a recipe, and facts about the run.
+    """Outcome of a study: one a recipe, and facts about the run.
 
     Attributes:
-        config: what was asked.
-        outcomes: one a recipe, in the order asked.
+        config: of the study.
+        outcomes: one a recipe, in the configuration's order.
         environment: the machine and the versions.
         timing: recipe -> median seconds of a training step, where it was measured.
-        source: where the images come from.
+        source: origin of the data.
         trace: the recorded products of all recipes, layers named ``<recipe>/<layer>``.
     """
 
@@ -62,6 +99,11 @@ class StudyOutcome:
     timing: dict[str, Any]
     source: str
     trace: Trace
+
+    @property
+    def metric(self) -> Metric:
+        """The task's metric."""
+        return self.config.metric
 
     def summary(self) -> dict[str, Any]:
         """The machine-readable result, ``summary.json``."""
@@ -78,21 +120,39 @@ class StudyOutcome:
                     }
                     for key, cost in sums.items()
                 }
-        return {
+        facts: dict[str, Any] = {
             "schema": SCHEMA,
             "workload": self.config.workload,
             "seed": self.config.seed,
-            "recipes": {o.spec: _recipe_summary(o) for o in self.outcomes},
+            "recipes": {o.spec: _recipe_summary(o, self.metric) for o in self.outcomes},
             "accelerators": machines,
         }
+        # Only what differs from a plain run, whose summary stays as it always was.
+        execution: dict[str, Any] = self.config.execution().not_default()
+        if self.config.processes > 1:
+            execution["processes"] = self.config.processes
+        if execution:
+            facts["execution"] = execution
+        if self.config.seeds > 1:
+            facts["seeds"] = self.config.seeds
+        if self.metric.name != USUAL_METRIC:
+            facts["metric"] = self.metric.name
+        return facts
 
 
-def _recipe_summary(outcome: RecipeOutcome) -> dict[str, Any]:
-    return {
-        "test_accuracy": outcome.history[-1].test_accuracy,
+def _recipe_summary(outcome: RecipeOutcome, metric: Metric) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        metric.name: outcome.score,
         "training_macs_ratio": outcome.training_macs_ratio,
         "products": {p.value: product_summary(outcome, p) for p in Product},
     }
+    if outcome.score_spread is not None:
+        facts[f"{metric.name}_spread"] = outcome.score_spread
+        facts[f"{metric.name}_by_seed"] = outcome.scores
+    if outcome.saved_bytes is not None:
+        logical, stored = outcome.saved_bytes
+        facts["saved_bytes"] = {"logical": logical, "stored": stored}
+    return facts
 
 
 def product_summary(outcome: RecipeOutcome, product: Product) -> dict[str, float]:
@@ -111,9 +171,21 @@ def product_summary(outcome: RecipeOutcome, product: Product) -> dict[str, float
 
 
 def machine_rows(outcome: RecipeOutcome) -> list[SkipRow]:
-    """What every machine did with the recorded products, a row a machine."""
+    """Cost of the recorded products, a row a machine."""
     costs = {machine: sums["total"] for machine, sums in total(outcome.costs).items()}
     return skip_rows(costs, sum(row.valid for row in outcome.products))
+
+
+def metric_rows(outcome: RecipeOutcome, metric: str) -> list[dict[str, Any]]:
+    """Metrics of every epoch, a row each; with the seed where there are several."""
+    several = len(outcome.histories) > 1
+    return [
+        {"recipe": outcome.spec}
+        | ({"seed": seed} if several else {})
+        | metrics.to_row(metric)
+        for seed, history in outcome.histories.items()
+        for metrics in history
+    ]
 
 
 def tables(outcome: StudyOutcome) -> dict[str, list[dict[str, Any]]]:
@@ -121,7 +193,7 @@ def tables(outcome: StudyOutcome) -> dict[str, list[dict[str, Any]]]:
     epochs, work, products, costs, machines = [], [], [], [], []
     for o in outcome.outcomes:
         tag = {"recipe": o.spec}
-        epochs += [tag | asdict(metrics) for metrics in o.history]
+        epochs += metric_rows(o, outcome.metric.name)
         work += [
             tag
             | {"layer": layer, "product": product, "macs_ratio": ratio}

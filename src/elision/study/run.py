@@ -4,24 +4,28 @@ The data goes one way::
 
     workload ──train──> history, work, trace ──simulate──> costs ──compare──> summary
                         (one recipe after another)  └─ probes ──> findings └──> report
+
+A recipe at a seed is one training run with a checkpoint folder of its own. The runs are
+independent, so other processes may train them first; the study then finds them finished.
 """
 
 import copy
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from elision.accelerators import ACCELERATORS, Accelerator
 from elision.accelerators.simulate import simulate
 from elision.common.files import to_csv, write_json, write_text
 from elision.common.names import lookup
 from elision.common.specs import build
+from elision.common.workers import spread
 from elision.layers.recipe import Recipe
 from elision.layers.record import record
 from elision.methods import is_external
@@ -29,56 +33,139 @@ from elision.products import Trace
 from elision.products.describe import count
 from elision.study import folder as runfolder
 from elision.study.config import StudyConfig, file_name
-from elision.study.outcome import RecipeOutcome, StudyOutcome, tables
+from elision.study.outcome import RecipeOutcome, StudyOutcome, metric_rows, tables
 from elision.study.probes import PROBES, Trained
 from elision.training.checkpoint import EpochMetrics
 from elision.training.loop import Progress, RunPlan, TrainResult, train
+from elision.training.ranks import Ranks
 from elision.workloads import Dataset, Workload
 
-__all__ = ["StudyProgress", "record_again", "study"]
+__all__ = ["StudyProgress", "record_again", "study", "study_share"]
 
-#: Told of the recipe at work, steps done, steps in all, and a finished epoch if any.
+#: Called with the recipe at work, steps done, steps in all, and a finished epoch if any.
 StudyProgress = Callable[[str, int, int, EpochMetrics | None], None]
 
 
 def study(
-    config: StudyConfig, folder: Path, progress: StudyProgress | None = None
+    config: StudyConfig,
+    folder: Path,
+    progress: StudyProgress | None = None,
+    *,
+    workers: int = 1,
+    executor: Executor | None = None,
 ) -> StudyOutcome:
     """Run a study, or what is left of one, and write its run folder.
 
     Args:
-        config: what is asked.
+        config: the study's configuration.
         folder: the run folder; one that holds part of the same study is continued.
-        progress: told of every step.
+        progress: called after every step and epoch.
+        workers: processes that the training runs are spread over. Results are those of
+            one process; probes and simulation run in this one.
+        executor: trains the runs elsewhere, on a cluster's machines for example; the
+            folder must lie on a file system that they share.
 
     Returns:
-        What is in the folder's ``summary.json``, tables and report.
+        The contents of the folder's ``summary.json``, tables and report.
 
     Raises:
-        ValueError: the folder belongs to another study, or its data is not there.
+        ValueError: the folder belongs to another study, its data or device is not there,
+            or its batches are shared by several processes (:func:`study_share`).
         TrainingDivergedError: a recipe's loss became NaN or infinite.
         OSError: the folder cannot be written.
     """
-    run = _Run.of(config)  # before the claim: data that is not there claims nothing
+    if config.processes > 1:
+        raise ValueError(
+            f"this run shares its batches over {config.processes} processes; start it "
+            f"with torchrun --nproc_per_node={config.processes}"
+        )
+    run = _claimed(config, folder)
+    timing = _Timing(folder / "timing.json")
+    if workers > 1 or executor is not None:
+        _train_elsewhere(run, folder, timing, progress, workers, executor)
+    return _completed(run, folder, timing, progress, Ranks())
+
+
+def study_share(
+    config: StudyConfig,
+    folder: Path,
+    ranks: Ranks,
+    progress: StudyProgress | None = None,
+) -> StudyOutcome | None:
+    """Run a study whose every batch is shared by several processes, on one of them.
+
+    Rank 0 does all that :func:`study` does; the others train and write nothing.
+
+    Returns:
+        The outcome on rank 0, None on the others.
+
+    Raises:
+        ValueError: as for :func:`study`, or the study is of another number of processes.
+    """
+    if config.processes != ranks.count:
+        raise ValueError(
+            f"the study shares its batches over {config.processes} processes, and there "
+            f"are {ranks.count}"
+        )
+    if ranks.is_first:
+        run = _claimed(config, folder)
+        ranks.gather(None)  # the others begin after the claim
+        return _completed(run, folder, _Timing(folder / "timing.json"), progress, ranks)
+    ranks.gather(None)
+    run = _Run.of(config)
     for spec in config.recipes:
-        run.method(spec)  # likewise a recipe of a module or file
-    runfolder.claim(folder, {k: v for k, v in asdict(config).items() if v is not None})
+        for seed in config.all_seeds():
+            run.train(spec, seed, folder, ranks)
+    return None
+
+
+def _claimed(config: StudyConfig, folder: Path) -> "_Run":
+    """The run, its folder claimed. Data or a device that is not there claims nothing."""
+    run = _Run.of(config)
+    config.execution().torch_device()
+    for spec in config.recipes:
+        run.method(spec)  # likewise a recipe of a module or a file
+    values = {k: v for k, v in config.to_dict().items() if v is not None}
+    runfolder.claim(folder, values)
+    return run
+
+
+def _completed(
+    run: "_Run",
+    folder: Path,
+    timing: "_Timing",
+    progress: StudyProgress | None,
+    ranks: Ranks,
+) -> StudyOutcome:
+    """Train what is left, then probe, simulate and write."""
+    config = run.config
     accelerators = {
         spec: build("accelerator", spec, ACCELERATORS) for spec in config.accelerators
     }
     outcomes: list[RecipeOutcome] = []
-    trace = Trace({"study": asdict(config), "data": run.dataset.source})
-    timing = _Timing(folder / "timing.json")
+    trace = Trace({"study": config.to_dict(), "data": run.dataset.source})
     for spec in config.recipes:
-        told = None if progress is None else partial(progress, spec)
-        result = run.train(spec, folder, told)
-        timing.note(spec, result.step_seconds)
-        trace.extend(result.trace, prefix=f"{spec}/", recipe=spec)
+        reporting = None if progress is None else partial(progress, spec)
+        first, *others = (
+            run.train(spec, seed, folder, ranks, reporting)
+            for seed in config.all_seeds()
+        )
+        timing.note(spec, first.step_seconds)
+        trace.extend(first.trace, prefix=f"{spec}/", recipe=spec)
+        histories = [first.history, *(other.history for other in others)]
         findings = {
-            probe: run.ask(probe, spec, result, folder) for probe in config.probes
+            probe: run.probe(probe, spec, first, folder) for probe in config.probes
         }
-        method = run.method(spec)
-        outcomes.append(_outcome(spec, method, result, accelerators, findings))
+        outcomes.append(
+            _outcome(
+                spec,
+                run.method(spec),
+                first,
+                dict(zip(config.all_seeds(), histories, strict=True)),
+                accelerators,
+                findings,
+            )
+        )
     trace.save(folder / "trace.safetensors")
     env = json.loads((folder / "env.json").read_text(encoding="utf-8"))
     outcome = StudyOutcome(
@@ -88,13 +175,45 @@ def study(
     return outcome
 
 
+def _train_elsewhere(
+    run: "_Run",
+    folder: Path,
+    timing: "_Timing",
+    progress: StudyProgress | None,
+    workers: int,
+    executor: Executor | None,
+) -> None:
+    """Have other processes train every run; this one then finds them finished."""
+    config, threads = run.config, torch.get_num_threads()
+    units = [(spec, seed) for seed in config.all_seeds() for spec in config.recipes]
+    calls = [
+        partial(_train_unit, config, folder.resolve(), spec, seed, threads)
+        for spec, seed in units
+    ]
+    total = config.resolved_workload().epochs * run.per_epoch
+    for spec, seed, seconds, metrics in spread(calls, workers, executor):
+        if seed == config.seed:
+            timing.note(spec, seconds)
+        if progress is not None:
+            progress(spec, total, total, metrics)
+
+
+def _train_unit(
+    config: StudyConfig, folder: Path, spec: str, seed: int, threads: int
+) -> tuple[str, int, float | None, EpochMetrics]:
+    """Train one recipe at one seed, in a process of its own."""
+    torch.set_num_threads(threads)  # the order of sums depends on it
+    result = _Run.of(config).train(spec, seed, folder, Ranks())
+    return spec, seed, result.step_seconds, result.history[-1]
+
+
 def record_again(folder: Path, recipe: str | None, samples: int) -> tuple[str, Trace]:
     """Record one more training step of a finished run, with its trained weights.
 
     Args:
         folder: of a study or a training.
         recipe: spec of one of its recipes; None for the first.
-        samples: images of the step that are kept.
+        samples: examples of the step that are kept.
 
     Returns:
         The recipe's spec and the trace.
@@ -113,20 +232,19 @@ def record_again(folder: Path, recipe: str | None, samples: int) -> tuple[str, T
             f"{folder}: recipe {spec!r} is no method that this version has"
         )
     run = _Run.of(config)
-    model = run.train(spec, folder).model
+    model = run.train(spec, config.seed, folder, Ranks()).model.cpu()
     following = run.workload.train_batches(
         run.dataset, seed=config.seed, epoch=run.workload.epochs
     )
-    images, labels = next(iter(following))
-    facts = {"study": asdict(config), "recipe": spec, "data": run.dataset.source}
+    facts = {"study": config.to_dict(), "recipe": spec, "data": run.dataset.source}
     with record(model.train(), samples=samples, about=facts) as trace:
-        F.cross_entropy(model(images), labels).backward()
+        run.workload.task.loss(model, next(following)).backward()
     return spec, trace
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What a configuration stands for, looked up once."""
+    """A configuration with its workload and data set, looked up once."""
 
     config: StudyConfig
     workload: Workload
@@ -137,45 +255,58 @@ class _Run:
         workload = config.resolved_workload()
         return cls(config, workload, workload.load_dataset(config.data))
 
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return self.workload.steps_per_epoch(self.dataset)
+
     def method(self, spec: str) -> Recipe:
         """The recipe of a spec, fitted to the length of the run."""
-        per_epoch = self.workload.steps_per_epoch(self.dataset)
-        return self.config.recipe(spec, self.workload.epochs * per_epoch)
+        return self.config.recipe(spec, self.workload.epochs * self.per_epoch)
 
     def train(
-        self, spec: str, folder: Path, progress: Progress | None = None
+        self,
+        spec: str,
+        seed: int,
+        folder: Path,
+        ranks: Ranks,
+        progress: Progress | None = None,
     ) -> TrainResult:
-        """Train a recipe, or what is left of it."""
+        """Train a recipe at a seed, or what is left of it; the first seed is recorded."""
+        first = seed == self.config.seed
         plan = RunPlan(
-            seed=self.config.seed,
-            record_epochs=self.config.recorded_epochs(),
+            seed=seed,
+            record_epochs=self.config.recorded_epochs() if first else (),
             record_samples=self.config.samples,
         )
+        place = _recipe_folder(folder, spec)
         return train(
             self.workload,
             self.method(spec),
             self.dataset,
             plan,
-            folder=_recipe_folder(folder, spec),
+            execution=self.config.execution(),
+            ranks=ranks,
+            folder=place if first else place / f"seed-{seed}",
             progress=progress,
         )
 
-    def ask(
+    def probe(
         self, probe: str, spec: str, result: TrainResult, folder: Path
     ) -> dict[str, Any]:
-        """What a probe finds; from its file if it was asked before."""
+        """Findings of a probe; from its file if it has run before."""
         path = _recipe_folder(folder, spec) / f"probe-{file_name(probe)}.json"
         if path.is_file():
             return json.loads(path.read_text(encoding="utf-8"))
         trained = Trained(
-            copy.deepcopy(result.model).train(),
+            copy.deepcopy(result.model).cpu().train(),
             self.method(spec),
             self.workload,
             self.dataset,
             self.config.seed,
         )
         with torch.random.fork_rng():
-            found = build("probe", probe, PROBES).ask(trained)
+            found = build("probe", probe, PROBES).run(trained)
         write_json(path, found)
         return found
 
@@ -188,6 +319,7 @@ def _outcome(
     spec: str,
     method: Recipe,
     result: TrainResult,
+    histories: dict[int, list[EpochMetrics]],
     accelerators: Mapping[str, Accelerator],
     findings: dict[str, dict[str, Any]],
 ) -> RecipeOutcome:
@@ -200,13 +332,14 @@ def _outcome(
     return RecipeOutcome(
         spec,
         method,
-        result.history,
+        histories,
         result.meter.total().ratio,
         {product.value: w.ratio for product, w in work.items()},
         rows,
         list(count(products)),
         list(simulate(products, accelerators)),
         findings,
+        result.saved_bytes,
     )
 
 
@@ -234,13 +367,15 @@ def _write(outcome: StudyOutcome, folder: Path) -> None:
     from elision.study.page.page import study_page
 
     lines = [
-        json.dumps({"recipe": o.spec, **asdict(metrics)}, sort_keys=True)
+        json.dumps(row, sort_keys=True)
         for o in outcome.outcomes
-        for metrics in o.history
+        for row in metric_rows(o, outcome.metric.name)
     ]
     write_text(folder / "metrics.jsonl", "\n".join(lines) + "\n")
     (folder / "tables").mkdir(exist_ok=True)
     for name, rows in tables(outcome).items():
         write_text(folder / "tables" / f"{name}.csv", to_csv(rows))
     write_text(folder / "report.html", study_page(outcome))
+    workload = asdict(outcome.config.resolved_workload())
+    write_text(folder / "workload.toml", runfolder.to_toml(workload))
     write_json(folder / "summary.json", outcome.summary())

@@ -1,9 +1,11 @@
-"""Training runs: the loop, its checkpoints, whether it came to rest, other loops."""
+"""Training runs: loop, execution, ranks, checkpoints, stationarity, others' loops."""
 
 from elision.training.checkpoint import EpochMetrics as EpochMetrics
+from elision.training.execution import Execution as Execution
 from elision.training.loop import Progress as Progress
 from elision.training.loop import RunPlan as RunPlan
 from elision.training.loop import TrainingDivergedError as TrainingDivergedError
 from elision.training.loop import TrainResult as TrainResult
-from elision.training.loop import evaluate as evaluate
 from elision.training.loop import train as train
+from elision.training.ranks import Ranks as Ranks
+from elision.training.ranks import joined as joined

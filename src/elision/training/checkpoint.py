@@ -1,7 +1,13 @@
-"""The checkpoint of a training run: written after every epoch, read when it goes on."""
+"""Checkpoint of a training run: written after every epoch, read when the run resumes.
+
+One file holds the whole run, and rank 0 writes it. What a rank has of its own (a recipe's
+state, the random state, the work it counted) is gathered; rank 0's stands under plain
+names, that of rank ``r`` under ``rank<r>/``.
+"""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,34 +15,60 @@ from torch import Tensor, nn
 from elision.common.files import load_tensors, save_tensors
 from elision.layers import WorkMeter
 from elision.products import Trace
+from elision.training.ranks import Ranks, is_local
 
 __all__ = ["CHECKPOINT", "EpochMetrics", "RunState", "load", "save"]
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What one epoch of training came to.
+    """Metrics of one epoch of training.
 
     Attributes:
         epoch: from 0.
         loss: mean training loss.
-        test_accuracy: share of the test images classified rightly after the epoch.
+        score: the task's metric on the test examples after the epoch.
         learning_rate: of the epoch's last step.
+
+    Example:
+        >>> EpochMetrics(0, 0.5, 0.9, 0.1).to_row("test_accuracy")
+        {'epoch': 0, 'loss': 0.5, 'test_accuracy': 0.9, 'learning_rate': 0.1}
     """
 
     epoch: int
     loss: float
-    test_accuracy: float
+    score: float
     learning_rate: float
+
+    def to_row(self, metric: str) -> dict[str, Any]:
+        """Plain values; the score under the name of its metric."""
+        return {metric if k == "score" else k: v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any], metric: str) -> "EpochMetrics":
+        """The metrics that :meth:`to_row` wrote."""
+        return cls(**{"score" if k == metric else k: v for k, v in row.items()})
 
 
 @dataclass
 class RunState:
-    """What a run carries from epoch to epoch besides model and optimiser."""
+    """State of a run from epoch to epoch besides model and optimiser.
 
+    Attributes:
+        metric: name of the task's metric, for files.
+        history: metrics of the epochs done.
+        meter: work that this rank counted.
+        trace: products that rank 0 recorded.
+        saved_bytes: (logical, stored) bytes of saved activations in this rank's largest
+            step; None without a policy.
+        seconds: of this process's steps that were neither metered nor recorded.
+    """
+
+    metric: str
     history: list[EpochMetrics] = field(default_factory=list)
     meter: WorkMeter = field(default_factory=WorkMeter)
     trace: Trace = field(default_factory=Trace)
+    saved_bytes: tuple[int, int] | None = None
     seconds: list[float] = field(default_factory=list)
 
 
@@ -48,9 +80,20 @@ def _trace_name(epochs: int) -> str:
 
 
 def save(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: RunState
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    state: RunState,
+    ranks: Ranks,
 ) -> None:
-    """Write the checkpoint of the epochs done so far; the trace goes first."""
+    """Write the checkpoint of the epochs done so far; the trace goes first.
+
+    A collective call; only rank 0 writes.
+    """
+    own = ranks.gather(_own(model, state, ranks))
+    if not ranks.is_first:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     epochs = len(state.history)
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
@@ -58,11 +101,15 @@ def save(
         for name, value in values.items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{index}/{name}"] = value
-    tensors["generator"] = torch.get_rng_state()
-    facts = {
-        "history": [asdict(metrics) for metrics in state.history],
-        "work": state.meter.to_json(),
+    facts: dict[str, Any] = {
+        "history": [metrics.to_row(state.metric) for metrics in state.history]
     }
+    if scaler.is_enabled():
+        facts["scaler"] = scaler.state_dict()
+    for rank, (own_tensors, own_facts) in enumerate(own):
+        prefix = f"rank{rank}/" if rank else ""
+        tensors |= {prefix + name: value for name, value in own_tensors.items()}
+        facts |= {prefix + name: value for name, value in own_facts.items()}
     state.trace.save(folder / _trace_name(epochs))
     save_tensors(folder / CHECKPOINT, tensors, facts)
     for old in folder.glob("trace-*.safetensors"):
@@ -70,27 +117,70 @@ def save(
             old.unlink()
 
 
+def _own(
+    model: nn.Module, state: RunState, ranks: Ranks
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of this rank alone."""
+    tensors = {"generator": torch.get_rng_state()}
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        tensors["cuda_generator"] = torch.cuda.get_rng_state(device)
+    if not ranks.is_first:  # rank 0's are in its model's
+        tensors |= {
+            f"model/{name}": value.cpu()
+            for name, value in model.state_dict().items()
+            if is_local(name)
+        }
+    facts: dict[str, Any] = {"work": state.meter.to_json()}
+    if state.saved_bytes is not None:
+        facts["saved_bytes"] = state.saved_bytes
+    return tensors, facts
+
+
 def load(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: RunState
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    state: RunState,
+    ranks: Ranks,
 ) -> None:
-    """Put a run back to where its checkpoint was written."""
+    """Restore a run, on this rank, to where its checkpoint was written.
+
+    Raises:
+        ValueError: the checkpoint is damaged, or another run's.
+    """
     path = folder / CHECKPOINT
     tensors, facts = load_tensors(path, "checkpoint")
+    prefix = "" if ranks.is_first else f"rank{ranks.rank}/"
     try:
-        state.history = [EpochMetrics(**metrics) for metrics in facts["history"]]
-        state.meter = WorkMeter.from_json(facts["work"])
-        prefix = "model/"
-        own = {k: v for k, v in tensors.items() if k.startswith(prefix)}
-        model.load_state_dict({k.removeprefix(prefix): v for k, v in own.items()})
-        torch.set_rng_state(tensors["generator"])
+        state.history = [
+            EpochMetrics.from_row(row, state.metric) for row in facts["history"]
+        ]
+        state.meter = WorkMeter.from_json(facts[f"{prefix}work"])
+        if f"{prefix}saved_bytes" in facts:
+            logical, stored = facts[f"{prefix}saved_bytes"]
+            state.saved_bytes = logical, stored
+        values = _under("model/", tensors) | _under(f"{prefix}model/", tensors)
+        model.load_state_dict(values)
+        torch.set_rng_state(tensors[f"{prefix}generator"])
+        device = next(model.parameters()).device
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(tensors[f"{prefix}cuda_generator"], device)
+        if scaler.is_enabled():
+            scaler.load_state_dict(facts["scaler"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path}: does not fit this run: {error}") from error
     momenta: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        kind, _, rest = key.partition("/")
-        if kind == "optimizer":
-            index, _, name = rest.partition("/")
-            momenta.setdefault(int(index), {})[name] = value
+    for key, value in _under("optimizer/", tensors).items():
+        index, _, name = key.partition("/")
+        momenta.setdefault(int(index), {})[name] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": momenta, "param_groups": groups})
     state.trace = Trace.load(folder / _trace_name(len(state.history)))
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose name begins with a prefix, without it."""
+    found = {k: v for k, v in tensors.items() if k.startswith(prefix)}
+    return {k.removeprefix(prefix): v for k, v in found.items()}

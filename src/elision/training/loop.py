@@ -1,8 +1,8 @@
 """train: one model under one recipe, metered, recorded and resumable.
 
-A run is decided by its workload, recipe and seed alone: batches follow from (seed,
-epoch), the learning rate from the step, and everything else that a step reads is in the
-checkpoint. So a run that was killed and started again ends with the same numbers.
+Workload, recipe, seed and execution decide a run: batches follow from (seed, epoch), the
+learning rate from the step, and everything else that a step reads is in the checkpoint.
+So a run that was killed and started again ends with the same numbers.
 """
 
 import time
@@ -13,31 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from elision.common.checks import integer
 from elision.layers import elide
 from elision.layers.meter import WorkMeter
 from elision.layers.recipe import Recipe
 from elision.layers.record import record
 from elision.layers.watch import watch
+from elision.memory import Policy, saver
 from elision.products import Trace
-from elision.topology import attach
+from elision.topology import Topology, attach
 from elision.training import checkpoint
 from elision.training.checkpoint import EpochMetrics, RunState
-from elision.workloads import Dataset, Workload
+from elision.training.execution import Execution, repeatable
+from elision.training.ranks import Ranks
+from elision.workloads import Batch, Dataset, Workload
 
-__all__ = [
-    "Progress",
-    "RunPlan",
-    "TrainResult",
-    "TrainingDivergedError",
-    "evaluate",
-    "train",
-]
+__all__ = ["Progress", "RunPlan", "TrainResult", "TrainingDivergedError", "train"]
 
 #: Called with (steps done, steps in all) and the latest epoch's metrics, if any.
-Progress = Callable[[int, int, "EpochMetrics | None"], None]
+Progress = Callable[[int, int, EpochMetrics | None], None]
 
 
 class TrainingDivergedError(RuntimeError):
@@ -46,13 +42,21 @@ class TrainingDivergedError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """How a run is watched.
+    """Seed of a run, and the steps that are metered and recorded.
 
     Attributes:
         seed: of the model's initial weights, the batches and their augmentation.
-        meter_every: steps between two whose work is counted.
+        meter_every: steps from one whose work is counted to the next.
         record_epochs: epochs whose last step is recorded.
-        record_samples: images of that step that are kept.
+        record_samples: examples of that step that are kept.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Example:
+        >>> RunPlan(meter_every=0)
+        Traceback (most recent call last):
+        ValueError: RunPlan(meter_every=0): must be an integer >= 1
     """
 
     seed: int = 0
@@ -60,18 +64,25 @@ class RunPlan:
     record_epochs: tuple[int, ...] = ()
     record_samples: int = 2
 
+    def __post_init__(self) -> None:
+        integer("RunPlan", "seed", self.seed, ">= 0")
+        integer("RunPlan", "meter_every", self.meter_every)
+        integer("RunPlan", "record_samples", self.record_samples)
+
 
 @dataclass
 class TrainResult:
     """A finished run.
 
     Attributes:
-        model: the trained model, still elided.
+        model: the trained model, still elided, on the run's device.
         history: metrics of every epoch.
-        meter: work of the metered steps, by layer and product.
-        trace: the recorded products.
+        meter: work of the metered steps of all ranks, by layer and product.
+        trace: the recorded products; empty on ranks other than 0.
         step_seconds: median wall-clock seconds of the steps that were neither metered
             nor recorded, of this process only; None if there was none.
+        saved_bytes: (logical, stored) bytes of saved activations in the largest step of
+            one process; None without a policy.
     """
 
     model: nn.Module
@@ -79,6 +90,7 @@ class TrainResult:
     meter: WorkMeter
     trace: Trace
     step_seconds: float | None = None
+    saved_bytes: tuple[int, int] | None = None
 
 
 def train(
@@ -87,18 +99,23 @@ def train(
     dataset: Dataset,
     plan: RunPlan,
     *,
+    execution: Execution | None = None,
+    ranks: Ranks | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
     """Train a workload's model under a recipe.
 
     Args:
-        workload: model and settings.
+        workload: task, model and settings.
         recipe: what is done to the operands of the products.
         dataset: the workload's data.
         plan: seed, metering and recording.
-        folder: where checkpoints go after every epoch; a run found there goes on.
-        progress: told of every step.
+        execution: engine, saved activations, device, precision; default: torch's
+            engine, plain autograd, the CPU, float32.
+        ranks: this process among those that share every batch; default: alone.
+        folder: checkpoint folder, written after every epoch; a run found there resumes.
+        progress: called after every step and epoch, on rank 0.
 
     Returns:
         The trained model, its history, the work counted and the trace.
@@ -106,94 +123,193 @@ def train(
     Raises:
         TrainingDivergedError: the loss became NaN or infinite; the message names the
             step and the first layer with such a value.
-        ValueError: the folder holds a checkpoint that does not fit or is damaged.
+        ValueError: the folder holds a checkpoint that does not fit or is damaged, the
+            device is not there, or a batch has fewer examples than there are ranks.
+
+    Example:
+        >>> from elision.methods import Swat
+        >>> from elision.workloads import Workload
+        >>> small = Workload(name="small", dataset="digits", model="mlp", epochs=1,
+        ...                  train_images=64, test_images=10)
+        >>> result = train(small, Swat(0.9), small.load_dataset(), RunPlan())
+        >>> len(result.history), result.meter.total().ratio < 1
+        (1, True)
     """
-    torch.manual_seed(plan.seed)
-    # An engine chosen by time would not repeat to the last bit.
-    model = elide(workload.make_model(dataset), recipe, engine="torch")
-    optimizer = workload.make_optimizer(model)
-    attach(model, optimizer)
-    state = RunState()
-    if folder is not None and (folder / checkpoint.CHECKPOINT).is_file():
-        checkpoint.load(folder, model, optimizer, state)
-    per_epoch = workload.steps_per_epoch(dataset)
-    for epoch in range(len(state.history), workload.epochs):
-        metrics = _epoch(
-            epoch, model, optimizer, workload, dataset, plan, state, progress, per_epoch
+    ranks = ranks or Ranks()
+    if workload.batch_size < ranks.count:
+        raise ValueError(
+            f"workload {workload.name!r}: a batch of {workload.batch_size} cannot be "
+            f"shared by {ranks.count} processes"
         )
-        state.history.append(metrics)
-        if folder is not None:
-            checkpoint.save(folder, model, optimizer, state)
-        if progress is not None:
-            progress((epoch + 1) * per_epoch, workload.epochs * per_epoch, metrics)
-    ordered = sorted(state.seconds)
-    median = ordered[len(ordered) // 2] if ordered else None
-    return TrainResult(model, state.history, state.meter, state.trace, median)
+    execution = execution or Execution()
+    device = execution.torch_device(ranks.local)
+    with repeatable(device):
+        run = _Run(workload, recipe, dataset, plan, execution, ranks, device)
+        run.resume(folder)
+        run.finish(folder, progress if ranks.is_first else None)
+        return run.result()
 
 
-def _epoch(
-    epoch: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    workload: Workload,
-    dataset: Dataset,
-    plan: RunPlan,
-    state: RunState,
-    progress: Progress | None,
-    per_epoch: int,
-) -> EpochMetrics:
-    model.train()
-    total, rate = 0.0, workload.learning_rate
-    batches = workload.train_batches(dataset, seed=plan.seed, epoch=epoch)
-    for index, (images, labels) in enumerate(batches):
-        step = epoch * per_epoch + index
-        rate = workload.learning_rate_at(step, per_epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        with ExitStack() as watching:
+class _Run:
+    """One training run: model, optimiser, and the state that epochs add to."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        recipe: Recipe,
+        dataset: Dataset,
+        plan: RunPlan,
+        execution: Execution,
+        ranks: Ranks,
+        device: torch.device,
+    ) -> None:
+        self.workload, self.task, self.dataset = workload, workload.task, dataset
+        self.plan, self.execution = plan, execution
+        self.ranks, self.device = ranks, device
+        self.state = RunState(self.task.metric.name)
+        self.per_epoch = workload.steps_per_epoch(dataset)
+        torch.manual_seed(plan.seed)
+        plain = workload.make_model(dataset).to(device)
+        self.model = elide(plain, recipe, engine=execution.engine)
+        self.parallel = ranks.wrapped(self.model)
+        self.optimizer = workload.make_optimizer(self.model)
+        self.topology: Topology = attach(self.model, self.optimizer)
+        self.scaler = execution.scaler(device)
+        if ranks.rank:  # the same weights everywhere, another dropout on each rank
+            torch.manual_seed(plan.seed + (ranks.rank << 32))
+
+    def resume(self, folder: Path | None) -> None:
+        """Load the folder's checkpoint, if it has one."""
+        if folder is not None and (folder / checkpoint.CHECKPOINT).is_file():
+            checkpoint.load(
+                folder, self.model, self.optimizer, self.scaler, self.state, self.ranks
+            )
+
+    def finish(self, folder: Path | None, progress: Progress | None) -> None:
+        """Train the epochs that are left, with a checkpoint after each."""
+        total = self.workload.epochs * self.per_epoch
+        for epoch in range(len(self.state.history), self.workload.epochs):
+            metrics = self._epoch(epoch, progress)
+            self.state.history.append(metrics)
+            if folder is not None:
+                checkpoint.save(
+                    folder,
+                    self.model,
+                    self.optimizer,
+                    self.scaler,
+                    self.state,
+                    self.ranks,
+                )
+            if progress is not None:
+                progress((epoch + 1) * self.per_epoch, total, metrics)
+
+    def result(self) -> TrainResult:
+        """The finished run; work of all ranks added up."""
+        state, meter = self.state, WorkMeter()
+        for rows in self.ranks.gather(state.meter.to_json()):
+            meter.merge(WorkMeter.from_json(rows))
+        largest = [b for b in self.ranks.gather(state.saved_bytes) if b is not None]
+        ordered = sorted(state.seconds)
+        return TrainResult(
+            self.model,
+            state.history,
+            meter,
+            state.trace,
+            ordered[len(ordered) // 2] if ordered else None,
+            max(largest) if largest else None,
+        )
+
+    def _epoch(self, epoch: int, progress: Progress | None) -> EpochMetrics:
+        workload, plan = self.workload, self.plan
+        self.parallel.train()
+        # New in every epoch, so that nothing it learns is missing after a checkpoint.
+        policy = self.execution.policy()
+        total, examples, rate = 0.0, 0, workload.learning_rate
+        batches = workload.train_batches(self.dataset, seed=plan.seed, epoch=epoch)
+        for index, whole in enumerate(batches):
+            step = epoch * self.per_epoch + index
+            rate = workload.set_learning_rate(self.optimizer, step, self.per_epoch)
             # One step before the last is recorded: the last batch may be a small one.
-            wanted = epoch in plan.record_epochs and index == max(0, per_epoch - 2)
-            if wanted:
-                samples = plan.record_samples
+            recorded = epoch in plan.record_epochs and index == max(
+                0, self.per_epoch - 2
+            )
+            loss = self._watched_step(whole, step, policy, recorded)
+            total += loss * self.task.size(whole)
+            examples += self.task.size(whole)
+            if progress is not None:
+                progress(step + 1, workload.epochs * self.per_epoch, None)
+        if self.ranks.count > 1:
+            total = sum(self.ranks.gather(total)) / self.ranks.count
+            self.topology.check_ranks()
+        return EpochMetrics(epoch, total / examples, self._score(), rate)
+
+    def _watched_step(
+        self, whole: Batch, step: int, policy: Policy | None, recorded: bool
+    ) -> float:
+        """One step, timed, metered or recorded; the rank's part of the batch's loss."""
+        plan, state = self.plan, self.state
+        share, factor = self.ranks.share(whole)
+        batch = self._moved(share)
+        with ExitStack() as watching:
+            trace = None
+            if recorded and self.ranks.is_first:
                 trace = watching.enter_context(
-                    record(model, samples=samples, first_step=step)
+                    record(self.model, samples=plan.record_samples, first_step=step)
                 )
             metered = step % plan.meter_every == 0
             if metered:
-                watching.enter_context(watch(model, state.meter))
+                watching.enter_context(watch(self.model, state.meter))
             began = time.perf_counter()
-            loss = _step(model, optimizer, images, labels, step)
-            if not (wanted or metered):
+            loss = self._step(batch, factor, step, policy)
+            if not (recorded or metered):
                 state.seconds.append(time.perf_counter() - began)
-            if wanted:
-                state.trace.extend(trace)  # pyright: ignore[reportPossiblyUnboundVariable]
-        total += loss * len(labels)
-        if progress is not None:
-            progress(step + 1, workload.epochs * per_epoch, None)
-    accuracy = evaluate(model, dataset, workload.batch_size)
-    return EpochMetrics(epoch, total / len(dataset.train_images), accuracy, rate)
+            if trace is not None:
+                state.trace.extend(trace)
+        return loss
 
+    def _step(
+        self, batch: Batch, factor: float, step: int, policy: Policy | None
+    ) -> float:
+        self.optimizer.zero_grad()
+        loss = self._forward(batch, step, policy)
+        if not torch.isfinite(loss):
+            where = _first_nonfinite(self.model, batch[0])
+            raise TrainingDivergedError(
+                f"the loss is {loss.item()} at step {step}: {where}"
+            )
+        if factor != 1:
+            loss = loss * factor
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.item()
 
-def _step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    labels: Tensor,
-    step: int,
-) -> float:
-    optimizer.zero_grad()
-    loss = F.cross_entropy(model(images), labels)
-    if not torch.isfinite(loss):
-        where = _first_nonfinite(model, images)
-        raise TrainingDivergedError(
-            f"the loss is {loss.item()} at step {step}: {where}"
+    def _forward(self, batch: Batch, step: int, policy: Policy | None) -> Tensor:
+        with self.execution.autocast(self.device):
+            if policy is None:
+                return self.task.loss(self.parallel, batch)
+            seed = step * self.ranks.count + self.ranks.rank
+            with saver(self.model, policy, seed=seed) as saved:
+                loss = self.task.loss(self.parallel, batch)
+        found = saved.ledger.logical_bytes, saved.ledger.stored_bytes
+        self.state.saved_bytes = max(found, self.state.saved_bytes or found)
+        return loss
+
+    def _score(self) -> float:
+        """The metric on the test examples, shared by the ranks, batch by batch."""
+        self.ranks.share_buffers(self.model)
+        batches = self.ranks.mine(self.workload.test_batches(self.dataset))
+        with self.execution.autocast(self.device):
+            counts = self.task.counted(self.model, map(self._moved, batches))
+        return self.task.score(
+            torch.stack([c for c in self.ranks.gather(counts) if len(c)]).sum(0)
         )
-    loss.backward()
-    optimizer.step()
-    return loss.item()
+
+    def _moved(self, batch: Batch) -> Batch:
+        return tuple(tensor.to(self.device) for tensor in batch)
 
 
-def _first_nonfinite(model: nn.Module, images: Tensor) -> str:
+def _first_nonfinite(model: nn.Module, inputs: Tensor) -> str:
     """The first parameter or layer output that is not finite, in words."""
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
@@ -211,21 +327,9 @@ def _first_nonfinite(model: nn.Module, images: Tensor) -> str:
     leaves = [(n, m) for n, m in model.named_modules() if not any(m.children())]
     handles = [m.register_forward_hook(look(n)) for n, m in leaves]
     with torch.no_grad():
-        model(images)
+        model(inputs)
     for handle in handles:
         handle.remove()
     if not found:
         return "every layer's output is finite, so the loss itself overflowed"
     return f"the output of layer {found[0]!r} is the first that is not finite"
-
-
-def evaluate(model: nn.Module, dataset: Dataset, batch_size: int) -> float:
-    """Share of the test images that a model classifies rightly."""
-    training = model.training
-    model.eval()
-    right = 0
-    with torch.no_grad():
-        for images, labels in dataset.test_batches(batch_size):
-            right += int((model(images).argmax(1) == labels).sum())
-    model.train(training)
-    return right / len(dataset.test_images)

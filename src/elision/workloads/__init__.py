@@ -1,4 +1,4 @@
-"""Real models and data to study, and the presets that pair them."""
+"""Models, data, tasks, and the presets that join them into something to train."""
 
 from elision.workloads.data import DATASETS as DATASETS
 from elision.workloads.data import Augmentation as Augmentation
@@ -12,3 +12,7 @@ from elision.workloads.presets import WORKLOADS as WORKLOADS
 from elision.workloads.presets import Workload as Workload
 from elision.workloads.presets import find_workload as find_workload
 from elision.workloads.shapes.of_model import layer_shapes as layer_shapes
+from elision.workloads.tasks import TASKS as TASKS
+from elision.workloads.tasks import Batch as Batch
+from elision.workloads.tasks import Metric as Metric
+from elision.workloads.tasks import Task as Task

@@ -1,7 +1,7 @@
-"""Workloads by name: a data set, a network and how to train it.
+"""Workloads by name: a task, its data set, a network, an optimiser and its schedule.
 
-A preset is data. What it trains is decided by its fields and a seed alone, so that two
-recipes on the same workload differ in the recipe and in nothing else.
+A preset is data. Its fields and a seed decide a training run, so that two recipes on the
+same workload differ in the recipe and in nothing else.
 """
 
 import math
@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from elision.common.checks import integer, number, one_of
 from elision.common.names import lookup
 from elision.workloads.data import Augmentation, Dataset, load_dataset
 from elision.workloads.models import make_model
+from elision.workloads.tasks import TASKS, Batch, Task
 
 __all__ = ["DEFAULT_WORKLOAD", "WORKLOADS", "Workload", "find_workload"]
 
@@ -25,7 +27,7 @@ DEFAULT_WORKLOAD = "photo-resnet8"
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A data set, a network and the plain stochastic gradient descent that trains it.
+    """A task, its data set, a network and the gradient descent that trains it.
 
     Attributes:
         name: short name.
@@ -42,12 +44,18 @@ class Workload:
         milestones: epochs, counted from 0.
         decay: factor of a step.
         augment: random crops and mirror images of the training images.
-        train_images, test_images: use only so many images, evenly spread; None uses all.
+        train_images, test_images: images used, evenly spread; None: all.
         model_options: further arguments of the network's builder, such as ``width``.
         source: where the settings come from.
+        task_name: key of :data:`elision.workloads.tasks.TASKS`.
 
     Raises:
         ValueError: a number is out of range or a choice unknown.
+
+    Example:
+        >>> workload = Workload(name="mine", dataset="digits", model="cnn", epochs=2)
+        >>> [workload.learning_rate_at(step, 2) for step in (0, 2)]
+        [0.1, 0.05]
     """
 
     name: str
@@ -67,47 +75,40 @@ class Workload:
     test_images: int | None = None
     model_options: Mapping[str, Any] = field(default_factory=dict)
     source: str = "own choice"
+    task_name: str = "classification"
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "epochs", "train_images", "test_images"):
-            value = getattr(self, name)
-            if value is None and name.endswith("_images"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                self._refuse(name, "an integer >= 1")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            self._refuse("learning_rate", "a positive number")
-        if not 0 <= self.momentum < 1:
-            self._refuse("momentum", "in [0, 1)")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            self._refuse("weight_decay", "a number >= 0")
-        if not 0 < self.decay <= 1:
-            self._refuse("decay", "in (0, 1]")
-        if self.schedule not in ("cosine", "step", "constant"):
-            self._refuse("schedule", "cosine, step or constant")
-        if self.nesterov and not self.momentum:
-            self._refuse("momentum", "positive for Nesterov's form")
-        object.__setattr__(self, "model_options", dict(self.model_options))
-
-    def _refuse(self, name: str, allowed: str) -> None:
-        raise ValueError(
-            f"workload {self.name!r}: {name} must be {allowed}, "
-            f"got {getattr(self, name)!r}"
+        owner = f"workload {self.name!r}: Workload"
+        for name in ("batch_size", "epochs"):
+            integer(owner, name, getattr(self, name))
+        for name in ("train_images", "test_images"):
+            if getattr(self, name) is not None:
+                integer(owner, name, getattr(self, name))
+        number(owner, "learning_rate", self.learning_rate, "> 0")
+        # Nesterov's form needs a momentum.
+        number(
+            owner, "momentum", self.momentum, "(0, 1)" if self.nesterov else "[0, 1)"
         )
+        number(owner, "weight_decay", self.weight_decay, ">= 0")
+        number(owner, "decay", self.decay, "(0, 1]")
+        one_of(owner, "schedule", self.schedule, ("cosine", "step", "constant"))
+        lookup("task", self.task_name, TASKS)
+        object.__setattr__(self, "model_options", dict(self.model_options))
 
     def load_dataset(self, path: str | Path | None = None) -> Dataset:
         """The data set, cut to ``train_images`` and ``test_images``."""
         dataset = load_dataset(self.dataset, path)
         return dataset.limited(self.train_images, self.test_images)
 
+    @property
+    def task(self) -> Task:
+        """Batches, loss and metric."""
+        return TASKS[self.task_name]
+
     def make_model(self, dataset: Dataset) -> nn.Module:
-        """The network for these images, drawn from torch's global generator."""
+        """The network for this data, its weights from torch's global generator."""
         return make_model(
-            self.model,
-            in_channels=dataset.in_channels,
-            classes=dataset.classes,
-            image_size=dataset.image_size,
-            **self.model_options,
+            self.model, **self.task.model_arguments(dataset), **self.model_options
         )
 
     def make_optimizer(
@@ -122,21 +123,38 @@ class Workload:
             nesterov=self.nesterov,
         )
 
+    def set_learning_rate(
+        self, optimizer: torch.optim.Optimizer, step: int, steps_per_epoch: int
+    ) -> float:
+        """Give every group of the optimiser the rate of a step, and return the rate."""
+        rate = self.learning_rate_at(step, steps_per_epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
     def steps_per_epoch(self, dataset: Dataset) -> int:
         """Batches of an epoch, a smaller last one included."""
-        return -(-len(dataset.train_images) // self.batch_size)
+        return -(-self.task.train_size(dataset) // self.batch_size)
 
     def train_batches(
         self, dataset: Dataset, *, seed: int, epoch: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The training batches of an epoch; see :meth:`Dataset.train_batches`."""
-        return dataset.train_batches(
-            self.batch_size, seed=seed, epoch=epoch, augmentation=self.augmentation
+    ) -> Iterator[Batch]:
+        """The training batches of an epoch; see :meth:`Task.train_batches`."""
+        return self.task.train_batches(
+            dataset,
+            self.batch_size,
+            seed=seed,
+            epoch=epoch,
+            augmentation=self.augmentation,
         )
+
+    def test_batches(self, dataset: Dataset) -> Iterator[Batch]:
+        """All test examples, in order."""
+        return self.task.test_batches(dataset, self.batch_size)
 
     @property
     def augmentation(self) -> Augmentation | None:
-        """What the training batches are varied by; None leaves them as they are."""
+        """Random variation of the training batches; None: none."""
         return Augmentation() if self.augment else None
 
     def learning_rate_at(self, step: int, steps_per_epoch: int) -> float:

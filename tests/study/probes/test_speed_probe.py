@@ -42,7 +42,7 @@ def test_each_way_is_timed_on_the_trained_model(tmp_path, monkeypatch, method):
     subject = trained(method)
     before = {k: v.clone() for k, v in subject.model.state_dict().items()}
     threads = torch.get_num_threads()
-    found = Speed(rounds=3, batch=16, threads=2).ask(subject)
+    found = Speed(rounds=3, batch=16, threads=2).run(subject)
     assert torch.get_num_threads() == threads
     assert json.loads(json.dumps(found)) == found
     assert list(found["seconds"]) == ["dense", "masked", "engine"]
@@ -64,7 +64,7 @@ def test_what_is_timed_is_the_workload_s_own_step(tmp_path, monkeypatch):
         return optimizer
 
     monkeypatch.setattr(Workload, "make_optimizer", spy)
-    found = Speed(rounds=3).ask(trained(methods.Swat(sparsity=0.8)))
+    found = Speed(rounds=3).run(trained(methods.Swat(sparsity=0.8)))
     assert TINY.nesterov
     assert made == [(TINY.batch_size, True)] * 3
     assert found["batch"] == TINY.batch_size
@@ -72,7 +72,7 @@ def test_what_is_timed_is_the_workload_s_own_step(tmp_path, monkeypatch):
 
 def test_parameters_out_of_range():
     for wrong in ({"rounds": 2}, {"batch": -1}, {"threads": -1}):
-        with pytest.raises(ValueError, match=f"speed: {next(iter(wrong))}="):
+        with pytest.raises(ValueError, match=rf"speed\({next(iter(wrong))}="):
             Speed(**wrong)
 
 

@@ -69,7 +69,7 @@ def found():
     method = methods.RigL(0.8, every=3)
     model = elision.elide(TINY.make_model(dataset), method)
     probe = Stationarity(steps=40, looks=4, rate=0.5)
-    return probe.ask(Trained(model, method, TINY, dataset, seed=0))
+    return probe.run(Trained(model, method, TINY, dataset, seed=0))
 
 
 def test_the_probe_says_that_a_fresh_model_still_moves(found):

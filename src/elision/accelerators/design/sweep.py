@@ -9,16 +9,11 @@ sweep that was killed continues, and gives the rows of one that was not.
 
 import csv
 import math
-import multiprocessing
 import os
-import signal
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from contextlib import nullcontext
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +29,7 @@ from elision.accelerators.step import (
 from elision.common.checks import number
 from elision.common.columns import Column
 from elision.common.files import replacing
+from elision.common.workers import spread
 from elision.products import Geometry, LayerProduct, Product, Trace, synthetic_products
 
 __all__ = [
@@ -212,52 +208,13 @@ def sweep(
         units = [part for unit in units for part in unit.parts(shares)]
     if progress:
         progress(0, len(units))
-    for finished, rows in enumerate(_run(units, workers, executor), 1):
+    for finished, rows in enumerate(
+        spread([unit.rows for unit in units], workers, executor), 1
+    ):
         _append(path, rows)
         if progress:
             progress(finished, len(units))
     return path
-
-
-def _run(
-    units: list[_Unit], workers: int, executor: Executor | None
-) -> Iterator[list[dict[str, Any]]]:
-    """Rows of the units, in order of completion."""
-    workers = min(workers, len(units))
-    if executor is None and workers <= 1:
-        yield from (unit.rows() for unit in units)
-        return
-    own = None
-    if executor is None:
-        # Spawned, because forking a process that runs threads can hang.
-        context = multiprocessing.get_context("spawn")
-        own = ProcessPoolExecutor(workers, context, _end_with_the_sweep)
-    with own or nullcontext():
-        pool = executor or own
-        assert pool is not None
-        waiting = [pool.submit(unit.rows) for unit in units]
-        try:
-            for future in as_completed(waiting):
-                yield future.result()
-        finally:  # after a failure or an interruption nothing new is begun
-            if own:
-                own.shutdown(cancel_futures=True)
-            else:
-                for future in waiting:
-                    future.cancel()
-
-
-def _end_with_the_sweep() -> None:
-    """End this process at once when the sweep is interrupted, or killed."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sweep_process = multiprocessing.parent_process()
-    assert sweep_process is not None
-
-    def watch() -> None:
-        connection.wait([sweep_process.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _units(

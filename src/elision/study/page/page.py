@@ -11,11 +11,12 @@ __all__ = ["study_page", "study_table"]
 
 def study_table(outcome: StudyOutcome) -> list[dict[str, str]]:
     """The study in one short table, a row a recipe, values as text."""
-    rows = []
+    rows, metric = [], outcome.metric
     for o in outcome.outcomes:
         row = {
             "recipe": o.spec,
-            "test accuracy": f"{100 * o.history[-1].test_accuracy:.1f} %",
+            metric.label: metric.text(o.score, o.score_spread),
+            "seeds": str(len(o.scores)),
             "training MACs": f"{100 * o.training_macs_ratio:.1f} %",
         }
         for product in Product:
@@ -35,21 +36,22 @@ def study_page(outcome: StudyOutcome) -> str:
         config=outcome.config,
         workload=outcome.config.resolved_workload(),
         source=outcome.source,
-        environment=outcome.environment,
-        cards=[_card(o, outcome.outcomes[0]) for o in outcome.outcomes],
+        metric=outcome.metric,
+        environment=outcome.environment | outcome.config.ran(),
+        cards=[_card(o, outcome) for o in outcome.outcomes],
         sections=[section for section in made if section is not None],
     )
 
 
-def _card(o: RecipeOutcome, baseline: RecipeOutcome) -> dict[str, str]:
+def _card(o: RecipeOutcome, outcome: StudyOutcome) -> dict[str, str]:
     """The few numbers at the top of the page."""
-    accuracy = o.history[-1].test_accuracy
-    gap = 100 * (accuracy - baseline.history[-1].test_accuracy)
+    metric, baseline = outcome.metric, outcome.outcomes[0]
+    gap = metric.difference_text(o.score, baseline.score)
     found = list(ratios(o).values())
     return {
         "spec": o.spec,
-        "accuracy": f"{100 * accuracy:.1f} %",
-        "gap": "baseline" if o is baseline else f"{gap:+.1f} points",
+        "score": metric.text(o.score, o.score_spread),
+        "gap": "baseline" if o is baseline else gap,
         "left_out": f"{100 * (1 - o.training_macs_ratio):.0f} %",
         "ant": f"{found[0]['total']:.2f}x" if found else "",
     }

@@ -1,4 +1,4 @@
-"""Probes: questions that a study asks of every recipe it has trained."""
+"""Probes: measurements that a study makes on every recipe it has trained."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from elision.study.probes.stationarity import Stationarity
 
 __all__ = ["PROBES", "ActivationMemory", "Probe", "Speed", "Stationarity", "Trained"]
 
-#: Probes by the names a person knows them by.
+#: Probes by the names of the command line.
 PROBES: dict[str, Callable[..., Probe]] = {
     "speed": Speed,
     "memory": ActivationMemory,

@@ -1,8 +1,8 @@
-"""What a probe is: a question asked of a trained recipe while a study runs.
+"""Probe: a measurement on a trained recipe while a study runs.
 
-A study trains a recipe, asks its probes and goes on to the next. What a probe found is
-plain JSON, kept beside the recipe's checkpoint, so that a study that was interrupted
-does not ask again; a section of the report draws it.
+A study trains a recipe, runs its probes and goes on to the next. Findings are plain JSON,
+kept beside the recipe's checkpoint, so that a study that was interrupted does not measure
+again; a section of the report draws them.
 """
 
 from abc import ABC, abstractmethod
@@ -22,10 +22,11 @@ class Trained:
     """A recipe at the end of its training.
 
     Attributes:
-        model: the trained model, elided, in training mode; a probe's own copy.
+        model: the trained model, elided, on the CPU, in training mode; a probe's own
+            copy.
         method: its recipe.
-        workload: what it was trained on.
-        dataset: the images.
+        workload: task, data and training settings.
+        dataset: the data.
         seed: of the study.
     """
 
@@ -37,15 +38,15 @@ class Trained:
 
 
 class Probe(ABC):
-    """Asks one question; a frozen dataclass whose fields are its parameters."""
+    """One measurement; a frozen dataclass whose fields are its parameters."""
 
     @abstractmethod
-    def ask(self, trained: Trained) -> dict[str, Any]:
-        """Find out.
+    def run(self, trained: Trained) -> dict[str, Any]:
+        """Measure.
 
         Args:
             trained: the recipe; the model may be changed freely.
 
         Returns:
-            What was found: plain values, lists and dictionaries, as JSON holds them.
+            Findings: plain values, lists and dictionaries, as JSON holds them.
         """

@@ -1,11 +1,13 @@
-"""What a policy for saved activations would come to on a trained recipe."""
+"""Effect of a policy for saved activations on a trained recipe."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
-import torch.nn.functional as F
+from torch import nn
 
+from elision.common.checks import integer
 from elision.common.restoring import restored
 from elision.memory import codec_noise, policy_for, saver
 from elision.memory.measures.measure import measure_policies
@@ -25,6 +27,11 @@ class ActivationMemory(Probe):
 
     Raises:
         ValueError: an unknown policy, fewer than two batches, or no round.
+
+    Example:
+        >>> ActivationMemory("bits(4)", batches=1)
+        Traceback (most recent call last):
+        ValueError: memory(batches=1): must be an integer >= 2
     """
 
     policy: str = "bits(4)"
@@ -32,17 +39,12 @@ class ActivationMemory(Probe):
     rounds: int = 3
 
     def __post_init__(self) -> None:
-        from torch import nn
-
         policy_for(self.policy, nn.Identity())
-        if self.batches < 2 or self.rounds < 1:
-            raise ValueError(
-                f"memory: batches must be >= 2 and rounds >= 1, "
-                f"got {self.batches} and {self.rounds}"
-            )
+        integer("memory", "batches", self.batches, ">= 2")
+        integer("memory", "rounds", self.rounds)
 
-    def ask(self, trained: Trained) -> dict[str, Any]:
-        """Take further training batches and look at their steps."""
+    def run(self, trained: Trained) -> dict[str, Any]:
+        """Measure steps on the training batches that would have come next."""
         model, workload = trained.model, trained.workload
         following = workload.train_batches(
             trained.dataset, seed=trained.seed, epoch=workload.epochs
@@ -52,9 +54,8 @@ class ActivationMemory(Probe):
         (row,) = measure_policies(model, images, labels, (self.policy,), self.rounds)
         with restored(model), saver(model, self.policy, seed=0) as saved:
             model(images)
-        noise = codec_noise(
-            model, lambda b: F.cross_entropy(model(b[0]), b[1]), batches, self.policy
-        )
+        loss = partial(workload.task.loss, model)
+        noise = codec_noise(model, loss, batches, self.policy)
         return {
             "policy": self.policy,
             "row": {

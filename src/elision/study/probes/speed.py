@@ -1,4 +1,4 @@
-"""How long does a training step take on this machine?"""
+"""Seconds of a training step on this machine."""
 
 import copy
 import statistics
@@ -8,9 +8,9 @@ from itertools import islice
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from elision.common.checks import integer
 from elision.common.timing import interleaved, quoted_clock
 from elision.engines import NativeEngine, decisions
 from elision.layers import elide, elided_layers, restore
@@ -31,8 +31,16 @@ class Speed(Probe):
 
     Attributes:
         rounds: timed steps of each, after one that warms up and decides.
-        batch: images a step; 0 for the workload's own number.
+        batch: examples a step; 0 for the workload's own number.
         threads: of torch and the kernels; 0 to leave torch's setting as it is.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Example:
+        >>> Speed(rounds=2)
+        Traceback (most recent call last):
+        ValueError: speed(rounds=2): must be an integer >= 3
     """
 
     rounds: int = 9
@@ -41,13 +49,10 @@ class Speed(Probe):
 
     def __post_init__(self) -> None:
         for name, least in (("rounds", 3), ("batch", 0), ("threads", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"speed: {name}={getattr(self, name)}: must be >= {least}"
-                )
+            integer("speed", name, getattr(self, name), f">= {least}")
 
-    def ask(self, trained: Trained) -> dict[str, Any]:
-        """Median seconds of each way, and what the engine decided.
+    def run(self, trained: Trained) -> dict[str, Any]:
+        """Median seconds of each way, and the engine's decisions.
 
         With one thread CPU time, which other processes cannot lengthen, with more the
         wall clock.
@@ -56,11 +61,11 @@ class Speed(Probe):
         if self.threads:
             torch.set_num_threads(self.threads)
         try:
-            return self._ask(trained)
+            return self._run(trained)
         finally:
             torch.set_num_threads(before)
 
-    def _ask(self, trained: Trained) -> dict[str, Any]:
+    def _run(self, trained: Trained) -> dict[str, Any]:
         known = {d.question for d in decisions()}
         ways = {
             "dense": restore(copy.deepcopy(trained.model)),
@@ -97,20 +102,23 @@ def _steps(model: nn.Module, trained: Trained, size: int) -> Callable[[], None]:
     """One training step a call, on the same few batches in turn."""
     workload = replace(trained.workload, batch_size=size)
     model.train()
-    # At a rate so small that what is timed remains the trained model.
+    # A rate so small that the weights stay those of the trained model.
     optimizer = workload.make_optimizer(model, learning_rate=1e-6)
     if next(elided_layers(model), None) is not None:
         attach(model, optimizer)
     batches = workload.train_batches(trained.dataset, seed=trained.seed, epoch=0)
-    kept = [b for b in islice(batches, 4) if len(b[1]) == size] or [next(iter(batches))]
+    task = workload.task
+    kept = [b for b in islice(batches, 4) if task.size(b) == size] or [
+        next(iter(batches))
+    ]
     turn = 0
 
     def step() -> None:
         nonlocal turn
-        images, labels = kept[turn % len(kept)]
+        batch = kept[turn % len(kept)]
         turn += 1
         optimizer.zero_grad()
-        F.cross_entropy(model(images), labels).backward()
+        task.loss(model, batch).backward()
         optimizer.step()
 
     return step

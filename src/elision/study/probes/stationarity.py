@@ -1,4 +1,4 @@
-"""Has training come to rest?"""
+"""Stationarity: training that has come to rest."""
 
 import math
 from collections.abc import Iterator
@@ -6,31 +6,37 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
+from elision.common.checks import integer, number
 from elision.study.probes.base import Probe, Trained
 from elision.topology import attach
 from elision.training.loop import TrainingDivergedError
 from elision.training.stationarity import StationarityWatch
+from elision.workloads import Batch
 
 __all__ = ["Stationarity"]
-
-Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Stationarity(Probe):
-    """Train on at a constant rate and watch (:mod:`elision.stationarity`).
+    """Train on at a constant rate and watch (:mod:`elision.training.stationarity`).
 
     A schedule that ends at rate zero stops any run, so the question is what the run does
     at a rate that does not fall. Masks go on moving where their rule still moves them.
 
     Attributes:
-        steps: how many more; the verdict is about all of them.
+        steps: further steps, all of which the verdict is about.
         rate: learning rate, as a share of the one that the workload starts with.
         looks: pairs of independent batches whose gradients are compared, spread evenly.
         curvature: whether to find the sharpness at the last look.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    Example:
+        >>> Stationarity(steps=20)
+        Traceback (most recent call last):
+        ValueError: stationarity(steps=20): must be an integer >= 40
     """
 
     steps: int = 400
@@ -39,28 +45,24 @@ class Stationarity(Probe):
     curvature: bool = True
 
     def __post_init__(self) -> None:
-        if self.steps < 40:
-            raise ValueError(f"stationarity: steps={self.steps}: must be >= 40")
-        if not 2 <= self.looks <= self.steps:
-            raise ValueError(
-                f"stationarity: looks={self.looks}: must be in [2, steps={self.steps}]"
-            )
-        if not self.rate > 0:
-            raise ValueError(f"stationarity: rate={self.rate}: must be > 0")
+        integer("stationarity", "steps", self.steps, ">= 40")
+        integer("stationarity", "looks", self.looks, f"[2, {self.steps}]")
+        number("stationarity", "rate", self.rate, "> 0")
 
-    def ask(self, trained: Trained) -> dict[str, Any]:
+    def run(self, trained: Trained) -> dict[str, Any]:
         """The verdict, its reasons, the figures behind it and the loss of every step."""
         workload, model = trained.workload, trained.model
+        task = workload.task
         rate = self.rate * workload.learning_rate
         optimizer = workload.make_optimizer(model, rate)
         attach(model, optimizer)
-        watch = StationarityWatch(model, optimizer, _loss, window=self.steps)
+        watch = StationarityWatch(model, optimizer, task.loss, window=self.steps)
         others, every = _first_batches(trained), self.steps // self.looks
         stream = _full_batches(trained)
         # One more than watched: the first only says where the weights started.
         for step in range(self.steps + 1):
             optimizer.zero_grad()
-            loss = _loss(model, next(stream))
+            loss = task.loss(model, next(stream))
             if not torch.isfinite(loss):
                 raise TrainingDivergedError(
                     f"the loss is {loss.item()} at step {step} of the stationarity probe"
@@ -71,7 +73,7 @@ class Stationarity(Probe):
             if len(watch.looks) < min(self.looks, len(watch.losses) // every):
                 first, second = next(others), next(others)
                 last = len(watch.looks) == self.looks - 1
-                size = len(first[1])
+                size = task.size(first)
                 watch.look(first, second, size, curvature=last and self.curvature)
         found = asdict(watch.report())
         return _finite({**found, "rate": optimizer.param_groups[0]["lr"]}) | {
@@ -79,17 +81,14 @@ class Stationarity(Probe):
         }
 
 
-def _loss(model: nn.Module, batch: Batch) -> Tensor:
-    return F.cross_entropy(model(batch[0]), batch[1])
-
-
 def _full_batches(trained: Trained) -> Iterator[Batch]:
     """The batches that would have come next, without the smaller last of an epoch."""
-    size = min(trained.workload.batch_size, len(trained.dataset.train_labels))
+    task = trained.workload.task
+    size = min(trained.workload.batch_size, task.train_size(trained.dataset))
     epoch = trained.workload.epochs
     while True:
         for batch in _epoch(trained, trained.seed, epoch):
-            if len(batch[1]) == size:
+            if task.size(batch) == size:
                 yield batch
         epoch += 1
 
@@ -107,7 +106,7 @@ def _epoch(trained: Trained, seed: int, epoch: int) -> Iterator[Batch]:
 
 
 def _finite(value: Any) -> Any:
-    """The value with None for what JSON has no number for."""
+    """The value with None for infinities and NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -9,7 +9,7 @@ __all__ = ["accuracy"]
 
 def accuracy(outcome: StudyOutcome) -> Section:
     """Test accuracy and training loss of every recipe."""
-    curves = {o.spec: [m.test_accuracy for m in o.history] for o in outcome.outcomes}
+    curves = {o.spec: [m.score for m in o.history] for o in outcome.outcomes}
     losses = {o.spec: [m.loss for m in o.history] for o in outcome.outcomes}
     return Section(
         "Accuracy", "measured here", sheets=(accuracy_curves(curves, losses),)

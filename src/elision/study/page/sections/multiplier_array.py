@@ -25,7 +25,7 @@ _NOTE = (
 
 def multiplier_array(outcome: StudyOutcome) -> Section | None:
     """Steps of both machines, if a study has one of them."""
-    names = {parse(spec)[0] for spec in outcome.config.accelerators}
+    names = {parse(spec).name for spec in outcome.config.accelerators}
     if not names & {"ant", "scnn"}:
         return None
     sheets = tuple(

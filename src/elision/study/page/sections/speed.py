@@ -28,7 +28,7 @@ def speed(outcome: StudyOutcome) -> Section | None:
     first = outcome.outcomes[0]
     for o in outcome.outcomes:
         for probe, found in o.findings.items():
-            if parse(probe)[0] != "speed":
+            if parse(probe).name != "speed":
                 continue
             rows.append(_row(o, found) | _simulated(first, o))
             decided += [{"recipe": o.spec, "decided": d} for d in found["decided"]]

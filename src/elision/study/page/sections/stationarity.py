@@ -28,7 +28,7 @@ def stationarity(outcome: StudyOutcome) -> Section | None:
         f"{o.spec}, {probe}" if len(o.findings) > 1 else o.spec: finding
         for o in outcome.outcomes
         for probe, finding in o.findings.items()
-        if parse(probe)[0] == "stationarity"
+        if parse(probe).name == "stationarity"
     }
     if not found:
         return None

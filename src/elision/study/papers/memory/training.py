@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from elision.memory.measures.measure import loss_under
-from elision.training.loop import evaluate
 from elision.workloads import Dataset, Workload
 
 __all__ = ["TrainingRow", "train_policies"]
@@ -71,12 +70,11 @@ def _train(
         batches = workload.train_batches(dataset, seed=seed, epoch=epoch)
         loss = 0.0
         for images, labels in batches:
-            for group in optimizer.param_groups:
-                group["lr"] = workload.learning_rate_at(step, per_epoch)
+            workload.set_learning_rate(optimizer, step, per_epoch)
             optimizer.zero_grad()
             value = loss_under(policy, model, images, labels, seed=step)
             value.backward()
             optimizer.step()
-            loss += value.item() * len(labels) / len(dataset.train_images)
+            loss += value.item() * len(labels) / workload.task.train_size(dataset)
             step += 1
-    return evaluate(model, dataset, workload.batch_size), loss
+    return workload.task.evaluate(model, workload.test_batches(dataset)), loss

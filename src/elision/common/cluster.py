@@ -1,4 +1,4 @@
-"""A Ray cluster as an executor, so that a sweep can outgrow one machine.
+"""A Ray cluster as an executor, for sweeps and studies that outgrow one machine.
 
 Needs the ``ray`` extra. The machines of the cluster need this library installed.
 """

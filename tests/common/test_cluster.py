@@ -5,8 +5,8 @@ import socket
 import pytest
 
 from elision.accelerators import Dense
-from elision.accelerators.design.cluster import RayExecutor
 from elision.accelerators.design.sweep import machines, read_rows, sweep
+from elision.common.cluster import RayExecutor
 from elision.products import MatmulGeometry
 
 ray = pytest.importorskip("ray")

@@ -1,0 +1,121 @@
+"""Ranks: the processes of a data-parallel run, as ``torchrun`` starts them.
+
+Every rank computes a share of each batch and ends each step with the same weights. One
+process is one rank, and every function here is then the identity.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from elision.workloads import Batch
+
+__all__ = ["Ranks", "is_local", "joined"]
+
+T = TypeVar("T")
+
+
+def is_local(buffer: str) -> bool:
+    """Whether a buffer, by its name, is a recipe's state, which each rank has of its own."""
+    return buffer.rpartition(".")[2].startswith("elision_")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of a run.
+
+    Attributes:
+        rank: from 0; rank 0 writes files and prints.
+        count: processes.
+        local: rank among the processes of this machine.
+
+    Example:
+        >>> alone = Ranks()
+        >>> alone.is_first, alone.gather("loss")
+        (True, ['loss'])
+    """
+
+    rank: int = 0
+    count: int = 1
+    local: int = 0
+
+    @classmethod
+    def from_environment(cls) -> "Ranks":
+        """As ``torchrun`` tells its processes; a process of its own without it."""
+        rank, count, local = (
+            int(os.environ.get(name, default))
+            for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+        )
+        return cls(rank, count, local)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every rank, in their order (a collective call)."""
+        if self.count == 1:
+            return [value]
+        found: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(found, value)
+        return found
+
+    def share(self, batch: Batch) -> tuple[Batch, float]:
+        """This rank's examples of a batch, and the factor of their mean loss.
+
+        The mean over ranks of factor times mean loss is the batch's mean loss, also
+        where the shares differ in size. A batch of fewer examples than ranks goes to
+        every rank as a whole.
+        """
+        size = len(batch[0])
+        if self.count == 1 or size < self.count:
+            return batch, 1.0
+        first = size * self.rank // self.count
+        last = size * (self.rank + 1) // self.count
+        share = tuple(tensor[first:last] for tensor in batch)
+        return share, (last - first) * self.count / size
+
+    def mine(self, batches: Iterator[T]) -> Iterator[T]:
+        """Every ``count``-th of the batches, beginning at this rank's."""
+        return (b for i, b in enumerate(batches) if i % self.count == self.rank)
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """The model whose backward pass averages gradients over ranks."""
+        if self.count == 1:
+            return model
+        return nn.parallel.DistributedDataParallel(model)
+
+    @torch.no_grad()
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every rank the running statistics of rank 0 (a collective call)."""
+        if self.count > 1:
+            for name, buffer in model.named_buffers():
+                if not is_local(name):
+                    torch.distributed.broadcast(buffer, 0)
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """The ranks of this run, connected while the block runs.
+
+    Args:
+        device: ``"cuda"`` connects them by NCCL, any other device by gloo.
+    """
+    ranks = Ranks.from_environment()
+    if ranks.count == 1:
+        yield ranks
+        return
+    on_cuda = device.startswith("cuda")
+    if on_cuda:
+        torch.cuda.set_device(ranks.local)
+    torch.distributed.init_process_group("nccl" if on_cuda else "gloo")
+    try:
+        yield ranks
+    finally:
+        torch.distributed.destroy_process_group()

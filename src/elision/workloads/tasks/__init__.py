@@ -1,0 +1,9 @@
+"""Tasks by name: batches, loss and test metric of what a network is trained to do."""
+
+from elision.workloads.tasks.base import Batch, Metric, Task
+from elision.workloads.tasks.classification import Classification
+
+__all__ = ["TASKS", "Batch", "Classification", "Metric", "Task"]
+
+#: Tasks by the names that a workload gives.
+TASKS: dict[str, Task] = {"classification": Classification()}

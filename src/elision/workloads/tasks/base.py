@@ -1,0 +1,130 @@
+"""Task: batches, loss and test metric of what a network is trained to do.
+
+A training loop reads a task and nothing of its data: it moves the tensors of a batch to
+a device, splits them by example and hands them back. Adding a task adds one file here
+and one line in the folder's ``__init__.py``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from elision.workloads.data import Augmentation
+
+__all__ = ["Batch", "Metric", "Task"]
+
+#: Tensors whose first axis counts examples, such as images and their labels.
+Batch = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Test metric of a task: its name, its direction and its unit.
+
+    Attributes:
+        name: key in files, in ``snake_case``.
+        higher_is_better: direction.
+        percent: the value is a share in [0, 1] and is printed in per cent.
+
+    Example:
+        >>> accuracy = Metric("test_accuracy", percent=True)
+        >>> accuracy.label, accuracy.text(0.9125), accuracy.better(0.9, 0.8)
+        ('test accuracy', '91.2 %', True)
+    """
+
+    name: str
+    higher_is_better: bool = True
+    percent: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name in words."""
+        return self.name.replace("_", " ")
+
+    def better(self, value: float, other: float) -> bool:
+        """Whether ``value`` is better than ``other``."""
+        return value > other if self.higher_is_better else value < other
+
+    def text(self, value: float, spread: float | None = None) -> str:
+        """A value in its unit, with the spread over seeds if one is given."""
+        scale, digits, unit = (100, ".1f", " %") if self.percent else (1, ".4g", "")
+        number = format(scale * value, digits)
+        if spread is not None:
+            number += f" ± {scale * spread:{digits}}"
+        return number + unit
+
+    def difference_text(self, value: float, baseline: float) -> str:
+        """``value - baseline`` with its sign: percentage points, or the metric's unit."""
+        if self.percent:
+            return f"{100 * value - 100 * baseline:+.1f} points"
+        return f"{value - baseline:+.4g}"
+
+
+class Task(ABC):
+    """What a network is trained to do: batches, loss, metric.
+
+    The metric is computed from *counts*, sums over test examples that can be added over
+    batches and processes (right answers and answers; summed log-likelihood and tokens).
+
+    Attributes:
+        metric: of the test examples.
+    """
+
+    metric: Metric
+
+    @abstractmethod
+    def model_arguments(self, dataset: Any) -> dict[str, Any]:
+        """Arguments of a network's builder that follow from the data set."""
+
+    @abstractmethod
+    def train_size(self, dataset: Any) -> int:
+        """Number of training examples."""
+
+    @abstractmethod
+    def train_batches(
+        self,
+        dataset: Any,
+        batch_size: int,
+        *,
+        seed: int,
+        epoch: int,
+        augmentation: Augmentation | None = None,
+    ) -> Iterator[Batch]:
+        """Training batches of one epoch, a function of (seed, epoch) alone."""
+
+    @abstractmethod
+    def test_batches(self, dataset: Any, batch_size: int) -> Iterator[Batch]:
+        """All test examples, in order."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean loss of the batch's examples, a scalar that has a gradient."""
+
+    @abstractmethod
+    def counts(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Sums over the batch's examples that the metric follows from, float64."""
+
+    @abstractmethod
+    def score(self, counts: Tensor) -> float:
+        """The metric, from counts summed over all test examples."""
+
+    def size(self, batch: Batch) -> int:
+        """Number of examples in a batch: its weight in a mean over batches."""
+        return len(batch[0])
+
+    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> float:
+        """The metric of a model on test batches; leaves the model's mode as it was."""
+        return self.score(self.counted(model, batches))
+
+    @torch.no_grad()
+    def counted(self, model: nn.Module, batches: Iterable[Batch]) -> Tensor:
+        """Counts summed over test batches, the model in evaluation mode; empty if none."""
+        training = model.training
+        model.eval()
+        found = [self.counts(model, batch).cpu() for batch in batches]
+        model.train(training)
+        return torch.stack(found).sum(0) if found else torch.zeros(0)

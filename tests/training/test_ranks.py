@@ -1,0 +1,111 @@
+"""Two processes train as one would, and resume to the last bit."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_ranks import RUNS, run
+
+import elision
+from elision.training import Ranks
+
+SCRIPT = Path(__file__).with_name("training_ranks.py")
+
+
+def torchrun(*arguments: str, ranks: int = 2) -> None:
+    """Run a program in processes that share batches, over gloo."""
+    source = str(Path(elision.__file__).parents[1])
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *(f"--nproc_per_node={ranks}", *arguments),
+        ],
+        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """Each run's results, by name: of both ranks, as a whole and resumed."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torchrun(str(SCRIPT), str(folder))
+    return json.loads((folder / "found.json").read_text())
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_killed_and_resumed_is_the_same_run_on_every_rank(
+    found: dict[str, list[Any]], name: str
+) -> None:
+    (whole, resumed), (other, other_resumed) = found[name]
+    assert whole == resumed
+    assert other == other_resumed
+    # Both ranks hold one network and report what both did.
+    assert other == whole
+
+
+def test_two_ranks_take_the_steps_of_one_process(found: dict[str, list[Any]]) -> None:
+    (shared, _), _ = found["dense"]
+    alone = run("dense", Ranks())
+    assert shared["weights"] == pytest.approx(alone["weights"], rel=1e-3, abs=1e-4)
+    for mine, one in zip(shared["history"], alone["history"], strict=True):
+        assert mine["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert mine["test_accuracy"] == pytest.approx(one["test_accuracy"], abs=0.011)
+    # The work of a metered step is counted whole, whoever did it.
+    assert [w["dense_macs"] for w in shared["work"]] == [
+        w["dense_macs"] for w in alone["work"]
+    ]
+
+
+@pytest.mark.parametrize(("size", "count"), [(8, 2), (9, 2), (7, 3), (2, 3)])
+def test_shares_and_their_factors_make_the_mean_of_the_batch(
+    size: int, count: int
+) -> None:
+    batch = torch.arange(float(size)) ** 2, torch.arange(size)
+    shares = [Ranks(rank, count).share(batch) for rank in range(count)]
+    means = [factor * part[0].mean() for part, factor in shares]
+    assert torch.stack(means).mean() == pytest.approx(batch[0].mean())
+    if size >= count:
+        together = torch.cat([part[1] for part, _ in shares])
+        assert torch.equal(together, batch[1])
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(ValueError, match="a batch of 48 cannot be shared by 64 proc"):
+        run("dense", Ranks(0, 64))
+
+
+def test_the_command_writes_one_folder_that_only_as_many_processes_continue(
+    tmp_path: Path,
+) -> None:
+    command = (
+        *("-m", "elision", "train", "--workload", "digits-cnn", "--epochs", "1"),
+        *("--recipe", "swat", "--engine", "native", "--memory", "bits(4)"),
+        *("--out", str(tmp_path / "run")),
+    )
+    torchrun(*command)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["execution"] == {
+        "engine": "native",
+        "memory": "bits(4)",
+        "processes": 2,
+    }
+    saved = summary["recipes"]["swat"]["saved_bytes"]
+    assert saved["stored"] < 0.5 * saved["logical"]
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert config["study"]["processes"] == 2
+    assert (
+        '<td>processes</td><td class="word">2</td>'
+        in (tmp_path / "run" / "report.html").read_text()
+    )
+    with pytest.raises(AssertionError, match="holds a run with another processes"):
+        torchrun(*command, ranks=1)
