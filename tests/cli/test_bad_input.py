@@ -241,7 +241,7 @@ def test_a_full_disk_leaves_a_run_that_goes_on(elision: Run) -> None:
 def test_an_interruption_says_how_it_goes_on(
     elision: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("elision.study.study", interrupted)

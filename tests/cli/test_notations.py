@@ -2,7 +2,6 @@
 
 import csv
 import tomllib
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -34,31 +33,16 @@ def test_a_study_takes_recipes_machines_and_policies_in_either_notation(
         folder = tmp_path / str(len(folders))
         line = ["study", "--workload", "digits-cnn", "--epochs", "1", "--samples", "1"]
         line += ["--recipe", recipe, "--accelerator", machine, "--memory", policy]
+        line += ["--probe", f"memory:policy={policy}"]
         run([*line, "--out", str(folder)])
         folders.append(folder)
         config = tomllib.loads((folder / "config.toml").read_text())["study"]
         assert config["recipes"] == [recipe]
+        assert config["memory"] == policy
         assert config["probes"] == [f"memory:policy={policy}"]
     first, second = map(costs, folders)
     assert first
     assert first == second
-
-
-def test_a_policy_of_several_parameters_reaches_its_probe_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cli.app, "config", cli.app.config)
-    policies = []
-    command = import_module("elision.cli.study")
-    monkeypatch.setattr(
-        command, "run", lambda config, _: policies.extend(config.probes)
-    )
-    given = ["expected:error=0.2,batch_norm=all", "expected(0.2, batch_norm=all)"]
-    run(["study", "--memory", *given, "--out", str(tmp_path)])
-    assert policies == [
-        f"memory:policy='{given[0]}'",
-        f"memory:policy={given[1]}",
-    ]
 
 
 def test_machines_are_swept_in_either_notation(

@@ -137,5 +137,5 @@ def test_bench_prints_break_even_points_and_ratios(monkeypatch, capsys, tmp_path
     record = json.loads((tmp_path / "rows.json").read_text())
     assert [r["ratio"] for r in record["products"]] == [1.5, 3.0]
     assert record["machine"]["torch"] == torch.__version__
-    with pytest.raises(ValueError, match=r"--sparsity 1\.5"):
+    with pytest.raises(ValueError, match=r"sparsity=1\.5"):
         bench_command(sparsity=(1.5,))

@@ -109,9 +109,9 @@ def test_without_findings_there_is_no_section():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"steps": 10}, "steps=10: must be >= 40"),
-        ({"looks": 1}, r"looks=1: must be in \[2, steps=400\]"),
-        ({"rate": 0.0}, "rate=0.0: must be > 0"),
+        ({"steps": 10}, r"steps=10\): must be an integer >= 40"),
+        ({"looks": 1}, r"looks=1\): must be an integer in \[2, 400\]"),
+        ({"rate": 0.0}, r"rate=0.0\): must be a number > 0"),
     ],
 )
 def test_a_bad_parameter_of_the_probe_is_one_line(parameters, message):
