@@ -1,11 +1,15 @@
 """The main job: complete, resumable, and clear about what it refuses."""
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from elision.methods import recipe_from_toml
 from elision.study import StudyConfig, study
+from elision.study.run import record_again
 from elision.training import checkpoint
 
 CONFIG = StudyConfig(
@@ -70,3 +74,28 @@ def test_unknown_names_list_the_known_ones() -> None:
         StudyConfig(accelerators=("nothing",))
     with pytest.raises(ValueError, match=r"\[0, 1\)"):
         StudyConfig(recipes=("swat:sparsity=1.5",))
+
+
+def test_a_recipe_of_a_module_is_kept_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "myrecipes.py"
+    module.write_text(
+        "from elision.layers import Recipe, Table\n"
+        "from elision.operands import TopK\n"
+        "from elision.products import Product\n"
+        "MINE = Recipe('mine', Table({Product.FORWARD: {'weight': TopK(0.5)}}))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    config = replace(CONFIG, epochs=1, recipes=("myrecipes:MINE",), accelerators=())
+    study(config, tmp_path / "run")
+    (kept,) = (tmp_path / "run" / "recipes").glob("*/recipe.toml")
+    assert recipe_from_toml(kept.read_text()).name == "mine"
+    module.unlink()  # what the folder holds is enough, and nothing of it is imported
+    monkeypatch.delitem(sys.modules, "myrecipes")
+    spec, trace = record_again(tmp_path / "run", None, samples=1)
+    assert spec == "myrecipes:MINE"
+    assert len(list(trace)) > 0
+    kept.unlink()
+    with pytest.raises(ValueError, match=r"recipe\.toml: no such file"):
+        record_again(tmp_path / "run", None, samples=1)

@@ -13,7 +13,7 @@ import copy
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from elision.common.specs import build
 from elision.common.workers import spread
 from elision.layers.recipe import Recipe
 from elision.layers.record import record
-from elision.methods import is_external
+from elision.methods import is_external, recipe_from_toml
 from elision.products import Trace
 from elision.products.describe import count
 from elision.study import folder as runfolder
@@ -41,6 +41,9 @@ from elision.training.ranks import Ranks
 from elision.workloads import Dataset, Workload
 
 __all__ = ["StudyProgress", "record_again", "study", "study_share"]
+
+#: A recipe's file in its folder of the run.
+_RECIPE = "recipe.toml"
 
 #: Called with the recipe at work, steps done, steps in all, and a finished epoch if any.
 StudyProgress = Callable[[str, int, int, EpochMetrics | None], None]
@@ -150,6 +153,7 @@ def _completed(
             run.train(spec, seed, folder, ranks, reporting)
             for seed in config.all_seeds()
         )
+        _keep_recipe(run.method(spec), _recipe_folder(folder, spec))
         timing.note(spec, first.step_seconds)
         trace.extend(first.trace, prefix=f"{spec}/", recipe=spec)
         histories = [first.history, *(other.history for other in others)]
@@ -227,11 +231,9 @@ def record_again(folder: Path, recipe: str | None, samples: int) -> tuple[str, T
     lookup("recipe of this run", spec, dict.fromkeys(config.recipes))
     if not (folder / "summary.json").is_file():
         raise ValueError(f"{folder}: the run is not finished; the same command goes on")
-    if is_external(spec):  # a folder may be somebody else's: import nothing it names
-        raise ValueError(
-            f"{folder}: recipe {spec!r} is no method that this version has"
-        )
     run = _Run.of(config)
+    if is_external(spec):  # a folder may be somebody else's: import nothing it names
+        run = replace(run, kept={spec: _kept_recipe(_recipe_folder(folder, spec))})
     model = run.train(spec, config.seed, folder, Ranks()).model.cpu()
     following = run.workload.train_batches(
         run.dataset, seed=config.seed, epoch=run.workload.epochs
@@ -249,6 +251,7 @@ class _Run:
     config: StudyConfig
     workload: Workload
     dataset: Dataset
+    kept: Mapping[str, Recipe] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: StudyConfig) -> "_Run":
@@ -262,6 +265,8 @@ class _Run:
 
     def method(self, spec: str) -> Recipe:
         """The recipe of a spec, fitted to the length of the run."""
+        if spec in self.kept:
+            return self.kept[spec]
         return self.config.recipe(spec, self.workload.epochs * self.per_epoch)
 
     def train(
@@ -309,6 +314,25 @@ class _Run:
             found = build("probe", probe, PROBES).run(trained)
         write_json(path, found)
         return found
+
+
+def _keep_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write the recipe as fitted to this run, unless it has transforms of a user's own."""
+    try:
+        text = recipe.to_toml()
+    except ValueError:  # only the program that has those classes can name them
+        return
+    write_text(folder / _RECIPE, text)
+
+
+def _kept_recipe(folder: Path) -> Recipe:
+    path = folder / _RECIPE
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: no such file; the recipe has transforms of its own program, which "
+            "a run folder cannot name"
+        )
+    return recipe_from_toml(path.read_text(encoding="utf-8"))
 
 
 def _recipe_folder(folder: Path, spec: str) -> Path:
