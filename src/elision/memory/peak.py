@@ -25,6 +25,14 @@ class Peak:
     Attributes:
         peak_bytes: the most that was allocated at any moment.
         end_bytes: what is still allocated at the end.
+
+    Example:
+        >>> def work():
+        ...     temporary = torch.zeros(1024)  # 4096 bytes
+        ...     return temporary.sum()
+        >>> found = measure_peak(work)
+        >>> found.peak_bytes >= 4096, found.end_bytes < 4096
+        (True, True)
     """
 
     peak_bytes: int = 0

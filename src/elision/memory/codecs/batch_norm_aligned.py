@@ -49,6 +49,15 @@ class BatchNormAligned(Codec):
 
     Raises:
         ValueError: bits out of range.
+
+    Example:
+        >>> from torch import nn
+        >>> x = torch.randn(64, 16, requires_grad=True)
+        >>> node = nn.BatchNorm1d(16)(x).grad_fn
+        >>> slot = Slot(node.name(), "input", Role.NORM_INPUT, node=node)
+        >>> packed = BatchNormAligned(4).pack(x.detach(), slot)
+        >>> packed.nbytes, x.nbytes  # half a byte an element, three numbers a channel
+        (704, 4096)
     """
 
     bits: int = 4

@@ -54,6 +54,15 @@ class Recompute(Codec):
             two residual blocks; without a limit the cost would be quadratic in depth).
         lossy: also start from a batch norm's input that is kept in some codec's form,
             with the mean and deviation of the true one. Not exact then.
+
+    Example:
+        >>> from torch import nn
+        >>> from elision.memory import Policy, Rule, saver
+        >>> model = nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64))
+        >>> with saver(model, Policy([Rule((Recompute(),))])) as saved:
+        ...     loss = model(torch.randn(128, 64)).square().mean()
+        >>> [row.codec for row in saved.ledger.rows if row.codec == "recompute"]
+        ['recompute']
     """
 
     steps: int = 8

@@ -30,6 +30,11 @@ class NoiseShare:
         parameter: name.
         batch_variance: of the gradients of different batches: sampling noise.
         codec_variance: mean squared error that the policy adds to a batch's gradient.
+
+    Example:
+        >>> found = NoiseShare("0.weight", batch_variance=2.0, codec_variance=0.1)
+        >>> found.share, found.hidden
+        (0.05, True)
     """
 
     parameter: str

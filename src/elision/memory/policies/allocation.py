@@ -117,6 +117,18 @@ class AverageBits(Placed):
 
     Raises:
         ValueError: the average is out of its range.
+
+    Example:
+        >>> from torch import nn
+        >>> from elision.memory import saver
+        >>> model = nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64))
+        >>> policy = AverageBits(4)
+        >>> for _ in range(2):  # measures in the first step, allocates in the second
+        ...     with saver(model, policy):
+        ...         loss = model(torch.randn(128, 64)).square().mean()
+        ...     loss.backward()
+        >>> all(1 <= bits <= 8 for bits in policy.bits.values())
+        True
     """
 
     def __init__(
