@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from elision.common.checks import integer
 from elision.memory.codecs.bits import pack_codes, unpack_codes
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import Layout
@@ -66,8 +67,7 @@ class BatchNormAligned(Codec):
     roles = frozenset({Role.NORM_INPUT})
 
     def __post_init__(self) -> None:
-        if isinstance(self.bits, bool) or self.bits not in range(2, 9):
-            raise ValueError(f"BatchNormAligned(bits={self.bits!r}): must be 2 to 8")
+        integer("BatchNormAligned", "bits", self.bits, "[2, 8]")
 
     @property
     def _step(self) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from elision.common.checks import integer
 from elision.memory.codecs.bits import pack_bits, unpack_bits
 from elision.memory.codecs.group import GroupQuant
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
@@ -47,8 +48,8 @@ class Division(Codec):
     roles = SMOOTH_ROLES
 
     def __post_init__(self) -> None:
-        if self.bits not in range(1, 9) or self.block < 2:
-            raise ValueError(f"{self!r}: bits must be 1 to 8 and block at least 2")
+        integer("Division", "bits", self.bits, "[1, 8]")
+        integer("Division", "block", self.block, ">= 2")
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Split, and quantise the residual; None if not finite or not images."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from elision.common.checks import number, one_of
 from elision.memory.codecs.group import GroupQuant, group_ranges
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import flat
@@ -38,13 +39,8 @@ class ErrorBounded(Codec):
     roles = SMOOTH_ROLES
 
     def __post_init__(self) -> None:
-        if not self.limit > 0:
-            raise ValueError(f"ErrorBounded(limit={self.limit}): must be positive")
-        if self.rounding not in ("nearest", "dithered"):
-            raise ValueError(
-                f"ErrorBounded(rounding={self.rounding!r}): must be 'nearest' or "
-                "'dithered'"
-            )
+        number("ErrorBounded", "limit", self.limit, "(0, inf]")
+        one_of("ErrorBounded", "rounding", self.rounding, ("nearest", "dithered"))
 
     @property
     def guarantee(self) -> Guarantee:  # pyright: ignore[reportIncompatibleVariableOverride]

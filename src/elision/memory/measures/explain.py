@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from elision.common.checks import integer, number
 from elision.common.restoring import restored
 from elision.memory.modules import tensors_in
 from elision.memory.saver import saver
@@ -62,10 +63,8 @@ def largest_batch(
     Raises:
         ValueError: the limit or ``at_most`` is not positive.
     """
-    if limit_bytes <= 0 or at_most < 1:
-        raise ValueError(
-            f"limit_bytes={limit_bytes} and at_most={at_most} must be positive"
-        )
+    number("largest_batch", "limit_bytes", limit_bytes, "(0, inf]")
+    integer("largest_batch", "at_most", at_most)
     fits, too_large = 0, 1
     while too_large <= at_most and peak_bytes(too_large) <= limit_bytes:
         fits, too_large = too_large, 2 * too_large

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from elision.common.checks import number
 from elision.memory.codecs import GroupQuant, SparseGroupQuant
 from elision.memory.codecs.compaction import count_nonzero
 from elision.memory.codecs.group import group_ranges
@@ -62,10 +63,7 @@ def allocate_bits(
     Raises:
         ValueError: the average is out of its range.
     """
-    if not least <= average <= most:
-        raise ValueError(
-            f"average bits must be between {least} and {most}, got {average}"
-        )
+    number("allocate_bits", "average", average, f"[{least}, {most}]")
     bits = dict.fromkeys(tensors, most)
     spent = sum(t.cost(most) for t in tensors.values())
     budget = average * sum(t.elements for t in tensors.values())
@@ -138,8 +136,7 @@ class AverageBits(Placed):
         every: int = 100,
         measured: Mapping[tuple[str, str, int], float] | None = None,
     ) -> None:
-        if not 1 <= average <= 8:
-            raise ValueError(f"bits({average:g}): must be between 1 and 8")
+        number("AverageBits", "average", average, "[1, 8]")
         how = "" if measured is None else ", measured"
         super().__init__(name=f"bits({average:g}{how})")
         self.average, self.every, self.measured = average, every, measured

@@ -2,6 +2,7 @@
 
 import torch
 
+from elision.common.checks import number
 from elision.memory.codecs import GroupQuant, Offload, Recompute
 from elision.memory.policies.base import MIN_BYTES, Placed
 from elision.memory.saved.codec import Codec
@@ -62,10 +63,7 @@ class ByteBudget(Placed):
     """
 
     def __init__(self, budget_mib: float) -> None:
-        if not budget_mib > 0:
-            raise ValueError(
-                f"budget({budget_mib:g}): must be a positive number of MiB"
-            )
+        number("ByteBudget", "budget_mib", budget_mib, "> 0")
         super().__init__(name=f"budget({budget_mib:g})")
         self.budget = int(budget_mib * MIB)
         self.rungs: dict[tuple, int] = {}

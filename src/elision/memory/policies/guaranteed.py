@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 
+from elision.common.checks import number
 from elision.common.names import lookup
 from elision.memory.codecs import ErrorBounded, Recompute
 from elision.memory.policies.base import MIN_BYTES, Policy
@@ -111,8 +112,7 @@ class Guaranteed(Policy):
         batch_norm: str = "exact",
     ) -> None:
         for name, value in (("error", error), ("margin", margin)):
-            if not 0 < value <= 1:
-                raise ValueError(f"Guaranteed({name}={value}): must be in (0, 1]")
+            number("Guaranteed", name, value, "(0, 1]")
         lookup("batch_norm", batch_norm, dict.fromkeys(("exact", "input", "all")))
         kind = "expected" if expected else "guaranteed"
         norms = "" if batch_norm == "exact" else f", batch_norm={batch_norm}"
