@@ -15,7 +15,7 @@ __all__ = ["BatchNormAligned"]
 
 #: Half the width of the grid, in standard deviations (BLPA).
 _REACH = 3.0
-#: What counts as zero on the way to the bin of a value (BLPA).
+#: Subtracted from a value before its bin is computed (BLPA).
 _ZERO = 1e-6
 
 
@@ -37,13 +37,13 @@ class BatchNormAligned(Codec):
         shift = B/2 - floor((β/γ)/h)
         q = clip(floor((a - 1e-6)/h) + shift, 0, B - 1),   â = (q + 1/2 - shift)·h
 
-    Batch norm has computed mean and deviation already, so nothing is looked for and
-    nothing but the codes is stored per value. Values beyond three deviations clip.
+    Batch norm has computed mean and deviation already, so the codec searches no range
+    and stores only the codes per value. Values beyond three deviations clip.
     Where β/γ lies beyond the grid, the published shift would clip nearly everything;
     there, and where γ is zero, the grid is not aligned (own choice).
 
-    For batch norm on the CPU in training mode; what else is a norm's input is left to
-    the next codec. ``Recompute(lossy=True)`` derives the next layer's input from it.
+    For batch norm on the CPU in training mode; inputs of other norms are left to the
+    next codec. ``Recompute(lossy=True)`` derives the next layer's input from it.
 
     Attributes:
         bits: bits per element (published: 4 and 8).

@@ -1,4 +1,4 @@
-"""The smooth part of a map at full precision, what is left of it in a few bits."""
+"""Block means of a feature map as bfloat16, the residual in a few bits."""
 
 from dataclasses import dataclass
 
@@ -89,6 +89,6 @@ class Division(Codec):
         return packed.layout.view(mask.to(packed.layout.dtype))
 
     def _spread(self, means: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-        """Every block's mean in all of its places."""
+        """Block means repeated over the pixels of their blocks."""
         wide = means.float().repeat_interleave(self.block, 2)
         return wide.repeat_interleave(self.block, 3)[..., : shape[2], : shape[3]]

@@ -1,4 +1,4 @@
-"""As many bits as an error bound asks for."""
+"""Group quantisation with the fewest bits that an error bound allows."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class ErrorBounded(Codec):
         return Guarantee.BOUNDED if self.rounding == "nearest" else Guarantee.UNBIASED
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
-        """Quantise with as many bits as needed, 1 to 8; None if that is not enough."""
+        """Quantise with the fewest bits, 1 to 8; None if 8 bits exceed the bound."""
         if not floating(tensor):
             return None
         widest = float(group_ranges(flat(tensor)).max())

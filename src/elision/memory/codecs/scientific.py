@@ -95,9 +95,9 @@ class _Scientific(Codec):
 
 @dataclass(frozen=True)
 class Sz3(_Scientific):
-    """SZ3: prediction, linear quantisation of what is left, entropy coding.
+    """SZ3: prediction, linear quantisation of the residual, entropy coding.
 
-    What COMET (VLDB 2022) compresses activations with, at a bound of its own choosing.
+    COMET (VLDB 2022) compresses activations with it, at a bound of its own choosing.
 
     Attributes:
         tolerance: largest error in standard deviations of the tensor (own choice: 0.05).

@@ -1,4 +1,4 @@
-"""Group quantisation of what is not zero, with the bits that the zeros save."""
+"""Group quantisation of the non-zero values, with the bits that the zeros save."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -57,7 +57,7 @@ class SparseGroupQuant(Codec):
     Attributes:
         bits: the bits per element of the group quantisation whose bytes it may take,
             or an eighth more.
-        most: bits that no value needs more than.
+        most: largest number of bits per value.
         group: values per group.
         rounding: as for :class:`GroupQuant`.
 

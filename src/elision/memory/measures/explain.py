@@ -1,4 +1,4 @@
-"""Before training: what a policy would do, and how large a batch then fits."""
+"""Before training: bytes that a policy would store, and the largest batch that fits."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ def explain(model: nn.Module, batch: Any, policy: Any = "exact", **options: Any)
 
     Args:
         model: the module to explain.
-        batch: what it is called with: a tensor, a tuple of arguments, or a mapping of
+        batch: arguments of the model: a tensor, a tuple of arguments, or a mapping of
             keyword arguments.
         policy: as for :class:`~elision.memory.saver`.
         **options: further arguments of the saver.
@@ -54,7 +54,7 @@ def largest_batch(
         peak_bytes: batch size -> measured peak, for instance
             ``lambda n: measure_peak(lambda: step(n)).peak_bytes``; expected to grow
             with the batch.
-        limit_bytes: what may be used.
+        limit_bytes: largest peak allowed.
         at_most: largest batch to try.
 
     Returns:

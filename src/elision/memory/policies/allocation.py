@@ -1,4 +1,4 @@
-"""Sharing out an average number of bits by how much each tensor's error matters."""
+"""Allocation of an average number of bits by the sensitivity to each tensor's error."""
 
 import heapq
 import math
@@ -85,7 +85,7 @@ def allocate_bits(
 
 
 def shared_codec(slot: Slot) -> Codec | None:
-    """The codec that packed the very same memory for another consumer, if it may."""
+    """The codec that packed the same memory for another consumer; None if none may."""
     for token in slot.tokens:
         entry = token.entry
         if isinstance(entry, CodecEntry) and slot.role in entry.codec.roles:
@@ -94,7 +94,7 @@ def shared_codec(slot: Slot) -> Codec | None:
 
 
 class AverageBits(Placed):
-    """Group quantisation with an average of bits, shared out by sensitivity.
+    """Group quantisation with an average of bits, allocated by sensitivity.
 
     A tensor with squared group ranges ``R²`` has a rounding variance of about
     ``v = R²/12/(2**b - 1)²`` per element. In a convolution or linear layer it adds
@@ -149,7 +149,7 @@ class AverageBits(Placed):
         self._measuring = False
 
     def begin(self) -> None:
-        """A new step: share out what was measured, and see whether to measure again."""
+        """Start a step: allocate bits by new measurements; decide if this step measures."""
         if self._measuring:
             # With one bit, the zeros of a ReLU would have no code of their own.
             least = min(2, int(self.average))

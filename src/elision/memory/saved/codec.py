@@ -41,9 +41,9 @@ class Packed:
     """A saved tensor in a codec's form.
 
     Attributes:
-        payload: the tensors that hold it; what they occupy is what it costs.
+        payload: the tensors that hold it; their storages are its cost.
         layout: layout of the tensor to restore.
-        meta: what else the codec needs, of negligible size.
+        meta: further data of the codec, of negligible size.
 
     Example:
         >>> x = torch.ones(4, 8)
@@ -118,7 +118,7 @@ class Codec(ABC):
 
         Returns:
             None if this tensor cannot be packed (a NaN, an unexpected value), in which
-            case it is kept as it is and the report says so.
+            case it is kept as it is, with a note in the report.
         """
 
     @abstractmethod
