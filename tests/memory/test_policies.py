@@ -596,11 +596,11 @@ def test_what_a_custom_function_keeps_for_itself_is_counted_as_unseen():
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        ("bits(9)", "must be 1 to 8"),
+        ("bits(9)", r"bits=9\): must be an integer in \[1, 8\]"),
         ("bits(nan)", r"nan\): must be a number in \(0, inf\)"),
         ("bits(inf)", r"inf\): must be a number in \(0, inf\)"),
-        ("bits(8.5)", "between 1 and 8"),
-        ("guaranteed(2)", r"must be in \(0, 1\]"),
+        ("bits(8.5)", r"average=8.5\): must be a number in \[1, 8\]"),
+        ("guaranteed(2)", r"error=2.0\): must be a number in \(0, 1\]"),
         ("guaranteed(0.1, batch_norm=some)", "unknown batch_norm 'some'"),
         (
             "bits(4, batch_norm=all)",

@@ -70,7 +70,26 @@ NO_HINT = Hint()
 
 
 class Engine(ABC):
-    """Computes the products of a layer on this machine."""
+    """Computes the products of a layer on this machine.
+
+    Example:
+        >>> from elision.products import MatmulGeometry
+        >>> class Dense(Engine):
+        ...     name = "dense"
+        ...     def unavailable(self):
+        ...         return None
+        ...     def supports(self, product, hint=NO_HINT):
+        ...         return product.kind is Product.FORWARD
+        ...     def compute(self, product, hint=NO_HINT):
+        ...         return product.compute()
+        >>> x, weight = torch.eye(2), torch.tensor([[1.0, 2.0]])
+        >>> product = LayerProduct(Product.FORWARD, MatmulGeometry(2, 2, 1), x, weight)
+        >>> engine = Dense()
+        >>> engine.supports(product), engine.choose(product) is engine
+        (True, True)
+        >>> engine.compute(product).tolist()
+        [[1.0], [2.0]]
+    """
 
     #: Name of the engine, a key of :data:`elision.engines.ENGINES`.
     name: str

@@ -76,7 +76,7 @@ _COMPARISONS = frozenset({"le", "lt", "ge", "gt", "eq", "ne", "sign", "sgn"})
 
 @dataclass
 class _Saved:
-    """One saved tensor of a compiled graph, and what was decided for it."""
+    """One saved tensor of a compiled graph, and the decision on it."""
 
     slot: Slot
     shape: tuple[int, ...]
@@ -172,7 +172,7 @@ def compiled_parts(modules: Mapping[str, nn.Module]) -> list[str]:
 def packed_in_graphs(
     model: nn.Module, policy: Policy, ledger: Ledger
 ) -> Iterator[None]:
-    """Compile what runs in the block with the policy's codecs in its graphs.
+    """Compile the graphs that run in the block with the policy's codecs in them.
 
     Args:
         model: has compiled parts.
@@ -194,7 +194,7 @@ def packed_in_graphs(
             f"These can: {', '.join(TRACEABLE)}. Use one of them, or the saver on the "
             "uncompiled module."
         )
-    _place()  # says now if it cannot say later
+    _place()  # raises now rather than in the middle of a compilation
     made = _HOOKS.setdefault(model, {})
     if policy.rules not in made:
         made[policy.rules] = _Hooks(policy)
@@ -234,7 +234,7 @@ def _place() -> tuple[fx.Node, fx.Graph] | None:
     """The node that is being saved and the backward graph; None outside of a graph.
 
     Raises:
-        RuntimeError: this version of PyTorch does not tell.
+        RuntimeError: this version of PyTorch does not record the node.
     """
     try:
         from torch._functorch._aot_autograd.graph_compile import (
@@ -251,7 +251,7 @@ def _place() -> tuple[fx.Node, fx.Graph] | None:
 
 
 def _hint(size: int | torch.SymInt) -> int:
-    """A size; of one that may change, what it was when it was traced."""
+    """A size; for a symbolic one, its value at tracing."""
     return size if isinstance(size, int) else int(size.node.hint)
 
 

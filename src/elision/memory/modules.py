@@ -1,4 +1,4 @@
-"""Which module is running, and what goes into and comes out of it."""
+"""The running module of a model, its arguments and its result."""
 
 from collections.abc import Callable, Iterator, Mapping
 from threading import get_ident
@@ -59,9 +59,9 @@ class ModulePaths:
         """Follow the modules, in this thread, until :meth:`detach`.
 
         Args:
-            on_call: told the arguments that the model itself is called with: positional
-                ones and those with a keyword.
-            on_return: told the result of every module, the model's and others.
+            on_call: called with the arguments of the model itself: positional ones and
+                those with a keyword.
+            on_return: called with the result of every module, the model's and others.
         """
         paths, stack, thread = self._paths, self._stack, get_ident()
         model = next(iter(paths))

@@ -1,6 +1,6 @@
 """Measured memory of a piece of work, by the allocator's own account.
 
-On an accelerator the allocator's counters say it. On the CPU there are none, and the
+On an accelerator the allocator's counters hold it. On the CPU there are none, and the
 resident set of the process is useless (the C allocator keeps what it has been given),
 so the allocations and releases that torch's profiler reports are replayed as a running
 sum. Memory that does not come from torch's allocator is not seen in either case.
@@ -25,6 +25,14 @@ class Peak:
     Attributes:
         peak_bytes: the most that was allocated at any moment.
         end_bytes: what is still allocated at the end.
+
+    Example:
+        >>> def work():
+        ...     temporary = torch.zeros(1024)  # 4096 bytes
+        ...     return temporary.sum()
+        >>> found = measure_peak(work)
+        >>> found.peak_bytes >= 4096, found.end_bytes < 4096
+        (True, True)
     """
 
     peak_bytes: int = 0

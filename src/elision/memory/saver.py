@@ -1,4 +1,4 @@
-"""The saver: what autograd keeps between forward and backward, kept in fewer bytes.
+"""The saver: tensors that autograd keeps for the backward pass, in fewer bytes.
 
 PyTorch calls a pair of hooks for every saved tensor, but without the function that saves
 it. The saver finds the function in the graph. Every function numbers
@@ -42,7 +42,7 @@ _sequence_nr = torch._C._autograd._get_sequence_nr  # pyright: ignore[reportAttr
 
 
 class saver:
-    """Keep what the backward pass needs of ``model`` under a policy.
+    """Keep the saved tensors of ``model`` under a policy.
 
     Leaving the block ends the packing only; the backward pass may run inside or outside
     it, and as often as the graph is retained. The model is not modified.
@@ -56,7 +56,7 @@ class saver:
             are kept, because the caller usually holds the batch anyway.
         seed: seed of stochastic rounding; the same seed gives the same packs. By
             default it follows ``torch.manual_seed`` and the savers used so far.
-        measure: also measure what the allocator hands out in the block, for the
+        measure: also measure the allocator's bytes in the block, for the
             report; on the CPU this runs torch's profiler, which takes time.
 
     Raises:
@@ -241,8 +241,8 @@ class saver:
     def _identify(self, newest: Any) -> None:
         """Find the consumers of waiting tokens among the ancestors of ``newest``.
 
-        Ancestors are older, and who waits later is newer: once all are found that wait
-        now, what has not been looked at need not be.
+        Ancestors are older, and tokens that start to wait later are newer: the search
+        stops once the consumers of all tokens that wait now are found.
         """
         waiting, walked, first = self._waiting, self._walked, self._first_function
         found: list[tuple[int, Any]] = []
@@ -362,7 +362,7 @@ def _copied_by(producer: Any, function: int) -> bool:
 
 
 def _slots(node: Any) -> Iterator[tuple[str, Any]]:
-    """The slots of a node and what the pack hooks put there, without unpacking it."""
+    """The slots of a node and the tokens in them, without unpacking."""
     for attribute, name in _slot_attributes(type(node)):
         try:
             saved = getattr(node, attribute)

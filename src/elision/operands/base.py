@@ -25,7 +25,7 @@ from torch import Tensor
 
 from elision.operands.blocked_form import BlockedForm
 
-__all__ = ["KEEP", "Chain", "Keep", "Transform", "density", "fraction", "share_of"]
+__all__ = ["KEEP", "Chain", "Keep", "Transform", "density", "share_of"]
 
 State = dict[str, Tensor]
 
@@ -38,14 +38,6 @@ def density(x: Tensor) -> float:
 def share_of(share: float, size: int) -> int:
     """``ceil(share·size)``, at least 1, blind to the rounding of ``share`` itself."""
     return max(1, math.ceil(round(share * size, 6)))
-
-
-def fraction(owner: str, name: str, value: float, *, one: bool = False) -> None:
-    """Raise ValueError unless ``value`` lies in [0, 1), or in (0, 1] if ``one``."""
-    allowed = "(0, 1]" if one else "[0, 1)"
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not (0 < value <= 1 if one else 0 <= value < 1):
-        raise ValueError(f"{owner}({name}={value!r}): must be a number in {allowed}")
 
 
 class _Handles(weakref.WeakValueDictionary[str, "Transform"]):

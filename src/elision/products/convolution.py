@@ -30,7 +30,15 @@ _MINIMA = {"kernel": 1, "stride": 1, "padding": 0, "dilation": 1}
 
 
 class Convolution(Geometry, Generic[Axes]):
-    """A convolution over images of any number of axes; the layouts are torch's."""
+    """A convolution over images of any number of axes; the layouts are torch's.
+
+    Example:
+        >>> layer = Conv2dGeometry.of((1, 3, 8, 8), (16, 3, 3, 3), stride=2, padding=1)
+        >>> isinstance(layer, Convolution), layer.out_sizes, layer.with_batch(4).batch
+        (True, (4, 4), 4)
+        >>> layer.description
+        'conv 1 x 3 @ 8x8 -> 16, kernel 3x3, stride 2x2, padding 1x1'
+    """
 
     batch: int
     in_channels: int

@@ -21,6 +21,12 @@ class Geometry(ABC):
     """Shape of a layer: the shapes, the work and the dense result of its products.
 
     Members are frozen dataclasses of integers; equal ones are the same layer shape.
+
+    Example:
+        >>> from elision.products import Conv2dGeometry, MatmulGeometry
+        >>> layers = MatmulGeometry(1, 2, 3), Conv2dGeometry(1, 3, 8, 8, 16, kernel=3)
+        >>> [(layer.layer, layer.shape_of("weight"), layer.dense_macs) for layer in layers]
+        [('matmul', (3, 2), 6), ('conv2d', (16, 3, 3, 3), 15552)]
     """
 
     #: Name of the kind of layer, in traces and messages.

@@ -46,6 +46,16 @@ class RecipeOutcome:
         findings: findings of each probe, by the probe's spec.
         saved_bytes: (logical, stored) bytes of saved activations in the largest training
             step of one process; None without a policy.
+
+    Example:
+        >>> from elision.methods import Dense
+        >>> histories = {
+        ...     seed: [EpochMetrics(0, loss=0.5, score=score, learning_rate=0.1)]
+        ...     for seed, score in enumerate((0.5, 0.75))
+        ... }
+        >>> outcome = RecipeOutcome("dense", Dense(), histories, 1.0, {}, [], [], [])
+        >>> outcome.scores, outcome.score
+        ([0.5, 0.75], 0.625)
     """
 
     spec: str
@@ -91,6 +101,16 @@ class StudyOutcome:
         timing: recipe -> median seconds of a training step, where it was measured.
         source: origin of the data.
         trace: the recorded products of all recipes, layers named ``<recipe>/<layer>``.
+
+    Example:
+        >>> from elision.methods import Dense
+        >>> metrics = EpochMetrics(0, loss=0.5, score=0.75, learning_rate=0.1)
+        >>> work = {product.value: 1.0 for product in Product}
+        >>> dense = RecipeOutcome("dense", Dense(), {0: [metrics]}, 1.0, work, [], [], [])
+        >>> config = StudyConfig(workload="digits-cnn", recipes=("dense",))
+        >>> outcome = StudyOutcome(config, [dense], {}, {}, "scikit-learn", Trace())
+        >>> outcome.summary()["recipes"]["dense"]["test_accuracy"]
+        0.75
     """
 
     config: StudyConfig

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+from elision.common.checks import number
 from elision.common.names import lookup
-from elision.operands.base import fraction
 from elision.topology.selection import apportion
 
 __all__ = ["DISTRIBUTIONS", "densities", "weight_counts"]
@@ -89,7 +89,7 @@ def densities(
         ValueError: unknown distribution, a sparsity outside [0, 1), or fixed layers
             that leave the others nothing.
     """
-    fraction("distribution", "sparsity", sparsity)
+    number("distribution", "sparsity", sparsity, "[0, 1)")
     fixed = {name: d for name, d in (fixed or {}).items() if name in shapes}
     spread = lookup("distribution", distribution, DISTRIBUTIONS)
     found = spread(shapes, 1 - sparsity, fixed, power)

@@ -11,6 +11,7 @@ from math import prod
 
 from torch import Tensor
 
+from elision.common.checks import integer
 from elision.common.names import lookup
 
 __all__ = [
@@ -139,6 +140,9 @@ class Block(Pattern):
         rows: output channels of a block; divides ``K``.
         columns: inputs of a block; divides ``C/groups·R·S``.
 
+    Raises:
+        ValueError: a size is not an integer >= 1.
+
     Example:
         >>> Block(4, 4).units((8, 4, 3, 3))
         18
@@ -148,8 +152,8 @@ class Block(Pattern):
     columns: int = 4
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or self.columns < 1:
-            raise ValueError(f"Block({self.rows}, {self.columns}): must be >= 1")
+        integer("Block", "rows", self.rows)
+        integer("Block", "columns", self.columns)
 
     def check(self, layer: str, shape: Shape) -> None:
         rows, columns = shape[0], prod(shape[1:])

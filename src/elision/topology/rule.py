@@ -7,11 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from elision.common.checks import number
 from elision.common.names import lookup
 from elision.layers import NoEffectWarning
 from elision.layers.recipe import selects
 from elision.operands import Mask, Transform
-from elision.operands.base import fraction
 from elision.topology.distribution import DISTRIBUTIONS, densities, weight_counts
 from elision.topology.pattern import Pattern, Unstructured
 from elision.topology.run import Run
@@ -50,7 +50,7 @@ class Budget:
     def __post_init__(self) -> None:
         lookup("distribution", self.distribution, DISTRIBUTIONS)
         for sparsity in (self.sparsity, *(share for _, share in self.layers)):
-            fraction("Budget", "sparsity", sparsity)
+            number("Budget", "sparsity", sparsity, "[0, 1)")
 
     def densities(
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from elision.common.checks import integer, number
 from elision.common.names import lookup
 
 __all__ = ["CubicSparsity", "DropFraction", "Periodic"]
@@ -33,6 +34,9 @@ class Periodic:
         until: last step at which a mask may move; None for no end.
         phases: ``(first step, every)`` pairs; from that step on, the other period.
 
+    Raises:
+        ValueError: a period or ``until`` is not an integer >= 1.
+
     Example:
         >>> [step for step in range(1, 500) if Periodic(100, until=300).at(step)]
         [100, 200, 300]
@@ -43,12 +47,11 @@ class Periodic:
     phases: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        periods = (self.every, *(period for _, period in self.phases))
-        if any(not isinstance(period, int) or period < 1 for period in periods):
-            given = ", ".join(map(repr, periods))
-            raise ValueError(f"steps between moves must be integers >= 1, got {given}")
-        if self.until is not None and self.until < 1:
-            raise ValueError(f"until={self.until!r}: must be >= 1 or None")
+        integer("Periodic", "every", self.every)
+        for _, period in self.phases:
+            integer("Periodic", "phases", period)
+        if self.until is not None:
+            integer("Periodic", "until", self.until)
 
     def at(self, step: int) -> bool:
         """True if masks move in this step."""
@@ -68,9 +71,12 @@ class DropFraction:
 
     Attributes:
         start: at step 0, in [0, 1).
-        end: from step ``horizon`` on.
-        horizon: steps.
+        end: from step ``horizon`` on, in [0, 1).
+        horizon: steps, >= 1.
         decay: ``"cosine"``, ``"linear"`` or ``"constant"``.
+
+    Raises:
+        ValueError: a number is out of its range, or the decay is unknown.
 
     Example:
         >>> fraction = DropFraction(start=0.3, horizon=1000)
@@ -85,11 +91,9 @@ class DropFraction:
 
     def __post_init__(self) -> None:
         lookup("decay", self.decay, _DECAYS)
-        if not 0 <= self.start < 1 or not 0 <= self.end < 1 or self.horizon < 1:
-            raise ValueError(
-                f"a drop fraction falls from [0, 1) to [0, 1) in >= 1 steps, got "
-                f"{self.start} to {self.end} in {self.horizon}"
-            )
+        number("DropFraction", "start", self.start, "[0, 1)")
+        number("DropFraction", "end", self.end, "[0, 1)")
+        integer("DropFraction", "horizon", self.horizon)
 
     def at(self, step: int) -> float:
         """The fraction in this step."""
@@ -108,6 +112,9 @@ class CubicSparsity:
         start: last step at which nothing is pruned.
         end: first step at the final sparsity.
 
+    Raises:
+        ValueError: not ``0 <= start < end``.
+
     Example:
         >>> CubicSparsity(start=0, end=100).at(50)
         0.875
@@ -117,7 +124,8 @@ class CubicSparsity:
     end: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start < self.end:
+        integer("CubicSparsity", "start", self.start, ">= 0")
+        if self.start >= self.end:
             raise ValueError(
                 f"gradual pruning needs 0 <= start < end, got {self.start}, {self.end}"
             )

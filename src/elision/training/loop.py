@@ -83,6 +83,12 @@ class TrainResult:
             nor recorded, of this process only; None if there was none.
         saved_bytes: (logical, stored) bytes of saved activations in the largest step of
             one process; None without a policy.
+
+    Example:
+        >>> history = [EpochMetrics(0, loss=0.5, score=0.9, learning_rate=0.1)]
+        >>> result = TrainResult(nn.Linear(2, 1), history, WorkMeter(), Trace())
+        >>> result.history[-1].score, result.step_seconds
+        (0.9, None)
     """
 
     model: nn.Module

@@ -108,5 +108,5 @@ def test_only_batch_norms_that_train_are_packed():
 
 
 def test_bits_are_checked():
-    with pytest.raises(ValueError, match="2 to 8"):
+    with pytest.raises(ValueError, match=r"must be an integer in \[2, 8\]"):
         BatchNormAligned(1)

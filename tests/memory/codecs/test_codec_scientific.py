@@ -72,5 +72,5 @@ def test_without_the_library_the_message_says_what_to_install(kind, monkeypatch)
 
 @pytest.mark.parametrize("kind", CODECS)
 def test_the_tolerance_is_checked(kind):
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="must be a number > 0"):
         kind(0)

@@ -336,6 +336,8 @@ def test_a_full_disk_is_said_so(monkeypatch, tmp_path):
         lambda: ErrorBounded(0),
         lambda: SparseGroupQuant(9),
         lambda: SparseGroupQuant(4, most=3),
+        lambda: GroupQuant(4.0),
+        lambda: GroupQuant(group=12),
     ],
 )
 def test_parameters_are_checked(make):

@@ -1,9 +1,9 @@
 """Offloaded tensors, fetched with a lookahead of one.
 
-The backward pass asks for tensors in about the reverse of the order in which the forward
-pass sent them away. So fetching one starts the one that was sent before it on its
-way back (vDNN, Rhu et al., MICRO 2016): on the CPU a thread reads its file meanwhile, on
-an accelerator a stream of its own copies it.
+The backward pass reads tensors in about the reverse of the order in which the forward
+pass offloaded them. With a lookahead, fetching a tensor starts the fetch of the one that
+was offloaded before it (vDNN, Rhu et al., MICRO 2016): on the CPU a thread reads the
+file, on an accelerator a side stream copies.
 """
 
 import os
@@ -22,11 +22,11 @@ _sent = threading.local()
 
 
 class Away:
-    """Values that lie elsewhere.
+    """Offloaded values.
 
     Args:
-        ahead: whether fetching these values starts those sent before them, by the
-            same thread, on their way.
+        ahead: whether fetching these values starts the fetch of those that the same
+            thread offloaded before them.
     """
 
     def __init__(self, ahead: bool) -> None:
@@ -44,16 +44,16 @@ class Away:
         return arrival()
 
     def start(self) -> Callable[[], torch.Tensor]:
-        """Begin to bring the values back; what is returned waits for them."""
+        """Start the fetch; the function returned waits for the values."""
         raise NotImplementedError
 
 
 def _nothing() -> None:
-    """Stands for a reference to nothing."""
+    """None: in place of a weak reference, where there is nothing to fetch first."""
 
 
 class InFile(Away):
-    """In a file without a name, which is freed with its last reference.
+    """Values in an unnamed file, which is freed with its last reference.
 
     Raises:
         OSError: the file cannot be written.
@@ -70,7 +70,7 @@ class InFile(Away):
         super().__init__(ahead)
 
     def start(self) -> Callable[[], torch.Tensor]:
-        """Let the reading thread fill a new tensor."""
+        """Fill a new tensor in the reading thread."""
         values = torch.empty(self._count, dtype=self._dtype)
         done = _reader().submit(self._read, _bytes_of(values))
 
@@ -103,7 +103,7 @@ class InHostMemory(Away):
         super().__init__(ahead)
 
     def start(self) -> Callable[[], torch.Tensor]:
-        """Copy back on the side stream, which has done the copy out by then."""
+        """Copy back on the side stream, after the copy out."""
         side = _stream(self._device)
         with side:
             values = self._host.to(self._device, non_blocking=True)

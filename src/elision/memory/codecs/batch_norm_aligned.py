@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from elision.common.checks import integer
 from elision.memory.codecs.bits import pack_codes, unpack_codes
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import Layout
@@ -14,7 +15,7 @@ __all__ = ["BatchNormAligned"]
 
 #: Half the width of the grid, in standard deviations (BLPA).
 _REACH = 3.0
-#: What counts as zero on the way to the bin of a value (BLPA).
+#: Subtracted from a value before its bin is computed (BLPA).
 _ZERO = 1e-6
 
 
@@ -36,19 +37,28 @@ class BatchNormAligned(Codec):
         shift = B/2 - floor((β/γ)/h)
         q = clip(floor((a - 1e-6)/h) + shift, 0, B - 1),   â = (q + 1/2 - shift)·h
 
-    Batch norm has computed mean and deviation already, so nothing is looked for and
-    nothing but the codes is stored per value. Values beyond three deviations clip.
+    Batch norm has computed mean and deviation already, so the codec searches no range
+    and stores only the codes per value. Values beyond three deviations clip.
     Where β/γ lies beyond the grid, the published shift would clip nearly everything;
     there, and where γ is zero, the grid is not aligned (own choice).
 
-    For batch norm on the CPU in training mode; what else is a norm's input is left to
-    the next codec. ``Recompute(lossy=True)`` derives the next layer's input from it.
+    For batch norm on the CPU in training mode; inputs of other norms are left to the
+    next codec. ``Recompute(lossy=True)`` derives the next layer's input from it.
 
     Attributes:
         bits: bits per element (published: 4 and 8).
 
     Raises:
         ValueError: bits out of range.
+
+    Example:
+        >>> from torch import nn
+        >>> x = torch.randn(64, 16, requires_grad=True)
+        >>> node = nn.BatchNorm1d(16)(x).grad_fn
+        >>> slot = Slot(node.name(), "input", Role.NORM_INPUT, node=node)
+        >>> packed = BatchNormAligned(4).pack(x.detach(), slot)
+        >>> packed.nbytes, x.nbytes  # half a byte an element, three numbers a channel
+        (704, 4096)
     """
 
     bits: int = 4
@@ -57,8 +67,7 @@ class BatchNormAligned(Codec):
     roles = frozenset({Role.NORM_INPUT})
 
     def __post_init__(self) -> None:
-        if isinstance(self.bits, bool) or self.bits not in range(2, 9):
-            raise ValueError(f"BatchNormAligned(bits={self.bits!r}): must be 2 to 8")
+        integer("BatchNormAligned", "bits", self.bits, "[2, 8]")
 
     @property
     def _step(self) -> float:

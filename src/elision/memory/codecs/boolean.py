@@ -1,4 +1,4 @@
-"""One bit per element for what has only two values: booleans and dropout masks."""
+"""One bit per element for tensors of two values: booleans and dropout masks."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Taking the zeros out of a tensor: a bit per element, and what is not zero."""
+"""Compaction of a tensor with zeros: a bit mask and the non-zero values."""
 
 import numba
 import numpy as np
@@ -19,7 +19,7 @@ def count_nonzero(values: torch.Tensor) -> int:
 def compact(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Bit mask of a flat tensor's non-zero elements, and their values.
 
-    ``count`` is what :func:`count_nonzero` says of it.
+    ``count`` is the result of :func:`count_nonzero`.
     """
     if values.device.type != "cpu" or values.dtype is not torch.float32:
         mask = values != 0
@@ -40,8 +40,8 @@ def spread(bits: torch.Tensor, kept: torch.Tensor, count: int) -> torch.Tensor:
     return values
 
 
-# The loops over whole bytes do not branch on a bit, which could not be foreseen: what is
-# dropped is written, too, and overwritten by the next; what is zero is read in vain.
+# The loops over whole bytes do not branch on a bit, which would be unpredictable: every
+# value is written, a dropped one overwritten by the next; zeros are read in vain.
 
 
 @numba.njit(nogil=True, cache=True)

@@ -1,10 +1,11 @@
-"""The smooth part of a map at full precision, what is left of it in a few bits."""
+"""Block means of a feature map as bfloat16, the residual in a few bits."""
 
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
+from elision.common.checks import integer
 from elision.memory.codecs.bits import pack_bits, unpack_bits
 from elision.memory.codecs.group import GroupQuant
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
@@ -47,8 +48,8 @@ class Division(Codec):
     roles = SMOOTH_ROLES
 
     def __post_init__(self) -> None:
-        if self.bits not in range(1, 9) or self.block < 2:
-            raise ValueError(f"{self!r}: bits must be 1 to 8 and block at least 2")
+        integer("Division", "bits", self.bits, "[1, 8]")
+        integer("Division", "block", self.block, ">= 2")
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Split, and quantise the residual; None if not finite or not images."""
@@ -88,6 +89,6 @@ class Division(Codec):
         return packed.layout.view(mask.to(packed.layout.dtype))
 
     def _spread(self, means: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-        """Every block's mean in all of its places."""
+        """Block means repeated over the pixels of their blocks."""
         wide = means.float().repeat_interleave(self.block, 2)
         return wide.repeat_interleave(self.block, 3)[..., : shape[2], : shape[3]]

@@ -1,9 +1,10 @@
-"""As many bits as an error bound asks for."""
+"""Group quantisation with the fewest bits that an error bound allows."""
 
 from dataclasses import dataclass
 
 import torch
 
+from elision.common.checks import number, one_of
 from elision.memory.codecs.group import GroupQuant, group_ranges
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import flat
@@ -38,13 +39,8 @@ class ErrorBounded(Codec):
     roles = SMOOTH_ROLES
 
     def __post_init__(self) -> None:
-        if not self.limit > 0:
-            raise ValueError(f"ErrorBounded(limit={self.limit}): must be positive")
-        if self.rounding not in ("nearest", "dithered"):
-            raise ValueError(
-                f"ErrorBounded(rounding={self.rounding!r}): must be 'nearest' or "
-                "'dithered'"
-            )
+        number("ErrorBounded", "limit", self.limit, "(0, inf]")
+        one_of("ErrorBounded", "rounding", self.rounding, ("nearest", "dithered"))
 
     @property
     def guarantee(self) -> Guarantee:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -52,7 +48,7 @@ class ErrorBounded(Codec):
         return Guarantee.BOUNDED if self.rounding == "nearest" else Guarantee.UNBIASED
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
-        """Quantise with as many bits as needed, 1 to 8; None if that is not enough."""
+        """Quantise with the fewest bits, 1 to 8; None if 8 bits exceed the bound."""
         if not floating(tensor):
             return None
         widest = float(group_ranges(flat(tensor)).max())

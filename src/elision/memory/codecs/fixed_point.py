@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from elision.common.checks import integer, number
 from elision.memory.codecs.bits import pack_codes, unpack_codes
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import Layout
@@ -56,8 +57,8 @@ class FixedPoint(Codec):
     roles = SMOOTH_ROLES
 
     def __post_init__(self) -> None:
-        if self.bits not in range(2, 9) or not self.scale >= 1:
-            raise ValueError(f"{self!r}: bits must be 2 to 8 and scale at least 1")
+        integer("FixedPoint", "bits", self.bits, "[2, 8]")
+        number("FixedPoint", "scale", self.scale, ">= 1")
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Quantise; None if an element is not finite."""

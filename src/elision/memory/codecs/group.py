@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from elision.common.checks import integer, one_of
 from elision.memory.codecs.threads import in_threads
 from elision.memory.codecs.traced import TracedGroups
 from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec, floating
@@ -87,15 +88,10 @@ class GroupQuant(Codec):
     roles = SMOOTH_ROLES
 
     def __post_init__(self) -> None:
-        if isinstance(self.bits, bool) or self.bits not in range(1, 9):
-            raise ValueError(f"GroupQuant(bits={self.bits!r}): must be 1 to 8")
-        if self.group < 8 or self.group % 8:
+        integer("GroupQuant", "bits", self.bits, "[1, 8]")
+        if integer("GroupQuant", "group", self.group, ">= 8") % 8:
             raise ValueError(f"GroupQuant(group={self.group}): must be 8, 16, 24, ...")
-        if self.rounding not in ROUNDINGS:
-            raise ValueError(
-                f"GroupQuant(rounding={self.rounding!r}): must be one of "
-                f"{', '.join(ROUNDINGS)}"
-            )
+        one_of("GroupQuant", "rounding", self.rounding, ROUNDINGS)
 
     @property
     def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from elision.common.checks import number, one_of
 from elision.memory.codecs.bits import pack_bits, unpack_bits
 from elision.memory.codecs.fixed_point import channel_maxima
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
@@ -84,14 +85,12 @@ class Jpeg(Codec):
 
     def __post_init__(self) -> None:
         table = self.table if isinstance(self.table, tuple) else (self.table,)
-        if len(table) not in (1, 64) or not all(t > 0 for t in table):
-            raise ValueError("Jpeg(table=...): must be one or 64 positive numbers")
-        if self.coding not in ("zero-value", "deflate"):
-            raise ValueError(
-                f"Jpeg(coding={self.coding!r}): must be 'zero-value' or 'deflate'"
-            )
-        if not self.scale >= 1:
-            raise ValueError(f"Jpeg(scale={self.scale}): must be at least 1")
+        if len(table) not in (1, 64):
+            raise ValueError(f"Jpeg(table={self.table!r}): must be one number or 64")
+        for entry in table:
+            number("Jpeg", "table", entry, "> 0")
+        number("Jpeg", "scale", self.scale, ">= 1")
+        one_of("Jpeg", "coding", self.coding, ("zero-value", "deflate"))
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Transform and quantise; None if not finite or not images."""

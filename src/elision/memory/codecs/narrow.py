@@ -1,4 +1,4 @@
-"""The narrowest integer type that holds what is there."""
+"""Integers in the narrowest type that holds their values."""
 
 from dataclasses import dataclass
 

@@ -30,10 +30,10 @@ class Offload(Codec):
     Attributes:
         directory: where the files go; None: the system's temporary directory, which on
             some systems lies in memory itself.
-        ahead: whether a tensor is brought back while the backward pass still works on
-            the one before it, which then takes the memory of one tensor more. None: on
-            an accelerator only; from files that the operating system still has in
-            memory it was slower (worth it where a disk is slow and a core is idle).
+        ahead: whether to fetch with a lookahead of one tensor, which takes the memory
+            of one tensor more. None: on an accelerator only; from files in the operating
+            system's cache the lookahead was slower (it pays where a disk is slow and a
+            core is idle).
 
     Example:
         >>> import torch
@@ -53,7 +53,7 @@ class Offload(Codec):
     offloads = True
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
-        """Send the tensor away.
+        """Offload the tensor.
 
         Raises:
             OffloadError: the file cannot be written (a full disk). The saver puts back

@@ -21,6 +21,16 @@ class PoolIndices(Codec):
     An index into the input plane is the window's origin plus an offset inside the
     window, and the origin follows from the position of the output. (PyTorch's int64
     indices cost twice the bytes of the elements they point at: pytorch/pytorch#103785.)
+
+    Example:
+        >>> from torch.nn.functional import max_pool2d
+        >>> x = torch.randn(1, 4, 16, 16, requires_grad=True)
+        >>> pooled, indices = max_pool2d(x, 2, return_indices=True)
+        >>> node = pooled.grad_fn
+        >>> slot = Slot(node.name(), "result1", Role.POOL_INDICES, node=node)
+        >>> packed = PoolIndices().pack(indices, slot)  # 2 bits for one of four taps
+        >>> packed.nbytes, indices.nbytes, PoolIndices().unpack(packed).equal(indices)
+        (64, 2048, True)
     """
 
     name = "window offset"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from elision.common.checks import number
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import Layout
 from elision.memory.saved.roles import Role, Slot
@@ -25,10 +26,7 @@ class _Rad(Codec):
     keep: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep <= 1:
-            raise ValueError(
-                f"{type(self).__name__}(keep={self.keep}): must be in (0, 1]"
-            )
+        number(type(self).__name__, "keep", self.keep, "(0, 1]")
 
     def _count(self, size: int) -> int:
         """Columns to keep of ``size``, rounded up."""

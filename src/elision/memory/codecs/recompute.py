@@ -1,4 +1,4 @@
-"""No bytes for what can be computed again, bit for bit, from what is kept anyway."""
+"""Recomputation, bit for bit, of layer inputs from tensors that are kept anyway."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from elision.memory.saved.token import Token
 
 __all__ = ["Recompute"]
 
-#: Where the producer of a slot's tensor stands among its function's ``next_functions``.
+#: Slot -> index of the producer of its tensor among the function's ``next_functions``.
 _EDGES = {
     "ConvolutionBackward0.input": 0,
     "AddmmBackward0.mat1": 1,
@@ -33,8 +33,8 @@ _ACTIVATIONS: dict[str, Callable[[Any], Callable[[torch.Tensor], torch.Tensor]]]
 
 _LAST = ("ReluBackward0", "NativeBatchNormBackward0", *_ACTIVATIONS)
 
-#: What layer norms add to the variance, which their nodes do not say: PyTorch's
-#: default, and those of ViT, BERT, GPT-NeoX and others. A wrong one is found out.
+#: Values of ``eps`` of layer norms, which autograd's nodes do not keep: PyTorch's
+#: default, and those of ViT, BERT, GPT-NeoX and others. Each is verified.
 _LAYER_NORM_EPS = (1e-5, 1e-6, 1e-12, 1e-8, 1e-3)
 
 
@@ -44,7 +44,7 @@ class Recompute(Codec):
 
     A ReLU that follows a batch norm costs a tensor in plain autograd although the batch
     norm's own input is kept as well; so do a layer norm and a GELU, whose arguments and
-    results are both kept. The graph says how the one follows from the other, so the
+    results are both kept. The autograd graph records the functions in between, so the
     backward pass runs the same kernels on the same values again. Batch norm in training
     mode and on the CPU only; elsewhere the tensor is left to the next codec. The ReLU
     keeps its mask, or its backward would have to compute everything once more.
@@ -54,6 +54,15 @@ class Recompute(Codec):
             two residual blocks; without a limit the cost would be quadratic in depth).
         lossy: also start from a batch norm's input that is kept in some codec's form,
             with the mean and deviation of the true one. Not exact then.
+
+    Example:
+        >>> from torch import nn
+        >>> from elision.memory import Policy, Rule, saver
+        >>> model = nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64))
+        >>> with saver(model, Policy([Rule((Recompute(),))])) as saved:
+        ...     loss = model(torch.randn(128, 64)).square().mean()
+        >>> [row.codec for row in saved.ledger.rows if row.codec == "recompute"]
+        ['recompute']
     """
 
     steps: int = 8
@@ -71,7 +80,7 @@ class Recompute(Codec):
         return Guarantee.LOSSY if self.lossy else Guarantee.EXACT
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
-        """Keep how to compute the tensor; None where that is not known."""
+        """Keep the recipe of the tensor; None where there is none."""
         if tensor.device.type != "cpu":
             return None
         producer = _producer(slot)
@@ -191,8 +200,8 @@ def _batch_norm_recipe(node: Any, lossy: bool) -> _Recipe | None:
 def _layer_norm_recipe(node: Any, result: torch.Tensor, lossy: bool) -> _Recipe | None:
     """A layer norm from its input and its affine parameters; ``result`` is to come out.
 
-    The node keeps the statistics but not what was added to the variance, so what is
-    found is tried. From an inexact input it is computed with the true statistics.
+    The node keeps the statistics but not ``eps``, so the usual values are tried and
+    verified. From an inexact input the norm is computed with the true statistics.
     """
     values = _held(node, "input", packed=lossy)
     affine = [getattr(f, "variable", None) for f, _ in node.next_functions[1:3]]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from elision.common.checks import number
 from elision.memory.codecs.bits import pack_bits, unpack_bits
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import Layout, flat
@@ -30,10 +31,7 @@ class _Scientific(Codec):
     tolerance: float
 
     def __post_init__(self) -> None:
-        if not self.tolerance > 0:
-            raise ValueError(
-                f"{type(self).__name__}(tolerance={self.tolerance}): must be positive"
-            )
+        number(type(self).__name__, "tolerance", self.tolerance, "> 0")
         self._load()
 
     def _load(self) -> Any:
@@ -97,9 +95,9 @@ class _Scientific(Codec):
 
 @dataclass(frozen=True)
 class Sz3(_Scientific):
-    """SZ3: prediction, linear quantisation of what is left, entropy coding.
+    """SZ3: prediction, linear quantisation of the residual, entropy coding.
 
-    What COMET (VLDB 2022) compresses activations with, at a bound of its own choosing.
+    COMET (VLDB 2022) compresses activations with it, at a bound of its own choosing.
 
     Attributes:
         tolerance: largest error in standard deviations of the tensor (own choice: 0.05).
@@ -107,6 +105,11 @@ class Sz3(_Scientific):
     Raises:
         ModuleNotFoundError: the extra ``sz3`` is not installed.
         ValueError: the tolerance is not positive.
+
+    Example:
+        >>> Sz3(tolerance=0)
+        Traceback (most recent call last):
+        ValueError: Sz3(tolerance=0): must be a number > 0
     """
 
     tolerance: float = 0.05
@@ -134,6 +137,11 @@ class Zfp(_Scientific):
     Raises:
         ModuleNotFoundError: the extra ``zfp`` is not installed.
         ValueError: the tolerance is not positive.
+
+    Example:
+        >>> Zfp(tolerance=0)
+        Traceback (most recent call last):
+        ValueError: Zfp(tolerance=0): must be a number > 0
     """
 
     tolerance: float = 0.05

@@ -1,4 +1,4 @@
-"""No bytes at all, for what is saved only because its shape is needed."""
+"""No bytes for tensors of which the backward pass needs the shape only."""
 
 from dataclasses import dataclass
 

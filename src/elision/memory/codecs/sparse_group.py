@@ -1,10 +1,11 @@
-"""Group quantisation of what is not zero, with the bits that the zeros save."""
+"""Group quantisation of the non-zero values, with the bits that the zeros save."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
+from elision.common.checks import integer
 from elision.memory.codecs.bits import unpack_bits
 from elision.memory.codecs.compaction import compact, count_nonzero, spread
 from elision.memory.codecs.group import GROUP, GroupQuant
@@ -56,7 +57,7 @@ class SparseGroupQuant(Codec):
     Attributes:
         bits: the bits per element of the group quantisation whose bytes it may take,
             or an eighth more.
-        most: bits that no value needs more than.
+        most: largest number of bits per value.
         group: values per group.
         rounding: as for :class:`GroupQuant`.
 
@@ -81,13 +82,9 @@ class SparseGroupQuant(Codec):
     optional_in_graphs = True
 
     def __post_init__(self) -> None:
-        for bits in (self.bits, self.most):
-            self._values(bits)
-        if self.most < self.bits:
-            raise ValueError(
-                f"SparseGroupQuant(bits={self.bits}, most={self.most}): "
-                "most must be at least bits"
-            )
+        integer("SparseGroupQuant", "bits", self.bits, "[1, 8]")
+        integer("SparseGroupQuant", "most", self.most, f"[{self.bits}, 8]")
+        self._values(self.bits)  # checks group and rounding
 
     @property
     def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]

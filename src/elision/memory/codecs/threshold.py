@@ -19,7 +19,7 @@ __all__ = ["ThresholdMask"]
 class ThresholdMask(Codec):
     """Exact for ReLU, leaky ReLU, threshold and hardtanh (ReLU6): 1 bit per element.
 
-    The backward of these functions only asks whether the saved value lies inside an
+    The backward of these functions reads only whether the saved value lies inside an
     open interval, so two representatives, one inside and one outside, give the same
     gradients bit for bit. Known as binarize (Gist) and binary ReLU compression
     (JPEG-ACT).

@@ -1,1 +1,1 @@
-"""Measurements of what a policy keeps and what it changes."""
+"""Measurements of a policy: its bytes, its time and its gradient error."""

@@ -1,4 +1,4 @@
-"""Before training: what a policy would do, and how large a batch then fits."""
+"""Before training: bytes that a policy would store, and the largest batch that fits."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from elision.common.checks import integer, number
 from elision.common.restoring import restored
 from elision.memory.modules import tensors_in
 from elision.memory.saver import saver
@@ -21,7 +22,7 @@ def explain(model: nn.Module, batch: Any, policy: Any = "exact", **options: Any)
 
     Args:
         model: the module to explain.
-        batch: what it is called with: a tensor, a tuple of arguments, or a mapping of
+        batch: arguments of the model: a tensor, a tuple of arguments, or a mapping of
             keyword arguments.
         policy: as for :class:`~elision.memory.saver`.
         **options: further arguments of the saver.
@@ -53,7 +54,7 @@ def largest_batch(
         peak_bytes: batch size -> measured peak, for instance
             ``lambda n: measure_peak(lambda: step(n)).peak_bytes``; expected to grow
             with the batch.
-        limit_bytes: what may be used.
+        limit_bytes: largest peak allowed.
         at_most: largest batch to try.
 
     Returns:
@@ -62,10 +63,8 @@ def largest_batch(
     Raises:
         ValueError: the limit or ``at_most`` is not positive.
     """
-    if limit_bytes <= 0 or at_most < 1:
-        raise ValueError(
-            f"limit_bytes={limit_bytes} and at_most={at_most} must be positive"
-        )
+    number("largest_batch", "limit_bytes", limit_bytes, "(0, inf]")
+    integer("largest_batch", "at_most", at_most)
     fits, too_large = 0, 1
     while too_large <= at_most and peak_bytes(too_large) <= limit_bytes:
         fits, too_large = too_large, 2 * too_large

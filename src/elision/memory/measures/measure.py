@@ -43,10 +43,10 @@ class MemoryRow:
 
     Attributes:
         policy: its name.
-        logical_bytes: what plain autograd would hold between forward and backward.
-        stored_bytes: what is held instead, by the ledger (of :data:`SAVE_ON_CPU`, which
+        logical_bytes: bytes plain autograd would hold between forward and backward.
+        stored_bytes: bytes held instead, by the ledger (of :data:`SAVE_ON_CPU`, which
             has none, by the allocator).
-        held_bytes: what the allocator still counts after the forward pass, the batch
+        held_bytes: bytes the allocator still counts after the forward pass, the batch
             excepted.
         batch_bytes: the batch, which the ledger includes.
         plain_peak_bytes, peak_bytes: peak of a step in plain autograd and here;
@@ -109,8 +109,8 @@ def measure_policies(
 ) -> Iterator[MemoryRow]:
     """Measure training steps of a classifier under each policy.
 
-    Plain autograd and all policies take turns within each round, so that what else the
-    machine does falls on all of them. Parameters are not updated and buffers are put
+    Plain autograd and all policies take turns within each round, so that other load on
+    the machine affects all of them. Parameters are not updated and buffers are put
     back.
 
     Args:

@@ -1,9 +1,9 @@
-"""Is the compression hidden by the noise of the batch?
+"""Gradient error of a policy, compared with the sampling noise of the batch.
 
-The gradient of a batch is the full gradient plus sampling noise. What a lossy policy
-adds matters only as far as it is not small against that noise. Both are variances of
-the same weight gradients, so they are compared layer by layer (GACT's rule warns where
-the codec's share exceeds a tenth).
+The gradient of a batch is the full gradient plus sampling noise. The error of a lossy
+policy matters only where it is not small against that noise. Both are variances of the
+same weight gradients, so they are compared layer by layer (GACT's rule warns where the
+codec's share exceeds a tenth).
 """
 
 from collections.abc import Callable, Sequence
@@ -30,6 +30,11 @@ class NoiseShare:
         parameter: name.
         batch_variance: of the gradients of different batches: sampling noise.
         codec_variance: mean squared error that the policy adds to a batch's gradient.
+
+    Example:
+        >>> found = NoiseShare("0.weight", batch_variance=2.0, codec_variance=0.1)
+        >>> found.share, found.hidden
+        (0.05, True)
     """
 
     parameter: str
@@ -61,7 +66,7 @@ def codec_noise(
     numbers. Gradients, buffers and the random state are put back.
 
     Args:
-        model: the module whose parameters are looked at.
+        model: the module whose parameters' gradients are compared.
         loss: batch -> scalar loss, computed with ``model``.
         batches: at least two batches of the size that is trained with.
         policy: as for :class:`~elision.memory.saver`.

@@ -70,12 +70,12 @@ def measure_sensitivities(
 
         max(‖g0 - g1‖², 2·‖g0 - g2‖², 2·‖g1 - g2‖²) / 2
 
-    times ``(2**bits - 1)²`` of the few bits, so that it can be compared with what
-    formulas say. All other tensors are exact. That takes three passes for every tensor;
+    times ``(2**bits - 1)²`` of the few bits, so that it can be compared with
+    formulas. All other tensors are exact. That takes three passes for every tensor;
     gradients, buffers and the random state are put back.
 
     Args:
-        model: the module whose saved tensors are looked at.
+        model: the module whose saved tensors are measured.
         loss: batch -> scalar loss, computed with ``model``.
         batch: one batch.
 

@@ -1,4 +1,4 @@
-"""Sharing out an average number of bits by how much each tensor's error matters."""
+"""Allocation of an average number of bits by the sensitivity to each tensor's error."""
 
 import heapq
 import math
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from elision.common.checks import number
 from elision.memory.codecs import GroupQuant, SparseGroupQuant
 from elision.memory.codecs.compaction import count_nonzero
 from elision.memory.codecs.group import group_ranges
@@ -62,10 +63,7 @@ def allocate_bits(
     Raises:
         ValueError: the average is out of its range.
     """
-    if not least <= average <= most:
-        raise ValueError(
-            f"average bits must be between {least} and {most}, got {average}"
-        )
+    number("allocate_bits", "average", average, f"[{least}, {most}]")
     bits = dict.fromkeys(tensors, most)
     spent = sum(t.cost(most) for t in tensors.values())
     budget = average * sum(t.elements for t in tensors.values())
@@ -87,7 +85,7 @@ def allocate_bits(
 
 
 def shared_codec(slot: Slot) -> Codec | None:
-    """The codec that packed the very same memory for another consumer, if it may."""
+    """The codec that packed the same memory for another consumer; None if none may."""
     for token in slot.tokens:
         entry = token.entry
         if isinstance(entry, CodecEntry) and slot.role in entry.codec.roles:
@@ -96,7 +94,7 @@ def shared_codec(slot: Slot) -> Codec | None:
 
 
 class AverageBits(Placed):
-    """Group quantisation with an average of bits, shared out by sensitivity.
+    """Group quantisation with an average of bits, allocated by sensitivity.
 
     A tensor with squared group ranges ``R²`` has a rounding variance of about
     ``v = R²/12/(2**b - 1)²`` per element. In a convolution or linear layer it adds
@@ -117,6 +115,18 @@ class AverageBits(Placed):
 
     Raises:
         ValueError: the average is out of its range.
+
+    Example:
+        >>> from torch import nn
+        >>> from elision.memory import saver
+        >>> model = nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64))
+        >>> policy = AverageBits(4)
+        >>> for _ in range(2):  # measures in the first step, allocates in the second
+        ...     with saver(model, policy):
+        ...         loss = model(torch.randn(128, 64)).square().mean()
+        ...     loss.backward()
+        >>> all(1 <= bits <= 8 for bits in policy.bits.values())
+        True
     """
 
     def __init__(
@@ -126,8 +136,7 @@ class AverageBits(Placed):
         every: int = 100,
         measured: Mapping[tuple[str, str, int], float] | None = None,
     ) -> None:
-        if not 1 <= average <= 8:
-            raise ValueError(f"bits({average:g}): must be between 1 and 8")
+        number("AverageBits", "average", average, "[1, 8]")
         how = "" if measured is None else ", measured"
         super().__init__(name=f"bits({average:g}{how})")
         self.average, self.every, self.measured = average, every, measured
@@ -140,7 +149,7 @@ class AverageBits(Placed):
         self._measuring = False
 
     def begin(self) -> None:
-        """A new step: share out what was measured, and see whether to measure again."""
+        """Start a step: allocate bits by new measurements; decide if this step measures."""
         if self._measuring:
             # With one bit, the zeros of a ReLU would have no code of their own.
             least = min(2, int(self.average))

@@ -31,13 +31,13 @@ class Rule:
 
     Attributes:
         codecs: tried in order; a codec that cannot pack a tensor leaves it to the next,
-            and what none can pack is kept as it is. Empty: keep.
+            and a tensor that none can pack is kept. Empty: keep.
         roles: roles that the rule is for; None stands for all that the codecs allow.
         module: glob over module paths, ``"layer1.*"``.
         consumer: glob over consumers, ``"Convolution.*"``.
-        min_bytes: smaller tensors are not meant.
-        max_share: if given, only tensors that are smaller than this share of the largest
-            that the forward pass has saved values of so far.
+        min_bytes: size of the smallest tensors that match.
+        max_share: if given, only tensors below this share of the largest tensor of
+            values saved in this forward pass so far match.
 
     Raises:
         ValueError: a codec is given a role that it may not touch.
@@ -104,8 +104,8 @@ EXACT_RULES = (
 class Policy:
     """An ordered list of rules; the first that matches a saved tensor decides.
 
-    Subclasses may choose codecs by what they observed in earlier steps; they see every
-    consumer through :meth:`watch`.
+    Subclasses may choose codecs by statistics of earlier steps; :meth:`watch` is called
+    for every consumer.
 
     Args:
         rules: the rules of this policy.

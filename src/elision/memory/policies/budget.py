@@ -1,7 +1,8 @@
-"""A number of bytes, and for every tensor the mildest means that keeps within it."""
+"""A byte budget: the least lossy codec per tensor that keeps the total within it."""
 
 import torch
 
+from elision.common.checks import number
 from elision.memory.codecs import GroupQuant, Offload, Recompute
 from elision.memory.policies.base import MIN_BYTES, Placed
 from elision.memory.saved.codec import Codec
@@ -11,9 +12,9 @@ __all__ = ["LADDER", "ByteBudget", "plan_bytes"]
 
 MIB = 2**20
 
-#: From the mildest means to the last resort, with the share of the bytes that is left
-#: in memory: keep, 8 bits, 4 bits, move away. (Own choice: offloading is exact, but on
-#: most machines it costs more time than 4 bits.)
+#: Codecs from the mildest to the last resort, with the share of the bytes that stays in
+#: memory: keep, 8 bits, 4 bits, offload. (Own choice: offloading is exact, but on most
+#: machines it costs more time than 4 bits.)
 LADDER: tuple[tuple[Codec | None, float], ...] = (
     (None, 1.0),
     (GroupQuant(8), 8.5 / 32),
@@ -23,11 +24,11 @@ LADDER: tuple[tuple[Codec | None, float], ...] = (
 
 
 def plan_bytes(sizes: dict[tuple, int], budget: int) -> dict[tuple, int]:
-    """Rung of the ladder per tensor, so that what is left in memory fits the budget.
+    """Rung of the ladder per tensor at which the bytes in memory fit the budget.
 
-    The tensors go down the ladder one rung at a time, the largest first, all of them to
-    one rung before any goes to the next; it stops as soon as the budget holds. If it
-    does not hold on the last rung, nothing more can be done.
+    Tensors move down one rung at a time, the largest first, all of them to one rung
+    before any moves to the next, until the budget holds. A budget that does not hold on
+    the last rung is exceeded.
 
     Args:
         sizes: tensor -> bytes.
@@ -48,11 +49,12 @@ def plan_bytes(sizes: dict[tuple, int], budget: int) -> dict[tuple, int]:
 class ByteBudget(Placed):
     """Keep, compress, offload or recompute, to stay within a number of bytes.
 
-    The first step applies the exact rules, recomputation among them, and takes the
-    sizes. If that keeps within the budget, it stays so. Otherwise all layer inputs,
-    norm inputs and smooth activations go down the :data:`LADDER` as far as is needed;
-    what can still be recomputed then, is. A tensor with two consumers counts twice in
-    the plan, so it errs on the small side. Anything else counts but is never packed.
+    The first step applies the exact rules, recomputation among them, and records the
+    sizes. If the exact rules keep within the budget, later steps apply them as well.
+    Otherwise all layer inputs, norm inputs and smooth activations move down the
+    :data:`LADDER` until the budget holds; tensors that can still be recomputed are. A
+    tensor with two consumers counts twice in the plan, so the plan stores less than the
+    budget allows. Other tensors count but are never packed.
 
     Args:
         budget_mib: MiB of saved tensors to stay within, parameters excepted.
@@ -62,43 +64,40 @@ class ByteBudget(Placed):
     """
 
     def __init__(self, budget_mib: float) -> None:
-        if not budget_mib > 0:
-            raise ValueError(
-                f"budget({budget_mib:g}): must be a positive number of MiB"
-            )
+        number("ByteBudget", "budget_mib", budget_mib, "> 0")
         super().__init__(name=f"budget({budget_mib:g})")
         self.budget = int(budget_mib * MIB)
         self.rungs: dict[tuple, int] = {}
         self._sizes: dict[tuple, int] = {}
         self._kept: dict[tuple, int] = {}
-        self._asked_bytes = 0
+        self._current_bytes = 0
 
     @property
     def offloads(self) -> bool:
-        """The last rung of the ladder does."""
+        """True: the last rung of the ladder offloads."""
         return True
 
     def begin(self) -> None:
-        """A new step: plan, once the sizes are known."""
+        """Start a step; plan once the sizes are known."""
         if self._kept and not self.rungs and sum(self._kept.values()) > self.budget:
             others = sum(n for key, n in self._kept.items() if key not in self._sizes)
             self.rungs = plan_bytes(self._sizes, self.budget - others)
         super().begin()
 
     def codecs_for(self, slot: Slot, tensor: torch.Tensor) -> tuple[Codec, ...]:
-        """Recomputation and the means on this tensor's rung, or the exact rules."""
-        self._asked_bytes = tensor.nbytes
+        """Recomputation and the codec on this tensor's rung, or the exact rules'."""
+        self._current_bytes = tensor.nbytes
         if slot.role not in SMOOTH_ROLES or tensor.nbytes < MIN_BYTES:
             return super().codecs_for(slot, tensor)
         self._sizes[self.place] = tensor.nbytes
-        means, _ = LADDER[self.rungs.get(self.place, 0)]
-        wanted = (Recompute(), means)
+        codec, _ = LADDER[self.rungs.get(self.place, 0)]
+        wanted = (Recompute(), codec)
         return tuple(c for c in wanted if c is not None and slot.role in c.roles)
 
     def chosen(self, slot: Slot, codec: Codec | None) -> None:
-        """Count what the exact rules leave as it is."""
+        """Count the tensors that the exact rules keep unpacked."""
         if codec is None and not self.rungs:
-            self._kept[self.place] = self._asked_bytes
+            self._kept[self.place] = self._current_bytes
 
     def notes(self) -> list[str]:
         """Number of tensors on each rung."""

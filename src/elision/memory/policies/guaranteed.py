@@ -16,8 +16,8 @@ If they are unbiased and independent, of variance v, then instead ::
 
 which is what the expected mode solves for a dithered rounding step ``h = sqrt(12·v)``.
 
-Inputs of batch norms are kept exactly unless asked for; how far their errors reach says
-:mod:`elision.memory.policies.reach`.
+Inputs of batch norms are kept exactly by default; :mod:`elision.memory.policies.reach`
+bounds the effect of their errors.
 
 Norms are those of the previous step; a margin allows for their change, and every
 backward pass checks the bound against the norms of its own step.
@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 
+from elision.common.checks import number
 from elision.common.names import lookup
 from elision.memory.codecs import ErrorBounded, Recompute
 from elision.memory.policies.base import MIN_BYTES, Policy
@@ -52,7 +53,7 @@ class Layer:
 
     Attributes:
         name: module path.
-        reaches: how far an error moves each gradient that the bound is for, by the last
+        reaches: largest change of each bounded gradient by an error, from the last
             backward pass.
         limit: the error per element that was allowed in this step; 0: exact.
         relative_bound: bound on the relative error of these gradients in the last
@@ -67,7 +68,7 @@ class Layer:
 
 @dataclass
 class _Pass:
-    """Which layers were met in the current step, in order."""
+    """Layers met in the current step, in order."""
 
     met: dict[tuple[str, str], int] = field(default_factory=dict)
     current: Layer | None = None
@@ -111,8 +112,7 @@ class Guaranteed(Policy):
         batch_norm: str = "exact",
     ) -> None:
         for name, value in (("error", error), ("margin", margin)):
-            if not 0 < value <= 1:
-                raise ValueError(f"Guaranteed({name}={value}): must be in (0, 1]")
+            number("Guaranteed", name, value, "(0, 1]")
         lookup("batch_norm", batch_norm, dict.fromkeys(("exact", "input", "all")))
         kind = "expected" if expected else "guaranteed"
         norms = "" if batch_norm == "exact" else f", batch_norm={batch_norm}"
@@ -187,7 +187,7 @@ class Guaranteed(Policy):
         return of_norm
 
     def codecs_for(self, slot: Slot, tensor: torch.Tensor) -> tuple[Codec, ...]:
-        """Recomputation, then as many bits as the budget asks for."""
+        """Recomputation, then the fewest bits within the error budget."""
         layer, nbytes = self._pass.current, tensor.numel() * tensor.element_size()
         ours = slot.role in (Role.LINEAR_INPUT, Role.NORM_INPUT)
         if not ours or layer is None or nbytes < MIN_BYTES:

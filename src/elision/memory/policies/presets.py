@@ -42,7 +42,7 @@ _SMALL = 1 / 64
 
 
 def _none(model: nn.Module) -> Policy:
-    """Hooks that keep everything: what the machinery itself costs."""
+    """Hooks that keep every tensor: the cost of the hooks alone."""
     return Policy(exact=False, name="none")
 
 
@@ -57,10 +57,10 @@ def _int8(model: nn.Module) -> Policy:
 
 
 def _even(bits: int, name: str) -> Policy:
-    """The same bits for all tensors but those that are too small for it to matter.
+    """Group quantisation at ``bits``; small tensors get 8 bits, or are kept if ``bits`` is 8.
 
-    These get 8, or are kept where all get 8. Such are the inputs of last layers, whose
-    weight gradient averages over few rows, so that it is off by as much as they are.
+    The inputs of last layers are small: their weight gradient averages over few rows,
+    so its relative error is as large as theirs.
     """
     small = Rule(_rounded(8) if bits < 8 else (), SMOOTH_ROLES, max_share=_SMALL)
     return Policy([small, Rule(_rounded(bits))], name=name)
@@ -76,7 +76,7 @@ def _rounded(bits: int) -> tuple[Codec, ...]:
 
 
 def _bits(model: nn.Module, average: float = 4) -> Policy:
-    """Group quantisation; a fraction of a bit is shared out by sensitivity."""
+    """Group quantisation; a fractional average is allocated by sensitivity."""
     if average == int(average):
         return _even(int(average), f"bits({average:g})")
     return _lasting(model, "bits", average, lambda: AverageBits(average))
@@ -111,19 +111,19 @@ def _budget(model: nn.Module, mib: float) -> Policy:
 
 
 def _derived(model: nn.Module, bits: float = 6) -> Policy:
-    """Group quantisation where nothing can be derived: a layer's input from the norm's.
+    """Layer inputs recomputed from the packed norm inputs; group quantisation elsewhere.
 
     Between two convolutions lie a batch norm's input and a ReLU's result. Only the
-    former is kept, in as many bits as the two of them would have taken in half.
+    former is kept, so it may take twice the bits for the same total.
     """
-    means = Recompute(lossy=True), GroupQuant(int(bits))
-    return Policy([Rule(means)], name=f"derived({bits:g})")
+    codecs = Recompute(lossy=True), GroupQuant(int(bits))
+    return Policy([Rule(codecs)], name=f"derived({bits:g})")
 
 
 def _blpa(model: nn.Module, bits: float = 4) -> Policy:
-    """Batch-norm inputs on the grid of the norm, next layers' inputs derived from them."""
-    means = BatchNormAligned(int(bits)), Recompute(lossy=True), GroupQuant(int(bits))
-    return Policy([Rule(means)], name=f"blpa({bits:g})")
+    """Batch-norm inputs on the norm's grid; the next layers' inputs recomputed from them."""
+    codecs = BatchNormAligned(int(bits)), Recompute(lossy=True), GroupQuant(int(bits))
+    return Policy([Rule(codecs)], name=f"blpa({bits:g})")
 
 
 def _jpeg(model: nn.Module, table: float = 8) -> Policy:
@@ -152,7 +152,7 @@ def _zfp(model: nn.Module, tolerance: float = 0.05) -> Policy:
 
 
 def _offload(model: nn.Module) -> Policy:
-    """Everything large to files (CPU) or pinned host memory (accelerator)."""
+    """Large tensors to files (CPU) or pinned host memory (accelerator)."""
     return Policy([Rule((Offload(),))], name="offload")
 
 
@@ -161,7 +161,7 @@ def _rad(model: nn.Module, keep: float = 0.1) -> Policy:
     return Policy([Rule((RadSample(keep),))], name=f"rad({keep:g})")
 
 
-#: Preset -> how to make it from the model, and what stands in parentheses.
+#: Preset -> its builder, from the model and the parameters in parentheses.
 PRESETS: dict[str, Callable[..., Policy]] = {
     "none": _none,
     "exact": _exact,
@@ -181,7 +181,7 @@ PRESETS: dict[str, Callable[..., Policy]] = {
     "rad": _rad,
 }
 
-# Policies that learn from step to step, by the model that they are for.
+# Policies with state from step to step, by model.
 _KEPT: "WeakKeyDictionary[nn.Module, dict[tuple[str, float], Policy]]" = (
     WeakKeyDictionary()
 )
@@ -190,7 +190,7 @@ _KEPT: "WeakKeyDictionary[nn.Module, dict[tuple[str, float], Policy]]" = (
 def _lasting(
     model: nn.Module, name: str, number: float, make: Callable[[], Policy]
 ) -> Policy:
-    """The policy of this name that the model was last saved under, or a new one."""
+    """The policy of this name that the model has, or a new one."""
     kept = _KEPT.setdefault(model, {})
     if (name, number) not in kept:
         kept[name, number] = make()
@@ -222,7 +222,7 @@ def policy_for(policy: Any, model: nn.Module) -> Policy:
 
 @functools.cache  # a saver is made in every step
 def _parsed(policy: str) -> tuple[Callable[..., Policy], dict[str, Any]]:
-    """The preset that a name stands for, and its parameters; numbers are floats."""
+    """Builder and parameters of a preset's name; numbers are floats."""
     make, given = resolve("memory policy", policy, PRESETS, given=("model",))
     signature = inspect.signature(make)
     owner = f"memory policy {parse(policy).name}"

@@ -41,9 +41,15 @@ class Packed:
     """A saved tensor in a codec's form.
 
     Attributes:
-        payload: the tensors that hold it; what they occupy is what it costs.
+        payload: the tensors that hold it; their storages are its cost.
         layout: layout of the tensor to restore.
-        meta: what else the codec needs, of negligible size.
+        meta: further data of the codec, of negligible size.
+
+    Example:
+        >>> x = torch.ones(4, 8)
+        >>> packed = Packed((x.half(),), Layout.of(x))
+        >>> packed.nbytes, x.nbytes
+        (64, 128)
     """
 
     payload: tuple[torch.Tensor, ...]
@@ -83,6 +89,20 @@ class Codec(ABC):
         offloads: whether the payload leaves the device, which may fail for lack of space.
         optional_in_graphs: whether a traced graph may leave the codec out, as the next
             codec of its rule takes the same bytes.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Half(Codec):
+        ...     name = "half"
+        ...     guarantee = Guarantee.LOSSY
+        ...     roles = frozenset({Role.LINEAR_INPUT})
+        ...     def pack(self, tensor, slot):
+        ...         return Packed((tensor.half(),), Layout.of(tensor))
+        ...     def unpack(self, packed):
+        ...         return packed.layout.empty().copy_(packed.payload[0])
+        >>> slot = Slot("ConvolutionBackward0", "input", Role.LINEAR_INPUT)
+        >>> Half().unpack(Half().pack(torch.tensor([0.5, 2.0]), slot))
+        tensor([0.5000, 2.0000])
     """
 
     name: ClassVar[str]
@@ -98,7 +118,7 @@ class Codec(ABC):
 
         Returns:
             None if this tensor cannot be packed (a NaN, an unexpected value), in which
-            case it is kept as it is and the report says so.
+            case it is kept as it is, with a note in the report.
         """
 
     @abstractmethod

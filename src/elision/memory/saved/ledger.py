@@ -1,4 +1,4 @@
-"""The byte ledger: what autograd would hold, what is held instead, and by whom."""
+"""The byte ledger: bytes that autograd would hold, and those held instead, by tensor."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,8 +22,8 @@ class StorageRecord:
         nbytes: its size; plain autograd keeps all of it alive, once.
         claimed: whether a row already accounts for its logical bytes.
         held: whether some saved tensor keeps it alive as it is.
-        elsewhere: whether it was still alive when the saver was left although nothing
-            here holds it: the caller or the model refers to it.
+        elsewhere: whether it was still alive at the saver's exit although no saved
+            tensor holds it: the caller or the model refers to it.
     """
 
     nbytes: int
@@ -37,14 +37,14 @@ class Row:
     """One saved tensor.
 
     Attributes:
-        slot: who will read it.
+        slot: its consumer.
         shape: its shape.
         nbytes: its size, which may be part of the memory it lies in only.
         storage: the memory it lies in.
         first: whether it was the first saved tensor in that memory; the logical bytes
             of the memory are counted here and nowhere else.
-        codec: name of what keeps it (``"kept"``: the tensor itself).
-        guarantee: what that promises.
+        codec: name of the codec (``"kept"``: the tensor itself is held).
+        guarantee: the codec's declared error.
         stored_bytes: bytes of the packed form, counted where it was made.
         bound: declared largest absolute error.
         note: reason why it is kept as it is although a rule names a codec.

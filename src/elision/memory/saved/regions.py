@@ -38,7 +38,7 @@ class Region:
 
     @property
     def entries(self) -> "weakref.WeakValueDictionary[Codec, CodecEntry]":
-        """Codec -> what it made of the stretch; alive as long as a token uses it."""
+        """Codec -> its packed form of the stretch; alive as long as a token uses it."""
         if self._entries is None:  # most regions are kept as they are and need none
             self._entries = weakref.WeakValueDictionary()
         return self._entries
@@ -52,11 +52,11 @@ class Region:
         return None
 
     def tokens(self) -> tuple[Token, ...]:
-        """Those that lie here and are still needed."""
+        """Tokens of the region that are still alive."""
         return tuple(filter(None, (reference() for reference, _ in self.users)))
 
     def take_back(self, tensor: torch.Tensor) -> None:
-        """Let every token here hold the tensor itself, since one has to."""
+        """Give the tensor itself to every token of the region, once one needs it."""
         for reference, row in self.users:
             token = reference()
             if token is not None and token.tensor is None:
@@ -104,7 +104,10 @@ class Regions:
         return region
 
     def mark_elsewhere(self) -> None:
-        """Note which storages are alive; those that nothing here holds are the news."""
+        """Mark storages still alive at exit.
+
+        Those that no saved tensor holds belong to the caller or the model.
+        """
         for storage in self._storages.values():
             storage.record.elsewhere = not storage.alive.expired()
 

@@ -1,9 +1,9 @@
 """Purpose of a saved tensor: its consumer's slot, and from it the role.
 
 A saved tensor is known by the function that will read it in the backward pass and by
-the slot it sits in there (``ConvolutionBackward0.input``). The role says what of the
-tensor that function needs: its values, only which side of a threshold they lie on, only
-its shape. The table is read off PyTorch's derivative formulas; a slot that is not in it
+the slot it sits in there (``ConvolutionBackward0.input``). The role is the part of the
+tensor that the function needs: its values, the side of a threshold they lie on, or its
+shape. The table is read off PyTorch's derivative formulas; a slot that is not in it
 is ``OTHER``, and nothing lossy is ever done to it.
 """
 
@@ -158,12 +158,12 @@ def role_of(function: str, slot: str, tensor: torch.Tensor) -> Role:
 
 @dataclass(slots=True)
 class Slot:
-    """One saved tensor's place: who will read it, and where in the model that is.
+    """One saved tensor's place: its consumer, and the module that saved it.
 
     Attributes:
         function: autograd function that will read it, ``"ConvolutionBackward0"``.
         name: the slot there, ``"input"``.
-        role: what the tensor is needed for.
+        role: use of the tensor in the backward pass.
         module: path of the module that was running, ``"layer1.0.conv1"``.
         node: the function's node while the tensor is being packed (its ``_saved_*``
             attributes hold kernel sizes and thresholds); codecs must not keep it.

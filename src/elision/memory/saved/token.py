@@ -21,7 +21,7 @@ class Entry(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it occupies and nothing else does."""
+        """Bytes of the packed form that no other entry accounts for."""
         ...
 
     def restore(self) -> torch.Tensor:

@@ -28,6 +28,16 @@ class Trained:
         workload: task, data and training settings.
         dataset: the data.
         seed: of the study.
+
+    Example:
+        >>> from elision.layers import elide
+        >>> from elision.methods import Swat
+        >>> small = Workload(name="small", dataset="digits", model="mlp")
+        >>> recipe, dataset = Swat(0.5), small.load_dataset()
+        >>> model = elide(small.make_model(dataset), recipe)
+        >>> trained = Trained(model, recipe, small, dataset, seed=0)
+        >>> trained.model.training, trained.dataset.name
+        (True, 'digits')
     """
 
     model: nn.Module
@@ -38,7 +48,21 @@ class Trained:
 
 
 class Probe(ABC):
-    """One measurement; a frozen dataclass whose fields are its parameters."""
+    """One measurement; a frozen dataclass whose fields are its parameters.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class ZeroWeights(Probe):
+        ...     def run(self, trained):
+        ...         weights = [p for p in trained.model.parameters() if p.ndim > 1]
+        ...         return {"zeros": sum(int((w == 0).sum()) for w in weights)}
+        >>> from elision.methods import Dense
+        >>> small = Workload(name="small", dataset="digits", model="mlp")
+        >>> dataset = small.load_dataset()
+        >>> trained = Trained(nn.Linear(4, 2), Dense(), small, dataset, seed=0)
+        >>> ZeroWeights().run(trained)
+        {'zeros': 0}
+    """
 
     @abstractmethod
     def run(self, trained: Trained) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from elision.common.checks import number
 from elision.topology.rule import Budget, Rule
 from elision.topology.run import Run
 from elision.topology.schedule import DropFraction, Periodic
@@ -51,8 +52,7 @@ class ConstantFanIn(Rule):
     replaces_step: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ablation < 1:
-            raise ValueError(f"ablation={self.ablation!r}: must be in [0, 1)")
+        number("ConstantFanIn", "ablation", self.ablation, "[0, 1)")
 
     def start(
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from elision.common.checks import number
 from elision.topology.rule import Budget, Rule
 from elision.topology.run import Run
 from elision.topology.schedule import Periodic
@@ -46,10 +47,10 @@ class GlobalThreshold(Rule):
     def __post_init__(self) -> None:
         if not self.prune > 0 or (isinstance(self.prune, float) and self.prune >= 1):
             raise ValueError(
-                f"prune={self.prune!r}: must be a count >= 1 or a share in (0, 1)"
+                f"GlobalThreshold(prune={self.prune!r}): must be a count >= 1 or a "
+                "share in (0, 1)"
             )
-        if not self.threshold > 0:
-            raise ValueError(f"threshold={self.threshold!r}: must be > 0")
+        number("GlobalThreshold", "threshold", self.threshold, "> 0")
 
     def start(
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from elision.common.checks import number
 from elision.operands import LearnedThreshold
 from elision.topology.rule import Rule
 from elision.topology.run import Run
@@ -65,10 +66,9 @@ class LearnedThresholds(Rule):
     masks_weights = False
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise ValueError(f"alpha={self.alpha!r}: must be >= 0")
-        if self.target is not None and not 0 < self.target < 1:
-            raise ValueError(f"target={self.target!r}: must be in (0, 1) or None")
+        number("LearnedThresholds", "alpha", self.alpha, ">= 0")
+        if self.target is not None:
+            number("LearnedThresholds", "target", self.target, "(0, 1)")
 
     def start(
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]

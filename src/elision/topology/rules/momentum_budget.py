@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from elision.common.checks import number
 from elision.layers import plan_of, states_of
 from elision.operands import TopKShare
-from elision.operands.base import fraction
 from elision.topology.rule import Rule
 from elision.topology.run import Run
 from elision.topology.selection import apportion
@@ -41,7 +41,7 @@ class MomentumBudget(Rule):
     masks_weights = False
 
     def __post_init__(self) -> None:
-        fraction("MomentumBudget", "sparsity", self.sparsity)
+        number("MomentumBudget", "sparsity", self.sparsity, "[0, 1)")
 
     def gradient_density(self, weight: SparseWeight) -> float:
         del weight

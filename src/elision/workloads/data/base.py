@@ -27,6 +27,13 @@ class Dataset:
 
     Raises:
         ValueError: shapes, dtypes or labels do not fit together.
+
+    Example:
+        >>> images, labels = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.arange(4) % 2
+        >>> Dataset(
+        ...     "zeros", images, labels, images, labels, ("even", "odd"), (0.0,), (1.0,), "made"
+        ... )
+        Dataset('zeros', 4 + 4 images of 1x2x2, 2 classes)
     """
 
     name: str

@@ -23,6 +23,15 @@ class Augmentation:
         padding: pixels of zeros on each side before a crop of the original size at a
             random place.
         flip: mirror each image left to right with probability one half.
+
+    Example:
+        >>> images = torch.ones(8, 1, 6, 6, dtype=torch.uint8)
+        >>> varied = Augmentation(padding=2, flip=False)
+        >>> batch, labels = next(
+        ...     batches(images, torch.arange(8), 4, seed=0, epoch=0, augmentation=varied)
+        ... )
+        >>> batch.shape, labels.shape
+        (torch.Size([4, 1, 6, 6]), torch.Size([4]))
     """
 
     padding: int = 4

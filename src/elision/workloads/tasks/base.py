@@ -72,6 +72,13 @@ class Task(ABC):
 
     Attributes:
         metric: of the test examples.
+
+    Example:
+        >>> from elision.workloads import TASKS
+        >>> task = TASKS["classification"]
+        >>> batch = torch.eye(4), torch.tensor([0, 1, 2, 0])
+        >>> task.metric.name, task.evaluate(nn.Identity(), [batch])
+        ('test_accuracy', 0.75)
     """
 
     metric: Metric
