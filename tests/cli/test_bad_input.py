@@ -238,6 +238,16 @@ def test_a_full_disk_leaves_a_run_that_goes_on(elision: Run) -> None:
     assert tomllib.loads(Path("run/config.toml").read_text())["layout"] == 1
 
 
+def test_a_study_under_torchrun_is_refused(
+    elision: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    status, error = elision(DIGITS)
+    assert status == 2
+    assert "`elision train` under torchrun" in error
+    assert not files()
+
+
 def test_an_interruption_says_how_it_goes_on(
     elision: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,3 +99,23 @@ def test_a_recipe_of_a_module_is_kept_with_the_run(
     kept.unlink()
     with pytest.raises(ValueError, match=r"recipe\.toml: no such file"):
         record_again(tmp_path / "run", None, samples=1)
+
+
+def test_seeds_give_mean_and_spread_and_workers_the_same_summary(
+    tmp_path: Path,
+) -> None:
+    config = replace(CONFIG, epochs=1, recipes=("dense", "swat"), seeds=3)
+    alone = study(config, tmp_path / "alone")
+    study(config, tmp_path / "spread", workers=2)
+    first, second = (
+        (tmp_path / n / "summary.json").read_bytes() for n in ("alone", "spread")
+    )
+    assert first == second
+    for outcome in alone.outcomes:
+        assert len(outcome.scores) == 3
+        assert len(set(outcome.scores)) > 1
+        assert outcome.score == pytest.approx(sum(outcome.scores) / 3)
+    # The first of the seeds is the study of one seed.
+    one = study(replace(config, seeds=1), tmp_path / "one")
+    for outcome, only in zip(alone.outcomes, one.outcomes, strict=True):
+        assert outcome.scores[0] == only.score

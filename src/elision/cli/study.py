@@ -1,5 +1,6 @@
 """elision study."""
 
+import os
 from pathlib import Path
 
 from elision.cli.flags import Specs
@@ -76,6 +77,12 @@ def study(
         Run folder; default: runs/study-WORKLOAD.
     """
     from elision.study import DEFAULT_ACCELERATORS, DEFAULT_RECIPES, StudyConfig
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # set by torchrun
+        raise ValueError(
+            "elision study runs in one process; `elision train` under torchrun shares "
+            "its batches, --workers spreads a study's recipes"
+        )
 
     config = StudyConfig(
         workload=workload,

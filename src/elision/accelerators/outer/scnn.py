@@ -77,6 +77,7 @@ class Scnn(Accelerator):
 
     Example:
         >>> import numpy as np
+        >>> from elision.products import Conv2dGeometry
         >>> ones = [np.ones(shape, np.float32) for shape in ((1, 1, 3, 3), (1, 1, 2, 2))]
         >>> geometry = Conv2dGeometry(1, 1, 3, 3, 1, 2)
         >>> cost = Scnn().cost(LayerProduct(Product.FORWARD, geometry, *ones))
