@@ -21,7 +21,7 @@ class Mask(Transform):
 
     Attributes:
         averages_gradient: whether the layer also keeps a moving average of every
-            weight's gradient, ``gradient_average``, by which rules grow.
+            weight's gradient, ``score``, by which rules grow.
         learns_beyond: whether weights outside the mask may learn, too; the layer then
             keeps the boolean ``learns``, a superset of the mask (Top-KAST).
 
@@ -43,7 +43,7 @@ class Mask(Transform):
             "gradient_density": torch.ones(()),
         }
         if self.averages_gradient:
-            state["gradient_average"] = torch.zeros(0)
+            state["score"] = torch.zeros(0)
         if self.learns_beyond:
             state["learns"] = torch.zeros(0, dtype=torch.bool)
         return state

@@ -31,7 +31,7 @@ def _gradient(run: Run, weight: SparseWeight, random: torch.Generator) -> Tensor
 
 def _gathered(run: Run, weight: SparseWeight, random: torch.Generator) -> Tensor:
     del run, random
-    return weight.state("gradient_average").abs()
+    return weight.state("score").abs()
 
 
 def _momentum(run: Run, weight: SparseWeight, random: torch.Generator) -> Tensor:

@@ -87,7 +87,7 @@ class PruneAndGrow(Rule):
         self.budget.draw(weights, dense)
         for weight in weights:
             if self.grow == "gathered":
-                weight.set_state("gradient_average", torch.zeros(weight.shape))
+                weight.set_state("score", torch.zeros(weight.shape))
 
     def moves(self, step: int) -> bool:
         return self.when.at(step)
@@ -100,7 +100,7 @@ class PruneAndGrow(Rule):
     def before_step(self, run: Run) -> bool:
         if self.grow == "gathered":
             for weight in run.weights:
-                average = weight.state("gradient_average")
+                average = weight.state("score")
                 average.lerp_(weight.gradient(), 1 - self.memory)
         if not self.replaces_step or not self.moves(run.step):
             return False
