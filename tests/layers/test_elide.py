@@ -45,3 +45,49 @@ def test_swat_reads_and_saves_sparse_operands() -> None:
 def test_a_recipe_that_reaches_nothing_warns() -> None:
     with pytest.warns(NoEffectWarning, match="changes no layer"):
         elision.elide(nn.ReLU(), Swat(0.5))
+
+
+@pytest.mark.parametrize(
+    "method", ["dense", "swat", "resprop", "meprop", "rigl", "dst"]
+)
+@pytest.mark.parametrize("engine", ["torch", "auto", "native"])
+def test_an_empty_batch_gives_an_empty_result_and_moves_nothing(
+    method: str, engine: str
+) -> None:
+    model = elision.elide(network(), elision.methods.make_recipe(method), engine=engine)
+    state = {n: v.clone() for n, v in model.state_dict().items()}
+    x = torch.zeros(0, 3, 9, 9, requires_grad=True)
+    y = model(x)
+    assert y.shape == network()(x).shape
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.shape == x.shape
+    assert not any(p.grad.any() for p in model.parameters() if p.grad is not None)
+    assert all(torch.equal(v, state[n]) for n, v in model.state_dict().items())
+
+
+def test_a_refused_recipe_leaves_the_model_plain() -> None:
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+    x = torch.randn(3, 8)
+    expected, names = model(x), list(model.state_dict())
+    with pytest.raises(ValueError, match="divi"):
+        elision.elide(model, elision.methods.NM(2, 4, dense=()), engine="torch")
+    assert type(model[2]) is nn.Linear
+    assert list(model.state_dict()) == names
+    assert torch.equal(model(x), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_layers_without_weights_are_named() -> None:
+    model = nn.Sequential(nn.Linear(8, 6), nn.LazyLinear(4))
+    with pytest.warns(NoEffectWarning, match="without weights stay dense: 1;"):
+        elision.elide(model, Swat(0.5, dense=()), engine="torch")
+
+
+@pytest.mark.parametrize("method", ["static", "rigl", "gradual"])
+def test_masks_of_a_model_without_memory_are_refused(method: str) -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 4))
+    with pytest.raises(ValueError, match="meta device"):
+        elision.elide(model, elision.methods.make_recipe(method), engine="torch")
+    assert type(model[0]) is nn.Linear

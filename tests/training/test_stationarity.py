@@ -199,3 +199,20 @@ def test_a_look_that_fails_in_the_middle_leaves_the_buffers_as_they_were() -> No
     assert {"1.running_mean", "1.num_batches_tracked"} <= set(before)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not watch.looks
+
+
+@pytest.mark.parametrize("poison", ["weights", "loss"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_run_that_is_not_finite_has_diverged(poison: str, value: float) -> None:
+    model = Quadratic()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    watch = StationarityWatch(model, optimizer, loss, window=20)
+    for step in range(30):
+        if poison == "weights" and step == 15:
+            model.w.data.fill_(value)
+        watch(value if poison == "loss" and step == 15 else 1.0)
+        if step in (12, 25):
+            watch.look(torch.randn(4, 3), torch.randn(4, 3), 4)
+    report = watch.report()
+    assert report.verdict == "diverged"
+    assert "is not finite" in str(report)

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from elision.engines import make_engine
 from elision.layers.blocked import BlockedLayer, sparsity_of
@@ -85,8 +86,9 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
     """Run the products of a model's convolutions and linear layers through a recipe.
 
     In place; a model that was elided before gets the new recipe with fresh state.
-    State-dict keys do not change; state that the recipe's transforms remember is added
-    under ``<layer>.elision_<operand>_for_<product>_<state>``.
+    A recipe that is refused leaves the model plain. State-dict keys do not change; state
+    that the recipe's transforms remember is added under
+    ``<layer>.elision_<operand>_for_<product>_<state>``.
 
     Args:
         model: any module; see :func:`elidable_layers` for what is reached.
@@ -119,10 +121,15 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
     for table in tables.values():
         table.check_computed()
     _warn_without_effect(recipe, layers, tables)
+    _warn_of_missing_weights(model)
     restore(model)
     for name, layer in layers.items():
         _elide_layer(layer, name, LayerPlan(recipe.name, tables[name]), engine)
-    recipe.prepare(model)
+    try:
+        recipe.prepare(model)
+    except BaseException:  # a budget that cannot be met, a pattern that does not divide
+        restore(model)
+        raise
     if engine != "torch":
         _give_blocked_forms(layers, timed=engine == "auto")
     # A threshold or reference belongs to its replica; a broadcast would replace it.
@@ -183,6 +190,22 @@ def _warn_without_effect(
                 NoEffectWarning,
                 stacklevel=3,
             )
+
+
+def _warn_of_missing_weights(model: nn.Module) -> None:
+    """Say which layers take their shape, and become elidable, with the first batch."""
+    names = [
+        name
+        for name, module in model.named_modules()
+        if any(p is not None and is_lazy(p) for p in module._parameters.values())
+    ]
+    if names:
+        warnings.warn(
+            f"layers without weights stay dense: {', '.join(names)}; run a batch through "
+            "the model, then elide it",
+            NoEffectWarning,
+            stacklevel=3,
+        )
 
 
 def restore(model: Model) -> Model:

@@ -89,6 +89,12 @@ def install(model: nn.Module, rule: Rule, method: str, parameters: object) -> No
     weights = sparse_weights(model, rule.transform)
     if not weights:
         return
+    if any(weight.weight.is_meta for weight in weights):
+        raise ValueError(
+            f"{method} draws masks from the weights, and this model has none on the meta "
+            "device: give it memory and values (model.to_empty, then its own "
+            "initialisation) before elide"
+        )
     rule.start(weights, left_dense(model, weights))
     for weight in weights:
         if rule.masks_weights and weight.has_mask:

@@ -193,7 +193,8 @@ class StationarityReport:
     """A verdict and what it rests on.
 
     Attributes:
-        verdict: ``"stationary point"``, ``"invariant regime"`` or ``"still moving"``.
+        verdict: ``"stationary point"``, ``"invariant regime"``, ``"still moving"`` or
+            ``"diverged"``.
         reasons: one line each.
         loss_slope: per step, over the window.
         loss_slope_interval: half its 95 % interval.
@@ -313,7 +314,8 @@ class StationarityWatch:
         Still moving: the loss slopes significantly and by more than ``tolerance``, or
         the distribution of the loss or of ``‖θ‖`` differs between the window's halves.
         Otherwise an invariant regime if the looks find a gradient beyond two standard
-        errors, and a stationary point if they do not.
+        errors, and a stationary point if they do not. Diverged, whatever else, where a
+        loss, a weight or a gradient in the window is NaN or infinite.
 
         Raises:
             ValueError: fewer steps than the window, or fewer than two looks in it.
@@ -341,7 +343,18 @@ class StationarityWatch:
         )
         mean = float(squares.mean())
         error = float(squares.std()) / len(looks) ** 0.5
-        verdict, reasons = self._judge(slope, interval, change, p_values, mean, error)
+        nonfinite = [
+            name
+            for name, values in {**observables, "gradient": squares.tolist()}.items()
+            if not all(map(math.isfinite, values))
+        ]
+        if nonfinite:  # a comparison with NaN is False, which would read as no change
+            names = " and ".join(nonfinite)
+            verdict, reasons = "diverged", (f"the {names} is not finite",)
+        else:
+            verdict, reasons = self._judge(
+                slope, interval, change, p_values, mean, error
+            )
         mark, weights = self._marks[0]
         path = sum(self._steps[mark:])
         net = float((self._last - weights).norm())  # pyright: ignore[reportOptionalOperand]

@@ -20,7 +20,7 @@ from elision.layers.blocked import BlockedLayer, is_usable
 from elision.layers.observation import Observer
 from elision.layers.plan import LayerPlan, buffer_name
 from elision.layers.step import Step, forward_product, gradient_products
-from elision.products import Geometry, Product, geometry_of
+from elision.products import Geometry, Product, dense, geometry_of
 
 __all__ = ["ElidedLayer", "plan_of", "set_state", "states_of"]
 
@@ -153,6 +153,8 @@ class ElidedLayer(nn.Module):
         """
         if torch.compiler.is_compiling():
             return self._plain_products(x, weight, bias, convolution)
+        if x.shape[0] == 0:  # nothing to leave out, and no state moves
+            return dense.forward(x, weight, bias, convolution)
 
         def plain(x: Tensor, weight: Tensor) -> Tensor:
             return self._plain_products(as_plain(x), weight, bias, convolution)
