@@ -82,7 +82,7 @@ class Topology:
         self._set_aside: list[tuple[Tensor, Tensor]] = []
         self._gradients: dict[str, Tensor] = {}
         self._seen = False
-        self._finite = True
+        self._finite = self._counts = True
         self._announced: tuple[bool, int] | None = None
         if installed is None or self.rule is None:
             return
@@ -273,6 +273,10 @@ class Topology:
         if self._seen or self.rule is None:
             return
         self._seen = True
+        self._counts = self._is_a_step()
+        if not self._counts:
+            return
+        self._unscale_gradients()
         self._finite = not self.rule.moves(self.step) or self._gradients_are_finite()
         replaced = self._finite and self.rule.before_step(self)
         if replaced:
@@ -292,14 +296,15 @@ class Topology:
         for parameter, grad in self._set_aside:
             parameter.grad = grad
         self._set_aside = []
-        if self._finite:
+        if self._finite and self._counts:
             self.rule.after_step(self)
         if self.rule.masks_weights:
             for weight in self.weights:
                 weight.keep(weight.weight, weight.mask)
         self._gradients = {}
-        self.state("step").add_(1)
-        self._announce_gradients()
+        if self._counts:
+            self.state("step").add_(1)
+            self._announce_gradients()
 
     def _is_over(self) -> bool:
         """True, and detached, once the model was restored or elided anew."""
@@ -308,11 +313,33 @@ class Topology:
             self.detach()
         return over
 
+    def _is_a_step(self) -> bool:
+        """Whether the optimiser will move a weight that has a mask.
+
+        Not without a backward pass before it, nor where a fused optimiser skips the step
+        because ``GradScaler`` found an overflow.
+        """
+        skipped = getattr(self.optimizer, "found_inf", None)
+        if skipped is not None and bool(skipped):
+            return False
+        return any(weight.weight.grad is not None for weight in self.weights)
+
+    def _unscale_gradients(self) -> None:
+        """Give rules the true gradients where a fused optimiser would unscale them itself.
+
+        ``GradScaler`` leaves the scale on the optimiser for the time of its step.
+        """
+        scale = getattr(self.optimizer, "grad_scale", None)
+        if scale is None:
+            return
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.div_(scale.to(parameter.grad.device))
+        self.optimizer.grad_scale = torch.ones_like(scale)  # pyright: ignore[reportAttributeAccessIssue]
+
     def _gradients_are_finite(self) -> bool:
         """True if all gradients are finite; equal on all ranks after a reduction."""
-        found = getattr(self.optimizer, "found_inf", None)
-        if found is not None and bool(found):
-            return False
         return all(bool(torch.isfinite(w.gradient()).all()) for w in self.weights)
 
     def _hide_gradients(self) -> None:
