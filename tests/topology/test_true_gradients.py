@@ -103,3 +103,75 @@ def test_a_step_without_backward_moves_nothing(recipe: str, cleared: bool) -> No
         made.step()
     assert (topology.step, topology.digest()) == (step, digest)
     assert all(torch.equal(state(model)[n], v) for n, v in before.items())
+
+
+MASKED = {
+    "static": lambda: methods.Static(0.8),
+    "set": lambda: methods.SET(0.8, every=50, until=1000),
+    "rigl": lambda: methods.RigL(0.8, every=50, until=1000),
+}
+
+
+def masked(recipe: str, engine: str = "torch") -> tuple[nn.Module, Any]:
+    model = elision.elide(network(), MASKED[recipe](), engine=engine)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    return model, elision.topology.attach(model, optimizer)
+
+
+@pytest.mark.parametrize("recipe", MASKED)
+def test_clipping_sees_the_same_norm_under_every_engine(recipe: str) -> None:
+    norms = []
+    for engine in ("torch", "auto", "native"):
+        model, _ = masked(recipe, engine)
+        for number in range(2):  # two backward passes into one gradient
+            loss(model, number).backward()
+        norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), 1e9)))
+    assert norms == pytest.approx([norms[0]] * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("recipe", MASKED)
+def test_gradients_are_masked_from_the_end_of_the_backward_pass(recipe: str) -> None:
+    model, topology = masked(recipe)
+    for number in range(2):
+        loss(model, number).backward()
+        for weight in topology.weights:
+            assert not weight.weight.grad[~weight.mask].any()
+            assert weight.weight.grad[weight.mask].any()
+
+
+@pytest.mark.parametrize("recipe", MASKED)
+def test_a_closure_sees_masked_gradients(recipe: str) -> None:
+    def descend(by_hand: bool) -> list[float]:
+        model = elision.elide(network(), MASKED[recipe](), engine="torch")
+        optimizer = torch.optim.LBFGS(
+            model.parameters(), max_iter=6, line_search_fn="strong_wolfe"
+        )
+        topology = elision.topology.attach(model, optimizer)
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            value = loss(model, 0)
+            value.backward()
+            if by_hand:
+                for weight in topology.weights:
+                    weight.weight.grad.mul_(weight.mask)
+            return value
+
+        return [optimizer.step(closure).item() for _ in range(4)]
+
+    assert descend(False) == pytest.approx(descend(True), rel=1e-5)
+
+
+def test_a_step_that_grows_by_gradient_sees_all_of_it() -> None:
+    recipe = methods.RigL(0.8, every=2, until=40)
+    model = elision.elide(network(), recipe, engine="torch")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    topology = elision.topology.attach(model, optimizer)
+    seen = []
+    for number in range(4):
+        optimizer.zero_grad()
+        loss(model, number).backward()
+        seen.append(any(bool(w.weight.grad[~w.mask].any()) for w in topology.weights))
+        optimizer.step()
+    assert seen == [False, True, False, True]
+    assert topology.history

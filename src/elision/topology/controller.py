@@ -7,6 +7,7 @@ scalers and wrappers that were made before or come later keep working.
 import hashlib
 import weakref
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,12 @@ class Topology:
         self._handles = [
             self.optimizer.register_step_pre_hook(self._pre_hook),
             self.optimizer.register_step_post_hook(self._post_hook),
+            *(
+                weight.weight.register_post_accumulate_grad_hook(
+                    partial(self._mask_gradient, weight)
+                )
+                for weight in self.weights
+            ),
         ]
         self._announce_gradients()
 
@@ -267,6 +274,19 @@ class Topology:
         if len(args) > 1:
             return (args[0], followed, *args[2:]), kwargs
         return args, {**kwargs, "closure": followed}
+
+    @torch.no_grad()
+    def _mask_gradient(self, weight: SparseWeight, parameter: Tensor) -> None:
+        """After a backward pass: clipping and closures see the gradient of active weights.
+
+        Whichever engine computed it. In a step whose rule needs the dense gradient it is
+        masked when the step begins, after the processes have summed it up.
+        """
+        rule = self.rule
+        if rule is None or not rule.masks_gradients or self._is_over():
+            return
+        if not rule.needs_dense_gradient(self.step):
+            weight.keep(parameter.grad, weight.mask)
 
     @torch.no_grad()
     def _before_step(self) -> None:
