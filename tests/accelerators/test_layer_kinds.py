@@ -1,7 +1,7 @@
 """Batched, transposed and 3-D layers on every machine."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from small_layers import (
     batched_matmuls,
@@ -25,6 +25,7 @@ from elision.accelerators import (
 )
 from elision.accelerators.step import products_cost, step_cost
 from elision.products import (
+    Conv2dGeometry,
     Conv3dGeometry,
     ConvTranspose2dGeometry,
     Geometry,
@@ -97,6 +98,11 @@ def test_a_batch_does_the_work_of_its_products(
 @pytest.mark.parametrize("name", [*COUNTING, *OUTER])
 @settings(deadline=None, max_examples=25)
 @given(transposed_convolutions(), kinds, patterns)
+@example(  # depthwise with a channel multiplier
+    ConvTranspose2dGeometry(Conv2dGeometry(1, 2, 1, 1, 4, 1, groups=2)),
+    Product.INPUT_GRAD,
+    "dense",
+)
 def test_a_transposed_convolution_costs_the_product_it_has_changed_places_with(
     name: str, geometry: ConvTranspose2dGeometry, kind: Product, pattern: str
 ) -> None:

@@ -78,7 +78,7 @@ def test_nothing_is_shown_where_nothing_was_asked(outcome):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"policy": "bits(99)"}, "1 to 8"),
+        ({"policy": "bits(99)"}, r"in \[1, 8\]"),
         ({"batches": 1}, "batches"),
         ({"rounds": 0}, "rounds"),
     ],

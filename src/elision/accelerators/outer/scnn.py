@@ -16,7 +16,7 @@ from elision.accelerators.outer.plane_pair import PlanePairs
 from elision.accelerators.outer.planes import OuterProduct, folded_matmul, planes_of
 from elision.common.checks import integer
 from elision.common.names import lookup
-from elision.products import LayerProduct, Product
+from elision.products import LayerProduct, MatmulGeometry, Product
 
 __all__ = ["Scnn"]
 
@@ -123,13 +123,17 @@ class Scnn(Accelerator):
         return self._plan(product, _convolution(product))
 
     def _plan(self, product: LayerProduct, outer: OuterProduct) -> PlanarPlan:
-        kind, _ = planar(product.kind, product.geometry)
+        kind, convolution = planar(product.kind, product.geometry)
+        # The entries of a batch of matrix products are no channels of one input.
+        matmul = isinstance(product.geometry, MatmulGeometry)
         return PlanarPlan.of(
             outer,
             self.grid,
             self.accumulator_entries,
             exchanges_halos=kind is not Product.WEIGHT_GRAD,
-            depthwise=kind is Product.FORWARD and product.geometry.is_depthwise,
+            depthwise=kind is Product.FORWARD
+            and convolution.is_depthwise
+            and not matmul,
         )
 
     @property
