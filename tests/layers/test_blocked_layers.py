@@ -287,3 +287,26 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(monkeypatch, engine):
     resumed = steps(second, other, inputs[3:])
     for step, reference in zip(resumed[1::2], whole[7::2], strict=True):
         assert error(step, reference) == 0
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of the compiler
+@pytest.mark.parametrize("norm", [True, False])
+def test_a_compiled_part_takes_what_layers_before_it_return(norm):
+    def gradients(engine):
+        torch.manual_seed(0)
+        part = nn.Sequential(
+            nn.BatchNorm2d(16) if norm else nn.Identity(),
+            nn.ReLU(),
+            nn.Conv2d(16, 16, 3, padding=1),
+        )
+        layers = [nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)]
+        model = nn.Sequential(*layers, part)
+        elision.elide(model, Swat(sparsity=0.6, dense=()), engine=engine)
+        torch._dynamo.reset()
+        model[2] = torch.compile(part, backend="aot_eager")
+        model(images()).square().mean().backward()
+        return [p.grad for p in model.parameters()] + [
+            b.float() for b in model.buffers()
+        ]
+
+    assert error(gradients("native"), gradients("torch")) < 1e-4

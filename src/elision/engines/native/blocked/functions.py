@@ -168,13 +168,16 @@ def _batch_norm(
         return output, mean.new_empty(0), mean.new_empty(0)
     if ahead is not None:
         mean = mean + ahead
-    if running_mean is not None:
-        running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
-    if running_var is not None:
-        count = x.numel() // x.shape[1]
-        unbiased = variance * (count / max(1, count - 1))
-        running_var.mul_(1 - momentum).add_(unbiased, alpha=momentum)
+    count = x.numel() // x.shape[1]
+    _track(running_mean, mean, momentum)
+    _track(running_var, variance * (count / max(1, count - 1)), momentum)
     return output, mean, inverse_std
+
+
+def _track(running: Tensor | None, found: Tensor, momentum: float) -> None:
+    """Move a running statistic as torch's kernel does: its version stays."""
+    if running is not None:
+        running.data.mul_(1 - momentum).add_(found, alpha=momentum)
 
 
 @register(_ATEN.native_batch_norm_backward.default)

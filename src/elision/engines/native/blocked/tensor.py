@@ -8,6 +8,7 @@ it. Operations that alias or write turn its storage plain for good.
 """
 
 import copy
+import sys
 from typing import Any
 
 import torch
@@ -119,6 +120,8 @@ class BlockedTensor(Tensor):
     @staticmethod
     def __new__(cls, storage: Storage, shape: tuple[int, ...]) -> "BlockedTensor":
         """Wrap a storage; strides are those of a contiguous plain tensor."""
+        if len(_DISPATCH) == 1 and "torch._dynamo" in sys.modules:
+            _DISPATCH.append(torch.compiler.disable(_dispatch))
         made = Tensor._make_wrapper_subclass(cls, shape, dtype=storage.dtype)
         made.storage_ = storage
         return made
@@ -134,13 +137,7 @@ class BlockedTensor(Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Compute an operator, blocked where it is known, else of plain copies."""
-        kwargs = kwargs or {}
-        function = _FUNCTIONS.get(func)
-        if function is not None:
-            result = function(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
-        return _computed_plain(func, args, kwargs)
+        return _DISPATCH[-1](func, args, kwargs or {})
 
     @property
     def data(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -230,6 +227,20 @@ class _AsPlain(torch.autograd.Function):
 def as_plain(x: Tensor) -> Tensor:
     """The tensor itself, or the plain form of a blocked one; differentiable."""
     return _AsPlain.apply(x) if isinstance(x, BlockedTensor) else x  # pyright: ignore[reportReturnType]
+
+
+def _dispatch(func: Any, args: Any, kwargs: Any) -> Any:
+    function = _FUNCTIONS.get(func)
+    if function is not None:
+        result = function(*args, **kwargs)
+        if result is not NotImplemented:
+            return result
+    return _computed_plain(func, args, kwargs)
+
+
+#: The dispatch; last, once there is a compiler, the form that it does not look into when
+#: a compiled part of a model meets such a tensor.
+_DISPATCH: list[Any] = [_dispatch]
 
 
 def _computed_plain(func: Any, args: Any, kwargs: Any) -> Any:
