@@ -175,3 +175,19 @@ def test_a_step_that_grows_by_gradient_sees_all_of_it() -> None:
         optimizer.step()
     assert seen == [False, True, False, True]
     assert topology.history
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES, "static", "set"])
+def test_a_model_with_a_frozen_layer_trains(recipe: str) -> None:
+    model = network()
+    model[2].weight.requires_grad_(False)
+    elision.elide(model, (RECIPES | MASKED)[recipe](), engine="torch")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    topology = elision.topology.attach(model, optimizer)
+    first = model[0].weight.detach().clone()
+    for number in range(3):
+        optimizer.zero_grad()
+        loss(model, number).backward()
+        optimizer.step()
+    assert topology.step == 4
+    assert not torch.equal(model[0].weight, first)

@@ -103,6 +103,7 @@ class Topology:
                     partial(self._mask_gradient, weight)
                 )
                 for weight in self.weights
+                if weight.weight.requires_grad
             ),
         ]
         self._announce_gradients()
