@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from elision.engines.native.blocked import passes
 from elision.engines.native.blocked.tensor import (
@@ -308,8 +309,6 @@ class _PoolIndices(Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """Compute an operator of the indices themselves."""
-        from torch.utils._pytree import tree_map_only
-
         if func is _ATEN.detach.default:
             return args[0]
         if func is _ATEN.max_pool2d_with_indices_backward.default:

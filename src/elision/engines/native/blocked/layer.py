@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elision.common.checks import integer, number
 from elision.engines.native import library
 from elision.engines.native.blocked import functions as functions  # registers them
 from elision.engines.native.blocked.convolution import SparseCall, convolve
@@ -66,12 +67,9 @@ class Sparsity:
 
     def __post_init__(self) -> None:
         for name in ("weight_keep", "input_keep"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(
-                    f"Sparsity({name}={getattr(self, name)!r}): must be in (0, 1]"
-                )
-        if self.samples is not None and self.samples < 1:
-            raise ValueError(f"Sparsity(samples={self.samples!r}): must be >= 1")
+            number("Sparsity", name, getattr(self, name), "(0, 1]")
+        if self.samples is not None:
+            integer("Sparsity", "samples", self.samples)
 
 
 class SparseLayer:
