@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from elision.engines import make_engine
-from elision.layers.blocked import BlockedLayer, sparsity_of
+from elision.layers.blocked import sparsity_of
 from elision.layers.extras import remove_extras
+from elision.layers.forms import Forms
 from elision.layers.modules import ELIDED, plain_type
 from elision.layers.modules.base import ElidedLayer
 from elision.layers.plan import LayerPlan, buffer_name
@@ -131,7 +132,7 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
         restore(model)
         raise
     if engine != "torch":
-        _give_blocked_forms(layers, timed=engine == "auto")
+        _give_forms(layers, timed=engine == "auto")
     # A threshold or reference belongs to its replica; a broadcast would replace it.
     local = [
         f"{name}.{buffer}" if name else buffer
@@ -157,15 +158,16 @@ def _elide_layer(layer: nn.Module, name: str, plan: LayerPlan, engine: str) -> N
             layer.register_buffer(buffer_name(use, state), value.to(weight.device))
 
 
-def _give_blocked_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
-    """Let sparse layers keep the kernels' layout, and dense ones before a norm enter it."""
-    forms = {name: sparsity_of(layer) for name, layer in layers.items()}
+def _give_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
+    """Let layers choose between their forms, and dense ones before a norm be blocked."""
+    sparsities = {name: sparsity_of(layer) for name, layer in layers.items()}
     for name, layer in layers.items():
-        sparsity = forms[name]
-        if sparsity is not None:
-            form = BlockedLayer(sparsity, timed=timed)
-            layer._elision_blocked = form  # pyright: ignore[reportArgumentType]
-        elif isinstance(layer, nn.Conv2d) and any(forms.values()) and not timed:
+        plan: LayerPlan = layer._elision_plan  # pyright: ignore[reportAssignmentType]
+        sparsity = sparsities[name]
+        if sparsity is not None or (timed and plan.changes):
+            forms = Forms(plan, sparsity, timed=timed)
+            layer._elision_forms = forms  # pyright: ignore[reportArgumentType]
+        elif isinstance(layer, nn.Conv2d) and any(sparsities.values()) and not timed:
             layer._elision_offers = True  # pyright: ignore[reportArgumentType]
 
 

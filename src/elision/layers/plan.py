@@ -18,6 +18,8 @@ class LayerPlan:
         recipe: name of the recipe.
         table: the layer's table.
         uses: name of each use -> its transform.
+        buffers: name of each use -> name of each of its states -> name of its buffer.
+        changes: whether anything is changed.
 
     Example:
         >>> from elision.methods import Swat
@@ -38,6 +40,11 @@ class LayerPlan:
             )
             self.uses[name] = transform
             self._use_of[product, operand] = name
+        self.changes = bool(table)
+        self.buffers = {
+            use: {state: buffer_name(use, state) for state in transform.state_names}
+            for use, transform in self.uses.items()
+        }
         self.in_graph = {product: self._hints(product) for product in Product}
 
     def _hints(self, product: Product) -> tuple[str | None, str | None] | None:

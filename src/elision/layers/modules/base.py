@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from elision.engines import Engine
 from elision.engines.native.blocked.tensor import as_plain, offered
-from elision.layers.blocked import BlockedLayer, is_usable
+from elision.layers.blocked import is_usable
+from elision.layers.forms import Forms
 from elision.layers.observation import Observer
 from elision.layers.plan import LayerPlan, buffer_name
 from elision.layers.step import Step, forward_product, gradient_products
@@ -96,18 +97,15 @@ class ElidedLayer(nn.Module):
     _elision_name: str
     _elision_engine: Engine
     _elision_observers: tuple[Observer, ...] = ()
-    _elision_blocked: BlockedLayer | None = None
+    _elision_forms: Forms | None = None
     _elision_offers: bool = False
 
     def _elision_states(self) -> dict[str, dict[str, Tensor]]:
         """State tensors of each use, by name; they are buffers of the layer."""
         buffers = self._buffers
         return {
-            use: {
-                state: buffers[buffer_name(use, state)]  # pyright: ignore[reportReturnType]
-                for state in transform.state_names
-            }
-            for use, transform in self._elision_plan.uses.items()
+            use: {state: buffers[name] for state, name in names.items()}  # pyright: ignore[reportReturnType]
+            for use, names in self._elision_plan.buffers.items()
         }
 
     def _shape_states(self, geometry: Geometry) -> None:
@@ -152,23 +150,29 @@ class ElidedLayer(nn.Module):
             The output with its bias, (N, K, P, Q) or (rows, columns).
         """
         if torch.compiler.is_compiling():
-            return self._plain_products(x, weight, bias, convolution)
+            return self._products(x, weight, bias, convolution, self._elision_engine)
         if x.shape[0] == 0:  # nothing to leave out, and no state moves
             return dense.forward(x, weight, bias, convolution)
 
-        def plain(x: Tensor, weight: Tensor) -> Tensor:
-            return self._plain_products(as_plain(x), weight, bias, convolution)
+        def products(x: Tensor, weight: Tensor, engine: Engine) -> Tensor:
+            return self._products(as_plain(x), weight, bias, convolution, engine)
 
-        blocked = self._elision_blocked
-        if blocked is not None and not self._elision_observers:
-            y = blocked.output(self, x, weight, bias, convolution, plain)
-            if y is not None:
-                return y
-        y = plain(x, weight)
+        forms = self._elision_forms
+        if not (self._elision_observers or self._elision_plan.changes):
+            y = dense.forward(as_plain(x), weight, bias, convolution)  # the plain layer
+        elif self._elision_observers or forms is None:
+            y = products(x, weight, self._elision_engine)
+        else:
+            y = forms.output(self, x, weight, bias, convolution, products)
         return offered(y) if self._elision_offers and is_usable(y, weight, bias) else y
 
-    def _plain_products(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any
+    def _products(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        convolution: Any,
+        engine: Engine,
     ) -> Tensor:
         kind = x.device.type
         if torch.is_autocast_enabled(kind):
@@ -181,7 +185,7 @@ class ElidedLayer(nn.Module):
         step = Step(
             self._elision_plan,
             self._elision_states(),
-            self._elision_engine,
+            engine,
             x.shape,
             weight.shape,
             convolution,
@@ -219,7 +223,8 @@ def plan_of(layer: ElidedLayer) -> LayerPlan:
 
 def states_of(layer: ElidedLayer, use: str) -> dict[str, Tensor]:
     """State tensors of one use of an elided layer, by state name; they are its buffers."""
-    return layer._elision_states()[use]
+    names, buffers = layer._elision_plan.buffers[use], layer._buffers
+    return {state: buffers[name] for state, name in names.items()}  # pyright: ignore[reportReturnType]
 
 
 def set_state(layer: ElidedLayer, use: str, state: str, value: Tensor) -> None:

@@ -20,6 +20,8 @@ class ElidedLinear(ElidedLayer, nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: D102
+        if input.dim() == 2:
+            return self.run_products(input, self.weight, self.bias)
         rows = input.reshape(-1, input.shape[-1])
         y = self.run_products(rows, self.weight, self.bias)
         return y.view(*input.shape[:-1], y.shape[-1])
