@@ -3,6 +3,7 @@
 import re
 import shlex
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,11 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("own_files")
 @pytest.mark.filterwarnings("ignore")  # of the compiler
-def test_the_code_of_a_page_runs_from_top_to_bottom(page: Path) -> None:
+def test_the_code_of_a_page_runs_from_top_to_bottom(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Generated code takes a minute to build and changes nothing that a page shows.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     names: dict[str, Any] = {"__name__": "page"}
     known, random = dict(METHODS), torch.get_rng_state()
     try:
