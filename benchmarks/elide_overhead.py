@@ -16,7 +16,7 @@ import argparse
 import platform
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,13 @@ from elision.study.folder import environment
 from elision.workloads import find_workload, make_model
 
 NOTHING: tuple[str, ...] = ("plain", "plain again", "elided", "recorded")
-SMALL: tuple[str, ...] = ("plain", "plain again", "elided", "masked, auto", "swat, auto")
+SMALL: tuple[str, ...] = (
+    "plain",
+    "plain again",
+    "elided",
+    "masked, auto",
+    "swat, auto",
+)
 _AUTO = {
     "masked, auto": Static(0.9, distribution="uniform"),
     "swat, auto": Swat(0.9, threshold="sampled"),
@@ -41,7 +47,7 @@ _AUTO = {
 
 #: Name of the case -> network, images in a batch, memory format, modes. The first network
 #: is that of the default workload at its batch size.
-CASES: dict[str, tuple[str, int, torch.memory_format, tuple[str, ...]]] = {
+CASES: Mapping[str, tuple[str, int, torch.memory_format, tuple[str, ...]]] = {
     f"{network}, batch {batch}, {layout}": (network, batch, format_, NOTHING)
     for network, batch in (
         ("resnet8", find_workload("photo-resnet8").batch_size),
