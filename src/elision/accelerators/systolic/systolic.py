@@ -88,8 +88,9 @@ class Systolic(SystolicArray):
 
     Value-blind unless ``zero_gating`` is on. Waiting for the DRAM is not in ``cycles``:
     it is counted apart, as the details ``stall_cycles`` and ``fill_cycles``
-    (:mod:`elision.accelerators.systolic.sram`). When a product brings its operands, the detail
-    ``zero_multiplies`` counts the multiplies with a zero for a factor.
+    (:mod:`elision.accelerators.systolic.sram`). With ``zero_gating``, the detail
+    ``zero_multiplies`` counts the multiplies with a zero for a factor, which are not
+    issued.
 
     Accesses are 32-bit words: of the SRAM of each kind of tensor (``input_sram`` holds
     X and dX, ``weight_sram`` W and dW, ``output_sram`` Y and G), of the PEs' registers
@@ -144,6 +145,7 @@ class Systolic(SystolicArray):
     energy: str = "horowitz-45nm"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_integer(self, 1, "rows", "columns")
         lookup("dataflow", self.dataflow, DATAFLOWS)
         lookup("drain", self.drain, DRAINS)
@@ -201,23 +203,19 @@ class Systolic(SystolicArray):
             return min(forms, key=self.cycles)
         return lower(kind, geometry, self.input_grad, self.weight_grad)
 
-    def cost(self, product: LayerProduct) -> Cost:
-        """Cost of one product; its operands may be None unless zeros are gated."""
+    def run(self, product: LayerProduct) -> Cost:
+        """Cost of one product; see :meth:`Accelerator.run`."""
         gemm = self.lower(product)
         cycles = self.cycles(gemm)
-        zeros = zero_multiplies(product, gemm.macs)
-        if self.zero_gating and zeros is None:
-            raise ValueError(
-                f"{product!r}: zero gating needs the operands, which are None"
-            )
-        issued = gemm.macs - (zeros or 0) if self.zero_gating else gemm.macs
+        zeros = gemm.macs - product.counts.valid if self.zero_gating else 0
+        issued = gemm.macs - zeros
         moved = self._traffic(gemm)
         details = {
             "stall_cycles": moved.stall_cycles,
             "fill_cycles": moved.fill_cycles,
             "folds": gemm.count * math.prod(self.folds(gemm)),
         }
-        if zeros is not None:
+        if self.zero_gating:
             details["zero_multiplies"] = zeros
         latches = gemm.macs * DATAFLOWS[self.dataflow].latches
         return Cost(
@@ -310,11 +308,6 @@ class Systolic(SystolicArray):
             prices_pj=self.prices_pj,
             area_mm2=self.area_mm2,
         )
-
-
-def zero_multiplies(product: LayerProduct, macs: int) -> int | None:
-    """Number of ``macs`` multiplies with a zero factor; None without operands."""
-    return None if product.first is None else macs - product.counts.valid
 
 
 def pe_area_um2(energy: str, accumulators: int = 1) -> float:
