@@ -293,7 +293,7 @@ def check_integer(owner: object, minimum: int, *names: str) -> None:
 def check_positive(owner: object, *names: str) -> None:
     """Raise ValueError unless each named parameter is a finite number above 0."""
     for name in names:
-        number(type(owner).__name__, name, getattr(owner, name), "> 0")
+        number(type(owner).__name__, name, getattr(owner, name), "(0, inf)")
 
 
 def ceil_div(numerator: Any, denominator: int) -> Any:

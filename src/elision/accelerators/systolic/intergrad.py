@@ -222,7 +222,7 @@ class InterGrad(SystolicArray):
         """Tiles of a pair of gradients, or folds of a product run plainly."""
         if len(job) == 1:
             return self.plain.timing(job)
-        gemm = lower(Product.INPUT_GRAD, job[0].geometry)
+        gemm = lower(Product.INPUT_GRAD, job[0].canonical_shape.geometry)
         period = self.tile_cycles(gemm.m)
         phases = interleaved(
             self.array_rows,

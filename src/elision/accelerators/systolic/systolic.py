@@ -75,7 +75,8 @@ DATAFLOWS: Mapping[str, Dataflow] = {
 #: Drains: results leave under the next fold's computation, or after the fold.
 DRAINS = {"overlapped": "under the next fold", "explicit": "rows more cycles a fold"}
 
-#: Cycles counted: all, or one less, the index of a layer's last cycle from zero.
+#: Ways of counting, and the cycles that each adds to a layer product: none, or one less,
+#: the index of the last cycle from zero.
 COUNTINGS = {"exact": 0, "scalesim": -1}
 
 
@@ -103,8 +104,10 @@ class Systolic(SystolicArray):
         dataflow: ``"ws"``, ``"os"`` or ``"is"``.
         drain: how results leave an output-stationary array: ``"overlapped"`` (a second
             register per PE shifts them out under the next fold) or ``"explicit"``.
-        counting: ``"exact"``, or ``"scalesim"``, which reports one cycle less per layer
-            product, as SCALE-Sim does (the index of the last cycle, counted from zero).
+        counting: ``"exact"``, or ``"scalesim"`` for comparisons with SCALE-Sim. That
+            reports one cycle less per layer product (the index of the last cycle, counted
+            from zero), and counts ``ceil((H - R + t)/t)`` outputs along an axis where a
+            stride leaves a rest, so a window that hangs over the image's end.
         preload: ws and is only: a second register per PE takes the next fold's
             stationary values under the current fold, so that only the first load is
             charged. An option of our own that SCALE-Sim does not have.
@@ -197,11 +200,14 @@ class Systolic(SystolicArray):
 
     def lower(self, product: LayerProduct) -> Gemm:
         """The matrix products that this machine makes of a layer product."""
-        kind, geometry = product.kind, product.geometry
-        if self.weight_grad == "faster":
-            forms = [lower(kind, geometry, self.input_grad, f) for f in WEIGHT_GRADS]
-            return min(forms, key=self.cycles)
-        return lower(kind, geometry, self.input_grad, self.weight_grad)
+        geometry = product.canonical_shape.geometry
+        partial = self.counting == "scalesim"
+        forms = WEIGHT_GRADS if self.weight_grad == "faster" else (self.weight_grad,)
+        lowered = [
+            lower(product.kind, geometry, self.input_grad, form, partial)
+            for form in forms
+        ]
+        return min(lowered, key=self.cycles)
 
     def run(self, product: LayerProduct) -> Cost:
         """Cost of one product; see :meth:`Accelerator.run`."""
