@@ -1,7 +1,9 @@
 """SCNN: an outer-product accelerator for operands that are both sparse."""
 
+import logging
 import math
 from dataclasses import dataclass
+from functools import cache
 
 from elision.accelerators.base import (
     Accelerator,
@@ -32,6 +34,8 @@ FOLDED = (
     "as its public simulator does: most products are redundant, and dense operands take "
     "about 25 times the cycles of a dense array"
 )
+
+logger = logging.getLogger(__name__)
 
 #: Weight buffer of one element: 50 entries (SCNN), of 32 bits (this project's choice).
 _WEIGHT_FIFO_KIB = 50 * 4 / 1024
@@ -230,5 +234,12 @@ class Scnn(Accelerator):
                 },
             ),
             area_mm2=table.area_mm2(self._pairs.arithmetic_units),
-            notes=(FOLDED,) if is_folded(product) else (),
+            notes=_said_once(FOLDED) if is_folded(product) else (),
         )
+
+
+@cache
+def _said_once(note: str) -> tuple[str, ...]:
+    """The note of a cost; it is logged when it is first made."""
+    logger.warning(note)
+    return (note,)
