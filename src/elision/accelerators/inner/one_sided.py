@@ -2,9 +2,15 @@
 
 from dataclasses import dataclass
 
-from elision.accelerators.base import Accelerator, Cost, ceil_div, check_integer
+from elision.accelerators.base import (
+    Accelerator,
+    Cost,
+    ceil_div,
+    check_integer,
+    check_positive,
+)
 from elision.accelerators.energy import energy_table
-from elision.accelerators.inner.work import multiplications_per_output, spread
+from elision.accelerators.inner.work import one_sided, places, spread
 from elision.common.names import lookup
 from elision.products import OPERANDS, LayerProduct
 
@@ -49,20 +55,25 @@ class OneSided(Accelerator):
     energy: str = "horowitz-45nm"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_integer(self, 1, "elements", "lanes", "reuse")
+        check_positive(self, "buffer_kib")
         lookup("side of OneSided", self.side, dict.fromkeys(_SIDES))
 
-    def cost(self, product: LayerProduct) -> Cost:
-        """Cost of one product."""
-        first, second = product.masks
-        index = self._index(product)
-        per_output = multiplications_per_output(
-            product, first if index == 0 else None, second if index == 1 else None
-        )
-        cycles = spread(ceil_div(per_output, self.lanes), self.elements)
-        multiplies = int(per_output.sum())
+    @property
+    def multiplier_count(self) -> int:
+        """Multipliers of all elements."""
+        return self.elements * self.lanes
+
+    def run(self, product: LayerProduct) -> Cost:
+        """Cost of one product; see :meth:`Accelerator.run`."""
+        side = self._index(product)
+        outputs = places(product) if side is None else one_sided(product, side)
+        steps = outputs._replace(work=ceil_div(outputs.work, self.lanes))
+        cycles = spread(steps.total, int(steps.work.max()), self.elements)
+        multiplies = outputs.total
         table = energy_table(self.energy)
-        multipliers = self.elements * self.lanes
+        multipliers = self.multiplier_count
         fetched = ceil_div(multiplies, self.reuse)
         return Cost(
             cycles=cycles,

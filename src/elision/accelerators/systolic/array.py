@@ -33,6 +33,13 @@ class SystolicArray(Accelerator):
     zero_gating: bool
     memory: Any  # Buffers; a property of the members
 
+    reads_values = "zero gating"
+
+    @property
+    def multiplier_count(self) -> int:
+        """PEs, of one multiplier each."""
+        return self.rows * self.columns
+
     @property
     def value_blind(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """True unless zeros are gated: operands may be None."""
