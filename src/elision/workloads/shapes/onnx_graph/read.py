@@ -78,11 +78,14 @@ def read_onnx(
 def open_dimensions(path: str | Path) -> list[str]:
     """Names that :func:`read_onnx` takes a size for, in the order of the inputs.
 
+    A dimension that the graph names goes by ``input.axis`` as well.
+
     Raises:
         ModuleNotFoundError: the extra is not installed.
         ValueError: the file is not an ONNX graph.
     """
-    return list(dict.fromkeys(name for name, _, _ in _open_sizes(_load(path).graph)))
+    sizes = _open_sizes(_load(path).graph)
+    return list(dict.fromkeys(n for name, place, _ in sizes for n in (name, place)))
 
 
 def _load(path: str | Path) -> "onnx.ModelProto":
