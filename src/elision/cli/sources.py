@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from elision.products import Geometry
@@ -37,7 +37,7 @@ def layers_by_network(
         dim: sizes of dimensions that ONNX graphs leave open, and of symbols of topology
             files, ``NAME=SIZE``.
 
-    What a reader says of a file, such as what it did not read, goes to standard error.
+    What a reader says, such as what it did not read, goes to standard error.
 
     Raises:
         ValueError: an unknown name, a malformed file (the message gives the line or the
@@ -62,7 +62,8 @@ def layers_by_network(
         if name in NETWORKS:
             layers = network(name, images)
         else:
-            layers = model_layers(name, 32 if input is None else input, images)
+            side = 32 if input is None else input
+            layers = _told(model_layers, name, side, images)
         _add(found, name, layers)
     for path in (*topologies, *graphs):
         if not path.is_file():
@@ -75,7 +76,7 @@ def layers_by_network(
     sizes = _sizes_by_file(dim, names)
     for path, (read, _) in readers.items():
         given = sizes.get(path, {})
-        _add(found, path.stem, _told(lambda r=read, p=path, g=given: r(p, g)))
+        _add(found, path.stem, _told(read, path, given))
     return found
 
 
@@ -128,11 +129,11 @@ def _sizes_by_file(
     }
 
 
-def _told(read: "Callable[[], Layers]") -> "Layers":
+def _told(read: "Callable[..., Layers]", *arguments: Any) -> "Layers":
     """What a reader gives; what it warns of goes to standard error, a line each."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        layers = read()
+        layers = read(*arguments)
     for warning in said:
         print(f"elision: {warning.message}", file=sys.stderr)
     return layers
