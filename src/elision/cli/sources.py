@@ -68,15 +68,12 @@ def layers_by_network(
     for path in (*topologies, *graphs):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
-    readers = {
-        **{path: (read_topology, open_symbols) for path in topologies},
-        **{path: (read_onnx, open_dimensions) for path in graphs},
-    }
-    names = {path: left_open(path) for path, (_, left_open) in readers.items() if dim}
+    files = [(path, read_topology, open_symbols) for path in topologies]
+    files += [(path, read_onnx, open_dimensions) for path in graphs]
+    names = {path: left_open(path) for path, _, left_open in files if dim}
     sizes = _sizes_by_file(dim, names)
-    for path, (read, _) in readers.items():
-        given = sizes.get(path, {})
-        _add(found, path.stem, _told(read, path, given))
+    for path, read, _ in files:
+        _add(found, path.stem, _told(read, path, sizes.get(path, {})))
     return found
 
 
