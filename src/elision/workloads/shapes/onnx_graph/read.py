@@ -64,6 +64,12 @@ def read_onnx(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     said = [*walk.notes]
+    said += [
+        f"input {value.name!r} has no shape"
+        for value in model.graph.input
+        if value.type.HasField("tensor_type")
+        and not value.type.tensor_type.HasField("shape")
+    ]
     if walk.unread:
         said.insert(0, f"not read: {_counted(walk.unread)}")
     if not layers:
