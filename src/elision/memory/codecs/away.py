@@ -71,7 +71,7 @@ class InFile(Away):
 
     def start(self) -> Callable[[], torch.Tensor]:
         """Fill a new tensor in the reading thread."""
-        values = torch.empty(self._count, dtype=self._dtype)
+        values = torch.empty(self._count, dtype=self._dtype, device="cpu")
         done = _reader().submit(self._read, _bytes_of(values))
 
         def arrival() -> torch.Tensor:

@@ -151,9 +151,14 @@ class Codec(ABC):
 
 
 def all_finite(tensor: torch.Tensor) -> bool:
-    """True if no element is NaN or infinite; one cheap pass in the common case."""
+    """True if every element is a finite float32, the type that codecs compute in.
+
+    One cheap pass in the common case.
+    """
     total = tensor.sum(dtype=torch.float32)
-    return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
+    return bool(torch.isfinite(total)) or bool(
+        torch.isfinite(tensor.to(torch.float32)).all()
+    )
 
 
 def floating(tensor: torch.Tensor) -> bool:
