@@ -130,8 +130,8 @@ class Codec(ABC):
         return False
 
     def unpack_sign(self, packed: Packed) -> torch.Tensor:
-        """A tensor that is 1 where the saved one is positive, else 0."""
-        return (self.unpack(packed) > 0).to(packed.layout.dtype)
+        """A tensor that is 1 where a ReLU passes the gradient (NaNs too), else 0."""
+        return (self.unpack(packed) <= 0).logical_not_().to(packed.layout.dtype)
 
     def bound(self, packed: Packed) -> float | None:
         """Largest absolute error of an element of this tensor, if declared."""
