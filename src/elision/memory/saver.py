@@ -32,6 +32,7 @@ from elision.memory.policies.presets import policy_for
 from elision.memory.saved.codec import Guarantee
 from elision.memory.saved.layout import dense_part
 from elision.memory.saved.ledger import Ledger, Row
+from elision.memory.saved.origin import Origins
 from elision.memory.saved.regions import Region, Regions
 from elision.memory.saved.roles import Role, Slot, role_of
 from elision.memory.saved.token import CodecEntry, Token
@@ -101,6 +102,7 @@ class saver:
         self._modules = dict(model.named_modules())
         self._paths = ModulePaths(self._modules)
         self._owned = {t.untyped_storage()._cdata for t in owned_by(self._modules)}
+        self._origins = Origins(self._owned, _slots)
         self._batch: set[int] = set()
         # Tokens without a consumer yet, by the number of the function that saved them,
         # and the module that was running then.
@@ -207,9 +209,6 @@ class saver:
         token = Token(tensor)
         if tensor.untyped_storage()._cdata in self._owned:
             self.ledger.parameter_bytes += tensor.numel() * tensor.element_size()
-        elif self._comes_from_parameter(producer):
-            slot = Slot("cast or view", "parameter", Role.WEIGHT, self._paths.current)
-            self._keep(token, slot, self._regions.find(tensor))
         else:
             if function not in self._waiting:
                 self._waiting[function] = self._paths.current, []
@@ -218,13 +217,6 @@ class saver:
 
     def _unpack(self, token: Token) -> torch.Tensor:
         return token.restore()
-
-    def _comes_from_parameter(self, node: Any) -> bool:
-        """True if a chain of functions of one argument leads to a parameter."""
-        while node is not None and len(before := node.next_functions) == 1:
-            node = before[0][0]
-        variable = getattr(node, "variable", None)
-        return variable is not None and variable.untyped_storage()._cdata in self._owned
 
     def _see_arguments(self, args: Any, kwargs: Any) -> None:
         """The model is called: these are the caller's tensors."""
@@ -276,7 +268,9 @@ class saver:
             if id(token) not in waiting or token.tensor is None:
                 continue
             declared = roles[index] if roles and index < len(roles) else None
-            role = declared or role_of(function, name, token.tensor)
+            role = declared or self._origins.role(
+                node, name, role_of(function, name, token.tensor), token.tensor
+            )
             if token.tensor.untyped_storage()._cdata in self._batch:
                 role = Role.BATCH
             self._seed += 1
