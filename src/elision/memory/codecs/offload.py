@@ -76,6 +76,11 @@ class Offload(Codec):
                 "some space or give Offload another directory, and repeat the step"
             ) from error
 
+    def gathers(self, slot: Slot) -> bool:
+        """Any values."""
+        del slot
+        return True
+
     def unpack(self, packed: Packed) -> torch.Tensor:
         """Fetch the tensor."""
         return packed.layout.view(packed.meta.bring())
