@@ -6,7 +6,11 @@ starts, so a tensor that is being saved belongs to the function with the latest 
 The tensor itself is held until that function's node turns up in the graph (when the next
 tensor is saved, or a module returns), and there the node's slots say which tensor is its
 input, which its weight. Only then is anything packed: a mask is taken for a mask because
-a ReLU reads it, not because it looks like one. Small tensors wait until they are many.
+a ReLU reads it, not because it looks like one.
+
+Packing takes some dozens of calls for every tensor. For the small tensors of an unrolled
+recurrent network that is many times the work of the layer that saves them, so what a
+module saves over and over is kept, unless it stays few; nothing is looked up for it.
 
 Only nodes that hold tokens of the saver are ever read, so that a checkpointed region,
 whose own hooks would recompute it on being read, is left alone.
@@ -14,6 +18,7 @@ whose own hooks would recompute it on being read, is left alone.
 
 import functools
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from threading import get_ident
 from typing import Any
@@ -25,8 +30,7 @@ from torch.nn.parameter import is_lazy
 
 from elision.memory.modules import ModulePaths, owned_by, tensors_in
 from elision.memory.policies.base import Policy
-from elision.memory.saved.codec import Codec, Guarantee
-from elision.memory.saved.gather import GATHERED, Gather
+from elision.memory.saved.codec import Guarantee
 from elision.memory.saved.layout import dense_part, has_memory, is_dense
 from elision.memory.saved.ledger import Ledger, Row, StorageRecord
 from elision.memory.saved.origin import Origins
@@ -39,12 +43,10 @@ __all__ = ["Packing"]
 
 _sequence_nr = torch._C._autograd._get_sequence_nr  # pyright: ignore[reportAttributeAccessIssue]
 
-#: Functions of one module whose tensors are packed one by one; what it saves beyond them
-#: waits for more of the like (own choice: no layer calls as many, a recurrent one does).
-_UNROLLED = 16
-
-#: Bytes of such tensors that may wait for their consumers to be looked for (own choice).
-_WAITING = 2**20
+#: Bytes from which a tensor is always worth its packing, tensors of one module beyond
+#: which smaller ones wait, and tensors beyond which those that wait are kept (own
+#: choices: no layer but a recurrent one saves as many).
+_SMALL, _UNROLLED, _FEW = 2**16, 16, 128
 
 
 class _Waiting:
@@ -52,15 +54,18 @@ class _Waiting:
 
     Attributes:
         module: the module that was running.
-        unrolled: whether that module has saved tensors of many functions before.
         tokens: each with whether it lies in the batch.
     """
 
-    __slots__ = ("module", "tokens", "unrolled")
+    __slots__ = ("module", "tokens")
 
-    def __init__(self, module: str, unrolled: bool) -> None:
-        self.module, self.unrolled = module, unrolled
+    def __init__(self, module: str) -> None:
+        self.module = module
         self.tokens: list[tuple[weakref.ref[Token], bool]] = []
+
+    def alive(self) -> Iterator[Token]:
+        """The tokens that autograd still has."""
+        yield from filter(None, (reference() for reference, _ in self.tokens))
 
 
 class Packing:
@@ -95,12 +100,14 @@ class Packing:
         self._origins = Origins(self._owned, _slots)
         self._batch: set[int] = set()
         self._waiting: dict[int, _Waiting] = {}
-        self._waiting_bytes, self._hurried = 0, False
-        self._calls: dict[str, int] = {}
-        self._unsettled = False
         self._roots: list[Any] = []
         self._walked: set[int] = set()
-        self._gathers: dict[tuple, Gather] = {}
+        # Small tensors of modules that save many: the first few, and all others.
+        self._saves: Counter[str] = Counter()
+        self._few: dict[int, _Waiting] = {}
+        self._few_roots: list[Any] = []
+        self._many: dict[str, list[weakref.ref[Token]]] = {}
+        self._unsettled = False
         self._restored: dict[int, tuple[StorageWeakRef, tuple, weakref.ref[Token]]] = {}
         self._copy = -1
         self._first_function = _sequence_nr()
@@ -125,8 +132,8 @@ class Packing:
             self._settle(keep=kind is not None)
         finally:
             self._active = False
-            for kept in (self._roots, self._gathers, self._restored):
-                kept.clear()
+            self._roots.clear()
+            self._restored.clear()
             self._regions.mark_elsewhere()
 
     def _settle(self, keep: bool = False) -> None:
@@ -136,15 +143,17 @@ class Packing:
             keep: do not pack anything more.
         """
         if not keep:
-            self._identify()
-        for waiting in self._waiting.values():
-            for token in filter(None, (r() for r, _ in waiting.tokens)):
+            self._identify(self._waiting, self._roots, self._walked)
+            self._identify(self._few, self._few_roots, set())
+        for waiting in (*self._waiting.values(), *self._few.values()):
+            for token in waiting.alive():
                 if token.tensor is not None:
                     slot = Slot("unknown", "?", Role.OTHER, waiting.module)
                     self._keep(token, slot, self._regions.find(token.tensor))
-        self._waiting.clear()
-        for gather in self._gathers.values():
-            gather.pack(keep)
+        for module, references in self._many.items():
+            self._keep_many(module, references)
+        for waiting in (self._waiting, self._few, self._few_roots, self._many):
+            waiting.clear()
         self._unsettled = False
 
     # The pack side, in the order in which things happen.
@@ -154,8 +163,19 @@ class Packing:
         token = Token(tensor)
         if get_ident() != self._thread or not self._active:
             return token
+        module, self._unsettled = self._paths.current, True
+        small = False
+        if self._saves[module] >= _UNROLLED:
+            small = tensor.numel() * tensor.element_size() < _SMALL
+            if small and self._many:
+                self._many.setdefault(module, []).append(weakref.ref(token))
+                return token
         if not has_memory(tensor):
             self._pass(token, tensor)
+            return token
+        address = tensor.untyped_storage()._cdata
+        if self._is_owned(address):
+            self.ledger.count_parameter(tensor.nbytes)
             return token
         # A function takes its number before it saves anything.
         function = _sequence_nr() - 1
@@ -164,30 +184,53 @@ class Packing:
             # An in-place function clones its argument to save it; the clone takes the
             # next number but saves nothing.
             self._copy, function = function, function - 1
-        address = tensor.untyped_storage()._cdata
-        nbytes = tensor.numel() * tensor.element_size()
-        if self._is_owned(address):
-            self.ledger.count_parameter(nbytes)
-            return token
-        if self._hurried and function not in self._waiting:
+        if self._waiting and function not in self._waiting:
             self._roots.append(producer)
-            self._identify(producer)
+            self._identify(self._waiting, self._roots, self._walked, producer)
         if address in self._restored and self._saved_again(token, tensor, address):
             return token
-        waiting = self._waiting.get(function)
-        if waiting is None:
-            module = self._paths.current
-            calls = self._calls[module] = self._calls.get(module, 0) + 1
-            waiting = self._waiting[function] = _Waiting(module, calls > _UNROLLED)
-        self._unsettled = True
-        waiting.tokens.append((weakref.ref(token), address in self._batch))
-        self._waiting_bytes += nbytes
-        few = nbytes < GATHERED and self._waiting_bytes < _WAITING
-        if waiting.unrolled and few:
-            self._roots.append(producer)
-        else:
-            self._hurried = True
+        self._saves[module] += 1
+        waiting = self._few if small else self._waiting
+        if function not in waiting:
+            waiting[function] = _Waiting(module)
+        waiting[function].tokens.append((weakref.ref(token), address in self._batch))
+        if small:
+            self._few_roots.append(producer)
+            if len(waiting) > _FEW:
+                self._give_up_the_few()
         return token
+
+    def _give_up_the_few(self) -> None:
+        """Keep the small tensors that wait: they have become many."""
+        for waiting in self._few.values():
+            many = self._many.setdefault(waiting.module, [])
+            many += [reference for reference, _ in waiting.tokens]
+        self._few.clear()
+        self._few_roots.clear()
+
+    def _keep_many(self, module: str, references: list["weakref.ref[Token]"]) -> None:
+        """Enter the small tensors of a module that are kept unlooked-at."""
+        tokens = list(filter(None, (reference() for reference in references)))
+        others: dict[int, int] = {}
+        for token in tokens:
+            tensor = token.tensor
+            if tensor is None:
+                continue
+            if not has_memory(tensor):
+                self._pass(token, tensor)
+                continue
+            storage = tensor.untyped_storage()
+            if self._is_owned(storage._cdata):
+                self.ledger.count_parameter(tensor.nbytes)
+            elif not self._regions.hold(storage):
+                others[storage._cdata] = storage.nbytes()
+        if others:
+            storage = StorageRecord(sum(others.values()), held=True)
+            self.ledger.enter(storage)
+            note = f"{len(others)} small tensors, quicker to keep than to pack"
+            slot = Slot("many", "small", Role.OTHER, module)
+            shape = (len(others),)
+            self.ledger.add(slot, shape, storage.nbytes, storage, note=note)
 
     def unpack(self, token: Token) -> torch.Tensor:
         """The hook that a saved tensor comes back through."""
@@ -250,21 +293,34 @@ class Packing:
         """A module has returned: its functions have nodes now."""
         if self._waiting:
             self._roots += [tensor.grad_fn for tensor in tensors_in(result)]
-            if self._hurried:
-                self._identify()
+            self._identify(self._waiting, self._roots, self._walked)
+        if self._few:
+            self._few_roots += [tensor.grad_fn for tensor in tensors_in(result)]
 
-    def _identify(self, newest: Any = None) -> None:
+    def _identify(
+        self,
+        waiting: dict[int, _Waiting],
+        roots: list[Any],
+        walked: set[int],
+        newest: Any = None,
+    ) -> None:
         """Find the consumers of waiting tokens among the ancestors of the roots.
 
         Ancestors are older, and tokens that start to wait later are newer: the search
         stops once the consumers of all tokens that wait now are found.
 
         Args:
+            waiting: those whose consumers are found are taken out.
+            roots: nodes to start from; empty afterwards.
+            walked: numbers of the functions that need not be visited again.
             newest: root that may still be about to save its results.
         """
-        waiting, walked, first = self._waiting, self._walked, self._first_function
+        if not waiting:
+            return
         found: dict[int, Any] = {}
-        stack, self._roots = self._roots, []
+        first = max(self._first_function, min(waiting))
+        stack = roots.copy()
+        roots.clear()
         while stack and len(found) < len(waiting):
             node = stack.pop()
             if node is None:
@@ -277,7 +333,6 @@ class Packing:
             if node is not newest:
                 walked.add(number)
             stack += [f for f, _ in node.next_functions]
-        self._hurried, self._waiting_bytes = False, 0
         self._deciding = True
         try:
             # Oldest first: what a tensor could be computed from is decided before it.
@@ -313,7 +368,7 @@ class Packing:
                 seed=self._seed,
             )
             self._policy.watch(slot)
-            self._decide(token, tensor, slot, region, waiting.unrolled)
+            self._decide(token, tensor, slot, region)
 
     def _role(
         self,
@@ -333,12 +388,7 @@ class Packing:
         return self._origins.role(node, name, by_slot, tensor)
 
     def _decide(
-        self,
-        token: Token,
-        tensor: torch.Tensor,
-        slot: Slot,
-        region: Region,
-        unrolled: bool,
+        self, token: Token, tensor: torch.Tensor, slot: Slot, region: Region
     ) -> None:
         """Give a token whose consumer is known to the first codec that takes it."""
         if token.stale:  # written before it could be packed: let the backward say so
@@ -349,16 +399,10 @@ class Packing:
             self._keep(token, slot, region)
             return
         codecs = self._policy.codecs_for(slot, tensor)
-        rows = unrolled and tensor.nbytes < GATHERED
-        rows = rows and tensor.dim() > 0 and tensor.is_contiguous()
         note = ""
-        for index, codec in enumerate(codecs):
-            entry, gather = region.entry(codec), None
-            if entry is None and rows and all(c.gathers(slot) for c in codecs[index:]):
-                gather = self._gather(tensor, slot, codecs[index:])
-                entry = gather.add(tensor.detach(), region)
-                region.share(codec, entry)
-            elif entry is None:
+        for codec in codecs:
+            entry = region.entry(codec)
+            if entry is None:
                 packed = codec.pack(dense_part(tensor), slot)
                 if packed is None:
                     if codec.guarantee is not Guarantee.EXACT:
@@ -373,25 +417,12 @@ class Packing:
             entry.describe(row)
             self._policy.chosen(slot, codec)
             token.hand_over(entry, region)
-            if isinstance(entry, CodecEntry) and entry.keeps_sign:
+            if entry.keeps_sign:
                 region.read_signs_from(entry, codec.name)
             region.users.append((weakref.ref(token), row))
-            if gather is not None and gather.full:
-                gather.pack()
             return
         self._policy.chosen(slot, None)
         self._keep(token, slot, region, note)
-
-    def _gather(
-        self, tensor: torch.Tensor, slot: Slot, codecs: tuple[Codec, ...]
-    ) -> Gather:
-        """Where a small tensor waits for others of its kind."""
-        width = tensor.dtype, tensor.device, tensor.shape[1:]
-        kind = codecs, slot.nonnegative, *width
-        gather = self._gathers.get(kind)
-        if gather is None:
-            gather = self._gathers[kind] = Gather(codecs, slot)
-        return gather
 
     def _keep(self, token: Token, slot: Slot, region: Region, note: str = "") -> None:
         """Let the token hold the tensor itself, and others of its region with it."""

@@ -68,11 +68,6 @@ class Division(Codec):
             payload.append(pack_bits(flat(tensor) > 0))
         return Packed(tuple(payload), Layout.of(tensor), (rest, slot.nonnegative))
 
-    def gathers(self, slot: Slot) -> bool:
-        """Any values."""
-        del slot
-        return True
-
     def unpack(self, packed: Packed) -> torch.Tensor:
         """Means plus residual."""
         rest, masked = packed.meta

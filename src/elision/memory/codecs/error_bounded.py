@@ -64,11 +64,6 @@ class ErrorBounded(Codec):
                 return Packed(packed.payload, packed.layout, (bits, packed))
         return None
 
-    def gathers(self, slot: Slot) -> bool:
-        """Any values."""
-        del slot
-        return True
-
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The grid points."""
         return self._codec(packed).unpack(packed.meta[1])

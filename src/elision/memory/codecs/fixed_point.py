@@ -83,11 +83,6 @@ class FixedPoint(Codec):
             (pack_codes(codes.view(-1), self.bits), step), Layout.of(tensor), meta
         )
 
-    def gathers(self, slot: Slot) -> bool:
-        """Any values."""
-        del slot
-        return True
-
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The grid points."""
         codes, step = packed.payload

@@ -39,11 +39,6 @@ class Float8(Codec):
         payload, factor = scale_to_float8(values, values.abs().max())
         return Packed((payload,), Layout.of(tensor), float(factor))
 
-    def gathers(self, slot: Slot) -> bool:
-        """Any values."""
-        del slot
-        return True
-
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The scaled values."""
         values = packed.payload[0].to(torch.float32).mul_(packed.meta)

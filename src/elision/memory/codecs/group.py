@@ -130,11 +130,6 @@ class GroupQuant(Codec):
         payload = codes, grid.to(torch.bfloat16)  # exact: they were rounded to it
         return Packed(payload, Layout.of(tensor), _Meta(support, bound, start))
 
-    def gathers(self, slot: Slot) -> bool:
-        """Any values."""
-        del slot
-        return True
-
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The grid points."""
         low, step = packed.payload[1].to(torch.float32)

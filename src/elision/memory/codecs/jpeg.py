@@ -107,11 +107,6 @@ class Jpeg(Codec):
             payload.append(pack_bits(flat(tensor) > 0))
         return Packed(tuple(payload), Layout.of(tensor), slot.nonnegative)
 
-    def gathers(self, slot: Slot) -> bool:
-        """Any values."""
-        del slot
-        return True
-
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The inverse transform of the quantised coefficients."""
         n, c, h, w = packed.layout.shape

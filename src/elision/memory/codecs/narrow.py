@@ -47,11 +47,6 @@ class NarrowInteger(Codec):
             return None
         return Packed((flat(tensor).to(dtype),), Layout.of(tensor))
 
-    def gathers(self, slot: Slot) -> bool:
-        """Any values."""
-        del slot
-        return True
-
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The saved tensor."""
         return packed.layout.view(packed.payload[0])

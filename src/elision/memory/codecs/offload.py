@@ -76,11 +76,6 @@ class Offload(Codec):
                 "some space or give Offload another directory, and repeat the step"
             ) from error
 
-    def gathers(self, slot: Slot) -> bool:
-        """Any values."""
-        del slot
-        return True
-
     def unpack(self, packed: Packed) -> torch.Tensor:
         """Fetch the tensor."""
         return packed.layout.view(packed.meta.bring())

@@ -52,11 +52,6 @@ class ProjectedQuant(Codec):
         codes = quantise.pack(inner.payload[0], plain)
         return codes and Packed(codes.payload, inner.layout, (codes, inner.meta))
 
-    def gathers(self, slot: Slot) -> bool:
-        """Any values."""
-        del slot
-        return True
-
     def unpack(self, packed: Packed) -> torch.Tensor:
         """Dequantise, then project back."""
         project, quantise = self._parts()

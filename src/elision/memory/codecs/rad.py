@@ -75,11 +75,6 @@ class RadSample(_Rad):
         drawn = (rows[:, columns] * (size / count)).to(tensor.dtype)
         return Packed((drawn, columns), Layout.of(tensor))
 
-    def gathers(self, slot: Slot) -> bool:
-        """Any values."""
-        del slot
-        return True
-
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The weighted columns in their places, zeros elsewhere."""
         drawn, columns = packed.payload
@@ -118,11 +113,6 @@ class RadProject(_Rad):
         rows = _rows(tensor)
         projected = rows @ self._signs(rows.shape[1], slot.seed, rows.device)
         return Packed((projected.to(tensor.dtype),), Layout.of(tensor), slot.seed)
-
-    def gathers(self, slot: Slot) -> bool:
-        """Any values."""
-        del slot
-        return True
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The projection of the rows onto the columns of M."""

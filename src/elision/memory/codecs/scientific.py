@@ -70,11 +70,6 @@ class _Scientific(Codec):
         meta = slot.nonnegative, bound
         return Packed(tuple(payload), Layout.of(tensor), meta)
 
-    def gathers(self, slot: Slot) -> bool:
-        """Any values."""
-        del slot
-        return True
-
     def unpack(self, packed: Packed) -> torch.Tensor:
         """Decompress."""
         values = self._decompress(packed.payload[0].numpy(), packed.layout.shape)

@@ -122,11 +122,6 @@ class SparseGroupQuant(Codec):
         meta = _Meta(codec, packed, slot.nonnegative)
         return Packed((mask, *packed.payload), Layout.of(tensor), meta)
 
-    def gathers(self, slot: Slot) -> bool:
-        """Any values."""
-        del slot
-        return True
-
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The values where they were, zeros elsewhere."""
         codec, values, _ = packed.meta

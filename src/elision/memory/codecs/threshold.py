@@ -49,10 +49,6 @@ class ThresholdMask(Codec):
         places = [int(found.argmin()), int(found.argmax())]
         return Packed((pack_bits(passes),), Layout.of(tensor), values[places])
 
-    def gathers(self, slot: Slot) -> bool:
-        """Results of ReLUs, whose threshold is zero."""
-        return slot.function == "ReluBackward0"
-
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The representative of its side per element."""
         mask = unpack_bits(packed.payload[0], packed.layout.numel)

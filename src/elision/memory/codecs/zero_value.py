@@ -43,11 +43,6 @@ class ZeroValue(Codec):
             return None
         return Packed(compact(values, count), Layout.of(tensor))
 
-    def gathers(self, slot: Slot) -> bool:
-        """Any values."""
-        del slot
-        return True
-
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The saved tensor."""
         mask, kept = packed.payload

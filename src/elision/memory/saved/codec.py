@@ -125,11 +125,6 @@ class Codec(ABC):
     def unpack(self, packed: Packed) -> torch.Tensor:
         """Restore the tensor; called any number of times, always with one result."""
 
-    def gathers(self, slot: Slot) -> bool:
-        """True if small tensors may be packed as rows of one, without their nodes."""
-        del slot
-        return False
-
     def keeps_sign(self, packed: Packed) -> bool:
         """True if a ReLU's mask can be read from the packed form of its result."""
         return False

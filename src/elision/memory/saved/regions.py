@@ -170,6 +170,14 @@ class Regions:
             self._storages[untyped._cdata] = storage
         return storage
 
+    def hold(self, untyped: torch.UntypedStorage) -> bool:
+        """Note that a storage is held as it is; False if it was never met."""
+        storage = self._storages.get(untyped._cdata)
+        if storage is None or storage.alive.expired():
+            return False
+        storage.record.held = True
+        return True
+
     def mark_elsewhere(self) -> None:
         """Mark storages still alive at exit.
 

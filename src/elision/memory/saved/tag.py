@@ -13,7 +13,7 @@ import torch
 
 from elision.memory.saved.layout import flat
 
-__all__ = ["content_tag", "content_tags"]
+__all__ = ["content_tag"]
 
 _U32 = np.uint32
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
@@ -24,20 +24,10 @@ _PIECE = 2**20
 
 def content_tag(tensor: torch.Tensor) -> int:
     """Tag of a dense tensor's bytes in memory order."""
-    return content_tags(tensor, 1)[0]
-
-
-def content_tags(tensor: torch.Tensor, parts: int) -> list[int]:
-    """Tags of the equal ``parts`` of a dense tensor in memory order."""
     words = _words(flat(tensor))
-    size = words.numel() // parts
     if words.device.type != "cpu":
-        pieces = (words[i * size : (i + 1) * size] for i in range(parts))
-        return [mixed(piece) for piece in pieces]
-    array = words.numpy().view(_UNSIGNED[words.element_size()])
-    tags = np.empty(parts, np.uint64)
-    _mix(array, size, tags)
-    return tags.tolist()
+        return mixed(words)
+    return int(_mix(words.numpy().view(_UNSIGNED[words.element_size()])))
 
 
 def _words(values: torch.Tensor) -> torch.Tensor:
@@ -46,17 +36,15 @@ def _words(values: torch.Tensor) -> torch.Tensor:
 
 
 @numba.njit(nogil=True, cache=True)
-def _mix(words, size, tags):
-    for part in range(tags.size):
-        stretch = words[part * size : (part + 1) * size]
-        a, b = _U32(0), _U32(0)
-        for i in range(stretch.size):
-            h = _U32(_U32(stretch[i]) ^ _U32(_U32(i) * _U32(0x9E3779B1)))
-            h = _U32(h * _U32(0x7FEB352D))
-            h = _U32(h ^ _U32(h >> _U32(15)))
-            a = _U32(a + h)
-            b = _U32(b + _U32(h * _U32(0x846CA68B) ^ h >> _U32(16)))
-        tags[part] = (np.uint64(a) << np.uint64(32)) | np.uint64(b)
+def _mix(words):
+    a, b = _U32(0), _U32(0)
+    for i in range(words.size):
+        h = _U32(_U32(words[i]) ^ _U32(_U32(i) * _U32(0x9E3779B1)))
+        h = _U32(h * _U32(0x7FEB352D))
+        h = _U32(h ^ _U32(h >> _U32(15)))
+        a = _U32(a + h)
+        b = _U32(b + _U32(h * _U32(0x846CA68B) ^ h >> _U32(16)))
+    return (np.uint64(a) << np.uint64(32)) | np.uint64(b)
 
 
 def mixed(words: torch.Tensor) -> int:

@@ -7,16 +7,13 @@ longer does: what plain autograd refuses, because a saved tensor was written, is
 """
 
 import functools
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 
 from elision.memory.saved.codec import Codec, Packed
 from elision.memory.saved.layout import lay_down
 from elision.memory.saved.ledger import Row
-
-if TYPE_CHECKING:
-    from elision.memory.saved.regions import Region
 
 __all__ = ["CodecEntry", "Entry", "SignEntry", "Token"]
 
@@ -26,6 +23,14 @@ class Entry(Protocol):
 
     def restore(self) -> torch.Tensor:
         """A dense tensor, new or shared, that the caller does not modify."""
+        ...
+
+
+class Memory(Protocol):
+    """The memory that a packed tensor lay in."""
+
+    def rewritten(self) -> torch.Tensor | None:
+        """The memory as it is now; None if it is gone, or what was packed."""
         ...
 
 
@@ -99,7 +104,7 @@ class Token:
         """True if the tensor was modified since it was saved."""
         return self._tensor._version != self._version
 
-    def hand_over(self, entry: Entry, region: "Region") -> None:
+    def hand_over(self, entry: Entry, region: Memory) -> None:
         """Let ``entry`` hold the tensor from now on.
 
         Args:
