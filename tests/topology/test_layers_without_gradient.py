@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 import elision
 from elision import methods
-from elision.layers import elided_layers
 from elision.topology import ScheduleWarning
 
 NAMES = [name for name in MOVING if name != "static"]
+MASKED = [name for name in NAMES if name not in ("dst", "swat-m", "n-m")]
+MASK = "elision_weight_for_forward_mask"
 
 
 class Branches(nn.Module):
@@ -165,15 +166,47 @@ def test_a_pruned_layer_catches_up_after_the_end_of_the_schedule() -> None:
     assert not topology.masks()["right"].all()
 
 
-def test_layers_are_found_by_their_gradient_not_by_their_name() -> None:
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("snfs", "swat-m")])
+def test_a_gradient_that_was_set_to_zero_is_none(name: str) -> None:
+    model = elision.elide(Branches(), MOVING[name], engine="torch")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    topology = elision.topology.attach(model, optimizer)
+    step(model, optimizer, 0)
+    model.takes = "right"
+    step(model, optimizer, 1)
+    for _ in range(4):  # no backward pass in these steps, and zeros for gradients
+        optimizer.zero_grad(set_to_none=False)
+        before = {n: v.clone() for n, v in model.state_dict().items()}
+        optimizer.step()
+        assert all(torch.equal(model.state_dict()[n], v) for n, v in before.items())
+    assert topology.step == 3
+    for number in range(2, 11):
+        optimizer.zero_grad(set_to_none=False)
+        mask = model.left.get_buffer(MASK).clone() if name in MASKED else None
+        x = torch.randn(8, 16, generator=torch.Generator().manual_seed(number))
+        F.cross_entropy(model(x), torch.zeros(8, dtype=torch.long)).backward()
+        optimizer.step()
+        if mask is not None:
+            assert torch.equal(model.left.get_buffer(MASK), mask)
+
+
+def test_a_zero_gradient_of_a_backward_pass_is_one() -> None:
     model = elision.elide(Branches(), methods.RigL(0.8, every=2), engine="torch")
-    assert [name for name, _ in elided_layers(model)] == [
-        *("stem", "left", "right", "never", "head")
-    ]
     optimizer = made(model)
     topology = elision.topology.attach(model, optimizer)
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)  # zero, not absent
-    for _ in range(2):
+    for number in range(2):
+        optimizer.zero_grad()
+        (0 * model(torch.randn(8, 16))).sum().backward()
         optimizer.step()
-    assert {move.layer for move in topology.history} >= {"never"}
+        assert topology.step == number + 2
+    assert {move.layer for move in topology.history} >= {"left", "head"}
+
+
+def test_a_gradient_given_by_hand_is_one() -> None:
+    model = elision.elide(Branches(), methods.RigL(0.8, every=2), engine="torch")
+    optimizer = made(model)
+    topology = elision.topology.attach(model, optimizer)
+    for _ in range(2):
+        model.never.weight.grad = torch.ones(16, 16)
+        optimizer.step()
+    assert {move.layer for move in topology.history} == {"never"}

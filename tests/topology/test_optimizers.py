@@ -428,3 +428,43 @@ def test_the_optimiser_of_each_weight_steps_in_its_backward_pass() -> None:
     assert [part.step for part in topology.parts] == [8] * 4
     check_outside(topology)
     assert topology.history
+
+
+class Inherits(torch.optim.SGD):
+    """Steps by ``super``, and changes all weights afterwards."""
+
+    def step(self, closure: Any = None) -> Any:
+        if closure is not None and self.fails:
+            raise MemoryError
+        value = super().step(closure)
+        with torch.no_grad():
+            for p in self.param_groups[0]["params"]:
+                p.add_(1e-3)
+        return value
+
+    fails = False
+
+
+@pytest.mark.parametrize("closure", [True, False])
+def test_a_subclass_that_steps_by_super_counts_once(closure: bool) -> None:
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)  # its hooks run, too
+    model = elision.elide(small_net(), MOVING["rigl"], engine="torch")
+    optimizer = Inherits(model.parameters(), lr=0.1, momentum=0.9)
+    topology = elision.topology.attach(model, optimizer)
+    for number in range(7):
+
+        def evaluate(number: int = number) -> Tensor:
+            return gradient(model, optimizer, number)
+
+        if closure:
+            optimizer.fails = number == 3
+            try:
+                optimizer.step(evaluate)
+            except MemoryError:
+                continue
+        else:
+            evaluate()
+            optimizer.step()
+        check_outside(topology)
+    assert topology.step == (7 if closure else 8)
+    assert {move.step for move in topology.history} == {3, 6}

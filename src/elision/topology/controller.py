@@ -244,6 +244,8 @@ class Topology:
             if own:
                 parts.append((stepper, own))
                 _check_shards(rule, stepper, own)
+        if not self._steppers:
+            raise ValueError("attach needs an optimiser, got an empty list")
         names = " and ".join(stepper.name for stepper in self._steppers)
         missing = [weight.name for weight in left if weight.weight.requires_grad]
         if missing:

@@ -1,7 +1,9 @@
 """The part of a model's masks that one optimiser moves, around each of its steps."""
 
+import sys
 import warnings
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
@@ -61,9 +63,12 @@ class Part:
         self._handles: list[Any] = []
         self._set_aside: list[tuple[Tensor, Tensor]] = []
         self._gradients: dict[str, Tensor] = {}
+        self._reached: set[str] = set()
         self._looked = self._replaced = self._moved = False
         self._finite = self._counts = True
         self._announced: tuple[bool, int] | None = None
+        self._running: FrameType | None = None
+        self._inner = 0
         self._steps_seen, self._changes, self._version = 0, 0, 0
 
     def hook(self) -> None:
@@ -181,6 +186,7 @@ class Part:
         """
         if self._is_over():
             return
+        self._reached.add(weight.name)
         if not self._steps_seen and weight is self.own[0]:
             self._count_unseen(parameter)
         explores = self.rule.needs_dense_gradient(self.step) and not self._looked
@@ -204,7 +210,7 @@ class Part:
     def _pre_hook(self, optimizer: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Before ``optimizer.step``; a closure is followed instead of preceded."""
         del optimizer
-        if self._is_over():
+        if self._is_over() or self._is_inner(sys._getframe(1)):
             return None
         self._steps_seen += 1
         self._looked = self._replaced = self._moved = self._counts = False
@@ -223,6 +229,21 @@ class Part:
             return (args[0], followed, *args[2:]), kwargs
         return args, {**kwargs, "closure": followed}
 
+    def _is_inner(self, caller: FrameType) -> bool:
+        """Whether the step under way called this one.
+
+        The step of a subclass and ``super().step()`` in it each run the hooks. A step that
+        an exception ended is under way no more, so who calls is looked for.
+        """
+        frame: FrameType | None = caller
+        while self._running is not None and frame is not None:
+            if frame is self._running:
+                self._inner += 1
+                return True
+            frame = frame.f_back
+        self._running, self._inner = caller, 0
+        return False
+
     @torch.no_grad()
     def _before_step(self) -> None:
         """With the gradients of a step, and of every evaluation of a closure in it."""
@@ -231,7 +252,7 @@ class Part:
         self.learning = [
             weight
             for weight in self.own
-            if weight.weight.grad is not None and id(weight.weight) in owned
+            if id(weight.weight) in owned and self._has_gradient(weight)
         ]
         if first:
             self._counts = bool(self.learning) and not self.stepper.was_skipped()
@@ -247,6 +268,17 @@ class Part:
         elif self.rule.masks_gradients:
             for weight in self.learning:
                 weight.keep(weight.weight.grad, weight.mask)
+
+    def _has_gradient(self, weight: SparseWeight) -> bool:
+        """Whether a weight has a gradient, if a zero one, in the step under way.
+
+        What ``zero_grad(set_to_none=False)`` leaves, where no backward pass came since, is
+        none.
+        """
+        grad = weight.weight.grad
+        if grad is None or weight.name in self._reached:
+            return grad is not None
+        return hasattr(grad, "full_tensor") or bool(grad.any())
 
     def _begin(self) -> None:
         """The rule's turn before a step, with true gradients."""
@@ -268,15 +300,21 @@ class Part:
         del optimizer, args, kwargs
         if self._is_over():
             return
+        if self._inner:
+            self._inner -= 1
+            return
+        self._running = None
         for parameter, grad in self._set_aside:
             parameter.grad = grad
         self._set_aside = []
         if self._finite and self._counts:
             self.rule.after_step(self)
         if self.rule.masks_weights:
-            for weight in self.learning:
-                weight.keep(weight.weight, weight.mask)
+            for weight in self.own:
+                if weight.weight.grad is not None:  # else the optimiser left it alone
+                    weight.keep(weight.weight, weight.mask)
         self._gradients, self._looked = {}, False
+        self._reached.clear()
         if self._counts:
             self.state("moves").add_(int(self._moved))
             self.state("step").add_(1)
