@@ -112,6 +112,13 @@ def of_timm(model: nn.Module) -> Any:
     return pytest.importorskip("timm.optim").Lookahead(sgd(model), k=3)
 
 
+def muon_and_adam(model: Any) -> list[torch.optim.Optimizer]:
+    """Orthogonal updates, which fill every place, for matrices; the rest by Adam."""
+    matrices = [p for p in model.parameters() if p.dim() == 2]
+    others = [p for p in model.parameters() if p.dim() != 2]
+    return [torch.optim.Muon(matrices, lr=1e-2), torch.optim.AdamW(others, lr=1e-2)]
+
+
 def two(model: Any) -> list[torch.optim.Optimizer]:
     """One optimiser for matrices and kernels, another for the head and vectors."""
     head = [*model[9].parameters(), *(p for p in model.parameters() if p.dim() == 1)]
@@ -127,6 +134,7 @@ WRAPPERS: dict[str, Callable[[nn.Module], Any]] = {
     "no optimiser": lambda m: Holder(sgd(m)),
     "a chain": lambda m: Holder(Lookahead(Lookahead(sgd(m)), k=2)),  # pyright: ignore[reportArgumentType]
     "several": lambda m: Both(two(m)),
+    "muon": lambda m: Both(muon_and_adam(m)),
 }
 
 
