@@ -76,6 +76,24 @@ class Lookahead(torch.optim.Optimizer):
         return loss
 
 
+class SlowList(Lookahead):
+    """Slow weights in a list of its own."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, k: int = 3) -> None:
+        super().__init__(optimizer, k)
+        own = [p for group in self.param_groups for p in group["params"]]
+        self.slow = [(p, p.detach().clone()) for p in own]
+
+    def step(self, closure: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        loss = self.optimizer.step(closure)
+        self.count += 1
+        with torch.no_grad():
+            for p, slow in self.slow if self.count % self.k == 0 else ():
+                slow.add_(p - slow, alpha=0.5)
+                p.copy_(slow)
+        return loss
+
+
 class Holder:
     """A wrapper that is no optimiser of torch."""
 
@@ -131,6 +149,7 @@ def two(model: Any) -> list[torch.optim.Optimizer]:
 WRAPPERS: dict[str, Callable[[nn.Module], Any]] = {
     "lookahead": lambda m: Lookahead(sgd(m)),
     "lookahead of timm": of_timm,
+    "lookahead with a list": lambda m: SlowList(sgd(m)),
     "no optimiser": lambda m: Holder(sgd(m)),
     "a chain": lambda m: Holder(Lookahead(Lookahead(sgd(m)), k=2)),  # pyright: ignore[reportArgumentType]
     "several": lambda m: Both(two(m)),

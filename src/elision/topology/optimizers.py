@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Stepper", "steppers"]
+__all__ = ["Stepper", "runs_hooks", "steppers"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,12 @@ def steppers(optimizer: Any) -> list[Stepper]:
     return list(_unwrapped(optimizer, ()))
 
 
+def runs_hooks(optimizer: Any) -> bool:
+    """Whether the steps of an optimiser run the hooks of torch."""
+    hooked = getattr(getattr(type(optimizer), "step", None), "hooked", False)
+    return isinstance(optimizer, torch.optim.Optimizer) and hooked
+
+
 def _unwrapped(optimizer: Any, wrappers: tuple[Any, ...]) -> Iterator[Stepper]:
     held = [each for each in _held(optimizer) if each not in wrappers]
     if held:
@@ -119,8 +125,7 @@ def _check_hooks(optimizer: Any, wrappers: tuple[Any, ...]) -> None:
         raise TypeError(
             f"attach needs an optimiser of torch.optim or a wrapper of one, got {kind}"
         )
-    runs = getattr(type(optimizer).step, "hooked", False)
-    if not (isinstance(optimizer, torch.optim.Optimizer) and runs):
+    if not runs_hooks(optimizer):
         raise ValueError(
             f"{kind}{inside} runs no step hooks of torch.optim.Optimizer, by which masks "
             "follow its steps; attach to an optimiser that does"

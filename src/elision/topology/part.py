@@ -17,7 +17,7 @@ from elision.topology.install import (
     left_dense,
 )
 from elision.topology.move import Move
-from elision.topology.optimizers import Stepper
+from elision.topology.optimizers import Stepper, runs_hooks
 from elision.topology.rule import Rule
 from elision.topology.trained import adopt
 from elision.topology.weights import SparseWeight
@@ -77,6 +77,11 @@ class Part:
         self._handles = [
             optimizer.register_step_pre_hook(self._pre_hook),
             optimizer.register_step_post_hook(self._post_hook),
+            *(
+                wrapper.register_step_post_hook(self._after_wrapper)
+                for wrapper in self.stepper.wrappers
+                if runs_hooks(wrapper)
+            ),
             *(self._hook_gradient(weight) for weight in self.own),
         ]
         self._version = self.own[0].weight._version
@@ -309,16 +314,26 @@ class Part:
         self._set_aside = []
         if self._finite and self._counts:
             self.rule.after_step(self)
-        if self.rule.masks_weights:
-            for weight in self.own:
-                if weight.weight.grad is not None:  # else the optimiser left it alone
-                    weight.keep(weight.weight, weight.mask)
+        self._mask_weights()
         self._gradients, self._looked = {}, False
         self._reached.clear()
         if self._counts:
             self.state("moves").add_(int(self._moved))
             self.state("step").add_(1)
             self.announce()
+
+    @torch.no_grad()
+    def _after_wrapper(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """After a wrapper's step, which may set weights to values of its own."""
+        del optimizer, args, kwargs
+        if not self._is_over():
+            self._mask_weights()
+
+    def _mask_weights(self) -> None:
+        if self.rule.masks_weights:
+            for weight in self.own:
+                if weight.weight.grad is not None:  # else the optimiser left it alone
+                    weight.keep(weight.weight, weight.mask)
 
     def _is_over(self) -> bool:
         """True, and detached, once the model was restored or elided anew."""
