@@ -24,6 +24,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from elision.common.exact import GivenExact
 from elision.engines import make_engine
 from elision.layers.blocked import sparsity_of
 from elision.layers.extras import remove_extras
@@ -133,6 +134,7 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
         raise
     if engine != "torch":
         _give_forms(layers, timed=engine == "auto")
+    _keep_from_averages(model)
     # A threshold or reference belongs to its replica; a broadcast would replace it.
     local = [
         f"{name}.{buffer}" if name else buffer
@@ -156,6 +158,13 @@ def _elide_layer(layer: nn.Module, name: str, plan: LayerPlan, engine: str) -> N
     for use, transform in plan.uses.items():
         for state, value in transform.initial_state().items():
             layer.register_buffer(buffer_name(use, state), value.to(weight.device))
+
+
+def _keep_from_averages(model: nn.Module) -> None:
+    """Let running averages of the model take its masks and counters over as they are."""
+    for module in model.modules():
+        if any(name.startswith("elision_") for name in module._buffers):
+            module._buffers = GivenExact(module._buffers, "elision_")
 
 
 def _give_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
@@ -224,6 +233,8 @@ def restore(model: Model) -> Model:
         for buffer in [b for b in module._buffers if b.startswith("elision_")]:
             del module._buffers[buffer]
             module._non_persistent_buffers_set.discard(buffer)
+        if isinstance(module._buffers, GivenExact):
+            module._buffers = dict(module._buffers)
         for attribute in [a for a in vars(module) if a.startswith("_elision_")]:
             delattr(module, attribute)
         if isinstance(module, ElidedLayer):
