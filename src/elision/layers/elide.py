@@ -182,7 +182,7 @@ def _elide(
     for table in tables.values():
         table.check_computed()
     _warn_without_effect(recipe, layers, tables)
-    if any(tables.values()):
+    if _wants(recipe):
         _warn_of_dense_layers(model, tied)
     for name, layer in layers.items():
         plan = LayerPlan(recipe.name, tables[name])
@@ -273,11 +273,15 @@ def _give_blocked_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
             layer._elision_offers = True  # pyright: ignore[reportArgumentType]
 
 
+def _wants(recipe: Recipe) -> bool:
+    """Whether a recipe leaves anything out, in a layer that it reaches."""
+    return bool(recipe.table) or any(table for _, table in recipe.overrides)
+
+
 def _warn_without_effect(
     recipe: Recipe, layers: dict[str, nn.Module], tables: dict[str, Table]
 ) -> None:
-    wants = bool(recipe.table) or any(table for _, table in recipe.overrides)
-    if not layers or (wants and not any(tables.values())):
+    if not layers or (_wants(recipe) and not any(tables.values())):
         warnings.warn(
             f"recipe {recipe.name!r} changes no layer of this model "
             f"({len(layers)} Conv2d and Linear layers found)",

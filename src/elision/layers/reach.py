@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
@@ -20,15 +19,15 @@ def elidable_layers(model: nn.Module) -> dict[str, nn.Module]:
 
     These are the modules whose type is a key of :data:`elision.layers.ELIDED` (exactly
     ``Conv2d`` or ``Linear``, unless others are registered) with a weight of real
-    floating-point numbers, and the elided ones. A subclass that is not registered is left
-    alone, as is what a module computes from bare parameters, such as the projections of
-    ``MultiheadAttention``; :func:`elision.explain` lists them.
+    floating-point numbers, at least one, and the elided ones. A subclass that is not
+    registered is left alone, as is what a module computes from bare parameters, such as
+    the projections of ``MultiheadAttention``; :func:`elision.explain` lists them.
     """
     return {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, ElidedLayer)
-        or (type(module) in ELIDED and _has_real_weight(module))
+        or (type(module) in ELIDED and _has_real_weight(module) and _has_values(module))
     }
 
 
@@ -74,10 +73,15 @@ def _reason(module: nn.Module) -> str | None:
     return None
 
 
+def _has_values(layer: nn.Module) -> bool:
+    weight: Any = layer.weight
+    return weight.numel() > 0
+
+
 def _has_real_weight(layer: nn.Module) -> bool:
-    weight = layer.weight
+    weight: Any = layer.weight
     plain = type(weight) in (Tensor, nn.Parameter) or hasattr(weight, "full_tensor")
-    return plain and torch.is_floating_point(weight)  # pyright: ignore[reportArgumentType]
+    return plain and weight.is_floating_point()
 
 
 def tied_to(
