@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.optim.swa_utils import AveragedModel
 
 import elision
-from elision.layers import NoEffectWarning, elided_layers
+from elision.layers import NoEffectWarning, elided_layers, plan_of, states_of
 from elision.methods import DST, NM, Dense, MeProp, ReSprop, Static, Swat
 
 pytestmark = [
@@ -170,6 +170,25 @@ def test_inputs_of_every_rank(shape: tuple[int, ...]) -> None:
     assert torch.equal(y, plain(x))
     assert not y._is_view()
     (y * 1).add_(1).sum().backward()
+
+
+@pytest.mark.parametrize("bad", [torch.inf, torch.nan])
+@pytest.mark.parametrize("engine", ["torch", "native", "auto"])
+def test_infinities_behind_a_mask_reach_no_product(engine: str, bad: float) -> None:
+    def results(behind: float) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3))
+        elision.elide(model, Static(0.5, dense=()), engine=engine)
+        for _, layer in elided_layers(model):
+            use = plan_of(layer).use(elision.Product.FORWARD, "weight")
+            weight: Tensor = layer.weight  # pyright: ignore[reportAssignmentType]
+            with torch.no_grad():
+                weight[~states_of(layer, use)["mask"]] = behind
+        return passed(model, batch())
+
+    found, expected = results(bad), results(0.0)
+    assert all(t.isfinite().all() for t in found)
+    assert_equal(found, expected)
 
 
 # --- parts, copies, averages ----------------------------------------------------------
