@@ -17,6 +17,7 @@ from torch.utils.checkpoint import (
 )
 
 import elision
+from elision.common.restoring import restored
 from elision.layers import states_of, watch
 from elision.operands import LearnedThreshold, Reuse, TopK
 from elision.products import Product
@@ -211,3 +212,36 @@ def test_a_training_pass_without_gradients_is_a_step_and_evaluation_is_none() ->
         assert int(steps_of()["step"]) == 1
         model.eval()(torch.ones(4, 12))
         assert int(steps_of()["step"]) == 1
+
+
+@pytest.mark.parametrize("form", ["reentrant", "non-reentrant", "parts"])
+def test_batches_in_flight_find_the_state_of_their_own_forward_pass(form: str) -> None:
+    """As in a pipeline: several forward passes, then their backward passes."""
+
+    def gradients(form: Form) -> dict[str, Tensor]:
+        model = elision.elide(net(), thresholds(2), engine="torch")
+        losses = []
+        for i in range(3):
+            x = torch.randn(8, 12, generator=torch.Generator().manual_seed(i))
+            losses.append(form(model, x.requires_grad_()).square().mean())
+        for loss in losses:
+            loss.backward()
+        found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+        return found | dict(model.state_dict())
+
+    assert_same(gradients(FORMS[form]), gradients(plain))
+
+
+def test_trial_passes_leave_no_reference_behind() -> None:
+    model = elision.elide(net(), RECIPES["resprop"], engine="torch")
+    before = dict(model.state_dict())
+    with restored(model):
+        for _ in range(2):
+            model(torch.randn(8, 12)).sum().backward()
+        assert any("reference" in name for name in model.state_dict())
+    assert_same(dict(model.state_dict()), before)
+    model(torch.randn(6, 12)).sum().backward()
+    between = copy.deepcopy(model.state_dict())
+    with restored(model):
+        model(torch.randn(6, 12)).sum().backward()
+    assert_same(dict(model.state_dict()), dict(between))

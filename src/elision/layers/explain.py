@@ -104,24 +104,25 @@ class Explanation:
         return html_table(header, self._cells(), self._summary())
 
 
-def explain(model: nn.Module, *inputs: Any) -> Explanation:
+def explain(model: nn.Module, *inputs: Any, **keywords: Any) -> Explanation:
     """List what of a model a recipe's table reaches, and what it does not.
 
     Args:
         model: elided: by its recipe; plain: by any recipe. Not compiled.
         *inputs: arguments of a forward pass, from which shares of the work are taken;
             the model's state and the random state are as before. None: no shares.
+        **keywords: its arguments by name.
 
     Raises:
         ValueError: the model is compiled.
     """
     parts = _parts(model)
     meter = None
-    if inputs:
+    if inputs or keywords:
         # Fused forms, which hide their parts, run without gradients alone.
         whole = restored(model, random_state=True), torch.enable_grad()
         with whole[0], whole[1], metered(model) as meter:
-            model(*inputs)
+            model(*inputs, **keywords)
     listed = {name for name, *_ in parts}
     frozen = {name for name, _, why in parts if why == _FROZEN}
     macs: dict[str, int] = {}
@@ -207,7 +208,7 @@ def _why_unknown(module: nn.Module) -> str:
         return ""
     if any(isinstance(module, kind) for kind in ELIDED):
         if type(module) in ELIDED:
-            return "complex numbers, integers or another tensor class"
+            return "complex numbers, integers or another kind of tensor"
         return "a subclass that is not registered"
     if isinstance(module, nn.modules.conv._ConvNd | nn.Bilinear):
         return "a layer type that is not registered"

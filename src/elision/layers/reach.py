@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
@@ -59,9 +60,7 @@ def _reason(module: nn.Module) -> str | None:
             "elide it"
         )
     if type(module) in ELIDED and not _has_real_weight(module):
-        return (
-            "layers of complex numbers, integers or another tensor class stay dense: {}"
-        )
+        return "layers of complex numbers, integers or another kind of tensor stay dense: {}"
     kinds = [kind for kind in ELIDED if kind in type(module).__bases__]
     if not kinds or isinstance(module, ElidedLayer):
         return None
@@ -81,7 +80,7 @@ def _has_values(layer: nn.Module) -> bool:
 def _has_real_weight(layer: nn.Module) -> bool:
     weight: Any = layer.weight
     plain = type(weight) in (Tensor, nn.Parameter) or hasattr(weight, "full_tensor")
-    return plain and weight.is_floating_point()
+    return plain and weight.is_floating_point() and weight.layout == torch.strided
 
 
 def tied_to(
