@@ -1,6 +1,7 @@
 """A dense inner-product array: the machine that skips nothing."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from elision.accelerators.base import Accelerator, Cost, check_integer
 from elision.accelerators.energy import energy_table
@@ -39,6 +40,17 @@ class Dense(Accelerator):
 
     def __post_init__(self) -> None:
         check_integer(self, 1, "multipliers", "reuse")
+
+    @property
+    def multiplier_count(self) -> int:
+        """Multipliers in all."""
+        return self.multipliers
+
+    @classmethod
+    def sized(cls, multipliers: int, **given: Any) -> dict[str, Any]:
+        """All multipliers are one array."""
+        del given
+        return {"multipliers": multipliers}
 
     def cost(self, product: LayerProduct) -> Cost:
         """Cost of one product; its operands may be None."""

@@ -1,10 +1,15 @@
 """One-sided sparsity: an inner-product machine that skips the zeros of one operand."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from elision.accelerators.base import Accelerator, Cost, ceil_div, check_integer
 from elision.accelerators.energy import energy_table
-from elision.accelerators.inner.work import multiplications_per_output, spread
+from elision.accelerators.inner.work import (
+    elements_of,
+    multiplications_per_output,
+    spread,
+)
 from elision.common.names import lookup
 from elision.products import OPERANDS, LayerProduct
 
@@ -47,10 +52,21 @@ class OneSided(Accelerator):
     buffer_kib: float = 1024.0
     reuse: int = 32
     energy: str = "horowitz-45nm"
+    not_swept = ("elements",)  # their number follows from that of the multipliers
 
     def __post_init__(self) -> None:
         check_integer(self, 1, "elements", "lanes", "reuse")
         lookup("side of OneSided", self.side, dict.fromkeys(_SIDES))
+
+    @property
+    def multiplier_count(self) -> int:
+        """Multipliers in all."""
+        return self.elements * self.lanes
+
+    @classmethod
+    def sized(cls, multipliers: int, **given: Any) -> dict[str, Any]:
+        """Elements of ``lanes`` multipliers each."""
+        return {"elements": elements_of(multipliers, given.get("lanes", cls.lanes))}
 
     def cost(self, product: LayerProduct) -> Cost:
         """Cost of one product."""

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from elision.accelerators.base import ceil_div
+from elision.common.checks import integer
 from elision.products import LayerProduct
 
-__all__ = ["multiplications_per_output", "spread"]
+__all__ = ["elements_of", "multiplications_per_output", "spread"]
 
 
 def multiplications_per_output(
@@ -40,6 +41,19 @@ def multiplications_per_output(
     ]
     counts = replace(product, first=masks[0], second=masks[1]).compute()
     return counts.double().round().long().flatten().numpy()
+
+
+def elements_of(multipliers: int, lanes: int) -> int:
+    """Elements of ``lanes`` multipliers each.
+
+    Raises:
+        ValueError: the lanes do not divide the multipliers.
+    """
+    if multipliers % integer("sweep", "lanes", lanes):
+        raise ValueError(
+            f"{multipliers} multipliers are no whole number of elements with {lanes} lanes"
+        )
+    return multipliers // lanes
 
 
 def spread(cycles_per_output: np.ndarray, elements: int) -> int:

@@ -9,12 +9,12 @@ from elision.accelerators.base import (
     ceil_div,
     check_integer,
     planar,
+    squarest_grid,
 )
 from elision.accelerators.energy import energy_table
 from elision.accelerators.outer.planar import PlanarPlan, planar_counts
 from elision.accelerators.outer.plane_pair import PlanePairs
 from elision.accelerators.outer.planes import OuterProduct, folded_matmul, planes_of
-from elision.common.checks import integer
 from elision.common.names import lookup
 from elision.products import LayerProduct, MatmulGeometry, Product
 
@@ -22,21 +22,6 @@ __all__ = ["Scnn"]
 
 #: Weight buffer of one element: 50 entries (SCNN), of 32 bits (this project's choice).
 _WEIGHT_FIFO_KIB = 50 * 4 / 1024
-
-
-def squarest_grid(elements: int) -> tuple[int, int]:
-    """The most nearly square grid with this number of elements.
-
-    Raises:
-        ValueError: ``elements`` is not an integer of at least 1.
-
-    Example:
-        >>> squarest_grid(12)
-        (3, 4)
-    """
-    elements = integer("Scnn", "elements", elements)
-    rows = next(n for n in range(math.isqrt(elements), 0, -1) if elements % n == 0)
-    return rows, elements // rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +95,11 @@ class Scnn(Accelerator):
         ):
             raise ValueError(f"Scnn(grid={self.grid!r}): must be two integers >= 1")
         energy_table(self.energy)  # refuses an unknown name
+
+    @property
+    def multiplier_count(self) -> int:
+        """Multipliers in all."""
+        return math.prod(self.grid) * self.multipliers**2
 
     def cost(self, product: LayerProduct) -> Cost:
         """Cost of one product."""
