@@ -11,7 +11,8 @@ Two notations say the same, on the command line, in files and in code::
 
 ``swat:sparsity=0.9`` and ``swat(0.9)`` are the same recipe. A value in quotes is a word
 whatever it contains; a quote inside it is doubled. A spec inside a spec stays text, for
-the parameter that it is given to.
+the parameter that it is given to. The type that a parameter declares decides what its
+value may be (:mod:`elision.common.declared`): ``zero_gating=no`` is False.
 """
 
 import inspect
@@ -19,6 +20,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from elision.common.declared import declared
 from elision.common.names import lookup
 
 __all__ = ["Spec", "arguments", "build", "parse", "resolve"]
@@ -138,8 +140,9 @@ def arguments(
         parameters: those of the thing, in the order of values without a name.
 
     Raises:
-        ValueError: an unknown parameter (lists the known ones), one given twice, or
-            more values without a name than there are parameters for them.
+        ValueError: an unknown parameter (lists the known ones), one given twice, more
+            values without a name than there are parameters for them, or a value that is
+            not of its parameter's type.
     """
     ordered = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     known = dict.fromkeys(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
@@ -158,7 +161,11 @@ def arguments(
         if not open_ended:
             lookup(f"parameter of {kind} {spec.name!r}", name, known)
         found[name] = value
-    return found
+    types = {p.name: p.annotation for p in parameters}
+    return {
+        name: declared(f"{kind} {spec.name}", name, value, types.get(name, Any))
+        for name, value in found.items()
+    }
 
 
 def build(
