@@ -24,8 +24,9 @@ def simulate(
     model: Names = (),
     topology: Files = (),
     onnx: Files = (),
-    input: int = 32,
-    batch: int = 1,
+    dim: Names = (),
+    input: int | None = None,
+    batch: int | None = None,
     sparsity: Shares = (0.9,),
     accelerator: Specs = ("dense", "scnn", "ant"),
     multipliers: Annotated[Integers, Parameter(name=["--multipliers", "--n"])] = (),
@@ -52,10 +53,12 @@ def simulate(
         SCALE-Sim topology files.
     onnx
         ONNX graphs (needs the onnx extra).
+    dim
+        Sizes of the dimensions that ONNX graphs leave open: NAME=SIZE.
     input
-        Height and width of a model's images.
+        Height and width of a model's images; default: 32.
     batch
-        Images.
+        Images of a model; default: 1.
     sparsity
         Fractions of zeros of every random operand.
     accelerator
@@ -86,7 +89,7 @@ def simulate(
         model = (DEFAULT_MODEL,)
     sources = {
         **_recorded(trace),
-        **layers_by_network(model, topology, onnx, input, batch),
+        **layers_by_network(model, topology, onnx, input, batch, dim),
     }
     given = {
         "multipliers": multipliers,

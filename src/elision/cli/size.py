@@ -19,8 +19,9 @@ def size(
     model: Names = (),
     topology: Files = (),
     onnx: Files = (),
-    input: int = 32,
-    batch: int = 1,
+    dim: Names = (),
+    input: int | None = None,
+    batch: int | None = None,
     accelerator: Specs = ("systolic", "intergrad"),
     bandwidth: float | None = None,
     tolerance: float = 0.0,
@@ -38,10 +39,12 @@ def size(
         SCALE-Sim topology files.
     onnx
         ONNX graphs (needs the onnx extra).
+    dim
+        Sizes of the dimensions that ONNX graphs leave open: NAME=SIZE.
     input
-        Height and width of a model's images.
+        Height and width of a model's images; default: 32.
     batch
-        Images.
+        Images of a model; default: 1.
     accelerator
         systolic, systolic-mixed or intergrad; NAME or NAME:parameter=value,...
     bandwidth
@@ -57,7 +60,7 @@ def size(
     arrays = _arrays(accelerator)
     if not (model or topology or onnx):
         model = (DEFAULT_MODEL,)
-    networks = layers_by_network(model, topology, onnx, input, batch)
+    networks = layers_by_network(model, topology, onnx, input, batch, dim)
     buffers, best, shapes = [], [], {}
     for network, layers in networks.items():
         for spec, array in arrays.items():
@@ -69,7 +72,7 @@ def size(
     print(f"Smallest buffers of a training step\n\n{rows_as_text(buffers)}")
     print(f"\nShapes of equal PE count\n\n{rows_as_text(best)}")
     if out is not None:
-        _write(out, buffers, shapes, batch)
+        _write(out, buffers, shapes, batch or 1)
         print(f"\ntables and figures: {out}")
 
 

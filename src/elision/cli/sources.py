@@ -1,6 +1,8 @@
 """Layers for a command: models by name, topology files, ONNX graphs."""
 
-from collections.abc import Iterable
+import sys
+import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +21,9 @@ def layers_by_network(
     models: Iterable[str],
     topologies: Iterable[Path],
     graphs: Iterable[Path],
-    input: int,
-    batch: int,
+    input: int | None = None,
+    batch: int | None = None,
+    dim: Iterable[str] = (),
 ) -> "dict[str, Layers]":
     """Layers of every network named, by its name or its file's.
 
@@ -28,12 +31,16 @@ def layers_by_network(
         models: networks of this library, or published ones by name.
         topologies: SCALE-Sim topology files.
         graphs: ONNX files.
-        input: height and width of a model's images; published networks have their own.
-        batch: images; a topology file has one.
+        input: height and width of a model's images; None: 32. Published networks and
+            files have their own.
+        batch: images of a network; None: 1. Files have their own.
+        dim: sizes of dimensions that ONNX graphs leave open, ``NAME=SIZE``.
+
+    What a reader says of a file, such as what it did not read, goes to standard error.
 
     Raises:
         ValueError: an unknown name, a malformed file (the message gives the line or the
-            node), or two networks of one name.
+            node), two networks of one name, or an argument that a source does not take.
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: ONNX is not installed.
     """
@@ -41,19 +48,88 @@ def layers_by_network(
     from elision.workloads.shapes.networks import NETWORKS, network
     from elision.workloads.shapes.random import model_layers
 
+    models, topologies, graphs = list(models), list(topologies), list(graphs)
+    _check_taken(models, [*topologies, *graphs], input, batch)
     found: dict[str, Layers] = {}
     for name in models:
-        published = name in NETWORKS
-        layers = network(name, batch) if published else model_layers(name, input, batch)
+        images = 1 if batch is None else batch
+        if name in NETWORKS:
+            layers = network(name, images)
+        else:
+            layers = model_layers(name, 32 if input is None else input, images)
         _add(found, name, layers)
     for path in (*topologies, *graphs):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
     for path in topologies:
-        _add(found, path.stem, read_topology(path))
-    for path in graphs:
-        _add(found, path.stem, read_onnx(path, batch))
+        _add(found, path.stem, _told(lambda path=path: read_topology(path)))
+    for path, sizes in _sizes_by_graph(graphs, dim):
+        _add(found, path.stem, _told(lambda path=path, s=sizes: read_onnx(path, s)))
     return found
+
+
+def _check_taken(
+    models: "list[str]", files: "list[Path]", input: int | None, batch: int | None
+) -> None:
+    """Raise ValueError if a size is given that one of the sources fixes itself."""
+    from elision.workloads.shapes.networks import NETWORKS
+
+    for flag, given in (("--input", input), ("--batch", batch)):
+        if given is None:
+            continue
+        if not models and not files:
+            raise ValueError(f"{flag} {given}: there is no model by name to size")
+        if files:
+            raise ValueError(
+                f"{flag} {given}: {files[0]} has sizes of its own; {flag} is for models "
+                "by name (--dim gives an ONNX graph its open sizes)"
+            )
+    published = [name for name in models if name in NETWORKS]
+    if input is not None and published:
+        raise ValueError(
+            f"--input {input}: the published network {published[0]!r} has an image size "
+            "of its own"
+        )
+
+
+def _sizes_by_graph(
+    graphs: "list[Path]", dim: Iterable[str]
+) -> "list[tuple[Path, dict[str, int]]]":
+    """Every graph with those of the sizes ``NAME=SIZE`` that it leaves open."""
+    sizes: dict[str, int] = {}
+    for text in dim:
+        name, _, size = text.rpartition("=")
+        if not name or not size.isdecimal() or name in sizes:
+            twice = " (given twice)" if name in sizes else ""
+            raise ValueError(f"--dim {text}: must be NAME=SIZE, an integer{twice}")
+        sizes[name] = int(size)
+    if sizes and not graphs:
+        raise ValueError(f"--dim {next(iter(sizes))}: there is no ONNX graph (--onnx)")
+    if len(graphs) < 2:
+        return [(path, sizes) for path in graphs]
+    from elision.workloads.shapes.onnx_graph import open_dimensions
+
+    left = {path: open_dimensions(path) for path in graphs}
+    for name in sizes:
+        if not any(name in names for names in left.values()):
+            known = ", ".join(sorted({n for names in left.values() for n in names}))
+            raise ValueError(
+                f"--dim {name}: no graph leaves it open; open ones: {known or 'none'}"
+            )
+    return [
+        (path, {name: size for name, size in sizes.items() if name in left[path]})
+        for path in graphs
+    ]
+
+
+def _told(read: "Callable[[], Layers]") -> "Layers":
+    """What a reader gives; what it warns of goes to standard error, a line each."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        layers = read()
+    for warning in said:
+        print(f"elision: {warning.message}", file=sys.stderr)
+    return layers
 
 
 def _add(found: "dict[str, Layers]", name: str, layers: "Layers") -> None:

@@ -19,8 +19,9 @@ def timeline(
     model: str = "resnet18",
     topology: Path | None = None,
     onnx: Path | None = None,
-    input: int = 32,
-    batch: int = 1,
+    dim: Names = (),
+    input: int | None = None,
+    batch: int | None = None,
     sparsity: float = 0.9,
     seed: int = 0,
     layer: Names = (),
@@ -44,10 +45,12 @@ def timeline(
         SCALE-Sim topology file.
     onnx
         ONNX graph (needs the onnx extra).
+    dim
+        Sizes of the dimensions that the ONNX graph leaves open: NAME=SIZE.
     input
-        Height and width of a model's images.
+        Height and width of a model's images; default: 32.
     batch
-        Images.
+        Images of a model; default: 1.
     sparsity
         Fraction of zeros of random operands, for machines that skip zeros.
     seed
@@ -79,7 +82,7 @@ def timeline(
     else:
         topologies, graphs = ([path] if path else [] for path in (topology, onnx))
         models = () if topology or onnx else (model,)
-        networks = layers_by_network(models, topologies, graphs, input, batch)
+        networks = layers_by_network(models, topologies, graphs, input, batch, dim)
         if len(networks) > 1:
             raise ValueError("a timeline is of one network: give --topology or --onnx")
         (layers,) = networks.values()
