@@ -86,7 +86,7 @@ def files() -> set[str]:
         ("simulate --trace nothing", "nothing: no such trace file"),
         ("simulate net.csv", "elision simulate takes no 'net.csv'; `elision simulate"),
         ("trace nothing", "nothing: not a run folder"),
-        ("trace --model cnn --sparsity 2", "must be in [0, 1), got 2.0"),
+        ("trace --model cnn --sparsity 2", "sparsity=2.0): must be a number in [0, 1)"),
         ("compare nothing", "nothing: no finished run"),
         ("reproduce nothing", 'Unknown command "nothing"'),
         ("study --config nothing.toml", "nothing.toml: no such configuration file"),

@@ -26,6 +26,7 @@ from typing import Any
 from elision.common.names import lookup
 
 __all__ = [
+    "TABLES",
     "EnergyTable",
     "checking_prices",
     "energy_table",
@@ -276,13 +277,17 @@ def shipped_text(name: str) -> str:
     return lookup("energy table", name, _texts())
 
 
+#: Tables that ship with the library, by name.
+TABLES = ("aladdin-40nm", "horowitz-45nm")
+
+
 @cache
 def _texts() -> dict[str, str]:
     """Shipped files by the name of the table."""
     folder = resources.files("elision.accelerators") / "tables"
-    files = sorted(folder.iterdir(), key=lambda file: file.name)
-    found = [f.read_text(encoding="utf-8") for f in files if f.name.endswith(".toml")]
-    return {tomllib.loads(text)["name"]: text for text in found}
+    return {
+        name: (folder / f"{name}.toml").read_text(encoding="utf-8") for name in TABLES
+    }
 
 
 @cache

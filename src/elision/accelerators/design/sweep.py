@@ -58,6 +58,7 @@ __all__ = [
     "as_frame",
     "machines",
     "read_rows",
+    "shares_by_operand",
     "sweep",
     "swept_rows",
 ]
@@ -366,6 +367,25 @@ def swept_rows(
     return [found[content] for unit in units for content in unit.contents.values()]
 
 
+def shares_by_operand(sparsity: Sparsity) -> dict[str, float]:
+    """Share of zeros of every operand; one that is not named is dense.
+
+    Raises:
+        ValueError: an unknown operand, or a share outside [0, 1).
+
+    Example:
+        >>> shares_by_operand({"weight": 0.9})
+        {'input': 0.0, 'weight': 0.9, 'grad_output': 0.0}
+    """
+    if not isinstance(sparsity, Mapping):
+        sparsity = dict.fromkeys(OPERANDS, sparsity)
+    for operand, share in sparsity.items():
+        lookup("operand", operand, dict.fromkeys(OPERANDS))
+        number("sweep", "sparsity", share, "[0, 1)")
+    # Adding zero makes -0 the zero that it equals.
+    return {operand: float(sparsity.get(operand, 0)) + 0.0 for operand in OPERANDS}
+
+
 def _units(
     networks: Mapping[str, Layers | Recorded],
     sparsities: Iterable[Sparsity],
@@ -374,7 +394,7 @@ def _units(
     first_input_grad: bool,
 ) -> list[_Unit]:
     """The units in the order of the arguments, equal ones once."""
-    shares = list(dict.fromkeys(_by_operand(sparsity) for sparsity in sparsities))
+    shares = dict.fromkeys(tuple(shares_by_operand(s).values()) for s in sparsities)
     machines = {machine: machine.content for machine in chosen}
     units: list[_Unit] = []
 
@@ -410,21 +430,6 @@ def _version() -> str:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def _by_operand(sparsity: Sparsity) -> tuple[float, ...]:
-    """Shares of zeros in the order of ``OPERANDS``.
-
-    Raises:
-        ValueError: an unknown operand, or a share out of range.
-    """
-    if not isinstance(sparsity, Mapping):
-        sparsity = dict.fromkeys(OPERANDS, sparsity)
-    for operand, share in sparsity.items():
-        lookup("operand", operand, dict.fromkeys(OPERANDS))
-        number("sweep", "sparsity", share, "[0, 1)")
-    # Adding zero makes -0 the zero that it equals.
-    return tuple(float(sparsity.get(operand, 0)) + 0.0 for operand in OPERANDS)
 
 
 def _check_networks(units: Iterable[_Unit], file: RowFile) -> None:
