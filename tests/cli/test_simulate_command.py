@@ -164,6 +164,7 @@ add_int32 = 0.25
         ("--accelerator ant:window=8 --k 4", "window=4 would be ignored: ant lacks it"),
         ("--energy none", "unknown energy table 'none'; known: aladdin-40nm"),
         ("--energy typo.toml", "typo.toml: unknown action in [energy_pj] 'multipy'"),
+        ("--out other", "other: is a folder; name a file for the rows"),
         ("--plot p.png", "p.png: the name of a plot must end in .svg"),
         ("--topology net.csv --batch 4", "--batch 4: net.csv has sizes of its own"),
         ("--topology net.csv --input 64", "--input 64: net.csv has sizes of its own"),
@@ -254,7 +255,7 @@ def test_an_edited_energy_table_gives_its_own_numbers(run, tmp_path: Path) -> No
         (tmp_path / "mine.toml").write_text(text.replace("ply = 3.7", f"ply = {price}"))
         status, lines, _ = run(command)
         assert status == 0
-        energies.append([row["on chip, nJ"] for row in cells(lines)])
+        energies.append([row["energy on chip, nJ"] for row in cells(lines)])
         assert len(energies[-1]) == 12
     assert all(map(str.__ne__, *energies))
     rows = json.loads((tmp_path / "s.json").read_text())
@@ -276,7 +277,7 @@ def test_energy_compares_equal_scopes(run) -> None:
     assert status == 0
     rows = cells(lines)
     assert "No total energy: ant model no DRAM. Compare on chip." in lines
-    assert "total, nJ" not in lines[0]
+    assert "energy in all, nJ" not in lines[0]
     assert [bool(row.get("DRAM, nJ")) for row in rows] == 4 * [False] + 4 * [True]
     status, lines, _ = run(
         "simulate --topology net.csv --accelerator systolic intergrad"
@@ -285,7 +286,7 @@ def test_energy_compares_equal_scopes(run) -> None:
     for row in cells(lines):
         on_chip, off_chip, total = (
             float(row[f"{scope}, nJ"].replace(",", ""))
-            for scope in ("on chip", "DRAM", "total")
+            for scope in ("energy on chip", "DRAM", "energy in all")
         )
         assert total == pytest.approx(on_chip + off_chip, abs=0.2)
     assert "DRAM" not in run("simulate --topology net.csv")[1][0]

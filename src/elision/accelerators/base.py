@@ -171,8 +171,8 @@ _NAMED_COUNTS = ("accesses", "operations", "details")
 QUANTITIES: Mapping[str, Column] = columns(Cost) | {
     "utilisation": Column("multiplier use", ".1f", " %", scale=100),
     "stall_cycles": Column("stalls", ","),
-    "energy_pj": Column("energy, nJ", ",.0f", scale=1e-3),
-    "energy_on_chip_pj": Column("on chip, nJ", ",.0f", scale=1e-3),
+    "energy_pj": Column("energy in all, nJ", ",.0f", scale=1e-3),
+    "energy_on_chip_pj": Column("energy on chip, nJ", ",.0f", scale=1e-3),
     "energy_dram_pj": Column("DRAM, nJ", ",.0f", scale=1e-3),
 }
 

@@ -152,6 +152,7 @@ def simulate(
         )
         found = swept_rows(**work, out=path)
     if plot is not None:
+        plot.parent.mkdir(parents=True, exist_ok=True)
         write_text(plot, sweep_svg([row for rows in found for row in rows]))
     print(rows_as_text(_table(found, single)))
     notes = [f"Training steps {FIRST_INPUT_GRAD[bool(first_input_grad)]}."] * drawn

@@ -122,4 +122,4 @@ def _bars(axes: "Axes", rows: Sequence[Row], network: str) -> None:
     axes.set_ylim(len(machines) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.set(xlabel="cycles")
-    axes.xaxis.get_major_locator().set_params(nbins=4)
+    axes.locator_params(axis="x", nbins=4)

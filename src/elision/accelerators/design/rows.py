@@ -108,6 +108,8 @@ class RowFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        if self.path.is_dir():
+            raise ValueError(f"{path}: is a folder; name a file for the rows")
         self.rows: list[Row] = []
         self._state: tuple[int, int, int] | None = None
         self._torn = False
@@ -313,9 +315,9 @@ def as_cells(row: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
 _READ: Mapping[str, Column] = {
     **QUANTITIES,
     "multiplier_count": Column("multipliers", ","),
-    "energy_on_chip_pj": Column("on chip, nJ", ",.1f", scale=1e-3),
+    "energy_on_chip_pj": Column("energy on chip, nJ", ",.1f", scale=1e-3),
     "energy_dram_pj": Column("DRAM, nJ", ",.1f", scale=1e-3),
-    "energy_pj": Column("total, nJ", ",.1f", scale=1e-3),
+    "energy_pj": Column("energy in all, nJ", ",.1f", scale=1e-3),
 }
 
 
