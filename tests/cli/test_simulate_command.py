@@ -351,3 +351,10 @@ def test_a_reader_that_stops_early_is_no_error(command: str, tmp_path: Path) -> 
         assert run.stderr.read() == b""
         assert run.wait() == 1
     assert (tmp_path / "sized").exists() == command.startswith("size")
+
+
+def test_what_a_machine_says_of_its_figures_stands_below_them(run) -> None:
+    command = "simulate --model cnn --accelerator scnn:mapping=planar"
+    said = [line for line in run(command)[1] if line.startswith("scnn:mapping=planar:")]
+    assert len(said) == 1
+    assert "folds a fully connected layer" in said[0]

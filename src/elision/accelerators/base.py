@@ -8,12 +8,13 @@ times prices and nothing else.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, final
 
 from elision.accelerators.timing import Phase, Timing
-from elision.common.checks import integer
+from elision.common.checks import integer, number
 from elision.common.columns import Column, column, columns
+from elision.common.declared import fit_fields
 from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Cost",
     "ceil_div",
     "check_integer",
+    "check_positive",
     "planar",
     "squarest_grid",
 ]
@@ -50,6 +52,9 @@ class Cost:
         prices_pj: energy of one of each of the accesses and operations.
         area_mm2: area of the machine as far as the energy table prices it; None if it
             has no areas.
+        notes: sentences that belong beside the figures, each once.
+        machine: the machine with its parameters, as text; empty where none is named.
+            Not part of a comparison.
 
     Raises:
         ValueError: an access or an operation without a price.
@@ -71,6 +76,8 @@ class Cost:
     details: Mapping[str, float] = field(default_factory=dict)
     prices_pj: Mapping[str, float] = field(default_factory=dict, repr=False)
     area_mm2: float | None = column("area, mm²", ".3f", default=None)
+    notes: tuple[str, ...] = ()
+    machine: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         unpriced = (
@@ -125,10 +132,14 @@ class Cost:
         """Both costs, one after the other, on the same machine.
 
         Raises:
-            ValueError: the two were priced differently, so they are of two machines.
+            ValueError: the two are of two machines, or were priced differently.
         """
         if not isinstance(other, Cost):
             return NotImplemented
+        if self.machine and other.machine and self.machine != other.machine:
+            raise ValueError(
+                f"costs of two machines do not add: {self.machine} and {other.machine}"
+            )
         for name in self.prices_pj.keys() & other.prices_pj.keys():
             if self.prices_pj[name] != other.prices_pj[name]:
                 raise ValueError(
@@ -146,6 +157,8 @@ class Cost:
             **summed,
             prices_pj={**self.prices_pj, **other.prices_pj},
             area_mm2=max(areas, default=None),
+            notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
+            machine=self.machine or other.machine,
         )
 
     def __radd__(self, other: Any) -> "Cost":
@@ -185,13 +198,20 @@ class Accelerator(ABC):
     """A machine that executes the products of training, one layer product at a time.
 
     Members are frozen dataclasses whose fields are the machine's parameters, each with
-    a documented default and source; ``cost`` is a pure function of the product.
+    a documented default and source, and one method, :meth:`run`. A cost is a pure
+    function of the product: equal products cost the same in whatever notation
+    (:mod:`elision.products.canonical`), and a value-blind machine never reads values.
+
+    Raises:
+        ValueError: a parameter is not of its declared type.
 
     Example:
         >>> from elision.products import MatmulGeometry, Product
         >>> @dataclass(frozen=True)
         ... class OnePerCycle(Accelerator):
-        ...     def cost(self, product):
+        ...     value_blind = True
+        ...     multiplier_count = 1
+        ...     def run(self, product):
         ...         return Cost(cycles=product.dense_macs)
         >>> OnePerCycle().cost(LayerProduct(Product.FORWARD, MatmulGeometry(2, 3, 4))).cycles
         24
@@ -199,6 +219,9 @@ class Accelerator(ABC):
 
     #: True if the cost depends on the shape alone, so that operands may be None.
     value_blind: bool = False
+
+    #: What needs the operands of a machine that is not value-blind, for messages.
+    reads_values: ClassVar[str] = "this machine"
 
     #: True if the two gradients of a layer run together, see :meth:`cost_pair`.
     interleaves: ClassVar[bool] = False
@@ -210,10 +233,9 @@ class Accelerator(ABC):
     #: of the given value).
     swept_as: ClassVar[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {}
 
-    @property
-    def multiplier_count(self) -> int | None:
-        """Multipliers in all, by which machines compare; None if a member has not said."""
-        return None
+    def __post_init__(self) -> None:
+        """Fit the parameters to their declared types; members check ranges after it."""
+        fit_fields(self)
 
     @classmethod
     def sized(cls, multipliers: int, **given: Any) -> dict[str, Any]:
@@ -233,17 +255,52 @@ class Accelerator(ABC):
         del multipliers, given
         return {}
 
+    @property
     @abstractmethod
+    def multiplier_count(self) -> int:
+        """Multipliers of the whole machine, by which machines are alike in size."""
+
+    @abstractmethod
+    def run(self, product: LayerProduct) -> Cost:
+        """Cost of one product in its canonical form.
+
+        Args:
+            product: with masks for operands (boolean arrays), which are None for a
+                value-blind machine.
+        """
+
+    def run_pair(self, input_grad: LayerProduct, weight_grad: LayerProduct) -> Cost:
+        """Cost of both gradients in canonical form: one after the other, by default."""
+        return self.run(input_grad) + self.run(weight_grad)
+
+    @final
     def cost(self, product: LayerProduct) -> Cost:
         """Cost of one product of one layer.
 
         Raises:
             ValueError: the operands are needed and absent, or hold a NaN or infinity.
         """
+        return replace(self.run(self.seen(product)), machine=repr(self))
 
+    @final
     def cost_pair(self, input_grad: LayerProduct, weight_grad: LayerProduct) -> Cost:
-        """Cost of both gradients of one layer: one after the other, unless interleaved."""
-        return self.cost(input_grad) + self.cost(weight_grad)
+        """Cost of both gradients of one layer: one after the other, unless interleaved.
+
+        Raises:
+            ValueError: as :meth:`cost`.
+        """
+        pair = self.run_pair(self.seen(input_grad), self.seen(weight_grad))
+        return replace(pair, machine=repr(self))
+
+    def seen(self, product: LayerProduct) -> LayerProduct:
+        """The product as the machine sees it: canonical, and blind if the machine is."""
+        if self.value_blind:
+            return product.canonical_shape
+        if product.first is None:
+            raise ValueError(
+                f"{product!r}: {self.reads_values} needs the operands, which are None"
+            )
+        return product.canonical
 
     def timing(self, job: tuple[LayerProduct, ...]) -> Timing:
         """Busy intervals of the machine's ports during a product or a pair of gradients.
@@ -290,6 +347,12 @@ def check_integer(owner: object, minimum: int, *names: str) -> None:
     """Raise ValueError unless each named parameter is an integer >= ``minimum``."""
     for name in names:
         integer(type(owner).__name__, name, getattr(owner, name), f">= {minimum}")
+
+
+def check_positive(owner: object, *names: str) -> None:
+    """Raise ValueError unless each named parameter is a finite number above 0."""
+    for name in names:
+        number(type(owner).__name__, name, getattr(owner, name), "(0, inf)")
 
 
 def ceil_div(numerator: Any, denominator: int) -> Any:

@@ -157,6 +157,11 @@ def simulate(
     print(rows_as_text(_table(found, single)))
     notes = [f"Training steps {FIRST_INPUT_GRAD[bool(first_input_grad)]}."] * drawn
     notes += _energy_note(found)
+    notes += dict.fromkeys(
+        f"{rows[-1]['machine']}: {rows[-1]['notes']}"
+        for rows in found
+        if rows[-1]["notes"]
+    )
     if notes:
         print("\n" + "\n".join(notes))
     if plot is not None:

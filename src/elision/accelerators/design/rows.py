@@ -50,7 +50,8 @@ SPARSITIES = ("input_sparsity", "weight_sparsity", "grad_output_sparsity")
 #: parameters, ``multiplier_count`` all of its multipliers. ``product`` is one of the three
 #: products, or both gradients on a machine that interleaves them. ``stall_cycles``,
 #: ``energy_dram_pj`` and the total ``energy_pj`` are empty for a machine that does not
-#: model its DRAM, ``area_mm2`` where the energy table has no areas.
+#: model its DRAM, ``area_mm2`` where the energy table has no areas. ``notes`` belong beside
+#: the figures, a sentence each.
 COLUMNS: tuple[str, ...] = (
     "network",
     "sparsity",
@@ -74,6 +75,7 @@ COLUMNS: tuple[str, ...] = (
     "energy_dram_pj",
     "energy_pj",
     "area_mm2",
+    "notes",
     "content",
 )
 
@@ -85,6 +87,7 @@ _TEXT = (
     "machine",
     "layer",
     "product",
+    "notes",
     "content",
 )
 

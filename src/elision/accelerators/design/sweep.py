@@ -257,6 +257,7 @@ class _Count:
             "dense_macs": macs,
             **{name: getattr(cost, name) for name in _QUANTITIES},
             "energy_pj": None if cost.energy_dram_pj is None else cost.energy_pj,
+            "notes": " ".join(cost.notes),
             "content": self._unit.contents[self._machine],
         }
         cells = {name: found.get(name) for name in COLUMNS}

@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-from elision.accelerators.base import Accelerator, Cost, ceil_div, check_integer
+from elision.accelerators.base import (
+    Accelerator,
+    Cost,
+    ceil_div,
+    check_integer,
+    check_positive,
+)
 from elision.accelerators.energy import energy_table
 from elision.accelerators.outer.anticipation import TOTALS, rectangles, scan
 from elision.accelerators.outer.plane_pair import PairWork, PlanePairs
@@ -68,17 +74,14 @@ class Ant(Accelerator):
     energy: str = "horowitz-45nm"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_integer(self, 1, "multipliers", "window", "elements", "index_bits")
         check_integer(self, 0, "startup_cycles")
         if self.group is not None:
             check_integer(self, 1, "group")
+        check_positive(self, "buffer_kib", "accumulator_kib", "global_kib")
         lookup("method of Ant", self.method, _METHODS)
         energy_table(self.energy)  # refuses an unknown name
-
-    @property
-    def multiplier_count(self) -> int:
-        """Multipliers in all."""
-        return self.elements * self.multipliers**2
 
     @property
     def _pairs(self) -> PlanePairs:
@@ -110,8 +113,13 @@ class Ant(Accelerator):
         )
         return None if area is None else area * self.index_bits / 32
 
-    def cost(self, product: LayerProduct) -> Cost:
-        """Cost of one product."""
+    @property
+    def multiplier_count(self) -> int:
+        """Multipliers of all elements."""
+        return self.elements * self.multipliers**2
+
+    def run(self, product: LayerProduct) -> Cost:
+        """Cost of one product; see :meth:`Accelerator.run`."""
         planes = planes_of(product)
         return self._pairs.cost(product, planes, self._work(planes))
 

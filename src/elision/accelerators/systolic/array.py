@@ -33,15 +33,17 @@ class SystolicArray(Accelerator):
     zero_gating: bool
     memory: Any  # Buffers; a property of the members
 
+    reads_values = "zero gating"
+
+    @property
+    def multiplier_count(self) -> int:
+        """PEs, of one multiplier each."""
+        return self.rows * self.columns
+
     @property
     def value_blind(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """True unless zeros are gated: operands may be None."""
         return not self.zero_gating
-
-    @property
-    def multiplier_count(self) -> int:
-        """Multipliers in all."""
-        return self.rows * self.columns
 
     @classmethod
     def sized(cls, multipliers: int, **given: Any) -> dict[str, Any]:
