@@ -64,7 +64,7 @@ def simulate(
     onnx
         ONNX graphs (needs the onnx extra).
     dim
-        Sizes of the dimensions that ONNX graphs leave open: NAME=SIZE.
+        Sizes that ONNX graphs and topology files leave open: NAME=SIZE.
     input
         Height and width of a model's images; default: 32.
     batch

@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from elision.products import Geometry
@@ -34,9 +34,10 @@ def layers_by_network(
         input: height and width of a model's images; None: 32. Published networks and
             files have their own.
         batch: images of a network; None: 1. Files have their own.
-        dim: sizes of dimensions that ONNX graphs leave open, ``NAME=SIZE``.
+        dim: sizes of dimensions that ONNX graphs leave open, and of symbols of topology
+            files, ``NAME=SIZE``.
 
-    What a reader says of a file, such as what it did not read, goes to standard error.
+    What a reader says, such as what it did not read, goes to standard error.
 
     Raises:
         ValueError: an unknown name, a malformed file (the message gives the line or the
@@ -44,7 +45,12 @@ def layers_by_network(
         FileNotFoundError: there is no such file.
         ModuleNotFoundError: ONNX is not installed.
     """
-    from elision.workloads.shapes import read_onnx, read_topology
+    from elision.workloads.shapes import (
+        open_dimensions,
+        open_symbols,
+        read_onnx,
+        read_topology,
+    )
     from elision.workloads.shapes.networks import NETWORKS, network
     from elision.workloads.shapes.random import model_layers
 
@@ -56,15 +62,18 @@ def layers_by_network(
         if name in NETWORKS:
             layers = network(name, images)
         else:
-            layers = model_layers(name, 32 if input is None else input, images)
+            side = 32 if input is None else input
+            layers = _told(model_layers, name, side, images)
         _add(found, name, layers)
     for path in (*topologies, *graphs):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
-    for path in topologies:
-        _add(found, path.stem, _told(lambda path=path: read_topology(path)))
-    for path, sizes in _sizes_by_graph(graphs, dim):
-        _add(found, path.stem, _told(lambda path=path, s=sizes: read_onnx(path, s)))
+    files = [(path, read_topology, open_symbols) for path in topologies]
+    files += [(path, read_onnx, open_dimensions) for path in graphs]
+    names = {path: left_open(path) for path, _, left_open in files if dim}
+    sizes = _sizes_by_file(dim, names)
+    for path, read, _ in files:
+        _add(found, path.stem, _told(read, path, sizes.get(path, {})))
     return found
 
 
@@ -82,7 +91,7 @@ def _check_taken(
         if files:
             raise ValueError(
                 f"{flag} {given}: {files[0]} has sizes of its own; {flag} is for models "
-                "by name (--dim gives an ONNX graph its open sizes)"
+                "by name (--dim gives a file its open sizes)"
             )
     published = [name for name in models if name in NETWORKS]
     if input is not None and published:
@@ -92,10 +101,10 @@ def _check_taken(
         )
 
 
-def _sizes_by_graph(
-    graphs: "list[Path]", dim: Iterable[str]
-) -> "list[tuple[Path, dict[str, int]]]":
-    """Every graph with those of the sizes ``NAME=SIZE`` that it leaves open."""
+def _sizes_by_file(
+    dim: Iterable[str], names: "dict[Path, list[str]]"
+) -> "dict[Path, dict[str, int]]":
+    """The sizes ``NAME=SIZE`` that each file takes, by the names that it leaves open."""
     sizes: dict[str, int] = {}
     for text in dim:
         name, _, size = text.rpartition("=")
@@ -103,30 +112,25 @@ def _sizes_by_graph(
             twice = " (given twice)" if name in sizes else ""
             raise ValueError(f"--dim {text}: must be NAME=SIZE, an integer{twice}")
         sizes[name] = int(size)
-    if sizes and not graphs:
-        raise ValueError(f"--dim {next(iter(sizes))}: there is no ONNX graph (--onnx)")
-    if len(graphs) < 2:
-        return [(path, sizes) for path in graphs]
-    from elision.workloads.shapes.onnx_graph import open_dimensions
-
-    left = {path: open_dimensions(path) for path in graphs}
     for name in sizes:
-        if not any(name in names for names in left.values()):
-            known = ", ".join(sorted({n for names in left.values() for n in names}))
+        if not names:
+            raise ValueError(f"--dim {name}: there is no file (--onnx, --topology)")
+        if not any(name in left for left in names.values()):
+            known = ", ".join(dict.fromkeys(n for left in names.values() for n in left))
             raise ValueError(
-                f"--dim {name}: no graph leaves it open; open ones: {known or 'none'}"
+                f"--dim {name}: no file leaves it open; open ones: {known or 'none'}"
             )
-    return [
-        (path, {name: size for name, size in sizes.items() if name in left[path]})
-        for path in graphs
-    ]
+    return {
+        path: {name: size for name, size in sizes.items() if name in left}
+        for path, left in names.items()
+    }
 
 
-def _told(read: "Callable[[], Layers]") -> "Layers":
+def _told(read: "Callable[..., Layers]", *arguments: Any) -> "Layers":
     """What a reader gives; what it warns of goes to standard error, a line each."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        layers = read()
+        layers = read(*arguments)
     for warning in said:
         print(f"elision: {warning.message}", file=sys.stderr)
     return layers

@@ -53,7 +53,7 @@ def timeline(
     onnx
         ONNX graph (needs the onnx extra).
     dim
-        Sizes of the dimensions that the ONNX graph leaves open: NAME=SIZE.
+        Sizes that the ONNX graph or topology file leaves open: NAME=SIZE.
     input
         Height and width of a model's images; default: 32.
     batch

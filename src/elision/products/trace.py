@@ -8,6 +8,7 @@ it holds no code; it is written under another name and renamed when complete.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from elision.common.files import load_tensors, save_tensors
+from elision.common.notebook import html_table
 from elision.products.geometries import geometry_from_json
 from elision.products.geometry import Geometry
 from elision.products.kinds import Product
@@ -41,6 +43,8 @@ class PackedTensor:
         >>> packed = PackedTensor.pack(torch.tensor([[0.0, 2.0], [3.0, 0.0]]))
         >>> packed.values, packed.size_bytes
         (tensor([2., 3.]), 9)
+        >>> packed
+        PackedTensor(2 of 4 values, float32, 2 x 2)
     """
 
     mask: Tensor
@@ -62,6 +66,17 @@ class PackedTensor:
         flat = torch.zeros(size, dtype=self.values.dtype)
         flat[torch.from_numpy(places)] = self.values
         return flat.view(self.shape)
+
+    def __repr__(self) -> str:
+        """Numbers of values, dtype and shape, never the values."""
+        kept, shape = f"{self.values.numel():,}", " x ".join(map(str, self.shape))
+        dtype = str(self.values.dtype).removeprefix("torch.")
+        return f"PackedTensor({kept} of {math.prod(self.shape):,} values, {dtype}, {shape})"
+
+    @property
+    def density(self) -> float:
+        """Fraction of non-zeros; 0 of no values."""
+        return self.values.numel() / max(math.prod(self.shape), 1)
 
     def to_json(self) -> dict[str, Any]:
         """Shape and dtype, which a file's mask and values leave out."""
@@ -125,11 +140,48 @@ class Trace:
         >>> trace = Trace.of(synthetic_products(layers, 0.5), data="synthetic")
         >>> trace.layers, len(trace)
         (['fc'], 3)
+        >>> trace
+        Trace(3 products of 1 layer in 1 step, 0.1 KiB, about data)
     """
 
     about: dict[str, Any] = field(default_factory=dict)
     _records: list[_Record] = field(default_factory=list, repr=False)
     _tensors: dict[str, PackedTensor] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        """How much was recorded of what, and the facts that are known of it."""
+        counts = [
+            f"{_counted(len(self), 'product')} of {_counted(len(self.layers), 'layer')}"
+            f" in {_counted(len(self.steps), 'step')}"
+        ]
+        named = [name for name in self.recipes if name]
+        counts += [f"recipes {', '.join(named)}"] if named else []
+        counts.append(f"{self.size_bytes / 1024:,.1f} KiB")
+        counts += [f"about {', '.join(self.about)}"] if self.about else []
+        return f"Trace({', '.join(counts)})"
+
+    def _repr_html_(self) -> str:
+        """A row for each product of each layer, densities averaged over its records."""
+        rows: dict[tuple[str, str, str, str], list[_Record]] = {}
+        for r in self._records:
+            key = (r.recipe, r.name, r.kind.value, r.geometry.description)
+            rows.setdefault(key, []).append(r)
+        header = ["recipe", "layer", "product", "shape", "recorded", "densities"]
+        cells = [
+            (*key, len(records), self._densities(records))
+            for key, records in rows.items()
+        ]
+        shown = 0 if any(self.recipes) else 1  # a column of empty names says nothing
+        return html_table(header[shown:], [row[shown:] for row in cells], repr(self))
+
+    def _densities(self, records: list[_Record]) -> str:
+        """Mean density of each operand of one product's records, as text."""
+        first, second = records[0].kind.operands
+        keys = {first: [r.first for r in records], second: [r.second for r in records]}
+        return ", ".join(
+            f"{operand} {np.mean([self._tensors[key].density for key in found]):.1%}"
+            for operand, found in keys.items()
+        )
 
     def add(
         self,
@@ -311,6 +363,10 @@ class Trace:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: a corrupted trace ({error})") from error
         return cls(about, records, packed)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _digest(header: dict[str, Any], tensors: dict[str, PackedTensor]) -> str:

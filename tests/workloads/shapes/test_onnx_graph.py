@@ -658,6 +658,21 @@ def test_shapes_that_do_not_fit_are_named(
         read_onnx(path)
 
 
+def test_an_input_without_a_shape_is_named(tmp_path: Path) -> None:
+    path = graph(tmp_path / "n.onnx", OPEN_NODES[:1], OPEN_WEIGHTS[:1])
+    model = onnx.load(str(path))
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, str(path))
+    with pytest.raises(ValueError, match=r"Conv of unknown shape \(1\); .*'x' has no"):
+        read_onnx(path)
+
+
+def test_both_names_of_the_own_domain(tmp_path: Path) -> None:
+    made = onnx.helper.make_node("MatMul", ["x", "w"], ["y"], domain="ai.onnx")
+    path = graph(tmp_path / "d.onnx", [made], [weight("w", (8, 5))])
+    assert only(read_onnx(path)) == MatmulGeometry(24, 8, 5)
+
+
 def test_weights_in_other_files_are_not_needed(tmp_path: Path) -> None:
     path = graph(tmp_path / "c.onnx", OPEN_NODES[:1], OPEN_WEIGHTS[:1])
     model = onnx.load(str(path))

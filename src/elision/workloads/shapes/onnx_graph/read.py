@@ -64,6 +64,12 @@ def read_onnx(
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     said = [*walk.notes]
+    said += [
+        f"input {value.name!r} has no shape"
+        for value in model.graph.input
+        if value.type.HasField("tensor_type")
+        and not value.type.tensor_type.HasField("shape")
+    ]
     if walk.unread:
         said.insert(0, f"not read: {_counted(walk.unread)}")
     if not layers:
@@ -78,11 +84,14 @@ def read_onnx(
 def open_dimensions(path: str | Path) -> list[str]:
     """Names that :func:`read_onnx` takes a size for, in the order of the inputs.
 
+    A dimension that the graph names goes by ``input.axis`` as well.
+
     Raises:
         ModuleNotFoundError: the extra is not installed.
         ValueError: the file is not an ONNX graph.
     """
-    return list(dict.fromkeys(name for name, _, _ in _open_sizes(_load(path).graph)))
+    sizes = _open_sizes(_load(path).graph)
+    return list(dict.fromkeys(n for name, place, _ in sizes for n in (name, place)))
 
 
 def _load(path: str | Path) -> "onnx.ModelProto":

@@ -73,7 +73,9 @@ class Walk:
     def _node(
         self, node: onnx.NodeProto, name: str, scope: Scope
     ) -> tuple[Layers, list[Value]]:
-        domain = "" if node.domain == "ai.onnx" else node.domain
+        if node.domain == "ai.onnx":  # the longer name of the same domain
+            node.domain = ""
+        domain = node.domain
         control = {"If": self._if, "Loop": self._loop, "Scan": self._scan}
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         if not domain and node.op_type in control:
