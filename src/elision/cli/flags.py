@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-__all__ = ["Files", "Integers", "Names", "Shares", "Specs"]
+__all__ = ["Files", "Integers", "Names", "Shares", "Specs", "number_or_list"]
 
 #: One or more values after one flag or several.
 _SEVERAL = Parameter(consume_multiple=True, negative="")
@@ -16,3 +16,15 @@ Names = Annotated[tuple[str, ...], _SEVERAL]
 Files = Annotated[tuple[Path, ...], _SEVERAL]
 Integers = Annotated[tuple[int, ...], _SEVERAL]
 Shares = Annotated[tuple[float, ...], _SEVERAL]
+
+
+def number_or_list(values: tuple[int, ...]) -> int | tuple[int, ...] | None:
+    """One value is a number of things, several are the things; none is None.
+
+    Example:
+        >>> number_or_list((3,)), number_or_list((0, 1, 7))
+        (3, (0, 1, 7))
+    """
+    if len(values) == 1:
+        return values[0]
+    return values or None

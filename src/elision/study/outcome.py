@@ -144,7 +144,7 @@ class StudyOutcome:
                 }
         facts: dict[str, Any] = {
             "schema": SCHEMA,
-            "workload": self.config.workload,
+            "workload": self.config.workload_name,
             "seed": self.config.seed,
             "recipes": {o.spec: _recipe_summary(o, self.metric) for o in self.outcomes},
             "accelerators": machines,
@@ -155,8 +155,11 @@ class StudyOutcome:
             execution["processes"] = self.config.processes
         if execution:
             facts["execution"] = execution
-        if self.config.seeds > 1:
-            facts["seeds"] = self.config.seeds
+        seeds = self.config.all_seeds()
+        if len(seeds) > 1:
+            facts["seeds"] = len(seeds)
+        if isinstance(self.config.seeds, tuple):
+            facts["all_seeds"] = list(seeds)
         if self.metric.name != USUAL_METRIC:
             facts["metric"] = self.metric.name
         return facts

@@ -11,9 +11,9 @@ independent, so other processes may train them first; the study then finds them 
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from elision.methods import is_external, recipe_from_toml
 from elision.products import Trace
 from elision.products.describe import count
 from elision.study import folder as runfolder
-from elision.study.config import StudyConfig, file_name
+from elision.study.config import StudyConfig, command_line_toml, file_name
 from elision.study.outcome import RecipeOutcome, StudyOutcome, metric_rows, tables
 from elision.study.probes import PROBES, Trained
 from elision.training.checkpoint import EpochMetrics
@@ -40,7 +40,14 @@ from elision.training.loop import Progress, RunPlan, TrainResult, train
 from elision.training.ranks import Ranks
 from elision.workloads import Dataset, Workload
 
-__all__ = ["StudyProgress", "record_again", "study", "study_share"]
+__all__ = [
+    "StudyProgress",
+    "added_to",
+    "default_folder",
+    "record_again",
+    "study",
+    "study_share",
+]
 
 #: A recipe's file in its folder of the run.
 _RECIPE = "recipe.toml"
@@ -123,14 +130,74 @@ def study_share(
 
 
 def _claimed(config: StudyConfig, folder: Path) -> "_Run":
-    """The run, its folder claimed. Data or a device that is not there claims nothing."""
+    """The run, its folder claimed.
+
+    Data, a device or a network of the user's own that is not there claims nothing.
+    """
     run = _Run.of(config)
     config.execution().torch_device()
+    if not isinstance(config.workload, str):
+        with torch.random.fork_rng(), torch.device("cpu"):
+            run.workload.make_model(run.dataset)
     for spec in config.recipes:
         run.method(spec)  # likewise a recipe of a module or a file
-    values = {k: v for k, v in config.to_dict().items() if v is not None}
-    runfolder.claim(folder, values)
+    runfolder.claim(folder, _plain(config))
     return run
+
+
+def _plain(config: StudyConfig) -> dict[str, Any]:
+    """The configuration as its folder holds it."""
+    return {k: v for k, v in config.to_dict().items() if v is not None}
+
+
+def default_folder(config: StudyConfig, folder: Path) -> Path:
+    """A folder for a run that was given none.
+
+    Args:
+        config: the run's configuration.
+        folder: the folder's usual name, such as ``runs/study-digits-cnn``.
+
+    Returns:
+        The folder if it is free, or holds this run, which is then continued, or less of
+        it; else the first such of ``folder-2``, ``folder-3`` and so on.
+    """
+    return runfolder.numbered(folder, _plain(config))
+
+
+def added_to(
+    folder: Path,
+    *,
+    recipes: Iterable[str] = (),
+    accelerators: Iterable[str] = (),
+    probes: Iterable[str] = (),
+    seeds: int | tuple[int, ...] | None = None,
+) -> StudyConfig:
+    """Configuration of a run that a folder holds, with more to it.
+
+    Started with it in that folder, :func:`study` runs what is missing and trains nothing
+    again.
+
+    Args:
+        folder: of a study or a training.
+        recipes: further recipes; likewise machines and probes. What the run has already
+            may be named again.
+        accelerators: likewise.
+        probes: likewise.
+        seeds: number of all seeds, or the seeds; None: those of the run.
+
+    Raises:
+        ValueError: not a run folder, or an unknown name.
+    """
+    config = StudyConfig.from_toml(runfolder.configuration(folder))
+    grown = {
+        name: tuple(dict.fromkeys((*getattr(config, name), *more)))
+        for name, more in (
+            ("recipes", recipes),
+            ("accelerators", accelerators),
+            ("probes", probes),
+        )
+    }
+    return replace(config, seeds=config.seeds if seeds is None else seeds, **grown)
 
 
 def _completed(
@@ -400,6 +467,5 @@ def _write(outcome: StudyOutcome, folder: Path) -> None:
     for name, rows in tables(outcome).items():
         write_text(folder / "tables" / f"{name}.csv", to_csv(rows))
     write_text(folder / "report.html", study_page(outcome))
-    workload = asdict(outcome.config.resolved_workload())
-    write_text(folder / "workload.toml", runfolder.to_toml(workload))
+    write_text(folder / "workload.toml", command_line_toml(outcome.config))
     write_json(folder / "summary.json", outcome.summary())

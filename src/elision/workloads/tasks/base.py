@@ -5,6 +5,7 @@ a device, splits them by example and hands them back. Adding a task adds one fil
 and one line in the folder's ``__init__.py``.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from elision.workloads.data import Augmentation
 
@@ -118,6 +120,27 @@ class Task(ABC):
     @abstractmethod
     def score(self, counts: Tensor) -> float:
         """The metric, from counts summed over all test examples."""
+
+    def check(self, model: nn.Module, dataset: Any) -> None:
+        """Raise ValueError unless the network takes the data and answers as it must.
+
+        A copy of the model sees two test examples, in training and in evaluation mode;
+        of the model itself only lazy layers are given their shapes.
+        """
+        batch = next(iter(self.test_batches(dataset, 2)))
+        with torch.no_grad():
+            if any(map(is_lazy, model.parameters())):
+                model(batch[0])
+            if not any(p.requires_grad for p in model.parameters()):
+                raise ValueError("the network has no parameter to train")
+            tried = copy.deepcopy(model)
+            with torch.random.fork_rng():
+                for training in (True, False):
+                    self.check_output(tried.train(training)(batch[0]), dataset)
+
+    def check_output(self, output: Any, dataset: Any) -> None:
+        """Raise ValueError unless a network's output is what the task's loss reads."""
+        del output, dataset  # a task that says nothing takes any
 
     def size(self, batch: Batch) -> int:
         """Number of examples in a batch: its weight in a mean over batches."""

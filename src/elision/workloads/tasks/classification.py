@@ -55,6 +55,14 @@ class Classification(Task):
         """Normalised test images and labels, in order."""
         return dataset.test_batches(batch_size)
 
+    def check_output(self, output: Any, dataset: Dataset) -> None:
+        """Scores: a tensor ``(N, classes)``."""
+        wanted = f"must answer with scores of {dataset.classes} classes, (N, classes)"
+        if not isinstance(output, Tensor):
+            raise ValueError(f"{wanted}; it gave a {type(output).__name__}")
+        if output.ndim != 2 or output.shape[1] != dataset.classes:
+            raise ValueError(f"{wanted}; it gave {tuple(output.shape)} for 2 images")
+
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean cross-entropy."""
         images, labels = batch
