@@ -122,6 +122,19 @@ def test_a_wrong_configuration_names_its_place(
     assert files() == {"bad.toml"}
 
 
+def test_an_energy_table_that_lacks_prices_is_found_before_training(
+    elision: Run,
+) -> None:
+    table = 'name = "mine"\nnode_nm = 7\nsource = "none"\n[energy_pj]\nmultiply = 1\n'
+    write_text(Path("mine.toml"), table)
+    machine = "--accelerator systolic:energy=mine.toml ant:energy=mine.toml"
+    status, error = elision(f"study --workload digits-cnn {machine}")
+    assert (status, len(error.splitlines())) == (2, 1)
+    for gap in ("'add', 'add_int32', 'compare'", "SRAM", "DRAM", "register"):
+        assert gap in error
+    assert files() == {"mine.toml"}
+
+
 def test_a_configuration_and_flags_say_the_same(elision: Run) -> None:
     flags = DIGITS.replace("--out run", "--out one")
     assert elision(flags)[0] == 0

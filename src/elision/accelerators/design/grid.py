@@ -15,7 +15,7 @@ from elision.common.names import lookup
 from elision.common.specs import Spec, arguments, parse
 from elision.products import LayerProduct, MatmulGeometry, Product
 
-__all__ = ["Machine", "machines"]
+__all__ = ["Machine", "check_prices", "machines"]
 
 
 @dataclass(frozen=True)
@@ -114,26 +114,35 @@ def machines(
     taken: set[str] = set()
     given = [_chosen(spec) for spec in specs]
     _check_names(grid, [name for name, _ in given])
-    with checking_prices():
-        for name, fixed in given:
-            axes = _axes(name, fixed, grid)
-            taken |= {parameter for axis in axes for parameter in axis.parameters}
-            for settings in itertools.product(*(axis.settings for axis in axes)):
-                swept = dict(pair for setting in settings for pair in setting)
-                machine = Machine(name, _in_order(name, fixed | swept))
-                built = machine.build()
-                _ = built.cost(_SMALLEST)
-                found.setdefault(built, machine)
+    for name, fixed in given:
+        axes = _axes(name, fixed, grid)
+        taken |= {parameter for axis in axes for parameter in axis.parameters}
+        for settings in itertools.product(*(axis.settings for axis in axes)):
+            swept = dict(pair for setting in settings for pair in setting)
+            machine = Machine(name, _in_order(name, fixed | swept))
+            found.setdefault(machine.build(), machine)
     for parameter in (p for p in grid if p not in taken):
         names = ", ".join(dict.fromkeys(name for name, _ in given))
         raise ValueError(
             f"{parameter}={', '.join(map(str, grid[parameter]))} would be ignored: {names} "
             "lacks it or is given its own"
         )
-    return list(found.values())
+    found_machines = list(found.values())
+    check_prices(machine.build() for machine in found_machines)
+    return found_machines
 
 
-#: Costed on every machine, to see whether its energy table has all prices.
+def check_prices(built: Iterable[Accelerator]) -> None:
+    """Raise ValueError, naming everything, if machines lack prices in their energy tables.
+
+    Each costs one multiplication. What is missing is found before hours of work, and an
+    SRAM whose price is extrapolated is told.
+    """
+    with checking_prices():
+        for machine in built:
+            _ = machine.cost(_SMALLEST)
+
+
 _ONE = np.ones((1, 1), np.float32)
 _SMALLEST = LayerProduct(Product.FORWARD, MatmulGeometry(1, 1, 1), _ONE, _ONE)
 
