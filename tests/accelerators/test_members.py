@@ -138,7 +138,7 @@ def test_costs_of_two_machines_do_not_add() -> None:
     ):
         with pytest.raises(ValueError, match="costs of two machines do not add: "):
             _ = one.cost(product) + other.cost(product)
-    twice = sum([small.cost(product), Dense(multipliers=4).cost(product)])
+    twice = small.cost(product) + Dense(multipliers=4).cost(product)
     assert twice.cycles == 2 * small.cost(product).cycles
     assert Cost() + small.cost(product) == small.cost(product)
 

@@ -15,6 +15,7 @@ the parameter that it is given to. The type that a parameter declares decides wh
 value may be (:mod:`elision.common.declared`): ``zero_gating=no`` is False.
 """
 
+import contextlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -33,6 +34,14 @@ _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""", re.DOTALL)
 _NAMED = re.compile(r"([A-Za-z_]\w*)\s*=\s*(.*)", re.DOTALL)
 #: An equals sign that no spec inside the value and no quotation holds.
 _STRAY_EQUALS = re.compile(r"[^:('\"]*=")
+
+
+class _OfAnotherType(ValueError):
+    """A value is not of its parameter's type; all values as they were given."""
+
+    def __init__(self, message: str, given: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.given = given
 
 
 class Spec(NamedTuple):
@@ -162,10 +171,13 @@ def arguments(
             lookup(f"parameter of {kind} {spec.name!r}", name, known)
         found[name] = value
     types = {p.name: p.annotation for p in parameters}
-    return {
-        name: declared(f"{kind} {spec.name}", name, value, types.get(name, Any))
-        for name, value in found.items()
-    }
+    try:
+        return {
+            name: declared(f"{kind} {spec.name}", name, value, types.get(name, Any))
+            for name, value in found.items()
+        }
+    except ValueError as error:
+        raise _OfAnotherType(str(error), found) from None
 
 
 def build(
@@ -183,7 +195,13 @@ def build(
         ValueError: as :func:`resolve` does, a parameter is missing, or a value that the
             thing refuses.
     """
-    make, found = resolve(kind, spec, table)
+    try:
+        make, found = resolve(kind, spec, table)
+    except _OfAnotherType as error:
+        # What the thing itself says of the value names its range, too.
+        with contextlib.suppress(TypeError):
+            table[parse(spec).name](**error.given | more)
+        raise
     try:
         return make(**found | more)
     except TypeError as error:
