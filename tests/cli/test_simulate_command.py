@@ -165,6 +165,8 @@ add_int32 = 0.25
         ("--energy none", "unknown energy table 'none'; known: aladdin-40nm"),
         ("--energy typo.toml", "typo.toml: unknown action in [energy_pj] 'multipy'"),
         ("--out other", "other: is a folder; name a file for the rows"),
+        ("--sparsity", "parameter --sparsity requires at least 1 element"),
+        ("--n --k 4", "parameter --n requires at least 1 element"),
         ("--plot p.png", "p.png: the name of a plot must end in .svg"),
         ("--topology net.csv --batch 4", "--batch 4: net.csv has sizes of its own"),
         ("--topology net.csv --input 64", "--input 64: net.csv has sizes of its own"),

@@ -328,6 +328,8 @@ def sweep(
     if workers is not None:
         integer("sweep", "workers", workers)
     units = _units(networks, sparsities, chosen, seed, first_input_grad)
+    if not any(unit.contents for unit in units):
+        raise ValueError("sweep: give a network, a sparsity and a machine at least")
     file = RowFile(out)
     _check_networks(units, file)
     _replace_stale(units, file)
