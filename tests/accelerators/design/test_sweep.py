@@ -421,7 +421,9 @@ def test_nothing_to_count_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="t: no product to cost"):
         sweep(recorded, [0.5], MACHINES, tmp_path / "s.csv", workers=1)
     for nothing in (({}, [0.5], MACHINES), (SMALL, [], MACHINES), (SMALL, [0.5], [])):
-        with pytest.raises(ValueError, match="give a network, a sparsity and a machine"):
+        with pytest.raises(
+            ValueError, match="give a network, a sparsity and a machine"
+        ):
             sweep(*nothing, tmp_path / "s.csv")
     assert not (tmp_path / "s.csv").exists()
 
