@@ -214,6 +214,30 @@ def test_a_product_of_integers_does_not_wrap(
     assert torch.equal(exact.double(), LayerProduct(kind, geometry, x, w).compute())
 
 
+@pytest.mark.parametrize(
+    ("form", "result"),
+    [
+        ("float8_e4m3fn", torch.float32),
+        ("float16", torch.float16),
+        ("quantised", torch.float32),
+        ("sparse COO", torch.float32),
+        ("int8", torch.float32),
+    ],
+)
+@pytest.mark.parametrize("kind", list(Product))
+@pytest.mark.filterwarnings("ignore:.*quantize")
+def test_a_product_is_computed_in_the_wider_of_the_dtypes(
+    kind: Product, form: str, result: torch.dtype
+) -> None:
+    geometry = LAYERS["conv"]
+    first, second = drawn(geometry, kind)
+    expected = LayerProduct(kind, geometry, first, second).compute()
+    other = FORMS[form](first), (FORMS[form](second) if form == "float16" else second)
+    found = LayerProduct(kind, geometry, *other).compute()
+    assert found.dtype is result
+    assert torch.equal(found.float(), expected)
+
+
 def test_integers_whose_sums_no_fp64_holds_are_refused() -> None:
     big = torch.full((2, 2), 2**30)
     product = LayerProduct(Product.FORWARD, MatmulGeometry(2, 2, 2), big, big)

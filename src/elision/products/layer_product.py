@@ -11,7 +11,7 @@ from elision.products.canonical import canonical_geometry, canonical_operand
 from elision.products.counts import ProductCounts, convolution_counts
 from elision.products.geometry import Geometry
 from elision.products.kinds import Product
-from elision.products.masks import nonzero_mask
+from elision.products.masks import nonzero_mask, strided
 
 __all__ = ["LayerProduct"]
 
@@ -128,15 +128,19 @@ class LayerProduct:
         """The product itself, computed densely: the oracle for every engine.
 
         Returns:
-            ``Y``, ``dX`` or ``dW`` in torch layout and the operands' dtype; equal to
-            what autograd computes for the layer. Of integers and booleans, whose own
-            width would wrap, the exact sums as int64.
+            ``Y``, ``dX`` or ``dW`` in torch layout and the operands' dtype, the wider
+            one of two; equal to what autograd computes for the layer. Of integers and
+            booleans, whose own width would wrap, the exact sums as int64; of 8-bit
+            floats and quantised values fp32.
 
         Raises:
             ValueError: no operands, or integers whose sums may pass 2**53.
         """
-        first, second = (torch.as_tensor(v) for v in self._present())
-        if _is_exact(first) and _is_exact(second):
+        first, second = (strided(torch.as_tensor(v)) for v in self._present())
+        if first.dtype != second.dtype:
+            wider = torch.promote_types(first.dtype, second.dtype)
+            first, second = first.to(wider), second.to(wider)
+        if _is_exact(first):
             return self._exact(first, second)
         return self.geometry.compute(self.kind, first, second)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["nonzero_mask"]
+__all__ = ["nonzero_mask", "strided"]
 
 #: Values looked at in one go; temporary memory stays at a few bytes for each.
 _CHUNK = 1 << 22
@@ -28,7 +28,7 @@ def nonzero_mask(what: str, value: Any) -> np.ndarray:
         ValueError: a value is NaN or infinite, or there are no values to look at (a meta
             tensor, an array of objects).
     """
-    parts = _strided(what, value)
+    parts = _parts(what, value)
     mask = np.empty(tuple(value.shape), bool)
     flat, at = mask.reshape(-1), 0
     for part in parts:
@@ -40,7 +40,22 @@ def nonzero_mask(what: str, value: Any) -> np.ndarray:
     return mask
 
 
-def _strided(what: str, value: Any) -> Any:
+def strided(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in a layout and a dtype that torch computes with.
+
+    A sparse or a quantised one is filled in, 8-bit floats become fp32; any other is
+    returned as it is.
+    """
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1:
+        tensor = tensor.float()
+    return tensor
+
+
+def _parts(what: str, value: Any) -> Any:
     """The values in chunks of memory order."""
     if not isinstance(value, torch.Tensor):
         array = np.asarray(value)
@@ -50,10 +65,7 @@ def _strided(what: str, value: Any) -> Any:
     tensor = value.detach()
     if tensor.device.type == "meta":
         raise ValueError(f"{what} is on the meta device, which holds no values")
-    if tensor.is_quantized:
-        tensor = tensor.dequantize()
-    if tensor.layout is not torch.strided:
-        tensor = tensor.to_dense()
+    tensor = strided(tensor)
     return _chunks(tensor, tensor.is_contiguous())
 
 
@@ -74,7 +86,5 @@ def _looked_at(part: Any) -> tuple[np.ndarray, bool]:
         exact = part.dtype.kind in "biu"
         return part != 0, exact or bool(np.isfinite(part).all())
     part = part.cpu()
-    if part.dtype.is_floating_point and part.dtype.itemsize == 1:
-        part = part.float()  # torch compares no 8-bit floats
     exact = not (part.dtype.is_floating_point or part.dtype.is_complex)
     return (part != 0).numpy(), exact or bool(torch.isfinite(part).all())
