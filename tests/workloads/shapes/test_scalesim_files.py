@@ -164,6 +164,11 @@ LINE = "c, 9, 8, 2, 3, 3, 16, 1,\n"
             Conv2dGeometry(1, 3, 9, 9, 16, 3, (2, 3)),
         ),
         (
+            "layer_name,ifmap_h,ifmap_w,filter_h,filter_w,num_channels,"
+            "Number of Filters,Stride H,Stride W\nc,9,9,3,3,3,16,2,3,\n",
+            Conv2dGeometry(1, 3, 9, 9, 16, 3, (2, 3)),
+        ),
+        (
             HEADER.strip() + "Strides,\nc,9,9,3,3,3,16,2,3,\n",
             Conv2dGeometry(1, 3, 9, 9, 16, 3, (2, 3)),
         ),

@@ -29,8 +29,8 @@ PRODUCT = ("Layer", "M", "N", "K")
 #: What marks the name of a depthwise layer.
 DEPTHWISE = "DP"
 
-#: Other titles of the same columns, and columns that a file may have.
-_TITLES = {
+#: What the columns hold, by their titles as :func:`field_of` spells them.
+_FIELDS = {
     "layer name": "name",
     "layer": "name",
     "name": "name",
@@ -39,12 +39,8 @@ _TITLES = {
     "ifmap width": "width",
     "filter height": "kernel height",
     "filter width": "kernel width",
-    "channels": "channels",
     "channel": "channels",
-    "num channels": "channels",
-    "num filter": "filters",
-    "num filters": "filters",
-    "strides": "stride",
+    "filter": "filters",
     "stride": "stride",
     "stride height": "stride",
     "stride width": "stride width",
@@ -91,8 +87,16 @@ class Columns(NamedTuple):
 
 
 def field_of(title: str) -> str | None:
-    """What a column of this title holds; None: nothing that is read."""
-    return _TITLES.get(" ".join(title.lower().replace("_", " ").split()))
+    """What a column of this title holds; None: nothing that is read.
+
+    Case, underscores, a plural, ``num`` and ``H`` or ``W`` for height or width make no
+    difference.
+    """
+    words = title.lower().replace("_", " ").split()
+    words = [word for word in words if word not in ("num", "number", "of")]
+    words = [word.removesuffix("s") for word in words]
+    words[-1:] = [{"h": "height", "w": "width"}.get(w, w) for w in words[-1:]]
+    return _FIELDS.get(" ".join(words))
 
 
 def by_title(titles: Sequence[str]) -> Columns | None:
