@@ -16,6 +16,7 @@ from cyclopts.config import Dict
 
 from elision import __version__
 from elision.cli import COMMANDS, Loaded
+from elision.cli.parameters import epilogue
 from elision.common.names import lookup
 
 __all__ = ["app", "main"]
@@ -32,7 +33,7 @@ for order, command in enumerate(COMMANDS):
     if isinstance(command, Loaded):
         app.command(command.path, name=command.name, help=command.help, sort_key=order)
     else:
-        app.command(command, sort_key=order)
+        app.command(command, sort_key=order, help_epilogue=epilogue(command))
 
 
 @app.meta.default

@@ -6,6 +6,7 @@ and one line in the folder's ``__init__.py``.
 """
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -48,22 +49,41 @@ class Metric:
         return self.name.replace("_", " ")
 
     def better(self, value: float, other: float) -> bool:
-        """Whether ``value`` is better than ``other``."""
+        """Whether ``value`` is better than ``other``; NaN is worse than any number."""
+        if math.isnan(value) or math.isnan(other):
+            return math.isnan(other) and not math.isnan(value)
         return value > other if self.higher_is_better else value < other
 
     def text(self, value: float, spread: float | None = None) -> str:
         """A value in its unit, with the spread over seeds if one is given."""
+        if math.isnan(value):
+            return _DIVERGED
         scale, digits, unit = (100, ".1f", " %") if self.percent else (1, ".4g", "")
         number = format(scale * value, digits)
         if spread is not None:
             number += f" ± {scale * spread:{digits}}"
         return number + unit
 
-    def difference_text(self, value: float, baseline: float) -> str:
-        """``value - baseline`` with its sign: percentage points, or the metric's unit."""
-        if self.percent:
-            return f"{100 * value - 100 * baseline:+.1f} points"
-        return f"{value - baseline:+.4g}"
+    def difference_text(
+        self, value: float, baseline: float, spread: float | None = None
+    ) -> str:
+        """``value - baseline`` with its sign, and its spread over seeds if one is given.
+
+        In percentage points, or the metric's unit.
+        """
+        if math.isnan(value) or math.isnan(baseline):
+            return _DIVERGED if math.isnan(value) else "the first diverged"
+        scale, digits, unit = (
+            (100, ".1f", " points") if self.percent else (1, ".4g", "")
+        )
+        number = format(scale * value - scale * baseline, f"+{digits}")
+        if spread is not None:
+            number += f" ± {scale * spread:{digits}}"
+        return number + unit
+
+
+#: What stands for the metric of a run whose network holds NaN.
+_DIVERGED = "NaN (diverged)"
 
 
 class Task(ABC):

@@ -1,5 +1,6 @@
 """Classification of images: cross-entropy, and the share classified rightly."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,12 +70,15 @@ class Classification(Task):
         return F.cross_entropy(model(images), labels)
 
     def counts(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Images classified rightly, and images."""
+        """Images classified rightly, or NaN if a score is NaN, and images."""
         images, labels = batch
-        right = (model(images).argmax(1) == labels).sum()
-        return torch.tensor([int(right), len(labels)], dtype=torch.float64)
+        scores = model(images)
+        right = float((scores.argmax(1) == labels).sum())
+        if scores.isnan().any():  # a NaN is the largest score, and class 0 often right
+            right = math.nan
+        return torch.tensor([right, len(labels)], dtype=torch.float64)
 
     def score(self, counts: Tensor) -> float:
-        """Share classified rightly, in [0, 1]."""
+        """Share classified rightly, in [0, 1], or NaN."""
         right, images = counts.tolist()
         return right / images
