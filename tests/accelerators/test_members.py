@@ -70,11 +70,12 @@ def test_a_machine_names_the_parameters_of_its_sweeps() -> None:
     grid = {"multipliers": [2, 4], "elements": [6]}
     found = machines(["dense", "scnn"], grid)
     assert [m.spec for m in found] == [
-        "dense",
+        "dense:multipliers=24",
+        "dense:multipliers=96",
         "scnn:multipliers=2,elements=6",
         "scnn:multipliers=4,elements=6",
     ]
-    assert found[1].build() == Scnn(multipliers=2, grid=(2, 3))
+    assert found[2].build() == Scnn(multipliers=2, grid=(2, 3))
     fixed = machines(["scnn:grid=4x4", "scnn"], {"elements": [9]})
     assert [m.build().grid for m in fixed] == [(4, 4), (3, 3)]
     assert Machine("scnn", (("elements", 7),)).build() == Scnn(grid=(1, 7))

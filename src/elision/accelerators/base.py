@@ -5,6 +5,7 @@ An accelerator turns one :class:`~elision.products.LayerProduct` into one
 times prices and nothing else.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ __all__ = [
     "check_integer",
     "check_positive",
     "planar",
+    "squarest_grid",
 ]
 
 
@@ -48,7 +50,8 @@ class Cost:
         details: further additive figures of a model that cost nothing themselves
             (stall cycles, issue steps, ...).
         prices_pj: energy of one of each of the accesses and operations.
-        area_mm2: area of the machine as far as the energy table prices it.
+        area_mm2: area of the machine as far as the energy table prices it; None if it
+            has no areas.
         notes: sentences that belong beside the figures, each once.
         machine: the machine with its parameters, as text; empty where none is named.
             Not part of a comparison.
@@ -72,7 +75,7 @@ class Cost:
     operations: Mapping[str, int] = field(default_factory=dict)
     details: Mapping[str, float] = field(default_factory=dict)
     prices_pj: Mapping[str, float] = field(default_factory=dict, repr=False)
-    area_mm2: float = column("area, mm²", ".3f", default=0.0)
+    area_mm2: float | None = column("area, mm²", ".3f", default=None)
     notes: tuple[str, ...] = ()
     machine: str = field(default="", repr=False, compare=False)
 
@@ -105,8 +108,25 @@ class Cost:
 
     @property
     def energy_pj(self) -> float:
-        """Total energy: the sum of the breakdown."""
+        """Sum of the breakdown: on chip, and of the DRAM where the machine models it.
+
+        Machines that do not model their DRAM compare with those that do by
+        :attr:`energy_on_chip_pj` alone.
+        """
         return sum(self.energy_breakdown_pj.values())
+
+    @property
+    def energy_on_chip_pj(self) -> float:
+        """Energy without the DRAM, which every machine counts."""
+        breakdown = self.energy_breakdown_pj.items()
+        return sum(pj for name, pj in breakdown if not name.startswith(_DRAM))
+
+    @property
+    def energy_dram_pj(self) -> float | None:
+        """Energy of the DRAM; None for a machine that does not model its DRAM."""
+        breakdown = self.energy_breakdown_pj.items()
+        off_chip = [pj for name, pj in breakdown if name.startswith(_DRAM)]
+        return sum(off_chip) if off_chip else None
 
     def __add__(self, other: "Cost") -> "Cost":
         """Both costs, one after the other, on the same machine.
@@ -132,10 +152,11 @@ class Cost:
             name: _add(getattr(self, name), getattr(other, name))
             for name in _NAMED_COUNTS
         }
+        areas = [a for a in (self.area_mm2, other.area_mm2) if a is not None]
         return Cost(
             **summed,
             prices_pj={**self.prices_pj, **other.prices_pj},
-            area_mm2=max(self.area_mm2, other.area_mm2),
+            area_mm2=max(areas, default=None),
             notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
             machine=self.machine or other.machine,
         )
@@ -151,6 +172,9 @@ class Cost:
         return {n: getattr(self, n) for n in QUANTITIES} | named | breakdown
 
 
+#: Accesses of the off-chip memory are named so.
+_DRAM = "dram."
+
 #: Fields of a cost that add, and those whose entries do.
 _COUNTS = tuple(name for name in columns(Cost) if name != "area_mm2")
 _NAMED_COUNTS = ("accesses", "operations", "details")
@@ -160,7 +184,9 @@ _NAMED_COUNTS = ("accesses", "operations", "details")
 QUANTITIES: Mapping[str, Column] = columns(Cost) | {
     "utilisation": Column("multiplier use", ".1f", " %", scale=100),
     "stall_cycles": Column("stalls", ","),
-    "energy_pj": Column("energy, nJ", ",.0f", scale=1e-3),
+    "energy_pj": Column("energy in all, nJ", ",.0f", scale=1e-3),
+    "energy_on_chip_pj": Column("energy on chip, nJ", ",.0f", scale=1e-3),
+    "energy_dram_pj": Column("DRAM, nJ", ",.0f", scale=1e-3),
 }
 
 
@@ -210,6 +236,24 @@ class Accelerator(ABC):
     def __post_init__(self) -> None:
         """Fit the parameters to their declared types; members check ranges after it."""
         fit_fields(self)
+
+    @classmethod
+    def sized(cls, multipliers: int, **given: Any) -> dict[str, Any]:
+        """Parameters that give the machine so many multipliers in all, for sweeps.
+
+        Args:
+            multipliers: all of the machine's multipliers.
+            **given: parameters that are fixed already.
+
+        Returns:
+            Values by parameter; empty for a machine that has elements of its own to sweep,
+            or no choice.
+
+        Raises:
+            ValueError: there is no such machine.
+        """
+        del multipliers, given
+        return {}
 
     @property
     @abstractmethod
@@ -282,6 +326,21 @@ def planar(kind: Product, geometry: Geometry) -> tuple[Product, Conv2dGeometry]:
             f"{geometry}: this machine runs matrix products and 2-D convolutions only"
         )
     return kind, convolution
+
+
+def squarest_grid(elements: int) -> tuple[int, int]:
+    """The most nearly square grid with this number of elements.
+
+    Raises:
+        ValueError: ``elements`` is not an integer of at least 1.
+
+    Example:
+        >>> squarest_grid(12)
+        (3, 4)
+    """
+    elements = integer("grid", "elements", elements)
+    rows = next(n for n in range(math.isqrt(elements), 0, -1) if elements % n == 0)
+    return rows, elements // rows
 
 
 def check_integer(owner: object, minimum: int, *names: str) -> None:

@@ -1,6 +1,7 @@
 """A dense inner-product array: the machine that skips nothing."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from elision.accelerators.base import (
     Accelerator,
@@ -51,6 +52,12 @@ class Dense(Accelerator):
     def multiplier_count(self) -> int:
         """Multiply-accumulate units."""
         return self.multipliers
+
+    @classmethod
+    def sized(cls, multipliers: int, **given: Any) -> dict[str, Any]:
+        """All multipliers are one array."""
+        del given
+        return {"multipliers": multipliers}
 
     def run(self, product: LayerProduct) -> Cost:
         """Cost of one product; see :meth:`Accelerator.run`."""

@@ -1,6 +1,7 @@
 """Intersection: an inner-product machine that skips the zeros of both operands."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from elision.accelerators.base import (
 )
 from elision.accelerators.energy import energy_table
 from elision.accelerators.inner.matching import matches
-from elision.accelerators.inner.work import places, spread
+from elision.accelerators.inner.work import elements_of, places, spread
 from elision.products import LayerProduct
 
 __all__ = ["Intersection"]
@@ -58,6 +59,7 @@ class Intersection(Accelerator):
     buffer_kib: float = 1024.0
     reuse: int = 32
     energy: str = "horowitz-45nm"
+    not_swept = ("elements",)  # their number follows from that of the multipliers
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,6 +71,11 @@ class Intersection(Accelerator):
     def multiplier_count(self) -> int:
         """Multipliers of all elements."""
         return self.elements * self.lanes
+
+    @classmethod
+    def sized(cls, multipliers: int, **given: Any) -> dict[str, Any]:
+        """Elements of ``lanes`` multipliers each."""
+        return {"elements": elements_of(multipliers, given.get("lanes", cls.lanes))}
 
     def run(self, product: LayerProduct) -> Cost:
         """Cost of one product; see :meth:`Accelerator.run`."""

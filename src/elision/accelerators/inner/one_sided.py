@@ -1,6 +1,7 @@
 """One-sided sparsity: an inner-product machine that skips the zeros of one operand."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from elision.accelerators.base import (
     Accelerator,
@@ -10,7 +11,7 @@ from elision.accelerators.base import (
     check_positive,
 )
 from elision.accelerators.energy import energy_table
-from elision.accelerators.inner.work import one_sided, places, spread
+from elision.accelerators.inner.work import elements_of, one_sided, places, spread
 from elision.common.names import lookup
 from elision.products import OPERANDS, LayerProduct
 
@@ -53,6 +54,7 @@ class OneSided(Accelerator):
     buffer_kib: float = 1024.0
     reuse: int = 32
     energy: str = "horowitz-45nm"
+    not_swept = ("elements",)  # their number follows from that of the multipliers
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,6 +66,11 @@ class OneSided(Accelerator):
     def multiplier_count(self) -> int:
         """Multipliers of all elements."""
         return self.elements * self.lanes
+
+    @classmethod
+    def sized(cls, multipliers: int, **given: Any) -> dict[str, Any]:
+        """Elements of ``lanes`` multipliers each."""
+        return {"elements": elements_of(multipliers, given.get("lanes", cls.lanes))}
 
     def run(self, product: LayerProduct) -> Cost:
         """Cost of one product; see :meth:`Accelerator.run`."""

@@ -85,6 +85,7 @@ class Ant(Accelerator):
 
     @property
     def _pairs(self) -> PlanePairs:
+        unit = self.range_unit_area_mm2
         return PlanePairs(
             elements=self.elements,
             multipliers=self.multipliers,
@@ -94,23 +95,23 @@ class Ant(Accelerator):
             accumulator_kib=self.accumulator_kib,
             global_kib=self.global_kib,
             energy=self.energy,
-            extra_area_mm2=self.elements * self.range_unit_area_mm2,
+            extra_area_mm2=None if unit is None else self.elements * unit,
         )
 
     @property
-    def range_unit_area_mm2(self) -> float:
+    def range_unit_area_mm2(self) -> float | None:
         """Area of one element's range unit, from counts of comparators and adders.
 
         Two comparators per index of the window, two per further value of the group for
         its smallest and largest column (rows come in order), one subtractor per axis.
         Areas of 32-bit units, scaled to ``index_bits``. The abstract's 0.0017 mm2 names
-        neither a node nor whether it is per element.
+        neither a node nor whether it is per element. None if the table has no areas.
         """
         comparators = 2 * self.window + 2 * ((self.group or self.multipliers) - 1)
         area = energy_table(self.energy).area_mm2(
             {"compare": comparators, "add_int32": 2}
         )
-        return area * self.index_bits / 32
+        return None if area is None else area * self.index_bits / 32
 
     @property
     def multiplier_count(self) -> int:

@@ -12,6 +12,7 @@ from elision.accelerators.base import (
     check_integer,
     check_positive,
     planar,
+    squarest_grid,
 )
 from elision.accelerators.energy import energy_table
 from elision.accelerators.outer.planar import PlanarPlan, planar_counts
@@ -22,7 +23,6 @@ from elision.accelerators.outer.planes import (
     laid_out,
     planes_of,
 )
-from elision.common.checks import integer
 from elision.common.names import lookup
 from elision.products import LayerProduct, MatmulGeometry, Product
 
@@ -39,21 +39,6 @@ logger = logging.getLogger(__name__)
 
 #: Weight buffer of one element: 50 entries (SCNN), of 32 bits (this project's choice).
 _WEIGHT_FIFO_KIB = 50 * 4 / 1024
-
-
-def squarest_grid(elements: int) -> tuple[int, int]:
-    """The most nearly square grid with this number of elements.
-
-    Raises:
-        ValueError: ``elements`` is not an integer of at least 1.
-
-    Example:
-        >>> squarest_grid(12)
-        (3, 4)
-    """
-    elements = integer("Scnn", "elements", elements)
-    rows = next(n for n in range(math.isqrt(elements), 0, -1) if elements % n == 0)
-    return rows, elements // rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,9 +132,12 @@ class InterGrad(SystolicArray):
         return Buffers.given(self.buffers, self.array_rows, self.array_columns)
 
     @cached_property
-    def area_mm2(self) -> float:
-        """Area of the PEs as far as the energy table prices it, else 0."""
-        plain = self.array_rows * self.array_columns * pe_area_um2(self.energy)
+    def area_mm2(self) -> float | None:
+        """Area of the PEs; None if the energy table has no areas."""
+        area = pe_area_um2(self.energy)
+        if area is None:
+            return None
+        plain = self.array_rows * self.array_columns * area
         return plain * self.pe_area_ratio / 1e6
 
     def tile_cycles(self, streamed: int) -> int:
@@ -277,9 +280,10 @@ def estimated_pe_area_ratio(energy: str = "aladdin-40nm") -> float:
         ValueError: the energy table has no areas.
     """
     plain = pe_area_um2(energy)
-    if not plain:
+    wider = pe_area_um2(energy, accumulators=2)
+    if not plain or not wider:
         raise ValueError(
             f"energy table {energy!r} has no area of a multiplier, an adder and a "
             "register bit to derive the ratio from"
         )
-    return pe_area_um2(energy, accumulators=2) / plain
+    return wider / plain

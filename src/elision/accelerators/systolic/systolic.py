@@ -170,9 +170,10 @@ class Systolic(SystolicArray):
         return energy_table(self.energy).prices(actions, memories)
 
     @cached_property
-    def area_mm2(self) -> float:
-        """Area of the PEs as far as the energy table prices it, else 0."""
-        return self.rows * self.columns * pe_area_um2(self.energy) / 1e6
+    def area_mm2(self) -> float | None:
+        """Area of the PEs; None if the energy table has no areas."""
+        area = pe_area_um2(self.energy)
+        return None if area is None else self.rows * self.columns * area / 1e6
 
     def fold_cycles(self, streamed: int) -> int:
         """Cycles of one fold through which ``streamed`` values pass per row."""
@@ -316,14 +317,17 @@ class Systolic(SystolicArray):
         )
 
 
-def pe_area_um2(energy: str, accumulators: int = 1) -> float:
+def pe_area_um2(energy: str, accumulators: int = 1) -> float | None:
     """Area of a PE: multiplier, adder and 32-bit registers.
 
     Two registers hold what passes through or stays (row operand and column operand);
-    ``accumulators`` more hold sums. 0 if the table has no areas.
+    ``accumulators`` more hold sums. None if the table has no areas.
+
+    Raises:
+        ValueError: the table has areas, but not of all of these units (named).
     """
-    areas = energy_table(energy).area_um2
-    if not {"multiply", "add", "register_bit"} <= areas.keys():
-        return 0.0
-    registers = 32 * (2 + accumulators) * areas["register_bit"]
-    return areas["multiply"] + areas["add"] + registers
+    table = energy_table(energy)
+    registers = 32 * (2 + accumulators)
+    units = {"multiply": 1, "add": 1, "register_bit": registers}
+    area = table.area_mm2(units)
+    return None if area is None else 1e6 * area
