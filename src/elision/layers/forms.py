@@ -107,7 +107,7 @@ class Forms:
             forms["direct"] = partial(self._direct, layer, bias, convolution)
         small = self.timed and self._is_small(x, weight, convolution)
         engine = _TORCH if small else layer._elision_engine
-        forms["products"] = partial(products, engine=engine)
+        forms["products"] = lambda x, weight: products(x, weight, engine)
         if small:
             return next(iter(forms.values()))(x, weight)
         usable = is_usable(x, weight, bias)
