@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from elision.accelerators.inner.work import Axis, as_groups, axes_of, places
+from elision.accelerators.inner.work import as_groups, places
 from elision.products import Convolution, LayerProduct, Product
+from elision.products.axes import Axis, axes_of
 
 __all__ = ["matches"]
 
