@@ -74,7 +74,7 @@ def _chunks(values: Any, contiguous: bool) -> Any:
     size = int(np.prod(values.shape))
     if size <= _CHUNK:
         return (values,)
-    if contiguous:
+    if contiguous or values.ndim == 1:
         flat = values.reshape(-1)
         return (flat[i : i + _CHUNK] for i in range(0, size, _CHUNK))
     return (part for row in values for part in _chunks(row, False))
