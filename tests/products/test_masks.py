@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from elision.products import masks
 from elision.products.masks import nonzero_mask
@@ -42,4 +43,16 @@ def test_a_value_that_is_not_finite_is_found_in_any_chunk(
     values.view(-1)[at] = torch.nan
     for value in (values, values.numpy(), values.transpose(0, 2)):
         with pytest.raises(ValueError, match="it holds a NaN or an infinity"):
+            nonzero_mask("it", value)
+
+
+def test_a_tensor_without_memory_is_named() -> None:
+    with FakeTensorMode():
+        fake = torch.empty(2, 3)
+    for value, said in (
+        (fake, "it: its values cannot be read: "),
+        (torch.empty(2, 3, device="meta"), "it is on the meta device"),
+        (np.array([["a"]]), "it has no numbers, its dtype is <U1"),
+    ):
+        with pytest.raises(ValueError, match=said):
             nonzero_mask("it", value)
