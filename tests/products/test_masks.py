@@ -56,3 +56,24 @@ def test_a_tensor_without_memory_is_named() -> None:
     ):
         with pytest.raises(ValueError, match=said):
             nonzero_mask("it", value)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+)
+def test_subnormal_numbers_are_no_zeros_in_a_thread_that_flushes_them(
+    dtype: torch.dtype,
+) -> None:
+    tiny = torch.finfo(dtype).smallest_normal / 4
+    values = torch.tensor([0.0, -0.0, tiny, -tiny, 1.0], dtype=dtype)
+    expected = np.array([False, False, True, True, True])
+    given = [values, values * 1j if dtype.itemsize > 2 else values]
+    if dtype is not torch.bfloat16:
+        array = values.numpy()
+        given += [array, array.astype(array.dtype.newbyteorder(">")), array + 0j]
+    assert torch.set_flush_denormal(True)
+    try:
+        for value in given:
+            assert np.array_equal(nonzero_mask("it", value), expected)
+    finally:
+        torch.set_flush_denormal(False)

@@ -16,6 +16,9 @@ __all__ = ["nonzero_mask", "strided"]
 #: Values looked at in one go; temporary memory stays at a few bytes for each.
 _CHUNK = 1 << 22
 
+#: Integers of the size of a float, in bytes.
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 def nonzero_mask(what: str, value: Any) -> np.ndarray:
     """Boolean array that marks the non-zeros of a tensor or an array, in its shape.
@@ -98,7 +101,28 @@ def _looked_at(part: Any) -> tuple[np.ndarray, bool]:
     """Where a chunk is not zero, and whether all of it is finite."""
     if isinstance(part, np.ndarray):
         exact = part.dtype.kind in "biu"
-        return part != 0, exact or bool(np.isfinite(part).all())
+        return _nonzero_array(part), exact or bool(np.isfinite(part).all())
     part = part.cpu()
     exact = not (part.dtype.is_floating_point or part.dtype.is_complex)
-    return (part != 0).numpy(), exact or bool(torch.isfinite(part).all())
+    return _nonzero(part).numpy(), exact or bool(torch.isfinite(part).all())
+
+
+# Floats are compared as bits without their sign: a thread that flushes subnormal numbers
+# takes them for zeros.
+
+
+def _nonzero(part: torch.Tensor) -> torch.Tensor:
+    if part.dtype.is_complex:
+        return _nonzero(torch.view_as_real(part.resolve_conj())).any(-1)
+    if part.dtype.is_floating_point:
+        part = part.resolve_neg().view(_INTEGERS[part.dtype.itemsize]) << 1
+    return part != 0
+
+
+def _nonzero_array(part: np.ndarray) -> np.ndarray:
+    if part.dtype.kind == "c":
+        return _nonzero_array(np.real(part)) | _nonzero_array(np.imag(part))
+    if part.dtype.kind == "f" and part.dtype.itemsize in _INTEGERS:
+        integer = f"{part.dtype.byteorder}i{part.dtype.itemsize}"
+        part = part.view(integer) << 1
+    return part != 0
