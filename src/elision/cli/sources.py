@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     Layers = list[tuple[str, Geometry]]
 
-__all__ = ["DEFAULT_MODEL", "layers_by_network"]
+__all__ = ["DEFAULT_MODEL", "layers_by_network", "recorded_fixes", "sparsities_of"]
 
 #: Model of the commands that are given no layers.
 DEFAULT_MODEL = "resnet18"
@@ -140,3 +140,53 @@ def _add(found: "dict[str, Layers]", name: str, layers: "Layers") -> None:
     if name in found:
         raise ValueError(f"two networks are called {name!r}; rename one of the files")
     found[name] = layers
+
+
+def sparsities_of(texts: Iterable[str]) -> "list[float | dict[str, float]]":
+    """Shares of zeros as a person writes them: of all operands, or by operand.
+
+    Args:
+        texts: each a number, or ``OPERAND=NUMBER,...``.
+
+    Raises:
+        ValueError: something else, or an operand given twice; ranges and the operands'
+            names are checked where they are used.
+
+    Example:
+        >>> sparsities_of(["0.90", "input=0.5,weight=0.9"])
+        [0.9, {'input': 0.5, 'weight': 0.9}]
+    """
+    return [_sparsity(text) for text in texts]
+
+
+def _sparsity(text: str) -> "float | dict[str, float]":
+    shares: dict[str, float] = {}
+    try:
+        if "=" not in text:
+            return float(text)
+        for part in text.split(","):
+            operand, share = part.split("=")
+            if operand.strip() in shares:
+                raise ValueError
+            shares[operand.strip()] = float(share)
+    except ValueError:
+        raise ValueError(
+            f"--sparsity {text}: write a number in [0, 1), or one for each operand once, "
+            "such as input=0.5,weight=0.9,grad_output=0.7"
+        ) from None
+    return shares
+
+
+def recorded_fixes(**given: object) -> None:
+    """Raise ValueError for an argument that says what a trace holds already.
+
+    Args:
+        **given: arguments by name; None where one is not given.
+    """
+    for name, value in given.items():
+        if value is not None:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(
+                f"{flag}: a trace brings its own layers and operands; {flag} is for random "
+                "operands"
+            )
