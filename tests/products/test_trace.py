@@ -257,3 +257,17 @@ def test_what_a_batch_shares_is_taken_off_before_a_machine_multiplies() -> None:
     gradient = next(model.parameters()).grad
     assert gradient is not None
     assert torch.allclose(gradient, read[kind].compute())
+
+
+def test_a_trace_says_what_it_holds() -> None:
+    layers = [("fc", MatmulGeometry(2, 3, 4)), ("<out>", MatmulGeometry(2, 4, 4))]
+    trace = Trace.of(synthetic_products(layers, 0.5))
+    assert (
+        repr(trace)
+        == f"Trace(6 products of 2 layers, step 0, {trace.size_bytes:,} bytes)"
+    )
+    assert repr(Trace()) == "Trace(0 products of 0 layers, 0 bytes)"
+    page = trace._repr_html_()
+    assert "&lt;out&gt;" in page
+    assert "weight 50.0%" in page
+    assert page.count("<tr>") == 7

@@ -39,6 +39,7 @@ class Step:
         training: whether transforms may change their state.
         observers: called with an observation of every product.
         name: of the layer.
+        again: whether the forward product is a recomputation, which no observer sees.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Step:
         training: bool,
         observers: tuple[Observer, ...] = (),
         name: str = "",
+        again: bool = False,
     ) -> None:
         self.plan, self.states, self.engine = plan, states, engine
         self.input_shape, self.weight_shape = input, weight
         self.convolution = convolution
         self.training, self.observers, self.name = training, observers, name
+        self.again = again
         self._changed: set[str] = set()
         self._reused: dict[str, Tensor] = {}
 
@@ -160,7 +163,7 @@ class Step:
 
     def tell(self, kind: Product, first: Tensor, second: Tensor) -> None:
         """Call the observers, if there are any, with a product."""
-        if not self.observers:
+        if not self.observers or (self.again and kind is Product.FORWARD):
             return
         uses = {o: self.plan.use(kind, o) for o in kind.operands}
         read = zip(kind.operands, (first, second), strict=True)

@@ -8,6 +8,7 @@ it holds no code; it is written under another name and renamed when complete.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from elision.common.files import load_tensors, save_tensors
+from elision.common.notebook import html_table
 from elision.products.geometries import geometry_from_json
 from elision.products.geometry import Geometry
 from elision.products.kinds import Product
@@ -112,7 +114,7 @@ class _Record:
         )
 
 
-@dataclass
+@dataclass(repr=False)
 class Trace:
     """Recorded products of training; iterating yields :class:`LayerProduct`.
 
@@ -125,6 +127,8 @@ class Trace:
         >>> trace = Trace.of(synthetic_products(layers, 0.5), data="synthetic")
         >>> trace.layers, len(trace)
         (['fc'], 3)
+        >>> trace
+        Trace(3 products of 1 layer, step 0, 112 bytes)
     """
 
     about: dict[str, Any] = field(default_factory=dict)
@@ -208,6 +212,51 @@ class Trace:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def __repr__(self) -> str:
+        """What was recorded, in one line."""
+        steps, number = self.steps, len(self.layers)
+        parts = [f"{len(self)} products of {number} layer{'' if number == 1 else 's'}"]
+        if steps:
+            several = len(steps) > 1
+            parts.append(
+                f"steps {steps[0]} to {steps[-1]}" if several else f"step {steps[0]}"
+            )
+        if any(self.recipes):
+            parts.append(f"under {', '.join(filter(None, self.recipes))}")
+        parts.append(f"{self.size_bytes:,} bytes")
+        return f"Trace({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """Each layer's products with their mean densities, as a table for notebooks."""
+        found: dict[tuple[str, Product], list[_Record]] = {}
+        for record in self._records:
+            found.setdefault((record.name, record.kind), []).append(record)
+        rows = [
+            (
+                layer,
+                kind.value,
+                records[0].geometry.description,
+                len(records),
+                ", ".join(
+                    f"{operand} {self._mean_density(keys):.1%}"
+                    for operand, keys in zip(
+                        kind.operands,
+                        ([r.first for r in records], [r.second for r in records]),
+                        strict=True,
+                    )
+                ),
+            )
+            for (layer, kind), records in found.items()
+        ]
+        header = ("layer", "product", "shape", "records", "densities")
+        return html_table(header, rows, repr(self))
+
+    def _mean_density(self, keys: list[str]) -> float:
+        """Non-zeros over values of the tensors of these names."""
+        packed = [self._tensors[key] for key in keys]
+        size = sum(math.prod(tensor.shape) for tensor in packed)
+        return sum(tensor.values.numel() for tensor in packed) / max(1, size)
 
     def __iter__(self) -> Iterator[LayerProduct]:
         for record in self._records:

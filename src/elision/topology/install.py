@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from elision.layers import attach_extra, elidable_layers, elided_layers, extra
+from elision.layers import (
+    attach_extra,
+    elidable_layers,
+    elided_layers,
+    extra,
+    tied_reader,
+)
 from elision.topology.rule import Rule
 from elision.topology.weights import SparseWeight, sparse_weights
 
@@ -128,12 +134,15 @@ def installed_on(module: nn.Module) -> Installed | None:
 def left_dense(
     model: nn.Module, weights: list[SparseWeight]
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of the weights of elidable layers that are not among ``weights``."""
+    """Shapes of the weights of elidable layers that are not among ``weights``.
+
+    A weight that another module reads, too, is that module's and in no budget.
+    """
     sparse = {id(layer) for weight in weights for layer in weight.layers}
     return {
         name: tuple(layer.weight.shape)  # pyright: ignore[reportCallIssue, reportArgumentType, reportAttributeAccessIssue]
         for name, layer in elidable_layers(model).items()
-        if id(layer) not in sparse
+        if id(layer) not in sparse and tied_reader(layer) is None
     }
 
 
