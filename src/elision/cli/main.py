@@ -74,6 +74,14 @@ def _tables(path: Path) -> dict[str, Any]:
     return tables
 
 
+def _run(arguments: Sequence[str]) -> None:
+    """Run a command, and write out what it printed while errors are still handled."""
+    try:
+        app.meta(arguments, exit_on_error=False, print_error=False)
+    finally:
+        sys.stdout.flush()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status.
 
@@ -85,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # line to standard error whenever it starts and stops.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     try:
-        app.meta(given, exit_on_error=False, print_error=False)
+        _run(given)
     except UnusedCliTokensError as error:
         verb = " ".join(["elision", *(error.command_chain or ())])
         unused = " ".join(error.unused_tokens or ())
@@ -97,6 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (CycloptsError, ValueError, FileNotFoundError, ModuleNotFoundError) as error:
         print(f"elision: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough: what is left to write goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (RuntimeError, OSError) as error:
         print(f"elision: {error}", file=sys.stderr)
         sys.exit(1)

@@ -37,7 +37,8 @@ class Compared:
         metric: of the task.
         scores: the metric at the end of training, by seed; NaN where a run diverged.
         quantities: training work over dense work, shares of RCPs (both in [0, 1]), and
-            cycles and energy in pJ of each machine; the mean over the runs.
+            cycles and energy in pJ (on chip, and of the DRAM) of each machine; the mean
+            over the runs.
 
     Example:
         >>> metric = Metric("test_accuracy", percent=True)
@@ -102,7 +103,8 @@ def compared(runs: Iterable[Path]) -> list[dict[str, Any]]:
         Rows of the runs, the recipe, its metric (mean over seeds, and standard
         deviation if there are several), the number of seeds, its training work and the
         share of RCPs of each product (shares in [0, 1]), and the cycles and energy in
-        pJ of each machine that the run simulated.
+        pJ, on chip and of the DRAM where it is modelled, of each machine that the run
+        simulated.
 
     Raises:
         ValueError: no run is given, or a file is not a summary of this version.
@@ -214,9 +216,11 @@ def _quantities(
         f"rcp_{p.value}": found["products"][p.value]["rcp_fraction"] for p in Product
     }
     costs = {
-        f"{machine} {quantity}": of_recipes[recipe]["total"][quantity]
+        f"{machine} {quantity}": value
         for machine, of_recipes in machines.items()
-        for quantity in ("cycles", "energy_pj")
+        for quantity in ("cycles", "energy_on_chip_pj", "energy_dram_pj")
+        # A machine that does not model its DRAM has no energy of it.
+        if (value := of_recipes[recipe]["total"].get(quantity)) is not None
     }
     return work | shares | costs
 

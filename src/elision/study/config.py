@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from elision.accelerators import ACCELERATORS
+from elision.accelerators.design.grid import check_prices
 from elision.common.checks import integer
 from elision.common.specs import build
 from elision.common.toml import to_toml
@@ -117,6 +118,7 @@ class StudyConfig:
                 raise ValueError(f"{kind}s: one is given twice in {', '.join(specs)}")
             for spec in specs:
                 check(spec)
+        check_prices(build("accelerator", s, ACCELERATORS) for s in self.accelerators)
 
     def _settle_seeds(self) -> None:
         """One way to write the same seeds: a number where they are consecutive."""

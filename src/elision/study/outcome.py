@@ -168,6 +168,8 @@ class StudyOutcome:
                         "valid_multiplies": cost.valid_multiplies,
                         "redundant_multiplies": cost.redundant_multiplies,
                         "energy_pj": cost.energy_pj,
+                        "energy_on_chip_pj": cost.energy_on_chip_pj,
+                        "energy_dram_pj": cost.energy_dram_pj,
                     }
                     for key, cost in sums.items()
                 }
