@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from cyclopts.config import Dict
 
 from elision import __version__
-from elision.cli import COMMANDS, Loaded
+from elision.cli import COMMANDS
 from elision.cli.parameters import epilogue
 from elision.common.names import lookup
 
@@ -30,8 +30,9 @@ app = App(
 # An interruption is handled by main.
 app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False
 for order, command in enumerate(COMMANDS):
-    if isinstance(command, Loaded):
-        app.command(command.path, name=command.name, help=command.help, sort_key=order)
+    if isinstance(command, App):
+        command.sort_key = order
+        app.command(command)
     else:
         app.command(command, sort_key=order, help_epilogue=epilogue(command))
 
