@@ -64,6 +64,11 @@ def _tables(path: Path) -> dict[str, Any]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not readable as TOML: {error}") from error
+    if "layout" in tables:
+        raise ValueError(
+            f"{path}: is a run folder's own record; give its workload.toml, which runs it "
+            "once more"
+        )
     commands = [name for name in app if not name.startswith("-")]
     for name, table in tables.items():
         lookup(f"table of {path}:", name, dict.fromkeys([*commands, "workload"]))
