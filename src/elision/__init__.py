@@ -62,7 +62,7 @@ _HOME = {
     "Recipe": "elision.layers",
     "Table": "elision.layers",
     "Trace": "elision.products",
-    "elide": "elision.layers",
+    "elide": "elision.methods",  # whose names it reads
     "explain": "elision.layers",
     "metered": "elision.layers",
     "record": "elision.layers",

@@ -19,11 +19,12 @@ print("torch" in sys.modules)
 
 COMMANDS = (
     *("study", "train", "trace", "simulate", "timeline", "size", "shapes"),
-    *("compare", "bench", "data"),
+    *("compare", "bench", "reproduce", "data"),
 )
+PAPERS = tuple(("reproduce", name) for name in parameters.papers())
 
 
-@pytest.mark.parametrize("tokens", [(), *((name,) for name in COMMANDS)])
+@pytest.mark.parametrize("tokens", [(), *((name,) for name in COMMANDS), *PAPERS])
 def test_help_does_not_load_torch(tokens: tuple[str, ...]) -> None:
     program = _CHECK.format(tokens=[*tokens, "--help"])
     found = subprocess.run(

@@ -64,7 +64,9 @@ def test_a_run_s_workload_file_runs_it_once_more(
     verb = command.split()[0]
     flags = f"{MINE} --epochs 2 --seeds 2 --optimizer adamw --out first"
     assert elision(f"{command} {flags}") == 0
-    assert "3x12x12 (as they are" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "3x12x12 (as they are" in printed
+    assert "all but the test accuracy is of seed 0" in printed
     kept = tomllib.loads(Path("first/workload.toml").read_text(encoding="utf-8"))
     assert kept["workload"]["model"] == "my_own.net:Net"
     assert (kept["workload"]["batch_size"], kept["workload"]["epochs"]) == (8, 2)
@@ -182,6 +184,7 @@ def test_lists_of_seeds() -> None:
     [
         ("[studdy]", "unknown table of bad.toml: 'studdy' (did you mean 'study'?)"),
         ("epochs = 3", "unknown table of bad.toml: 'epochs'"),
+        ("layout = 1\n[study]", "give its workload.toml"),
         ("study = 3", "study must be a table, [study]"),
         ("[workload]\nmodel = 'mlp'", "workload file bad.toml: workload: dataset is"),
         ("[study]\nlrate = 3", "bad.toml"),

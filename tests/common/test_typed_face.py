@@ -26,6 +26,7 @@ class Net(nn.Module):
 
 model = Net()
 assert_type(elision.elide(model, elision.methods.Swat(0.9)), Net)
+assert_type(elision.elide(model, "swat:sparsity=0.9"), Net)
 assert_type(elision.restore(model), Net)
 assert_type(elision.Product.FORWARD.operands, tuple[str, str])
 elision.layers.elide(model, elision.recipe.Recipe("none", elision.recipe.Table({})))
@@ -37,7 +38,7 @@ print(elision.products.Product.FORWARD, elision.simulation.simulate, elision.tra
 #: Every line is wrong.
 WRONG = """\
 import elision; elision.elide(3, elision.methods.Dense())
-import elision, torch; elision.elide(torch.nn.ReLU(), "nonsense")
+import elision, torch; elision.elide(torch.nn.ReLU(), 0.9)
 import elision, torch; elision.elide(torch.nn.ReLU(), elision.methods.Dense(), engine=7)
 import elision; elision.Product.SIDEWAYS
 import elision; elision.methods.Swat(sparsty=0.9)

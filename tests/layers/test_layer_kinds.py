@@ -89,8 +89,17 @@ def integers() -> tuple[nn.Module, Tensor]:
     return layer, torch.randint(0, 5, (2, 4), dtype=torch.int32)
 
 
+def sparse() -> tuple[nn.Module, Tensor]:
+    layer = nn.Linear(4, 4, bias=False)
+    values = layer.weight.detach().to_sparse()
+    layer.weight = nn.Parameter(values, requires_grad=False)
+    return layer, torch.randn(2, 4)
+
+
 @pytest.mark.parametrize("method", METHODS, ids=name_of)
-@pytest.mark.parametrize("make", [complex_linear, complex_convolution, integers])
+@pytest.mark.parametrize(
+    "make", [complex_linear, complex_convolution, integers, sparse]
+)
 def test_what_is_not_real_stays_dense_and_one_warning_says_so(
     make: Callable[[], tuple[nn.Module, Tensor]], method: elision.Recipe
 ) -> None:
@@ -189,6 +198,37 @@ def test_infinities_behind_a_mask_reach_no_product(engine: str, bad: float) -> N
     found, expected = results(bad), results(0.0)
     assert all(t.isfinite().all() for t in found)
     assert_equal(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_sequences_of_different_lengths() -> None:
+    plain = nn.Linear(8, 4)
+    model = elision.elide(copy.deepcopy(plain), Dense(), engine="torch")
+    rows = [torch.randn(2, 8), torch.randn(3, 8)]
+    x = torch.nested.nested_tensor(rows, layout=torch.jagged)
+    y = model(x) + plain(x)
+    y.values().sum().backward()
+    assert torch.equal(y.values(), 2 * plain(torch.cat(rows)))
+    assert model.weight.grad is not None
+    torch.testing.assert_close(model.weight.grad, plain.weight.grad)
+    with pytest.raises(ValueError, match=r"layout torch\.jagged"):
+        model(torch.nested.nested_tensor(rows, layout=torch.strided))
+
+
+def test_functional_transforms_are_refused_in_one_sentence() -> None:
+    model = elision.elide(nn.Sequential(nn.Linear(8, 4)), Swat(0.5, dense=()))
+    parameters: dict[str, Tensor] = dict(model.named_parameters())
+
+    def one(p: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(model, p, (x,)).sum()
+
+    x = torch.randn(3, 8)
+    for transformed in (torch.func.grad(one), torch.func.vmap(one, (None, 0))):
+        with pytest.raises(RuntimeError, match=r"layer 0: .* under torch.func"):
+            transformed(parameters, x)
+    with torch.no_grad():
+        each = torch.func.vmap(one, (None, 0))(parameters, x)
+    torch.testing.assert_close(each, model(x).sum(1).detach())
 
 
 # --- parts, copies, averages ----------------------------------------------------------

@@ -17,6 +17,12 @@ from elision.common.toml import to_toml
 from elision.layers import elide
 from elision.methods import Dense
 from elision.products import Product, Trace
+from elision.report.table import (
+    rows_as_html,
+    rows_as_latex,
+    rows_as_markdown,
+    rows_as_text,
+)
 from elision.study import (
     RecipeOutcome,
     StudyConfig,
@@ -277,3 +283,10 @@ def test_a_probe_that_diverges_says_so() -> None:
     section = stationarity(found)
     assert section is not None
     assert "diverged" in section.sheets[0]
+
+
+def test_tables_show_nan_as_nan() -> None:
+    rows = [{"name": "x", "value": NAN}]
+    for write in (rows_as_text, rows_as_markdown, rows_as_html, rows_as_latex):
+        assert "NaN" in write(rows)
+        assert "nan" not in write(rows)

@@ -56,6 +56,9 @@ def broken(num_classes):
 def needy(num_classes, secret):
     return head(64, num_classes)
 
+def normalised():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
+
 def number():
     return 3
 
@@ -97,7 +100,7 @@ def test_a_network_is_called_with_what_it_takes(name: str) -> None:
     ("name", "said"),
     [
         ("tuples", "must answer with scores of 10 classes, .* it gave a tuple"),
-        ("wide", r"scores of 10 classes, .* it gave \(2, 12\) for 2 images"),
+        ("wide", r"scores of 10 classes, .* it gave \(2, 12\)"),
         ("narrow", "shapes cannot be multiplied"),
         ("still", "has no parameter to train"),
         ("broken", r"called with \(num_classes=10\): RuntimeError: out of luck"),
@@ -114,6 +117,17 @@ def test_a_network_that_does_not_fit_is_named_in_one_line(name: str, said: str) 
     with pytest.raises(ValueError, match=said) as caught:
         own(name).make_model(dataset)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("networks")
+def test_a_last_batch_of_one_is_tried_before_it_is_trained() -> None:
+    workload = own("normalised", batch_size=21)
+    with pytest.raises(
+        ValueError, match=r"more than 1 value per channel.*has 1 example"
+    ):
+        workload.make_model(workload.load_dataset())
+    even = replace(workload, batch_size=22)
+    assert even.make_model(even.load_dataset())
 
 
 def test_a_text_that_names_no_network_says_what_could_stand_there() -> None:

@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from cyclopts.config import Dict
 
 from elision import __version__
-from elision.cli import COMMANDS, Loaded
+from elision.cli import COMMANDS
 from elision.cli.parameters import epilogue
 from elision.common.names import lookup
 
@@ -30,8 +30,9 @@ app = App(
 # An interruption is handled by main.
 app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False
 for order, command in enumerate(COMMANDS):
-    if isinstance(command, Loaded):
-        app.command(command.path, name=command.name, help=command.help, sort_key=order)
+    if isinstance(command, App):
+        command.sort_key = order
+        app.command(command)
     else:
         app.command(command, sort_key=order, help_epilogue=epilogue(command))
 
@@ -63,6 +64,11 @@ def _tables(path: Path) -> dict[str, Any]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not readable as TOML: {error}") from error
+    if "layout" in tables:
+        raise ValueError(
+            f"{path}: is a run folder's own record; give its workload.toml, which runs it "
+            "once more"
+        )
     commands = [name for name in app if not name.startswith("-")]
     for name, table in tables.items():
         lookup(f"table of {path}:", name, dict.fromkeys([*commands, "workload"]))

@@ -1,17 +1,19 @@
-"""Parameters of recipes, machines, probes and policies, for ``--help``.
+"""Parameters of recipes, machines, probes, policies and papers, for ``--help``.
 
 Help loads no tensor library, so it reads them from ``parameters.json`` beside this file.
 ``python -m elision.cli.parameters`` writes that file anew from the classes themselves, and
 a test holds the two together.
 """
 
+import dataclasses
+import functools
 import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-__all__ = ["KINDS", "declared", "epilogue"]
+__all__ = ["KINDS", "declared", "epilogue", "papers"]
 
 #: Flags that take specs, and what each names.
 KINDS = {
@@ -40,12 +42,27 @@ def epilogue(command: Callable[..., Any]) -> str | None:
     kinds = [kind for flag, kind in KINDS.items() if flag in _flags(command)]
     if not kinds:
         return None
-    known = json.loads(_FILE.read_text(encoding="utf-8"))
+    known = _table()
     return "\n\n".join(
         "\n".join([f"{kind.capitalize()} and their parameters:", "", *lines])
         for kind in kinds
         for lines in [map(_line, known[kind].items())]
     )
+
+
+def papers() -> dict[str, Any]:
+    """Docstring and flags (name, type, default, whether it may be empty) of each paper.
+
+    Example:
+        >>> papers()["scnn"]["flags"][2]
+        ['seed', 'int', 0, False]
+    """
+    return _table()["papers"]
+
+
+@functools.cache
+def _table() -> dict[str, Any]:
+    return json.loads(_FILE.read_text(encoding="utf-8"))
 
 
 def _flags(command: Callable[..., Any]) -> set[str]:
@@ -57,11 +74,12 @@ def _line(item: tuple[str, str]) -> str:
     return f"- {name}: {parameters}" if parameters else f"- {name}"
 
 
-def declared() -> dict[str, dict[str, str]]:
+def declared() -> dict[str, Any]:
     """Parameters by kind and name, from the classes; with their defaults."""
     from elision.accelerators import ACCELERATORS
     from elision.memory.policies.presets import PRESETS
     from elision.methods import METHODS
+    from elision.study.papers import PAPERS
     from elision.study.probes import PROBES
 
     tables: dict[str, Any] = {
@@ -70,10 +88,25 @@ def declared() -> dict[str, dict[str, str]]:
         "probes": PROBES,
         "policies": PRESETS,
     }
-    return {
+    found: dict[str, Any] = {
         kind: {name: _parameters(make) for name, make in table.items()}
         for kind, table in tables.items()
     }
+    found["papers"] = {name: _paper(paper) for name, paper in PAPERS.items()}
+    return json.loads(json.dumps(found))  # lists for tuples, as the file has them
+
+
+def _paper(paper: type[Any]) -> dict[str, Any]:
+    hints = get_type_hints(paper)
+    flags = [
+        (f.name, _type_text(hints[f.name]), f.default, bool(f.metadata))
+        for f in dataclasses.fields(paper)
+    ]
+    return {"doc": inspect.cleandoc(paper.__doc__ or ""), "flags": flags}
+
+
+def _type_text(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
 
 
 def _parameters(make: Callable[..., Any]) -> str:

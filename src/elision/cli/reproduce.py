@@ -1,71 +1,80 @@
-"""elision reproduce: a command for each paper, its flags taken from the paper's fields."""
+"""elision reproduce: a command for each paper, its flags those of the paper's fields.
+
+The flags are read from the table of :mod:`elision.cli.parameters`, so that help loads no
+paper.
+"""
 
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from inspect import Parameter as Argument
 from inspect import Signature
 from pathlib import Path
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, get_origin
 
 from cyclopts import App, Parameter
 
+from elision.cli.parameters import papers
 from elision.cli.progress import Bar
-from elision.common.files import write_text
-from elision.study.page.paper import paper_page
-from elision.study.papers import PAPERS, Paper
 
 __all__ = ["reproduce"]
 
-reproduce = App(name="reproduce")
+reproduce = App(
+    name="reproduce", help="Write a published table beside our own numbers."
+)
+
+#: Types of a paper's fields, by their text in the table.
+_TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "tuple[str, ...]": tuple[str, ...],
+    "tuple[float, ...]": tuple[float, ...],
+    "pathlib.Path | None": Path | None,
+    "float | None": float | None,
+}
 
 
-def _command(paper: type[Paper]) -> Callable[..., None]:
+def _command(key: str, doc: str, flags: list[list[Any]]) -> Callable[..., None]:
     """The command of one paper: a flag for each of its fields, and ``--out``."""
 
     def command(*, out: Path | None = None, **parameters: Any) -> None:
-        chosen = paper(**parameters)
-        folder = out or Path("runs") / f"reproduce-{paper.key}"
+        from elision.common.files import write_text
+        from elision.study.page.paper import paper_page
+        from elision.study.papers import PAPERS
+
+        chosen = PAPERS[key](**parameters)
+        folder = out or Path("runs") / f"reproduce-{key}"
         folder.mkdir(parents=True, exist_ok=True)
         with Bar() as bar:
             tables = chosen.run(
                 folder,
-                progress=lambda done, of: bar.step(f"reproduce {paper.key}", done, of),
+                progress=lambda done, of: bar.step(f"reproduce {key}", done, of),
                 report=lambda line: print(line, file=sys.stderr),
             )
         write_text(folder / "report.html", paper_page(chosen, tables))
         print(f"{chosen.text(tables).rstrip()}\n\ntables: {folder}")
 
-    help = f"Folder for the tables; default: runs/reproduce-{paper.key}."
+    help = f"Folder for the tables; default: runs/reproduce-{key}."
     out = Annotated[Path | None, Parameter(help=help)]
-    flags = [
-        *_flags(paper),
+    arguments = [
+        *(_argument(*flag) for flag in flags),
         Argument("out", Argument.KEYWORD_ONLY, default=None, annotation=out),
     ]
-    command.__signature__ = Signature(flags)  # pyright: ignore[reportFunctionMemberAccess]
-    command.__annotations__ = {flag.name: flag.annotation for flag in flags}
-    command.__doc__ = paper.__doc__
+    command.__signature__ = Signature(arguments)  # pyright: ignore[reportFunctionMemberAccess]
+    command.__annotations__ = {a.name: a.annotation for a in arguments}
+    command.__doc__ = doc
     return command
 
 
-def _flags(paper: type[Paper]) -> list[Argument]:
-    """A keyword argument for each field of the paper."""
-    types, flags = get_type_hints(paper), []
-    for field in fields(paper):  # pyright: ignore[reportArgumentType]
-        kind = types[field.name]
-        if get_origin(kind) is tuple:
-            negative = f"--no-{field.name}" if field.metadata else ""
-            kind = Annotated[kind, Parameter(consume_multiple=True, negative=negative)]
-        flags.append(
-            Argument(
-                field.name,
-                Argument.KEYWORD_ONLY,
-                default=field.default,
-                annotation=kind,
-            )
-        )
-    return flags
+def _argument(name: str, type: str, default: Any, may_be_empty: bool) -> Argument:
+    """A field of a paper as a keyword argument."""
+    kind = _TYPES[type]
+    if get_origin(kind) is tuple:
+        negative = f"--no-{name}" if may_be_empty else ""
+        kind = Annotated[kind, Parameter(consume_multiple=True, negative=negative)]
+        default = tuple(default)
+    return Argument(name, Argument.KEYWORD_ONLY, default=default, annotation=kind)
 
 
-for name, paper in PAPERS.items():
-    reproduce.command(_command(paper), name=name)
+for key, paper in papers().items():
+    reproduce.command(_command(key, **paper), name=key)

@@ -67,6 +67,9 @@ def _print(outcome: Any) -> None:
     from elision.report.table import rows_as_text
     from elision.study.page.page import study_table
 
+    config = outcome.config
     print(rows_as_text(study_table(outcome)))
-    if not isinstance(outcome.config.workload, str):
+    if len(config.all_seeds()) > 1:
+        print(f"\nall but the {config.metric.label} is of seed {config.seed}")
+    if not isinstance(config.workload, str):
         print(f"\ndata: {outcome.source}")

@@ -35,7 +35,7 @@ from elision.layers.modules.base import ElidedLayer
 from elision.layers.plan import LayerPlan, buffer_name
 from elision.layers.reach import elidable_layers, tied_to, unreached
 from elision.layers.readers import guard_readers
-from elision.layers.recipe import SELECTORS, Recipe, Table, selects
+from elision.layers.recipe import SELECTORS, Recipe, Table, as_recipe, selects
 from elision.layers.recomputation import LatestCalls
 from elision.operands import KEEP
 
@@ -82,7 +82,11 @@ _DDP_IGNORE = "_ddp_params_and_buffers_to_ignore"
 
 
 def elide(
-    model: Model, recipe: Recipe, engine: str = "auto", *, tied: Collection[str] = ()
+    model: Model,
+    recipe: Recipe | str,
+    engine: str = "auto",
+    *,
+    tied: Collection[str] = (),
 ) -> Model:
     """Run the products of a model's convolutions and linear layers through a recipe.
 
@@ -93,7 +97,8 @@ def elide(
 
     Args:
         model: any module; see :func:`elidable_layers` for what is reached.
-        recipe: what is done, for example ``elision.methods.Swat(sparsity=0.9)``.
+        recipe: what is done, for example ``elision.methods.Swat(sparsity=0.9)``, or its
+            text as on the command line, ``"swat:sparsity=0.9"``.
         engine: who computes the products. ``"torch"``: dense, the oracle.
             ``"native"``: kernels that leave the zeros out (raises if they cannot be
             built here). ``"auto"``: the faster of the two for each product that has a
@@ -106,7 +111,7 @@ def elide(
         The same model.
 
     Raises:
-        TypeError: ``recipe`` is not a recipe.
+        TypeError: ``recipe`` is neither a recipe nor text.
         ValueError: unknown engine or layer selector, or an accumulation that is not
             computed yet.
         RuntimeError: the engine cannot be used on this machine.
@@ -115,8 +120,7 @@ def elide(
         NoEffectWarning: no layer was reached, or a pattern of the recipe names none.
         TiedWeightWarning: layers stay dense because another module reads their weight.
     """
-    if not isinstance(recipe, Recipe):
-        raise TypeError(f"recipe must be a Recipe, got {type(recipe).__name__}")
+    recipe = as_recipe(recipe)
     make_engine(engine)  # an engine that cannot be had fails before anything changes
     before = _Before(model)
     try:

@@ -114,5 +114,6 @@ def _place(x: Any) -> object:
     """What tells a tensor's memory from another's."""
     if type(x) not in (Tensor, nn.Parameter) or is_lazy(x):
         return id(x)
-    address = x.data_ptr() if x.device.type != "meta" else 0
-    return (x.device, address) if address else id(x)
+    if x.layout != torch.strided or x.device.type == "meta":
+        return id(x)
+    return (x.device, x.data_ptr()) if x.data_ptr() else id(x)

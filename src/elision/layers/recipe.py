@@ -12,7 +12,7 @@ transforms and their parameters, and carries a version.
 import json
 import textwrap
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Self
@@ -28,8 +28,10 @@ __all__ = [
     "VERSION",
     "Recipe",
     "Table",
+    "as_recipe",
     "check_version",
     "overrides_from_dict",
+    "read_names_with",
     "selects",
 ]
 
@@ -250,3 +252,35 @@ def overrides_from_dict(values: Mapping[str, Any]) -> tuple[tuple[str, Table], .
         if not isinstance(row, Mapping) or set(row) != {"layers", "table"}:
             raise ValueError(f"overrides: needs layers and table, got {row!r}")
     return tuple((row["layers"], Table.from_dict(row["table"])) for row in rows)
+
+
+#: What reads a recipe's text; the room of methods, which knows their names, gives it.
+_readers: list[Callable[[str], Recipe]] = []
+
+
+def read_names_with(reader: Callable[[str], Recipe]) -> None:
+    """Have :func:`as_recipe` read text by ``reader``."""
+    _readers[:] = [reader]
+
+
+def as_recipe(given: Any) -> Recipe:
+    """The recipe, or the one that a text names as on the command line.
+
+    Raises:
+        TypeError: neither a recipe nor text.
+        ValueError: the text names no recipe.
+
+    Example:
+        >>> import elision.methods
+        >>> as_recipe("swat:sparsity=0.8") == elision.methods.Swat(0.8)
+        True
+    """
+    if isinstance(given, Recipe):
+        return given
+    if not isinstance(given, str):
+        raise TypeError(f"recipe must be a Recipe or text, got {type(given).__name__}")
+    if not _readers:
+        raise ValueError(
+            f"recipe {given!r}: import elision.methods, which knows its name"
+        )
+    return _readers[0](given)

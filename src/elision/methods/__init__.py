@@ -10,7 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from elision.layers.recipe import Recipe
+from elision.layers import elide as elide
+from elision.layers.recipe import Recipe, read_names_with
 from elision.methods import resolve as _resolve
 from elision.methods.base import Method as Method
 from elision.methods.dense import Dense as Dense
@@ -80,6 +81,9 @@ def make_recipe(spec: str, *, steps: int | None = None, **more: Any) -> Recipe:
         10
     """
     return _resolve.resolve(spec, METHODS, steps=steps, **more)
+
+
+read_names_with(make_recipe)
 
 
 def check_recipe(spec: str) -> None:

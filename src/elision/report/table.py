@@ -1,6 +1,7 @@
 """Rows as text, HTML, Markdown and LaTeX. A row is a dictionary, column name to value."""
 
 import html
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -126,6 +127,8 @@ def _text(value: Any) -> str:
     """A whole number with its thousands apart, any other number to four digits."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
+    if math.isnan(value):
+        return "NaN"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 

@@ -208,14 +208,23 @@ class Workload:
             self.model, **self.task.model_arguments(dataset), **self.model_options
         )
         if ":" in self.model:
-            try:
-                self.task.check(model, dataset)
-            except Exception as error:  # a network may fail in any way
-                raise ValueError(
-                    f"model {self.model!r} on {dataset!r}: "
-                    f"{str(error).strip().partition(chr(10))[0]}"
-                ) from error
+            self._check(model, dataset)
         return model
+
+    def _check(self, model: nn.Module, dataset: Dataset) -> None:
+        """Raise ValueError unless the network takes the data, the last batch included."""
+        last = self.task.train_size(dataset) % self.batch_size or self.batch_size
+        try:
+            self.task.check(model, dataset, min(last, 2))
+        except Exception as error:  # a network may fail in any way
+            reason = str(error).strip().partition("\n")[0]
+            if last == 1:
+                reason += (
+                    "; the last batch of an epoch has 1 example, change batch_size"
+                )
+            raise ValueError(
+                f"model {self.model!r} on {dataset!r}: {reason}"
+            ) from error
 
     def make_optimizer(
         self, model: nn.Module, learning_rate: float | None = None

@@ -203,6 +203,7 @@ class ElidedLayer(nn.Module):
 
         Raises:
             ValueError: the operands are complex or integers.
+            RuntimeError: a transform of ``torch.func`` (vmap, grad, jvp) takes gradients.
         """
         if torch.compiler.is_compiling():
             engine = self._elision_engine
@@ -218,6 +219,12 @@ class ElidedLayer(nn.Module):
                 f"layer {self._elision_name or '(the model itself)'}: its input is "
                 f"{x.dtype} and its weight {weight.dtype}; an elided layer computes real "
                 "floating-point numbers, elision.restore gives the plain layer back"
+            )
+        if torch.is_grad_enabled() and torch._C._functorch.maybe_current_level():  # pyright: ignore[reportAttributeAccessIssue]
+            raise RuntimeError(
+                f"layer {self._elision_name or '(the model itself)'}: an elided layer "
+                "has no gradients under torch.func (vmap, grad, jvp); use "
+                "elision.restore, or torch.no_grad() inside of vmap"
             )
         if not x.numel() or not weight.numel():  # nothing to leave out; no state moves
             return dense.forward(as_plain(x), weight, bias, convolution)

@@ -141,22 +141,22 @@ class Task(ABC):
     def score(self, counts: Tensor) -> float:
         """The metric, from counts summed over all test examples."""
 
-    def check(self, model: nn.Module, dataset: Any) -> None:
+    def check(self, model: nn.Module, dataset: Any, examples: int = 2) -> None:
         """Raise ValueError unless the network takes the data and answers as it must.
 
-        A copy of the model sees two test examples, in training and in evaluation mode;
-        of the model itself only lazy layers are given their shapes.
+        A copy of the model sees a few test examples, in training and in evaluation
+        mode; of the model itself only lazy layers are given their shapes.
         """
-        batch = next(iter(self.test_batches(dataset, 2)))
+        images, *_ = next(iter(self.test_batches(dataset, examples)))
         with torch.no_grad():
             if any(map(is_lazy, model.parameters())):
-                model(batch[0])
+                model(images)
             if not any(p.requires_grad for p in model.parameters()):
                 raise ValueError("the network has no parameter to train")
             tried = copy.deepcopy(model)
             with torch.random.fork_rng():
                 for training in (True, False):
-                    self.check_output(tried.train(training)(batch[0]), dataset)
+                    self.check_output(tried.train(training)(images), dataset)
 
     def check_output(self, output: Any, dataset: Any) -> None:
         """Raise ValueError unless a network's output is what the task's loss reads."""

@@ -62,7 +62,7 @@ class Classification(Task):
         if not isinstance(output, Tensor):
             raise ValueError(f"{wanted}; it gave a {type(output).__name__}")
         if output.ndim != 2 or output.shape[1] != dataset.classes:
-            raise ValueError(f"{wanted}; it gave {tuple(output.shape)} for 2 images")
+            raise ValueError(f"{wanted}; it gave {tuple(output.shape)}")
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean cross-entropy."""

@@ -206,7 +206,8 @@ def run(
             found: tuple[float | None, float, float] = (None, 1.0, 1.0)
         else:
             forward = trained.meter.by_product()[Product.FORWARD].ratio
-            accuracy = trained.history[-1].score
+            score = trained.history[-1].score
+            accuracy = None if math.isnan(score) else score
             found = (accuracy, trained.meter.total().ratio, forward)
         took = time.monotonic() - started
         results.append(RunResult(name, sparsity, seed, *found, round(took, 2)))
