@@ -46,7 +46,7 @@ _sequence_nr = torch._C._autograd._get_sequence_nr  # pyright: ignore[reportAttr
 #: Bytes from which a tensor is always worth its packing, tensors of one module beyond
 #: which smaller ones wait, and tensors beyond which those that wait are kept (own
 #: choices: no layer but a recurrent one saves as many).
-_SMALL, _UNROLLED, _FEW = 2**16, 16, 128
+_SMALL, _UNROLLED, _FEW = 2**16, 4, 64
 
 
 class _Waiting:
@@ -163,13 +163,13 @@ class Packing:
         token = Token(tensor)
         if get_ident() != self._thread or not self._active:
             return token
-        module, self._unsettled = self._paths.current, True
-        small = False
-        if self._saves[module] >= _UNROLLED:
-            small = tensor.numel() * tensor.element_size() < _SMALL
-            if small and self._many:
-                self._many.setdefault(module, []).append(weakref.ref(token))
-                return token
+        module = self._paths.current
+        many = self._many.get(module)
+        small = tensor.numel() * tensor.element_size() < _SMALL
+        if many is not None and small:
+            many.append(weakref.ref(token))
+            return token
+        self._unsettled = True
         if not has_memory(tensor):
             self._pass(token, tensor)
             return token
@@ -190,18 +190,19 @@ class Packing:
         if address in self._restored and self._saved_again(token, tensor, address):
             return token
         self._saves[module] += 1
+        small = small and self._saves[module] > _UNROLLED
         waiting = self._few if small else self._waiting
         if function not in waiting:
             waiting[function] = _Waiting(module)
         waiting[function].tokens.append((weakref.ref(token), address in self._batch))
         if small:
             self._few_roots.append(producer)
-            if len(waiting) > _FEW:
+            if len(waiting) > _FEW or self._many:
                 self._give_up_the_few()
         return token
 
     def _give_up_the_few(self) -> None:
-        """Keep the small tensors that wait: they have become many."""
+        """Keep the small tensors that wait, and all that their modules save later."""
         for waiting in self._few.values():
             many = self._many.setdefault(waiting.module, [])
             many += [reference for reference, _ in waiting.tokens]
@@ -210,20 +211,21 @@ class Packing:
 
     def _keep_many(self, module: str, references: list["weakref.ref[Token]"]) -> None:
         """Enter the small tensors of a module that are kept unlooked-at."""
-        tokens = list(filter(None, (reference() for reference in references)))
-        others: dict[int, int] = {}
-        for token in tokens:
+        found: dict[int, torch.Tensor] = {}
+        for token in filter(None, (reference() for reference in references)):
             tensor = token.tensor
-            if tensor is None:
-                continue
-            if not has_memory(tensor):
+            assert tensor is not None
+            try:
+                found[tensor.untyped_storage()._cdata] = tensor
+            except (NotImplementedError, RuntimeError):
                 self._pass(token, tensor)
-                continue
+        others: dict[int, int] = {}
+        for address, tensor in found.items():
             storage = tensor.untyped_storage()
-            if self._is_owned(storage._cdata):
+            if self._is_owned(address):
                 self.ledger.count_parameter(tensor.nbytes)
             elif not self._regions.hold(storage):
-                others[storage._cdata] = storage.nbytes()
+                others[address] = storage.nbytes()
         if others:
             storage = StorageRecord(sum(others.values()), held=True)
             self.ledger.enter(storage)
