@@ -20,6 +20,7 @@ import functools
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from threading import get_ident
 from typing import Any
 
@@ -35,7 +36,7 @@ from elision.memory.saved.layout import dense_part, has_memory, is_dense
 from elision.memory.saved.ledger import Ledger, Row, StorageRecord
 from elision.memory.saved.origin import Origins
 from elision.memory.saved.regions import Region, Regions
-from elision.memory.saved.roles import Role, Slot, role_of
+from elision.memory.saved.roles import SMOOTH_ROLES, Role, Slot, role_of
 from elision.memory.saved.tag import content_tag
 from elision.memory.saved.token import CodecEntry, Token
 
@@ -114,13 +115,9 @@ class Packing:
         self._thread = get_ident()
         self._active, self._deciding = True, False
 
-    def follow(self) -> None:
-        """Follow the model's modules from now on."""
-        self._paths.attach(self._see_arguments, self._see_result)
-
-    def unfollow(self) -> None:
-        """Follow them no longer."""
-        self._paths.detach()
+    def follow(self, contexts: ExitStack) -> None:
+        """Follow the model's modules until ``contexts`` are left."""
+        self._paths.attach(contexts, self._see_arguments, self._see_result)
 
     def finish(self, kind: type[BaseException] | None, *_: Any) -> None:
         """Decide on all tensors that still wait.
@@ -134,7 +131,7 @@ class Packing:
             self._active = False
             self._roots.clear()
             self._restored.clear()
-            self._regions.mark_elsewhere()
+            self._regions.finish()
 
     def _settle(self, keep: bool = False) -> None:
         """Decide on all that waits.
@@ -184,6 +181,7 @@ class Packing:
             # An in-place function clones its argument to save it; the clone takes the
             # next number but saves nothing.
             self._copy, function = function, function - 1
+        self._regions.release()
         if self._waiting and function not in self._waiting:
             self._roots.append(producer)
             self._identify(self._waiting, self._roots, self._walked, producer)
@@ -283,7 +281,8 @@ class Packing:
         self.ledger.enter(storage)
         note = "no memory that a codec could read"
         slot = Slot("unknown", "?", Role.OTHER, self._paths.current)
-        self.ledger.add(slot, tensor.shape, storage.nbytes, storage, note=note)
+        shape = () if tensor.is_nested else tensor.shape
+        self.ledger.add(slot, shape, storage.nbytes, storage, note=note)
 
     def _see_arguments(self, args: Any, kwargs: Any) -> None:
         """The model is called: these are the caller's tensors."""
@@ -296,6 +295,7 @@ class Packing:
         if self._waiting:
             self._roots += [tensor.grad_fn for tensor in tensors_in(result)]
             self._identify(self._waiting, self._roots, self._walked)
+        self._regions.release()
         if self._few:
             self._few_roots += [tensor.grad_fn for tensor in tensors_in(result)]
 
@@ -358,11 +358,15 @@ class Packing:
             tensor = token.tensor.detach()
             region = self._regions.find(tensor)
             region.nonnegative |= function == "ReluBackward0"
+            role = self._role(node, name, index, roles, tensor, batch)
+            if region.nonnegative and role in SMOOTH_ROLES:
+                # It was, when the ReLU made it.
+                region.nonnegative = bool(tensor.min() >= 0)
             self._seed += 1
             slot = Slot(
                 function=function,
                 name=name,
-                role=self._role(node, name, index, roles, tensor, batch),
+                role=role,
                 module=waiting.module,
                 node=node,
                 nonnegative=region.nonnegative,
@@ -415,6 +419,7 @@ class Packing:
                     region.share(codec, entry)
                     if not region.marked:
                         region.mark(content_tag(dense_part(tensor)))
+                        self._regions.guard(tensor)
             row = self._enter(slot, tensor, region)
             entry.describe(row)
             self._policy.chosen(slot, codec)
