@@ -87,8 +87,8 @@ class Codec(ABC):
         shared: whether another use of the same memory may read the packed form, in
             another shape.
         offloads: whether the payload leaves the device, which may fail for lack of space.
-        optional_in_graphs: whether a traced graph may leave the codec out, as the next
-            codec of its rule takes the same bytes.
+        optional_in_graphs: whether a traced graph may leave the codec out; its tensor is
+            left to the next codec of its rule, or kept.
 
     Example:
         >>> @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from elision.memory.saved.codec import Codec, Guarantee
 from elision.memory.saved.layout import dense_part, is_dense
 from elision.memory.saved.ledger import Ledger, Row, StorageRecord
-from elision.memory.saved.token import CodecEntry, SignEntry, Token
+from elision.memory.saved.token import CodecEntry, Entry, SignEntry, Token
 
 __all__ = ["Region", "Regions"]
 
@@ -59,7 +59,9 @@ class Region:
         """Give the tensor itself to every token of the region, once one needs it."""
         for reference, row in self.users:
             token = reference()
-            if token is not None and token.tensor is None:
+            if token is None or _is_private(token.entry):
+                continue
+            if token.tensor is None:
                 token.take_back(tensor)
                 row.codec, row.guarantee = "kept", Guarantee.EXACT
                 row.stored_bytes, row.bound = 0, 0.0
@@ -72,6 +74,11 @@ class Region:
                 continue
             token.hand_over(SignEntry(entry))
             row.codec, row.stored_bytes = f"mask in {entry.codec}", 0
+
+
+def _is_private(entry: Entry | None) -> bool:
+    """True for a form that only fits the consumer that it was made for."""
+    return isinstance(entry, CodecEntry) and not entry.codec.shared
 
 
 @dataclass(eq=False, slots=True)
