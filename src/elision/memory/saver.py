@@ -34,7 +34,7 @@ from elision.memory.saved.layout import dense_part
 from elision.memory.saved.ledger import Ledger, Row
 from elision.memory.saved.origin import Origins
 from elision.memory.saved.regions import Region, Regions
-from elision.memory.saved.roles import Role, Slot, role_of
+from elision.memory.saved.roles import SMOOTH_ROLES, Role, Slot, role_of
 from elision.memory.saved.token import CodecEntry, Token
 
 __all__ = ["saver"]
@@ -301,6 +301,11 @@ class saver:
         if region.held() is not None or not tensor.numel():
             self._keep(token, slot, region)
             return
+        if slot.role is Role.SQUARE:
+            self._keep(token, slot, region)
+            if (entry := region.packed()) is not None:
+                region.square(entry)
+            return
         note = ""
         for codec in self.policy.codecs_for(slot, tensor):
             entry = region.entries.get(codec)
@@ -329,6 +334,8 @@ class saver:
             if codec.keeps_sign(entry.packed):
                 region.read_signs_from(entry)
             region.users.append((weakref.ref(token), row))
+            if slot.role in SMOOTH_ROLES:
+                region.square(entry)
             return
         self.policy.chosen(slot, None)
         self._keep(token, slot, region, note)
@@ -337,8 +344,9 @@ class saver:
         """Let the token hold the tensor itself, and others of its region with it."""
         tensor = token.tensor
         assert tensor is not None
-        region.storage.held = True
-        region.take_back(tensor)
+        if slot.role is not Role.SQUARE:
+            region.storage.held = True
+            region.take_back(tensor)
         row = self._enter(slot, tensor, region, note=note)
         region.users.append((weakref.ref(token), row))
 

@@ -30,6 +30,7 @@ class Role(enum.Enum):
     NORM_INPUT = "norm input"
     ACTIVATION = "activation"
     MULTIPLICAND = "multiplicand"
+    SQUARE = "square"
     ATTENTION = "attention"
     ATTENTION_RESULT = "attention result"
     PROBABILITY = "probability"
