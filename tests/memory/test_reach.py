@@ -34,7 +34,7 @@ def largest_error(model: nn.Module, batch: Batch, policy: str) -> tuple[float, f
 
 @pytest.mark.parametrize(
     ("policy", "least", "most"),
-    [("bits(4)", 4.0, 0.3), ("int8", 3.0, 0.05), ("exact", 1.0, 0.0)],
+    [("bits(4)", 4.0, 0.3), ("int8", 3.0, 0.05), ("exact", 1.3, 0.0)],
 )
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_of_today_are_kept_in_fewer_bytes(
@@ -45,6 +45,22 @@ def test_networks_of_today_are_kept_in_fewer_bytes(
     error, ratio = largest_error(make(), batch, policy)
     assert ratio >= least
     assert error <= most
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_recomputed_is_the_same_bit_for_bit(name: str) -> None:
+    make, batch = NETWORKS[name]
+    torch.manual_seed(0)
+    model = make()
+    saved = saver(model, "exact")
+    found, plain = gradients(model, batch, saved), gradients(model, batch)
+    assert all(torch.equal(found[parameter], plain[parameter]) for parameter in plain)
+    recomputed = {
+        row.slot.role for row in saved.ledger.rows if row.codec == "recompute"
+    }
+    assert Role.LINEAR_INPUT in recomputed
+    if name != "GPT-2":
+        assert Role.MULTIPLICAND in recomputed
 
 
 def test_published_language_models_are_reached() -> None:

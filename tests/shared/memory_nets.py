@@ -196,7 +196,8 @@ class Llama(nn.Module):
 
     def forward(self, tokens):
         x = self.embed(tokens)
-        angles = torch.arange(tokens.shape[1])[:, None] / 10 ** torch.arange(8)
+        rates = 10 ** torch.linspace(0, -4, x.shape[-1] // 8)  # of four heads
+        angles = torch.arange(tokens.shape[1])[:, None] * rates
         angles = torch.cat((angles, angles), -1)
         for block in self.blocks:
             x = block(x, angles.cos(), angles.sin())
