@@ -102,8 +102,10 @@ class Normalised(Codec):
             return None
         axis = int(slot.node._saved_dim) % tensor.dim()
         moved = tensor.movedim(axis, -1)
-        rows = moved.reshape(-1, moved.shape[-1]).to(torch.float32)
-        probabilities = rows.exp() if logarithm else rows.clone()
+        rows = moved.reshape(-1, moved.shape[-1])
+        probabilities = torch.empty_like(rows, dtype=torch.float32).copy_(rows)
+        if logarithm:
+            probabilities.exp_()
         least = probabilities.amin(1, keepdim=True)
         largest, place = probabilities.max(1, keepdim=True)
         # In its place stands a value that widens no group.

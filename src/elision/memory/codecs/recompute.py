@@ -194,7 +194,17 @@ def _product_recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
     right = left and _operand(node, "other", 1, steps - left.steps, lossy)
     if left is None or right is None:
         return None
-    return _Recipe(lambda: left.run() * right.run(), left.steps + right.steps + 1)
+    return _Recipe(
+        lambda: _over(left, right, torch.Tensor.mul_, torch.mul),
+        left.steps + right.steps + 1,
+    )
+
+
+def _over(left: _Recipe, right: _Recipe, in_place: Any, function: Any) -> torch.Tensor:
+    """A function of two tensors, written over the first if that was computed for it."""
+    x, y = left.run(), right.run()
+    ours = left.steps > 0 and (x.shape, x.dtype) == (y.shape, y.dtype)
+    return in_place(x, y) if ours else function(x, y)
 
 
 def _sum_recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
@@ -205,8 +215,9 @@ def _sum_recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
     if left is None or right is None:
         return None
     alpha = node._saved_alpha
+    in_place = functools.partial(torch.Tensor.add_, alpha=alpha)
     return _Recipe(
-        lambda: torch.add(left.run(), right.run(), alpha=alpha),
+        lambda: _over(left, right, in_place, functools.partial(torch.add, alpha=alpha)),
         left.steps + right.steps + 1,
     )
 
