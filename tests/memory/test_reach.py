@@ -220,7 +220,7 @@ def test_a_recurrent_layers_workspace_is_computed_again(
 
 def test_an_unrolled_recurrent_cell_is_rounded() -> None:
     torch.manual_seed(0)
-    cell, x = nn.LSTMCell(32, 64), torch.randn(12, 64, 32)
+    cell, x = nn.LSTMCell(32, 64), torch.randn(6, 512, 32)
 
     class Unrolled(nn.Module):
         def __init__(self) -> None:

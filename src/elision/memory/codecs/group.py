@@ -204,8 +204,7 @@ class GroupQuant(Codec):
         codes = packed.payload[0]
         size, stored = self.group, self._group_bytes
         groups = codes.numel() // stored
-        like = torch.empty(0, dtype=packed.layout.dtype, device=codes.device)
-        out = like.new_empty(groups * size)
+        out = codes.new_empty(groups * size, dtype=packed.layout.dtype)
         backend = _backend(codes)
         for span in _in_float32(out, groups, size):
             target = out[span.start * size : span.stop * size]

@@ -224,6 +224,17 @@ class Slot:
     region: Any = field(default=None, repr=False, compare=False)
     seed: int = 0
 
+    def without_graph(self) -> "Slot":
+        """A copy without ``node`` and ``region``."""
+        return Slot(
+            self.function,
+            self.name,
+            self.role,
+            self.module,
+            nonnegative=self.nonnegative,
+            seed=self.seed,
+        )
+
     @property
     def tokens(self) -> tuple[Any, ...]:
         """Tokens of the other saved tensors in the same memory; not to be kept."""
