@@ -38,10 +38,13 @@ def example(codec: Codec, x: Tensor) -> tuple[Tensor, Slot]:
     """A tensor that the codec packs, and its slot."""
     if isinstance(codec, BatchNormAligned):
         node = nn.BatchNorm2d(x.shape[1])(x.requires_grad_()).grad_fn
+        assert node is not None
         return x.detach(), Slot(node.name(), "input", Role.NORM_INPUT, node=node)
     if isinstance(codec, Normalised):
         p = x.view(-1, 1024).requires_grad_().softmax(-1)
-        slot = Slot(p.grad_fn.name(), "result", Role.PROBABILITY, node=p.grad_fn)
+        node = p.grad_fn
+        assert node is not None
+        slot = Slot(node.name(), "result", Role.PROBABILITY, node=node)
         return p.detach(), slot
     slot = Slot("ConvolutionBackward0", "input", Role.LINEAR_INPUT)
     return (x.relu() if isinstance(codec, (SparseGroupQuant, ZeroValue)) else x), slot
@@ -109,7 +112,7 @@ def layer_transients(make: Callable[[], nn.Module], x: Tensor, policy: str) -> i
 
 @pytest.mark.parametrize("norm", [True, False])
 def test_a_steps_peak_is_what_is_stored_and_its_largest_layer(norm: bool) -> None:
-    x = torch.randn(16, 3, 64, 64)
+    x = torch.randn(8, 3, 64, 64)
 
     def whole() -> nn.Module:
         torch.manual_seed(0)
@@ -121,8 +124,8 @@ def test_a_steps_peak_is_what_is_stored_and_its_largest_layer(norm: bool) -> Non
         layers = [nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU()]
         return nn.Sequential(*(layers if norm else layers[::2]))
 
-    copy = 16 * 32 * 64 * 64 * 4
-    inside = torch.randn(16, 32, 64, 64, requires_grad=True)
+    copy = 8 * 32 * 64 * 64 * 4
+    inside = torch.randn(8, 32, 64, 64, requires_grad=True)
     alone = measure_peak(lambda: largest()(inside).sum().backward()).peak_bytes
-    for policy in ("exact", "bits(4)", "derived"):
+    for policy in ("exact", "bits(4)"):
         assert layer_transients(whole, x, policy) < alone + 1.3 * copy, policy
