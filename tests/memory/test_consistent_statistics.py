@@ -115,6 +115,31 @@ def test_other_policies_leave_attention_consistent_too(policy: str) -> None:
         assert error(model, x, policy) < 0.3, scale
 
 
+def shared_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k[:, :2], v[:, :2], enable_gqa=True)
+
+
+def expanded(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    k, v = k[:, :1].expand_as(q), v[:, :1].expand_as(q)
+    return F.scaled_dot_product_attention(q, k, v, scale=0.25)
+
+
+def of_one_tensor(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    x = (q + k + v) * 0.4
+    return F.scaled_dot_product_attention(x, x, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("attend", [shared_heads, expanded, of_one_tensor, eager])
+def test_attention_of_every_type_and_layout_is_reached(
+    attend: Callable[..., Tensor], dtype: torch.dtype
+) -> None:
+    model = Attention(attend, 0.5).to(dtype)
+    x = torch.randn(4, 32, 64, dtype=dtype)
+    roles = {Role.PROBABILITY if attend is eager else Role.ATTENTION}
+    assert error(model, x, "bits(4)", roles) < 0.3
+
+
 def test_attention_is_packed_or_kept_as_a_whole() -> None:
     x = torch.randn(4, 32, 64)
     for scale, whole in ((1.0, {"attention 4-bit"}), (6.0, {"kept"})):

@@ -136,7 +136,8 @@ def _bits_of_key(node: Any) -> int | None:
 
 def _longest(vectors: torch.Tensor) -> float:
     """Largest norm of a vector along the last axis."""
-    return float(torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float32).max())
+    wide = torch.promote_types(vectors.dtype, torch.float32)
+    return float(torch.linalg.vector_norm(vectors, dim=-1, dtype=wide).max())
 
 
 def _widest(tensor: torch.Tensor, group: int) -> float:
