@@ -49,8 +49,8 @@ class AttentionQuant(Codec):
 
     Attributes:
         bits: bits per element of values, and fewest of queries and keys, 1 to 8.
-        most: most bits of queries and keys; None: one more than ``bits``, up to 8. With
-            4 bits, logits of a standard deviation of more than about two are then exact.
+        most: most bits of queries and keys; None: one more than ``bits``, where eight do
+            for nine. Logits of a standard deviation above about two are then exact.
         group: elements per group.
 
     Raises:
@@ -123,8 +123,8 @@ class AttentionQuant(Codec):
             return None
         levels = reach * abs(scale) * (2**self.bits - 1) / math.sqrt(8 * 12)
         bits = max(self.bits, math.ceil(math.log2(levels + 1)))
-        most = min(8, self.bits + 1) if self.most is None else self.most
-        return bits if bits <= most else None
+        most = self.bits + 1 if self.most is None else self.most
+        return min(bits, 8) if bits <= most else None
 
 
 def _bits_of_key(node: Any) -> int | None:
