@@ -7,9 +7,10 @@ same address out again. The version is part of the key, so that what was written
 between is not taken for the same.
 
 Some writes no version counter counts: those through ``.data``, numpy, or another counter
-of the same memory. What was packed is therefore tagged by its content. Whenever its
-memory is met again, and is no longer what was packed, the memory counts, as it does in
-plain autograd, which holds nothing else.
+of the same memory. What was packed is therefore tagged by its content, and its memory is
+let go only once nobody else has it, who could write to it. If it is no longer what was
+packed then, or when it is met again, the memory counts, as it does in plain autograd,
+which holds nothing else.
 """
 
 import weakref
@@ -153,6 +154,13 @@ class _Storage:
     alive: StorageWeakRef
     record: StorageRecord
     regions: dict[tuple, Region] = field(default_factory=dict)
+    guard: torch.UntypedStorage | None = None
+
+    def verify(self) -> None:
+        """Verify what was packed of it."""
+        for region in self.regions.values():
+            if region.marked:
+                region.verify()
 
 
 class Regions:
@@ -167,13 +175,12 @@ class Regions:
     def __init__(self, ledger: Ledger, outer: "Regions | None" = None) -> None:
         self._ledger, self._outer = ledger, outer
         self._storages: dict[int, _Storage] = {}
+        self._guarded: list[_Storage] = []
 
     def find(self, tensor: torch.Tensor) -> Region:
         """The region that a tensor covers, all that was packed of its memory verified."""
         storage = self._storage(tensor.untyped_storage())
-        for known in storage.regions.values():
-            if known.marked:
-                known.verify()
+        storage.verify()
         key = _key(tensor)
         region = storage.regions.get(key)
         if region is None:
@@ -201,16 +208,45 @@ class Regions:
         storage.record.held = True
         return True
 
-    def mark_elsewhere(self) -> None:
-        """Mark storages still alive at exit.
+    def guard(self, tensor: torch.Tensor) -> None:
+        """Hold the memory of a packed tensor as long as somebody else does."""
+        untyped = tensor.untyped_storage()
+        storage = self._storages[untyped._cdata]
+        if storage.guard is None:
+            storage.guard = untyped
+            self._guarded.append(storage)
 
-        Those that no saved tensor holds belong to the caller or the model.
+    def release(self) -> None:
+        """Let go of the memory that nobody else has."""
+        left = []
+        for storage in self._guarded:
+            guard = storage.guard
+            if guard is None or _use_count(guard._cdata) > 1:
+                left.append(storage)
+                continue
+            storage.verify()
+            storage.guard = None
+        self._guarded = left
+
+    def finish(self) -> None:
+        """Let go of all memory, and mark what is still alive.
+
+        What no saved tensor holds belongs to the caller or the model.
         """
+        self.release()
+        for storage in self._guarded:
+            storage.verify()
+            storage.guard = None
+        self._guarded.clear()
         for storage in self._storages.values():
             for region in storage.regions.values():
                 if any(token.tensor is not None for token in region.tokens()):
                     storage.record.held = True
             storage.record.elsewhere = not storage.alive.expired()
+
+
+#: Holders of a storage.
+_use_count = torch._C._storage_Use_Count  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _geometry(tensor: torch.Tensor) -> _Geometry:

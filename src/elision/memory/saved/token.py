@@ -91,7 +91,7 @@ class Token:
     def __init__(self, tensor: torch.Tensor) -> None:
         # A parameter is held itself, as autograd does: data that it is given later is
         # what the backward pass reads. Anything else is held without its history.
-        leaf = tensor.requires_grad and tensor.is_leaf
+        leaf = tensor.is_leaf and tensor.requires_grad
         self._tensor = tensor if leaf else tensor.detach()
         self._version = tensor._version
         self.entry: Entry | None = None
