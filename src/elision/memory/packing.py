@@ -404,6 +404,11 @@ class Packing:
         if region.held() is not None or not tensor.numel():
             self._keep(token, slot, region)
             return
+        if slot.role is Role.SQUARE:
+            self._keep(token, slot, region)
+            if (entry := region.packed()) is not None:
+                region.square(entry)
+            return
         codecs = self._policy.codecs_for(slot, tensor)
         note = ""
         for codec in codecs:
@@ -427,6 +432,8 @@ class Packing:
             if entry.keeps_sign:
                 region.read_signs_from(entry, codec.name)
             region.users.append((weakref.ref(token), row))
+            if slot.role in SMOOTH_ROLES:
+                region.square(entry)
             return
         self._policy.chosen(slot, None)
         self._keep(token, slot, region, note)
@@ -435,7 +442,8 @@ class Packing:
         """Let the token hold the tensor itself, and others of its region with it."""
         tensor = token.tensor
         assert tensor is not None
-        region.take_back(tensor)
+        if slot.role is not Role.SQUARE:
+            region.take_back(tensor)
         row = self._enter(slot, tensor, region, note=note)
         region.users.append((weakref.ref(token), row))
 

@@ -22,6 +22,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from elision.memory.saved.codec import Codec, Guarantee
 from elision.memory.saved.layout import dense_part, is_dense
 from elision.memory.saved.ledger import Ledger, Row, StorageRecord
+from elision.memory.saved.roles import SMOOTH_ROLES, Role
 from elision.memory.saved.tag import content_tag
 from elision.memory.saved.token import CodecEntry, Entry, SignEntry, Token
 
@@ -59,12 +60,34 @@ class Region:
         self._entries[codec] = weakref.ref(entry)
 
     def held(self) -> torch.Tensor | None:
-        """The tensor itself, if some decided token holds it."""
-        for reference, _ in self.users:
+        """The tensor itself, if some decided token holds it, other than for a square."""
+        for reference, row in self.users:
             token = reference()
-            if token is not None and token.tensor is not None:
+            if token is None or row.slot.role is Role.SQUARE:
+                continue
+            if token.tensor is not None:
                 return token.tensor
         return None
+
+    def packed(self) -> CodecEntry | None:
+        """A packed form of the values that another consumer may read."""
+        for token in self.tokens():
+            entry = token.entry
+            if isinstance(entry, CodecEntry) and entry.codec.roles & SMOOTH_ROLES:
+                return entry
+        return None
+
+    def square(self, entry: CodecEntry) -> None:
+        """Let the squares of the values be those of ``entry``.
+
+        A square that nothing else reads is often a loss and stays exact; one that
+        belongs to a norm of the values follows what the norm itself reads.
+        """
+        for reference, row in self.users:
+            token = reference()
+            if token is not None and row.slot.role is Role.SQUARE and not token.stale:
+                token.hand_over(entry, self)
+                entry.describe(row)
 
     def tokens(self) -> tuple[Token, ...]:
         """Tokens of the region that are still alive."""
@@ -216,6 +239,9 @@ class Regions:
             storage.guard = None
         self._guarded.clear()
         for storage in self._storages.values():
+            for region in storage.regions.values():
+                if any(token.tensor is not None for token in region.tokens()):
+                    storage.record.held = True
             storage.record.elsewhere = not storage.alive.expired()
 
 
