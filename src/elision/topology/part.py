@@ -42,6 +42,14 @@ class Part:
         own: those of them that the optimiser steps.
         place: of the optimiser among those of the model.
         history: every move, which the parts of a model share.
+
+    Example:
+        >>> import torch, elision
+        >>> model = elision.elide(torch.nn.Linear(8, 4), elision.methods.RigL(0.5, dense=()))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> (part,) = elision.topology.attach(model, optimizer).parts
+        >>> part.step, len(part.own), part.stepper.name
+        (1, 1, 'SGD')
     """
 
     def __init__(
