@@ -22,7 +22,7 @@ from elision.topology.install import (
     left_dense,
 )
 from elision.topology.move import Move
-from elision.topology.optimizers import Stepper, steppers
+from elision.topology.optimizers import Stepper, runs_hooks, steppers
 from elision.topology.outcome import Outcome
 from elision.topology.part import Part
 from elision.topology.rule import Rule
@@ -260,7 +260,10 @@ class Topology:
 
 
 def _check_shards(rule: Rule, stepper: Stepper, own: list[SparseWeight]) -> None:
-    """Refuse a rule that reads or trains what another process alone has."""
+    """Refuse a rule that reads or trains what another process alone has.
+
+    Or weights of another process whose arrival no hook tells.
+    """
     stepped = stepper.stepped()
     elsewhere = [w.name for w in own if id(w.weight) not in stepped]
     if elsewhere and (rule.reads_momentum or rule.parameters(own)):
@@ -268,6 +271,11 @@ def _check_shards(rule: Rule, stepper: Stepper, own: list[SparseWeight]) -> None
             f"{stepper.name} steps {', '.join(elsewhere)} in another process, and the "
             "method reads what the optimiser keeps of every weight; use an optimiser "
             "that is not sharded"
+        )
+    if elsewhere and not any(map(runs_hooks, stepper.wrappers)):
+        raise ValueError(
+            f"{stepper.name} steps {', '.join(elsewhere)} in another process, and its "
+            "wrapper runs no step hooks of torch.optim.Optimizer, by which masks follow"
         )
 
 

@@ -76,7 +76,9 @@ class Part:
         self._finite = self._counts = True
         self._announced: tuple[bool, int] | None = None
         self._running: FrameType | None = None
-        self._inner = 0
+        self._inner, self._pending = 0, False
+        # Weights that other processes step arrive in the wrapper's step.
+        self._waits = stepper.is_sharded
         self._steps_seen, self._changes, self._version = 0, 0, 0
 
     def hook(self) -> None:
@@ -226,6 +228,7 @@ class Part:
         if self._is_over() or self._is_inner(sys._getframe(1)):
             return None
         self._steps_seen += 1
+        self._pending = True
         self._looked = self._replaced = self._moved = self._counts = False
         self.learning = []
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0]: self
@@ -317,6 +320,13 @@ class Part:
             self._inner -= 1
             return
         self._running = None
+        if not self._waits:
+            self._end()
+
+    @torch.no_grad()
+    def _end(self) -> None:
+        """After a step, with the weights as it leaves them on every process."""
+        self._pending = False
         for parameter, grad in self._set_aside:
             parameter.grad = grad
         self._set_aside = []
@@ -334,8 +344,11 @@ class Part:
     def _after_wrapper(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """After a wrapper's step, which may set weights to values of its own."""
         del optimizer, args, kwargs
-        if not self._is_over():
-            self._mask_weights()
+        if self._is_over():
+            return
+        if self._waits and self._pending:
+            self._end()
+        self._mask_weights()
 
     def _mask_weights(self) -> None:
         if self.rule.masks_weights:
