@@ -97,7 +97,7 @@ class Topology:
     @property
     def step(self) -> int:
         """The step under way, from 1; between steps, the next one (of the first part)."""
-        return self.parts[0].step
+        return self._first().step
 
     @property
     def moves(self) -> int:
@@ -106,7 +106,7 @@ class Topology:
 
     def state(self, name: str) -> Tensor:
         """Value that the rule keeps for the whole model, or for the first part of it."""
-        return self.parts[0].state(name)
+        return self._first().state(name)
 
     @property
     def sparsity(self) -> float:
@@ -206,6 +206,11 @@ class Topology:
         """Detach without a word, as for another controller."""
         for part in self.parts:
             part.unhook()
+
+    def _first(self) -> Part:
+        if not self.parts:
+            raise ValueError("this recipe moves no mask, so nothing counts its steps")
+        return self.parts[0]
 
     def _part_of(self, weight: SparseWeight) -> Part:
         return next(part for part in self.parts if weight in part.own)
