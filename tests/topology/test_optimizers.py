@@ -437,7 +437,9 @@ def test_an_optimiser_whose_step_never_runs_is_noticed() -> None:
                         if p.grad is not None:
                             p.add_(p.grad, alpha=-0.1)
 
-    model = elision.elide(small_net(), MOVING["rigl"], engine="torch")
+    net: Any = small_net()
+    net[0].weight.requires_grad_(False)
+    model = elision.elide(net, MOVING["rigl"], engine="torch")
     optimizer = Reaches(sgd(model))
     elision.topology.attach(model, optimizer)
     with pytest.warns(

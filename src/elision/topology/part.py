@@ -79,6 +79,7 @@ class Part:
         self._inner, self._pending = 0, False
         # Weights that other processes step arrive in the wrapper's step.
         self._waits = stepper.is_sharded
+        self._watched = own[0]
         self._steps_seen, self._changes, self._version = 0, 0, 0
 
     def hook(self) -> None:
@@ -94,7 +95,9 @@ class Part:
             ),
             *(self._hook_gradient(weight) for weight in self.own),
         ]
-        self._version = self.own[0].weight._version
+        learns = (w for w in self.own if w.weight.requires_grad)
+        self._watched = next(learns, self.own[0])
+        self._version = self._watched.weight._version
         self.announce()
 
     def unhook(self) -> None:
@@ -202,7 +205,7 @@ class Part:
         if self._is_over():
             return
         self._reached.add(weight.name)
-        if not self._steps_seen and weight is self.own[0]:
+        if not self._steps_seen and weight is self._watched:
             self._count_unseen(parameter)
         explores = self.rule.needs_dense_gradient(self.step) and not self._looked
         if self.rule.masks_gradients and not explores:
@@ -230,7 +233,7 @@ class Part:
         self._steps_seen += 1
         self._pending = True
         self._looked = self._replaced = self._moved = self._counts = False
-        self.learning = []
+        self.learning, self._set_aside, self._gradients = [], [], {}
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0]: self
         if closure is None:
             self._before_step()
