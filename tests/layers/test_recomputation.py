@@ -213,6 +213,19 @@ def test_a_training_pass_without_gradients_is_a_step_and_evaluation_is_none() ->
         assert int(steps_of()["step"]) == 1
         model.eval()(torch.ones(4, 12))
         assert int(steps_of()["step"]) == 1
+    with torch.inference_mode():
+        model.train()(torch.ones(4, 12))
+    assert int(steps_of()["step"]) == 1
+
+
+def test_a_pass_in_inference_mode_before_the_first_step_leaves_no_state() -> None:
+    model = elision.elide(net(), RECIPES["resprop"], engine="torch")
+    before = dict(model.state_dict())
+    with torch.inference_mode():
+        model(torch.ones(4, 12))
+    assert_same(dict(model.state_dict()), before)
+    for _ in range(2):
+        model(torch.ones(4, 12)).sum().backward()
 
 
 @pytest.mark.parametrize("form", ["reentrant", "non-reentrant", "parts"])
