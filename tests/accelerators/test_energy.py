@@ -1,6 +1,8 @@
 """Energy is counts times prices and nothing else; tables of one's own are checked."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +12,15 @@ from elision.accelerators import (
     ACCELERATORS,
     Ant,
     Dense,
+    InterGrad,
     Intersection,
     OneSided,
     Scnn,
+    Systolic,
     energy_table,
 )
+from elision.accelerators.design.grid import machines
+from elision.accelerators.energy import shipped_text
 from elision.accelerators.outer.planes import planes_of
 
 TABLE = """
@@ -116,9 +122,22 @@ def test_areas(mine):
 
 def test_a_table_without_areas_gives_none(mine, tmp_path):
     path = tmp_path / "flat.toml"
-    path.write_text(TABLE.replace("[area_um2]", "[ignored]"))
+    path.write_text(without("area_um2"))
     product = random_product(np.random.default_rng(0), KINDS[0], GEOMETRIES["same"])
-    assert Ant(energy=str(path)).cost(product).area_mm2 == 0
+    for build in (*MACHINES, Systolic, InterGrad):
+        cost = build(energy=str(path)).cost(product)
+        assert cost.area_mm2 is None
+        assert (cost + cost).area_mm2 is None
+    assert Ant(energy=str(path)).range_unit_area_mm2 is None
+
+
+def without(section: str) -> str:
+    """The table less one of its sections."""
+    return "".join(
+        f"[{part}" if index else part
+        for index, part in enumerate(TABLE.split("["))
+        if not part.startswith(section)
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,7 +149,34 @@ def test_a_table_without_areas_gives_none(mine, tmp_path):
         ("node_nm = 7", "", "missing node_nm"),
         ("multiply = 2.0", "multiply = -2.0", "multiply must be a number >= 0"),
         ("add = 1.0", "add = nan", "add must be a number >= 0"),
-        ("add = 1.0", 'add = "cheap"', "could not convert"),
+        ("add = 1.0", 'add = "cheap"', "could not convert add = 'cheap' to a number"),
+        ("add = 1.0", 'add = "1.0"', "could not convert add = '1.0' to a number"),
+        ("add = 1.0", "add = true", "could not convert add = True to a number"),
+        ("dram_pj = 100.0", 'dram_pj = "100"', "could not convert dram_pj = '100'"),
+        ("register_pj = 0.5", "register_pj = nan", "register_pj must be a number >= 0"),
+        (
+            "8 = 4.0",
+            "eight = 4.0",
+            "a capacity in KiB, which must be positive, got 'ei",
+        ),
+        ("8 = 4.0", "-8 = 4.0", "a capacity in KiB, which must be positive, got '-8'"),
+        ("add = 1.0", "ad = 1.0", r"unknown action in \[energy_pj\] 'ad' .*'add'"),
+        (
+            "compare = 10.0",
+            "comparison = 1",
+            r"unknown action in \[area_um2\] 'compari",
+        ),
+        ("dram_pj", "drampj", r"unknown key 'drampj' \(did you mean 'dram_pj'\?\)"),
+        ("[area_um2]", "[area_mm2]", "unknown key 'area_mm2'"),
+        ("node_nm = 7", 'node_nm = "7"', "could not convert node_nm = '7'"),
+        ('name = "mine"', "name = 7", "name must be a text, got 7"),
+        ("node_nm = 7", "node_nm = 7\nsram_pj = 5", "not TOML"),
+        ("node_nm = 7", "node_nm = 7\nsram_range_kib = 8", "must be .smallest, larg"),
+        (
+            "node_nm = 7",
+            "node_nm = 7\nsram_range_kib = [9, 64]",
+            "must hold the capaci",
+        ),
         ("8 = 4.0", "8 = 0.0", "must be positive, got 8 = 0.0"),
         ("[energy_pj]", "[energy_pj", "not TOML"),
     ],
@@ -140,8 +186,88 @@ def test_a_bad_table_is_named(tmp_path, old, new, message):
     path = tmp_path / "bad.toml"
     path.write_text(TABLE.replace(old, new))
     product = random_product(np.random.default_rng(0), KINDS[0], GEOMETRIES["same"])
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as failure:
         Ant(energy=str(path)).cost(product)
+    assert len(str(failure.value).splitlines()) == 1
+
+
+def test_all_that_a_machine_misses_is_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    lines = ("compare = 0.125", "add_int32 = 0.25", "8 = 4.0", "32 = 8.0")
+    path.write_text("".join(f"{x}\n" for x in TABLE.split("\n") if x not in lines))
+    product = random_product(np.random.default_rng(0), KINDS[0], GEOMETRIES["same"])
+    with pytest.raises(ValueError, match="'add_int32', 'compare' and no SRAM price;"):
+        Ant(energy=str(path)).cost(product)
+
+
+def test_all_that_several_machines_miss_is_named_at_once(tmp_path: Path) -> None:
+    """A systolic array needs registers and a DRAM, ANT comparisons and their area."""
+    path = tmp_path / "bad.toml"
+    lines = ("register_pj = 0.5", "dram_pj = 100.0", "compare = 0.125")
+    text = "".join(f"{x}\n" for x in TABLE.split("\n") if x not in lines)
+    path.write_text(text.replace("compare = 10.0\n", ""))
+    with pytest.raises(ValueError, match="energy table 'mine' has") as failure:
+        machines(["systolic", "ant", "dense"], {"energy": [str(path)]})
+    for gap in (
+        "no price for the action 'compare'",
+        "no DRAM price",
+        "no register price",
+        "areas, but none for 'register_bit', 'compare'",
+    ):
+        assert gap in str(failure.value)
+
+
+def test_an_sram_outside_the_capacities_is_told_once(
+    mine: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = energy_table(mine)
+    caplog.clear()
+    for size in (8, 16, 32, 0, math.inf):
+        table.access_pj(size)
+    assert not caplog.records
+    for size in (64, 64.0, 4, 64):
+        table.access_pj(size)
+    assert [record.getMessage() for record in caplog.records] == [
+        "energy table 'mine' prices SRAMs of 8 to 32 KiB; the price of one of "
+        f"{size} KiB is extrapolated"
+        for size in (64, 4)
+    ]
+
+
+@pytest.mark.parametrize("machine", list(ACCELERATORS))
+def test_the_machines_as_they_are_stay_within_the_shipped_tables(
+    machine: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("horowitz-45nm", "aladdin-40nm"):
+        machines([machine], {"energy": [name]})
+    assert not caplog.records
+    size = 9000 + list(ACCELERATORS).index(machine)  # each is told once a process
+    arrays = ("systolic", "systolic-mixed", "intergrad")
+    machines([f"{machine}:{'buffers' if machine in arrays else 'buffer_kib'}={size}"])
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("name", ["horowitz-45nm", "aladdin-40nm"])
+def test_a_shipped_table_is_a_start_for_ones_own(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(shipped_text(name).replace(f'"{name}"', '"own"'), "utf-8")
+    assert replace(energy_table(path), name=name) == energy_table(name)
+    with pytest.raises(ValueError, match="unknown energy table 'none'; known: aladdin"):
+        shipped_text("none")
+
+
+def test_energy_has_two_scopes() -> None:
+    product = random_product(np.random.default_rng(0), KINDS[0], GEOMETRIES["same"])
+    for build in MACHINES:
+        cost = build().cost(product)
+        assert cost.energy_dram_pj is None
+        assert cost.energy_on_chip_pj == cost.energy_pj
+    for machine in (Systolic(), InterGrad()):
+        cost = machine.cost(product)
+        breakdown = cost.energy_breakdown_pj
+        assert cost.energy_dram_pj == breakdown["dram.read"] + breakdown["dram.write"]
+        total = cost.energy_on_chip_pj + cost.energy_dram_pj
+        assert cost.energy_pj == pytest.approx(total)
 
 
 @pytest.mark.parametrize("name", ["ant", "scnn"])

@@ -86,7 +86,7 @@ def files() -> set[str]:
         ("simulate --trace nothing", "nothing: no such trace file"),
         ("simulate net.csv", "elision simulate takes no 'net.csv'; `elision simulate"),
         ("trace nothing", "nothing: not a run folder"),
-        ("trace --model cnn --sparsity 2", "must be in [0, 1), got 2.0"),
+        ("trace --model cnn --sparsity 2", "sparsity=2.0): must be a number in [0, 1)"),
         ("compare nothing", "nothing: no finished run"),
         ("reproduce nothing", 'Unknown command "nothing"'),
         ("study --config nothing.toml", "nothing.toml: no such configuration file"),
@@ -120,6 +120,19 @@ def test_a_wrong_configuration_names_its_place(
     assert (status, len(error.splitlines())) == (2, 1)
     assert said in error
     assert files() == {"bad.toml"}
+
+
+def test_an_energy_table_that_lacks_prices_is_found_before_training(
+    elision: Run,
+) -> None:
+    table = 'name = "mine"\nnode_nm = 7\nsource = "none"\n[energy_pj]\nmultiply = 1\n'
+    write_text(Path("mine.toml"), table)
+    machine = "--accelerator systolic:energy=mine.toml ant:energy=mine.toml"
+    status, error = elision(f"study --workload digits-cnn {machine}")
+    assert (status, len(error.splitlines())) == (2, 1)
+    for gap in ("'add', 'add_int32', 'compare'", "SRAM", "DRAM", "register"):
+        assert gap in error
+    assert files() == {"mine.toml"}
 
 
 def test_a_configuration_and_flags_say_the_same(elision: Run) -> None:

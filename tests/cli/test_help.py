@@ -1,9 +1,14 @@
 """Help answers at once: it loads no tensor library."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from elision.cli import parameters
+from elision.cli.main import app
 
 _CHECK = """
 import sys
@@ -26,3 +31,31 @@ def test_help_does_not_load_torch(tokens: tuple[str, ...]) -> None:
     )
     assert "Usage: " in found.stdout
     assert found.stdout.splitlines()[-1] == "False"
+
+
+def test_help_s_table_of_parameters_is_that_of_the_classes() -> None:
+    file = Path(parameters.__file__).with_name("parameters.json")
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert written == parameters.declared(), "run python -m elision.cli.parameters"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (
+            "study",
+            ("swat: sparsity=0.9", "ant: multipliers=4", "speed: rounds=9", "bits:"),
+        ),
+        ("train", ("rigl: sparsity=0.9", "bits: average=4", "jpeg: table=8")),
+        ("simulate", ("scnn: mapping=plane-pair", "systolic: rows=32")),
+        ("size", ("intergrad: rows=32",)),
+        ("timeline", ("systolic-mixed: rows=32",)),
+    ],
+)
+def test_help_lists_what_can_be_named_and_its_parameters(
+    command: str, said: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    app([command, "--help"], result_action="return_value")
+    printed = " ".join(capsys.readouterr().out.split())
+    for words in said:
+        assert words in printed

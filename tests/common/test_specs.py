@@ -121,12 +121,23 @@ def test_a_value_without_a_name_goes_by_the_makers_order(spec: str) -> None:
         ("grid(2, 3, true)", "without a name may stand for rows, columns; got 3"),
         ("bare(2)", "shape 'bare(2)': bare takes no parameters"),
         ("grid", "missing 1 required positional argument: 'rows'"),
+        ("grid(2.5)", "shape grid(rows=2.5): must be an integer"),
+        ("grid(2, ideal=2)", "shape grid(ideal=2): must be yes or no"),
+        ("grid(4x4)", "shape grid(rows=(4, 4)): must be an integer"),
     ],
 )
 def test_values_that_fit_no_parameter_are_refused(spec: str, said: str) -> None:
     with pytest.raises(ValueError, match="shape") as error:
         build("shape", spec, TABLE)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("yes", True), ("on", True), ("no", False), ("off", False), ("False", False)],
+)
+def test_a_boolean_is_what_its_word_says(word: str, meant: bool) -> None:
+    assert build("shape", f"grid(2, ideal={word})", TABLE) == (2, 1, meant)
 
 
 def test_a_maker_that_takes_any_parameter_gets_them_all() -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from elision.cli import main as cli
 from elision.workloads import DATASETS, MODELS, layer_shapes, make_model
 
 ROOT = Path(__file__).parents[2]
@@ -51,3 +53,43 @@ def test_the_accuracies_on_the_page_are_the_recorded_ones():
         r"^\| `.* \| \d \| .* \| [\d.]+ \|$", PAGE.read_text(encoding="utf-8"), re.M
     )
     assert sorted(on_page) == sorted(rows)
+
+
+NET = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, num_classes, width=4):
+        super().__init__(
+            nn.Conv2d(3, width, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(), nn.Linear(width, num_classes),
+        )
+"""
+
+
+def test_your_own_data_and_network_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = PAGE.read_text(encoding="utf-8").partition("## Your own data and network")[2]
+    (file,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.app, "config", cli.app.config)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, level in (("day", 200), ("night", 30)):
+        Path("pictures", name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (16, 16), (level + i,) * 3).save(
+                f"pictures/{name}/{i}.png"
+            )
+    Path("mypkg").mkdir()
+    Path("mypkg/net.py").write_text(NET)
+    Path("mine.toml").write_text(file)
+    for file, out in (("mine.toml", "first"), ("first/workload.toml", "second")):
+        with pytest.raises(SystemExit, match=r"^0$"):
+            cli.main(["study", "--config", file, "--out", out])
+    first, second = (Path(n, "summary.json").read_bytes() for n in ("first", "second"))
+    assert first == second
+    capsys.readouterr()
+    exec(compile(block, "workloads.md", "exec"), {})
+    assert re.search(r"^swat [\d.]+ ± [\d.]+ %$", capsys.readouterr().out, re.MULTILINE)

@@ -259,15 +259,35 @@ def test_what_a_batch_shares_is_taken_off_before_a_machine_multiplies() -> None:
     assert torch.allclose(gradient, read[kind].compute())
 
 
+def two_steps() -> Trace:
+    x = np.array([[1, 0, 0, 0], [1, 1, 0, 0]], np.float32)
+    w = np.ones((3, 4), np.float32)
+    trace = Trace({"model": "tiny"})
+    geometry = MatmulGeometry(2, 4, 3)
+    for step in (0, 5):
+        product = LayerProduct(Product.FORWARD, geometry, x, w, "fc<1>", step)
+        trace.add(product, recipe="swat")
+    return trace
+
+
 def test_a_trace_says_what_it_holds() -> None:
-    layers = [("fc", MatmulGeometry(2, 3, 4)), ("<out>", MatmulGeometry(2, 4, 4))]
-    trace = Trace.of(synthetic_products(layers, 0.5))
-    assert (
-        repr(trace)
-        == f"Trace(6 products of 2 layers, step 0, {trace.size_bytes:,} bytes)"
-    )
-    assert repr(Trace()) == "Trace(0 products of 0 layers, 0 bytes)"
-    page = trace._repr_html_()
-    assert "&lt;out&gt;" in page
-    assert "weight 50.0%" in page
-    assert page.count("<tr>") == 7
+    said = repr(two_steps())
+    assert said.startswith("Trace(2 products of 1 layer in 2 steps, recipes swat, ")
+    assert said.endswith("about model)")
+    assert repr(Trace()) == "Trace(0 products of 0 layers in 0 steps, 0.0 KiB)"
+
+
+def test_a_trace_is_a_table_in_a_notebook() -> None:
+    shown = two_steps()._repr_html_()
+    cells = ("swat", "fc&lt;1&gt;", "forward", "linear 2 x 4 -&gt; 3", "2")
+    row = "".join(f"<td>{cell}</td>" for cell in cells)
+    assert f"<tr>{row}<td>input 37.5%, weight 100.0%</td></tr>" in shown
+    without_recipe = Trace.of(synthetic_products([("a", MatmulGeometry(2, 2, 2))], 0.5))
+    assert "<th>recipe</th>" not in without_recipe._repr_html_()
+    assert Trace()._repr_html_().startswith("<table>")
+
+
+def test_a_packed_tensor_of_no_values_has_a_density() -> None:
+    packed = PackedTensor.pack(torch.zeros(0, 3))
+    assert packed.density == 0
+    assert repr(packed) == "PackedTensor(0 of 0 values, float32, 0 x 3)"

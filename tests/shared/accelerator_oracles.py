@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from elision.accelerators.outer.planes import Axis, OuterProduct, planes_of
 from elision.products import OPERANDS, Conv2dGeometry, LayerProduct, Product
+from elision.products.canonical import canonical_geometry
 
 
 def ceil_div(a, b):
@@ -137,6 +138,13 @@ GEOMETRIES = {
     "1x1 stride": Conv2dGeometry(1, 3, 7, 7, 4, 1, 2),
     "groups": Conv2dGeometry(2, 4, 6, 6, 6, 3, 1, 1, 1, 2),
     "depthwise": Conv2dGeometry(1, 4, 6, 6, 4, 3, 2, 1, 1, 4),
+}
+
+#: Those whose planes meet value by value; the others are matrix products.
+PLANES = {
+    name: geometry
+    for name, geometry in GEOMETRIES.items()
+    if isinstance(canonical_geometry(geometry), Conv2dGeometry)
 }
 
 KINDS = tuple(Product)

@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from elision.methods import recipe_from_toml
 from elision.study import StudyConfig, study
+from elision.study.folder import configuration
 from elision.study.run import record_again
 from elision.training import checkpoint
+from elision.workloads import Workload
 
 CONFIG = StudyConfig(
     workload="digits-cnn",
@@ -119,3 +122,43 @@ def test_seeds_give_mean_and_spread_and_workers_the_same_summary(
     one = study(replace(config, seeds=1), tmp_path / "one")
     for outcome, only in zip(alone.outcomes, one.outcomes, strict=True):
         assert outcome.scores[0] == only.score
+
+
+class Net(nn.Sequential):
+    """A network of this module."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, 4, 3), nn.Flatten(), nn.Linear(144, num_classes)
+        )
+
+
+def test_a_network_of_one_s_own_is_studied_and_recorded_again(tmp_path: Path) -> None:
+    mine = Workload(name="mine", dataset="digits", model=Net, epochs=1)  # pyright: ignore[reportArgumentType]
+    config = replace(CONFIG, workload=mine, epochs=None, recipes=("dense",))
+    study(config, tmp_path / "run")
+    held = StudyConfig.from_toml(configuration(tmp_path / "run"))
+    assert held == config
+    again = StudyConfig(
+        workload=str(tmp_path / "run" / "workload.toml"),
+        recipes=config.recipes,
+        accelerators=config.accelerators,
+    )
+    study(again, tmp_path / "again")
+    first, second = (
+        (tmp_path / name / "summary.json").read_bytes() for name in ("run", "again")
+    )
+    assert first == second
+    _, trace = record_again(tmp_path / "run", None, samples=1)
+    assert {p.name for p in trace} == {"0", "2"}
+
+
+def test_seeds_are_a_number_or_a_list() -> None:
+    assert StudyConfig(seeds=(4, 5, 6)) == StudyConfig(seed=4, seeds=3)
+    several = StudyConfig(seeds=(0, 1, 7))
+    assert several.all_seeds() == (0, 1, 7)
+    assert several.seeds_text() == "seeds 0, 1, 7 (3 seeds)"
+    assert StudyConfig.from_toml(several.to_dict()) == several
+    for wrong in ((), (1, 1), (-1, 2), (0, 1.5), 0):
+        with pytest.raises(ValueError, match=r"study\(seeds"):
+            StudyConfig(seeds=wrong)  # pyright: ignore[reportArgumentType]

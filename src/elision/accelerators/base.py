@@ -5,17 +5,28 @@ An accelerator turns one :class:`~elision.products.LayerProduct` into one
 times prices and nothing else.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, final
 
 from elision.accelerators.timing import Phase, Timing
-from elision.common.checks import integer
+from elision.common.checks import integer, number
 from elision.common.columns import Column, column, columns
+from elision.common.declared import fit_fields
 from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
 
-__all__ = ["QUANTITIES", "Accelerator", "Cost", "ceil_div", "check_integer", "planar"]
+__all__ = [
+    "QUANTITIES",
+    "Accelerator",
+    "Cost",
+    "ceil_div",
+    "check_integer",
+    "check_positive",
+    "planar",
+    "squarest_grid",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +50,11 @@ class Cost:
         details: further additive figures of a model that cost nothing themselves
             (stall cycles, issue steps, ...).
         prices_pj: energy of one of each of the accesses and operations.
-        area_mm2: area of the machine as far as the energy table prices it.
+        area_mm2: area of the machine as far as the energy table prices it; None if it
+            has no areas.
+        notes: sentences that belong beside the figures, each once.
+        machine: the machine with its parameters, as text; empty where none is named.
+            Not part of a comparison.
 
     Raises:
         ValueError: an access or an operation without a price.
@@ -60,7 +75,9 @@ class Cost:
     operations: Mapping[str, int] = field(default_factory=dict)
     details: Mapping[str, float] = field(default_factory=dict)
     prices_pj: Mapping[str, float] = field(default_factory=dict, repr=False)
-    area_mm2: float = column("area, mm²", ".3f", default=0.0)
+    area_mm2: float | None = column("area, mm²", ".3f", default=None)
+    notes: tuple[str, ...] = ()
+    machine: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         unpriced = (
@@ -91,17 +108,38 @@ class Cost:
 
     @property
     def energy_pj(self) -> float:
-        """Total energy: the sum of the breakdown."""
+        """Sum of the breakdown: on chip, and of the DRAM where the machine models it.
+
+        Machines that do not model their DRAM compare with those that do by
+        :attr:`energy_on_chip_pj` alone.
+        """
         return sum(self.energy_breakdown_pj.values())
+
+    @property
+    def energy_on_chip_pj(self) -> float:
+        """Energy without the DRAM, which every machine counts."""
+        breakdown = self.energy_breakdown_pj.items()
+        return sum(pj for name, pj in breakdown if not name.startswith(_DRAM))
+
+    @property
+    def energy_dram_pj(self) -> float | None:
+        """Energy of the DRAM; None for a machine that does not model its DRAM."""
+        breakdown = self.energy_breakdown_pj.items()
+        off_chip = [pj for name, pj in breakdown if name.startswith(_DRAM)]
+        return sum(off_chip) if off_chip else None
 
     def __add__(self, other: "Cost") -> "Cost":
         """Both costs, one after the other, on the same machine.
 
         Raises:
-            ValueError: the two were priced differently, so they are of two machines.
+            ValueError: the two are of two machines, or were priced differently.
         """
         if not isinstance(other, Cost):
             return NotImplemented
+        if self.machine and other.machine and self.machine != other.machine:
+            raise ValueError(
+                f"costs of two machines do not add: {self.machine} and {other.machine}"
+            )
         for name in self.prices_pj.keys() & other.prices_pj.keys():
             if self.prices_pj[name] != other.prices_pj[name]:
                 raise ValueError(
@@ -114,10 +152,13 @@ class Cost:
             name: _add(getattr(self, name), getattr(other, name))
             for name in _NAMED_COUNTS
         }
+        areas = [a for a in (self.area_mm2, other.area_mm2) if a is not None]
         return Cost(
             **summed,
             prices_pj={**self.prices_pj, **other.prices_pj},
-            area_mm2=max(self.area_mm2, other.area_mm2),
+            area_mm2=max(areas, default=None),
+            notes=tuple(dict.fromkeys((*self.notes, *other.notes))),
+            machine=self.machine or other.machine,
         )
 
     def __radd__(self, other: Any) -> "Cost":
@@ -131,6 +172,9 @@ class Cost:
         return {n: getattr(self, n) for n in QUANTITIES} | named | breakdown
 
 
+#: Accesses of the off-chip memory are named so.
+_DRAM = "dram."
+
 #: Fields of a cost that add, and those whose entries do.
 _COUNTS = tuple(name for name in columns(Cost) if name != "area_mm2")
 _NAMED_COUNTS = ("accesses", "operations", "details")
@@ -140,7 +184,9 @@ _NAMED_COUNTS = ("accesses", "operations", "details")
 QUANTITIES: Mapping[str, Column] = columns(Cost) | {
     "utilisation": Column("multiplier use", ".1f", " %", scale=100),
     "stall_cycles": Column("stalls", ","),
-    "energy_pj": Column("energy, nJ", ",.0f", scale=1e-3),
+    "energy_pj": Column("energy in all, nJ", ",.0f", scale=1e-3),
+    "energy_on_chip_pj": Column("energy on chip, nJ", ",.0f", scale=1e-3),
+    "energy_dram_pj": Column("DRAM, nJ", ",.0f", scale=1e-3),
 }
 
 
@@ -152,13 +198,20 @@ class Accelerator(ABC):
     """A machine that executes the products of training, one layer product at a time.
 
     Members are frozen dataclasses whose fields are the machine's parameters, each with
-    a documented default and source; ``cost`` is a pure function of the product.
+    a documented default and source, and one method, :meth:`run`. A cost is a pure
+    function of the product: equal products cost the same in whatever notation
+    (:mod:`elision.products.canonical`), and a value-blind machine never reads values.
+
+    Raises:
+        ValueError: a parameter is not of its declared type.
 
     Example:
         >>> from elision.products import MatmulGeometry, Product
         >>> @dataclass(frozen=True)
         ... class OnePerCycle(Accelerator):
-        ...     def cost(self, product):
+        ...     value_blind = True
+        ...     multiplier_count = 1
+        ...     def run(self, product):
         ...         return Cost(cycles=product.dense_macs)
         >>> OnePerCycle().cost(LayerProduct(Product.FORWARD, MatmulGeometry(2, 3, 4))).cycles
         24
@@ -166,6 +219,9 @@ class Accelerator(ABC):
 
     #: True if the cost depends on the shape alone, so that operands may be None.
     value_blind: bool = False
+
+    #: What needs the operands of a machine that is not value-blind, for messages.
+    reads_values: ClassVar[str] = "this machine"
 
     #: True if the two gradients of a layer run together, see :meth:`cost_pair`.
     interleaves: ClassVar[bool] = False
@@ -177,17 +233,74 @@ class Accelerator(ABC):
     #: of the given value).
     swept_as: ClassVar[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {}
 
+    def __post_init__(self) -> None:
+        """Fit the parameters to their declared types; members check ranges after it."""
+        fit_fields(self)
+
+    @classmethod
+    def sized(cls, multipliers: int, **given: Any) -> dict[str, Any]:
+        """Parameters that give the machine so many multipliers in all, for sweeps.
+
+        Args:
+            multipliers: all of the machine's multipliers.
+            **given: parameters that are fixed already.
+
+        Returns:
+            Values by parameter; empty for a machine that has elements of its own to sweep,
+            or no choice.
+
+        Raises:
+            ValueError: there is no such machine.
+        """
+        del multipliers, given
+        return {}
+
+    @property
     @abstractmethod
+    def multiplier_count(self) -> int:
+        """Multipliers of the whole machine, by which machines are alike in size."""
+
+    @abstractmethod
+    def run(self, product: LayerProduct) -> Cost:
+        """Cost of one product in its canonical form.
+
+        Args:
+            product: with masks for operands (boolean arrays), which are None for a
+                value-blind machine.
+        """
+
+    def run_pair(self, input_grad: LayerProduct, weight_grad: LayerProduct) -> Cost:
+        """Cost of both gradients in canonical form: one after the other, by default."""
+        return self.run(input_grad) + self.run(weight_grad)
+
+    @final
     def cost(self, product: LayerProduct) -> Cost:
         """Cost of one product of one layer.
 
         Raises:
             ValueError: the operands are needed and absent, or hold a NaN or infinity.
         """
+        return replace(self.run(self.seen(product)), machine=repr(self))
 
+    @final
     def cost_pair(self, input_grad: LayerProduct, weight_grad: LayerProduct) -> Cost:
-        """Cost of both gradients of one layer: one after the other, unless interleaved."""
-        return self.cost(input_grad) + self.cost(weight_grad)
+        """Cost of both gradients of one layer: one after the other, unless interleaved.
+
+        Raises:
+            ValueError: as :meth:`cost`.
+        """
+        pair = self.run_pair(self.seen(input_grad), self.seen(weight_grad))
+        return replace(pair, machine=repr(self))
+
+    def seen(self, product: LayerProduct) -> LayerProduct:
+        """The product as the machine sees it: canonical, and blind if the machine is."""
+        if self.value_blind:
+            return product.canonical_shape
+        if product.first is None:
+            raise ValueError(
+                f"{product!r}: {self.reads_values} needs the operands, which are None"
+            )
+        return product.canonical
 
     def timing(self, job: tuple[LayerProduct, ...]) -> Timing:
         """Busy intervals of the machine's ports during a product or a pair of gradients.
@@ -215,10 +328,31 @@ def planar(kind: Product, geometry: Geometry) -> tuple[Product, Conv2dGeometry]:
     return kind, convolution
 
 
+def squarest_grid(elements: int) -> tuple[int, int]:
+    """The most nearly square grid with this number of elements.
+
+    Raises:
+        ValueError: ``elements`` is not an integer of at least 1.
+
+    Example:
+        >>> squarest_grid(12)
+        (3, 4)
+    """
+    elements = integer("grid", "elements", elements)
+    rows = next(n for n in range(math.isqrt(elements), 0, -1) if elements % n == 0)
+    return rows, elements // rows
+
+
 def check_integer(owner: object, minimum: int, *names: str) -> None:
     """Raise ValueError unless each named parameter is an integer >= ``minimum``."""
     for name in names:
         integer(type(owner).__name__, name, getattr(owner, name), f">= {minimum}")
+
+
+def check_positive(owner: object, *names: str) -> None:
+    """Raise ValueError unless each named parameter is a finite number above 0."""
+    for name in names:
+        number(type(owner).__name__, name, getattr(owner, name), "(0, inf)")
 
 
 def ceil_div(numerator: Any, denominator: int) -> Any:

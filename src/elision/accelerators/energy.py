@@ -4,24 +4,100 @@ A table prices *actions*. Arithmetic actions have a name of their own (``multipl
 ``add``, ``compare``). A memory action is priced by the memory's capacity: an SRAM by
 interpolation between the table's capacities, a register file and the DRAM by their own
 entries. All memory prices are per 32-bit word; an accelerator counts words.
+
+A table has the keys ``name``, ``node_nm``, ``source``, ``register_pj``, ``dram_pj`` and
+``sram_range_kib``, and the tables ``energy_pj`` and ``area_um2`` (by action) and
+``sram_pj`` (by capacity in KiB). Any other key is refused: a price under a misspelt name
+would be left out in silence.
 """
 
+import logging
 import math
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from elision.common.names import lookup
 
-__all__ = ["EnergyTable", "energy_table"]
+__all__ = [
+    "TABLES",
+    "EnergyTable",
+    "checking_prices",
+    "energy_table",
+    "shipped_text",
+]
+
+logger = logging.getLogger(__name__)
 
 #: Capacity that marks a memory as off-chip DRAM or as a register, not an SRAM.
 DRAM = math.inf
 REGISTER = 0.0
+
+
+@dataclass
+class _Gaps:
+    """What machines need and a table lacks, each named once."""
+
+    actions: dict[str, None] = field(default_factory=dict)
+    memories: dict[str, None] = field(default_factory=dict)
+    areas: dict[str, None] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.actions or self.memories or self.areas)
+
+    def __str__(self) -> str:
+        parts = [f"no {memory} price" for memory in self.memories]
+        if self.actions:
+            parts.insert(0, f"no price for the {_listed('action', self.actions)}")
+        if self.areas:
+            parts.append(f"areas, but none for {', '.join(map(repr, self.areas))}")
+        return " and ".join(parts)
+
+
+def _listed(noun: str, names: Iterable[str]) -> str:
+    """``action 'add'``, or ``actions 'add', 'compare'``."""
+    quoted = [repr(name) for name in names]
+    return f"{noun}{'s' * (len(quoted) > 1)} {', '.join(quoted)}"
+
+
+#: Gaps by table inside :func:`checking_prices`; None outside, where a gap is an error.
+_found: ContextVar[dict[str, _Gaps] | None] = ContextVar("gaps", default=None)
+
+
+@contextmanager
+def checking_prices() -> Iterator[None]:
+    """Collect what the tables lack over several machines, and raise it as one error.
+
+    Inside, a price that is missing is 0: the costs counted there mean nothing.
+
+    Raises:
+        ValueError: at the end, if a table lacks a price or an area that was asked for;
+            the message lists all of them.
+
+    Example:
+        >>> table = EnergyTable("flat", 45, "example", {"add": 0.9}, {}, {})
+        >>> with checking_prices():
+        ...     _ = table.action_pj("multiply"), table.access_pj(8)
+        Traceback (most recent call last):
+        ValueError: energy table 'flat' has no price for the action 'multiply' and no SRAM price
+    """
+    token = _found.set(found := {})
+    try:
+        yield
+    finally:
+        _found.reset(token)
+    if found:
+        raise ValueError(
+            "; ".join(
+                f"energy table {name!r} has {gaps}" for name, gaps in found.items()
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -37,6 +113,8 @@ class EnergyTable:
         sram_pj: energy of one 32-bit access by capacity in KiB, in rising order.
         register_pj: energy of one 32-bit register access.
         dram_pj: energy of one 32-bit DRAM access.
+        sram_range_kib: smallest and largest capacity that the SRAM prices are meant for;
+            None: those of ``sram_pj``.
 
     Example:
         >>> table = EnergyTable("flat", 45, "example", {"add": 0.9}, {}, {8.0: 4.0, 32.0: 8.0})
@@ -52,6 +130,7 @@ class EnergyTable:
     sram_pj: Mapping[float, float]
     register_pj: float | None = None
     dram_pj: float | None = None
+    sram_range_kib: tuple[float, float] | None = None
 
     def action_pj(self, action: str) -> float:
         """Energy of one arithmetic action.
@@ -59,59 +138,20 @@ class EnergyTable:
         Raises:
             ValueError: the table does not price it; the message names it.
         """
-        if action not in self.energy_pj:
-            raise ValueError(
-                f"energy table {self.name!r} has no price for the action {action!r}; "
-                f"it prices: {', '.join(self.energy_pj)}"
-            )
-        return self.energy_pj[action]
+        return self.prices({action: action}, {})[action]
 
     def access_pj(self, size_kib: float) -> float:
         """Energy of one 32-bit access of a memory of ``size_kib``.
 
         A size of ``0`` means a register, ``inf`` the DRAM. Between the table's SRAM
         capacities the price is interpolated linearly in log capacity and log energy;
-        outside them the nearest segment is extended.
+        outside them the nearest segment is extended, and beyond ``sram_range_kib`` the
+        log warns of it, once for each capacity.
 
         Raises:
             ValueError: the table has no price of that kind.
         """
-        if size_kib in (REGISTER, DRAM):
-            kind = "register" if size_kib == REGISTER else "dram"
-            price = self.register_pj if size_kib == REGISTER else self.dram_pj
-            if price is None:
-                raise ValueError(f"energy table {self.name!r} has no {kind} price")
-            return price
-        if not size_kib > 0:
-            raise ValueError(f"a memory's size_kib must be positive, got {size_kib}")
-        sizes = list(self.sram_pj)
-        if not sizes:
-            raise ValueError(f"energy table {self.name!r} has no SRAM price")
-        if len(sizes) == 1:
-            return self.sram_pj[sizes[0]]
-        upper = next((i for i, s in enumerate(sizes) if s >= size_kib), len(sizes) - 1)
-        low, high = sizes[max(upper, 1) - 1], sizes[max(upper, 1)]
-        slope = math.log(self.sram_pj[high] / self.sram_pj[low]) / math.log(high / low)
-        return self.sram_pj[low] * (size_kib / low) ** slope
-
-    def area_mm2(self, units: Mapping[str, float]) -> float:
-        """Area of hardware units by action; 0 if the table has no areas.
-
-        Args:
-            units: action -> number of units.
-
-        Raises:
-            ValueError: the table has areas, but not of one of these units (named).
-        """
-        if not self.area_um2:
-            return 0.0
-        missing = next((unit for unit in units if unit not in self.area_um2), None)
-        if missing is not None:
-            raise ValueError(
-                f"energy table {self.name!r} has areas, but none for {missing!r}; "
-                f"it has: {', '.join(self.area_um2)}"
-            )
-        return sum(n * self.area_um2[unit] for unit, n in units.items()) / 1e6
+        return self.prices({}, {"memory": size_kib})["memory.read"]
 
     def prices(
         self, actions: Mapping[str, str], memories: Mapping[str, float]
@@ -120,14 +160,92 @@ class EnergyTable:
 
         Args:
             actions: name of the machine's count -> action of the table.
-            memories: name of the memory -> capacity in KiB; gives the entries
-                ``"<memory>.read"`` and ``"<memory>.write"`` (priced alike).
+            memories: name of the memory -> capacity in KiB, see :meth:`access_pj`; gives
+                the entries ``"<memory>.read"`` and ``"<memory>.write"`` (priced alike).
+
+        Raises:
+            ValueError: the table lacks prices; the message lists all of them.
         """
-        listed = {name: self.action_pj(action) for name, action in actions.items()}
+        gaps = _Gaps()
+        listed: dict[str, float] = {}
+        for name, action in actions.items():
+            listed[name] = self.energy_pj.get(action, 0.0)
+            if action not in self.energy_pj:
+                gaps.actions[action] = None
         for memory, size_kib in memories.items():
-            price = self.access_pj(size_kib)
-            listed[f"{memory}.read"] = listed[f"{memory}.write"] = price
+            price = self._memory_pj(size_kib)
+            if price is None:
+                gaps.memories[_kind(size_kib)] = None
+            listed[f"{memory}.read"] = listed[f"{memory}.write"] = price or 0.0
+        if gaps:
+            self._refuse(gaps, f"; it prices: {', '.join(self.energy_pj)}")
+        else:
+            self._warn_of(size for size in memories.values() if _kind(size) == "SRAM")
         return listed
+
+    def area_mm2(self, units: Mapping[str, float]) -> float | None:
+        """Area of hardware units by action; None if the table has no areas.
+
+        Args:
+            units: action -> number of units.
+
+        Raises:
+            ValueError: the table has areas, but not of all of these units (named).
+        """
+        if not self.area_um2:
+            return None
+        missing = dict.fromkeys(unit for unit in units if unit not in self.area_um2)
+        if missing:
+            self._refuse(_Gaps(areas=missing), f"; it has: {', '.join(self.area_um2)}")
+        return sum(n * self.area_um2.get(unit, 0.0) for unit, n in units.items()) / 1e6
+
+    def _refuse(self, gaps: _Gaps, known: str) -> None:
+        """Raise ValueError for gaps, or keep them for :func:`checking_prices`."""
+        found = _found.get()
+        if found is None:
+            raise ValueError(f"energy table {self.name!r} has {gaps}{known}")
+        kept = found.setdefault(self.name, _Gaps())
+        kept.actions |= gaps.actions
+        kept.memories |= gaps.memories
+        kept.areas |= gaps.areas
+
+    def _warn_of(self, sizes_kib: Iterable[float]) -> None:
+        """Warn of SRAMs outside the capacities that the prices are meant for."""
+        capacities = list(self.sram_pj)
+        low, high = self.sram_range_kib or (capacities[0], capacities[-1])
+        for size in sizes_kib:
+            if not low <= size <= high:
+                _warn(self.name, size, low, high)
+
+    def _memory_pj(self, size_kib: float) -> float | None:
+        """Price of a memory; None if the table has none of its kind."""
+        if size_kib in (REGISTER, DRAM):
+            return self.register_pj if size_kib == REGISTER else self.dram_pj
+        if not size_kib > 0:
+            raise ValueError(f"a memory's size_kib must be positive, got {size_kib}")
+        sizes = list(self.sram_pj)
+        if not sizes:
+            return None
+        if len(sizes) == 1:
+            return self.sram_pj[sizes[0]]
+        upper = next((i for i, s in enumerate(sizes) if s >= size_kib), len(sizes) - 1)
+        low, high = sizes[max(upper, 1) - 1], sizes[max(upper, 1)]
+        slope = math.log(self.sram_pj[high] / self.sram_pj[low]) / math.log(high / low)
+        return self.sram_pj[low] * (size_kib / low) ** slope
+
+
+def _kind(size_kib: float) -> str:
+    return {REGISTER: "register", DRAM: "DRAM"}.get(size_kib, "SRAM")
+
+
+@cache
+def _warn(table: str, size_kib: float, low: float, high: float) -> None:
+    """Warn of an SRAM outside the table's capacities, once for each capacity."""
+    logger.warning(
+        "energy table %r prices SRAMs of %g to %g KiB; the price of one of %g KiB is "
+        "extrapolated",
+        *(table, low, high, size_kib),
+    )
 
 
 def energy_table(name_or_path: str | Path) -> EnergyTable:
@@ -135,7 +253,7 @@ def energy_table(name_or_path: str | Path) -> EnergyTable:
 
     Raises:
         ValueError: unknown name (lists the known ones), or a file that is not a table
-            (names the entry that is missing or malformed).
+            (names the entry that is missing, unknown or malformed).
     """
     text = str(name_or_path)
     if text.endswith(".toml"):
@@ -146,53 +264,155 @@ def energy_table(name_or_path: str | Path) -> EnergyTable:
     return lookup("energy table", text, _shipped())
 
 
+def shipped_text(name: str) -> str:
+    """The file of a table that ships with the library: a start for a table of one's own.
+
+    Raises:
+        ValueError: unknown name (lists the known ones).
+
+    Example:
+        >>> shipped_text("horowitz-45nm").splitlines()[1]
+        'name = "horowitz-45nm"'
+    """
+    return lookup("energy table", name, _texts())
+
+
+#: Tables that ship with the library, by name.
+TABLES = ("aladdin-40nm", "horowitz-45nm")
+
+
+@cache
+def _texts() -> dict[str, str]:
+    """Shipped files by the name of the table."""
+    folder = resources.files("elision.accelerators") / "tables"
+    return {
+        name: (folder / f"{name}.toml").read_text(encoding="utf-8") for name in TABLES
+    }
+
+
 @cache
 def _shipped() -> dict[str, EnergyTable]:
-    folder = resources.files("elision.accelerators") / "tables"
-    files = sorted(folder.iterdir(), key=lambda f: f.name)
-    tables = [
-        _parse(f.read_text(encoding="utf-8"), f.name)
-        for f in files
-        if f.name.endswith(".toml")
+    return {name: _parse(text, name) for name, text in _texts().items()}
+
+
+@cache
+def _actions() -> dict[str, None]:
+    """Actions that the shipped tables price or give an area: those that machines count."""
+    tables = [tomllib.loads(text) for text in _texts().values()]
+    parts = [
+        part for table in tables for part in (table["energy_pj"], table["area_um2"])
     ]
-    return {table.name: table for table in tables}
+    return dict.fromkeys(action for part in parts for action in part)
 
 
+_REQUIRED = ("name", "node_nm", "source", "energy_pj")
+_KEYS: dict[str, None] = dict.fromkeys(
+    (*_REQUIRED, "register_pj", "dram_pj", "sram_range_kib", "area_um2", "sram_pj")
+)
+
+
+@lru_cache
 def _parse(text: str, where: str) -> EnergyTable:
+    """The table in a TOML text.
+
+    Raises:
+        ValueError: the text is not such a table; the message names ``where``.
+    """
     try:
         data: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"energy table {where}: not TOML: {error}") from error
-    missing = {"name", "node_nm", "source", "energy_pj"} - data.keys()
+    missing = [key for key in _REQUIRED if key not in data]
     if missing:
-        raise ValueError(f"energy table {where}: missing {', '.join(sorted(missing))}")
+        raise ValueError(f"energy table {where}: missing {', '.join(missing)}")
     try:
-        _check_prices(data)
-        sram = {float(k): float(v) for k, v in data.get("sram_pj", {}).items()}
+        for key in data:
+            lookup("key", key, _KEYS)
+        sram = {
+            _capacity(capacity): _price("sram_pj", capacity, price, positive=True)
+            for capacity, price in _table(data, "sram_pj").items()
+        }
         return EnergyTable(
-            name=str(data["name"]),
-            node_nm=float(data["node_nm"]),
-            source=str(data["source"]),
-            energy_pj={k: float(v) for k, v in data["energy_pj"].items()},
-            area_um2={k: float(v) for k, v in data.get("area_um2", {}).items()},
+            name=_word(data, "name"),
+            node_nm=_price("", "node_nm", data["node_nm"]),
+            source=_word(data, "source"),
+            energy_pj=_by_action(data, "energy_pj"),
+            area_um2=_by_action(data, "area_um2"),
             sram_pj=dict(sorted(sram.items())),
-            register_pj=data.get("register_pj"),
-            dram_pj=data.get("dram_pj"),
+            register_pj=_optional(data, "register_pj"),
+            dram_pj=_optional(data, "dram_pj"),
+            sram_range_kib=_range(data, list(sram)),
         )
-    except (TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
         raise ValueError(f"energy table {where}: {error}") from error
 
 
-def _check_prices(data: Mapping[str, Any]) -> None:
-    """Raise ValueError for a price that is not a finite number of at least zero."""
-    single = {k: data[k] for k in ("register_pj", "dram_pj", "node_nm") if k in data}
-    for section in (single, *(data.get(s, {}) for s in ("energy_pj", "area_um2"))):
-        for name, price in section.items():
-            if not 0 <= float(price) < math.inf:
-                raise ValueError(f"{name} must be a number >= 0, got {price!r}")
-    for capacity, price in data.get("sram_pj", {}).items():
-        # Both are read on logarithmic scales.
-        if not (0 < float(capacity) < math.inf and 0 < float(price) < math.inf):
-            raise ValueError(
-                f"sram_pj: capacity and price must be positive, got {capacity} = {price}"
-            )
+def _table(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = data.get(name, {})
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} must be a table, [{name}], got {found!r}")
+    return found
+
+
+def _by_action(data: Mapping[str, Any], name: str) -> dict[str, float]:
+    found = _table(data, name)
+    for action in found:
+        lookup(f"action in [{name}]", action, _actions())
+    return {action: _price("", action, price) for action, price in found.items()}
+
+
+def _word(data: Mapping[str, Any], name: str) -> str:
+    if not isinstance(data[name], str) or not data[name].strip():
+        raise ValueError(f"{name} must be a text, got {data[name]!r}")
+    return data[name]
+
+
+def _optional(data: Mapping[str, Any], name: str) -> float | None:
+    return _price("", name, data[name]) if name in data else None
+
+
+def _capacity(text: str) -> float:
+    """The key of an SRAM price, which TOML keeps as text: a capacity in KiB."""
+    try:
+        capacity = float(text)
+    except ValueError:
+        capacity = math.nan
+    if not 0 < capacity < math.inf:
+        raise ValueError(
+            f"sram_pj: a key is a capacity in KiB, which must be positive, got {text!r}"
+        )
+    return capacity
+
+
+def _price(table: str, name: str, price: Any, positive: bool = False) -> float:
+    """A price, capacity or length: a finite number of at least zero, or above it."""
+    if isinstance(price, bool) or not isinstance(price, (int, float)):
+        raise ValueError(f"could not convert {name} = {price!r} to a number")
+    if positive and not 0 < price < math.inf:
+        # Read on a logarithmic scale.
+        raise ValueError(
+            f"{table}: capacity and price must be positive, got {name} = {price}"
+        )
+    if not 0 <= price < math.inf:
+        raise ValueError(f"{name} must be a number >= 0, got {price!r}")
+    return float(price)
+
+
+def _range(
+    data: Mapping[str, Any], capacities: list[float]
+) -> tuple[float, float] | None:
+    """The capacities that SRAM prices are meant for, if the table says so."""
+    if "sram_range_kib" not in data:
+        return None
+    given = data["sram_range_kib"]
+    if not capacities:
+        raise ValueError("sram_range_kib: there are no prices in [sram_pj] to extend")
+    if not isinstance(given, list) or len(given) != 2:
+        raise ValueError(f"sram_range_kib must be [smallest, largest], got {given!r}")
+    low, high = (_price("", "sram_range_kib", size) for size in given)
+    if not low <= min(capacities) <= max(capacities) <= high:
+        raise ValueError(
+            f"sram_range_kib = {given} must hold the capacities of [sram_pj], "
+            f"{min(capacities):g} to {max(capacities):g}"
+        )
+    return low, high

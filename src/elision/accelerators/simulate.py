@@ -59,7 +59,8 @@ _IN_TABLES = (
     "valid_multiplies",
     "redundant_multiplies",
     "utilisation",
-    "energy_pj",
+    "energy_on_chip_pj",
+    "energy_dram_pj",
     "stall_cycles",
 )
 

@@ -1,7 +1,10 @@
 """A whole training step on one machine: the jobs of every layer, single or paired.
 
 The forward product, the weight gradient and, but for the first layer, the input
-gradient of each layer. A machine that interleaves the two gradients of a layer
+gradient of each layer: the network's input is data, so training computes no gradient of
+it. This is the one rule for shapes and for random operands (:func:`training_products`);
+a recorded trace holds what was computed, and is costed as it is. A machine that
+interleaves the two gradients of a layer
 (:class:`~elision.accelerators.systolic.intergrad.InterGrad`) gets them as one job.
 """
 
@@ -12,6 +15,7 @@ from elision.accelerators.base import Accelerator, Cost
 from elision.products import Geometry, LayerProduct, Product
 
 __all__ = [
+    "FIRST_INPUT_GRAD",
     "GRADIENT_PAIR",
     "PRODUCT_NAMES",
     "blind_products",
@@ -22,6 +26,7 @@ __all__ = [
     "paired",
     "products_cost",
     "step_cost",
+    "training_products",
 ]
 
 #: Name of the two gradients of a layer on a machine that interleaves them.
@@ -29,6 +34,12 @@ GRADIENT_PAIR = f"{Product.INPUT_GRAD.value}+{Product.WEIGHT_GRAD.value}"
 
 #: Names of jobs, see :func:`job_name`.
 PRODUCT_NAMES = (*(product.value for product in Product), GRADIENT_PAIR)
+
+#: What is said of the input gradient of a network's first layer, by whether it counts.
+FIRST_INPUT_GRAD = {
+    False: "without the input gradient of the first layer, which training does not compute",
+    True: "with an input gradient of the first layer, which training does not compute",
+}
 
 Layers = Iterable[tuple[str, Geometry]]
 
@@ -66,13 +77,40 @@ def blind_products(
         layers: (name, geometry) of each layer, the first one first.
         first_input_grad: True if the first layer computes a gradient of its input too.
     """
-    products = []
-    for index, (name, geometry) in enumerate(check_layers(layers)):
-        for kind in Product:
-            if kind is Product.INPUT_GRAD and index == 0 and not first_input_grad:
-                continue
-            products.append(LayerProduct(kind, geometry, name=name))
-    return products
+    products = (
+        LayerProduct(kind, geometry, name=name)
+        for name, geometry in check_layers(layers)
+        for kind in Product
+    )
+    return list(training_products(products, first_input_grad))
+
+
+def training_products(
+    products: Iterable[LayerProduct], first_input_grad: bool = False
+) -> Iterator[LayerProduct]:
+    """Products of one training step: without the input gradient of the first layer.
+
+    Args:
+        products: all of a step, the first layer's first; for instance
+            :func:`~elision.products.synthetic_products`.
+        first_input_grad: True keeps that gradient, too.
+
+    Example:
+        >>> from elision.products import MatmulGeometry
+        >>> layer = MatmulGeometry(2, 3, 4)
+        >>> step = [LayerProduct(kind, layer, name="fc") for kind in Product]
+        >>> [product.kind.value for product in training_products(step)]
+        ['forward', 'weight_grad']
+    """
+    waits = not first_input_grad
+    first: str | None = None
+    for product in products:
+        first = product.name if first is None else first
+        # Once: a later layer may have the first one's name.
+        if waits and product.kind is Product.INPUT_GRAD and product.name == first:
+            waits = False
+            continue
+        yield product
 
 
 def paired(products: Iterable[LayerProduct]) -> Iterator[tuple[LayerProduct, ...]]:

@@ -5,14 +5,25 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-__all__ = ["Files", "Integers", "Names", "Shares", "Specs"]
+__all__ = ["Files", "Integers", "Names", "Specs", "number_or_list"]
 
 #: One or more values after one flag or several.
-_SEVERAL = Parameter(consume_multiple=True, negative="")
+_SEVERAL = Parameter(consume_multiple=1, negative="")
 
 #: ``NAME``, ``NAME:parameter=value,...`` or ``NAME(value, parameter=value, ...)``
 Specs = Annotated[tuple[str, ...], _SEVERAL]
 Names = Annotated[tuple[str, ...], _SEVERAL]
 Files = Annotated[tuple[Path, ...], _SEVERAL]
 Integers = Annotated[tuple[int, ...], _SEVERAL]
-Shares = Annotated[tuple[float, ...], _SEVERAL]
+
+
+def number_or_list(values: tuple[int, ...]) -> int | tuple[int, ...] | None:
+    """One value is a number of things, several are the things; none is None.
+
+    Example:
+        >>> number_or_list((3,)), number_or_list((0, 1, 7))
+        (3, (0, 1, 7))
+    """
+    if len(values) == 1:
+        return values[0]
+    return values or None

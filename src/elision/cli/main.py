@@ -9,13 +9,15 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
-from cyclopts.config import Toml
+from cyclopts.config import Dict
 
 from elision import __version__
 from elision.cli import COMMANDS, Loaded
+from elision.cli.parameters import epilogue
+from elision.common.names import lookup
 
 __all__ = ["app", "main"]
 
@@ -31,7 +33,7 @@ for order, command in enumerate(COMMANDS):
     if isinstance(command, Loaded):
         app.command(command.path, name=command.name, help=command.help, sort_key=order)
     else:
-        app.command(command, sort_key=order)
+        app.command(command, sort_key=order, help_epilogue=epilogue(command))
 
 
 @app.meta.default
@@ -42,19 +44,42 @@ def _with_config(
     ] = None,
 ) -> None:
     if config is not None:
-        _check_toml(config)
-        app.config = (Toml(config),)
+        app.config = (Dict(_tables(config), source=str(config)),)
     app(tokens, exit_on_error=False, print_error=False)
 
 
-def _check_toml(path: Path) -> None:
-    """Raise ValueError, with the file's name, unless it is readable TOML."""
+def _tables(path: Path) -> dict[str, Any]:
+    """The tables of a configuration file, by command.
+
+    A table ``[workload]`` is what ``study`` and ``train`` train where theirs name none.
+
+    Raises:
+        ValueError: no such file, not TOML, or a table of no command; the message has the
+            file's name.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: no such configuration file")
     try:
-        tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not readable as TOML: {error}") from error
+    commands = [name for name in app if not name.startswith("-")]
+    for name, table in tables.items():
+        lookup(f"table of {path}:", name, dict.fromkeys([*commands, "workload"]))
+        if not isinstance(table, dict):
+            raise ValueError(f"{path}: {name} must be a table, [{name}]")
+    if tables.pop("workload", None) is not None:
+        for command in ("study", "train"):
+            tables[command] = {"workload": str(path), **tables.get(command, {})}
+    return tables
+
+
+def _run(arguments: Sequence[str]) -> None:
+    """Run a command, and write out what it printed while errors are still handled."""
+    try:
+        app.meta(arguments, exit_on_error=False, print_error=False)
+    finally:
+        sys.stdout.flush()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -68,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # line to standard error whenever it starts and stops.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     try:
-        app.meta(given, exit_on_error=False, print_error=False)
+        _run(given)
     except UnusedCliTokensError as error:
         verb = " ".join(["elision", *(error.command_chain or ())])
         unused = " ".join(error.unused_tokens or ())
@@ -80,6 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (CycloptsError, ValueError, FileNotFoundError, ModuleNotFoundError) as error:
         print(f"elision: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough: what is left to write goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (RuntimeError, OSError) as error:
         print(f"elision: {error}", file=sys.stderr)
         sys.exit(1)

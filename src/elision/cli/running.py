@@ -68,3 +68,5 @@ def _print(outcome: Any) -> None:
     from elision.study.page.page import study_table
 
     print(rows_as_text(study_table(outcome)))
+    if not isinstance(outcome.config.workload, str):
+        print(f"\ndata: {outcome.source}")

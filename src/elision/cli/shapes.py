@@ -13,8 +13,9 @@ def shapes(
     model: Names = (),
     topology: Files = (),
     onnx: Files = (),
-    input: int = 32,
-    batch: int = 1,
+    dim: Names = (),
+    input: int | None = None,
+    batch: int | None = None,
     matmul: bool = False,
     out: Path | None = None,
 ) -> None:
@@ -28,10 +29,12 @@ def shapes(
         SCALE-Sim topology files.
     onnx
         ONNX graphs (needs the onnx extra).
+    dim
+        Sizes that ONNX graphs and topology files leave open: NAME=SIZE.
     input
-        Height and width of a model's images.
+        Height and width of a model's images; default: 32.
     batch
-        Images.
+        Images of a model; default: 1.
     matmul
         Write matrix products, each convolution as that of its patches and filters.
     out
@@ -42,7 +45,7 @@ def shapes(
 
     if not (model or topology or onnx):
         model = (DEFAULT_MODEL,)
-    networks = layers_by_network(model, topology, onnx, input, batch)
+    networks = layers_by_network(model, topology, onnx, input, batch, dim)
     rows = [
         {
             "network": network,

@@ -19,16 +19,20 @@ def size(
     model: Names = (),
     topology: Files = (),
     onnx: Files = (),
-    input: int = 32,
-    batch: int = 1,
+    dim: Names = (),
+    input: int | None = None,
+    batch: int | None = None,
     accelerator: Specs = ("systolic", "intergrad"),
+    energy: Specs = (),
+    first_input_grad: bool = False,
     bandwidth: float | None = None,
     tolerance: float = 0.0,
     out: Path | None = None,
 ) -> None:
     """Size a systolic array: smallest buffers without stalls, best shape of the array.
 
-    A whole training step counts: forward products and both gradients of every layer.
+    A whole training step counts: forward products and both gradients of every layer,
+    without the input gradient of the first.
 
     Parameters
     ----------
@@ -38,12 +42,18 @@ def size(
         SCALE-Sim topology files.
     onnx
         ONNX graphs (needs the onnx extra).
+    dim
+        Sizes that ONNX graphs and topology files leave open: NAME=SIZE.
     input
-        Height and width of a model's images.
+        Height and width of a model's images; default: 32.
     batch
-        Images.
+        Images of a model; default: 1.
     accelerator
         systolic, systolic-mixed or intergrad; NAME or NAME:parameter=value,...
+    energy
+        Energy tables: names, or TOML files such as `elision data energy` prints.
+    first_input_grad
+        Count an input gradient of the first layer, too.
     bandwidth
         32-bit words that the DRAM moves per cycle; default: the accelerator's.
     tolerance
@@ -52,35 +62,45 @@ def size(
         Folder for the tables, and a figure of the shapes of each network.
     """
     from elision.accelerators.design.sizing import array_shapes, smallest_buffers
+    from elision.accelerators.step import FIRST_INPUT_GRAD
     from elision.report.table import rows_as_text
 
-    arrays = _arrays(accelerator)
+    arrays = _arrays(accelerator, energy)
     if not (model or topology or onnx):
         model = (DEFAULT_MODEL,)
-    networks = layers_by_network(model, topology, onnx, input, batch)
+    networks = layers_by_network(model, topology, onnx, input, batch, dim)
     buffers, best, shapes = [], [], {}
     for network, layers in networks.items():
         for spec, array in arrays.items():
             where = {"network": network, "array": spec}
-            found = smallest_buffers(array, layers, bandwidth, tolerance)
+            found = smallest_buffers(
+                array, layers, bandwidth, tolerance, first_input_grad
+            )
             buffers.append(where | _buffers_row(found))
-            drawn = shapes[network, spec] = array_shapes(array, layers)
+            drawn = shapes[network, spec] = array_shapes(
+                array, layers, first_input_grad
+            )
             best.append(where | _shapes_row(drawn, array))
+    if out is not None:
+        sized = {name: f" of batch {batch or 1}" for name in model}
+        _write(out, buffers, shapes, sized)
     print(f"Smallest buffers of a training step\n\n{rows_as_text(buffers)}")
     print(f"\nShapes of equal PE count\n\n{rows_as_text(best)}")
+    print(f"\nTraining steps {FIRST_INPUT_GRAD[first_input_grad]}.")
     if out is not None:
-        _write(out, buffers, shapes, batch)
         print(f"\ntables and figures: {out}")
 
 
-def _arrays(specs: Iterable[str]) -> "dict[str, SystolicArray]":
+def _arrays(
+    specs: Iterable[str], energy: tuple[str, ...]
+) -> "dict[str, SystolicArray]":
     from elision.accelerators import ACCELERATORS
+    from elision.accelerators.design.grid import machines
     from elision.accelerators.systolic.array import SystolicArray
-    from elision.common.specs import build
 
     found = {}
-    for spec in specs:
-        array = build("accelerator", spec, ACCELERATORS)
+    for machine in machines(specs, {"energy": energy} if energy else {}):
+        spec, array = machine.spec, machine.build()
         if not isinstance(array, SystolicArray):
             sized = (
                 n for n, kind in ACCELERATORS.items() if issubclass(kind, SystolicArray)
@@ -122,9 +142,12 @@ def _write(
     folder: Path,
     buffers: list[dict[str, Any]],
     shapes: "dict[tuple[str, str], list[ArrayShape]]",
-    batch: int,
+    batches: dict[str, str],
 ) -> None:
-    """Both tables, with every shape, and a figure for each network and PE count."""
+    """Both tables, with every shape, and a figure for each network and PE count.
+
+    ``batches`` says the batch of the networks that a file does not fix.
+    """
     from dataclasses import asdict
 
     from elision.common.files import to_csv, write_text
@@ -144,6 +167,6 @@ def _write(
         pes = drawn[0].rows * drawn[0].columns
         figures.setdefault((network, pes), {})[spec] = drawn
     for (network, pes), drawn in figures.items():
-        title = f"{network}, {pes:,} PEs, one training step of batch {batch}"
+        title = f"{network}, {pes:,} PEs, one training step{batches.get(network, '')}"
         path = folder / f"shapes-{file_name(network)}-{pes}.svg"
         write_text(path, array_shapes_svg(drawn, title))

@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-from elision.cli.flags import Specs
+from elision.cli.flags import Integers, Specs, number_or_list
 from elision.cli.running import run
+from elision.cli.training import WorkloadFlags, folder_for
 
 __all__ = ["study"]
 
@@ -15,14 +16,16 @@ def study(
     recipe: Specs = (),
     accelerator: Specs = (),
     probe: Specs = (),
+    resume: Path | None = None,
     engine: str = "torch",
     memory: str | None = None,
     device: str = "cpu",
     precision: str = "fp32",
     seed: int = 0,
-    seeds: int = 1,
+    seeds: Integers = (),
     epochs: int | None = None,
     data: Path | None = None,
+    changes: WorkloadFlags | None = None,
     record: int = 2,
     samples: int = 2,
     workers: int | None = None,
@@ -31,19 +34,24 @@ def study(
 ) -> None:
     """Train under several recipes, record, simulate, compare: the main job.
 
-    Started again with the same arguments, it continues where it was interrupted.
+    Started again with the same arguments, it continues where it was interrupted; with
+    more recipes, machines, probes or seeds, it adds what is missing and trains nothing
+    again.
 
     Parameters
     ----------
     workload
-        Preset of task, data, model and training settings.
+        Preset of task, data, model and training settings, or a TOML file with a table
+        [workload], such as a run folder's workload.toml.
     recipe
         NAME or NAME:parameter=value,...; default: dense, SWAT, W-ReSprop, meProp.
     accelerator
-        NAME or NAME:parameter=value,...; default: dense, SCNN and ANT.
+        NAME or NAME:parameter=value,...; default: dense, SCNN and ANT; none: none.
     probe
         Measurements on every trained model: NAME or NAME:parameter=value,... such as
         'memory:policy=bits(4)': bytes, peak, gradient errors and codec noise per layer.
+    resume
+        Run folder to add recipes, machines, probes and seeds to; all else is its own.
     engine
         Who computes the products: torch (the same numbers on every machine of one kind),
         native (sparse kernels), or auto (the faster of the two, timed once and kept, so
@@ -58,7 +66,8 @@ def study(
     seed
         Of initial weights, batches and augmentation.
     seeds
-        Runs of each recipe, at consecutive seeds; tables show mean and spread.
+        Runs of each recipe: their number, at consecutive seeds, or two seeds or more;
+        tables show mean and spread.
     epochs
         Passes over the data; default: the workload's.
     data
@@ -74,9 +83,15 @@ def study(
         Address of a Ray cluster that trains them (needs the ray extra, and the run
         folder on a file system that its machines share); "local" starts one here.
     out
-        Run folder; default: runs/study-WORKLOAD.
+        Run folder; default: runs/study-WORKLOAD, or the next of runs/study-WORKLOAD-2
+        and so on that holds no other study.
     """
-    from elision.study import DEFAULT_ACCELERATORS, DEFAULT_RECIPES, StudyConfig
+    from elision.study import (
+        DEFAULT_ACCELERATORS,
+        DEFAULT_RECIPES,
+        StudyConfig,
+        added_to,
+    )
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # set by torchrun
         raise ValueError(
@@ -84,13 +99,15 @@ def study(
             "its batches, --workers spreads a study's recipes"
         )
 
+    given = changes or WorkloadFlags()
+    machines = () if accelerator == ("none",) else accelerator or DEFAULT_ACCELERATORS
     config = StudyConfig(
-        workload=workload,
+        workload=given.workload(workload),
         recipes=recipe or DEFAULT_RECIPES,
-        accelerators=accelerator or DEFAULT_ACCELERATORS,
+        accelerators=machines,
         probes=probe,
         seed=seed,
-        seeds=seeds,
+        seeds=number_or_list(seeds) or 1,
         epochs=epochs,
         data=None if data is None else str(data),
         record=record,
@@ -100,6 +117,28 @@ def study(
         device=device,
         precision=precision,
     )
-    folder = out or Path("runs") / f"study-{workload}"
+    if resume is None:
+        folder = folder_for(config, out, f"study-{config.workload_name}")
+    else:
+        fixed = StudyConfig(
+            recipes=config.recipes,
+            accelerators=config.accelerators,
+            probes=config.probes,
+            seeds=config.seeds,
+            seed=seed if seeds else 0,
+        )
+        if out is not None or config != fixed:
+            raise ValueError(
+                "study --resume: all but recipes, machines, probes and seeds is as in "
+                f"{resume}; leave out the other flags"
+            )
+        config = added_to(
+            resume,
+            recipes=recipe,
+            accelerators=machines if accelerator else (),
+            probes=probe,
+            seeds=number_or_list(seeds),
+        )
+        folder = resume
     run(config, folder, workers=workers, ray=ray)
     print(f"\nreport: {folder / 'report.html'}")

@@ -1,6 +1,14 @@
 """elision trace."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elision.cli.sources import DEFAULT_MODEL, layers_by_network, sparsities_of
+
+if TYPE_CHECKING:
+    from elision.products import Geometry, Trace
+
+    Layers = list[tuple[str, Geometry]]
 
 __all__ = ["trace"]
 
@@ -9,12 +17,12 @@ def trace(
     source: Path | None = None,
     *,
     recipe: str | None = None,
-    samples: int = 2,
-    model: str = "resnet18",
-    input: int = 32,
-    batch: int = 1,
-    sparsity: float = 0.9,
-    seed: int = 0,
+    samples: int | None = None,
+    model: str | None = None,
+    input: int | None = None,
+    batch: int | None = None,
+    sparsity: str | None = None,
+    seed: int | None = None,
     out: Path | None = None,
 ) -> None:
     """Record the operands of a trained run, make random ones, or describe a trace file.
@@ -27,44 +35,81 @@ def trace(
     recipe
         Which of the run's recipes; default: the first.
     samples
-        Images of the step that are kept.
+        Images of the step that are kept; default: 2.
     model
-        Network of the layers, if there is no source.
+        Network of the layers, if there is no source; default: resnet18.
     input
-        Height and width of its images.
+        Height and width of its images; default: 32.
     batch
-        Images.
+        Images; default: 1.
     sparsity
-        Fraction of zeros of every random operand.
+        Fraction of zeros of the random operands; default: 0.9. A number is that of all
+        three, input=0.5,weight=0.9,grad_output=0.7 one for each.
     seed
-        Of the random operands.
+        Of the random operands; default: 0.
     out
         File to write; default: runs/trace-MODEL.safetensors, or trace-RECIPE.safetensors
         in the run folder.
     """
-    from elision.products import Product, Trace
+    from elision.products import Trace
     from elision.products.describe import describe
     from elision.report.table import rows_as_text
-    from elision.workloads.shapes.random import random_products
 
+    run = {"recipe": recipe, "samples": samples}
+    drawn = {
+        "model": model,
+        "input": input,
+        "batch": batch,
+        "sparsity": sparsity,
+        "seed": seed,
+    }
     if source is not None and source.is_file():
+        _refuse(f"the trace file {source} is described as it is", run | drawn)
         found = Trace.load(source)
     elif source is not None:
         from elision.study import file_name, record_again
 
-        spec, found = record_again(source, recipe, samples)
+        _refuse(f"the run in {source} has operands of its own", drawn)
+        kept = 2 if samples is None else samples
+        spec, found = record_again(source, recipe, kept)
         out = out or source / f"trace-{file_name(spec)}.safetensors"
     else:
-        products = random_products(model, input, batch, sparsity, seed)
-        facts = {"model": model, "input": input, "sparsity": sparsity, "seed": seed}
-        found = Trace(facts)
-        for number, product in enumerate(products):
-            first, second = product.kind.operands
-            call = number // len(Product)  # its products share three tensors
-            found.add(product, (f"{call}/{first}", f"{call}/{second}"))
-        out = out or Path("runs") / f"trace-{model}.safetensors"
-    print(rows_as_text(describe(found.multiplied())))
+        _refuse("there is no run to record, and operands are random", run)
+        network = model or DEFAULT_MODEL
+        layers = layers_by_network([network], [], [], input, batch)[network]
+        found = _random(network, layers, sparsity or "0.9", seed or 0)
+        out = out or Path("runs") / f"trace-{network}.safetensors"
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         found.save(out)
+    print(rows_as_text(describe(found.multiplied())))
+    if out is not None:
         print(f"\ntrace: {out}")
+
+
+def _refuse(why: str, arguments: dict[str, Any]) -> None:
+    """Raise ValueError if one of the arguments is given, which would be ignored."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"--{name} {value} would be ignored: {why}")
+
+
+def _random(model: str, layers: "Layers", sparsity: str, seed: int) -> "Trace":
+    """A trace of a training step of the layers, with random operands."""
+    from elision.accelerators.design.sweep import shares_by_operand
+    from elision.accelerators.step import training_products
+    from elision.common.checks import integer
+    from elision.products import Product, Trace, synthetic_products
+
+    (given,) = sparsities_of([sparsity])
+    shares = shares_by_operand(given)
+    seed = integer("trace", "seed", seed, ">= 0")
+    found = Trace({"model": model, "sparsity": given, "seed": seed})
+    call = -1
+    for product in training_products(synthetic_products(layers, shares, seed)):
+        first, second = product.kind.operands
+        call += (
+            product.kind is Product.FORWARD
+        )  # a layer's products share three tensors
+        found.add(product, (f"{call}/{first}", f"{call}/{second}"))
+    return found

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from elision.cli.flags import Integers, number_or_list
 from elision.cli.running import run, run_share
+from elision.cli.training import WorkloadFlags, folder_for
 
 __all__ = ["train"]
 
@@ -16,9 +18,10 @@ def train(
     device: str = "cpu",
     precision: str = "fp32",
     seed: int = 0,
-    seeds: int = 1,
+    seeds: Integers = (),
     epochs: int | None = None,
     data: Path | None = None,
+    changes: WorkloadFlags | None = None,
     record: int = 2,
     samples: int = 2,
     out: Path | None = None,
@@ -37,7 +40,8 @@ def train(
     recipe
         NAME or NAME:parameter=value,...
     workload
-        Preset of task, data, model and training settings.
+        Preset of task, data, model and training settings, or a TOML file with a table
+        [workload], such as a run folder's workload.toml.
     engine
         Who computes the products: auto (the faster of the other two, timed once and
         kept, so that runs repeat on this machine), native (sparse kernels) or torch.
@@ -51,7 +55,8 @@ def train(
     seed
         Of initial weights, batches and augmentation.
     seeds
-        Runs at consecutive seeds; the table shows mean and spread.
+        Runs: their number, at consecutive seeds, or two seeds or more; the table shows
+        mean and spread.
     epochs
         Passes over the data; default: the workload's.
     data
@@ -61,19 +66,20 @@ def train(
     samples
         Examples kept of each recorded step.
     out
-        Run folder; default: runs/train-WORKLOAD-RECIPE.
+        Run folder; default: runs/train-WORKLOAD-RECIPE, or the next of
+        runs/train-WORKLOAD-RECIPE-2 and so on that holds no other run.
     """
     from elision.study import StudyConfig, file_name
     from elision.training import joined
 
-    folder = out or Path("runs") / f"train-{workload}-{file_name(recipe)}"
+    given = changes or WorkloadFlags()
     with joined(device) as ranks:
         config = StudyConfig(
-            workload=workload,
+            workload=given.workload(workload),
             recipes=(recipe,),
             accelerators=(),
             seed=seed,
-            seeds=seeds,
+            seeds=number_or_list(seeds) or 1,
             epochs=epochs,
             data=None if data is None else str(data),
             record=record,
@@ -84,6 +90,10 @@ def train(
             precision=precision,
             processes=ranks.count,
         )
+        usual = f"train-{config.workload_name}-{file_name(recipe)}"
+        # One rank looks; the others hear of it.
+        found = folder_for(config, out, usual) if ranks.is_first else Path()
+        folder, *_ = ranks.gather(found)
         if ranks.count == 1:
             run(config, folder)
         elif not run_share(config, folder, ranks):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ __all__ = [
     "replacing",
     "save_tensors",
     "to_csv",
+    "without_nan",
     "write_json",
     "write_text",
 ]
@@ -63,6 +65,20 @@ def write_json(path: Path, value: Any) -> None:
     """
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
     write_text(path, text + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """Plain values with None for NaN and infinities, which JSON does not have.
+
+    Example:
+        >>> without_nan({"losses": [0.5, float("nan")]})
+        {'losses': [0.5, None]}
+    """
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Any) -> None:

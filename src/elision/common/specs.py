@@ -11,14 +11,17 @@ Two notations say the same, on the command line, in files and in code::
 
 ``swat:sparsity=0.9`` and ``swat(0.9)`` are the same recipe. A value in quotes is a word
 whatever it contains; a quote inside it is doubled. A spec inside a spec stays text, for
-the parameter that it is given to.
+the parameter that it is given to. The type that a parameter declares decides what its
+value may be (:mod:`elision.common.declared`): ``zero_gating=no`` is False.
 """
 
+import contextlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from elision.common.declared import declared
 from elision.common.names import lookup
 
 __all__ = ["Spec", "arguments", "build", "parse", "resolve"]
@@ -31,6 +34,14 @@ _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""", re.DOTALL)
 _NAMED = re.compile(r"([A-Za-z_]\w*)\s*=\s*(.*)", re.DOTALL)
 #: An equals sign that no spec inside the value and no quotation holds.
 _STRAY_EQUALS = re.compile(r"[^:('\"]*=")
+
+
+class _OfAnotherType(ValueError):
+    """A value is not of its parameter's type; all values as they were given."""
+
+    def __init__(self, message: str, given: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.given = given
 
 
 class Spec(NamedTuple):
@@ -138,8 +149,9 @@ def arguments(
         parameters: those of the thing, in the order of values without a name.
 
     Raises:
-        ValueError: an unknown parameter (lists the known ones), one given twice, or
-            more values without a name than there are parameters for them.
+        ValueError: an unknown parameter (lists the known ones), one given twice, more
+            values without a name than there are parameters for them, or a value that is
+            not of its parameter's type.
     """
     ordered = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     known = dict.fromkeys(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
@@ -158,7 +170,14 @@ def arguments(
         if not open_ended:
             lookup(f"parameter of {kind} {spec.name!r}", name, known)
         found[name] = value
-    return found
+    types = {p.name: p.annotation for p in parameters}
+    try:
+        return {
+            name: declared(f"{kind} {spec.name}", name, value, types.get(name, Any))
+            for name, value in found.items()
+        }
+    except ValueError as error:
+        raise _OfAnotherType(str(error), found) from None
 
 
 def build(
@@ -176,7 +195,13 @@ def build(
         ValueError: as :func:`resolve` does, a parameter is missing, or a value that the
             thing refuses.
     """
-    make, found = resolve(kind, spec, table)
+    try:
+        make, found = resolve(kind, spec, table)
+    except _OfAnotherType as error:
+        # What the thing itself says of the value names its range, too.
+        with contextlib.suppress(TypeError):
+            table[parse(spec).name](**error.given | more)
+        raise
     try:
         return make(**found | more)
     except TypeError as error:

@@ -25,9 +25,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from elision.common.exact import GivenExact
 from elision.engines import make_engine
-from elision.layers.blocked import BlockedLayer, sparsity_of
+from elision.layers.blocked import sparsity_of
 from elision.layers.extras import give_extras, remove_all, remove_extras, take_extras
+from elision.layers.forms import Forms
 from elision.layers.modules import ELIDED, plain_type
 from elision.layers.modules.base import ElidedLayer
 from elision.layers.plan import LayerPlan, buffer_name
@@ -190,7 +192,8 @@ def _elide(
     recipe.prepare(model)
     guard_readers(model)
     if engine != "torch":
-        _give_blocked_forms(layers, timed=engine == "auto")
+        _give_forms(layers, timed=engine == "auto")
+    _keep_from_averages(model)
     # A threshold or reference belongs to its replica; a broadcast would replace it.
     local = [
         f"{name}.{buffer}" if name else buffer
@@ -261,15 +264,23 @@ def _placed(value: Tensor, weight: Tensor) -> Tensor:
     return value.to(weight.device, torch.promote_types(value.dtype, weight.dtype))
 
 
-def _give_blocked_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
-    """Let sparse layers keep the kernels' layout, and dense ones before a norm enter it."""
-    forms = {name: sparsity_of(layer) for name, layer in layers.items()}
+def _keep_from_averages(model: nn.Module) -> None:
+    """Let running averages of the model take its masks and counters over as they are."""
+    for module in model.modules():
+        if any(name.startswith("elision_") for name in module._buffers):
+            module._buffers = GivenExact(module._buffers, "elision_")
+
+
+def _give_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
+    """Let layers choose between their forms, and dense ones before a norm be blocked."""
+    sparsities = {name: sparsity_of(layer) for name, layer in layers.items()}
     for name, layer in layers.items():
-        sparsity = forms[name]
-        if sparsity is not None:
-            form = BlockedLayer(sparsity, timed=timed)
-            layer._elision_blocked = form  # pyright: ignore[reportArgumentType]
-        elif isinstance(layer, nn.Conv2d) and any(forms.values()) and not timed:
+        plan: LayerPlan = layer._elision_plan  # pyright: ignore[reportAssignmentType]
+        sparsity = sparsities[name]
+        if sparsity is not None or (timed and plan.changes):
+            forms = Forms(plan, sparsity, timed=timed)
+            layer._elision_forms = forms  # pyright: ignore[reportArgumentType]
+        elif isinstance(layer, nn.Conv2d) and any(sparsities.values()) and not timed:
             layer._elision_offers = True  # pyright: ignore[reportArgumentType]
 
 
@@ -328,6 +339,8 @@ def restore(model: Model) -> Model:
         for buffer in [b for b in module._buffers if b.startswith("elision_")]:
             del module._buffers[buffer]
             module._non_persistent_buffers_set.discard(buffer)
+        if isinstance(module._buffers, GivenExact):
+            module._buffers = dict(module._buffers)
         for attribute in [a for a in vars(module) if _is_ours(a)]:
             delattr(module, attribute)
         if isinstance(module, ElidedLayer):

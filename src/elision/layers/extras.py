@@ -5,12 +5,13 @@ it is copied and pickled with the model, and :func:`elision.restore` removes it.
 """
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
 __all__ = [
     "Extras",
+    "Finalizable",
     "Removable",
     "attach_extra",
     "extra",
@@ -18,10 +19,18 @@ __all__ = [
     "remove_all",
     "remove_extras",
     "take_extras",
+    "tell_extras",
 ]
 
 #: Attribute of a module: name -> (value, handles).
 _EXTRAS = "_elision_extras"
+
+
+@runtime_checkable
+class Finalizable(Protocol):
+    """An extra that has a word to say before :func:`elision.export.finalize`."""
+
+    def finalizing(self, model: nn.Module) -> None: ...  # noqa: D102
 
 
 class Removable(Protocol):
@@ -62,6 +71,14 @@ def attach_extra(
 def extra(module: nn.Module, name: str) -> Any:
     """The value attached to this very module under ``name``; None if there is none."""
     return vars(module).get(_EXTRAS, {}).get(name, (None,))[0]
+
+
+def tell_extras(model: nn.Module) -> None:
+    """Tell the extras of a model that its training ends."""
+    for module in model.modules():
+        for value, _ in vars(module).get(_EXTRAS, {}).values():
+            if isinstance(value, Finalizable):
+                value.finalizing(module)
 
 
 def remove_extras(module: nn.Module) -> None:

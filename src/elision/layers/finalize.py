@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from elision.common.files import load_tensors, replacing, save_tensors
 from elision.common.sharding import full
 from elision.layers.elide import restore
+from elision.layers.extras import tell_extras
 from elision.layers.modules.base import plan_of, states_of
 from elision.layers.reach import elidable_layers, elided_layers
 from elision.operands import KEEP, density
@@ -47,6 +48,10 @@ def finalize(model: Model) -> Model:
         ValueError: the model is not elided, or a layer's forward product transforms its
             input, which no plain layer does, or its weight is computed; nothing was
             changed.
+
+    Warns:
+        elision.topology.ScheduleWarning: the masks of the model never moved, or are far
+            from the sparsity that they were to reach.
 
     Example:
         >>> import torch, elision
@@ -79,6 +84,7 @@ def finalize(model: Model) -> Model:
             weight: nn.Parameter = layer.weight  # pyright: ignore[reportAssignmentType]
             state = list(states_of(layer, use).values())
             baked[id(weight)] = (weight, transform(weight, state, False))
+    tell_extras(model)
     for weight, value in baked.values():
         weight.copy_(value)
     return restore(model)

@@ -18,6 +18,8 @@ class LayerPlan:
         recipe: name of the recipe.
         table: the layer's table.
         uses: name of each use -> its transform.
+        buffers: name of each use -> name of each of its states -> name of its buffer.
+        changes: whether anything is changed.
         written: the uses whose state a forward pass in training writes.
 
     Example:
@@ -39,6 +41,11 @@ class LayerPlan:
             )
             self.uses[name] = transform
             self._use_of[product, operand] = name
+        self.changes = bool(table)
+        self.buffers = {
+            use: {state: buffer_name(use, state) for state in transform.state_names}
+            for use, transform in self.uses.items()
+        }
         self.written = tuple(
             use
             for use, transform in self.uses.items()

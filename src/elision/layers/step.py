@@ -4,6 +4,7 @@ A :class:`Step` applies the transforms of the layer's plan; the layer's engine, 
 computes the products.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -159,7 +160,7 @@ class Step:
 
     def geometry(self) -> Geometry:
         """The layer's geometry in this call."""
-        return geometry_of(self.input_shape, self.weight_shape, self.convolution)
+        return _geometry_of(self.input_shape, self.weight_shape, self.convolution)
 
     def tell(self, kind: Product, first: Tensor, second: Tensor) -> None:
         """Call the observers, if there are any, with a product."""
@@ -186,6 +187,10 @@ class Step:
         )
         for observer in self.observers:
             observer(observation)
+
+
+#: Layers ask at every step; their shapes are few.
+_geometry_of = functools.lru_cache(maxsize=1024)(geometry_of)
 
 
 def forward_product(step: Step, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:

@@ -7,17 +7,14 @@
 ============================  ===================================================
 """
 
-import importlib
 import json
-import re
-import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from elision.common import specs
+from elision.common import objects, specs
 from elision.common.names import lookup
 from elision.layers.recipe import Recipe
 from elision.methods.base import Method
@@ -26,7 +23,6 @@ __all__ = ["from_dict", "is_external", "resolve"]
 
 Methods = Mapping[str, Callable[..., Method]]
 
-_OBJECT = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 _READERS: dict[str, Callable[[str], Any]] = {
     ".toml": tomllib.loads,
     ".json": json.loads,
@@ -37,8 +33,8 @@ def is_external(spec: str, methods: Methods) -> bool:
     """True if a spec names a file or a module's object instead of a method."""
     if Path(spec).suffix in _READERS and "=" not in spec:
         return True
-    found = _OBJECT.fullmatch(spec)
-    return found is not None and found[1] not in methods
+    found = objects.split(spec)
+    return found is not None and found[0] not in methods
 
 
 def resolve(
@@ -50,8 +46,8 @@ def resolve(
         if steps is None:
             return method
         return method.fitted(steps, (*specs.resolve("recipe", spec, methods)[1], *more))
-    named = _OBJECT.fullmatch(spec)
-    recipe = _imported(*named.groups()) if named else _read(Path(spec), methods)
+    named = objects.split(spec)
+    recipe = _imported(*named) if named else _read(Path(spec), methods)
     return replace(recipe, **more) if more else recipe
 
 
@@ -80,18 +76,7 @@ def _read(path: Path, methods: Methods) -> Recipe:
 def _imported(module: str, name: str) -> Recipe:
     """An object of a module; modules of the current folder are found, too."""
     spec = f"{module}:{name}"
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        found = importlib.import_module(module)
-    except Exception as error:  # a module may fail in any way while it is imported
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"recipe {spec!r}: module {module!r} cannot be imported: "
-            f"{type(error).__name__}: {reason}"
-        ) from error
-    finally:
-        sys.path.remove(here)
+    found = objects.imported(f"recipe {spec!r}", module)
     recipes = {n: v for n, v in vars(found).items() if isinstance(v, Recipe)}
     if name in vars(found) and name not in recipes:
         kind = type(vars(found)[name]).__name__

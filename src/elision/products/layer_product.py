@@ -1,15 +1,17 @@
 """One product of one layer at one step, with its operands."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
+from elision.products.canonical import canonical_geometry, canonical_operand
 from elision.products.counts import ProductCounts, convolution_counts
 from elision.products.geometry import Geometry
 from elision.products.kinds import Product
+from elision.products.masks import nonzero_mask, strided
 
 __all__ = ["LayerProduct"]
 
@@ -126,11 +128,29 @@ class LayerProduct:
         """The product itself, computed densely: the oracle for every engine.
 
         Returns:
-            ``Y``, ``dX`` or ``dW`` in torch layout and the operands' dtype; equal to
-            what autograd computes for the layer.
+            ``Y``, ``dX`` or ``dW`` in torch layout and the operands' dtype, the wider
+            one of two; equal to what autograd computes for the layer. Of integers and
+            booleans, whose own width would wrap, the exact sums as int64; of 8-bit
+            floats and quantised values fp32.
+
+        Raises:
+            ValueError: no operands, or integers whose sums may pass 2**53.
         """
-        first, second = (torch.as_tensor(v) for v in self._present())
+        first, second = (strided(torch.as_tensor(v)) for v in self._present())
+        if first.dtype != second.dtype:
+            wider = torch.promote_types(first.dtype, second.dtype)
+            first, second = first.to(wider), second.to(wider)
+        if _is_exact(first):
+            return self._exact(first, second)
         return self.geometry.compute(self.kind, first, second)
+
+    def _exact(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """The product of integers, in fp64, which holds every sum exactly."""
+        first, second = first.double(), second.double()
+        terms = min(first.numel(), second.numel())  # no output sums more
+        if float(first.abs().max()) * float(second.abs().max()) * terms > 2**53:
+            raise ValueError(f"{self._where}: sums of these integers may pass 2**53")
+        return self.geometry.compute(self.kind, first, second).long()
 
     def as_convolution(self) -> "LayerProduct":
         """The same product of a convolution (:meth:`Geometry.as_convolution`).
@@ -167,7 +187,8 @@ class LayerProduct:
             ValueError: an operand holds a NaN or an infinity, or there is no operand.
         """
         first, second = (
-            self._mask(name, value) for name, value in self._named_present()
+            nonzero_mask(f"{self._where}: {name}", value)
+            for name, value in self._named_present()
         )
         return first, second
 
@@ -177,22 +198,43 @@ class LayerProduct:
 
         Exact, without enumerating pairs: the pairs of a plane factorise, and the valid
         ones are a convolution of per-position counts (see :mod:`elision.products.counts`).
-        Equal products have the same valid ones in every form. Pixels of one image share
-        a plane in a weight gradient, so that a 1x1 convolution has non-zero products
-        there that the same matrix product has not.
+        Equal products have equal counts: they are those of the :attr:`canonical` form,
+        where a matrix product in any notation meets by its summation index.
 
         Raises:
             ValueError: an operand holds a NaN or an infinity, or there is no operand.
         """
-        kind, convolution = self.geometry.as_convolution(self.kind)
-        named = zip(self.kind.operands, self.masks, strict=True)
+        own = self.canonical
+        kind, convolution = own.geometry.as_convolution(own.kind)
         masks = {
-            self.geometry.convolution_operand(name): self.geometry.to_convolution(
+            own.geometry.convolution_operand(name): own.geometry.to_convolution(
                 name, mask
             )
-            for name, mask in named
+            for name, mask in own.operands.items()
         }
         return convolution_counts(kind, convolution, masks)
+
+    @cached_property
+    def canonical(self) -> "LayerProduct":
+        """The same product in the form that all equal products share, as masks.
+
+        Its geometry is :func:`~elision.products.canonical.canonical_geometry`, its
+        operands are the :attr:`masks`: all that a count of products depends on.
+
+        Raises:
+            ValueError: an operand holds a NaN or an infinity, or there is no operand.
+        """
+        first, second = (
+            canonical_operand(self.geometry, name, mask)
+            for name, mask in zip(self.kind.operands, self.masks, strict=True)
+        )
+        return replace(self.canonical_shape, first=first, second=second)
+
+    @cached_property
+    def canonical_shape(self) -> "LayerProduct":
+        """The :attr:`canonical` form without operands, whose values are not read."""
+        geometry = canonical_geometry(self.geometry)
+        return LayerProduct(self.kind, geometry, name=self.name, step=self.step)
 
     def _named_present(self) -> list[tuple[str, Any]]:
         return list(zip(self.kind.operands, self._present(), strict=True))
@@ -202,15 +244,7 @@ class LayerProduct:
             raise ValueError(f"{self._where}: this needs the operands, which are None")
         return self.first, self.second
 
-    def _mask(self, name: str, value: Any) -> np.ndarray:
-        if isinstance(value, torch.Tensor):
-            value = value.detach().cpu()
-            finite = bool(torch.isfinite(value).all())
-            mask = (value != 0).numpy()
-        else:
-            value = np.asarray(value)
-            finite = bool(np.isfinite(value).all())
-            mask = value != 0
-        if not finite:
-            raise ValueError(f"{self._where}: {name} holds a NaN or an infinity")
-        return mask
+
+def _is_exact(value: torch.Tensor) -> bool:
+    """Whether the dtype is an integer or boolean one."""
+    return not (value.dtype.is_floating_point or value.dtype.is_complex)

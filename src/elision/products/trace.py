@@ -43,6 +43,8 @@ class PackedTensor:
         >>> packed = PackedTensor.pack(torch.tensor([[0.0, 2.0], [3.0, 0.0]]))
         >>> packed.values, packed.size_bytes
         (tensor([2., 3.]), 9)
+        >>> packed
+        PackedTensor(2 of 4 values, float32, 2 x 2)
     """
 
     mask: Tensor
@@ -64,6 +66,17 @@ class PackedTensor:
         flat = torch.zeros(size, dtype=self.values.dtype)
         flat[torch.from_numpy(places)] = self.values
         return flat.view(self.shape)
+
+    def __repr__(self) -> str:
+        """Numbers of values, dtype and shape, never the values."""
+        kept, shape = f"{self.values.numel():,}", " x ".join(map(str, self.shape))
+        dtype = str(self.values.dtype).removeprefix("torch.")
+        return f"PackedTensor({kept} of {math.prod(self.shape):,} values, {dtype}, {shape})"
+
+    @property
+    def density(self) -> float:
+        """Fraction of non-zeros; 0 of no values."""
+        return self.values.numel() / max(math.prod(self.shape), 1)
 
     def to_json(self) -> dict[str, Any]:
         """Shape and dtype, which a file's mask and values leave out."""
@@ -128,12 +141,47 @@ class Trace:
         >>> trace.layers, len(trace)
         (['fc'], 3)
         >>> trace
-        Trace(3 products of 1 layer, step 0, 112 bytes)
+        Trace(3 products of 1 layer in 1 step, 0.1 KiB, about data)
     """
 
     about: dict[str, Any] = field(default_factory=dict)
     _records: list[_Record] = field(default_factory=list, repr=False)
     _tensors: dict[str, PackedTensor] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        """How much was recorded of what, and the facts that are known of it."""
+        counts = [
+            f"{_counted(len(self), 'product')} of {_counted(len(self.layers), 'layer')}"
+            f" in {_counted(len(self.steps), 'step')}"
+        ]
+        named = [name for name in self.recipes if name]
+        counts += [f"recipes {', '.join(named)}"] if named else []
+        counts.append(f"{self.size_bytes / 1024:,.1f} KiB")
+        counts += [f"about {', '.join(self.about)}"] if self.about else []
+        return f"Trace({', '.join(counts)})"
+
+    def _repr_html_(self) -> str:
+        """A row for each product of each layer, densities averaged over its records."""
+        rows: dict[tuple[str, str, str, str], list[_Record]] = {}
+        for r in self._records:
+            key = (r.recipe, r.name, r.kind.value, r.geometry.description)
+            rows.setdefault(key, []).append(r)
+        header = ["recipe", "layer", "product", "shape", "recorded", "densities"]
+        cells = [
+            (*key, len(records), self._densities(records))
+            for key, records in rows.items()
+        ]
+        shown = 0 if any(self.recipes) else 1  # a column of empty names says nothing
+        return html_table(header[shown:], [row[shown:] for row in cells], repr(self))
+
+    def _densities(self, records: list[_Record]) -> str:
+        """Mean density of each operand of one product's records, as text."""
+        first, second = records[0].kind.operands
+        keys = {first: [r.first for r in records], second: [r.second for r in records]}
+        return ", ".join(
+            f"{operand} {np.mean([self._tensors[key].density for key in found]):.1%}"
+            for operand, found in keys.items()
+        )
 
     def add(
         self,
@@ -212,51 +260,6 @@ class Trace:
 
     def __len__(self) -> int:
         return len(self._records)
-
-    def __repr__(self) -> str:
-        """What was recorded, in one line."""
-        steps, number = self.steps, len(self.layers)
-        parts = [f"{len(self)} products of {number} layer{'' if number == 1 else 's'}"]
-        if steps:
-            several = len(steps) > 1
-            parts.append(
-                f"steps {steps[0]} to {steps[-1]}" if several else f"step {steps[0]}"
-            )
-        if any(self.recipes):
-            parts.append(f"under {', '.join(filter(None, self.recipes))}")
-        parts.append(f"{self.size_bytes:,} bytes")
-        return f"Trace({', '.join(parts)})"
-
-    def _repr_html_(self) -> str:
-        """Each layer's products with their mean densities, as a table for notebooks."""
-        found: dict[tuple[str, Product], list[_Record]] = {}
-        for record in self._records:
-            found.setdefault((record.name, record.kind), []).append(record)
-        rows = [
-            (
-                layer,
-                kind.value,
-                records[0].geometry.description,
-                len(records),
-                ", ".join(
-                    f"{operand} {self._mean_density(keys):.1%}"
-                    for operand, keys in zip(
-                        kind.operands,
-                        ([r.first for r in records], [r.second for r in records]),
-                        strict=True,
-                    )
-                ),
-            )
-            for (layer, kind), records in found.items()
-        ]
-        header = ("layer", "product", "shape", "records", "densities")
-        return html_table(header, rows, repr(self))
-
-    def _mean_density(self, keys: list[str]) -> float:
-        """Non-zeros over values of the tensors of these names."""
-        packed = [self._tensors[key] for key in keys]
-        size = sum(math.prod(tensor.shape) for tensor in packed)
-        return sum(tensor.values.numel() for tensor in packed) / max(1, size)
 
     def __iter__(self) -> Iterator[LayerProduct]:
         for record in self._records:
@@ -360,6 +363,10 @@ class Trace:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: a corrupted trace ({error})") from error
         return cls(about, records, packed)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _digest(header: dict[str, Any], tensors: dict[str, PackedTensor]) -> str:

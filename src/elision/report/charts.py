@@ -23,19 +23,25 @@ __all__ = [
 
 
 def accuracy_curves(
-    curves: dict[str, list[float]], losses: dict[str, list[float]]
+    curves: dict[str, list[float]],
+    losses: dict[str, list[float]],
+    spreads: Mapping[str, list[float]],
 ) -> str:
     """Test accuracy and training loss by epoch, one line a recipe.
 
     Args:
         curves: recipe -> accuracy after each epoch, in [0, 1].
         losses: recipe -> mean training loss of each epoch.
+        spreads: recipe -> deviation of the accuracy over seeds, where there are several.
     """
     with drawing(9.2, 3.1) as figure:
         left, right = figure.subplots(1, 2)
         for colour, (name, values) in zip(PALETTE * 4, curves.items(), strict=False):
             epochs = range(1, len(values) + 1)
             left.plot(epochs, values, color=colour, label=name, marker="o", ms=3.5)
+            if name in spreads:
+                low, high = np.add(values, [[-1], [1]] * np.array(spreads[name]))
+                left.fill_between(epochs, low, high, color=colour, alpha=0.18, lw=0)
             right.plot(epochs, losses[name], color=colour, marker="o", ms=3.5)
         left.set(title="Test accuracy", xlabel="epoch")
         right.set(title="Training loss", xlabel="epoch")

@@ -1,10 +1,10 @@
-"""Rows as text, as HTML and as Markdown. A row is a dictionary, column name to value."""
+"""Rows as text, HTML, Markdown and LaTeX. A row is a dictionary, column name to value."""
 
 import html
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["rows_as_html", "rows_as_markdown", "rows_as_text"]
+__all__ = ["rows_as_html", "rows_as_latex", "rows_as_markdown", "rows_as_text"]
 
 
 def rows_as_text(rows: list[dict[str, Any]]) -> str:
@@ -41,6 +41,54 @@ def rows_as_markdown(rows: list[dict[str, Any]]) -> str:
     lines = [head, ["---"] * len(head)]
     lines += [[_text(row.get(name, "")) for name in head] for row in rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def rows_as_latex(rows: list[dict[str, Any]]) -> str:
+    r"""Rows as a LaTeX table in the rules of the package booktabs; text is escaped.
+
+    Example:
+        >>> print(rows_as_latex([{"method": "n_m", "accuracy": "90.1 ± 0.2 %"}]))
+        \begin{tabular}{ll}
+        \toprule
+        method & accuracy \\
+        \midrule
+        n\_m & 90.1 $\pm$ 0.2 \% \\
+        \bottomrule
+        \end{tabular}
+    """
+    if not rows:
+        return ""
+    head = _columns(rows)
+    lines = [head, *([_text(row.get(name, "")) for name in head] for row in rows)]
+    first, *rest = (
+        " & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in lines
+    )
+    columns = "l" * len(head)
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            first,
+            r"\midrule",
+            *rest,
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+    )
+
+
+#: Characters that LaTeX reads as commands, and signs that its text fonts lack.
+_LATEX = str.maketrans(
+    {
+        **{character: rf"\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "±": r"$\pm$",
+    }
+)
 
 
 def rows_as_html(rows: list[dict[str, Any]], words: Sequence[str] = ()) -> str:

@@ -8,7 +8,13 @@ from elision.study.config import (
     file_name,
 )
 from elision.study.outcome import RecipeOutcome, StudyOutcome
-from elision.study.run import record_again, study, study_share
+from elision.study.run import (
+    added_to,
+    default_folder,
+    record_again,
+    study,
+    study_share,
+)
 
 __all__ = [
     "DEFAULT_ACCELERATORS",
@@ -16,7 +22,9 @@ __all__ = [
     "RecipeOutcome",
     "StudyConfig",
     "StudyOutcome",
+    "added_to",
     "compared",
+    "default_folder",
     "file_name",
     "record_again",
     "study",

@@ -1,38 +1,231 @@
-"""compare: the recipes of several runs in one table."""
+"""compare: the recipes of several runs in one table.
+
+Runs of one configuration at other seeds are one row: its metric is the mean over all
+their seeds, everything else the mean over the runs.
+"""
 
 import json
-from collections.abc import Iterable
+import math
+import statistics
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from elision.products import Product
-from elision.study.outcome import SCHEMA, USUAL_METRIC
+from elision.study import folder as runfolder
+from elision.study.outcome import SCHEMA, USUAL_METRIC, counted_seeds
+from elision.workloads import TASKS, Metric
 
-__all__ = ["compared"]
+__all__ = ["Compared", "compared", "compared_rows", "people_rows"]
+
+#: Settings that may differ between runs of one configuration, and those that the resolved
+#: workload says.
+_FREE = ("seed", "seeds", "recipes", "accelerators", "probes")
+_RESOLVED = ("workload", "epochs", "data")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A recipe over all runs of one configuration.
+
+    Attributes:
+        runs: names of the runs.
+        workload: its name.
+        recipe: its spec.
+        metric: of the task.
+        scores: the metric at the end of training, by seed; NaN where a run diverged.
+        quantities: training work over dense work, shares of RCPs (both in [0, 1]), and
+            cycles and energy in pJ (on chip, and of the DRAM) of each machine; the mean
+            over the runs.
+
+    Example:
+        >>> metric = Metric("test_accuracy", percent=True)
+        >>> dense = Compared(("a",), "w", "dense", metric, [(0, 0.75)], {})
+        >>> swat = Compared(("a", "b"), "w", "swat", metric, [(0, 0.5), (1, 0.75)], {})
+        >>> swat.mean, swat.difference_text(dense)
+        (0.625, '-12.5 points')
+    """
+
+    runs: tuple[str, ...]
+    workload: str
+    recipe: str
+    metric: Metric
+    scores: Sequence[tuple[int, float]]
+    quantities: dict[str, float]
+
+    @property
+    def mean(self) -> float:
+        """Mean of the scores."""
+        return statistics.fmean(score for _, score in self.scores)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of the scores; None of a single one, or if one is NaN."""
+        return _deviation([score for _, score in self.scores])
+
+    def difference_text(self, other: "Compared") -> str:
+        """The mean less that of another recipe, and its spread where both have one.
+
+        The spread is that of the differences seed by seed where both have the same
+        seeds, else that of the difference of two independent runs.
+        """
+        own, its = dict(self.scores), dict(other.scores)
+        if own.keys() == its.keys() and len(own) == len(self.scores):
+            spread = _deviation([own[seed] - its[seed] for seed in own])
+        elif self.spread is None or other.spread is None:
+            spread = None
+        else:
+            spread = math.hypot(self.spread, other.spread)
+        return self.metric.difference_text(self.mean, other.mean, spread)
+
+    def to_row(self) -> dict[str, Any]:
+        """Plain values, for files."""
+        row: dict[str, Any] = {
+            "run": ", ".join(self.runs),
+            "workload": self.workload,
+            "recipe": self.recipe,
+            self.metric.name: self.mean,
+            f"{self.metric.name}_spread": self.spread,
+            "seeds": len(self.scores),
+        }
+        return row | self.quantities
 
 
 def compared(runs: Iterable[Path]) -> list[dict[str, Any]]:
-    """One row for every recipe of every run.
+    """One row for every recipe of every configuration that was run.
 
     Args:
         runs: run folders of studies and trainings, or their ``summary.json``.
 
     Returns:
-        Rows of the run, the recipe, its metric (mean over seeds), their number, its
-        training work and the share of RCPs of each product (shares in [0, 1]), and the
-        cycles and energy in pJ of each machine that the run simulated.
+        Rows of the runs, the recipe, its metric (mean over seeds, and standard
+        deviation if there are several), the number of seeds, its training work and the
+        share of RCPs of each product (shares in [0, 1]), and the cycles and energy in
+        pJ, on chip and of the DRAM where it is modelled, of each machine that the run
+        simulated.
 
     Raises:
         ValueError: no run is given, or a file is not a summary of this version.
     """
-    rows = [row for run in runs for row in _rows(run)]
-    if not rows:
+    return [row.to_row() for row in compared_rows(runs)]
+
+
+def compared_rows(runs: Iterable[Path]) -> list[Compared]:
+    """The rows of :func:`compared` as objects; see there."""
+    groups: dict[str, list[Compared]] = {}
+    for run in dict.fromkeys(Path(run) for run in runs):
+        for key, row in _rows(run):
+            groups.setdefault(key, []).append(row)
+    if not groups:
         raise ValueError("compare: give at least one run folder")
-    return rows
+    return [_pooled(rows) for rows in groups.values()]
 
 
-def _rows(run: Path) -> list[dict[str, Any]]:
+def people_rows(rows: Sequence[Compared]) -> list[dict[str, Any]]:
+    """The rows as people read them: units, spreads, and the first row's difference.
+
+    Each recipe is compared with the first one of its workload.
+    """
+    first: dict[str, Compared] = {}
+    shown = []
+    for row in rows:
+        base = first.setdefault(row.workload, row)
+        metric = row.metric
+        gap = "baseline" if base is row else row.difference_text(base)
+        shown.append(
+            {
+                "run": ", ".join(row.runs),
+                "workload": row.workload,
+                "recipe": row.recipe,
+                metric.label: metric.text(row.mean, row.spread),
+                "against the first": gap,
+                "seeds": counted_seeds(len(row.scores)),
+            }
+            | {
+                _SHARES.get(name, name): f"{100 * q:.1f} %" if name in _SHARES else q
+                for name, q in row.quantities.items()
+            }
+        )
+    return shown
+
+
+#: Headings of the quantities that are shares.
+_SHARES = {"training_macs_ratio": "training MACs"} | {
+    f"rcp_{p.value}": f"RCP {p.value}" for p in Product
+}
+
+
+def _pooled(rows: list[Compared]) -> Compared:
+    """Runs of one configuration as one row."""
+    first = rows[0]
+    # A seed that ran twice with one result is one run, looked at twice.
+    scores = dict.fromkeys(pair for row in rows for pair in row.scores)
+    names = dict.fromkeys(name for row in rows for name in row.quantities)
+    found = {n: [r.quantities[n] for r in rows if n in r.quantities] for n in names}
+    return Compared(
+        tuple(name for row in rows for name in row.runs),
+        first.workload,
+        first.recipe,
+        first.metric,
+        list(scores),
+        {
+            n: v[0] if len(set(v)) == 1 else statistics.fmean(v)
+            for n, v in found.items()
+        },
+    )
+
+
+def _deviation(values: list[float]) -> float | None:
+    several = len(values) > 1 and all(map(math.isfinite, values))
+    return statistics.stdev(values) if several else None
+
+
+def _rows(run: Path) -> list[tuple[str, Compared]]:
+    """Every recipe of a run, under a key that runs of its configuration share."""
     path = run / "summary.json" if run.is_dir() else run
+    summary = _summary(run, path)
+    metric = _metric(summary.get("metric", USUAL_METRIC))
+    recipes, settings = _configuration(path.parent, summary)
+    return [
+        (
+            json.dumps([recipe, settings], sort_keys=True),
+            Compared(
+                (path.parent.name,),
+                summary["workload"],
+                recipe,
+                metric,
+                list(zip(_seeds(summary), _scores(found, metric), strict=True)),
+                _quantities(recipe, found, summary["accelerators"]),
+            ),
+        )
+        for recipe in recipes
+        for found in [summary["recipes"][recipe]]
+    ]
+
+
+def _quantities(
+    recipe: str, found: dict[str, Any], machines: dict[str, Any]
+) -> dict[str, float]:
+    """Work, shares of RCPs and costs of a recipe; none of one that diverged."""
+    if found["products"] is None:
+        return {}
+    work = {"training_macs_ratio": found["training_macs_ratio"]}
+    shares = {
+        f"rcp_{p.value}": found["products"][p.value]["rcp_fraction"] for p in Product
+    }
+    costs = {
+        f"{machine} {quantity}": value
+        for machine, of_recipes in machines.items()
+        for quantity in ("cycles", "energy_on_chip_pj", "energy_dram_pj")
+        # A machine that does not model its DRAM has no energy of it.
+        if (value := of_recipes[recipe]["total"].get(quantity)) is not None
+    }
+    return work | shares | costs
+
+
+def _summary(run: Path, path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{run}: no finished run (there is no {path})")
     try:
@@ -41,24 +234,36 @@ def _rows(run: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{path}: not JSON: {error}") from error
     if not isinstance(summary, dict) or summary.get("schema") != SCHEMA:
         raise ValueError(f"{path}: not a summary of schema {SCHEMA}")
-    metric = summary.get("metric", USUAL_METRIC)
-    return [
-        {
-            "run": run.name if run.is_dir() else run.parent.name,
-            "workload": summary["workload"],
-            "recipe": recipe,
-            metric: found[metric],
-            "seeds": summary.get("seeds", 1),
-            "training_macs_ratio": found["training_macs_ratio"],
-        }
-        | {
-            f"rcp_{p.value}": found["products"][p.value]["rcp_fraction"]
-            for p in Product
-        }
-        | {
-            f"{machine} {quantity}": costs[recipe]["total"][quantity]
-            for machine, costs in summary["accelerators"].items()
-            for quantity in ("cycles", "energy_pj")
-        }
-        for recipe, found in summary["recipes"].items()
-    ]
+    return summary
+
+
+def _metric(name: str) -> Metric:
+    known = {task.metric.name: task.metric for task in TASKS.values()}
+    return known.get(name, Metric(name))
+
+
+def _configuration(
+    folder: Path, summary: dict[str, Any]
+) -> tuple[list[str], dict[str, Any]]:
+    """Recipes in the run's order, and what runs of one configuration have in common."""
+    try:
+        found = runfolder.configuration(folder)
+        resolved = tomllib.loads((folder / "workload.toml").read_text(encoding="utf-8"))
+        workload = resolved.get("workload", resolved)
+    except (ValueError, OSError):  # the summary alone
+        facts = {name: summary.get(name) for name in ("workload", "execution")}
+        return list(summary["recipes"]), facts
+    settings = {k: v for k, v in found.items() if k not in (*_FREE, *_RESOLVED)}
+    return found["recipes"], settings | {"workload": workload}
+
+
+def _seeds(summary: dict[str, Any]) -> list[int]:
+    first = summary.get("seed", 0)
+    consecutive = range(first, first + summary.get("seeds", 1))
+    return summary.get("all_seeds", list(consecutive))
+
+
+def _scores(found: dict[str, Any], metric: Metric) -> list[float]:
+    """The metric by seed; JSON has None for NaN."""
+    scores = found.get(f"{metric.name}_by_seed", [found[metric.name]])
+    return [math.nan if score is None else score for score in scores]

@@ -1,19 +1,36 @@
 """Configuration of a study: plain values that a run folder keeps."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from elision.accelerators import ACCELERATORS
+from elision.accelerators.design.grid import check_prices
 from elision.common.checks import integer
 from elision.common.specs import build
+from elision.common.toml import to_toml
 from elision.layers.recipe import Recipe
 from elision.methods import check_recipe, make_recipe
 from elision.study.probes import PROBES
 from elision.training import Execution
-from elision.workloads import DEFAULT_WORKLOAD, Metric, Workload, find_workload
+from elision.workloads import (
+    DEFAULT_WORKLOAD,
+    WORKLOADS,
+    Metric,
+    Workload,
+    find_workload,
+)
 
-__all__ = ["DEFAULT_ACCELERATORS", "DEFAULT_RECIPES", "StudyConfig", "file_name"]
+__all__ = [
+    "DEFAULT_ACCELERATORS",
+    "DEFAULT_RECIPES",
+    "StudyConfig",
+    "command_line_toml",
+    "file_name",
+]
 
 #: Recipes and accelerators of a study that names none.
 DEFAULT_RECIPES = (
@@ -36,14 +53,17 @@ class StudyConfig:
     """Configuration of a study.
 
     Attributes:
-        workload: name of a workload preset.
+        workload: name of a workload preset, a TOML file with a table ``[workload]``, or
+            a :class:`~elision.workloads.Workload`, such as one with a network and data
+            of your own. It is kept as a preset's name, or whole.
         recipes: specs (:mod:`elision.common.specs`); the first is the baseline that the
             others are compared with.
         accelerators: specs of the machines; none leaves out the simulation.
         probes: specs of the probes of every trained recipe.
         seed: of initial weights, batches and augmentation; the first of ``seeds``.
-        seeds: number of runs of each recipe, at consecutive seeds. The first is
-            recorded, simulated and probed; all give the metric its mean and spread.
+        seeds: number of runs of each recipe, at consecutive seeds, or the seeds. The
+            first is recorded, simulated and probed; all give the metric its mean and
+            spread.
         epochs: passes over the data; None for the workload's own number.
         data: folder of the data set, for those that need one.
         record: number of epochs whose last steps are recorded, spread over the run.
@@ -61,12 +81,12 @@ class StudyConfig:
         (3, (0, 1, 2), 'seeds 0 to 2 (3 seeds)')
     """
 
-    workload: str = DEFAULT_WORKLOAD
+    workload: str | Workload = DEFAULT_WORKLOAD
     recipes: tuple[str, ...] = DEFAULT_RECIPES
     accelerators: tuple[str, ...] = DEFAULT_ACCELERATORS
     probes: tuple[str, ...] = ()
     seed: int = 0
-    seeds: int = 1
+    seeds: int | tuple[int, ...] = 1
     epochs: int | None = None
     data: str | None = None
     record: int = 2
@@ -78,9 +98,9 @@ class StudyConfig:
     processes: int = 1
 
     def __post_init__(self) -> None:
-        find_workload(self.workload)
-        integer("study", "seed", self.seed, ">= 0")
-        for name in ("seeds", "record", "samples", "processes"):
+        object.__setattr__(self, "workload", _kept(self.workload))
+        self._settle_seeds()
+        for name in ("record", "samples", "processes"):
             integer("study", name, getattr(self, name))
         if self.epochs is not None:
             integer("study", "epochs", self.epochs)
@@ -98,13 +118,32 @@ class StudyConfig:
                 raise ValueError(f"{kind}s: one is given twice in {', '.join(specs)}")
             for spec in specs:
                 check(spec)
+        check_prices(build("accelerator", s, ACCELERATORS) for s in self.accelerators)
+
+    def _settle_seeds(self) -> None:
+        """One way to write the same seeds: a number where they are consecutive."""
+        if not isinstance(self.seeds, int | np.integer):
+            found = tuple(integer("study", "seeds", s, ">= 0") for s in self.seeds)
+            if not found or len(set(found)) < len(found):
+                raise ValueError(f"study(seeds={found}): must be different seeds")
+            if self.seed not in (0, found[0]):
+                raise ValueError(
+                    f"study(seed={self.seed}): is not the first of seeds {found}"
+                )
+            object.__setattr__(self, "seed", found[0])
+            consecutive = found == tuple(range(found[0], found[0] + len(found)))
+            object.__setattr__(self, "seeds", len(found) if consecutive else found)
+        else:
+            integer("study", "seeds", self.seeds)
+        integer("study", "seed", self.seed, ">= 0")
 
     @classmethod
     def from_toml(cls, values: dict[str, Any]) -> "StudyConfig":
         """The configuration of :meth:`to_dict`, as a run folder holds it."""
-        return cls(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}  # pyright: ignore[reportArgumentType]
-        )
+        found = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        if isinstance(found.get("workload"), dict):
+            found["workload"] = Workload.from_dict(values["workload"])
+        return cls(**found)  # pyright: ignore[reportArgumentType]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; settings that came after the first layout only where they are set.
@@ -112,7 +151,9 @@ class StudyConfig:
         So a run that sets none of them is the same run as before.
         """
         default = {"seeds": 1, "processes": 1, **asdict(Execution())}
-        values = asdict(self)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        if isinstance(self.workload, Workload):
+            values["workload"] = self.workload.to_dict()
         return {k: v for k, v in values.items() if k not in default or v != default[k]}
 
     def execution(self) -> Execution:
@@ -127,17 +168,27 @@ class StudyConfig:
     @property
     def metric(self) -> Metric:
         """The task's metric."""
-        return find_workload(self.workload).task.metric
+        return self.resolved_workload().task.metric
+
+    @property
+    def workload_name(self) -> str:
+        """The workload's name."""
+        return self.resolved_workload().name
 
     def all_seeds(self) -> tuple[int, ...]:
         """The seeds of each recipe's runs."""
+        if isinstance(self.seeds, tuple):
+            return self.seeds
         return tuple(range(self.seed, self.seed + self.seeds))
 
     def seeds_text(self) -> str:
         """The seeds in words."""
-        if self.seeds == 1:
+        seeds = self.all_seeds()
+        if len(seeds) == 1:
             return f"seed {self.seed} (1 seed)"
-        return f"seeds {self.seed} to {self.all_seeds()[-1]} ({self.seeds} seeds)"
+        if isinstance(self.seeds, tuple):
+            return f"seeds {', '.join(map(str, seeds))} ({len(seeds)} seeds)"
+        return f"seeds {self.seed} to {seeds[-1]} ({len(seeds)} seeds)"
 
     def ran(self) -> dict[str, str]:
         """Execution of the training in words, for the report."""
@@ -152,7 +203,8 @@ class StudyConfig:
 
     def resolved_workload(self) -> Workload:
         """The workload, with this study's number of epochs."""
-        workload = find_workload(self.workload)
+        found = self.workload
+        workload = found if isinstance(found, Workload) else find_workload(found)
         return (
             workload if self.epochs is None else replace(workload, epochs=self.epochs)
         )
@@ -166,6 +218,44 @@ class StudyConfig:
     def recipe(self, spec: str, steps: int) -> Recipe:
         """The recipe; schedule parameters not given are scaled to ``steps``."""
         return make_recipe(spec, steps=steps)
+
+
+def _kept(workload: str | Workload) -> str | Workload:
+    """A preset's name, or the workload itself."""
+    found = workload if isinstance(workload, Workload) else find_workload(workload)
+    return found.name if WORKLOADS.get(found.name) == found else found
+
+
+def command_line_toml(config: StudyConfig) -> str:
+    """A study as a configuration file of the command line, which runs it once more.
+
+    The workload is written whole, in the table ``[workload]``; the table of the command
+    has the rest.
+
+    Example:
+        >>> written = command_line_toml(StudyConfig(workload="digits-cnn", seeds=3))
+        >>> [line for line in written.splitlines() if line[:1] in ("#", "[")]
+        ['# elision study --config workload.toml runs this once more.', '[workload]', '[study]']
+    """
+    workload = config.resolved_workload()
+    data = config.data or workload.data
+    if data is not None:
+        workload = replace(workload, data=str(Path(data).expanduser().resolve()))
+    singular = {"recipes": "recipe", "accelerators": "accelerator", "probes": "probe"}
+    told = ("workload", "epochs", "data", "processes")
+    flags = {
+        singular.get(name, name): value
+        for name, value in config.to_dict().items()
+        if value not in (None, ()) and name not in told
+    }
+    command = "study"
+    if not config.accelerators and len(config.recipes) == 1 and not config.probes:
+        command, flags["recipe"] = "train", config.recipes[0]
+    elif not config.accelerators:
+        flags["accelerator"] = ("none",)
+    tables = {"workload": workload.to_dict(), command: flags}
+    head = f"# elision {command} --config workload.toml runs this once more.\n"
+    return head + to_toml(tables)
 
 
 def file_name(spec: str) -> str:

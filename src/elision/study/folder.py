@@ -1,22 +1,25 @@
 """Folder of a study: its configuration, its machine, its results.
 
-A run folder stands alone. It is claimed by writing its configuration; the same
-configuration continues it, another one is refused, so that no run ends up holding the
-results of two.
+A run folder stands alone. It is claimed by writing its configuration. The same
+configuration continues it, and one with more recipes, machines, probes or seeds adds what
+is missing. Another one is refused, so that no run ends up holding the results of two.
 """
 
-import json
+import itertools
 import os
 import platform
 import sys
 import tomllib
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from elision import __version__
 from elision.common.files import is_partial, write_json, write_text
+from elision.common.toml import to_toml
 
-__all__ = ["claim", "configuration", "environment", "to_toml"]
+__all__ = ["claim", "configuration", "environment", "numbered"]
 
 #: Layout of a run folder; raised when a later version could not continue an older one.
 LAYOUT = 1
@@ -32,8 +35,8 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
         config: the study's configuration, plain values.
 
     Raises:
-        ValueError: the folder belongs to a run of another configuration or layout,
-            holds other files and no run, or is a file.
+        ValueError: the folder belongs to a run of another configuration or layout, or
+            of more than is asked for, holds other files and no run, or is a file.
         OSError: the folder cannot be made or written.
     """
     if folder.exists() and not folder.is_dir():
@@ -45,12 +48,9 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
     if path.is_file():
         before = configuration(folder)
         after = tomllib.loads(wanted)["study"]
+        _refuse_another(folder, before, after)
         if before != after:
-            changed = [k for k in {**before, **after} if before.get(k) != after.get(k)]
-            raise ValueError(
-                f"{folder}: holds a run with another {', '.join(changed)}; "
-                "give another folder with --out, or delete this one"
-            )
+            write_text(path, wanted)
     elif folder.is_dir() and any(folder.iterdir()):
         raise ValueError(
             f"{folder}: not empty and not a run folder; give another with --out"
@@ -61,6 +61,64 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
     # The claim comes first: a run killed right after it is still this run.
     if not (folder / "env.json").is_file():
         write_json(folder / "env.json", environment())
+
+
+def numbered(folder: Path, config: dict[str, Any]) -> Path:
+    """The folder, or the next of ``folder-2``, ``folder-3``, ... that the run can have.
+
+    Args:
+        folder: the first that is tried.
+        config: as for :func:`claim`.
+    """
+    for number in itertools.count(1):
+        tried = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        if not tried.exists() or (tried.is_dir() and not any(tried.iterdir())):
+            return tried
+        with suppress(ValueError):
+            after = tomllib.loads(to_toml({"study": config}))["study"]
+            _refuse_another(tried, configuration(tried), after)
+            return tried
+    raise AssertionError
+
+
+def _refuse_another(
+    folder: Path, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    """Raise ValueError unless ``after`` is ``before``, or that and more."""
+    changed = [k for k in {**before, **after} if before.get(k) != after.get(k)]
+    if another := [k for k in changed if k not in _GROWING]:
+        raise ValueError(
+            f"{folder}: holds a run with another {', '.join(another)}; "
+            "give another folder with --out, or delete this one"
+        )
+    for setting in changed:
+        held, asked = (_GROWING[setting](config) for config in (before, after))
+        if missing := [str(value) for value in held if value not in asked]:
+            raise ValueError(
+                f"{folder}: holds a run with the {setting} {', '.join(missing)} as well; "
+                "name them, too, add to the run with --resume, or give another folder "
+                "with --out"
+            )
+    if before.get("recipes", [None])[0] != after.get("recipes", [None])[0]:
+        raise ValueError(
+            f"{folder}: holds a run whose first recipe, with which the others are "
+            f"compared, is {before['recipes'][0]}; give another folder with --out"
+        )
+
+
+def _seeds(config: dict[str, Any]) -> list[int]:
+    """The seeds of a configuration; see ``StudyConfig.all_seeds``."""
+    seeds, first = config.get("seeds", 1), config.get("seed", 0)
+    return list(range(first, first + seeds)) if isinstance(seeds, int) else seeds
+
+
+#: Settings of which a finished run can be given more, and their values.
+_GROWING: dict[str, Callable[[dict[str, Any]], list[Any]]] = {
+    "recipes": lambda config: config.get("recipes", []),
+    "accelerators": lambda config: config.get("accelerators", []),
+    "probes": lambda config: config.get("probes", []),
+    "seeds": _seeds,
+}
 
 
 def configuration(folder: Path) -> dict[str, Any]:
@@ -82,29 +140,6 @@ def configuration(folder: Path) -> dict[str, Any]:
             f"writes layout {LAYOUT}. Give another folder with --out"
         )
     return found.get("study", {})
-
-
-def to_toml(values: dict[str, Any]) -> str:
-    """Plain values as TOML: numbers, strings, booleans, lists of these, and tables.
-
-    A None is left out: TOML has no null.
-
-    Example:
-        >>> print(to_toml({"epochs": 5, "data": None, "model": {"width": 16}}))
-        epochs = 5
-        <BLANKLINE>
-        [model]
-        width = 16
-        <BLANKLINE>
-    """
-    lines, tables = [], []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            tables.append(f"\n[{key}]\n{to_toml(value)}")
-        elif value is not None:
-            # A JSON scalar or list of scalars is a TOML one.
-            lines.append(f"{key} = {json.dumps(value)}\n")
-    return "".join(lines + tables)
 
 
 def environment() -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Outcome of a study: one record a recipe, the summary, and the tables."""
 
+import math
 import statistics
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from elision.accelerators.design.interleave_or_skip import SkipRow, skip_rows
 from elision.accelerators.simulate import CostRow, total
+from elision.common.files import without_nan
 from elision.layers.recipe import Recipe
 from elision.products import Product, Trace
 from elision.products.describe import ProductRow
@@ -18,6 +20,7 @@ __all__ = [
     "USUAL_METRIC",
     "RecipeOutcome",
     "StudyOutcome",
+    "counted_seeds",
     "machine_rows",
     "metric_rows",
     "product_summary",
@@ -46,6 +49,7 @@ class RecipeOutcome:
         findings: findings of each probe, by the probe's spec.
         saved_bytes: (logical, stored) bytes of saved activations in the largest training
             step of one process; None without a policy.
+        reasons: why the training of a seed stopped before its end.
 
     Example:
         >>> from elision.methods import Dense
@@ -68,6 +72,7 @@ class RecipeOutcome:
     costs: list[CostRow]
     findings: dict[str, dict[str, Any]] = field(default_factory=dict)
     saved_bytes: tuple[int, int] | None = None
+    reasons: dict[int, str] = field(default_factory=dict)
 
     @property
     def history(self) -> list[EpochMetrics]:
@@ -86,8 +91,34 @@ class RecipeOutcome:
 
     @property
     def score_spread(self) -> float | None:
-        """Standard deviation of the scores; None of a single one."""
-        return statistics.stdev(self.scores) if len(self.scores) > 1 else None
+        """Standard deviation of the scores; None of a single one, or if one is NaN."""
+        return _deviation(self.scores)
+
+    @property
+    def diverged(self) -> dict[int, str]:
+        """Seeds whose score is NaN, and why."""
+        scores = zip(self.histories, self.scores, strict=True)
+        lost = [seed for seed, score in scores if math.isnan(score)]
+        return {seed: self.reasons.get(seed, _NO_SCORE) for seed in lost}
+
+    @property
+    def finished(self) -> bool:
+        """Whether the first seed was trained to a score, so that there is more to show."""
+        return next(iter(self.histories)) not in self.diverged
+
+    def spread_over(self, other: "RecipeOutcome") -> float | None:
+        """Standard deviation, over seeds, of this score minus that of another recipe."""
+        pairs = zip(self.scores, other.scores, strict=True)
+        return _deviation([own - its for own, its in pairs])
+
+
+#: Reason of a run whose loss was a number at every step.
+_NO_SCORE = "the trained network's scores are NaN"
+
+
+def _deviation(values: list[float]) -> float | None:
+    several = len(values) > 1 and all(map(math.isfinite, values))
+    return statistics.stdev(values) if several else None
 
 
 @dataclass(frozen=True)
@@ -126,7 +157,7 @@ class StudyOutcome:
         return self.config.metric
 
     def summary(self) -> dict[str, Any]:
-        """The machine-readable result, ``summary.json``."""
+        """The machine-readable result, ``summary.json``; NaN is None there."""
         machines: dict[str, dict[str, Any]] = {}
         for outcome in self.outcomes:
             for machine, sums in total(outcome.costs).items():
@@ -137,12 +168,14 @@ class StudyOutcome:
                         "valid_multiplies": cost.valid_multiplies,
                         "redundant_multiplies": cost.redundant_multiplies,
                         "energy_pj": cost.energy_pj,
+                        "energy_on_chip_pj": cost.energy_on_chip_pj,
+                        "energy_dram_pj": cost.energy_dram_pj,
                     }
                     for key, cost in sums.items()
                 }
         facts: dict[str, Any] = {
             "schema": SCHEMA,
-            "workload": self.config.workload,
+            "workload": self.config.workload_name,
             "seed": self.config.seed,
             "recipes": {o.spec: _recipe_summary(o, self.metric) for o in self.outcomes},
             "accelerators": machines,
@@ -153,11 +186,24 @@ class StudyOutcome:
             execution["processes"] = self.config.processes
         if execution:
             facts["execution"] = execution
-        if self.config.seeds > 1:
-            facts["seeds"] = self.config.seeds
+        seeds = self.config.all_seeds()
+        if len(seeds) > 1:
+            facts["seeds"] = len(seeds)
+        if isinstance(self.config.seeds, tuple):
+            facts["all_seeds"] = list(seeds)
         if self.metric.name != USUAL_METRIC:
             facts["metric"] = self.metric.name
-        return facts
+        return without_nan(facts)
+
+
+def counted_seeds(number: int) -> str:
+    """How many seeds a figure is of, in words.
+
+    Example:
+        >>> counted_seeds(1), counted_seeds(3)
+        ('1 seed', '3 seeds')
+    """
+    return "1 seed" if number == 1 else f"{number} seeds"
 
 
 def _recipe_summary(outcome: RecipeOutcome, metric: Metric) -> dict[str, Any]:
@@ -166,9 +212,14 @@ def _recipe_summary(outcome: RecipeOutcome, metric: Metric) -> dict[str, Any]:
         "training_macs_ratio": outcome.training_macs_ratio,
         "products": {p.value: product_summary(outcome, p) for p in Product},
     }
+    if not outcome.finished:  # nothing was recorded
+        facts |= {"training_macs_ratio": None, "products": None}
     if outcome.score_spread is not None:
         facts[f"{metric.name}_spread"] = outcome.score_spread
+    if len(outcome.scores) > 1:
         facts[f"{metric.name}_by_seed"] = outcome.scores
+    if outcome.diverged:
+        facts["diverged"] = {str(s): why for s, why in outcome.diverged.items()}
     if outcome.saved_bytes is not None:
         logical, stored = outcome.saved_bytes
         facts["saved_bytes"] = {"logical": logical, "stored": stored}

@@ -7,13 +7,14 @@ The data goes one way::
 
 A recipe at a seed is one training run with a checkpoint folder of its own. The runs are
 independent, so other processes may train them first; the study then finds them finished.
+A run whose loss becomes NaN is a result, too: the study says so and goes on.
 """
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,25 +23,38 @@ import torch
 
 from elision.accelerators import ACCELERATORS, Accelerator
 from elision.accelerators.simulate import simulate
-from elision.common.files import to_csv, write_json, write_text
+from elision.common.files import to_csv, without_nan, write_json, write_text
 from elision.common.names import lookup
 from elision.common.specs import build
 from elision.common.workers import spread
 from elision.layers.recipe import Recipe
 from elision.layers.record import record
 from elision.methods import is_external, recipe_from_toml
-from elision.products import Trace
+from elision.products import Product, Trace
 from elision.products.describe import count
 from elision.study import folder as runfolder
-from elision.study.config import StudyConfig, file_name
+from elision.study.config import StudyConfig, command_line_toml, file_name
 from elision.study.outcome import RecipeOutcome, StudyOutcome, metric_rows, tables
 from elision.study.probes import PROBES, Trained
 from elision.training.checkpoint import EpochMetrics
-from elision.training.loop import Progress, RunPlan, TrainResult, train
+from elision.training.loop import (
+    Progress,
+    RunPlan,
+    TrainingDivergedError,
+    TrainResult,
+    train,
+)
 from elision.training.ranks import Ranks
 from elision.workloads import Dataset, Workload
 
-__all__ = ["StudyProgress", "record_again", "study", "study_share"]
+__all__ = [
+    "StudyProgress",
+    "added_to",
+    "default_folder",
+    "record_again",
+    "study",
+    "study_share",
+]
 
 #: A recipe's file in its folder of the run.
 _RECIPE = "recipe.toml"
@@ -74,7 +88,8 @@ def study(
     Raises:
         ValueError: the folder belongs to another study, its data or device is not there,
             or its batches are shared by several processes (:func:`study_share`).
-        TrainingDivergedError: a recipe's loss became NaN or infinite.
+        TrainingDivergedError: the loss of every recipe became NaN or infinite at the
+            first seed, so that there is nothing to show.
         OSError: the folder cannot be written.
     """
     if config.processes > 1:
@@ -123,14 +138,74 @@ def study_share(
 
 
 def _claimed(config: StudyConfig, folder: Path) -> "_Run":
-    """The run, its folder claimed. Data or a device that is not there claims nothing."""
+    """The run, its folder claimed.
+
+    Data, a device or a network of the user's own that is not there claims nothing.
+    """
     run = _Run.of(config)
     config.execution().torch_device()
+    if not isinstance(config.workload, str):
+        with torch.random.fork_rng(), torch.device("cpu"):
+            run.workload.make_model(run.dataset)
     for spec in config.recipes:
         run.method(spec)  # likewise a recipe of a module or a file
-    values = {k: v for k, v in config.to_dict().items() if v is not None}
-    runfolder.claim(folder, values)
+    runfolder.claim(folder, _plain(config))
     return run
+
+
+def _plain(config: StudyConfig) -> dict[str, Any]:
+    """The configuration as its folder holds it."""
+    return {k: v for k, v in config.to_dict().items() if v is not None}
+
+
+def default_folder(config: StudyConfig, folder: Path) -> Path:
+    """A folder for a run that was given none.
+
+    Args:
+        config: the run's configuration.
+        folder: the folder's usual name, such as ``runs/study-digits-cnn``.
+
+    Returns:
+        The folder if it is free, or holds this run, which is then continued, or less of
+        it; else the first such of ``folder-2``, ``folder-3`` and so on.
+    """
+    return runfolder.numbered(folder, _plain(config))
+
+
+def added_to(
+    folder: Path,
+    *,
+    recipes: Iterable[str] = (),
+    accelerators: Iterable[str] = (),
+    probes: Iterable[str] = (),
+    seeds: int | tuple[int, ...] | None = None,
+) -> StudyConfig:
+    """Configuration of a run that a folder holds, with more to it.
+
+    Started with it in that folder, :func:`study` runs what is missing and trains nothing
+    again.
+
+    Args:
+        folder: of a study or a training.
+        recipes: further recipes; likewise machines and probes. What the run has already
+            may be named again.
+        accelerators: likewise.
+        probes: likewise.
+        seeds: number of all seeds, or the seeds; None: those of the run.
+
+    Raises:
+        ValueError: not a run folder, or an unknown name.
+    """
+    config = StudyConfig.from_toml(runfolder.configuration(folder))
+    grown = {
+        name: tuple(dict.fromkeys((*getattr(config, name), *more)))
+        for name, more in (
+            ("recipes", recipes),
+            ("accelerators", accelerators),
+            ("probes", probes),
+        )
+    }
+    return replace(config, seeds=config.seeds if seeds is None else seeds, **grown)
 
 
 def _completed(
@@ -149,27 +224,21 @@ def _completed(
     trace = Trace({"study": config.to_dict(), "data": run.dataset.source})
     for spec in config.recipes:
         reporting = None if progress is None else partial(progress, spec)
-        first, *others = (
-            run.train(spec, seed, folder, ranks, reporting)
+        results = {
+            seed: run.train(spec, seed, folder, ranks, reporting)
             for seed in config.all_seeds()
-        )
-        _keep_recipe(run.method(spec), _recipe_folder(folder, spec))
+        }
+        outcome = _outcome(spec, run.method(spec), results, accelerators)
+        outcomes.append(outcome)
+        first = results[config.seed]
         timing.note(spec, first.step_seconds)
         trace.extend(first.trace, prefix=f"{spec}/", recipe=spec)
-        histories = [first.history, *(other.history for other in others)]
-        findings = {
-            probe: run.probe(probe, spec, first, folder) for probe in config.probes
-        }
-        outcomes.append(
-            _outcome(
-                spec,
-                run.method(spec),
-                first,
-                dict(zip(config.all_seeds(), histories, strict=True)),
-                accelerators,
-                findings,
-            )
-        )
+        if outcome.finished:
+            _keep_recipe(run.method(spec), _recipe_folder(folder, spec))
+            for probe in config.probes:
+                outcome.findings[probe] = run.probe(probe, spec, first, folder)
+    if not any(o.finished for o in outcomes):
+        raise TrainingDivergedError(outcomes[0].diverged[config.seed])
     trace.save(folder / "trace.safetensors")
     env = json.loads((folder / "env.json").read_text(encoding="utf-8"))
     outcome = StudyOutcome(
@@ -234,7 +303,12 @@ def record_again(folder: Path, recipe: str | None, samples: int) -> tuple[str, T
     run = _Run.of(config)
     if is_external(spec):  # a folder may be somebody else's: import nothing it names
         run = replace(run, kept={spec: _kept_recipe(_recipe_folder(folder, spec))})
-    model = run.train(spec, config.seed, folder, Ranks()).model.cpu()
+    result = run.train(spec, config.seed, folder, Ranks())
+    if result.diverged is not None:
+        raise ValueError(
+            f"{folder}: {spec} diverged, there is no step: {result.diverged}"
+        )
+    model = result.model.cpu()
     following = run.workload.train_batches(
         run.dataset, seed=config.seed, epoch=run.workload.epochs
     )
@@ -285,16 +359,24 @@ class _Run:
             record_samples=self.config.samples,
         )
         place = _recipe_folder(folder, spec)
-        return train(
-            self.workload,
-            self.method(spec),
-            self.dataset,
-            plan,
-            execution=self.config.execution(),
-            ranks=ranks,
-            folder=place if first else place / f"seed-{seed}",
-            progress=progress,
-        )
+        try:
+            return train(
+                self.workload,
+                self.method(spec),
+                self.dataset,
+                plan,
+                execution=self.config.execution(),
+                ranks=ranks,
+                folder=place if first else place / f"seed-{seed}",
+                progress=progress,
+            )
+        except TrainingDivergedError as error:
+            if error.result is None:
+                raise
+            if progress is not None:
+                total = self.workload.epochs * self.per_epoch
+                progress(total, total, error.result.history[-1])
+            return error.result
 
     def probe(
         self, probe: str, spec: str, result: TrainResult, folder: Path
@@ -342,28 +424,28 @@ def _recipe_folder(folder: Path, spec: str) -> Path:
 def _outcome(
     spec: str,
     method: Recipe,
-    result: TrainResult,
-    histories: dict[int, list[EpochMetrics]],
+    results: dict[int, TrainResult],
     accelerators: Mapping[str, Accelerator],
-    findings: dict[str, dict[str, Any]],
 ) -> RecipeOutcome:
-    products = list(result.trace.multiplied())
-    work = result.meter.by_product()
+    """What a recipe came to, its results by seed; all but the metrics of the first."""
+    first = next(iter(results.values()))
+    products = list(first.trace.multiplied())
+    work = first.meter.by_product()
     rows = [
         (layer, product.value, w.ratio, w.densities)
-        for (layer, product), w in result.meter.by_layer.items()
+        for (layer, product), w in first.meter.by_layer.items()
     ]
     return RecipeOutcome(
         spec,
         method,
-        histories,
-        result.meter.total().ratio,
-        {product.value: w.ratio for product, w in work.items()},
+        {seed: result.history for seed, result in results.items()},
+        first.meter.total().ratio,
+        {p.value: work[p].ratio if p in work else 1.0 for p in Product},
         rows,
         list(count(products)),
         list(simulate(products, accelerators)),
-        findings,
-        result.saved_bytes,
+        saved_bytes=first.saved_bytes,
+        reasons={s: r.diverged for s, r in results.items() if r.diverged is not None},
     )
 
 
@@ -391,7 +473,7 @@ def _write(outcome: StudyOutcome, folder: Path) -> None:
     from elision.study.page.page import study_page
 
     lines = [
-        json.dumps(row, sort_keys=True)
+        json.dumps(without_nan(row), sort_keys=True)
         for o in outcome.outcomes
         for row in metric_rows(o, outcome.metric.name)
     ]
@@ -400,6 +482,5 @@ def _write(outcome: StudyOutcome, folder: Path) -> None:
     for name, rows in tables(outcome).items():
         write_text(folder / "tables" / f"{name}.csv", to_csv(rows))
     write_text(folder / "report.html", study_page(outcome))
-    workload = asdict(outcome.config.resolved_workload())
-    write_text(folder / "workload.toml", runfolder.to_toml(workload))
+    write_text(folder / "workload.toml", command_line_toml(outcome.config))
     write_json(folder / "summary.json", outcome.summary())

@@ -5,10 +5,11 @@ learning rate from the step, and everything else that a step reads is in the che
 So a run that was killed and started again ends with the same numbers.
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,18 @@ Progress = Callable[[int, int, EpochMetrics | None], None]
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss is no longer a number.
+
+    Attributes:
+        result: the run up to there, its metrics NaN from that epoch on and nothing
+            recorded; None where several processes share it.
+
+    Example:
+        >>> TrainingDivergedError("the loss is nan at step 3").result is None
+        True
+    """
+
+    result: "TrainResult | None" = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +95,7 @@ class TrainResult:
             nor recorded, of this process only; None if there was none.
         saved_bytes: (logical, stored) bytes of saved activations in the largest step of
             one process; None without a policy.
+        diverged: why the loss is no longer a number, where it is not.
 
     Example:
         >>> history = [EpochMetrics(0, loss=0.5, score=0.9, learning_rate=0.1)]
@@ -97,6 +110,7 @@ class TrainResult:
     trace: Trace
     step_seconds: float | None = None
     saved_bytes: tuple[int, int] | None = None
+    diverged: str | None = None
 
 
 def train(
@@ -152,7 +166,12 @@ def train(
     with repeatable(device):
         run = _Run(workload, recipe, dataset, plan, execution, ranks, device)
         run.resume(folder)
-        run.finish(folder, progress if ranks.is_first else None)
+        try:
+            run.finish(folder, progress if ranks.is_first else None)
+        except TrainingDivergedError as error:
+            if ranks.count == 1:
+                error.result = run.diverged(str(error))
+            raise
         return run.result()
 
 
@@ -224,6 +243,15 @@ class _Run:
             ordered[len(ordered) // 2] if ordered else None,
             max(largest) if largest else None,
         )
+
+    def diverged(self, why: str) -> TrainResult:
+        """The run at NaN: no metric from this epoch on, and no product recorded."""
+        history, steps = self.state.history, self.per_epoch
+        for epoch in range(len(history), self.workload.epochs):
+            last = (epoch + 1) * steps - 1
+            rate = self.workload.learning_rate_at(last, steps)
+            history.append(EpochMetrics(epoch, math.nan, math.nan, rate))
+        return replace(self.result(), trace=Trace(), step_seconds=None, diverged=why)
 
     def _epoch(self, epoch: int, progress: Progress | None) -> EpochMetrics:
         workload, plan = self.workload, self.plan

@@ -9,10 +9,11 @@ from elision.workloads.models import MODELS as MODELS
 from elision.workloads.models import make_model as make_model
 from elision.workloads.presets import DEFAULT_WORKLOAD as DEFAULT_WORKLOAD
 from elision.workloads.presets import WORKLOADS as WORKLOADS
-from elision.workloads.presets import Workload as Workload
 from elision.workloads.presets import find_workload as find_workload
+from elision.workloads.presets import read_workload as read_workload
 from elision.workloads.shapes.of_model import layer_shapes as layer_shapes
 from elision.workloads.tasks import TASKS as TASKS
 from elision.workloads.tasks import Batch as Batch
 from elision.workloads.tasks import Metric as Metric
 from elision.workloads.tasks import Task as Task
+from elision.workloads.workload import Workload as Workload

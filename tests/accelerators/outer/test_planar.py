@@ -7,7 +7,8 @@ import pytest
 from accelerator_oracles import GEOMETRIES, KINDS, ceil_div, random_product
 
 from elision.accelerators import Scnn
-from elision.accelerators.outer.planes import OuterProduct, folded_matmul, planes_of
+from elision.accelerators.outer.planes import folded_matmul, laid_out
+from elision.accelerators.outer.scnn import FOLDED
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
 #: Operands of the recorded cases, drawn from one stream in this order:
@@ -77,6 +78,40 @@ def test_equals_the_measured_rows(recorded, name):
     assert cost.valid_multiplies == product.counts.valid
 
 
+def test_a_matrix_product_is_the_1x1_convolution_that_was_measured(recorded) -> None:
+    """196 rows are the 14 x 14 pixels of the measured row, wherever they came from."""
+    pixels = recorded["P1x1_90_90"]
+    x = pixels.first.reshape(256, 196).T
+    for geometry, first, second in (
+        (MatmulGeometry(196, 256, 512), x, pixels.second.reshape(512, 256)),
+        (Conv2dGeometry(196, 256, 1, 1, 512, 1), x[:, :, None, None], pixels.second),
+        (
+            Conv2dGeometry(1, 256, 7, 28, 512, 1),
+            x.T.reshape(1, 256, 7, 28),
+            pixels.second,
+        ),
+    ):
+        product = LayerProduct(Product.FORWARD, geometry, first, second)
+        cost = Scnn(mapping="planar").cost(product)
+        assert cost == Scnn(mapping="planar").cost(pixels)
+        assert (cost.cycles, cost.notes) == (5262, ())
+
+
+def test_a_single_row_is_folded_and_the_cost_says_so() -> None:
+    """The public simulator's rule: planes of 16 x 16 of the summation index."""
+    geometry = MatmulGeometry(1, 512, 64)
+    product = LayerProduct(
+        Product.FORWARD, geometry, np.ones((1, 512)), np.ones((64, 512))
+    )
+    cost = Scnn(mapping="planar").cost(product)
+    folded = folded_matmul(product.canonical)
+    assert folded.images.shape == (2, 1, 16, 16)
+    assert cost.multiplies == 256 * cost.valid_multiplies
+    assert cost.notes == (FOLDED,)
+    assert (cost + cost).notes == (FOLDED,)
+    assert Scnn().cost(product).notes == ()
+
+
 def test_more_accumulators_than_the_machine_has(recorded):
     machine = Scnn(mapping="planar", accumulator_entries=6144)
     assert machine.cost(recorded["F90_90"]).cycles == 8545
@@ -105,9 +140,7 @@ def test_dense_operands_have_a_closed_form(recorded):
 
 def planar_by_enumeration(product, grid, lanes, entries, serialised):
     """The rules, one product at a time; passes are checked elsewhere."""
-    matmul = isinstance(product.geometry, MatmulGeometry)
-    outer = folded_matmul(product) if matmul else planes_of(product)
-    assert isinstance(outer, OuterProduct)
+    outer = laid_out(product.canonical)
     rows, columns = outer.rows, outer.columns
     channels, samples = outer.images.shape[:2]
     filters = outer.kernels.shape[1]
@@ -188,6 +221,8 @@ ENUMERATED = {
     **GEOMETRIES,
     "many filters": Conv2dGeometry(1, 2, 9, 9, 11, 3, 2, 1),
     "matmul": MatmulGeometry(3, 270, 5),
+    "matmul of one row": MatmulGeometry(1, 270, 5),
+    "matmuls": MatmulGeometry(5, 9, 3, batch=2),
 }
 
 

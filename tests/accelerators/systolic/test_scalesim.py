@@ -8,6 +8,7 @@ MobileNet, some with fewer channels or pixels to be simulated in minutes.
 """
 
 import csv
+import math
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,39 @@ def test_cycles_and_accesses_are_those_of_scale_sim(dataflow):
             assert cost.accesses["output_sram.write"] == writes, row
 
 
+def its_outputs(layer: Conv2dGeometry) -> list[int]:
+    """Its ceil((H - R + t)/t), of the padded size."""
+    return [
+        math.ceil((size + 2 * padding - taps + stride) / stride)
+        for size, padding, taps, stride in zip(
+            layer.sizes, layer.padding, layer.kernel, layer.stride, strict=True
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "taps", "stride", "its", "own"),
+    [(224, 7, 2, 110, 109), (28, 1, 2, 15, 14), (27, 1, 2, 14, 14), (8, 3, 4, 3, 2)],
+)
+def test_a_stride_that_leaves_a_rest_counts_one_more_window_there(
+    size: int, taps: int, stride: int, its: int, own: int
+) -> None:
+    layer = Conv2dGeometry(2, 3, size, size, 8, taps, stride)
+    assert its_outputs(layer) == [its, its]
+    assert layer.out_sizes == (own, own)
+    inner = 3 * taps * taps
+    for kind in Product:
+        product = LayerProduct(kind, layer)
+        compared = Systolic(4, 4, counting="scalesim")
+        assert compared.cost(product).multiplies == 2 * its**2 * inner * 8
+        assert Systolic(4, 4).cost(product).multiplies == layer.dense_macs
+        assert compared.cycles(compared.lower(product)) == (
+            compared.timing((product,)).cycles
+        )
+    forward = compared.cost(LayerProduct(Product.FORWARD, layer))
+    assert forward.cycles == its_cycles("ws", 2 * its**2, inner, 8, 4, 4)
+
+
 def its_cycles(dataflow, m, k, n, rows, columns):
     """What its source counts for (m x k)·(k x n), less one for the last index."""
     held, streamed = {
@@ -73,7 +107,7 @@ def test_every_layer_of_a_network_follows_its_closed_form(name):
         elif layer.groups > 1:
             continue  # it knows no groups
         else:
-            m = layer.batch * layer.out_height * layer.out_width
+            m = layer.batch * math.prod(its_outputs(layer))
             k = layer.in_channels * layer.kernel[0] * layer.kernel[1]
             n = layer.out_channels
         for rows, columns, dataflow in [(32, 32, "ws"), (8, 128, "is"), (128, 8, "os")]:

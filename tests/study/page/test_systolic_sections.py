@@ -100,3 +100,34 @@ def test_studies_without_an_array_have_neither_section():
     without = study_of(("dense", "scnn"))
     assert zeros(without) is None
     assert timeline(without) is None
+
+
+def test_energy_stands_in_columns_of_equal_scope() -> None:
+    shown = costs(study_of((*ARRAYS, "scnn", "ant")))
+    head, *rows = cells(shown)
+    found = {row[1]: dict(zip(head, row, strict=True)) for row in rows}
+    assert "energy in all, nJ" not in head
+    assert {machine for machine, row in found.items() if row["DRAM, nJ"]} == {*ARRAYS}
+    assert all(row["energy on chip, nJ"] for row in found.values())
+    *_, off_chip, _ = shown.sheets
+    assert "energy of DRAM in pJ" in off_chip
+    assert ">scnn<" not in off_chip
+    assert "they compare on chip alone" in shown.note
+
+
+def test_a_total_is_shown_where_every_machine_has_one() -> None:
+    head, *rows = cells(costs(study_of(("systolic", "intergrad"))))
+    for row in rows:
+        on_chip, off_chip, total = (
+            int(dict(zip(head, row, strict=True))[name].replace(",", ""))
+            for name in ("energy on chip, nJ", "DRAM, nJ", "energy in all, nJ")
+        )
+        assert abs(total - on_chip - off_chip) <= 1
+
+
+def test_machines_without_a_dram_have_no_column_of_it() -> None:
+    shown = costs(study_of(("dense", "ant")))
+    head, *_ = cells(shown)
+    assert head[-1] == "energy on chip, nJ"
+    assert len(shown.sheets) == 3
+    assert "DRAM" not in shown.note

@@ -102,8 +102,6 @@ def skip_rows(costs: Mapping[str, Cost], useful: int) -> list[SkipRow]:
     rows: list[SkipRow] = []
     first = next((cost.cycles for cost in costs.values()), 0)
     for name, cost in costs.items():
-        breakdown = cost.energy_breakdown_pj
-        off_chip = breakdown.get("dram.read", 0.0) + breakdown.get("dram.write", 0.0)
         rows.append(
             SkipRow(
                 machine=name,
@@ -114,7 +112,7 @@ def skip_rows(costs: Mapping[str, Cost], useful: int) -> list[SkipRow]:
                 redundant_multiplies=cost.redundant_multiplies,
                 idle_slots=cost.multiplier_slots - cost.multiplies,
                 useful_share=useful / max(cost.multiplier_slots, 1),
-                energy_on_chip_pj=cost.energy_pj - off_chip,
+                energy_on_chip_pj=cost.energy_on_chip_pj,
             )
         )
     return rows

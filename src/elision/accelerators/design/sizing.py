@@ -42,6 +42,7 @@ def smallest_buffers(
     layers: Layers,
     dram_words_per_cycle: float | None = None,
     tolerance: float = 0.0,
+    first_input_grad: bool = False,
 ) -> BufferSizing:
     """The smallest buffers with which a training step stalls no more than with any.
 
@@ -58,6 +59,7 @@ def smallest_buffers(
         tolerance: accepted stalls beyond the unavoidable ones, as a share of the cycles.
             With a slow DRAM, avoiding the last stall takes a buffer that holds a whole
             tensor.
+        first_input_grad: True counts an input gradient of the first layer, too.
 
     Raises:
         ValueError: a negative tolerance, or a broken layer list.
@@ -82,12 +84,12 @@ def smallest_buffers(
     def stalls(sizes: dict[str, int]) -> int:
         buffers = Buffers(**sizes, dram_words_per_cycle=bandwidth)
         if buffers not in known:
-            cost = step_cost(machine.with_buffers(buffers), layers)
+            cost = step_cost(machine.with_buffers(buffers), layers, first_input_grad)
             known[buffers] = int(cost.details["stall_cycles"])
         return known[buffers]
 
     unavoidable = stalls(sizes)
-    cycles = step_cost(machine, layers).cycles
+    cycles = step_cost(machine, layers, first_input_grad).cycles
     accepted = unavoidable + tolerance * cycles
 
     def allowed(sizes: dict[str, int]) -> bool:
@@ -157,18 +159,28 @@ class ArrayShape:
     energy_pj: float
 
 
-def array_shapes(machine: SystolicArray, layers: Layers) -> list[ArrayShape]:
+def array_shapes(
+    machine: SystolicArray, layers: Layers, first_input_grad: bool = False
+) -> list[ArrayShape]:
     """Cost of a training step on every array shape with the PE count of ``machine``.
 
     Rows run over the divisors of the PE count, from one row to one column. Buffers that
     are too small for a shape's tile do not occur: all shapes have tiles of equal size.
+
+    Args:
+        machine: the array as given.
+        layers: (name, geometry) of each layer.
+        first_input_grad: True counts an input gradient of the first layer, too.
+
+    Raises:
+        ValueError: a broken layer list.
     """
     layers = check_layers(layers)
     pes = machine.rows * machine.columns
     shapes = []
     for rows in (r for r in range(1, pes + 1) if pes % r == 0):
         shaped = machine.reshaped(rows, pes // rows)
-        cost = step_cost(shaped, layers)
+        cost = step_cost(shaped, layers, first_input_grad)
         shapes.append(
             ArrayShape(
                 rows=rows,

@@ -1,8 +1,14 @@
 """A dense inner-product array: the machine that skips nothing."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from elision.accelerators.base import Accelerator, Cost, check_integer
+from elision.accelerators.base import (
+    Accelerator,
+    Cost,
+    check_integer,
+    check_positive,
+)
 from elision.accelerators.energy import energy_table
 from elision.products import LayerProduct
 
@@ -38,10 +44,23 @@ class Dense(Accelerator):
     not_swept = ("multipliers",)  # all of them, not the side of an element's array
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_integer(self, 1, "multipliers", "reuse")
+        check_positive(self, "buffer_kib")
 
-    def cost(self, product: LayerProduct) -> Cost:
-        """Cost of one product; its operands may be None."""
+    @property
+    def multiplier_count(self) -> int:
+        """Multiply-accumulate units."""
+        return self.multipliers
+
+    @classmethod
+    def sized(cls, multipliers: int, **given: Any) -> dict[str, Any]:
+        """All multipliers are one array."""
+        del given
+        return {"multipliers": multipliers}
+
+    def run(self, product: LayerProduct) -> Cost:
+        """Cost of one product; see :meth:`Accelerator.run`."""
         macs = product.dense_macs
         cycles = -(-macs // self.multipliers)
         table = energy_table(self.energy)

@@ -1,10 +1,20 @@
 """Intersection: an inner-product machine that skips the zeros of both operands."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from elision.accelerators.base import Accelerator, Cost, ceil_div, check_integer
+import numpy as np
+
+from elision.accelerators.base import (
+    Accelerator,
+    Cost,
+    ceil_div,
+    check_integer,
+    check_positive,
+)
 from elision.accelerators.energy import energy_table
-from elision.accelerators.inner.work import multiplications_per_output, spread
+from elision.accelerators.inner.matching import matches
+from elision.accelerators.inner.work import elements_of, places, spread
 from elision.products import LayerProduct
 
 __all__ = ["Intersection"]
@@ -49,21 +59,43 @@ class Intersection(Accelerator):
     buffer_kib: float = 1024.0
     reuse: int = 32
     energy: str = "horowitz-45nm"
+    not_swept = ("elements",)  # their number follows from that of the multipliers
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_integer(self, 1, "elements", "lanes", "chunk", "reuse")
         check_integer(self, 0, "join_cycles")
+        check_positive(self, "buffer_kib")
 
-    def cost(self, product: LayerProduct) -> Cost:
-        """Cost of one product."""
-        matches = multiplications_per_output(product, *product.masks)
-        chunks = ceil_div(multiplications_per_output(product, None, None), self.chunk)
-        per_output = ceil_div(matches, self.lanes) + self.join_cycles * chunks
-        cycles = spread(per_output, self.elements)
-        multiplies = int(matches.sum())
-        joined = int(chunks.sum())
+    @property
+    def multiplier_count(self) -> int:
+        """Multipliers of all elements."""
+        return self.elements * self.lanes
+
+    @classmethod
+    def sized(cls, multipliers: int, **given: Any) -> dict[str, Any]:
+        """Elements of ``lanes`` multipliers each."""
+        return {"elements": elements_of(multipliers, given.get("lanes", cls.lanes))}
+
+    def run(self, product: LayerProduct) -> Cost:
+        """Cost of one product; see :meth:`Accelerator.run`."""
+        total = longest = multiplies = 0
+        for found, inside in matches(product):
+            steps = ceil_div(found, self.lanes) if self.lanes > 1 else found
+            cycles = steps + self.join_cycles * ceil_div(inside, self.chunk)
+            multiplies += int(found.sum(dtype=np.int64))
+            total += int(cycles.sum(dtype=np.int64))
+            longest = max(longest, int(cycles.max()))
+        if multiplies != product.counts.valid:
+            raise RuntimeError(
+                f"{product!r}: matrix products of 8-bit integers found {multiplies} "
+                f"matches where there are {product.counts.valid}"
+            )
+        cycles = spread(total, longest, self.elements)
+        chunks = places(product)
+        joined = chunks._replace(work=ceil_div(chunks.work, self.chunk)).total
         table = energy_table(self.energy)
-        multipliers = self.elements * self.lanes
+        multipliers = self.multiplier_count
         return Cost(
             cycles=cycles,
             multiplies=multiplies,

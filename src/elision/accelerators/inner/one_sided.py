@@ -1,10 +1,17 @@
 """One-sided sparsity: an inner-product machine that skips the zeros of one operand."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from elision.accelerators.base import Accelerator, Cost, ceil_div, check_integer
+from elision.accelerators.base import (
+    Accelerator,
+    Cost,
+    ceil_div,
+    check_integer,
+    check_positive,
+)
 from elision.accelerators.energy import energy_table
-from elision.accelerators.inner.work import multiplications_per_output, spread
+from elision.accelerators.inner.work import elements_of, one_sided, places, spread
 from elision.common.names import lookup
 from elision.products import OPERANDS, LayerProduct
 
@@ -47,22 +54,33 @@ class OneSided(Accelerator):
     buffer_kib: float = 1024.0
     reuse: int = 32
     energy: str = "horowitz-45nm"
+    not_swept = ("elements",)  # their number follows from that of the multipliers
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_integer(self, 1, "elements", "lanes", "reuse")
+        check_positive(self, "buffer_kib")
         lookup("side of OneSided", self.side, dict.fromkeys(_SIDES))
 
-    def cost(self, product: LayerProduct) -> Cost:
-        """Cost of one product."""
-        first, second = product.masks
-        index = self._index(product)
-        per_output = multiplications_per_output(
-            product, first if index == 0 else None, second if index == 1 else None
-        )
-        cycles = spread(ceil_div(per_output, self.lanes), self.elements)
-        multiplies = int(per_output.sum())
+    @property
+    def multiplier_count(self) -> int:
+        """Multipliers of all elements."""
+        return self.elements * self.lanes
+
+    @classmethod
+    def sized(cls, multipliers: int, **given: Any) -> dict[str, Any]:
+        """Elements of ``lanes`` multipliers each."""
+        return {"elements": elements_of(multipliers, given.get("lanes", cls.lanes))}
+
+    def run(self, product: LayerProduct) -> Cost:
+        """Cost of one product; see :meth:`Accelerator.run`."""
+        side = self._index(product)
+        outputs = places(product) if side is None else one_sided(product, side)
+        steps = outputs._replace(work=ceil_div(outputs.work, self.lanes))
+        cycles = spread(steps.total, int(steps.work.max()), self.elements)
+        multiplies = outputs.total
         table = energy_table(self.energy)
-        multipliers = self.elements * self.lanes
+        multipliers = self.multiplier_count
         fetched = ceil_div(multiplies, self.reuse)
         return Cost(
             cycles=cycles,

@@ -1,51 +1,213 @@
 """Common ground of inner-product machines: work per output, spread over elements.
 
 An inner-product machine computes one output after the other, so its work is a number of
-multiplications per output. That number is itself a product: the layer's own, with masks
-in place of values. Padding is not part of any operand, and so is never multiplied.
+multiplications per output. Along each axis of an image, pixel ``h``, tap ``r`` and output
+``o`` meet iff ``h = o·t − p + r·d`` (:mod:`elision.products.convolution`); padding is no
+part of an operand, and so is never multiplied.
+
+How many values of *one* operand meet an output does not depend on the other: they are
+summed over the index that both operands share, then along each axis on its own. Pairs of
+non-zeros of *both* are counted in :mod:`elision.accelerators.inner.matching`.
 """
 
 import math
-from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from elision.accelerators.base import ceil_div
-from elision.products import LayerProduct
+from elision.common.checks import integer
+from elision.products import Convolution, LayerProduct, Product
 
-__all__ = ["multiplications_per_output", "spread"]
+__all__ = [
+    "Axis",
+    "Outputs",
+    "as_groups",
+    "axes_of",
+    "elements_of",
+    "one_sided",
+    "places",
+    "spread",
+]
 
 
-def multiplications_per_output(
-    product: LayerProduct, first: np.ndarray | None, second: np.ndarray | None
-) -> np.ndarray:
-    """Pairs of selected operand values that meet in each output, int64, flat.
+class Outputs(NamedTuple):
+    """Work of all outputs of a product.
 
-    Args:
-        product: gives the shape and the kind of product; its values are not read.
-        first: mask of the values of the first operand that take part; None: all.
-        second: the same of the second operand.
+    Attributes:
+        work: multiplications of an output, int64.
+        times: number of outputs that each entry of ``work`` stands for; broadcasts.
+
+    Example:
+        >>> Outputs(np.array([2, 3]), np.array(4)).total
+        20
     """
-    shapes = [product.geometry.shape_of(name) for name in product.kind.operands]
-    # No output has more products than an operand has values. Counts are exact in fp32
-    # below 2**24; rounding undoes what an algorithm such as Winograd's may add.
-    exact = min(math.prod(shape) for shape in shapes) < 2**24
-    dtype = torch.float32 if exact else torch.float64
-    masks = [
-        torch.ones(shape, dtype=dtype)
-        if mask is None
-        else torch.from_numpy(mask).to(dtype)
-        for shape, mask in zip(shapes, (first, second), strict=True)
-    ]
-    counts = replace(product, first=masks[0], second=masks[1]).compute()
-    return counts.double().round().long().flatten().numpy()
+
+    work: np.ndarray
+    times: np.ndarray
+
+    @property
+    def total(self) -> int:
+        """Sum over all outputs."""
+        return int((self.work * self.times).sum())
 
 
-def spread(cycles_per_output: np.ndarray, elements: int) -> int:
-    """Cycles of ``elements`` that share the outputs without loss.
+def elements_of(multipliers: int, lanes: int) -> int:
+    """Elements of ``lanes`` multipliers each.
+
+    Raises:
+        ValueError: the lanes do not divide the multipliers.
+    """
+    if multipliers % integer("sweep", "lanes", lanes):
+        raise ValueError(
+            f"{multipliers} multipliers are no whole number of elements with {lanes} lanes"
+        )
+    return multipliers // lanes
+
+
+def spread(total: int, longest: int, elements: int) -> int:
+    """Cycles of ``elements`` that share the outputs' cycles without loss.
 
     No fewer than the longest output takes.
+
+    Example:
+        >>> spread(total=10, longest=4, elements=4), spread(total=10, longest=1, elements=4)
+        (4, 3)
     """
-    total = int(cycles_per_output.sum())
-    return max(ceil_div(total, elements), int(cycles_per_output.max(initial=0)))
+    return max(ceil_div(total, elements), longest)
+
+
+class Axis(NamedTuple):
+    """One axis of a convolution.
+
+    Example:
+        >>> Axis(pixels=5, outputs=3, taps=3, stride=2, padding=1, dilation=1).meeting(0)
+        (slice(1, 3, None), slice(1, 4, 2))
+    """
+
+    pixels: int
+    outputs: int
+    taps: int
+    stride: int
+    padding: int
+    dilation: int
+
+    def size(self, tensor: str) -> int:
+        """Places of the input, the weight or the output's gradient along the axis."""
+        places = {"input": "pixels", "weight": "taps", "grad_output": "outputs"}
+        return getattr(self, places[tensor])
+
+    def meeting(self, tap: int) -> tuple[slice, slice]:
+        """The outputs, and the pixels in the same order, that meet at a tap."""
+        shift = tap * self.dilation - self.padding
+        first = max(ceil_div(-shift, self.stride), 0)
+        last = min((self.pixels - 1 - shift) // self.stride, self.outputs - 1)
+        if last < first:
+            return slice(0, 0), slice(0, 0)
+        begin, end = (output * self.stride + shift for output in (first, last))
+        return slice(first, last + 1), slice(begin, end + 1, self.stride)
+
+    def sums(self, values: np.ndarray, index: int, of: str, to: str) -> np.ndarray:
+        """Sums, along one axis of an array, of what meets each place of another tensor.
+
+        Args:
+            values: of the tensor ``of``, along axis ``index`` of the array.
+            index: that axis; in the result it runs over the places of ``to``.
+            of: ``"input"``, ``"weight"`` or ``"grad_output"``.
+            to: another of them. The third one is all ones.
+        """
+        values = np.moveaxis(values, index, -1)
+        result = np.zeros((*values.shape[:-1], self.size(to)), np.int64)
+        for tap in range(self.taps):
+            outputs, pixels = self.meeting(tap)
+            at = {"input": pixels, "grad_output": outputs}
+            if to == "weight":
+                result[..., tap] = values[..., at[of]].sum(-1)
+            elif of == "weight":
+                result[..., at[to]] += values[..., tap, None]
+            else:
+                result[..., at[to]] += values[..., at[of]]
+        return np.moveaxis(result, -1, index)
+
+
+def axes_of(geometry: Convolution[Any]) -> list[Axis]:
+    """The axes of the image, from first to last."""
+    return [
+        Axis(*sizes)
+        for sizes in zip(
+            geometry.sizes,
+            geometry.out_sizes,
+            geometry.kernel,
+            geometry.stride,
+            geometry.padding,
+            geometry.dilation,
+            strict=True,
+        )
+    ]
+
+
+def as_groups(geometry: Convolution[Any], tensor: str, mask: np.ndarray) -> np.ndarray:
+    """A mask with an axis for the groups.
+
+    Returns:
+        X as ``(N, groups, C, ...)``, W as ``(groups, K, C, ...)``, G as
+        ``(N, groups, K, ...)``, with C and K those of one group.
+    """
+    if tensor == "weight":
+        return mask.reshape(geometry.groups, -1, *mask.shape[1:])
+    return mask.reshape(geometry.batch, geometry.groups, -1, *mask.shape[2:])
+
+
+#: Axis of :func:`as_groups` that the operands of a product share.
+_SHARED = {
+    Product.FORWARD: {"input": 2, "weight": 2},
+    Product.INPUT_GRAD: {"grad_output": 2, "weight": 1},
+    Product.WEIGHT_GRAD: {"grad_output": 0, "input": 0},
+}
+
+
+def one_sided(product: LayerProduct, side: int) -> Outputs:
+    """Non-zeros of one operand that meet each output, whatever the other one holds.
+
+    Args:
+        product: with masks for operands.
+        side: 0 for the first operand, 1 for the second.
+    """
+    operand = product.geometry.convolution_operand(product.kind.operands[side])
+    product = product.as_convolution()
+    geometry: Any = product.geometry
+    mask = as_groups(geometry, operand, product.operands[operand])
+    planes = mask.sum(_SHARED[product.kind][operand], dtype=np.int64)
+    return _along_all(product, operand, planes)
+
+
+def places(product: LayerProduct) -> Outputs:
+    """Places, padding left out and zeros not, that each output sums over."""
+    product = product.as_convolution()
+    geometry: Any = product.geometry
+    operand = product.kind.operands[0]
+    shared = {
+        Product.FORWARD: geometry.in_channels // geometry.groups,
+        Product.INPUT_GRAD: geometry.out_channels // geometry.groups,
+        Product.WEIGHT_GRAD: geometry.batch,
+    }[product.kind]
+    sizes = [axis.size(operand) for axis in axes_of(geometry)]
+    return _along_all(product, operand, np.full((1, 1, *sizes), shared, np.int64))
+
+
+def _along_all(product: LayerProduct, operand: str, planes: np.ndarray) -> Outputs:
+    """Sums of planes, (·, ·, ...), along every axis of the image."""
+    result = product.kind.absent
+    times = np.array(1)
+    for index, axis in enumerate(axes_of(product.geometry), start=2):  # pyright: ignore[reportArgumentType]
+        if operand != "weight":
+            planes = axis.sums(planes, index, operand, result)
+            times = np.multiply.outer(times, np.ones(axis.size(result), np.int64))
+            continue
+        # Places of the result that meet the same taps are alike: one for each kind.
+        met = axis.sums(np.eye(axis.taps, dtype=np.int64), 1, "weight", result)
+        kinds, number = np.unique(met, axis=1, return_counts=True)
+        planes = np.moveaxis(np.moveaxis(planes, index, -1) @ kinds, -1, index)
+        times = np.multiply.outer(times, number)
+    per_plane = product.result_size // (math.prod(planes.shape[:2]) * int(times.sum()))
+    return Outputs(planes, times * per_plane)

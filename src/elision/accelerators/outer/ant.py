@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-from elision.accelerators.base import Accelerator, Cost, ceil_div, check_integer
+from elision.accelerators.base import (
+    Accelerator,
+    Cost,
+    ceil_div,
+    check_integer,
+    check_positive,
+)
 from elision.accelerators.energy import energy_table
 from elision.accelerators.outer.anticipation import TOTALS, rectangles, scan
 from elision.accelerators.outer.plane_pair import PairWork, PlanePairs
@@ -68,15 +74,18 @@ class Ant(Accelerator):
     energy: str = "horowitz-45nm"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_integer(self, 1, "multipliers", "window", "elements", "index_bits")
         check_integer(self, 0, "startup_cycles")
         if self.group is not None:
             check_integer(self, 1, "group")
+        check_positive(self, "buffer_kib", "accumulator_kib", "global_kib")
         lookup("method of Ant", self.method, _METHODS)
         energy_table(self.energy)  # refuses an unknown name
 
     @property
     def _pairs(self) -> PlanePairs:
+        unit = self.range_unit_area_mm2
         return PlanePairs(
             elements=self.elements,
             multipliers=self.multipliers,
@@ -86,26 +95,31 @@ class Ant(Accelerator):
             accumulator_kib=self.accumulator_kib,
             global_kib=self.global_kib,
             energy=self.energy,
-            extra_area_mm2=self.elements * self.range_unit_area_mm2,
+            extra_area_mm2=None if unit is None else self.elements * unit,
         )
 
     @property
-    def range_unit_area_mm2(self) -> float:
+    def range_unit_area_mm2(self) -> float | None:
         """Area of one element's range unit, from counts of comparators and adders.
 
         Two comparators per index of the window, two per further value of the group for
         its smallest and largest column (rows come in order), one subtractor per axis.
         Areas of 32-bit units, scaled to ``index_bits``. The abstract's 0.0017 mm2 names
-        neither a node nor whether it is per element.
+        neither a node nor whether it is per element. None if the table has no areas.
         """
         comparators = 2 * self.window + 2 * ((self.group or self.multipliers) - 1)
         area = energy_table(self.energy).area_mm2(
             {"compare": comparators, "add_int32": 2}
         )
-        return area * self.index_bits / 32
+        return None if area is None else area * self.index_bits / 32
 
-    def cost(self, product: LayerProduct) -> Cost:
-        """Cost of one product."""
+    @property
+    def multiplier_count(self) -> int:
+        """Multipliers of all elements."""
+        return self.elements * self.multipliers**2
+
+    def run(self, product: LayerProduct) -> Cost:
+        """Cost of one product; see :meth:`Accelerator.run`."""
         planes = planes_of(product)
         return self._pairs.cost(product, planes, self._work(planes))
 

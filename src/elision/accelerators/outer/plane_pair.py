@@ -70,7 +70,8 @@ class PlanePairs:
         accumulator_kib: one accumulator bank.
         global_kib: buffer that all elements share.
         energy: energy table.
-        extra_area_mm2: area of the machine outside its multiplier arrays.
+        extra_area_mm2: area of the machine outside its multiplier arrays; None if the
+            energy table has no areas.
 
     Example:
         >>> pairs = PlanePairs(64, 4, 0, False, 10.0, 0.1875, 1024.0, "horowitz-45nm")
@@ -86,7 +87,7 @@ class PlanePairs:
     accumulator_kib: float
     global_kib: float
     energy: str
-    extra_area_mm2: float = 0.0
+    extra_area_mm2: float | None = 0.0
 
     def full_work(self, planes: Planes) -> PairWork:
         """Every non-zero of an image with every one of its kernels, as in SCNN."""
@@ -129,6 +130,7 @@ class PlanePairs:
         words = ceil_div(work.index_reads, 2)
         loaded = _loaded_words(planes)
         table = energy_table(self.energy)
+        arrays, extra = table.area_mm2(self.arithmetic_units), self.extra_area_mm2
         return Cost(
             cycles=cycles,
             multiplies=work.issued,
@@ -174,7 +176,7 @@ class PlanePairs:
                     "global_buffer": self.global_kib,
                 },
             ),
-            area_mm2=table.area_mm2(self.arithmetic_units) + self.extra_area_mm2,
+            area_mm2=None if arrays is None or extra is None else arrays + extra,
         )
 
 

@@ -21,6 +21,7 @@ every kernel plane. In a matrix product the planes are vectors, the shared index
 summation index, and every product is valid.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,9 @@ __all__ = [
     "VectorPairs",
     "axis_of",
     "folded_matmul",
+    "imaged_matmul",
+    "is_folded",
+    "laid_out",
     "planes_of",
 ]
 
@@ -138,6 +142,9 @@ Planes = OuterProduct | VectorPairs
 def planes_of(product: LayerProduct) -> Planes:
     """The planes of a convolution, or the vectors of a matrix product, that meet.
 
+    Args:
+        product: in canonical form (:attr:`LayerProduct.canonical`).
+
     Raises:
         ValueError: the product has no operands, or one holds a NaN or an infinity.
     """
@@ -198,6 +205,56 @@ def _vector_pairs(product: LayerProduct) -> VectorPairs:
         for mask, axis in zip(product.masks, free, strict=True)
     )
     return VectorPairs(image, kernel)
+
+
+def is_folded(product: LayerProduct) -> bool:
+    """Whether the planar mapping folds the product: a matrix product of a single row."""
+    return isinstance(product.geometry, MatmulGeometry) and product.geometry.rows == 1
+
+
+def laid_out(product: LayerProduct) -> OuterProduct:
+    """The planes of a product in a mapping that lays images out on a grid.
+
+    Args:
+        product: in canonical form.
+    """
+    if is_folded(product):
+        return folded_matmul(product)
+    if isinstance(product.geometry, MatmulGeometry):
+        product = imaged_matmul(product)
+    _, convolution = planar(product.kind, product.geometry)
+    return _outer_product(product.as_convolution(), convolution)
+
+
+def imaged_matmul(product: LayerProduct) -> LayerProduct:
+    """A matrix product as a 1x1 convolution over one image of its rows.
+
+    The image is as square as can be, its last pixels zeros where the rows do not fill
+    it; the products of a batch are groups.
+
+    Args:
+        product: a matrix product, with masks for operands.
+    """
+    geometry = product.geometry
+    assert isinstance(geometry, MatmulGeometry)
+    width = math.isqrt(geometry.rows - 1) + 1
+    height = -(-geometry.rows // width)
+    channels, filters = (
+        geometry.batch * geometry.inner,
+        geometry.batch * geometry.columns,
+    )
+    image = Conv2dGeometry(
+        1, channels, height, width, filters, 1, groups=geometry.batch
+    )
+    operands = {}
+    for name, mask in product.operands.items():
+        if name != "weight":  # (batch, rows, channels): pixels come last, filled up
+            pixels = mask.reshape(-1, *mask.shape[-2:]).swapaxes(1, 2)
+            filling = height * width - geometry.rows
+            mask = np.pad(pixels, ((0, 0), (0, 0), (0, filling)))
+        operands[name] = mask.reshape(image.shape_of(name))
+    first, second = (operands[name] for name in product.kind.operands)
+    return LayerProduct(product.kind, image, first, second, product.name, product.step)
 
 
 def folded_matmul(product: LayerProduct, side: int = 16) -> OuterProduct:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, Self
 
-from elision.accelerators.base import Accelerator
+from elision.accelerators.base import Accelerator, squarest_grid
 from elision.accelerators.systolic.sram import Buffers
 
 __all__ = ["SystolicArray"]
@@ -33,10 +33,25 @@ class SystolicArray(Accelerator):
     zero_gating: bool
     memory: Any  # Buffers; a property of the members
 
+    reads_values = "zero gating"
+
+    @property
+    def multiplier_count(self) -> int:
+        """PEs, of one multiplier each."""
+        return self.rows * self.columns
+
     @property
     def value_blind(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """True unless zeros are gated: operands may be None."""
         return not self.zero_gating
+
+    @classmethod
+    def sized(cls, multipliers: int, **given: Any) -> dict[str, Any]:
+        """A PE for each multiplier, as nearly square as can be."""
+        if given.keys() & {"rows", "columns"}:
+            return {}
+        rows, columns = squarest_grid(multipliers)
+        return {"rows": rows, "columns": columns}
 
     def reshaped(self, rows: int, columns: int) -> Self:
         """The array with other sides and the same buffers."""

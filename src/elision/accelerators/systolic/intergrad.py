@@ -32,7 +32,7 @@ from elision.accelerators.systolic.lowering import Gemm, lower
 from elision.accelerators.systolic.mixed import SystolicMixed
 from elision.accelerators.systolic.phases import interleaved
 from elision.accelerators.systolic.sram import Buffers, Stream, Traffic, traffic
-from elision.accelerators.systolic.systolic import DRAINS, pe_area_um2, zero_multiplies
+from elision.accelerators.systolic.systolic import DRAINS, pe_area_um2
 from elision.accelerators.timing import Timing
 from elision.common.checks import number
 from elision.common.names import lookup
@@ -97,6 +97,7 @@ class InterGrad(SystolicArray):
     interleaves = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_integer(self, 1, "rows", "columns")
         lookup("drain", self.drain, DRAINS)
         lookup("drain", self.plain_drain or self.drain, DRAINS)
@@ -131,9 +132,12 @@ class InterGrad(SystolicArray):
         return Buffers.given(self.buffers, self.array_rows, self.array_columns)
 
     @cached_property
-    def area_mm2(self) -> float:
-        """Area of the PEs as far as the energy table prices it, else 0."""
-        plain = self.array_rows * self.array_columns * pe_area_um2(self.energy)
+    def area_mm2(self) -> float | None:
+        """Area of the PEs; None if the energy table has no areas."""
+        area = pe_area_um2(self.energy)
+        if area is None:
+            return None
+        plain = self.array_rows * self.array_columns * area
         return plain * self.pe_area_ratio / 1e6
 
     def tile_cycles(self, streamed: int) -> int:
@@ -149,15 +153,20 @@ class InterGrad(SystolicArray):
             math.ceil(gemm.n / self.array_columns),
         )
 
-    def cost(self, product: LayerProduct) -> Cost:
+    @property
+    def multiplier_count(self) -> int:
+        """PEs that fit into the plain array's area, of one multiplier each."""
+        return self.array_rows * self.array_columns
+
+    def run(self, product: LayerProduct) -> Cost:
         """Cost of one product run plainly, without a partner."""
-        return self._with_area(self.plain.cost(product))
+        return self._with_area(self.plain.run(product))
 
     def cost_update(self, geometry: Geometry) -> Cost:
         """Cost of a separate optimiser pass; see :meth:`SystolicMixed.cost_update`."""
         return self._with_area(self.plain.cost_update(geometry))
 
-    def cost_pair(self, input_grad: LayerProduct, weight_grad: LayerProduct) -> Cost:
+    def run_pair(self, input_grad: LayerProduct, weight_grad: LayerProduct) -> Cost:
         """Cost of both gradients of one layer, interleaved.
 
         Args:
@@ -171,15 +180,8 @@ class InterGrad(SystolicArray):
         gemm = lower(Product.INPUT_GRAD, input_grad.geometry)  # m = M, k = O, n = J
         row_tiles, column_tiles = self.folds(gemm)
         macs = 2 * gemm.macs
-        zeros = [zero_multiplies(p, gemm.macs) for p in (input_grad, weight_grad)]
-        known_zeros = (
-            sum(z for z in zeros if z is not None) if None not in zeros else None
-        )
-        if self.zero_gating and known_zeros is None:
-            raise ValueError(
-                f"{input_grad!r}: zero gating needs the operands, which are None"
-            )
-        issued = macs - (known_zeros or 0) if self.zero_gating else macs
+        pair = (input_grad, weight_grad)
+        issued = sum(p.counts.valid for p in pair) if self.zero_gating else macs
 
         g_reads = gemm.count * gemm.m * gemm.k * column_tiles
         x_reads = gemm.count * gemm.m * gemm.n * row_tiles
@@ -194,8 +196,8 @@ class InterGrad(SystolicArray):
             "fill_cycles": moved.fill_cycles,
             "folds": gemm.count * folds,
         }
-        if known_zeros is not None:
-            details["zero_multiplies"] = known_zeros
+        if self.zero_gating:
+            details["zero_multiplies"] = macs - issued
         return Cost(
             cycles=cycles,
             multiplies=issued,
@@ -223,7 +225,7 @@ class InterGrad(SystolicArray):
         """Tiles of a pair of gradients, or folds of a product run plainly."""
         if len(job) == 1:
             return self.plain.timing(job)
-        gemm = lower(Product.INPUT_GRAD, job[0].geometry)
+        gemm = lower(Product.INPUT_GRAD, job[0].canonical_shape.geometry)
         period = self.tile_cycles(gemm.m)
         phases = interleaved(
             self.array_rows,
@@ -278,9 +280,10 @@ def estimated_pe_area_ratio(energy: str = "aladdin-40nm") -> float:
         ValueError: the energy table has no areas.
     """
     plain = pe_area_um2(energy)
-    if not plain:
+    wider = pe_area_um2(energy, accumulators=2)
+    if not plain or not wider:
         raise ValueError(
             f"energy table {energy!r} has no area of a multiplier, an adder and a "
             "register bit to derive the ratio from"
         )
-    return pe_area_um2(energy, accumulators=2) / plain
+    return wider / plain

@@ -85,6 +85,7 @@ def lower(
     geometry: Geometry,
     input_grad: str = "scatter",
     weight_grad: str = "XtG",
+    partial_windows: bool = False,
 ) -> Gemm:
     """Matrix products of one layer product.
 
@@ -94,6 +95,9 @@ def lower(
         input_grad: form of a convolution's input gradient, ``"scatter"`` or
             ``"gather"``.
         weight_grad: form of the weight gradient, ``"XtG"`` or ``"GtX"``.
+        partial_windows: True counts the window that hangs over the image's end where the
+            stride leaves a rest, ``ceil((H - R + t)/t)`` outputs, as SCALE-Sim does; the
+            layer itself has ``floor((H - R)/t) + 1``.
 
     Raises:
         ValueError: unknown form, or a 3-D convolution.
@@ -101,11 +105,13 @@ def lower(
     lookup("form of the input gradient", input_grad, INPUT_GRADS)
     lookup("form of the weight gradient", weight_grad, WEIGHT_GRADS)
     run, conv = planar(kind, geometry)
-    pixels, weights, filters, groups = _extents(conv)
+    outputs = _outputs(conv, partial_windows)
+    pixels = conv.batch * outputs[0] * outputs[1]
+    _, weights, filters, groups = _extents(conv)
     words = {
-        "input": int(np.prod(geometry.shape_of("input"))),
-        "weight": int(np.prod(geometry.shape_of("weight"))),
-        "output": int(np.prod(geometry.shape_of("grad_output"))),
+        "input": int(np.prod(conv.shape_of("input"))),
+        "weight": int(np.prod(conv.shape_of("weight"))),
+        "output": pixels * filters * groups,
     }
 
     # A transposed convolution's X and G are the convolution's G and X.
@@ -115,9 +121,10 @@ def lower(
     }
 
     def gemm(m: int, k: int, n: int, families: str, first: int | None = None) -> Gemm:
-        a, b, z = (own[family] for family in families.split())
+        a, b, z = families.split()
         written = words[z] if first is None else first
-        return Gemm(m, k, n, groups, (a, b, z), (words[a], words[b], words[z]), written)
+        sizes = words[a], words[b], words[z]
+        return Gemm(m, k, n, groups, (own[a], own[b], own[z]), sizes, written)
 
     if run is Product.FORWARD:
         return gemm(pixels, weights, filters, "input weight output")
@@ -130,7 +137,9 @@ def lower(
         taps = filters * conv.kernel[0] * conv.kernel[1]
         channels = conv.in_channels // groups
         return gemm(positions, taps, channels, "output weight input")
-    return gemm(pixels, filters, weights, "output weight input", _touched(conv))
+    return gemm(
+        pixels, filters, weights, "output weight input", _touched(conv, outputs)
+    )
 
 
 def _form(geometry: Geometry, weight_grad: str) -> str:
@@ -148,18 +157,31 @@ def _extents(geometry: Conv2dGeometry) -> tuple[int, int, int, int]:
     return pixels, weights, geometry.out_channels // groups, groups
 
 
-def _touched(geometry: Conv2dGeometry) -> int:
+def _outputs(geometry: Conv2dGeometry, partial_windows: bool) -> tuple[int, int]:
+    """Output rows and columns, with the windows that hang over the end if wanted."""
+    rests = (
+        partial_windows
+        and (size + 2 * padding - dilation * (taps - 1) - 1) % stride > 0
+        for size, padding, dilation, taps, stride in zip(
+            geometry.sizes,
+            geometry.padding,
+            geometry.dilation,
+            geometry.kernel,
+            geometry.stride,
+            strict=True,
+        )
+    )
+    height, width = (n + r for n, r in zip(geometry.out_sizes, rests, strict=True))
+    return height, width
+
+
+def _touched(geometry: Conv2dGeometry, outputs: tuple[int, int]) -> int:
     """Values of dX that any output pixel contributes to."""
     planes = geometry.batch * geometry.in_channels
     per_axis = []
-    for axis, (size, outputs) in enumerate(
-        [
-            (geometry.height, geometry.out_height),
-            (geometry.width, geometry.out_width),
-        ]
-    ):
+    for axis, (size, windows) in enumerate(zip(geometry.sizes, outputs, strict=True)):
         taps = np.arange(geometry.kernel[axis]) * geometry.dilation[axis]
-        starts = np.arange(outputs) * geometry.stride[axis] - geometry.padding[axis]
+        starts = np.arange(windows) * geometry.stride[axis] - geometry.padding[axis]
         places = np.unique(starts[:, None] + taps)
         per_axis.append(int(((places >= 0) & (places < size)).sum()))
     return planes * per_axis[0] * per_axis[1]

@@ -51,6 +51,7 @@ class SystolicMixed(SystolicArray):
     energy: str = "horowitz-45nm"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _ = self._arrays  # refuses bad parameters
 
     @cached_property
@@ -84,9 +85,9 @@ class SystolicMixed(SystolicArray):
         """The array as it runs this product."""
         return self._arrays[product.kind]
 
-    def cost(self, product: LayerProduct) -> Cost:
+    def run(self, product: LayerProduct) -> Cost:
         """Cost of one product in the dataflow for its kind."""
-        return self.configured_for(product).cost(product)
+        return self.configured_for(product).run(product)
 
     def timing(self, job: tuple[LayerProduct, ...]) -> Timing:
         """Folds of one product in the dataflow for its kind."""

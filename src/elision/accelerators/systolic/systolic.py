@@ -75,7 +75,8 @@ DATAFLOWS: Mapping[str, Dataflow] = {
 #: Drains: results leave under the next fold's computation, or after the fold.
 DRAINS = {"overlapped": "under the next fold", "explicit": "rows more cycles a fold"}
 
-#: Cycles counted: all, or one less, the index of a layer's last cycle from zero.
+#: Ways of counting, and the cycles that each adds to a layer product: none, or one less,
+#: the index of the last cycle from zero.
 COUNTINGS = {"exact": 0, "scalesim": -1}
 
 
@@ -88,8 +89,9 @@ class Systolic(SystolicArray):
 
     Value-blind unless ``zero_gating`` is on. Waiting for the DRAM is not in ``cycles``:
     it is counted apart, as the details ``stall_cycles`` and ``fill_cycles``
-    (:mod:`elision.accelerators.systolic.sram`). When a product brings its operands, the detail
-    ``zero_multiplies`` counts the multiplies with a zero for a factor.
+    (:mod:`elision.accelerators.systolic.sram`). With ``zero_gating``, the detail
+    ``zero_multiplies`` counts the multiplies with a zero for a factor, which are not
+    issued.
 
     Accesses are 32-bit words: of the SRAM of each kind of tensor (``input_sram`` holds
     X and dX, ``weight_sram`` W and dW, ``output_sram`` Y and G), of the PEs' registers
@@ -102,8 +104,10 @@ class Systolic(SystolicArray):
         dataflow: ``"ws"``, ``"os"`` or ``"is"``.
         drain: how results leave an output-stationary array: ``"overlapped"`` (a second
             register per PE shifts them out under the next fold) or ``"explicit"``.
-        counting: ``"exact"``, or ``"scalesim"``, which reports one cycle less per layer
-            product, as SCALE-Sim does (the index of the last cycle, counted from zero).
+        counting: ``"exact"``, or ``"scalesim"`` for comparisons with SCALE-Sim. That
+            reports one cycle less per layer product (the index of the last cycle, counted
+            from zero), and counts ``ceil((H - R + t)/t)`` outputs along an axis where a
+            stride leaves a rest, so a window that hangs over the image's end.
         preload: ws and is only: a second register per PE takes the next fold's
             stationary values under the current fold, so that only the first load is
             charged. An option of our own that SCALE-Sim does not have.
@@ -144,6 +148,7 @@ class Systolic(SystolicArray):
     energy: str = "horowitz-45nm"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_integer(self, 1, "rows", "columns")
         lookup("dataflow", self.dataflow, DATAFLOWS)
         lookup("drain", self.drain, DRAINS)
@@ -165,9 +170,10 @@ class Systolic(SystolicArray):
         return energy_table(self.energy).prices(actions, memories)
 
     @cached_property
-    def area_mm2(self) -> float:
-        """Area of the PEs as far as the energy table prices it, else 0."""
-        return self.rows * self.columns * pe_area_um2(self.energy) / 1e6
+    def area_mm2(self) -> float | None:
+        """Area of the PEs; None if the energy table has no areas."""
+        area = pe_area_um2(self.energy)
+        return None if area is None else self.rows * self.columns * area / 1e6
 
     def fold_cycles(self, streamed: int) -> int:
         """Cycles of one fold through which ``streamed`` values pass per row."""
@@ -195,29 +201,28 @@ class Systolic(SystolicArray):
 
     def lower(self, product: LayerProduct) -> Gemm:
         """The matrix products that this machine makes of a layer product."""
-        kind, geometry = product.kind, product.geometry
-        if self.weight_grad == "faster":
-            forms = [lower(kind, geometry, self.input_grad, f) for f in WEIGHT_GRADS]
-            return min(forms, key=self.cycles)
-        return lower(kind, geometry, self.input_grad, self.weight_grad)
+        geometry = product.canonical_shape.geometry
+        partial = self.counting == "scalesim"
+        forms = WEIGHT_GRADS if self.weight_grad == "faster" else (self.weight_grad,)
+        lowered = [
+            lower(product.kind, geometry, self.input_grad, form, partial)
+            for form in forms
+        ]
+        return min(lowered, key=self.cycles)
 
-    def cost(self, product: LayerProduct) -> Cost:
-        """Cost of one product; its operands may be None unless zeros are gated."""
+    def run(self, product: LayerProduct) -> Cost:
+        """Cost of one product; see :meth:`Accelerator.run`."""
         gemm = self.lower(product)
         cycles = self.cycles(gemm)
-        zeros = zero_multiplies(product, gemm.macs)
-        if self.zero_gating and zeros is None:
-            raise ValueError(
-                f"{product!r}: zero gating needs the operands, which are None"
-            )
-        issued = gemm.macs - (zeros or 0) if self.zero_gating else gemm.macs
+        zeros = gemm.macs - product.counts.valid if self.zero_gating else 0
+        issued = gemm.macs - zeros
         moved = self._traffic(gemm)
         details = {
             "stall_cycles": moved.stall_cycles,
             "fill_cycles": moved.fill_cycles,
             "folds": gemm.count * math.prod(self.folds(gemm)),
         }
-        if zeros is not None:
+        if self.zero_gating:
             details["zero_multiplies"] = zeros
         latches = gemm.macs * DATAFLOWS[self.dataflow].latches
         return Cost(
@@ -312,19 +317,17 @@ class Systolic(SystolicArray):
         )
 
 
-def zero_multiplies(product: LayerProduct, macs: int) -> int | None:
-    """Number of ``macs`` multiplies with a zero factor; None without operands."""
-    return None if product.first is None else macs - product.counts.valid
-
-
-def pe_area_um2(energy: str, accumulators: int = 1) -> float:
+def pe_area_um2(energy: str, accumulators: int = 1) -> float | None:
     """Area of a PE: multiplier, adder and 32-bit registers.
 
     Two registers hold what passes through or stays (row operand and column operand);
-    ``accumulators`` more hold sums. 0 if the table has no areas.
+    ``accumulators`` more hold sums. None if the table has no areas.
+
+    Raises:
+        ValueError: the table has areas, but not of all of these units (named).
     """
-    areas = energy_table(energy).area_um2
-    if not {"multiply", "add", "register_bit"} <= areas.keys():
-        return 0.0
-    registers = 32 * (2 + accumulators) * areas["register_bit"]
-    return areas["multiply"] + areas["add"] + registers
+    table = energy_table(energy)
+    registers = 32 * (2 + accumulators)
+    units = {"multiply": 1, "add": 1, "register_bit": registers}
+    area = table.area_mm2(units)
+    return None if area is None else 1e6 * area

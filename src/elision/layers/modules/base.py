@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from elision.engines import Engine
 from elision.engines.native.blocked.tensor import as_plain, offered
-from elision.layers.blocked import BlockedLayer, is_usable
+from elision.layers.blocked import is_usable
+from elision.layers.forms import Forms
 from elision.layers.observation import Observer
 from elision.layers.plan import LayerPlan, buffer_name
 from elision.layers.recomputation import (
@@ -109,7 +110,7 @@ class ElidedLayer(nn.Module):
     _elision_name: str
     _elision_engine: Engine
     _elision_observers: tuple[Observer, ...] = ()
-    _elision_blocked: BlockedLayer | None = None
+    _elision_forms: Forms | None = None
     _elision_offers: bool = False
     _elision_calls: LatestCalls | None = None
     _elision_tied_to: str | None = None
@@ -122,13 +123,13 @@ class ElidedLayer(nn.Module):
     def _elision_states(self) -> dict[str, dict[str, Tensor]]:
         """State tensors of each use, by name: buffers, or attributes of that name."""
         buffers = self._buffers
-        found: dict[str, dict[str, Tensor]] = {}
-        for use, transform in self._elision_plan.uses.items():
-            named = found[use] = {}
-            for state in transform.state_names:
-                name = buffer_name(use, state)
-                named[state] = buffers[name] if name in buffers else getattr(self, name)  # pyright: ignore[reportArgumentType]
-        return found
+        return {
+            use: {
+                state: buffers[name] if name in buffers else getattr(self, name)  # pyright: ignore[reportReturnType]
+                for state, name in names.items()
+            }
+            for use, names in self._elision_plan.buffers.items()
+        }
 
     @property
     def _is_in_step(self) -> bool:
@@ -212,7 +213,8 @@ class ElidedLayer(nn.Module):
             RuntimeError: a transform of ``torch.func`` (vmap, grad, jvp) takes gradients.
         """
         if torch.compiler.is_compiling():
-            return self._plain_products(x, weight, bias, convolution)
+            engine = self._elision_engine
+            return self._plain_products(x, weight, bias, convolution, engine)
         with OWN_PRODUCTS:
             return self._products(x, weight, bias, convolution)
 
@@ -241,18 +243,19 @@ class ElidedLayer(nn.Module):
             else:
                 calls.remember(x, self._elision_states())
 
-        def plain(x: Tensor, weight: Tensor) -> Tensor:
+        def products(x: Tensor, weight: Tensor, engine: Engine) -> Tensor:
             return self._plain_products(
-                as_plain(x), weight, bias, convolution, recalled, again
+                as_plain(x), weight, bias, convolution, engine, recalled, again
             )
 
-        # The blocked form reads thresholds from the buffers alone.
-        blocked = None if recalled else self._elision_blocked
-        if blocked is not None and not self._elision_observers:
-            y = blocked.output(self, x, weight, bias, convolution, plain)
-            if y is not None:
-                return y
-        y = plain(x, weight)
+        forms = self._elision_forms
+        if not (self._elision_observers or self._elision_plan.changes):
+            y = dense.forward(as_plain(x), weight, bias, convolution)  # the plain layer
+        elif self._elision_observers or forms is None or recalled:
+            # The blocked form reads thresholds from the buffers alone.
+            y = products(x, weight, self._elision_engine)
+        else:
+            y = forms.output(self, x, weight, bias, convolution, products)
         return offered(y) if self._elision_offers and is_usable(y, weight, bias) else y
 
     def _plain_products(
@@ -261,6 +264,7 @@ class ElidedLayer(nn.Module):
         weight: Tensor,
         bias: Tensor | None,
         convolution: Any,
+        engine: Engine,
         recalled: States | None = None,
         again: bool = False,
     ) -> Tensor:
@@ -276,7 +280,7 @@ class ElidedLayer(nn.Module):
         step = Step(
             self._elision_plan,
             self._elision_states() | (recalled or {}),
-            self._elision_engine,
+            engine,
             x.shape,
             weight.shape,
             convolution,
@@ -326,7 +330,11 @@ def tied_reader(layer: nn.Module) -> str | None:
 
 def states_of(layer: ElidedLayer, use: str) -> dict[str, Tensor]:
     """State tensors of one use of an elided layer, by state name; they are its buffers."""
-    return layer._elision_states()[use]
+    names, buffers = layer._elision_plan.buffers[use], layer._buffers
+    return {
+        state: buffers[name] if name in buffers else getattr(layer, name)  # pyright: ignore[reportReturnType]
+        for state, name in names.items()
+    }
 
 
 def set_state(layer: ElidedLayer, use: str, state: str, value: Tensor) -> None:

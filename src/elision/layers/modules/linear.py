@@ -26,10 +26,10 @@ class ElidedLinear(ElidedLayer, nn.Linear):
     def forward(self, input: Tensor) -> Tensor:  # noqa: D102
         if input.is_nested:
             return self._of_nested(input)
+        if input.dim() == 2:
+            return self.run_products(input, self.weight, self.bias)
         rows = input.unsqueeze(0) if input.dim() == 1 else input.flatten(0, -2)
         y = self.run_products(rows, self.weight, self.bias)
-        if input.dim() == 2:
-            return y
         # No view, as of a plain layer: what follows may write it in place.
         return torch.ops.aten._unsafe_view(y, [*input.shape[:-1], y.shape[-1]])
 

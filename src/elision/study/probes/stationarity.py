@@ -1,6 +1,5 @@
 """Stationarity: training that has come to rest."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 import torch
 
 from elision.common.checks import integer, number
+from elision.common.files import without_nan
 from elision.study.probes.base import Probe, Trained
 from elision.topology import attach
-from elision.training.loop import TrainingDivergedError
 from elision.training.stationarity import StationarityWatch
 from elision.workloads import Batch
 
@@ -64,9 +63,14 @@ class Stationarity(Probe):
             optimizer.zero_grad()
             loss = task.loss(model, next(stream))
             if not torch.isfinite(loss):
-                raise TrainingDivergedError(
-                    f"the loss is {loss.item()} at step {step} of the stationarity probe"
-                )
+                return {
+                    "verdict": "diverged",
+                    "reasons": [
+                        f"the loss is {loss.item()} at step {step} of the probe"
+                    ],
+                    "rate": rate,
+                    "losses": watch.losses,
+                }
             loss.backward()
             optimizer.step()
             watch(loss.item())
@@ -76,9 +80,8 @@ class Stationarity(Probe):
                 size = task.size(first)
                 watch.look(first, second, size, curvature=last and self.curvature)
         found = asdict(watch.report())
-        return _finite({**found, "rate": optimizer.param_groups[0]["lr"]}) | {
-            "losses": watch.losses
-        }
+        rate = optimizer.param_groups[0]["lr"]
+        return without_nan({**found, "rate": rate, "losses": watch.losses})
 
 
 def _full_batches(trained: Trained) -> Iterator[Batch]:
@@ -103,12 +106,3 @@ def _first_batches(trained: Trained) -> Iterator[Batch]:
 
 def _epoch(trained: Trained, seed: int, epoch: int) -> Iterator[Batch]:
     return trained.workload.train_batches(trained.dataset, seed=seed, epoch=epoch)
-
-
-def _finite(value: Any) -> Any:
-    """The value with None for infinities and NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,8 +1,11 @@
 """Data sets to study, one file each, and the registry that names them."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from elision.common import objects
 from elision.common.names import lookup
 from elision.workloads.data.base import Dataset
 from elision.workloads.data.batches import Augmentation, batches
@@ -17,7 +20,7 @@ __all__ = ["DATASETS", "Augmentation", "Dataset", "batches", "load_dataset"]
 
 #: Names by which the command line knows the data sets. The first line of a loader's
 #: docstring says what it loads and whether it needs a path.
-DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
+DATASETS: dict[str, Callable[..., Dataset]] = {
     "photo-patches": load_photo_patches,
     "digits": load_digits,
     "mnist-5k": load_mnist5k,
@@ -29,18 +32,38 @@ DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
 }
 
 
-def load_dataset(name: str, path: str | Path | None = None) -> Dataset:
+def load_dataset(name: str, path: str | Path | None = None, **options: Any) -> Dataset:
     """Load a data set by name; nothing is ever downloaded.
 
     Args:
-        name: a name of :data:`DATASETS`.
+        name: a name of :data:`DATASETS`, or ``package.module:NAME`` for a function of
+            your own that takes the path, or None, and returns a :class:`Dataset`.
         path: folder with its files, for the data sets that do not ship in a package.
+        **options: further arguments of the loader, such as ``side`` of ``folder``.
 
     Raises:
-        ValueError: the name is unknown, a needed path is missing (the message says what
-            to put there), or a file is not what it should be.
+        ValueError: the name or an option is unknown, a needed path is missing (the
+            message says what to put there), or a file is not what it should be.
         FileNotFoundError: the folder lacks a file; the message names it.
         ModuleNotFoundError: the package that ships the data is not installed.
     """
-    loader = lookup("data set", name, DATASETS)
-    return loader(None if path is None else Path(path).expanduser())
+    if ":" in name:
+        loader = objects.maker("data set", name)
+    else:
+        loader = lookup("data set", name, DATASETS)
+        known = [p for p in inspect.signature(loader).parameters if p != "path"]
+        for option in options:
+            lookup(f"option of data set {name!r}", option, dict.fromkeys(known))
+    place = None if path is None else Path(path).expanduser()
+    try:
+        found = loader(place, **options)
+    except (
+        TypeError
+    ) as error:  # arguments that a loader of the user's own does not take
+        raise ValueError(f"data set {name!r}: {error}") from error
+    if not isinstance(found, Dataset):
+        raise ValueError(
+            f"data set {name!r}: must return a Dataset, it returned a "
+            f"{type(found).__name__}"
+        )
+    return found

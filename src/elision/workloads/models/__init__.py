@@ -11,6 +11,7 @@ from elision.workloads.models.cnn import cnn
 from elision.workloads.models.densenet import densenet121, densenet121_imagenet
 from elision.workloads.models.lstm import lstm
 from elision.workloads.models.mlp import mlp
+from elision.workloads.models.own import build_own
 from elision.workloads.models.resnet import (
     resnet8,
     resnet14,
@@ -59,8 +60,10 @@ def make_model(
     """Build the network called ``name``; torch's global generator draws its weights.
 
     Args:
-        name: a name of :data:`MODELS`, or ``timm:NAME`` or ``torchvision:NAME`` for a
-            network of these libraries without trained weights (install the extra).
+        name: a name of :data:`MODELS`; ``timm:NAME`` or ``torchvision:NAME`` for a
+            network of these libraries without trained weights (install the extra); or
+            ``package.module:NAME`` for a class or function of your own
+            (:mod:`elision.workloads.models.own`).
         in_channels: channels of the images.
         classes: outputs.
         image_size: height and width of the images, or one number for both.
@@ -76,10 +79,10 @@ def make_model(
         # Imported here: both libraries are extras, and slow to import.
         from elision.workloads.libraries import BUILDERS
 
-        build = lookup("model library", library, BUILDERS)
-        return build(
-            member, in_channels=in_channels, classes=classes, image_size=size, **options
-        )
+        given = {"in_channels": in_channels, "classes": classes, "image_size": size}
+        if library in BUILDERS:
+            return BUILDERS[library](member, **given, **options)
+        return build_own(name, given, options, libraries=tuple(BUILDERS))
     build = lookup("model", name, MODELS)
     known = inspect.signature(build).parameters
     for option in options:

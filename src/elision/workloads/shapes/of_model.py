@@ -1,25 +1,38 @@
 """The geometry of every layer of a network, without computing anything."""
 
-from collections.abc import Iterator
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from elision.products import Conv2dGeometry, Geometry, MatmulGeometry
+from elision.products import (
+    Conv2dGeometry,
+    Conv3dGeometry,
+    ConvTranspose2dGeometry,
+    Geometry,
+    MatmulGeometry,
+)
 
 __all__ = ["layer_shapes"]
+
+Shape = tuple[int, ...]
 
 
 def layer_shapes(
     model: nn.Module, input_shape: tuple[int, ...]
 ) -> list[tuple[str, Geometry]]:
-    """Geometry of each call of each ``Conv2d`` and ``Linear``, in execution order.
+    """Geometry of each call of each convolution and ``Linear``, in execution order.
 
     The model runs once in evaluation mode on tensors of torch's ``meta`` device, which
     have a shape and no values; its own parameters and mode are left as they are. A
-    layer that is called twice (a recurrent one) appears twice under its name.
+    layer that is called twice (a recurrent one) appears twice under its name. Products
+    of two activations, as of attention, have no weight and are no layer.
 
     A convolution whose padding is not one number of zeros per axis (``"same"`` with an
     even kernel, reflection, networks that pad before their convolution) is given as one
@@ -31,74 +44,189 @@ def layer_shapes(
 
     Returns:
         Pairs of qualified name and geometry.
+
+    Warns:
+        UserWarning: modules that multiply by weights and are not read (``nn.LSTM``,
+            ``nn.MultiheadAttention``, ``ConvTranspose3d``, calls of functions), with the
+            number of these products.
+
+    Raises:
+        ValueError: the input of a convolution is no batch of images.
+
+    Example:
+        >>> layer_shapes(nn.Sequential(nn.Linear(4, 2)), (3, 4))
+        [('0', MatmulGeometry(rows=3, inner=4, columns=2, batch=1))]
     """
     found: list[tuple[str, Geometry]] = []
-
-    def watch(name: str, module: nn.Module) -> Any:
-        def note(_: nn.Module, inputs: tuple[torch.Tensor], output: Any) -> None:
-            shape = tuple(inputs[0].shape)
-            if isinstance(module, nn.Conv2d):
-                found.append((name, conv_geometry(module, shape, tuple(output.shape))))
-            elif isinstance(module, nn.Linear):
-                rows = inputs[0].numel() // module.in_features
-                found.append(
-                    (
-                        name,
-                        MatmulGeometry(rows, module.in_features, module.out_features),
-                    )
-                )
-
-        return module.register_forward_hook(note)
-
-    hooks = [
-        watch(name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Conv2d, nn.Linear))
-    ]
+    inside: list[nn.Module] = []
     tensors = [*model.named_parameters(), *model.named_buffers()]
     shapes_only = {name: tensor.to("meta") for name, tensor in tensors}
+    parameters = [shapes_only[name] for name, _ in model.named_parameters()]
+    unread = _UnreadProducts(parameters, inside)
+
+    def watch(name: str, module: nn.Module) -> list[Any]:
+        read = _reader_of(module)
+
+        def leave(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
+            inside.pop()
+            if read is not None:
+                found.append((name, read(module, inputs[0].shape, output.shape)))
+
+        enter = module.register_forward_pre_hook(lambda m, _: inside.append(m))
+        return [enter, module.register_forward_hook(leave)]
+
+    hooks: list[Any] = []
+    for name, module in model.named_modules():
+        hooks += watch(name, module)
     try:
-        with _evaluating(model), torch.no_grad():
+        with _evaluating(model), torch.no_grad(), unread:
             torch.func.functional_call(
                 model, shapes_only, torch.empty(input_shape, device="meta")
             )
     finally:
         for hook in hooks:
             hook.remove()
+    if unread.counts:
+        counted = ", ".join(f"{kind} ({n})" for kind, n in unread.counts.items())
+        warnings.warn(
+            f"layer_shapes: products with weights that are not read, by module: {counted}",
+            stacklevel=2,
+        )
     return found
 
 
-def conv_geometry(
-    module: nn.Conv2d, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
-) -> Conv2dGeometry:
-    """Geometry of one call of a convolution, from what went in and what came out.
+class _UnreadProducts(TorchDispatchMode):
+    """Counts products of parameters outside the layers that are read, by module.
+
+    Args:
+        parameters: of the model, as it runs.
+        inside: modules that are running, the innermost last.
+    """
+
+    def __init__(self, parameters: list[torch.Tensor], inside: list[nn.Module]) -> None:
+        super().__init__()
+        self.weights = {id(p): p for p in parameters if p.dim() > 1}
+        self.inside = inside
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        # A view of a parameter, such as its transpose, names it as its base.
+        weights = any(
+            isinstance(a, torch.Tensor)
+            and (id(a) in self.weights or id(a._base) in self.weights)
+            for a in args
+        )
+        read = any(_reader_of(module) is not None for module in self.inside)
+        if weights and not read and func.overloadpacket in flop_registry:
+            self.counts[type(self.inside[-1]).__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _linear(module: nn.Linear, entry: Shape, result: Shape) -> Geometry:
+    del result
+    rows = torch.Size(entry).numel() // module.in_features
+    return MatmulGeometry(rows, module.in_features, module.out_features)
+
+
+def _convolution(
+    module: nn.Conv1d | nn.Conv2d | nn.Conv3d, entry: Shape, result: Shape
+) -> Geometry:
+    """Geometry of one call of a convolution, from what went in and what came out."""
+    rank = _rank(module, entry)
+    stride, dilation, kernel = module.stride, module.dilation, module.kernel_size
+    pads = module._reversed_padding_repeated_twice[::-1]
+    after, before = tuple(pads[0::2]), tuple(pads[1::2])
+    # The smallest image that gives this output without any padding, and the module's.
+    bare = [
+        (result[2 + i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1
+        for i in range(rank)
+    ]
+    padded = [entry[2 + i] + before[i] + after[i] for i in range(rank)]
+    padding = (0,) * rank
+    if not all(0 <= padded[i] - bare[i] < stride[i] for i in range(rank)):
+        entry = (*entry[:2], *bare)  # the module pads its input in a way of its own
+    elif before == after and module.padding_mode == "zeros":
+        padding = before
+    else:
+        entry = (*entry[:2], *padded)
+    weight = tuple(module.weight.shape)
+    how: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation}
+    how["groups"] = module.groups
+    if rank == 3:
+        return Conv3dGeometry.of(entry, weight, **how)
+    return Conv2dGeometry.of(*_of_two_axes(entry, weight, how), **how)
+
+
+def _transposed(
+    module: nn.ConvTranspose1d | nn.ConvTranspose2d, entry: Shape, result: Shape
+) -> Geometry:
+    """Geometry of one call, whose output may be larger than the module's by default."""
+    rank = _rank(module, entry)
+    weight = tuple(module.weight.shape)
+    how: dict[str, Any] = {
+        name: getattr(module, name) for name in ("stride", "padding", "dilation")
+    }
+    least = [
+        (entry[2 + i] - 1) * how["stride"][i]
+        - 2 * how["padding"][i]
+        + how["dilation"][i] * (weight[2 + i] - 1)
+        + 1
+        for i in range(rank)
+    ]
+    how["output_padding"] = tuple(
+        size - base for size, base in zip(result[2:], least, strict=True)
+    )
+    how["groups"] = module.groups
+    return ConvTranspose2dGeometry.of(*_of_two_axes(entry, weight, how), **how)
+
+
+def _rank(module: Any, entry: Shape) -> int:
+    """Axes of a convolution's images.
 
     Raises:
         ValueError: the input is not a batch of images.
     """
-    if len(input_shape) != 4:
-        raise ValueError(f"a convolution needs (N, C, H, W), got {input_shape}")
-    how: dict[str, Any] = {
-        "stride": module.stride,
-        "dilation": module.dilation,
-        "groups": module.groups,
-    }
-    weight_shape = tuple(module.weight.shape)
-    left, right, top, bottom = module._reversed_padding_repeated_twice
-    before, after = (top, left), (bottom, right)
-    # The smallest image that gives this output without any padding, and the module's.
-    bare = [
-        (output_shape[2 + i] - 1) * module.stride[i]
-        + module.dilation[i] * (module.kernel_size[i] - 1)
-        + 1
-        for i in range(2)
-    ]
-    padded = [input_shape[2 + i] + before[i] + after[i] for i in range(2)]
-    if not all(0 <= padded[i] - bare[i] < module.stride[i] for i in range(2)):
-        padded = bare  # the module pads its input in a way of its own
-    elif before == after and module.padding_mode == "zeros":
-        return Conv2dGeometry.of(input_shape, weight_shape, padding=before, **how)
-    return Conv2dGeometry.of((*input_shape[:2], *padded), weight_shape, **how)
+    rank = len(module.kernel_size)
+    if len(entry) != rank + 2:
+        axes = ", ".join(["N", "C", *"DHW"[3 - rank :]])
+        raise ValueError(f"a convolution needs ({axes}), got {tuple(entry)}")
+    return rank
+
+
+def _of_two_axes(
+    entry: Shape, weight: Shape, how: dict[str, Any]
+) -> tuple[Shape, Shape]:
+    """Shapes of input and weight, a line's as those of height 1; ``how`` follows."""
+    if len(entry) == 4:
+        return entry, weight
+    for name, neutral in (("stride", 1), ("padding", 0), ("dilation", 1)):
+        how[name] = (neutral, *how[name])
+    if "output_padding" in how:
+        how["output_padding"] = (0, *how["output_padding"])
+    return (*entry[:2], 1, entry[2]), (*weight[:2], 1, weight[2])
+
+
+#: Readers by type of module, from shapes of input and output.
+_READERS: dict[type[nn.Module], Callable[[Any, Shape, Shape], Geometry]] = {
+    nn.Linear: _linear,
+    nn.Conv1d: _convolution,
+    nn.Conv2d: _convolution,
+    nn.Conv3d: _convolution,
+    nn.ConvTranspose1d: _transposed,
+    nn.ConvTranspose2d: _transposed,
+}
+
+
+def _reader_of(module: nn.Module) -> Callable[[Any, Shape, Shape], Geometry] | None:
+    return next(
+        (read for kind, read in _READERS.items() if isinstance(module, kind)), None
+    )
 
 
 @contextmanager

@@ -5,6 +5,8 @@ a device, splits them by example and hands them back. Adding a task adds one fil
 and one line in the folder's ``__init__.py``.
 """
 
+import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from elision.workloads.data import Augmentation
 
@@ -46,22 +49,41 @@ class Metric:
         return self.name.replace("_", " ")
 
     def better(self, value: float, other: float) -> bool:
-        """Whether ``value`` is better than ``other``."""
+        """Whether ``value`` is better than ``other``; NaN is worse than any number."""
+        if math.isnan(value) or math.isnan(other):
+            return math.isnan(other) and not math.isnan(value)
         return value > other if self.higher_is_better else value < other
 
     def text(self, value: float, spread: float | None = None) -> str:
         """A value in its unit, with the spread over seeds if one is given."""
+        if math.isnan(value):
+            return _DIVERGED
         scale, digits, unit = (100, ".1f", " %") if self.percent else (1, ".4g", "")
         number = format(scale * value, digits)
         if spread is not None:
             number += f" ± {scale * spread:{digits}}"
         return number + unit
 
-    def difference_text(self, value: float, baseline: float) -> str:
-        """``value - baseline`` with its sign: percentage points, or the metric's unit."""
-        if self.percent:
-            return f"{100 * value - 100 * baseline:+.1f} points"
-        return f"{value - baseline:+.4g}"
+    def difference_text(
+        self, value: float, baseline: float, spread: float | None = None
+    ) -> str:
+        """``value - baseline`` with its sign, and its spread over seeds if one is given.
+
+        In percentage points, or the metric's unit.
+        """
+        if math.isnan(value) or math.isnan(baseline):
+            return _DIVERGED if math.isnan(value) else "the first diverged"
+        scale, digits, unit = (
+            (100, ".1f", " points") if self.percent else (1, ".4g", "")
+        )
+        number = format(scale * value - scale * baseline, f"+{digits}")
+        if spread is not None:
+            number += f" ± {scale * spread:{digits}}"
+        return number + unit
+
+
+#: What stands for the metric of a run whose network holds NaN.
+_DIVERGED = "NaN (diverged)"
 
 
 class Task(ABC):
@@ -118,6 +140,27 @@ class Task(ABC):
     @abstractmethod
     def score(self, counts: Tensor) -> float:
         """The metric, from counts summed over all test examples."""
+
+    def check(self, model: nn.Module, dataset: Any) -> None:
+        """Raise ValueError unless the network takes the data and answers as it must.
+
+        A copy of the model sees two test examples, in training and in evaluation mode;
+        of the model itself only lazy layers are given their shapes.
+        """
+        batch = next(iter(self.test_batches(dataset, 2)))
+        with torch.no_grad():
+            if any(map(is_lazy, model.parameters())):
+                model(batch[0])
+            if not any(p.requires_grad for p in model.parameters()):
+                raise ValueError("the network has no parameter to train")
+            tried = copy.deepcopy(model)
+            with torch.random.fork_rng():
+                for training in (True, False):
+                    self.check_output(tried.train(training)(batch[0]), dataset)
+
+    def check_output(self, output: Any, dataset: Any) -> None:
+        """Raise ValueError unless a network's output is what the task's loss reads."""
+        del output, dataset  # a task that says nothing takes any
 
     def size(self, batch: Batch) -> int:
         """Number of examples in a batch: its weight in a mean over batches."""

@@ -1,5 +1,6 @@
 """Classification of images: cross-entropy, and the share classified rightly."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,18 +56,29 @@ class Classification(Task):
         """Normalised test images and labels, in order."""
         return dataset.test_batches(batch_size)
 
+    def check_output(self, output: Any, dataset: Dataset) -> None:
+        """Scores: a tensor ``(N, classes)``."""
+        wanted = f"must answer with scores of {dataset.classes} classes, (N, classes)"
+        if not isinstance(output, Tensor):
+            raise ValueError(f"{wanted}; it gave a {type(output).__name__}")
+        if output.ndim != 2 or output.shape[1] != dataset.classes:
+            raise ValueError(f"{wanted}; it gave {tuple(output.shape)} for 2 images")
+
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean cross-entropy."""
         images, labels = batch
         return F.cross_entropy(model(images), labels)
 
     def counts(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Images classified rightly, and images."""
+        """Images classified rightly, or NaN if a score is NaN, and images."""
         images, labels = batch
-        right = (model(images).argmax(1) == labels).sum()
-        return torch.tensor([int(right), len(labels)], dtype=torch.float64)
+        scores = model(images)
+        right = float((scores.argmax(1) == labels).sum())
+        if scores.isnan().any():  # a NaN is the largest score, and class 0 often right
+            right = math.nan
+        return torch.tensor([right, len(labels)], dtype=torch.float64)
 
     def score(self, counts: Tensor) -> float:
-        """Share classified rightly, in [0, 1]."""
+        """Share classified rightly, in [0, 1], or NaN."""
         right, images = counts.tolist()
         return right / images

@@ -1,16 +1,34 @@
 """Accuracy and loss by epoch."""
 
+from html import escape
+
+import numpy as np
+
 from elision.report.charts import accuracy_curves
-from elision.study.outcome import StudyOutcome
+from elision.study.outcome import StudyOutcome, counted_seeds
 from elision.study.page.sections.base import Section
 
 __all__ = ["accuracy"]
 
 
 def accuracy(outcome: StudyOutcome) -> Section:
-    """Test accuracy and training loss of every recipe."""
-    curves = {o.spec: [m.score for m in o.history] for o in outcome.outcomes}
-    losses = {o.spec: [m.loss for m in o.history] for o in outcome.outcomes}
-    return Section(
-        "Accuracy", "measured here", sheets=(accuracy_curves(curves, losses),)
-    )
+    """Test accuracy and training loss of every recipe, mean over seeds."""
+    curves, losses, spreads = {}, {}, {}
+    for o in outcome.outcomes:
+        runs = list(o.histories.values())
+        scores = np.array([[m.score for m in history] for history in runs])
+        curves[o.spec] = scores.mean(0).tolist()
+        losses[o.spec] = np.mean([[m.loss for m in h] for h in runs], 0).tolist()
+        if len(runs) > 1:
+            spreads[o.spec] = scores.std(0, ddof=1).tolist()
+    seeds = counted_seeds(len(outcome.config.all_seeds()))
+    note = f"Mean and standard deviation of {seeds}." if spreads else f"Of {seeds}."
+    lost = [
+        f"{o.spec}, seed {seed}: {why}"
+        for o in outcome.outcomes
+        for seed, why in o.diverged.items()
+    ]
+    if lost:
+        note += f" Diverged: {escape('; '.join(lost))}."
+    figure = accuracy_curves(curves, losses, spreads)
+    return Section("Accuracy", "measured here", note, (figure,))

@@ -1,6 +1,7 @@
 """Cycles and energy on every machine."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,24 +31,43 @@ def costs(outcome: StudyOutcome) -> Section | None:
         "The product of the gradient that ReSprop shares, computed once a batch, is left "
         "out. No figure here is a measured speed-up."
     )
-    if any("dram.read" in row.cost.accesses for row in outcome.outcomes[0].costs):
-        note += (
-            " The energy of systolic arrays includes their DRAM; the other machines do "
-            "not count theirs."
-        )
-    return Section(
-        "Cycles and energy",
-        "simulated",
-        note,
-        (
-            _figure(outcome, "cycles", "cycles, simulated"),
-            _figure(outcome, "energy_pj", "energy in pJ, simulated"),
-            rows_as_html(_rows(outcome), words=("machine",)),
+    machines = outcome.config.accelerators
+    off_chip = _with_dram(outcome)
+    figures = [
+        _figure(outcome, "cycles", "cycles, simulated", machines),
+        _figure(
+            outcome, "energy_on_chip_pj", "energy on chip in pJ, simulated", machines
         ),
-    )
+    ]
+    if off_chip:
+        figures.append(
+            _figure(
+                outcome, "energy_dram_pj", "energy of DRAM in pJ, simulated", off_chip
+            )
+        )
+        note += " Energy on chip and that of the DRAM stand apart"
+        others = [machine for machine in machines if machine not in off_chip]
+        note += (
+            ": not every machine models its DRAM, so that they compare on chip alone."
+            if others
+            else "."
+        )
+    table = rows_as_html(_rows(outcome, off_chip), words=("machine",))
+    return Section("Cycles and energy", "simulated", note, (*figures, table))
 
 
-def _rows(outcome: StudyOutcome) -> list[dict[str, Any]]:
+def _with_dram(outcome: StudyOutcome) -> list[str]:
+    """Machines that model their DRAM."""
+    costs = outcome.outcomes[0].costs
+    found = {row.accelerator for row in costs if row.cost.energy_dram_pj is not None}
+    return [machine for machine in outcome.config.accelerators if machine in found]
+
+
+def _rows(outcome: StudyOutcome, off_chip: Sequence[str]) -> list[dict[str, Any]]:
+    """A row a recipe and machine; a total of energy only where every machine has one."""
+    shown = [*_SHOWN, *["energy_dram_pj"] * bool(off_chip)]
+    if len(off_chip) == len(outcome.config.accelerators):
+        shown.append("energy_pj")
     rows = []
     for o in outcome.outcomes:
         sums = {machine: cost["total"] for machine, cost in total(o.costs).items()}
@@ -58,18 +78,20 @@ def _rows(outcome: StudyOutcome) -> list[dict[str, Any]]:
                 {"recipe": o.spec, "machine": machine}
                 | as_text(cost, ("cycles",), QUANTITIES)
                 | {"over the first": f"{over:.2f}x"}
-                | as_text(cost, _SHOWN, QUANTITIES)
+                | as_text(cost, shown, QUANTITIES)
             )
     return rows
 
 
 #: Quantities of a cost in the table, after its cycles.
-_SHOWN = ("multiplies", "redundant_multiplies", "utilisation", "energy_pj")
+_SHOWN = ("multiplies", "redundant_multiplies", "utilisation", "energy_on_chip_pj")
 
 
-def _figure(outcome: StudyOutcome, field: str, unit: str) -> str:
+def _figure(
+    outcome: StudyOutcome, field: str, unit: str, machines: Sequence[str]
+) -> str:
+    """Bars of these machines, stacked by product."""
     sums = [total(o.costs) for o in outcome.outcomes]
-    machines = list(sums[0])
     parts = [p.value for p in Product]
     if any(GRADIENT_PAIR in costs for s in sums for costs in s.values()):
         parts.append(GRADIENT_PAIR)
@@ -83,4 +105,4 @@ def _figure(outcome: StudyOutcome, field: str, unit: str) -> str:
         )
         for part in parts
     }
-    return cost_bars(machines, [o.spec for o in outcome.outcomes], values, unit)
+    return cost_bars(list(machines), [o.spec for o in outcome.outcomes], values, unit)

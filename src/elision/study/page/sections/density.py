@@ -13,10 +13,12 @@ _SHORT = {"input": "X", "weight": "W", "grad_output": "G"}
 _SIGN = {"forward": "Y", "input_grad": "dX", "weight_grad": "dW"}
 
 
-def density(outcome: StudyOutcome) -> Section:
+def density(outcome: StudyOutcome) -> Section | None:
     """A map of layers and operands for every recipe."""
     outcomes = outcome.outcomes
     layers = list(dict.fromkeys(r.layer for o in outcomes for r in o.products))
+    if not layers:
+        return None
     cells = [(p.value, operand) for p in Product for operand in p.operands]
     columns = [f"{_SIGN[product]}: {_SHORT[operand]}" for product, operand in cells]
     panels = {o.spec: _densities(o, layers, cells) for o in outcomes}

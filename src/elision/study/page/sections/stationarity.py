@@ -36,12 +36,12 @@ def stationarity(outcome: StudyOutcome) -> Section | None:
         {"recipe": n, "verdict": f["verdict"], "because": "; ".join(f["reasons"])}
         for n, f in found.items()
     ]
-    figures = [_figures(name, finding) for name, finding in found.items()]
-    losses = {name: finding["losses"] for name, finding in found.items()}
+    moved = {n: f for n, f in found.items() if f["verdict"] != "diverged"}
+    figures = [_figures(name, finding) for name, finding in moved.items()]
+    losses = {name: finding["losses"] for name, finding in moved.items()}
     sheets = (
         rows_as_html(verdicts, words=("verdict", "because")),
-        rows_as_html(figures),
-        _losses(losses),
+        *((rows_as_html(figures), _losses(losses)) if moved else ()),
     )
     return Section("Has training come to rest?", "measured here", _NOTE, sheets)
 

@@ -32,12 +32,10 @@ _PARTS = {
 
 def zeros(outcome: StudyOutcome) -> Section | None:
     """Uses of the multiplier slots, if a systolic array is among the machines."""
-    counts_zeros = any(
-        "zero_multiplies" in row.cost.details
-        for o in outcome.outcomes
-        for row in o.costs
+    has_array = any(
+        "folds" in row.cost.details for o in outcome.outcomes for row in o.costs
     )
-    if not counts_zeros:
+    if not has_array:
         return None
     rows = {o.spec: machine_rows(o) for o in outcome.outcomes}
     cells = [line for recipe, found in rows.items() for line in _cells(recipe, found)]

@@ -189,7 +189,7 @@ def run(
         (name, sparsity, seed, METHODS[name](sparsity, steps))
         for name, sparsity, seed in _runs(names, tuple(sparsities), tuple(seeds))
     ]
-    runfolder.claim(folder, asdict(workload))
+    runfolder.claim(folder, workload.to_dict())
     results = []
     for name, sparsity, seed, method in wanted:
         file = folder / f"{name}-{100 * sparsity:g}-{seed}.json"
