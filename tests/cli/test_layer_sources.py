@@ -89,7 +89,7 @@ def test_what_was_not_read_goes_to_standard_error(run: Run) -> None:
         ("--onnx a.onnx --dim N=x", "--dim N=x: must be NAME=SIZE"),
         ("--onnx a.onnx --dim N", "--dim N: must be NAME=SIZE"),
         ("--onnx a.onnx --dim N=1 N=2", "--dim N=2: must be NAME=SIZE"),
-        ("--onnx a.onnx --dim N=0", "must be an integer >= 1"),
+        ("--onnx a.onnx --dim N=0", "a.onnx: no product was read; its"),
         ("--model cnn --dim N=1", "--dim N: there is no file (--onnx, --topology)"),
         ("--topology net.csv --batch 2", "--batch 2: net.csv has sizes of its own"),
         ("--topology net.csv --input 8", "--input 8: net.csv has sizes of its own"),

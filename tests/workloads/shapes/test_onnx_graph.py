@@ -424,16 +424,18 @@ def test_the_branch_that_is_taken(tmp_path: Path, truth: bool) -> None:
         ((8, 2), ["i.then.a", "i.else.b"], "both branches of If 'i' are listed"),
         ((8, 20), ["i.then.a"], None),  # equal products, whichever is taken
         ((5, 2), ["i.then.a"], "'else' of If 'i' is left out: .* do not fit together"),
+        (None, ["i.then.a"], "one branch of If 'i' has products; .* may not run"),
     ],
 )
 def test_a_branch_that_is_open(
-    tmp_path: Path, other: Sequence[int], names: list[str], said: str | None
+    tmp_path: Path, other: Sequence[int] | None, names: list[str], said: str | None
 ) -> None:
+    made = node("Relu", "x", "y") if other is None else node("MatMul", "x o", "y", "b")
     branches = {
         "then_branch": body([node("MatMul", "x wide", "y", "a")]),
-        "else_branch": body([node("MatMul", "x other", "y", "b")]),
+        "else_branch": body([made]),
     }
-    stored = [weight("wide", (8, 20)), weight("other", other)]
+    stored = [weight("wide", (8, 20)), weight("o", other or ())]
     path = graph(
         tmp_path / "i.onnx", [node("If", "flag", "y", "i", **branches)], stored
     )
@@ -471,6 +473,69 @@ def test_a_loop_repeats_its_body(tmp_path: Path, known: bool) -> None:
         return
     with pytest.warns(UserWarning, match="how often 'l' repeats its body is not known"):
         assert read_onnx(path) == [("l.m", MatmulGeometry(24, 8, 8))]
+
+
+@pytest.mark.parametrize("start", [True, False])
+@pytest.mark.parametrize("going", ["kept", "constant", "anew"])
+def test_a_loop_with_a_condition(tmp_path: Path, start: bool, going: str) -> None:
+    """A condition that follows from having begun leaves the count of runs to decide."""
+    conditions = {
+        "kept": node("Identity", "go", "on"),
+        "constant": node(
+            "Constant", "", "on", value=onnx.helper.make_tensor("t", BOOL, [], [True])
+        ),
+        "anew": node("Cast", "i", "on", to=BOOL),
+    }
+    inner = body(
+        [conditions[going], node("MatMul", "state w", "next", "m")],
+        [value("i", 7, []), value("go", BOOL, []), value("state", FLOAT, None)],
+        [value("on", BOOL, []), value("next", FLOAT, None)],
+    )
+    stored = [
+        weight("w", (8, 8)),
+        onnx.helper.make_tensor("times", 7, [], [3]),
+        onnx.helper.make_tensor("start", BOOL, [], [start]),
+    ]
+    loop = node("Loop", "times start x", "y", "l", body=inner)
+    path = graph(tmp_path / "l.onnx", [loop], stored)
+    if start and going != "anew":
+        assert len(read_onnx(path)) == 3
+        return
+    with pytest.warns(UserWarning, match="how often 'l' repeats its body"):
+        assert len(read_onnx(path)) == 1
+
+
+@pytest.mark.parametrize(("axis", "gathered"), [(0, (5, 2, 6)), (-1, (2, 6, 5))])
+def test_what_a_scan_gathers_has_an_axis_more(
+    tmp_path: Path, axis: int, gathered: tuple[int, ...]
+) -> None:
+    inner = body(
+        [node("MatMul", "part w", "made", "m"), node("Identity", "state", "next")],
+        [value("state", FLOAT, None), value("part", FLOAT, None)],
+        [value("next", FLOAT, None), value("made", FLOAT, None)],
+    )
+    how = {"num_scan_inputs": 1, "scan_output_axes": [axis], "scan_input_axes": [1]}
+    nodes = [
+        node("Scan", "s x", "z all", "s", body=inner, **how),
+        node("MatMul", "all v", "y", "after"),
+    ]
+    stored = [weight("w", (4, 6)), weight("v", (gathered[-1], 7))]
+    path = graph(tmp_path / "s.onnx", nodes, stored, {"s": (2,), "x": (2, 5, 4)})
+    layers = read_onnx(path)
+    assert len(layers) == 6
+    rows = gathered[0] * gathered[1]
+    assert layers[-1] == ("after", MatmulGeometry(rows, gathered[2], 7))
+
+
+def test_an_empty_cache_of_keys(tmp_path: Path) -> None:
+    nodes = [
+        node("Concat", "past x", "keys", axis=1),
+        node("MatMul", "keys w", "y", "m"),
+    ]
+    inputs = {"past": (1, "P", 4), "x": (1, 3, 4)}
+    path = graph(tmp_path / "k.onnx", nodes, [weight("w", (4, 5))], inputs)
+    assert read_onnx(path, {"P": 0}) == [("m", MatmulGeometry(3, 4, 5))]
+    assert read_onnx(path, {"P": 2}) == [("m", MatmulGeometry(5, 4, 5))]
 
 
 def test_a_scan_repeats_its_body_over_an_axis(tmp_path: Path) -> None:
@@ -573,8 +638,8 @@ def test_every_open_dimension_is_asked_for_by_name(tmp_path: Path) -> None:
     ("dims", "message"),
     [
         ({"M": 2}, "unknown dimension 'M'; open ones: N, x.0, x.2, x.3, z.0"),
-        ({"N": 0}, r"dims\['N'\]=0\): must be an integer >= 1"),
-        ({"N": 2.5}, r"dims\['N'\]=2.5\): must be an integer >= 1"),
+        ({"N": -1}, r"dims\['N'\]=-1\): must be an integer >= 0"),
+        ({"N": 2.5}, r"dims\['N'\]=2.5\): must be an integer >= 0"),
         ({"N": True}, r"dims\['N'\]=True\): must be an integer"),
     ],
 )

@@ -110,6 +110,11 @@ def test_written_as_matrix_products(tmp_path):
         ("d", {"dilation": 2}, "'d': .* no dilation"),
         ("b", {"batch": 2}, "'b': .* no batch"),
         ("a,b", {}, "no comma"),
+        ('a"b', {}, "no comma, quote"),
+        ("a\r", {}, "no comma, quote or line end"),
+        ("#1", {}, "begin with #"),
+        ("", {}, "not be empty"),
+        (" a", {}, "begin with # or a space"),
     ],
 )
 def test_what_the_format_cannot_say(tmp_path, name, how, message):
@@ -267,6 +272,7 @@ def test_sizes_of_a_template_that_are_wrong(
         (HEADER, "a header, but no layers"),
         ("Layer,M,N,K\n", "a header, but no layers"),
         ("AlexNet,\n", "no header and no layers"),
+        ("c 9 8 2 3 3 16 1\n", "line 1: one cell, 'c 9 8.* separated by commas"),
         ("Layer,M,N\ng,2,3\n", "line 1: expected the columns .* got Layer, M, N"),
         (HEADER + "c, 9, 8, 2, , 3, 16, 1,\n", "line 2: Filter Width .* got ''"),
         (HEADER + "c, 9, 8.0, 2, 3, 3, 16, 1,\n", "line 2: IFMAP Width .* got '8.0'"),
@@ -300,6 +306,8 @@ def test_a_file_that_cannot_be_read_is_told_why(
             "Layer,M,N,K,Sparsity,\ng,3,5,16,3:4,\nh,1,5,16,1:4,\n",
             r"the Sparsity of 2 layer\(s\) is not read",
         ),
+        (HEADER + LINE + "Total,,,\n", "no layers under 'Total'"),
+        ("Nets\nOne\n" + HEADER + LINE, "no layers under 'Nets'"),
         (HEADER.strip() + ",,Eh,Ew\n" + LINE.strip() + ",,7,6\n", "not read: Eh, Ew"),
     ],
 )

@@ -21,6 +21,8 @@ def contraction(
 ) -> MatmulGeometry | None:
     """The matrix product that a contraction is; None: nothing is summed or spread.
 
+    An empty one is none, either.
+
     An index of both tensors and the output counts independent products, one of both and
     not the output is summed; one of the first tensor and the output counts rows, one of
     the second and the output columns. An index of size 1 is broadcast: it is none of the
@@ -40,6 +42,8 @@ def contraction(
         >>> contraction({"b": 8, "m": 3, "k": 4}, {"b": 1, "k": 4, "n": 5}, {*"bmn"})
         MatmulGeometry(rows=24, inner=4, columns=5, batch=1)
     """
+    if 0 in (*first.values(), *second.values()):
+        return None
     one, other = (
         {name for name, size in sizes.items() if size > 1} for sizes in (first, second)
     )

@@ -147,7 +147,8 @@ def _give_sizes(graph: "onnx.GraphProto", dims: Mapping[str, int], path: str) ->
         if given is None:
             missing[name] = None
             continue
-        size.dim_value = integer("read_onnx", f"dims[{name!r}]", given)
+        # A cache of keys may be empty, so that a size may be zero.
+        size.dim_value = integer("read_onnx", f"dims[{name!r}]", given, ">= 0")
         named[name] = size.dim_value
     for name in dims:
         if name not in known:

@@ -45,12 +45,12 @@ class Value:
             return None
         return tuple(size.dim_value for size in sizes)
 
-    def without_shape(self) -> "Value":
-        """The same kind of value, of any shape."""
-        if self.type is None:
-            return self
+    def of_shape(self, sizes: Sequence[int] | None) -> "Value":
+        """The same kind of value, unknown and of this shape; None: of any."""
+        if self.type is None or not self.type.HasField("tensor_type"):
+            return NOTHING
         kind = self.type.tensor_type.elem_type
-        return Value(helper.make_tensor_type_proto(kind, None))
+        return Value(helper.make_tensor_type_proto(kind, sizes))
 
 
 NOTHING = Value()

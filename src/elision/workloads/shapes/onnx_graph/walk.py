@@ -1,9 +1,10 @@
 """The products of a graph in the order in which it runs, bodies of control flow included."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import helper
 
@@ -135,15 +136,16 @@ class Walk:
             raise ValueError(self.notes[-1])
         (first, ours), (second, others) = found[0], found[-1]
         outputs = [
-            a if a.shape == b.shape else a.without_shape()
+            a if a.shape == b.shape else a.of_shape(None)
             for a, b in zip(ours, others, strict=True)
         ]
         if [geometry for _, geometry in first] == [geometry for _, geometry in second]:
             return first, outputs  # whichever is taken
-        if first and second:
-            self.notes.append(
-                f"both branches of If {name!r} are listed, of which one runs"
-            )
+        self.notes.append(
+            f"both branches of If {name!r} are listed, of which one runs"
+            if first and second
+            else f"one branch of If {name!r} has products; it is listed and may not run"
+        )
         return first + second, outputs
 
     def _loop(
@@ -153,16 +155,20 @@ class Walk:
         scope: Scope,
         attributes: Mapping[str, Any],
     ) -> tuple[Layers, list[Value]]:
-        most, condition, *carried = (scope.get(key, NOTHING) for key in node.input)
-        body = attributes["body"]
-        times = None
-        if most.array is not None and (not node.input[1] or _always(body, condition)):
-            times = int(most.array.item())
+        most, start, *carried = (scope.get(key, NOTHING) for key in node.input)
         count = Value(helper.make_tensor_type_proto(onnx.TensorProto.INT64, []))
-        going = Value(helper.make_tensor_type_proto(onnx.TensorProto.BOOL, []))
-        return self._repeated(
-            name, body, [count, going], [*map(_varying, carried)], [], times, scope
+        kind = helper.make_tensor_type_proto(onnx.TensorProto.BOOL, [])
+        # Whether it goes on is known if that follows from its having begun.
+        begun = Value(kind, np.array(True) if start.array is None else start.array)
+        layers, (again, *outputs) = self._steady(
+            name, attributes["body"], [count, begun], carried, [], scope
         )
+        free = not node.input[1]  # the trip count alone decides
+        sure = start.array is not None and again.array is not None
+        times = None
+        if most.array is not None and (free or (sure and start.array and again.array)):
+            times = int(most.array.item())
+        return self._times(name, layers, outputs, len(carried), times)
 
     def _scan(
         self,
@@ -171,81 +177,79 @@ class Walk:
         scope: Scope,
         attributes: Mapping[str, Any],
     ) -> tuple[Layers, list[Value]]:
-        count = attributes["num_scan_inputs"]
-        inputs = [scope.get(key, NOTHING) for key in node.input]
         if self.opsets.get("", 1) < 9:  # with a batch, and lengths of sequences
             self.unread["Scan of version 8"] += 1
             return [], [NOTHING] * len(node.output)
-        split = len(inputs) - count
+        count = attributes["num_scan_inputs"]
+        inputs = [scope.get(key, NOTHING) for key in node.input]
+        carried, scanned = inputs[:-count], inputs[-count:]
         axes = attributes.get("scan_input_axes", [0] * count)
-        sliced: list[Value] = []
+        slices: list[Value] = []
         times: int | None = None
-        for value, axis in zip(inputs[split:], axes, strict=True):
-            if value.type is None or value.shape is None:
-                sliced.append(value.without_shape())
-                continue
-            sizes = list(value.shape)
-            times = sizes.pop(axis)
-            kind = value.type.tensor_type.elem_type
-            sliced.append(Value(helper.make_tensor_type_proto(kind, sizes)))
-        carried = [*map(_varying, inputs[:split])]
-        return self._repeated(
-            name, attributes["body"], [], carried, sliced, times, scope
+        for value, axis in zip(scanned, axes, strict=True):
+            sizes = None if value.shape is None else list(value.shape)
+            times = times if sizes is None else sizes.pop(axis)
+            slices.append(value.of_shape(sizes))
+        layers, outputs = self._steady(
+            name, attributes["body"], [], carried, slices, scope
         )
+        axes = attributes.get("scan_output_axes")
+        return self._times(name, layers, outputs, len(carried), times, axes)
 
-    def _repeated(
+    def _steady(
         self,
         name: str,
         body: onnx.GraphProto,
         before: list[Value],
         carried: list[Value],
         after: list[Value],
-        times: int | None,
         scope: Scope,
     ) -> tuple[Layers, list[Value]]:
-        """A body that runs ``times`` times; its inputs are the three lists.
+        """Products and outputs of one run of a body; its inputs are the three lists.
 
-        Its outputs are those carried to the next run and those gathered over the runs,
-        which have an axis more and are left open. What is carried and changes its shape
-        from run to run has none.
+        The last outputs but those that are gathered are carried to the next run. What is
+        carried and changes its shape from run to run has none.
         """
         names = [value.name for value in body.input]
+        first = 1 if before else 0  # a loop's body says first whether to go on
+        carried = [Value(value.type) for value in carried]
         while True:
             unread, notes = self.unread.copy(), [*self.notes]
             given = [*before, *carried, *after]
             inner = {**scope, **dict(zip(names, given, strict=True))}
             layers, outputs = self.graph(body, inner, f"{name}.")
-            if before:  # a loop's body says first whether to go on
-                outputs = outputs[1:]
             steady = [
-                a if a.shape == b.shape else a.without_shape()
-                for a, b in zip(carried, outputs, strict=False)
+                a if a.shape == b.shape else a.of_shape(None)
+                for a, b in zip(carried, outputs[first:], strict=False)
             ]
             if [a.shape for a in steady] == [a.shape for a in carried]:
-                break
+                outputs[first : first + len(steady)] = steady
+                return layers, outputs
             carried, self.unread, self.notes = steady, unread, notes
+
+    def _times(
+        self,
+        name: str,
+        layers: Layers,
+        outputs: list[Value],
+        carried: int,
+        times: int | None,
+        axes: Sequence[int] | None = None,
+    ) -> tuple[Layers, list[Value]]:
+        """A body's products as often as it runs, and what it gathers with an axis more."""
         if times is None and layers:
             self.notes.append(
                 f"how often {name!r} repeats its body is not known: it is listed once"
             )
-        gathered = [value.without_shape() for value in outputs[len(carried) :]]
-        return layers * (1 if times is None else times), [*steady, *gathered]
-
-
-def _always(body: onnx.GraphProto, condition: Value) -> bool:
-    """Whether a loop's condition holds from the start and is passed on unchanged."""
-    if condition.array is None or not condition.array.item():
-        return False
-    kept = {body.input[1].name}
-    for node in body.node:
-        if node.op_type == "Identity" and node.input[0] in kept:
-            kept.add(node.output[0])
-    return body.output[0].name in kept
-
-
-def _varying(value: Value) -> Value:
-    """A value that a body starts from and may change."""
-    return Value(value.type)
+        found = outputs[:carried]
+        for index, value in enumerate(outputs[carried:]):
+            sizes = None
+            if times is not None and value.shape is not None:
+                sizes = list(value.shape)
+                axis = axes[index] if axes else 0
+                sizes.insert(axis if axis >= 0 else len(sizes) + 1 + axis, times)
+            found.append(value.of_shape(sizes))
+        return layers * (1 if times is None else times), found
 
 
 def _dense_type(tensor: onnx.SparseTensorProto) -> onnx.TypeProto:
