@@ -1,8 +1,10 @@
-"""What elide costs where it changes nothing, and what recording a step costs.
+"""The price of elide where it saves nothing: no change, a recorder, a small model.
 
 The same network, images and labels take a whole training step (forward, backward, SGD
-with momentum) by turns: plain, elided with the dense recipe, elided and recorded. Each
-round takes the three in another order and gives one ratio each; printed are the median
+with momentum) by turns: plain, elided with the dense recipe, elided and recorded; small
+networks, whose layers no kernel can make faster, also under masks and under SWAT with the
+engine ``auto``. Each
+round takes them in another order and gives one ratio each; printed are the median
 of the ratios and their quartiles. Beside them, the ratio of a second plain copy to the
 first shows the noise. Time is that of the processor on one thread, which a busy machine
 disturbs less than the clock on the wall.
@@ -14,7 +16,7 @@ import argparse
 import platform
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,14 +28,27 @@ from torch import nn
 import elision
 from elision.common.files import write_json
 from elision.common.timing import elapsed
-from elision.methods import Dense
+from elision.methods import Dense, Static, Swat
 from elision.study.folder import environment
 from elision.workloads import find_workload, make_model
 
-#: Name of the case -> network, images in a batch, memory format. The first network is
-#: that of the default workload at its batch size.
-CASES: dict[str, tuple[str, int, torch.memory_format]] = {
-    f"{network}, batch {batch}, {layout}": (network, batch, format_)
+NOTHING: tuple[str, ...] = ("plain", "plain again", "elided", "recorded")
+SMALL: tuple[str, ...] = (
+    "plain",
+    "plain again",
+    "elided",
+    "masked, auto",
+    "swat, auto",
+)
+_AUTO = {
+    "masked, auto": Static(0.9, distribution="uniform"),
+    "swat, auto": Swat(0.9, threshold="sampled"),
+}
+
+#: Name of the case -> network, images in a batch, memory format, modes. The first network
+#: is that of the default workload at its batch size.
+CASES: Mapping[str, tuple[str, int, torch.memory_format, tuple[str, ...]]] = {
+    f"{network}, batch {batch}, {layout}": (network, batch, format_, NOTHING)
     for network, batch in (
         ("resnet8", find_workload("photo-resnet8").batch_size),
         ("resnet18", 16),
@@ -42,17 +57,37 @@ CASES: dict[str, tuple[str, int, torch.memory_format]] = {
         ("contiguous", torch.contiguous_format),
         ("channels_last", torch.channels_last),
     )
+} | {
+    f"small: {network}, batch {batch}": (network, batch, torch.contiguous_format, SMALL)
+    for network, batch in (("mlp", 32), ("resnet8", 8), ("resnet8", 2))
 }
+
+
+#: Rounds before those that count: layers under ``auto`` make their choices in the first.
+_WARM = 3
+
+
+def network_named(name: str) -> nn.Module:
+    """A network by name; ``mlp``: six layers of width 64."""
+    if name != "mlp":
+        return make_model(name)
+    hidden = [layer for _ in range(5) for layer in (nn.Linear(64, 64), nn.ReLU())]
+    first = nn.Linear(3 * 32 * 32, 64)
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), *hidden, nn.Linear(64, 10))
 
 
 def stepper(network: str, batch: int, layout: Any, mode: str) -> Callable[[], None]:
     """A function that takes one training step."""
     torch.manual_seed(0)
-    model: nn.Module = make_model(network)
+    model = network_named(network)
     model.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     if mode in ("elided", "recorded"):
         elision.elide(model, Dense(), engine="torch")
+    elif mode in _AUTO:
+        elision.elide(model, _AUTO[mode], engine="auto")
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
+    if mode in _AUTO:
+        elision.topology.attach(model, optimizer)
     images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=layout)
     labels = torch.randint(0, 10, (batch,))
 
@@ -66,16 +101,17 @@ def stepper(network: str, batch: int, layout: Any, mode: str) -> Callable[[], No
     return step
 
 
-def measure(network: str, batch: int, layout: Any, rounds: int) -> dict[str, Any]:
-    """Ratios to the plain step over ``rounds`` rounds, after one to warm up."""
-    modes = ("plain", "plain again", "elided", "recorded")
+def measure(
+    network: str, batch: int, layout: Any, modes: tuple[str, ...], rounds: int
+) -> dict[str, Any]:
+    """Ratios to the plain step over ``rounds`` rounds, after three to warm up."""
     steps = {mode: stepper(network, batch, layout, mode) for mode in modes}
     seconds: dict[str, list[float]] = {mode: [] for mode in modes}
     order = random.Random(0)
-    for number in range(rounds + 1):
+    for number in range(rounds + _WARM):
         for mode in order.sample(modes, len(modes)):
             taken = elapsed(steps[mode]).process
-            if number:
+            if number >= _WARM:
                 seconds[mode].append(taken)
     row: dict[str, Any] = {"plain_ms": 1000 * statistics.median(seconds["plain"])}
     for mode in modes[1:]:

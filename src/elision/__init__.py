@@ -27,6 +27,7 @@ __all__ = [
     "accelerators",
     "elide",
     "engines",
+    "explain",
     "export",
     "formats",
     "integrations",
@@ -62,6 +63,7 @@ _HOME = {
     "Table": "elision.layers",
     "Trace": "elision.products",
     "elide": "elision.layers",
+    "explain": "elision.layers",
     "metered": "elision.layers",
     "record": "elision.layers",
     "restore": "elision.layers",
@@ -97,7 +99,16 @@ if TYPE_CHECKING:  # the names as a type checker reads them
     )
     from elision.accelerators import Cost
     from elision.accelerators import simulate as simulation
-    from elision.layers import Recipe, Table, elide, metered, recipe, record, restore
+    from elision.layers import (
+        Recipe,
+        Table,
+        elide,
+        explain,
+        metered,
+        recipe,
+        record,
+        restore,
+    )
     from elision.layers import finalize as export
     from elision.products import (
         Conv2dGeometry,

@@ -86,7 +86,7 @@ def test_your_own_data_and_network_as_the_page_says(
     Path("mypkg/net.py").write_text(NET)
     Path("mine.toml").write_text(file)
     for file, out in (("mine.toml", "first"), ("first/workload.toml", "second")):
-        with pytest.raises(SystemExit, match="^0$"):
+        with pytest.raises(SystemExit, match=r"^0$"):
             cli.main(["study", "--config", file, "--out", out])
     first, second = (Path(n, "summary.json").read_bytes() for n in ("first", "second"))
     assert first == second

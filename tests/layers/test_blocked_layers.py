@@ -13,7 +13,7 @@ from elision.engines import auto as choice
 from elision.engines import decision as decided
 from elision.engines.native import library
 from elision.engines.native.blocked.layer import SparseLayer
-from elision.layers import blocked as blocked_layers
+from elision.layers import forms
 from elision.methods import Dense, ReSprop, RigL, Swat
 from elision.workloads.models.resnet import resnet8
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 def small_counts(tmp_path, monkeypatch):
     """Decisions of this test, for layers of any size."""
     monkeypatch.setenv("ELISION_CACHE", str(tmp_path))
-    monkeypatch.setattr(blocked_layers, "LEAST_MACS", 0)
+    monkeypatch.setattr(forms, "LEAST_MACS", 0)
     monkeypatch.setattr(choice, "LEAST_MACS", 0)
 
 
@@ -242,7 +242,7 @@ def test_compiled_it_is_one_graph(ran):
     assert ran == []
 
 
-@pytest.mark.parametrize("faster", ["blocked", "plain"])
+@pytest.mark.parametrize("faster", ["blocked", "products"])
 def test_auto_computes_by_what_was_faster_and_leaves_no_trace(monkeypatch, faster):
     tried = []
 
@@ -253,11 +253,11 @@ def test_auto_computes_by_what_was_faster_and_leaves_no_trace(monkeypatch, faste
         return {n: 1.0 if n == faster else 2.0 for n in candidates}
 
     recipe = Swat(sparsity=0.7, refresh=2, dense=())
-    monkeypatch.setattr(blocked_layers, "fastest", fastest)
+    monkeypatch.setattr(forms, "fastest", fastest)
     monkeypatch.setattr(choice, "fastest", lambda *_: {"native": 2.0, "torch": 1.0})
     inputs = [images(seed=s) for s in range(3)]
     found = steps(*elided("resnet", recipe, "auto"), inputs)
-    assert tried == [["blocked", "plain"]] * len(tried)
+    assert tried == [["products", "blocked", "dense"]] * len(tried)
     count = len(tried)
     assert count > 0
     other = "native" if faster == "blocked" else "torch"
@@ -272,7 +272,9 @@ def test_auto_computes_by_what_was_faster_and_leaves_no_trace(monkeypatch, faste
 @pytest.mark.parametrize("engine", ["auto", "native"])
 def test_a_resumed_run_repeats_the_uninterrupted_one(monkeypatch, engine):
     monkeypatch.setattr(
-        blocked_layers, "fastest", lambda *_: {"blocked": 1.0, "plain": 2.0}
+        forms,
+        "fastest",
+        lambda names, _: {n: 1.0 if n == "blocked" else 2.0 for n in names},
     )
     recipe = RigL(sparsity=0.7, every=2, until=9)
     inputs = [images(seed=s) for s in range(6)]
@@ -280,7 +282,7 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(monkeypatch, engine):
     first, optimizer = elided("resnet", recipe, engine)
     steps(first, optimizer, inputs[:3])
     monkeypatch.setattr(decided, "_OPEN", {})  # a new process
-    monkeypatch.setattr(blocked_layers, "fastest", None)
+    monkeypatch.setattr(forms, "fastest", None)
     second, other = elided("resnet", recipe, engine)
     second.load_state_dict(first.state_dict())
     other.load_state_dict(optimizer.state_dict())

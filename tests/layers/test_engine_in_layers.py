@@ -49,7 +49,7 @@ def eager_auto(tmp_path, monkeypatch):
 def layered(elided):
     """Compute product by product, as layers do that have no blocked form."""
     for _, layer in elision.layers.elided_layers(elided):
-        layer._elision_blocked = None
+        layer._elision_forms = None
     return elided
 
 

@@ -420,7 +420,7 @@ def disk_with_room_for(tensors):
     """A stand-in for ``os.write`` on a disk that fills up."""
     room = iter(range(tensors))
 
-    def write(descriptor, data):
+    def write(descriptor, data, at):
         if next(room, None) is None:
             raise OSError(errno.ENOSPC, "No space left on device")
         return len(data)
@@ -437,7 +437,7 @@ def test_a_step_whose_offloading_failed_can_be_repeated(policy, monkeypatch):
         for step in range(4):
             with monkeypatch.context() as patched:
                 if step == failing:
-                    patched.setattr(os, "write", disk_with_room_for(tensors=5))
+                    patched.setattr(os, "pwrite", disk_with_room_for(tensors=5))
                     before = {n: t.clone() for n, t in model.state_dict().items()}
                     with (
                         pytest.raises(OffloadError, match="the disk is full"),

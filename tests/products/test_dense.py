@@ -91,3 +91,25 @@ def test_an_unchecked_product_computes_like_a_checked_one_and_tells_what_fits() 
     assert repr(unchecked) == repr(checked)
     assert torch.equal(unchecked.compute(), checked.compute())
     assert not LayerProduct.unchecked(Product.FORWARD, geometry, x, w.T).fits
+
+
+@pytest.mark.parametrize("dtype", [torch.cfloat, torch.cdouble, torch.float64])
+def test_products_of_complex_numbers_are_autograds(dtype: torch.dtype) -> None:
+    geometry = MatmulGeometry(5, 7, 3)
+    torch.manual_seed(0)
+    x, w, g = (
+        torch.randn(geometry.shape_of(name), dtype=dtype)
+        for name in ("input", "weight", "grad_output")
+    )
+    x.requires_grad_()
+    w.requires_grad_()
+    y = F.linear(x, w)
+    dx, dw = torch.autograd.grad(y, (x, w), g)
+    x, w = x.detach(), w.detach()
+    for kind, operands, expected in (
+        (Product.FORWARD, (x, w), y.detach()),
+        (Product.INPUT_GRAD, (g, w), dx),
+        (Product.WEIGHT_GRAD, (g, x), dw),
+    ):
+        found = LayerProduct(kind, geometry, *operands).compute()
+        torch.testing.assert_close(found, expected)

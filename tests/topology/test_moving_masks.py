@@ -489,7 +489,7 @@ def test_snfs_spreads_evenly_what_a_full_layer_cannot_take():
     small = min(topology.weights, key=lambda w: w.mask.numel()).name
     shares = {name: 0.01 / place for place, name in enumerate(names, 1)}
     shares[small] = 0.98
-    grown = topology.rule._grown(topology, active, dropped, shares)
+    grown = topology.rule._grown(active, dropped, shares)
     others = [count for name, count in grown.items() if name != small]
     assert sum(grown.values()) == sum(dropped.values())
     assert grown[small] == int(0.99 * int((~active[small]).sum() + dropped[small]))

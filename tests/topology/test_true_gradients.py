@@ -191,3 +191,82 @@ def test_a_model_with_a_frozen_layer_trains(recipe: str) -> None:
         optimizer.step()
     assert topology.step == 4
     assert not torch.equal(model[0].weight, first)
+
+
+SHAPED = {
+    "dst": lambda: methods.DST(alpha=1e-2),
+    "top-kast": lambda: methods.TopKAST(0.8, backward_sparsity=0.5, every=3),
+    "n-m": lambda: methods.NM(2, 4, decay=0.1, dense=(":last",)),
+    "gathered": lambda: methods.RigL(0.8, every=3, until=40, growth="gathered"),
+    "rigl": lambda: methods.RigL(0.8, every=3, until=40),
+    "snfs": lambda: methods.SNFS(0.8, every=50, variant="gradient"),
+}
+
+
+@pytest.mark.parametrize("recipe", SHAPED)
+def test_every_evaluation_of_a_closure_sees_the_rules_gradient(recipe: str) -> None:
+    seen: list[list[Tensor]] = []
+
+    class Twice(torch.optim.SGD):
+        """Evaluates the closure three times where it stands, then steps."""
+
+        def step(self, closure: Any = None) -> Any:
+            own = self.param_groups[0]["params"]
+            for _ in range(3):
+                value = torch.enable_grad()(closure)()
+                grads = [p.grad for p in own]
+                seen.append([g.clone() for g in grads if g is not None])
+            super().step()
+            return value
+
+    model = elision.elide(network(), SHAPED[recipe](), engine="torch")
+    optimizer = Twice(model.parameters(), lr=0.05)
+    topology = elision.topology.attach(model, optimizer)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(model, topology.step)
+        value.backward()
+        return value
+
+    for number in range(4):
+        optimizer.step(closure)
+        first, *others = seen[-3:]
+        for other in others:
+            assert len(other) == len(first)
+            assert all(map(torch.equal, first, other)), number
+    assert topology.step == 5
+
+
+@pytest.mark.parametrize("recipe", MASKED)
+@pytest.mark.parametrize("engine", ["torch", "auto", "native"])
+def test_gradients_add_up_masked_under_every_engine(engine: str, recipe: str) -> None:
+    sums = []
+    for at_once in (True, False):
+        model, topology = masked(recipe, engine)
+        if at_once:
+            (loss(model, 0) + loss(model, 1) + loss(model, 2)).backward()
+        else:
+            for number in range(3):
+                loss(model, number).backward()
+        assert not any(w.weight.grad[~w.mask].any() for w in topology.weights)
+        sums.append([w.weight.grad.clone() for w in topology.weights])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*sums, strict=True))
+
+
+@pytest.mark.parametrize("engine", ["torch", "auto", "native"])
+def test_clipping_in_a_training_is_that_of_every_engine(engine: str) -> None:
+    weights = []
+    for name in ("torch", engine):
+        model = elision.elide(
+            network(), methods.RigL(0.8, every=3, until=40), engine=name
+        )
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        elision.topology.attach(model, optimizer)
+        for number in range(10):
+            optimizer.zero_grad()
+            loss(model, number).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+        weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.allclose(*weights, atol=1e-4)

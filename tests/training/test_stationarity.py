@@ -216,3 +216,65 @@ def test_a_run_that_is_not_finite_has_diverged(poison: str, value: float) -> Non
     report = watch.report()
     assert report.verdict == "diverged"
     assert "is not finite" in str(report)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", ["first", "second", "both"])
+def test_windows_that_are_not_finite_have_no_p_value(place: str, value: float) -> None:
+    good, bad = [float(i) for i in range(20)], [float(i) for i in range(19)] + [value]
+    first = good if place == "second" else bad
+    assert math.isnan(windows_differ(first, good if place == "first" else bad))
+
+
+def test_a_look_at_a_gradient_that_is_not_finite_finds_no_small_one() -> None:
+    model = Quadratic()
+    watch = StationarityWatch(model, torch.optim.SGD(model.parameters(), 0.0), loss)
+    bad = torch.full((4, 3), math.nan)
+    look = watch.look(torch.randn(4, 3), bad, 4)
+    assert math.isnan(look.gradient_squared)
+    assert math.isnan(look.relative_gradient)
+    assert math.isnan(look.noise_scale)
+
+
+def test_a_path_that_is_not_finite_has_no_displacement() -> None:
+    model = Quadratic()
+    watch = StationarityWatch(
+        model, torch.optim.SGD(model.parameters(), 0.0), loss, window=10
+    )
+    for step in range(14):
+        with torch.no_grad():
+            model.w.fill_(math.inf if step == 11 else 1.0)
+        watch(1.0)
+        if step in (9, 12):
+            watch.look(torch.randn(4, 3), torch.randn(4, 3), 4)
+    report = watch.report()
+    assert report.verdict == "diverged"
+    assert not math.isfinite(report.displacement_ratio)
+
+
+def test_a_curvature_that_is_not_finite_is_no_stationary_point(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("elision.training.stationarity.sharpness", lambda *_: math.nan)
+    model = Quadratic(start=0.0)
+    watch = StationarityWatch(
+        model, torch.optim.SGD(model.parameters(), 0.0), loss, window=10
+    )
+    for step in range(14):
+        watch(1.0)
+        if step in (9, 12):
+            watch.look(torch.zeros(4, 3), torch.zeros(4, 3), 4, curvature=True)
+    assert watch.report().verdict == "diverged"
+
+
+def test_a_gradient_that_a_mask_hides_is_zero_whatever_it_is() -> None:
+    net = nn.Linear(3, 4)
+    model = elision.elide(net, methods.Static(0.5, dense=()), engine="torch")
+    elision.topology.attach(model, torch.optim.SGD(model.parameters(), 0.1))
+    watch = StationarityWatch(
+        model,
+        torch.optim.SGD(model.parameters(), 0.1),
+        lambda m, x: m(x).square().mean() + 0 * net.weight.abs().sqrt().sum(),
+    )
+    look = watch.look(torch.randn(4, 3), torch.randn(4, 3), 4)  # d sqrt(0) is infinite
+    assert math.isfinite(look.gradient_squared)

@@ -125,6 +125,72 @@ def test_lightning_moves_masks_and_resumes(tmp_path):
     assert whole.digest() == resumed.digest()
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_fits_the_schedule_and_follows_several_optimisers() -> None:
+    lightning = imported("lightning.pytorch")
+    from elision.training.loops.lightning import callback
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.automatic_optimization = small_net(), False
+
+        def training_step(self, item, index) -> None:
+            images, labels = item
+            for optimizer in self.optimizers():
+                optimizer.zero_grad()
+            self.manual_backward(F.cross_entropy(self.net(images), labels))
+            for optimizer in self.optimizers():
+                optimizer.step()
+
+        def configure_optimizers(self):
+            parts = (self.net[:7], self.net[7:])
+            return [torch.optim.SGD(part.parameters(), 0.1) for part in parts]
+
+    watcher = callback(methods.RigL(0.8), engine="torch", fit=True)
+    trainer = lightning.Trainer(
+        max_epochs=24,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[watcher],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    loader = torch.utils.data.DataLoader([batch(0)], batch_size=None)
+    trainer.fit(Module(), loader)
+    assert [part.step for part in watcher.topology.parts] == [25, 25]
+    assert {move.step for move in watcher.topology.history} == {5, 10, 15}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_trainer_fits_the_schedule(tmp_path) -> None:
+    transformers = imported("transformers")
+    pytest.importorskip("accelerate")
+    from elision.training.loops.transformers import callback
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = small_net()
+
+        def forward(self, images, labels):
+            scores = self.net(images)
+            return {"loss": F.cross_entropy(scores, labels), "logits": scores}
+
+    model = elision.elide(Classifier(), methods.RigL(0.8), engine="torch")
+    images, labels = batch(0)
+    rows = [{"images": i, "labels": c} for i, c in zip(images, labels, strict=True)]
+    arguments = transformers.TrainingArguments(
+        str(tmp_path), max_steps=12, report_to=[], use_cpu=True, save_strategy="no"
+    )
+    watcher = callback(fit=True)
+    transformers.Trainer(
+        model=model, args=arguments, train_dataset=rows, callbacks=[watcher]
+    ).train()
+    assert {move.step for move in watcher.topology.history} == {5}
+
+
 @pytest.mark.parametrize("method", [methods.RigL(0.9, every=2), methods.Swat(0.9)])
 def test_a_network_of_torchvision_trains_in_a_few_more_lines(method):
     imported("torchvision")

@@ -1,4 +1,4 @@
-"""Restore a model's buffers and the random state after trial passes."""
+"""Restore a model's state and the random state after trial passes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +11,8 @@ __all__ = ["Buffers", "restored"]
 
 class Buffers:
     """Snapshot of a model's buffers: running statistics, a recipe's state.
+
+    State of an elided layer that is no buffer (its attributes ``elision_*``) is in it.
 
     Example:
         >>> norm = nn.BatchNorm1d(2)
@@ -25,7 +27,7 @@ class Buffers:
         self._before = [
             (module, name, buffer, buffer.detach().clone())
             for module in model.modules()
-            for name, buffer in module._buffers.items()
+            for name, buffer in _state(module).items()
             if buffer is not None
         ]
 
@@ -38,9 +40,15 @@ class Buffers:
         thresholds).
         """
         for module, name, buffer, values in self._before:
-            module._buffers[name] = buffer
+            holder = module._buffers if name in module._buffers else vars(module)
+            holder[name] = buffer
             if not buffer.is_meta and not torch.equal(buffer, values):
                 buffer.copy_(values)
+
+
+def _state(module: nn.Module) -> dict[str, torch.Tensor | None]:
+    own = {n: v for n, v in vars(module).items() if n.startswith("elision_")}
+    return own | module._buffers
 
 
 @contextmanager

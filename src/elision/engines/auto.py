@@ -21,7 +21,7 @@ from elision.engines.base import NO_HINT, Engine, Hint
 from elision.engines.decision import Decision, decisions
 from elision.engines.native.engine import NativeEngine
 from elision.engines.torch_engine import TorchEngine
-from elision.products import LayerProduct, Product
+from elision.products import Geometry, LayerProduct, Product
 
 __all__ = ["LEAST_MACS", "LEVELS", "AutoEngine", "density_level", "level_of"]
 
@@ -110,10 +110,9 @@ class AutoEngine(Engine):
         if level == LEVELS[0]:
             return self._torch
         what = "wanted part" if hint.wanted is not None else hint.sparse
-        question = (
-            f"{product.kind.value} of {product.geometry.description}, "
-            f"{what} at density {level:g}, "
-            f"{_dtype(product.first)}{torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        question = _question(
+            product.kind, product.geometry, what, level, product.first.dtype, threads
         )
         known = decisions()
         decision = known.find(question)
@@ -135,13 +134,24 @@ class AutoEngine(Engine):
         def dense() -> None:
             self._torch.compute(product, hint)
 
-        return fastest({"native": native, "torch": dense}, self.trials)
+        return fastest({"torch": dense, "native": native}, self.trials)
 
     def compute(self, product: LayerProduct, hint: Hint = NO_HINT) -> torch.Tensor:
         """Compute one product by the chosen engine; see :meth:`Engine.compute`."""
         return self.choose(product, hint).compute(product, hint)
 
 
-def _dtype(operand: torch.Tensor) -> str:
-    usual = operand.dtype == torch.float32
-    return "" if usual else f"{operand.dtype}".removeprefix("torch.") + ", "
+@functools.lru_cache(maxsize=1024)
+def _question(
+    kind: Product,
+    geometry: Geometry,
+    what: str | None,
+    level: float,
+    dtype: torch.dtype,
+    threads: int,
+) -> str:
+    words = "" if dtype == torch.float32 else f"{dtype}".removeprefix("torch.") + ", "
+    return (
+        f"{kind.value} of {geometry.description}, {what} at density {level:g}, "
+        f"{words}{threads} threads"
+    )

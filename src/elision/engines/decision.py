@@ -9,12 +9,12 @@ import fcntl
 import functools
 import hashlib
 import json
+import logging
 import os
 import platform
-import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,13 @@ from elision.common.files import write_json
 from elision.engines.native import library
 from elision.engines.native.builder import cache_folder, cpu_fields
 
-__all__ = ["Decision", "Decisions", "cpu_name", "decisions"]
+__all__ = ["TIE", "Decision", "Decisions", "cpu_name", "decisions"]
+
+_log = logging.getLogger("elision")
+
+#: Share by which a candidate must be faster than a simpler one: what the best of three
+#: times repeats to on a busy machine (an own choice).
+TIE = 0.1
 
 
 @dataclass(frozen=True)
@@ -33,23 +39,30 @@ class Decision:
 
     Attributes:
         question: unique description of what was decided.
-        seconds: best time of each candidate, by name.
+        seconds: best time of each candidate, by name, the simplest first.
+        dense: best time of the dense computation, which no candidate may be: it is
+            another function. None: not timed.
 
     Example:
-        >>> print(Decision("forward", {"native": 0.001, "torch": 0.003}))
-        forward: native (native 1.00 ms, torch 3.00 ms)
+        >>> print(Decision("forward", {"torch": 0.003, "native": 0.001}))
+        forward: native (torch 3.00 ms, native 1.00 ms)
+        >>> Decision("forward", {"torch": 1.09, "native": 1.0}).winner
+        'torch'
     """
 
     question: str
     seconds: dict[str, float]
+    dense: float | None = None
 
     @property
     def winner(self) -> str:
-        """Name of the fastest candidate."""
-        return min(self.seconds, key=self.seconds.__getitem__)
+        """Name of the fastest candidate; of those within :data:`TIE`, the simplest."""
+        bound = (1 + TIE) * min(self.seconds.values())
+        return next(name for name, time in self.seconds.items() if time <= bound)
 
     def __str__(self) -> str:
-        times = ", ".join(f"{n} {1e3 * s:.2f} ms" for n, s in self.seconds.items())
+        rows = self.seconds | ({} if self.dense is None else {"dense": self.dense})
+        times = ", ".join(f"{n} {1e3 * s:.2f} ms" for n, s in rows.items())
         return f"{self.question}: {self.winner} ({times})"
 
 
@@ -75,7 +88,7 @@ class Decisions:
         return self._made.get(question)
 
     def add(self, decision: Decision) -> Decision:
-        """Keep and print a decision; return the one that is valid from now on.
+        """Keep and log a decision; return the one that is valid from now on.
 
         If another process has decided the same question meanwhile, its decision is.
         """
@@ -86,7 +99,7 @@ class Decisions:
                     return self._made[decision.question]
                 self._made[decision.question] = decision
                 self._write()
-            print(f"elision: timed once: {decision}", file=sys.stderr)
+            _log.debug("timed once: %s", decision)
             return decision
 
     def __iter__(self) -> Iterator[Decision]:
@@ -113,30 +126,37 @@ class Decisions:
         """Add the decisions in the file; a damaged file counts as empty."""
         if self.path is None:
             return
-        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        with contextlib.suppress(
+            OSError, ValueError, TypeError, AttributeError, KeyError
+        ):
             rows: dict[str, Any] = json.loads(self.path.read_text("utf-8"))
-            for question, seconds in rows.items():
-                times = {str(n): float(s) for n, s in seconds.items()}
+            for question, row in rows.items():
+                times = {str(n): float(s) for n, s in row["seconds"]}
+                dense = None if row["dense"] is None else float(row["dense"])
                 if times:
-                    self._made.setdefault(question, Decision(question, times))
+                    self._made.setdefault(question, Decision(question, times, dense))
 
     def _write(self) -> None:
         if self.path is None:
             return
-        rows = {d.question: asdict(d)["seconds"] for d in self._made.values()}
+        rows = {
+            d.question: {"seconds": list(d.seconds.items()), "dense": d.dense}
+            for d in self._made.values()
+        }
         try:
             write_json(self.path, rows)
         except OSError as error:
-            print(
-                f"elision: cannot keep decisions in {self.path} ({error}); another "
-                "process may decide otherwise. Set ELISION_CACHE to a folder that can "
-                "be written",
-                file=sys.stderr,
+            _log.warning(
+                "cannot keep decisions in %s (%s); another process may decide "
+                "otherwise. Set ELISION_CACHE to a folder that can be written",
+                self.path,
+                error,
             )
             self.path = None
 
 
-_OPEN: dict[Path, Decisions] = {}
+#: Decisions by what :func:`cache_folder` follows from.
+_OPEN: dict[tuple[str | None, ...], Decisions] = {}
 _OPENING = threading.Lock()
 
 
@@ -146,18 +166,25 @@ def decisions() -> Decisions:
     Kept in the folder of the built kernels, in a file named by everything that affects
     times: the CPU, the kernels' sources and variant, and torch's version.
     """
-    path = cache_folder() / f"decisions-{_digest()}.json"
+    folder = os.environ.get("ELISION_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if folder in _OPEN:  # asked for at every product of a training step
+        return _OPEN[folder]
     with _OPENING:
-        if path not in _OPEN:
-            _OPEN[path] = Decisions(path)
-        return _OPEN[path]
+        path = cache_folder() / f"decisions-{_digest()}.json"
+        return _OPEN.setdefault(folder, Decisions(path))
 
 
 @functools.cache
 def _digest() -> str:
     """Digest of everything about the machine that affects times."""
     kernels = library.unavailable() or library.path().name
-    parts = (kernels, torch.__version__, platform.machine(), cpu_name())
+    parts = (
+        "seconds and dense",
+        kernels,
+        torch.__version__,
+        platform.machine(),
+        cpu_name(),
+    )
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 

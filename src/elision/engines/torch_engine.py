@@ -35,4 +35,6 @@ class TorchEngine(Engine):
         """Compute one product densely; see :meth:`Engine.compute`."""
         hint.check(product)
         result = product.geometry.compute(product.kind, product.first, product.second)
-        return result if hint.wanted is None else result * (hint.wanted != 0)
+        return (
+            result if hint.wanted is None else torch.where(hint.wanted != 0, result, 0)
+        )

@@ -1,10 +1,12 @@
 """A recipe put into a model's layers: elide, watch, record, meter, finalise."""
 
 from elision.layers.elide import NoEffectWarning as NoEffectWarning
-from elision.layers.elide import elidable_layers as elidable_layers
+from elision.layers.elide import TiedWeightWarning as TiedWeightWarning
 from elision.layers.elide import elide as elide
-from elision.layers.elide import elided_layers as elided_layers
 from elision.layers.elide import restore as restore
+from elision.layers.explain import Explanation as Explanation
+from elision.layers.explain import Unreached as Unreached
+from elision.layers.explain import explain as explain
 from elision.layers.extras import attach_extra as attach_extra
 from elision.layers.extras import extra as extra
 from elision.layers.meter import Work as Work
@@ -16,10 +18,14 @@ from elision.layers.modules.base import ElidedLayer as ElidedLayer
 from elision.layers.modules.base import plan_of as plan_of
 from elision.layers.modules.base import set_state as set_state
 from elision.layers.modules.base import states_of as states_of
+from elision.layers.modules.base import tied_reader as tied_reader
 from elision.layers.modules.conv2d import ElidedConv2d as ElidedConv2d
 from elision.layers.modules.linear import ElidedLinear as ElidedLinear
 from elision.layers.observation import Observation as Observation
 from elision.layers.observation import Observer as Observer
+from elision.layers.reach import elidable_layers as elidable_layers
+from elision.layers.reach import elided_layers as elided_layers
+from elision.layers.readers import DenseReadWarning as DenseReadWarning
 from elision.layers.recipe import Recipe as Recipe
 from elision.layers.recipe import Table as Table
 from elision.layers.record import record as record

@@ -9,155 +9,25 @@ step; whatever else it does with such a tensor meets a plain one.
 
 A layer computes as plain layers do while somebody observes its products or replaces what
 is saved for the backward pass, under ``torch.compile`` and other tracers, for other
-dtypes and devices than float32 on the CPU, and where the engine ``auto`` found its plain
-form faster.
+dtypes and devices than float32 on the CPU, and where the engine ``auto`` found another
+form faster (:mod:`elision.layers.forms`).
 """
 
-import functools
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from elision.common.restoring import restored
-from elision.common.timing import fastest
-from elision.engines import Decision, decisions
-from elision.engines.auto import (
-    LEAST_MACS,
-    LEVELS,
-    TRYING,
-    density_level,
-    level_of,
-)
 from elision.engines.native import library
-from elision.engines.native.blocked.layer import KeptThreshold, SparseLayer, Sparsity
-from elision.engines.native.blocked.tensor import BlockedTensor, as_plain
+from elision.engines.native.blocked.layer import KeptThreshold, Sparsity
+from elision.engines.native.blocked.tensor import BlockedTensor
 from elision.layers.plan import buffer_name
 from elision.operands import KEEP
 from elision.operands.blocked_form import LargestForm, MaskForm
-from elision.products import Product, geometry_of
+from elision.products import Product
 
-__all__ = ["BlockedLayer", "is_usable", "sparsity_of"]
-
-
-class BlockedLayer:
-    """The blocked form of one elided layer, and the choice between it and the plain one.
-
-    Args:
-        sparsity: what the layer's products read.
-        timed: whether the blocked form computes only where it was faster.
-    """
-
-    def __init__(self, sparsity: Sparsity, *, timed: bool) -> None:
-        self.sparsity, self.timed = sparsity, timed
-        self._layer = SparseLayer(sparsity)
-        self._known: tuple[Any, float] = (None, 1.0)
-
-    def __reduce__(self) -> Any:
-        """Copies start with lists and choices of their own."""
-        return functools.partial(BlockedLayer, self.sparsity, timed=self.timed), ()
-
-    def output(
-        self,
-        layer: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        convolution: Any,
-        plain: Callable[[Tensor, Tensor], Tensor],
-    ) -> Tensor | None:
-        """The layer's output; None where its plain form is to compute it.
-
-        Args:
-            layer: the layer, for its buffers and mode.
-            x: ``(N, C, H, W)`` or ``(rows, inner)``.
-            weight: its weight.
-            bias: its bias.
-            convolution: stride, padding, dilation and groups; None for a linear layer.
-            plain: the plain form, of an input and a weight.
-        """
-        if not is_usable(x, weight, bias) or not _has_kernels(x, weight, convolution):
-            return None
-        blocked = partial(self._layer.run, layer, bias=bias, convolution=convolution)
-        if self.timed and not self._is_faster(
-            layer, x, weight, convolution, blocked, plain
-        ):
-            return None
-        return blocked(x, weight)
-
-    def _is_faster(
-        self,
-        layer: Any,
-        x: Tensor,
-        weight: Tensor,
-        convolution: Any,
-        blocked: Callable[[Tensor, Tensor], Tensor],
-        plain: Callable[[Tensor, Tensor], Tensor],
-    ) -> bool:
-        geometry = geometry_of(tuple(x.shape), tuple(weight.shape), convolution)
-        if geometry.dense_macs < LEAST_MACS:
-            return False
-        density = self._density(layer)
-        if density == LEVELS[0] or library.unavailable() is not None:
-            return False
-        layout = "blocked" if isinstance(x, BlockedTensor) else "plain"
-        back = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        question = (
-            f"{'step' if back else 'forward pass'} of {geometry.description}, {layout} "
-            f"input, weight at density {density:g}, {layer._elision_plan.recipe}, "
-            f"{_dtype_words()}{torch.get_num_threads()} threads"
-        )
-        known = decisions()
-        decision = known.find(question)
-        if decision is None:
-            candidates = {
-                "blocked": partial(_pass, blocked, x, weight, back),
-                "plain": partial(_pass, plain, x, weight, back),
-            }
-            with TRYING, restored(layer, random_state=True):
-                seconds = fastest(candidates, 3)
-            decision = known.add(Decision(question, seconds))
-        return decision.winner == "blocked"
-
-    def _density(self, layer: Any) -> float:
-        """Level of the weight's density, which the choice is made for."""
-        if self.sparsity.mask is None:
-            return level_of(self.sparsity.weight_keep)
-        mask = layer._buffers[self.sparsity.mask]
-        key = (id(mask), mask._version)
-        if self._known[0] != key:
-            self._known = (key, density_level(mask))
-        return self._known[1]
-
-
-def _pass(
-    form: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor, back: bool
-) -> None:
-    """One pass through a form of a layer, and back; nothing is kept.
-
-    A plain input is paid for with two changes of layout, as if no neighbour were blocked.
-    """
-    given = (x.detach(), weight.detach())
-    wants = [t.requires_grad for t in (x, weight)]
-    for tensor, wanted in zip(given, wants, strict=True):
-        tensor.requires_grad_(wanted and back)
-    with torch.set_grad_enabled(back):
-        y = form(*given)
-        if not isinstance(x, BlockedTensor):
-            y = as_plain(y)
-    if back:
-        wanted = [t for t in given if t.requires_grad]
-        torch.autograd.grad(y, wanted, torch.ones_like(y))
-
-
-def _dtype_words() -> str:
-    if not torch.is_autocast_enabled("cpu"):
-        return ""
-    dtype = torch.get_autocast_dtype("cpu")
-    return f"autocast to {dtype}, ".replace("torch.", "")
+__all__ = ["has_kernels", "is_usable", "sparsity_of"]
 
 
 def is_usable(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
@@ -178,10 +48,15 @@ def is_usable(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     )
 
 
-def _has_kernels(x: Tensor, weight: Tensor, convolution: Any) -> bool:
+def has_kernels(x: Tensor, weight: Tensor, convolution: Any) -> bool:
     """Whether the kernels have a way for a product; operands that do not fit have none.
 
     Torch refuses these in a user's words.
+
+    Args:
+        x: ``(N, C, H, W)`` or ``(rows, inner)``.
+        weight: ``(K, C/groups, R, S)`` or ``(columns, inner)``.
+        convolution: stride, padding, dilation and groups; None for a linear layer.
     """
     if x.shape[1] != weight.shape[1]:
         return False  # groups, too

@@ -18,25 +18,31 @@ transform is applied once and both products read its result.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection
+from fnmatch import fnmatchcase
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
+from elision.common.exact import GivenExact
 from elision.engines import make_engine
-from elision.layers.blocked import BlockedLayer, sparsity_of
-from elision.layers.extras import remove_extras
+from elision.layers.blocked import sparsity_of
+from elision.layers.extras import give_extras, remove_all, remove_extras, take_extras
+from elision.layers.forms import Forms
 from elision.layers.modules import ELIDED, plain_type
 from elision.layers.modules.base import ElidedLayer
 from elision.layers.plan import LayerPlan, buffer_name
+from elision.layers.reach import elidable_layers, tied_to, unreached
+from elision.layers.readers import guard_readers
 from elision.layers.recipe import SELECTORS, Recipe, Table, selects
+from elision.layers.recomputation import LatestCalls
+from elision.operands import KEEP
 
 __all__ = [
     "NoEffectWarning",
-    "elidable_layers",
+    "TiedWeightWarning",
     "elide",
-    "elided_layers",
     "restore",
 ]
 
@@ -56,38 +62,33 @@ class NoEffectWarning(UserWarning):
     """
 
 
+class TiedWeightWarning(UserWarning):
+    """A layer stays dense because another module reads its weight, too.
+
+    Example:
+        >>> import warnings, elision
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9, bias=False))
+        >>> model[1].weight = model[0].weight
+        >>> with warnings.catch_warnings(record=True, action="always") as caught:
+        ...     _ = elision.elide(model, elision.methods.Static(0.5, dense=()))
+        >>> caught[-1].category.__name__, int((model[0].weight == 0).sum())
+        ('TiedWeightWarning', 0)
+    """
+
+
 #: Attribute by which DistributedDataParallel learns what it must not broadcast.
 _DDP_IGNORE = "_ddp_params_and_buffers_to_ignore"
 
 
-def elidable_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that a recipe can reach, by name, in the order of registration.
-
-    These are the modules whose type is a key of :data:`elision.layers.ELIDED` (exactly
-    ``Conv2d`` or ``Linear``, unless others are registered), and the elided ones. A
-    subclass that is not registered is left alone, as is what a module computes from
-    bare parameters, such as the projections of ``MultiheadAttention``.
-    """
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if type(module) in ELIDED or isinstance(module, ElidedLayer)
-    }
-
-
-def elided_layers(model: nn.Module) -> Iterator[tuple[str, ElidedLayer]]:
-    """Names and layers of a model that ``elide`` has changed."""
-    for name, module in model.named_modules():
-        if isinstance(module, ElidedLayer):
-            yield name, module
-
-
-def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
+def elide(
+    model: Model, recipe: Recipe, engine: str = "auto", *, tied: Collection[str] = ()
+) -> Model:
     """Run the products of a model's convolutions and linear layers through a recipe.
 
     In place; a model that was elided before gets the new recipe with fresh state.
-    A recipe that is refused leaves the model plain. State-dict keys do not change; state
-    that the recipe's transforms remember is added under
+    A recipe that is refused leaves the model as it was. State-dict keys do not change;
+    state that the recipe's transforms remember is added under
     ``<layer>.elision_<operand>_for_<product>_<state>``.
 
     Args:
@@ -98,6 +99,8 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
             built here). ``"auto"``: the faster of the two for each product that has a
             sparse operand, timed once on this machine and kept; a product of which
             nothing is left out is torch's, to the last bit.
+        tied: shell-style patterns of layers whose weight the recipe may change although
+            another module (a tied embedding) reads it; others of that kind stay dense.
 
     Returns:
         The same model.
@@ -110,28 +113,87 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
 
     Warns:
         NoEffectWarning: no layer was reached, or a pattern of the recipe names none.
+        TiedWeightWarning: layers stay dense because another module reads their weight.
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe must be a Recipe, got {type(recipe).__name__}")
     make_engine(engine)  # an engine that cannot be had fails before anything changes
+    before = _Before(model)
+    try:
+        _elide(model, recipe, engine, tuple(tied))
+    except BaseException:  # a budget that cannot be met, a pattern that does not divide
+        restore(model)
+        before.put_back()
+        raise
+    before.forget()
+    return model
+
+
+class _Before:
+    """The recipe that a model had before another, taken off it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._ignored = getattr(model, _DDP_IGNORE, None)
+        modules = list(model.modules())
+        # Hooks stay until the other recipe is there.
+        self._extras = [(module, take_extras(module)) for module in modules]
+        self._states = [
+            (
+                module,
+                type(module),
+                {n: v for n, v in vars(module).items() if _is_ours(n)},
+                dict(module._buffers),
+                set(module._non_persistent_buffers_set),
+            )
+            for module in modules
+        ]
+        restore(model)
+
+    def put_back(self) -> None:
+        """Give the model its recipe back, with the state it had."""
+        for module, kind, attributes, buffers, unsaved in self._states:
+            module.__class__ = kind  # pyright: ignore[reportAttributeAccessIssue]
+            vars(module).update(attributes)
+            module._buffers.update(buffers)
+            module._non_persistent_buffers_set.update(unsaved)
+        for module, extras in self._extras:
+            give_extras(module, extras)
+        if self._ignored is not None:
+            setattr(self._model, _DDP_IGNORE, self._ignored)
+
+    def forget(self) -> None:
+        """Remove the hooks of the recipe that was replaced."""
+        for _, extras in self._extras:
+            remove_all(extras)
+
+
+def _elide(
+    model: nn.Module, recipe: Recipe, engine: str, including: tuple[str, ...]
+) -> None:
+    """Elide a plain model; an error leaves it half done."""
     layers = elidable_layers(model)
     names = list(layers)
-    recipe = recipe.resolved(layers)
-    tables = {n: recipe.table_for(n, m, names) for n, m in layers.items()}
+    tied = _tied(model, recipe, layers, including)
+    # Budgets are of the layers within reach, without those that belong to others, too.
+    recipe = recipe.resolved({n: m for n, m in layers.items() if n not in tied})
+    tables = {
+        n: Table() if n in tied else recipe.table_for(n, m, names)
+        for n, m in layers.items()
+    }
     for table in tables.values():
         table.check_computed()
     _warn_without_effect(recipe, layers, tables)
-    _warn_of_missing_weights(model)
-    restore(model)
+    if _wants(recipe):
+        _warn_of_dense_layers(model, tied)
     for name, layer in layers.items():
-        _elide_layer(layer, name, LayerPlan(recipe.name, tables[name]), engine)
-    try:
-        recipe.prepare(model)
-    except BaseException:  # a budget that cannot be met, a pattern that does not divide
-        restore(model)
-        raise
+        plan = LayerPlan(recipe.name, tables[name])
+        _elide_layer(layer, name, plan, engine, tied.get(name))
+    recipe.prepare(model)
+    guard_readers(model)
     if engine != "torch":
-        _give_blocked_forms(layers, timed=engine == "auto")
+        _give_forms(layers, timed=engine == "auto")
+    _keep_from_averages(model)
     # A threshold or reference belongs to its replica; a broadcast would replace it.
     local = [
         f"{name}.{buffer}" if name else buffer
@@ -141,10 +203,31 @@ def elide(model: Model, recipe: Recipe, engine: str = "auto") -> Model:
     ]
     if local:
         setattr(model, _DDP_IGNORE, [*getattr(model, _DDP_IGNORE, []), *local])
-    return model
 
 
-def _elide_layer(layer: nn.Module, name: str, plan: LayerPlan, engine: str) -> None:
+def _tied(
+    model: nn.Module,
+    recipe: Recipe,
+    layers: dict[str, nn.Module],
+    including: tuple[str, ...],
+) -> dict[str, str]:
+    """Layers that stay dense, by name, and the other reader of their weight."""
+    for pattern in including:
+        if not any(fnmatchcase(name, pattern) for name in layers):
+            raise ValueError(
+                f"tied={pattern!r} names no layer; layers: {', '.join(layers)}"
+            )
+    changed = {}
+    for name, layer in layers.items():
+        table = recipe.table_for(name, layer, list(layers))
+        if any(operand == "weight" and cell != KEEP for _, operand, cell in table):
+            changed[name] = layer
+    return tied_to(model, changed, including)
+
+
+def _elide_layer(
+    layer: nn.Module, name: str, plan: LayerPlan, engine: str, reader: str | None
+) -> None:
     weight = layer.weight
     assert isinstance(weight, Tensor)
     elided = ELIDED[type(layer)]
@@ -152,33 +235,69 @@ def _elide_layer(layer: nn.Module, name: str, plan: LayerPlan, engine: str) -> N
     layer._elision_plan = plan  # pyright: ignore[reportArgumentType]
     layer._elision_name = name  # pyright: ignore[reportArgumentType]
     layer._elision_engine = make_engine(engine)  # pyright: ignore[reportArgumentType]
+    layer._elision_tied_to = reader  # pyright: ignore[reportArgumentType]
+    if plan.written:
+        layer._elision_calls = LatestCalls(plan.written)  # pyright: ignore[reportArgumentType]
     for use, transform in plan.uses.items():
+        # A weight's shape is known, an input's or a gradient's is not.
+        is_weight = plan.operand_of(use) == "weight"
+        shapes = transform.state_shapes(weight.shape if is_weight else _ANY_SHAPE)
         for state, value in transform.initial_state().items():
-            layer.register_buffer(buffer_name(use, state), value.to(weight.device))
+            state_name = buffer_name(use, state)
+            value = _placed(value, weight)
+            if state not in shapes:
+                layer.register_buffer(state_name, value)
+            elif is_weight:
+                layer.register_buffer(state_name, value.new_zeros(shapes[state]))
+            else:
+                setattr(layer, state_name, value)
 
 
-def _give_blocked_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
-    """Let sparse layers keep the kernels' layout, and dense ones before a norm enter it."""
-    forms = {name: sparsity_of(layer) for name, layer in layers.items()}
+#: Stands for an operand's shape where only the names of state tensors matter.
+_ANY_SHAPE = torch.Size((1, 1))
+
+
+def _placed(value: Tensor, weight: Tensor) -> Tensor:
+    """A state tensor beside a weight, with no fewer digits than the weight's."""
+    if not value.is_floating_point():
+        return value.to(weight.device)
+    return value.to(weight.device, torch.promote_types(value.dtype, weight.dtype))
+
+
+def _keep_from_averages(model: nn.Module) -> None:
+    """Let running averages of the model take its masks and counters over as they are."""
+    for module in model.modules():
+        if any(name.startswith("elision_") for name in module._buffers):
+            module._buffers = GivenExact(module._buffers, "elision_")
+
+
+def _give_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
+    """Let layers choose between their forms, and dense ones before a norm be blocked."""
+    sparsities = {name: sparsity_of(layer) for name, layer in layers.items()}
     for name, layer in layers.items():
-        sparsity = forms[name]
-        if sparsity is not None:
-            form = BlockedLayer(sparsity, timed=timed)
-            layer._elision_blocked = form  # pyright: ignore[reportArgumentType]
-        elif isinstance(layer, nn.Conv2d) and any(forms.values()) and not timed:
+        plan: LayerPlan = layer._elision_plan  # pyright: ignore[reportAssignmentType]
+        sparsity = sparsities[name]
+        if sparsity is not None or (timed and plan.changes):
+            forms = Forms(plan, sparsity, timed=timed)
+            layer._elision_forms = forms  # pyright: ignore[reportArgumentType]
+        elif isinstance(layer, nn.Conv2d) and any(sparsities.values()) and not timed:
             layer._elision_offers = True  # pyright: ignore[reportArgumentType]
+
+
+def _wants(recipe: Recipe) -> bool:
+    """Whether a recipe leaves anything out, in a layer that it reaches."""
+    return bool(recipe.table) or any(table for _, table in recipe.overrides)
 
 
 def _warn_without_effect(
     recipe: Recipe, layers: dict[str, nn.Module], tables: dict[str, Table]
 ) -> None:
-    wants = bool(recipe.table) or any(table for _, table in recipe.overrides)
-    if not layers or (wants and not any(tables.values())):
+    if not layers or (_wants(recipe) and not any(tables.values())):
         warnings.warn(
             f"recipe {recipe.name!r} changes no layer of this model "
             f"({len(layers)} Conv2d and Linear layers found)",
             NoEffectWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return
     for pattern in (*recipe.dense, *(p for p, _ in recipe.overrides)):
@@ -188,23 +307,21 @@ def _warn_without_effect(
             warnings.warn(
                 f"recipe {recipe.name!r}: pattern {pattern!r} names no layer",
                 NoEffectWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
-def _warn_of_missing_weights(model: nn.Module) -> None:
-    """Say which layers take their shape, and become elidable, with the first batch."""
-    names = [
-        name
-        for name, module in model.named_modules()
-        if any(p is not None and is_lazy(p) for p in module._parameters.values())
-    ]
-    if names:
+def _warn_of_dense_layers(model: nn.Module, tied: dict[str, str]) -> None:
+    """Say by name which layers stay dense although the recipe does not ask for it."""
+    for reason, names in unreached(model).items():
+        warnings.warn(reason.format(", ".join(names)), NoEffectWarning, stacklevel=4)
+    if tied:
+        pairs = ", ".join(f"{name} (with {reader})" for name, reader in tied.items())
         warnings.warn(
-            f"layers without weights stay dense: {', '.join(names)}; run a batch through "
-            "the model, then elide it",
-            NoEffectWarning,
-            stacklevel=3,
+            f"layers whose weight another module reads stay dense: {pairs}; "
+            "elide(model, recipe, tied=(name, ...)) includes them",
+            TiedWeightWarning,
+            stacklevel=4,
         )
 
 
@@ -222,12 +339,18 @@ def restore(model: Model) -> Model:
         for buffer in [b for b in module._buffers if b.startswith("elision_")]:
             del module._buffers[buffer]
             module._non_persistent_buffers_set.discard(buffer)
-        for attribute in [a for a in vars(module) if a.startswith("_elision_")]:
+        if isinstance(module._buffers, GivenExact):
+            module._buffers = dict(module._buffers)
+        for attribute in [a for a in vars(module) if _is_ours(a)]:
             delattr(module, attribute)
         if isinstance(module, ElidedLayer):
-            module.__class__ = plain_type(module)  # pyright: ignore[reportAttributeAccessIssue]
+            module.__class__ = plain_type(type(module))  # pyright: ignore[reportAttributeAccessIssue]
     ignored = getattr(model, _DDP_IGNORE, None)
     if ignored is not None:
         kept = [n for n in ignored if not n.rpartition(".")[2].startswith("elision_")]
         setattr(model, _DDP_IGNORE, kept) if kept else delattr(model, _DDP_IGNORE)
     return model
+
+
+def _is_ours(attribute: str) -> bool:
+    return attribute.startswith(("_elision_", "elision_"))

@@ -5,20 +5,42 @@ it is copied and pickled with the model, and :func:`elision.restore` removes it.
 """
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-__all__ = ["Removable", "attach_extra", "extra", "remove_extras"]
+__all__ = [
+    "Extras",
+    "Finalizable",
+    "Removable",
+    "attach_extra",
+    "extra",
+    "give_extras",
+    "remove_all",
+    "remove_extras",
+    "take_extras",
+    "tell_extras",
+]
 
 #: Attribute of a module: name -> (value, handles).
 _EXTRAS = "_elision_extras"
+
+
+@runtime_checkable
+class Finalizable(Protocol):
+    """An extra that has a word to say before :func:`elision.export.finalize`."""
+
+    def finalizing(self, model: nn.Module) -> None: ...  # noqa: D102
 
 
 class Removable(Protocol):
     """A handle with ``remove()``, such as the ones of torch's hooks."""
 
     def remove(self) -> None: ...  # noqa: D102
+
+
+#: Extras of a module by name: a value and its handles.
+Extras = dict[str, tuple[Any, list[Removable]]]
 
 
 def attach_extra(
@@ -41,8 +63,7 @@ def attach_extra(
         >>> extra(model, "note")
         'kept until elision.restore(model)'
     """
-    extras: dict[str, tuple[Any, list[Removable]]]
-    extras = vars(module).setdefault(_EXTRAS, {})
+    extras: Extras = vars(module).setdefault(_EXTRAS, {})
     _remove(extras, name)
     extras[name] = (value, list(handles))
 
@@ -52,13 +73,36 @@ def extra(module: nn.Module, name: str) -> Any:
     return vars(module).get(_EXTRAS, {}).get(name, (None,))[0]
 
 
+def tell_extras(model: nn.Module) -> None:
+    """Tell the extras of a model that its training ends."""
+    for module in model.modules():
+        for value, _ in vars(module).get(_EXTRAS, {}).values():
+            if isinstance(value, Finalizable):
+                value.finalizing(module)
+
+
 def remove_extras(module: nn.Module) -> None:
     """Remove every extra of a module and its hooks."""
-    extras = vars(module).pop(_EXTRAS, {})
+    remove_all(take_extras(module))
+
+
+def take_extras(module: nn.Module) -> Extras:
+    """Take a module's extras off it; their hooks stay."""
+    return vars(module).pop(_EXTRAS, {})
+
+
+def give_extras(module: nn.Module, extras: Extras) -> None:
+    """Give a module extras that were taken off it."""
+    if extras:
+        vars(module)[_EXTRAS] = extras
+
+
+def remove_all(extras: Extras) -> None:
+    """Remove extras that were taken off a module, and their hooks."""
     for name in list(extras):
         _remove(extras, name)
 
 
-def _remove(extras: dict[str, tuple[Any, list[Removable]]], name: str) -> None:
+def _remove(extras: Extras, name: str) -> None:
     for handle in extras.pop(name, (None, []))[1]:
         handle.remove()

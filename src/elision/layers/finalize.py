@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from elision.common.files import load_tensors, replacing, save_tensors
 from elision.common.sharding import full
-from elision.layers.elide import elidable_layers, elided_layers, restore
+from elision.layers.elide import restore
+from elision.layers.extras import tell_extras
 from elision.layers.modules.base import plan_of, states_of
+from elision.layers.reach import elidable_layers, elided_layers
 from elision.operands import KEEP, density
 from elision.products import Product
 
@@ -44,7 +46,12 @@ def finalize(model: Model) -> Model:
 
     Raises:
         ValueError: the model is not elided, or a layer's forward product transforms its
-            input, which no plain layer does; nothing was changed.
+            input, which no plain layer does, or its weight is computed; nothing was
+            changed.
+
+    Warns:
+        elision.topology.ScheduleWarning: the masks of the model never moved, or are far
+            from the sparsity that they were to reach.
 
     Example:
         >>> import torch, elision
@@ -68,10 +75,16 @@ def finalize(model: Model) -> Model:
             )
         use = plan.use(Product.FORWARD, "weight")
         transform = plan.uses[use]
+        if transform != KEEP and "weight" not in layer._parameters:
+            raise ValueError(
+                f"layer {name}: its weight is computed (a parametrisation, weight_norm), "
+                "so there is none to write the sparse one into; remove that first"
+            )
         if transform != KEEP:
             weight: nn.Parameter = layer.weight  # pyright: ignore[reportAssignmentType]
             state = list(states_of(layer, use).values())
             baked[id(weight)] = (weight, transform(weight, state, False))
+    tell_extras(model)
     for weight, value in baked.values():
         weight.copy_(value)
     return restore(model)

@@ -4,17 +4,27 @@ The work of a product is its dense multiply-accumulates times the share that eac
 operand's transform leaves to do. Only work that the recipe leaves out counts as saved;
 the zeros of a ReLU are reported as density. A product that a step does not compute (the
 first layer's input gradient) counts neither as dense nor as done.
+
+:func:`metered` also counts what the table does not reach: functions, attention, layers
+of other types. Dense multiply-accumulates are then half of what
+:mod:`torch.utils.flop_counter` counts, layer by layer and in total, but for convolutions
+in groups, whose weight gradient torch counts ``groups`` times too high. Kernels for which
+it has no formula (attention and LSTM on the CPU, cuDNN's recurrent layers) are counted
+here, apart from the total.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 from torch import nn
 
+from elision.common.notebook import html_table
 from elision.layers.observation import Observation
+from elision.layers.outside import OutsideProducts
+from elision.layers.reach import elidable_layers
 from elision.layers.watch import watch
 from elision.operands import density
 from elision.products import Product
@@ -78,6 +88,9 @@ class WorkMeter:
 
     Attributes:
         by_layer: the work of each (layer name, product).
+        outside: multiply-accumulates outside the table, by (module name, operator); the
+            forward and backward ones together.
+        kernels: the same of kernels that torch's flop counter has no formula for.
 
     Example:
         >>> import torch, elision
@@ -90,6 +103,8 @@ class WorkMeter:
 
     def __init__(self) -> None:
         self.by_layer: dict[tuple[str, Product], Work] = {}
+        self.outside: dict[tuple[str, str], int] = {}
+        self.kernels: dict[tuple[str, str], int] = {}
 
     def __call__(self, observation: Observation) -> None:
         """Count one product (an observer for :func:`elision.layers.watch`)."""
@@ -100,45 +115,134 @@ class WorkMeter:
         seen = self.by_layer.setdefault((product.name, product.kind), Work())
         seen.add(Work(product.dense_macs, work, nonzeros, values))
 
+    def count_outside(self, module: str, operator: str, macs: int, known: bool) -> None:
+        """Count a product that no elided layer computes.
+
+        Args:
+            module: name of the module that computes it; empty for the model itself.
+            operator: name of the operator.
+            macs: its multiply-accumulates.
+            known: whether torch's flop counter has a formula for it.
+        """
+        counted = self.outside if known else self.kernels
+        counted[module, operator] = counted.get((module, operator), 0) + macs
+
     def by_product(self) -> dict[Product, Work]:
-        """Work of each of the three products over all layers."""
+        """Work of each of the three products over all layers of the table."""
         totals = {product: Work() for product in Product}
         for (_, product), work in self.by_layer.items():
             totals[product].add(work)
         return totals
 
-    def total(self) -> Work:
-        """Work of everything seen."""
+    def total(self, *, kernels: bool = False) -> Work:
+        """Work of everything seen; what is outside the table is done in full.
+
+        Args:
+            kernels: whether to add the kernels that torch's flop counter leaves out.
+        """
         total = Work()
         for work in self.by_layer.values():
             total.add(work)
+        for counted in (self.outside, self.kernels if kernels else {}):
+            macs = sum(counted.values())
+            total.add(Work(macs, macs))
         return total
 
     def merge(self, other: "WorkMeter") -> None:
         """Add what another meter saw."""
         for key, work in other.by_layer.items():
             self.by_layer.setdefault(key, Work()).add(work)
+        for known, counted in ((True, other.outside), (False, other.kernels)):
+            for (module, operator), macs in counted.items():
+                self.count_outside(module, operator, macs, known)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """A list of plain rows, one a layer and product."""
-        return [
+        """A list of plain rows, one a layer and product, then what is outside."""
+        rows: list[dict[str, Any]] = [
             {"layer": layer, "product": product.value, **work.to_dict()}
             for (layer, product), work in self.by_layer.items()
         ]
+        for where in (_OUTSIDE, _KERNELS):
+            rows += [
+                {"layer": module, where: operator, "dense_macs": macs}
+                for (module, operator), macs in getattr(self, where).items()
+            ]
+        return rows
 
     @classmethod
     def from_json(cls, rows: list[dict[str, Any]]) -> "WorkMeter":
         """The meter that :meth:`to_json` wrote."""
         meter = cls()
         for row in rows:
+            for where in (_OUTSIDE, _KERNELS):
+                if where in row:
+                    getattr(meter, where)[row["layer"], row[where]] = row["dense_macs"]
+            if "product" not in row:
+                continue
             fields = {k: v for k, v in row.items() if k not in ("layer", "product")}
             meter.by_layer[row["layer"], Product(row["product"])] = Work(**fields)
         return meter
 
+    def __repr__(self) -> str:
+        """The total in one line."""
+        total = self.total()
+        text = (
+            f"WorkMeter({total.dense_macs:,} dense MACs, {total.ratio:.1%} done, "
+            f"{sum(self.outside.values()):,} outside the table"
+        )
+        if self.kernels:
+            names = ", ".join(dict.fromkeys(name for _, name in self.kernels))
+            more = sum(self.kernels.values())
+            text += f"; not in the total, as in torch's counter: {more:,} of {names}"
+        return text + ")"
+
+    def _repr_html_(self) -> str:
+        """The layers, and what is outside the table, as a table for notebooks."""
+        rows = [
+            (layer, product.value, f"{work.dense_macs:,}", f"{work.ratio:.1%}")
+            for (layer, product), work in self.by_layer.items()
+        ]
+        for words, counted in (
+            ("outside the table", self.outside),
+            ("outside the table and torch's counter", self.kernels),
+        ):
+            rows += [
+                (module, f"{operator}, {words}", f"{macs:,}", "100.0%")
+                for (module, operator), macs in counted.items()
+            ]
+        header = ("layer", "product", "dense MACs", "done")
+        return html_table(header, rows, repr(self))
+
+
+#: Attributes of a meter, and keys of the rows of what they hold.
+_OUTSIDE, _KERNELS = "outside", "kernels"
+
 
 @contextmanager
-def metered(model: nn.Module) -> Iterator[WorkMeter]:
-    """Count the work of every product that a model computes in the context."""
-    meter = WorkMeter()
-    with watch(model, meter):
+def metered(model: nn.Module, meter: WorkMeter | None = None) -> Iterator[WorkMeter]:
+    """Count the work of every product that a model computes in the context.
+
+    Args:
+        model: elided or not; not compiled.
+        meter: the meter to go on with; None for a new one.
+
+    Yields:
+        The meter.
+
+    Raises:
+        ValueError: the model is compiled.
+
+    Example:
+        >>> import torch, elision
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Conv1d(3, 5, 2))
+        >>> with elision.metered(model) as meter:
+        ...     _ = model(torch.ones(1, 3, 4))
+        >>> meter.total().dense_macs, meter.outside
+        (54, {('1', 'convolution'): 30})
+    """
+    meter = WorkMeter() if meter is None else meter
+    with ExitStack() as watching:
+        if elidable_layers(model) or hasattr(model, "_orig_mod"):
+            watching.enter_context(watch(model, meter))
+        watching.enter_context(OutsideProducts(model, meter.count_outside))
         yield meter

@@ -5,7 +5,7 @@ its result.
 """
 
 from elision.layers.recipe import Table
-from elision.operands import Transform
+from elision.operands import KEEP, Transform
 from elision.products import Product
 
 __all__ = ["LayerPlan", "buffer_name"]
@@ -18,6 +18,9 @@ class LayerPlan:
         recipe: name of the recipe.
         table: the layer's table.
         uses: name of each use -> its transform.
+        buffers: name of each use -> name of each of its states -> name of its buffer.
+        changes: whether anything is changed.
+        written: the uses whose state a forward pass in training writes.
 
     Example:
         >>> from elision.methods import Swat
@@ -38,6 +41,18 @@ class LayerPlan:
             )
             self.uses[name] = transform
             self._use_of[product, operand] = name
+        self.changes = bool(table)
+        self.buffers = {
+            use: {state: buffer_name(use, state) for state in transform.state_names}
+            for use, transform in self.uses.items()
+        }
+        self.written = tuple(
+            use
+            for use, transform in self.uses.items()
+            if self.operand_of(use) != "grad_output"
+            and transform.state_names
+            and transform.writes_state
+        )
         self.in_graph = {product: self._hints(product) for product in Product}
 
     def _hints(self, product: Product) -> tuple[str | None, str | None] | None:
@@ -63,6 +78,14 @@ class LayerPlan:
     def transform(self, product: Product, operand: str) -> Transform:
         """The transform of a product's operand."""
         return self.uses[self.use(product, operand)]
+
+    @property
+    def changes_weight(self) -> bool:
+        """Whether any product reads something else than the weight itself."""
+        return any(
+            operand == "weight" and transform != KEEP
+            for _, operand, transform in self.table
+        )
 
     def operand_of(self, use: str) -> str:
         """Name of the operand that a use transforms."""

@@ -11,8 +11,9 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from elision.common.checks import integer
-from elision.layers.elide import elidable_layers
 from elision.layers.observation import Observation
+from elision.layers.reach import elidable_layers
+from elision.layers.recomputation import is_recomputation
 from elision.layers.watch import watch
 from elision.products import (
     LayerProduct,
@@ -37,7 +38,8 @@ def record(
 ) -> Iterator[Trace]:
     """Record the operands of a model's products as the products read them.
 
-    Every forward pass of the model in training mode is a step. The operands are packed
+    Every forward pass of the model in training mode is a step; passes in evaluation mode
+    and recomputations are none, and not recorded. The operands are packed
     at once (bit mask and non-zeros), so dense copies are never kept.
 
     Args:
@@ -98,7 +100,7 @@ class _Recorder:
         self._layers = layers
         self._steps = None if steps is None else set(steps)
         self._samples = samples
-        self._step = first_step - 1
+        self._step, self._in_step = first_step - 1, False
         self._limit_bytes = limit_mib * _MIB
         self._full = False
         # A layer that is called twice in a step reads other tensors the second time.
@@ -108,13 +110,15 @@ class _Recorder:
     def count_step(self, model: nn.Module, args: Any) -> None:
         """Count a training pass as a step (a forward pre-hook of the model)."""
         del args
-        self._step += model.training
+        if not is_recomputation():
+            self._in_step = model.training
+            self._step += model.training
 
     def __call__(self, observation: Observation) -> None:
         """Add one product to the trace, if it is selected and the trace is not full."""
         product = observation.product
         unwanted = self._steps is not None and self._step not in self._steps
-        if self._full or unwanted or self._step < 0:
+        if self._full or unwanted or not self._in_step:
             return
         if not any(fnmatchcase(product.name, p) for p in self._layers):
             return

@@ -4,6 +4,7 @@ A :class:`Step` applies the transforms of the layer's plan; the layer's engine, 
 computes the products.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ class Step:
         training: whether transforms may change their state.
         observers: called with an observation of every product.
         name: of the layer.
+        again: whether the forward product is a recomputation, which no observer sees.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class Step:
         training: bool,
         observers: tuple[Observer, ...] = (),
         name: str = "",
+        again: bool = False,
     ) -> None:
         self.plan, self.states, self.engine = plan, states, engine
         self.input_shape, self.weight_shape = input, weight
         self.convolution = convolution
         self.training, self.observers, self.name = training, observers, name
+        self.again = again
         self._changed: set[str] = set()
         self._reused: dict[str, Tensor] = {}
 
@@ -156,11 +160,11 @@ class Step:
 
     def geometry(self) -> Geometry:
         """The layer's geometry in this call."""
-        return geometry_of(self.input_shape, self.weight_shape, self.convolution)
+        return _geometry_of(self.input_shape, self.weight_shape, self.convolution)
 
     def tell(self, kind: Product, first: Tensor, second: Tensor) -> None:
         """Call the observers, if there are any, with a product."""
-        if not self.observers:
+        if not self.observers or (self.again and kind is Product.FORWARD):
             return
         uses = {o: self.plan.use(kind, o) for o in kind.operands}
         read = zip(kind.operands, (first, second), strict=True)
@@ -183,6 +187,10 @@ class Step:
         )
         for observer in self.observers:
             observer(observation)
+
+
+#: Layers ask at every step; their shapes are few.
+_geometry_of = functools.lru_cache(maxsize=1024)(geometry_of)
 
 
 def forward_product(step: Step, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:

@@ -9,10 +9,11 @@ from typing import Self
 
 from torch import nn
 
-from elision.layers.elide import elidable_layers, elide, elided_layers, restore
+from elision.layers.elide import elide, restore
 from elision.layers.extras import attach_extra, extra
 from elision.layers.modules.base import ElidedLayer
 from elision.layers.observation import Observer
+from elision.layers.reach import elidable_layers, elided_layers
 from elision.layers.recipe import Recipe
 
 __all__ = ["Watch", "watch"]

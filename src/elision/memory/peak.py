@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["Peak", "measure_peak", "watch_peak"]
+__all__ = ["Peak", "measure_peak", "profiler_is_running", "watch_peak"]
 
 
 @dataclass
@@ -39,13 +39,28 @@ class Peak:
     end_bytes: int = 0
 
 
+def profiler_is_running() -> bool:
+    """True if somebody, in whatever thread, records with torch's profiler."""
+    anywhere = torch.autograd.profiler._is_profiler_enabled
+    return anywhere or torch.autograd._profiler_enabled()  # pyright: ignore[reportPrivateImportUsage]
+
+
 @contextmanager
 def watch_peak(device: str | torch.device = "cpu"):
     """Measure the memory that the block allocates on ``device``.
 
     Yields:
         Peak: filled in when the block is left.
+
+    Raises:
+        RuntimeError: on the CPU, if a profiler is already running, which a second one
+            would end and empty.
     """
+    if torch.device(device).type == "cpu" and profiler_is_running():
+        raise RuntimeError(
+            "memory on the CPU is measured by torch.profiler, and another one is "
+            "running, which that would end: measure outside of its block"
+        )
     measured = Peak()
     gc.collect()
     if torch.device(device).type != "cpu":

@@ -63,7 +63,7 @@ class DST(Method):
     """
 
     def build(self) -> Table:
-        self._rule()
+        self.rule()
         kept = LearnedThreshold()
         return Table(
             {
@@ -73,7 +73,8 @@ class DST(Method):
         )
 
     def prepare(self, model: nn.Module) -> None:
-        install(model, self._rule(), self.key, self)
+        install(model, self.rule(), self.key, self)
 
-    def _rule(self) -> LearnedThresholds:
+    def rule(self) -> LearnedThresholds:
+        """The rule by which thresholds learn."""
         return LearnedThresholds(self.alpha, self.target, self.gain)

@@ -69,4 +69,8 @@ class NM(Method):
         )
 
     def prepare(self, model: nn.Module) -> None:
-        install(model, StraightThroughDecay(self.decay), self.key, self)
+        install(model, self.rule(), self.key, self)
+
+    def rule(self) -> StraightThroughDecay:
+        """The rule that pulls what is left out."""
+        return StraightThroughDecay(self.decay)

@@ -55,4 +55,8 @@ class SwatM(Swat):
         return TopKShare(sparsity)
 
     def prepare(self, model: nn.Module) -> None:
-        install(model, MomentumBudget(self.sparsity), self.key, self)
+        install(model, self.rule(), self.key, self)
+
+    def rule(self) -> MomentumBudget:
+        """The rule that shares weights by momentum."""
+        return MomentumBudget(self.sparsity)

@@ -74,6 +74,9 @@ class Transform(ABC):
     #: True if :meth:`reused` may return a part that all examples share.
     reuses: ClassVar[bool] = False
 
+    #: Whether :meth:`apply` writes the state in training; a rule may write it otherwise.
+    writes_state: ClassVar[bool] = True
+
     #: Names of the state tensors, in order.
     state_names: tuple[str, ...]
 
@@ -113,7 +116,8 @@ class Transform(ABC):
         """State tensors before the first step, by name; empty if there is none.
 
         A state tensor whose shape follows the operand starts with no elements; the layer
-        gives it the shape :meth:`state_shapes` names.
+        gives it the shape that :meth:`state_shapes` names. Until an input or a gradient
+        has shown its shape such a tensor is no buffer and in no state dict.
         """
         return {}
 
@@ -263,6 +267,11 @@ class Chain(Transform):
     def sparsifies(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """True if any link does."""
         return any(link.sparsifies for link in self.links)
+
+    @property
+    def writes_state(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True if any link does."""
+        return any(link.writes_state for link in self.links)
 
     def initial_state(self) -> State:
         return {

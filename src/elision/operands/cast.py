@@ -27,8 +27,9 @@ class Cast(Transform):
     Attributes:
         format: one of :data:`elision.formats.FORMATS`.
         scale: ``"tensor"`` divides by ``max|x| / format's maximum`` before rounding
-            and multiplies after it; ``"none"`` rounds the values as they are, and
-            clips those beyond the format's range to its largest value.
+            and multiplies after it, the maximum being that of the finite values;
+            ``"none"`` rounds the values as they are. Values beyond the range, infinities
+            included, become the largest value; NaN stays.
 
     Example:
         >>> Cast("fp8-e4m3")(torch.tensor([0.3, 1000.0]), [], True).tolist()
@@ -47,7 +48,8 @@ class Cast(Transform):
         format = _SATURATING[self.format]
         if self.scale == "none" or not x.numel():
             return fast_round(format, x)
-        factor = x.abs().amax().float() / format.largest
+        magnitudes = torch.where(torch.isfinite(x), x.abs(), 0)
+        factor = magnitudes.amax().float() / format.largest
         factor = torch.where(factor > 0, factor, 1.0)
         return (fast_round(format, (x / factor).float()) * factor).to(x.dtype)
 

@@ -45,11 +45,12 @@ class LearnedThreshold(Transform):
         threshold = state["threshold"]
         if not threshold.numel():
             return x
-        kept = x.abs() > threshold.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
+        level = threshold.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
+        kept = ~(x.abs() <= level)  # a NaN stays, so that a diverged run shows
         if training and density(kept) <= self.floor:
             threshold.zero_()
             kept = x != 0
-        return x * kept
+        return torch.where(kept, x, 0)
 
     def __str__(self) -> str:
         return "above a learned threshold"

@@ -13,7 +13,7 @@ __all__ = ["Mask"]
 
 @dataclass(frozen=True)
 class Mask(Transform):
-    """Zero outside the layer's mask: ``W · M``.
+    """Zero outside the layer's mask: ``W`` where ``M``, whatever it is elsewhere.
 
     The mask is a boolean buffer of the layer, of the weight's shape, so a state dict
     holds it and a state dict without it does not load. It only changes between steps
@@ -36,6 +36,7 @@ class Mask(Transform):
 
     sparsifies = True
     limits_gradient = True
+    writes_state = False
 
     def initial_state(self) -> State:
         state = {
@@ -51,7 +52,7 @@ class Mask(Transform):
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         del training
         mask = state["mask"]
-        return x * mask if mask.numel() else x
+        return torch.where(mask, x, 0) if mask.numel() else x
 
     def __call__(self, x: Tensor, state: list[Tensor], training: bool) -> Tensor:
         """Apply as plain tensor code: no state is written."""

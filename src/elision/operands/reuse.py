@@ -31,7 +31,8 @@ class Reuse(Transform):
     this settles into a two-value cycle around the target.
 
     The first step passes the full gradient on, and so do the first and the last of
-    every ``restart`` steps.
+    every ``restart`` steps. A gradient with a value that is not finite is passed on in
+    full, too, and moves no state: a loss scaler skips that step.
 
     Attributes:
         reuse: fraction of the differences discarded, in [0, 1).
@@ -105,6 +106,11 @@ class Reuse(Transform):
 
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         if not training or not x.numel():
+            return x
+        if not torch.isfinite(x).all():
+            state["density"].fill_(1.0)
+            if "shared" in state:
+                state["shared"].zero_()
             return x
         step = int(state["step"].item())
         reference = state["reference"]

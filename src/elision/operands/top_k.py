@@ -16,9 +16,14 @@ __all__ = ["TopK", "keep_from", "kth_largest", "sampled_magnitudes"]
 
 
 def kth_largest(magnitudes: Tensor, keep: float) -> Tensor:
-    """The ``ceil(keep·n)``-th largest of ``n`` magnitudes, as a scalar tensor."""
+    """The ``ceil(keep·n)``-th largest of ``n`` magnitudes, as a scalar tensor.
+
+    A NaN counts as infinite: it is among the values kept and moves no other one's rank;
+    the result is never NaN.
+    """
     flat = magnitudes.flatten()
-    return flat.kthvalue(flat.numel() - share_of(keep, flat.numel()) + 1).values
+    level = flat.kthvalue(flat.numel() - share_of(keep, flat.numel()) + 1).values
+    return level.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 def sampled_magnitudes(x: Tensor, size: int) -> Tensor:
@@ -49,7 +54,8 @@ class TopK(Transform):
     """Keep the values of largest magnitude: ``|x| >= t``, ``t`` the k-th largest.
 
     ``k = ceil((1 − sparsity)·n)`` over the whole tensor; ties at ``t`` are kept, and a
-    tensor that is sparser already is left alone (SWAT, ``top_d``).
+    tensor that is sparser already is left alone (SWAT, ``top_d``). A NaN is kept and
+    counts as infinite; a threshold that is not finite is applied, never cached.
 
     Attributes:
         sparsity: fraction set to zero, in [0, 1).
@@ -90,10 +96,12 @@ class TopK(Transform):
         if self.sparsity == 0 or not x.numel():
             return x
         if state and training:
-            if state["step"].item() % self.refresh == 0:
-                state["threshold"].copy_(self._new_threshold(x))
-            state["step"].add_(1)
             level = state["threshold"].to(x.dtype)
+            if state["step"].item() % self.refresh == 0:
+                level = self._new_threshold(x)
+                if torch.isfinite(level):
+                    state["threshold"].copy_(level)
+            state["step"].add_(1)
         else:
             level = self._new_threshold(x)
         return keep_from(x, level)

@@ -39,8 +39,9 @@ class TopKChannels(Transform):
         if count == x.shape[1]:
             return x
         scores = x.abs().sum([axis for axis in range(x.dim()) if axis != 1])
-        kept = torch.zeros_like(scores).scatter(0, scores.topk(count).indices, 1)
-        return torch.where(kept.view(-1, *[1] * (x.dim() - 2)) > 0, x, 0)
+        kept = torch.zeros_like(scores, dtype=torch.bool)
+        kept = kept.scatter(0, scores.topk(count).indices, True)
+        return torch.where(kept.view(-1, *[1] * (x.dim() - 2)), x, 0)
 
     def __str__(self) -> str:
         return f"top {self.keep:.4g} of the channels"

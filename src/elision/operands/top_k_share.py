@@ -31,6 +31,7 @@ class TopKShare(Transform):
     sparsity: float
 
     sparsifies = True
+    writes_state = False
 
     def check(self) -> None:
         number("TopKShare", "sparsity", self.sparsity, "[0, 1)")

@@ -47,8 +47,9 @@ class TopKSlices(Transform):
         scores = x.abs().flatten(leading).sum(-1) if x.dim() > leading else x.abs()
         flat = scores.flatten()
         best = flat.topk(share_of(1 - self.sparsity, flat.numel()), sorted=False)
-        kept = torch.zeros_like(flat).scatter(0, best.indices, 1).view_as(scores)
-        return x * kept.view(*scores.shape, *[1] * (x.dim() - scores.dim()))
+        kept = torch.zeros_like(flat, dtype=torch.bool).scatter(0, best.indices, True)
+        ones = [1] * (x.dim() - scores.dim())
+        return torch.where(kept.view(*scores.shape, *ones), x, 0)
 
     def __str__(self) -> str:
         return f"top {1 - self.sparsity:.4g} of the {self.slices}s by L1 norm"

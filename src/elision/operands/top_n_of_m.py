@@ -37,7 +37,7 @@ class TopNofM(Transform):
 
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         del state, training
-        return x if self.n == self.m else x * self.kept(x)
+        return x if self.n == self.m else torch.where(self.kept(x), x, 0)
 
     def kept(self, x: Tensor) -> Tensor:
         """Boolean mask of the kept values, of the shape of ``x``.

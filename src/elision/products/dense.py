@@ -65,8 +65,9 @@ def gradients(
     if not any(wanted):
         return None, None, None
     if convolution is None:
-        dx = None if weight is None else grad_output @ weight
-        dw = None if x is None else grad_output.mT @ x
+        # The gradient of a complex product is one with the conjugate.
+        dx = None if weight is None else grad_output @ weight.conj()
+        dw = None if x is None else grad_output.mT @ x.conj()
         return dx, dw, grad_output.sum(0) if bias else None
     if x is None:
         x = grad_output.new_empty(1).expand(shapes[0])

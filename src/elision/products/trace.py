@@ -127,7 +127,7 @@ class _Record:
         )
 
 
-@dataclass
+@dataclass(repr=False)
 class Trace:
     """Recorded products of training; iterating yields :class:`LayerProduct`.
 

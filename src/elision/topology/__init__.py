@@ -5,12 +5,13 @@ around every step of an optimiser.
 """
 
 from elision.topology import work as work
-from elision.topology.controller import Move as Move
 from elision.topology.controller import Topology as Topology
 from elision.topology.controller import attach as attach
 from elision.topology.distribution import densities as densities
+from elision.topology.install import ScheduleWarning as ScheduleWarning
 from elision.topology.install import UnattachedWarning as UnattachedWarning
 from elision.topology.install import install as install
+from elision.topology.move import Move as Move
 from elision.topology.pattern import Block as Block
 from elision.topology.pattern import Channel as Channel
 from elision.topology.pattern import Filter as Filter

@@ -6,116 +6,107 @@ scalers and wrappers that were made before or come later keep working.
 
 import hashlib
 import weakref
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from elision.common.checks import integer
 from elision.layers import elidable_layers
-from elision.topology.install import installed_in, installed_on, left_dense
+from elision.topology.install import (
+    ATTACHED,
+    divide_state,
+    installed_in,
+    left_dense,
+)
+from elision.topology.move import Move
+from elision.topology.optimizers import Stepper, steppers
+from elision.topology.outcome import Outcome
+from elision.topology.part import Part
 from elision.topology.rule import Rule
 from elision.topology.weights import SparseWeight, sparse_weights
 
-__all__ = ["Move", "Topology", "attach"]
-
-
-#: The controller of each model, so that a second one takes the first one's place.
-_ATTACHED: weakref.WeakKeyDictionary[nn.Module, "weakref.ref[Topology]"]
-_ATTACHED = weakref.WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class Move:
-    """Change of one layer's mask in one step.
-
-    Attributes:
-        step: the step, from 1.
-        layer: name of the layer.
-        dropped: weights that became inactive.
-        grown: weights that became active.
-        nnz: active weights since.
-
-    Example:
-        >>> Move(step=100, layer="conv1", dropped=30, grown=30, nnz=100).grown
-        30
-    """
-
-    step: int
-    layer: str
-    dropped: int
-    grown: int
-    nnz: int
+__all__ = ["Topology", "attach"]
 
 
 class Topology:
-    """The moving masks of one model under one optimiser; made by :func:`attach`.
+    """The moving masks of one model under its optimisers; made by :func:`attach`.
 
     Attributes:
         model: the elided module that holds the masks' state.
         rule: what moves them; None for a recipe that moves none.
-        optimizer: the optimiser that owns the weights.
+        parts: what each optimiser moves, in the order given.
         weights: the weights that have a mask.
-        trained: state that the optimiser trains beside a weight, by layer name.
         history: every move so far in this process.
 
     Example:
         >>> import torch, elision
         >>> model = elision.elide(torch.nn.Linear(8, 4), elision.methods.RigL(0.5, dense=()))
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> topology = elision.topology.attach(model, optimizer)
-        >>> topology.nnz, topology.sparsity
-        (16, 0.5)
+        >>> topology = elision.topology.attach(model, optimizer, steps=400)
+        >>> print(topology.report().splitlines()[3])
+        rigl: 0 steps, 0 with moves, next in step 10, until step 300
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        root, installed = installed_in(model)
-        self.model = root
-        self._installed = installed
-        self.rule: Rule | None = None if installed is None else installed.rule
-        self.optimizer = _innermost(optimizer)
+    def __init__(
+        self, model: nn.Module, optimizer: Any, steps: int | None = None
+    ) -> None:
+        root, self._installed = installed_in(model)
+        self.model, self.rule = root, None
         self.weights: list[SparseWeight] = []
-        self.trained: dict[str, nn.Parameter] = {}
+        self.parts: list[Part] = []
         self.history: list[Move] = []
-        self._handles: list[Any] = []
-        self._set_aside: list[tuple[Tensor, Tensor]] = []
-        self._gradients: dict[str, Tensor] = {}
-        self._seen = False
-        self._finite = self._counts = True
-        self._announced: tuple[bool, int] | None = None
-        if installed is None or self.rule is None:
+        self._steppers = steppers(optimizer)
+        installed = self._installed
+        if installed is None:
             return
+        installed.fit(steps)
+        self.rule: Rule | None = installed.rule
         self.weights = sparse_weights(root, self.rule.transform)
-        self._check_ownership()
-        self._adopt_parameters(self.rule)
+        own = self._own(self.rule)
         installed.silence()
-        earlier = _ATTACHED.get(root, lambda: None)()
+        earlier = ATTACHED.get(root, lambda: None)()
         if earlier is not None:
-            earlier.detach()
-        _ATTACHED[root] = weakref.ref(self)
-        self._handles = [
-            self.optimizer.register_step_pre_hook(self._pre_hook),
-            self.optimizer.register_step_post_hook(self._post_hook),
-            *(
-                weight.weight.register_post_accumulate_grad_hook(
-                    partial(self._mask_gradient, weight)
-                )
-                for weight in self.weights
-                if weight.weight.requires_grad
-            ),
+            earlier.release()
+        divide_state(root, len(own))
+        self.parts = [
+            Part(root, installed, stepper, self.weights, weights, i, self.history)
+            for i, (stepper, weights) in enumerate(own)
         ]
-        self._announce_gradients()
+        ATTACHED[root] = weakref.ref(self)
+        for part in self.parts:
+            part.hook()
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser that owns the weights; the first of several."""
+        return (self.parts[0].stepper if self.parts else self._steppers[0]).inner
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Parameters that the optimiser trains beside a weight, by layer name."""
+        return {name: p for part in self.parts for name, p in part.trained.items()}
+
+    @property
+    def learning(self) -> list[SparseWeight]:
+        """The weights with a gradient in the step under way."""
+        return [weight for part in self.parts for weight in part.learning]
 
     @property
     def step(self) -> int:
-        """The step under way, from 1; between steps, the next one."""
-        return int(self.state("step")) + 1
+        """The step under way, from 1; between steps, the next one (of the first part)."""
+        return self.parts[0].step
+
+    @property
+    def moves(self) -> int:
+        """Steps in which masks moved, earlier processes of this run included."""
+        return max((int(part.state("moves")) for part in self.parts), default=0)
 
     def state(self, name: str) -> Tensor:
-        """Value that the rule keeps for the whole model: a buffer of the model."""
-        return self.model._buffers[f"elision_topology_{name}"]  # pyright: ignore[reportReturnType]
+        """Value that the rule keeps for the whole model, or for the first part of it."""
+        return self.parts[0].state(name)
 
     @property
     def sparsity(self) -> float:
@@ -128,17 +119,33 @@ class Topology:
         """Active weights of the model."""
         return sum(weight.nnz for weight in self.weights)
 
+    @property
+    def left_dense(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the weights that a recipe can reach and that have no mask."""
+        return left_dense(self.model, self.weights)
+
     def gradient(self, weight: SparseWeight) -> Tensor:
         """The dense gradient of a whole weight in the step under way.
 
         After the optimiser's step too, if the rule said that the step needs it.
         """
-        kept = self._gradients.get(weight.name)
-        return weight.gradient() if kept is None else kept
+        return self._part_of(weight).gradient(weight)
 
     def masks(self) -> dict[str, Tensor]:
         """The mask of each layer, by name."""
         return {weight.name: weight.mask for weight in self.weights}
+
+    def move(self, weight: SparseWeight, mask: Tensor) -> None:
+        """Set a weight's mask; weights and optimiser state that leave or enter are zeroed."""
+        self._part_of(weight).move(weight, mask)
+
+    def record(self, weight: SparseWeight, mask: Tensor) -> None:
+        """Set a weight's mask and add to the history; weight and optimiser state stay."""
+        self._part_of(weight).record(weight, mask)
+
+    def keep_optimizer_state(self, weight: SparseWeight, where: Tensor) -> None:
+        """Zero what the optimiser keeps of a weight elsewhere."""
+        self._part_of(weight).keep_optimizer_state(weight, where)
 
     def digest(self) -> str:
         """A hash of all masks, to compare ranks and runs by."""
@@ -165,256 +172,142 @@ class Topology:
                 f"{self.step}; elide with one seed everywhere, and load one checkpoint"
             )
 
-    def move(self, weight: SparseWeight, mask: Tensor) -> None:
-        """Set a weight's mask; weights and optimiser state that leave or enter are zeroed."""
-        old = weight.mask
-        stay = old & mask
-        if self.rule is not None and self.rule.masks_weights:
-            weight.keep(weight.weight, stay)
-        # Where gradients are not masked, inactive weights keep a momentum of their own.
-        masked = self.rule is not None and self.rule.masks_gradients
-        weight.keep_optimizer_state(self.optimizer, stay if masked else ~(old ^ mask))
-        self.record(weight, mask)
-
-    def record(self, weight: SparseWeight, mask: Tensor) -> None:
-        """Set a weight's mask and add to the history; weight and optimiser state stay."""
-        old = weight.mask
-        dropped, grown = int((old & ~mask).sum()), int((mask & ~old).sum())
-        weight.set_state("mask", mask)
-        nnz = int(mask.sum())
-        self.history.append(Move(self.step, weight.name, dropped, grown, nnz))
-
     def report(self) -> str:
-        """Table of the layers (shape, active weights, density) and list of dense ones."""
-        if not self.weights:
-            return "this recipe moves no mask"
-        rows = [("layer", "shape", "active", "density")]
-        for w in self.weights:
-            shape = "x".join(map(str, w.shape))
-            rows.append((w.name, shape, f"{w.nnz:,}", f"{w.density:.4f}"))
-        total = sum(weight.weight.numel() for weight in self.weights)
-        rows.append(
-            ("all of these", f"{total:,}", f"{self.nnz:,}", f"{1 - self.sparsity:.4f}")
-        )
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(c.ljust(n) for c, n in zip(r, widths, strict=True)).rstrip()
-            for r in rows
-        ]
-        known = {
-            id(p) for m in elidable_layers(self.model).values() for p in m.parameters()
-        }
-        bare = [
-            n
-            for n, p in self.model.named_parameters()
-            if p.dim() > 1 and id(p) not in known
-        ]
-        lines.append(f"layers left dense: {', '.join(self.left_dense) or 'none'}")
-        lines.append(f"weights out of reach, dense: {', '.join(bare) or 'none'}")
-        return "\n".join(lines)
+        """The layers (shape, active weights, density), the schedule, and what is dense."""
+        outcome = self._outcome()
+        return "this recipe moves no mask" if outcome is None else outcome.text()
+
+    def __repr__(self) -> str:
+        outcome = self._outcome()
+        return f"<{self.report() if outcome is None else outcome.line()}>"
+
+    def _repr_html_(self) -> str:
+        outcome = self._outcome()
+        return self.report() if outcome is None else outcome.html()
+
+    def loaded(self) -> None:
+        """The model's state was loaded: take its counts, and follow the rule given now."""
+        divide_state(self.model, len(self.parts))
+        for part in self.parts:
+            part.loaded()
 
     def detach(self) -> None:
-        """Stop moving and applying masks; they stay as they are."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        """Stop moving and applying masks; they stay as they are.
 
-    @property
-    def left_dense(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the weights that a recipe can reach and that have no mask."""
-        return left_dense(self.model, self.weights)
+        Warns:
+            ScheduleWarning: no mask ever moved, or the sparsity is far from its target.
+        """
+        attached = any(part.is_hooked for part in self.parts)
+        self.release()
+        if attached and self._installed is not None:
+            self._installed.finalizing(self.model)
 
-    def _check_ownership(self) -> None:
-        owned = {
-            id(p) for group in self.optimizer.param_groups for p in group["params"]
-        }
-        missing = [w.name for w in self.weights if id(w.weight) not in owned]
+    def release(self) -> None:
+        """Detach without a word, as for another controller."""
+        for part in self.parts:
+            part.unhook()
+
+    def _part_of(self, weight: SparseWeight) -> Part:
+        return next(part for part in self.parts if weight in part.own)
+
+    def _outcome(self) -> Outcome | None:
+        if self._installed is None or self.rule is None:
+            return None
+        layers = elidable_layers(self.model).values()
+        known = {id(p) for layer in layers for p in layer.parameters()}
+        bare = [
+            name
+            for name, p in self.model.named_parameters()
+            if p.dim() > 1 and id(p) not in known
+        ]
+        return Outcome(
+            self._installed.name,
+            self.rule,
+            self.weights,
+            list(self.left_dense),
+            bare,
+            self.step,
+            self.moves,
+        )
+
+    def _own(self, rule: Rule) -> list[tuple[Stepper, list[SparseWeight]]]:
+        """The optimisers that own weights with masks, each with its own.
+
+        A frozen weight need have no owner; the first optimiser's part has it.
+        """
+        parts: list[tuple[Stepper, list[SparseWeight]]] = []
+        left = list(self.weights)
+        for stepper in self._steppers:
+            owned = stepper.owned()
+            own = [weight for weight in left if id(weight.weight) in owned]
+            left = [weight for weight in left if id(weight.weight) not in owned]
+            if own:
+                parts.append((stepper, own))
+                _check_shards(rule, stepper, own)
+        if not self._steppers:
+            raise ValueError("attach needs an optimiser, got an empty list")
+        names = " and ".join(stepper.name for stepper in self._steppers)
+        missing = [weight.name for weight in left if weight.weight.requires_grad]
         if missing:
             raise ValueError(
-                f"{type(self.optimizer).__name__} does not own the weights of "
-                f"{', '.join(missing)}, which have masks; give it model.parameters() of "
-                "the elided model, or leave those layers dense"
+                f"{names} {'do' if len(self._steppers) > 1 else 'does'} not own the "
+                f"weights of {', '.join(missing)}, which have masks; give it "
+                "model.parameters() of the elided model, or leave those layers dense"
             )
-
-    def _adopt_parameters(self, rule: Rule) -> None:
-        """Let the optimiser train the rule's state, in the group of its weight."""
-        for weight, tensor in rule.parameters(self.weights):
-            if hasattr(weight.weight, "full_tensor"):
-                raise ValueError(
-                    f"layer {weight.name}: its weight is sharded, and thresholds learn "
-                    "from whole weights; train this method without sharding"
-                )
-            owned = [
-                p for group in self.optimizer.param_groups for p in group["params"]
-            ]
-            known = [p for p in owned if p.data_ptr() == tensor.data_ptr()]
-            parameter = known[0] if known else nn.Parameter(tensor)
-            self.trained[weight.name] = parameter
-            for group in self.optimizer.param_groups:
-                if not known and any(p is weight.weight for p in group["params"]):
-                    group["params"].append(parameter)
-                    if "param_names" in group:
-                        group["param_names"].append(f"{weight.name}.elision_trained")
-
-    def _pre_hook(self, optimizer: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-        """Before ``optimizer.step``; a closure is followed instead of preceded."""
-        del optimizer
-        if self._is_over():
-            return None
-        self._seen = False
-        closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0]: self
-        if closure is None:
-            self._before_step()
-            return None
-
-        def followed() -> Any:
-            loss = closure()
-            self._before_step()
-            return loss
-
-        if len(args) > 1:
-            return (args[0], followed, *args[2:]), kwargs
-        return args, {**kwargs, "closure": followed}
-
-    @torch.no_grad()
-    def _mask_gradient(self, weight: SparseWeight, parameter: Tensor) -> None:
-        """After a backward pass: clipping and closures see the gradient of active weights.
-
-        Whichever engine computed it. In a step whose rule needs the dense gradient it is
-        masked when the step begins, after the processes have summed it up.
-        """
-        rule = self.rule
-        if rule is None or not rule.masks_gradients or self._is_over():
-            return
-        if not rule.needs_dense_gradient(self.step):
-            weight.keep(parameter.grad, weight.mask)
-
-    @torch.no_grad()
-    def _before_step(self) -> None:
-        if self._seen or self.rule is None:
-            return
-        self._seen = True
-        self._counts = self._is_a_step()
-        if not self._counts:
-            return
-        self._unscale_gradients()
-        self._finite = not self.rule.moves(self.step) or self._gradients_are_finite()
-        replaced = self._finite and self.rule.before_step(self)
-        if replaced:
-            self._hide_gradients()
-        elif self.rule.masks_gradients:
-            dense = self._finite and self.rule.needs_dense_gradient(self.step)
-            for weight in self.weights:
-                if dense:
-                    self._gradients[weight.name] = weight.gradient().clone()
-                weight.keep(weight.weight.grad, weight.mask)
-
-    @torch.no_grad()
-    def _post_hook(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        del optimizer, args, kwargs
-        if self.rule is None or self._is_over():
-            return
-        for parameter, grad in self._set_aside:
-            parameter.grad = grad
-        self._set_aside = []
-        if self._finite and self._counts:
-            self.rule.after_step(self)
-        if self.rule.masks_weights:
-            for weight in self.weights:
-                weight.keep(weight.weight, weight.mask)
-        self._gradients = {}
-        if self._counts:
-            self.state("step").add_(1)
-            self._announce_gradients()
-
-    def _is_over(self) -> bool:
-        """True, and detached, once the model was restored or elided anew."""
-        over = installed_on(self.model) is not self._installed
-        if over:
-            self.detach()
-        return over
-
-    def _is_a_step(self) -> bool:
-        """Whether the optimiser will move a weight that has a mask.
-
-        Not without a backward pass before it, nor where a fused optimiser skips the step
-        because ``GradScaler`` found an overflow.
-        """
-        skipped = getattr(self.optimizer, "found_inf", None)
-        if skipped is not None and bool(skipped):
-            return False
-        return any(weight.weight.grad is not None for weight in self.weights)
-
-    def _unscale_gradients(self) -> None:
-        """Give rules the true gradients where a fused optimiser would unscale them itself.
-
-        ``GradScaler`` leaves the scale on the optimiser for the time of its step.
-        """
-        scale = getattr(self.optimizer, "grad_scale", None)
-        if scale is None:
-            return
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad.div_(scale.to(parameter.grad.device))
-        self.optimizer.grad_scale = torch.ones_like(scale)  # pyright: ignore[reportAttributeAccessIssue]
-
-    def _gradients_are_finite(self) -> bool:
-        """True if all gradients are finite; equal on all ranks after a reduction."""
-        return all(bool(torch.isfinite(w.gradient()).all()) for w in self.weights)
-
-    def _hide_gradients(self) -> None:
-        """Let the optimiser find no gradient, so that its step does nothing."""
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._set_aside.append((parameter, parameter.grad))
-                    parameter.grad = None
-
-    def _announce_gradients(self) -> None:
-        """Set each layer's share of the gradient that the coming step needs."""
-        rule = self.rule
-        if rule is None:
-            return
-        dense = rule.needs_dense_gradient(self.step)
-        news = (dense, len(self.history))
-        if self._announced == news:
-            return
-        self._announced = news
-        for weight in self.weights:
-            share = 1.0 if dense else rule.gradient_density(weight)
-            weight.announce_gradient(share)
+        parts = parts or [(self._steppers[0], [])]
+        parts[0][1].extend(left)
+        return parts
 
 
-def attach(model: nn.Module, optimizer: torch.optim.Optimizer) -> Topology:
+def _check_shards(rule: Rule, stepper: Stepper, own: list[SparseWeight]) -> None:
+    """Refuse a rule that reads or trains what another process alone has."""
+    stepped = stepper.stepped()
+    elsewhere = [w.name for w in own if id(w.weight) not in stepped]
+    if elsewhere and (rule.reads_momentum or rule.parameters(own)):
+        raise ValueError(
+            f"{stepper.name} steps {', '.join(elsewhere)} in another process, and the "
+            "method reads what the optimiser keeps of every weight; use an optimiser "
+            "that is not sharded"
+        )
+
+
+def attach(
+    model: nn.Module, optimizer: Any | Sequence[Any], *, steps: int | None = None
+) -> Topology:
     """Let the masks of an elided model move with the steps of its optimiser.
 
     Call it once, after ``elide`` and after the model is on its device and wrapped, with
     the optimiser that owns the model's parameters::
 
         elision.elide(model, elision.methods.RigL(sparsity=0.9))
-        topology = elision.topology.attach(model, optimizer)
+        topology = elision.topology.attach(model, optimizer, steps=epochs * len(loader))
 
     A recipe that moves nothing needs no call, and one does no harm. A second call takes
     the place of the first.
 
+    A weight without a gradient in a step keeps its mask, its value and its scores.
+    Optimisers inside wrappers (Lookahead, sharpness-aware minimisation, Accelerate,
+    ``ZeroRedundancyOptimizer``) are found; theirs are the steps that count.
+
     Args:
         model: the elided model, or a wrapper of it (``DistributedDataParallel``,
             a compiled module).
-        optimizer: its optimiser.
+        optimizer: its optimiser, or a list of those that share its parameters. Each of
+            several moves the masks of the weights that it owns, and counts its own
+            steps; growth from layer to layer stays within them.
+        steps: length of the run, in steps of the optimiser, to which the method's
+            schedule is fitted as by :meth:`elision.methods.Method.fitted` (moves in the
+            first three quarters); parameters that differ from the published ones stay as
+            they were given. None: the method's schedule as it is.
 
     Returns:
         What moves the masks: counts, history, report, hash.
 
     Raises:
-        ValueError: the model is not elided, or the optimiser does not own a weight that
-            has a mask.
+        TypeError: what is given is no optimiser and wraps none.
+        ValueError: the model is not elided, the optimiser does not own a weight that
+            has a mask, or runs no step hooks; ``steps`` is no integer >= 1.
     """
-    return Topology(model, optimizer)
-
-
-def _innermost(optimizer: Any) -> torch.optim.Optimizer:
-    """The optimiser inside wrappers such as that of Accelerate."""
-    while isinstance(getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
-        optimizer = optimizer.optimizer
-    return optimizer
+    if steps is not None:
+        integer("attach", "steps", steps)
+    return Topology(model, optimizer, steps)

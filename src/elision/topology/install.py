@@ -2,20 +2,33 @@
 
 import hashlib
 import warnings
-from dataclasses import dataclass, field
+import weakref
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from elision.layers import attach_extra, elidable_layers, elided_layers, extra
+from elision.layers import (
+    attach_extra,
+    elidable_layers,
+    elided_layers,
+    extra,
+    tied_reader,
+)
+from elision.topology.outcome import shortcoming
 from elision.topology.rule import Rule
 from elision.topology.weights import SparseWeight, sparse_weights
 
 __all__ = [
+    "ATTACHED",
     "Installed",
+    "ScheduleWarning",
     "UnattachedWarning",
+    "buffer_of",
+    "divide_state",
     "held_masks",
     "install",
     "installed_in",
@@ -23,14 +36,29 @@ __all__ = [
     "refuse_masks",
 ]
 
-#: Name of the buffer that says which method a model runs.
-_METHOD = "elision_topology_method"
+#: How the buffers of a rule's values begin; that of its method's name.
+_STATE = "elision_topology_"
+_METHOD = f"{_STATE}method"
 
 #: Extras of the elided module: its rule, or the hook that refuses masks.
 _RULE, _REFUSAL = "topology rule", "topology refusal"
 
 #: Bytes of the buffer that names the method, its parameters' hash included.
 _LABEL_BYTES = 48
+
+
+#: The controller of each model, a weak reference, so that a second one takes its place.
+ATTACHED: weakref.WeakKeyDictionary[nn.Module, Callable[[], Any]]
+ATTACHED = weakref.WeakKeyDictionary()
+
+
+class ScheduleWarning(UserWarning):
+    """Masks did not do what their schedule says, as it does not fit the run.
+
+    Example:
+        >>> issubclass(ScheduleWarning, UserWarning)
+        True
+    """
 
 
 class UnattachedWarning(UserWarning):
@@ -49,6 +77,7 @@ class Installed:
     Attributes:
         rule: what moves the masks.
         label: the method's name and a hash of its parameters.
+        method: the parameters that the rule was made of, where it can be fitted.
         reminder: the hook that warns until a controller is attached.
 
     Example:
@@ -61,8 +90,26 @@ class Installed:
 
     rule: Rule
     label: str
+    method: Any = None
     reminder: Any = None
     forwards: int = field(default=0)
+    warned: bool = field(default=False)
+
+    def __post_init__(self) -> None:
+        self.published = self.rule
+
+    def fit(self, steps: int | None) -> None:
+        """Fit the rule's schedule to a run of ``steps`` steps; None: as it was given."""
+        fitted = getattr(self.method, "fitted", None)
+        if steps is None or fitted is None:
+            self.rule = self.published
+        else:
+            self.rule = fitted(steps, given=_given(self.method)).rule()
+
+    @property
+    def name(self) -> str:
+        """The method's name."""
+        return self.label.partition(":")[0]
 
     def silence(self) -> None:
         """Remove the reminder, once a controller is attached."""
@@ -70,18 +117,36 @@ class Installed:
             self.reminder.remove()
             self.reminder = None
 
+    def finalizing(self, model: nn.Module) -> None:
+        """Say, once, what the training that ends here did not do."""
+        weights = sparse_weights(model, self.rule.transform)
+        step, moves = buffer_of(model, "step"), buffer_of(model, "moves")
+        found = shortcoming(
+            self.rule,
+            self.name,
+            weights,
+            left_dense(model, weights),
+            int(step.max()),
+            int(moves.max()),
+        )
+        if found and not self.warned:
+            self.warned = True
+            warnings.warn(found, ScheduleWarning, stacklevel=2)
+
 
 def install(model: nn.Module, rule: Rule, method: str, parameters: object) -> None:
     """Draw a rule's first masks and give the model the buffers of its state.
 
-    The buffers are ``elision_topology_step``, one a value that the rule remembers, and
-    ``elision_topology_method``, by which a state of another method is refused.
+    The buffers are ``elision_topology_step`` and ``_moves``, one a value that the rule
+    remembers, and ``elision_topology_method``, by which a state of another method is refused.
 
     Args:
         model: the model, just elided.
         rule: what moves the masks.
         method: name of the method.
-        parameters: its parameters, told apart by their representation.
+        parameters: its parameters, told apart by their representation. Those with
+            ``fitted(steps, given)`` and ``rule()``, as a method has them, can be fitted
+            to the length of a run.
 
     Raises:
         ValueError: the budget cannot be met, or a pattern does not divide a layer.
@@ -103,14 +168,19 @@ def install(model: nn.Module, rule: Rule, method: str, parameters: object) -> No
     digest = hashlib.sha256(repr(parameters).encode()).hexdigest()[:8]
     label = f"{method}:{digest}"
     device = weights[0].weight.device
-    state = {"step": torch.zeros((), dtype=torch.int64), **rule.initial_state()}
+    count = torch.zeros((), dtype=torch.int64)
+    state = {"step": count, "moves": count.clone(), **rule.initial_state()}
     for name, value in state.items():
-        model.register_buffer(f"elision_topology_{name}", value.to(device))
+        model.register_buffer(f"{_STATE}{name}", value.to(device))
     model.register_buffer(_METHOD, _encoded(label).to(device))
-    installed = Installed(rule, label)
+    installed = Installed(rule, label, parameters)
     installed.reminder = model.register_forward_pre_hook(_remind)
-    check = model.register_load_state_dict_pre_hook(_check_method)
-    attach_extra(model, _RULE, installed, [installed.reminder, check])
+    hooks = [
+        installed.reminder,
+        model.register_load_state_dict_pre_hook(_check_method),
+        model.register_load_state_dict_post_hook(_tell_controller),
+    ]
+    attach_extra(model, _RULE, installed, hooks)
 
 
 def refuse_masks(model: nn.Module, method: str) -> None:
@@ -125,15 +195,38 @@ def installed_on(module: nn.Module) -> Installed | None:
     return extra(module, _RULE)
 
 
+def buffer_of(model: nn.Module, name: str) -> torch.Tensor:
+    """A value that the rule of an elided module keeps there."""
+    return model._buffers[f"{_STATE}{name}"]  # pyright: ignore[reportReturnType]
+
+
+def divide_state(model: nn.Module, parts: int) -> None:
+    """Let every value of a rule be one for each of several optimisers.
+
+    One optimiser has scalars. What a state was divided into before stays, if it fits.
+    """
+    for name, value in list(model._buffers.items()):
+        if value is None or not name.startswith(_STATE) or name == _METHOD:
+            continue
+        if parts == 1 and value.dim():
+            model._buffers[name] = value[0].clone()
+        elif parts > 1 and value.shape != (parts,):
+            first = value[0] if value.dim() else value
+            model._buffers[name] = first.repeat(parts)
+
+
 def left_dense(
     model: nn.Module, weights: list[SparseWeight]
 ) -> dict[str, tuple[int, ...]]:
-    """Shapes of the weights of elidable layers that are not among ``weights``."""
+    """Shapes of the weights of elidable layers that are not among ``weights``.
+
+    A weight that another module reads, too, is that module's and in no budget.
+    """
     sparse = {id(layer) for weight in weights for layer in weight.layers}
     return {
         name: tuple(layer.weight.shape)  # pyright: ignore[reportCallIssue, reportArgumentType, reportAttributeAccessIssue]
         for name, layer in elidable_layers(model).items()
-        if id(layer) not in sparse
+        if id(layer) not in sparse and tied_reader(layer) is None
     }
 
 
@@ -199,7 +292,7 @@ def _remind(model: nn.Module, args: Any) -> None:
     installed.forwards += 1
     if installed.forwards == 2:
         warnings.warn(
-            f"the masks of {installed.label.partition(':')[0]} do not move and its "
+            f"the masks of {installed.name} do not move and its "
             "inactive weights learn: call elision.topology.attach(model, optimizer)",
             UnattachedWarning,
             stacklevel=2,
@@ -222,24 +315,55 @@ def _check_method(
     installed = installed_on(model)
     if installed is None:
         return
+    _take_shapes(model, state_dict, prefix)
     if saved is None:
         # A plain state is torch's to refuse, or to take where that is wanted.
         if any("elision_" in key for key in state_dict):
             errors.append(
                 "this state was saved by a method without masks, the model runs "
-                f"{installed.label.partition(':')[0]!r}; elide it as that run was to resume"
+                f"{installed.name!r}; elide it as that run was to resume"
             )
         return
     theirs = _decoded(saved)
     if theirs == installed.label:
         return
-    if theirs.partition(":")[0] != installed.label.partition(":")[0]:
+    if theirs.partition(":")[0] != installed.name:
         errors.append(_mismatch(theirs, installed.label))
         return
     warnings.warn(
         f"this state was saved by {theirs.partition(':')[0]!r} with other parameters",
         stacklevel=2,
     )
+
+
+def _take_shapes(model: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
+    """Take as many values as were saved, one an optimiser; older states count no moves."""
+    for name, own in list(model._buffers.items()):
+        if own is None or not name.startswith(_STATE) or name == _METHOD:
+            continue
+        saved = state_dict.get(prefix + name)
+        if saved is not None and saved.shape != own.shape:
+            model._buffers[name] = own.new_zeros(saved.shape)
+    step = state_dict.get(f"{prefix}{_STATE}step")
+    if step is not None:
+        state_dict.setdefault(f"{prefix}{_STATE}moves", torch.zeros_like(step))
+
+
+def _tell_controller(model: nn.Module, incompatible: Any) -> None:
+    """After loading: what the coming step needs follows from the rule given now."""
+    del incompatible
+    controller = ATTACHED.get(model, lambda: None)()
+    if controller is not None:
+        controller.loaded()
+
+
+def _given(method: Any) -> list[str]:
+    """Names of a method's parameters that differ from the published ones."""
+    return [
+        f.name
+        for f in fields(method)
+        if f.init and f.default is not MISSING and getattr(method, f.name) != f.default
+    ]
 
 
 def _check_no_masks(

@@ -114,7 +114,9 @@ class Rule:
 
     The controller (:class:`elision.topology.Topology`) calls it around every optimiser
     step and does the common part: it zeroes gradients and weights outside the masks, and
-    calls no rule in a step whose gradients are not finite.
+    calls no rule in a step whose gradients it reads and are not finite. A weight without a
+    gradient in a step (frozen, or not used) keeps its mask, its value and its scores: a
+    rule moves the masks of ``run.learning`` alone.
 
     Example:
         >>> from dataclasses import dataclass
@@ -135,6 +137,12 @@ class Rule:
 
     #: Whether weights outside the mask are zeroed after a step.
     masks_weights: ClassVar[bool] = True
+
+    #: Whether masks move in the steps of a schedule, which may miss a run.
+    is_scheduled: ClassVar[bool] = False
+
+    #: Whether the rule reads the optimiser's momentum, which every process must have.
+    reads_momentum: ClassVar[bool] = False
 
     def start(
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
@@ -157,6 +165,24 @@ class Rule:
         del step
         return False
 
+    def until(self) -> int | None:
+        """Last step in which masks may move; None: no end."""
+        return None
+
+    def goal(
+        self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
+    ) -> float | None:
+        """Sparsity that training is to end at, over all ``weights``; None for no aim."""
+        del weights, dense
+        return None
+
+    def reads_gradients(self, step: int) -> bool:
+        """True if this step's gradients move masks or enter a score.
+
+        One that is not finite then keeps the step from both.
+        """
+        return self.moves(step)
+
     def needs_dense_gradient(self, step: int) -> bool:
         """True if this step reads the gradient of inactive weights."""
         del step
@@ -166,8 +192,14 @@ class Rule:
         """Fraction of a weight's gradient that a step without a move needs."""
         return weight.density
 
+    def shape_gradients(self, run: Run) -> None:
+        """Change the gradients that the optimiser reads, at every evaluation of the loss.
+
+        An optimiser with a closure may evaluate it several times in a step.
+        """
+
     def before_step(self, run: Run) -> bool:
-        """Called with the full gradients; True if this replaces the gradient step."""
+        """Called once with the full gradients; True if this replaces the gradient step."""
         del run
         return False
 

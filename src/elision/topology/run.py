@@ -40,6 +40,11 @@ class Run(Protocol):
         ...
 
     @property
+    def learning(self) -> list[SparseWeight]:
+        """Those of them that have a gradient in the step under way."""
+        ...
+
+    @property
     def trained(self) -> Mapping[str, nn.Parameter]:
         """Parameters that the optimiser trains beside a weight, by layer name."""
         ...
@@ -69,6 +74,10 @@ class Run(Protocol):
 
     def move(self, weight: SparseWeight, mask: Tensor) -> None:
         """Set a weight's mask; weights and optimiser state that leave or enter are zeroed."""
+        ...
+
+    def keep_optimizer_state(self, weight: SparseWeight, where: Tensor) -> None:
+        """Zero what the optimiser keeps of a weight elsewhere."""
         ...
 
     def record(self, weight: SparseWeight, mask: Tensor) -> None:

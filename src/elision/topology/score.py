@@ -9,7 +9,7 @@ from elision.common.sharding import full
 from elision.topology.run import Run
 from elision.topology.weights import SparseWeight, momentum
 
-__all__ = ["SCORES", "Score", "signed_rank"]
+__all__ = ["SCORES", "Score", "mean_momentum", "signed_rank"]
 
 Score = Callable[[Run, SparseWeight, torch.Generator], Tensor]
 
@@ -37,6 +37,13 @@ def _gathered(run: Run, weight: SparseWeight, random: torch.Generator) -> Tensor
 def _momentum(run: Run, weight: SparseWeight, random: torch.Generator) -> Tensor:
     del random
     return momentum(run.optimizer, weight.weight)
+
+
+def mean_momentum(run: Run, weight: SparseWeight) -> float:
+    """Mean momentum of a weight's active values, those left out that are not finite."""
+    active = momentum(run.optimizer, weight.weight)[weight.mask]
+    finite = active[active.isfinite()]
+    return float(finite.mean()) if finite.numel() else 0.0
 
 
 def _random(run: Run, weight: SparseWeight, random: torch.Generator) -> Tensor:

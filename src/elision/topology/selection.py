@@ -23,7 +23,8 @@ def best(score: Tensor, count: int, random: torch.Generator) -> Tensor:
     """The ``count`` positions of highest score; ties are cut at random.
 
     Args:
-        score: of any shape, without NaN; ``-inf`` marks what may not be chosen.
+        score: of any shape; ``-inf`` marks what may not be chosen, and NaN counts as
+            the lowest score that may.
         count: how many, at most as many as may be chosen.
         random: breaks ties.
 
@@ -39,6 +40,8 @@ def best(score: Tensor, count: int, random: torch.Generator) -> Tensor:
         return torch.zeros_like(score, dtype=torch.bool)
     if count > size:
         raise ValueError(f"cannot choose {count} of {size}")
+    if flat.is_floating_point():
+        flat = flat.nan_to_num(torch.finfo(flat.dtype).min, math.inf, -math.inf)
     level = flat.kthvalue(size - count + 1).values
     if level == -math.inf:
         allowed = int((flat > level).sum())

@@ -1,9 +1,12 @@
 """The weights that masks act on, and the optimiser state that belongs to them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from elision.common.sharding import full, scatter_like
+from elision.common.sharding import full, local, scatter_like
 from elision.layers import (
     ElidedLayer,
     elided_layers,
@@ -96,7 +99,7 @@ class SparseWeight:
         return full(self.weight.detach()).abs()
 
     def gradient(self) -> Tensor:
-        """Gradient of the whole weight; zeros where the step computed none."""
+        """Gradient of the whole weight; zeros if there is none."""
         grad = self.weight.grad
         return (
             torch.zeros_like(self.mask, dtype=torch.float32)
@@ -108,7 +111,8 @@ class SparseWeight:
     def keep(self, tensor: Tensor | None, where: Tensor) -> None:
         """Zero a tensor of the weight's shape (the weight, a gradient) elsewhere."""
         if tensor is not None:
-            tensor.mul_(scatter_like(where, tensor))
+            outside = ~local(scatter_like(where, tensor))
+            local(tensor).masked_fill_(outside, 0)
 
     def seed_momentum(self, optimizer: torch.optim.Optimizer, values: Tensor) -> None:
         """Add whole-weight values to the momentum, once the optimiser has one.
@@ -125,11 +129,9 @@ class SparseWeight:
         if buffer is not None:
             buffer.add_(scatter_like(values, buffer))
 
-    def keep_optimizer_state(
-        self, optimizer: torch.optim.Optimizer, where: Tensor
-    ) -> None:
-        """Zero every state tensor of the weight's shape elsewhere, whatever its name."""
-        for value in optimizer.state.get(self.weight, {}).values():
+    def keep_values(self, state: Mapping[str, Any], where: Tensor) -> None:
+        """Zero every tensor of the weight's shape in a state elsewhere, whatever its name."""
+        for value in state.values():
             if isinstance(value, Tensor) and value.shape == self.weight.shape:
                 self.keep(value, where)
 

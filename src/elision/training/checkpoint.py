@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from elision.common.files import load_tensors, save_tensors
 from elision.layers import WorkMeter
 from elision.products import Trace
+from elision.topology.trained import TRAINED
 from elision.training.ranks import Ranks, is_local
 
 __all__ = ["CHECKPOINT", "EpochMetrics", "RunState", "load", "save"]
@@ -97,10 +98,16 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     epochs = len(state.history)
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
-    for index, values in optimizer.state_dict()["state"].items():
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer/{index}/{name}"] = value
+    saved = optimizer.state_dict()
+    apart = [group.get(TRAINED, {}) for group in saved["param_groups"]]
+    for prefix, states in (
+        ("optimizer/", saved["state"]),
+        *(("trained/", a) for a in apart),
+    ):
+        for key, values in states.items():
+            for name, value in values.items():
+                if isinstance(value, Tensor):
+                    tensors[f"{prefix}{key}/{name}"] = value
     facts: dict[str, Any] = {
         "history": [metrics.to_row(state.metric) for metrics in state.history]
     }
@@ -171,13 +178,23 @@ def load(
             scaler.load_state_dict(facts["scaler"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path}: does not fit this run: {error}") from error
-    momenta: dict[int, dict[str, Tensor]] = {}
-    for key, value in _under("optimizer/", tensors).items():
-        index, _, name = key.partition("/")
-        momenta.setdefault(int(index), {})[name] = value
+    momenta = {int(n): v for n, v in _by_first("optimizer/", tensors).items()}
+    trained = _by_first("trained/", tensors)
     groups = optimizer.state_dict()["param_groups"]
+    for group in groups:
+        if TRAINED in group:
+            group[TRAINED] = {name: trained.get(name, {}) for name in group[TRAINED]}
     optimizer.load_state_dict({"state": momenta, "param_groups": groups})
     state.trace = Trace.load(folder / _trace_name(len(state.history)))
+
+
+def _by_first(prefix: str, tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The tensors ``<prefix><first>/<name>``, by first and by name."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, value in _under(prefix, tensors).items():
+        first, _, name = key.partition("/")
+        found.setdefault(first, {})[name] = value
+    return found
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -47,7 +47,7 @@ def _gradient(model: nn.Module, loss: Loss, batch: Any) -> Tensor:
     for gradient, parameter in zip(found, parameters, strict=True):
         part = torch.zeros_like(parameter) if gradient is None else gradient
         mask = masks.get(id(parameter))
-        parts.append((part if mask is None else part * mask).flatten())
+        parts.append((part if mask is None else part.where(mask, 0)).flatten())
     return torch.cat(parts)
 
 
@@ -132,8 +132,10 @@ def windows_differ(first: Sequence[float], second: Sequence[float]) -> float:
     """p-value of the Kolmogorov-Smirnov test that two windows are of one distribution.
 
     The asymptotic formula, with the effective sample sizes of correlated series. Small
-    means that the distribution still changes.
+    means that the distribution still changes; NaN, that a value is not finite.
     """
+    if not all(map(math.isfinite, (*first, *second))):
+        return math.nan
     a, b = (torch.tensor(w, dtype=torch.float64) for w in (first, second))
     points = torch.cat([a, b]).sort().values
     below = [
@@ -146,6 +148,13 @@ def windows_differ(first: Sequence[float], second: Sequence[float]) -> float:
         return 1.0
     terms = ((-1) ** (k - 1) * math.exp(-2 * (k * scaled) ** 2) for k in range(1, 50))
     return min(1.0, max(0.0, 2 * sum(terms)))
+
+
+def _ratio(net: float, path: float) -> float:
+    """Displacement over the path, 0 where nothing moved; NaN where one is not finite."""
+    if not math.isfinite(path):
+        return math.nan
+    return net / path if path > 0 else 0.0
 
 
 def _correlation_time(x: Tensor) -> float:
@@ -169,7 +178,8 @@ class Look:
 
     Attributes:
         step: steps taken before.
-        gradient_squared: unbiased ``‖∇F‖²``; below zero when noise hides it.
+        gradient_squared: unbiased ``‖∇F‖²``; below zero when noise hides it. NaN, as
+            what follows from it, where a gradient is not finite.
         relative_gradient: ``‖∇F‖/‖θ‖`` of it, 0 where it is negative.
         noise_trace: ``tr Σ``.
         noise_scale: ``tr Σ / ‖∇F‖²``, the batch size at which noise and gradient are
@@ -186,6 +196,11 @@ class Look:
     noise_scale: float
     sharpness: float | None
     rate_sharpness: float | None
+
+    def numbers(self) -> tuple[float, ...]:
+        """What must be finite for a verdict."""
+        found = (self.gradient_squared, self.noise_trace, self.sharpness)
+        return tuple(value for value in found if value is not None)
 
 
 @dataclass(frozen=True)
@@ -299,9 +314,9 @@ class StationarityWatch:
             Look(
                 len(self.losses),
                 squared,
-                max(0.0, squared) ** 0.5 / max(float(weights.norm()), 1e-30),
+                max(squared, 0.0) ** 0.5 / max(float(weights.norm()), 1e-30),
                 trace,
-                trace / squared if squared > 0 else math.inf,
+                math.inf if squared <= 0 else trace / squared,
                 found,
                 None if found is None else rate * found,
             )
@@ -331,6 +346,7 @@ class StationarityWatch:
                 f"the report needs 2 looks since step {first}, has {len(looks)}"
             )
         losses, norms = self.losses[first:], self._norms[first:]
+        steps = self._steps[first:]
         slope, interval = loss_slope(losses)
         change = abs(slope) * self.window / max(abs(sum(losses)) / self.window, 1e-30)
         half = self.window // 2
@@ -345,7 +361,11 @@ class StationarityWatch:
         error = float(squares.std()) / len(looks) ** 0.5
         nonfinite = [
             name
-            for name, values in {**observables, "gradient": squares.tolist()}.items()
+            for name, values in (
+                *observables.items(),
+                ("step", steps),
+                ("gradient", [value for x in looks for value in x.numbers()]),
+            )
             if not all(map(math.isfinite, values))
         ]
         if nonfinite:  # a comparison with NaN is False, which would read as no change
@@ -358,9 +378,7 @@ class StationarityWatch:
         mark, weights = self._marks[0]
         path = sum(self._steps[mark:])
         net = float((self._last - weights).norm())  # pyright: ignore[reportOptionalOperand]
-        ratios = [
-            s / max(n, 1e-30) for s, n in zip(self._steps[first:], norms, strict=True)
-        ]
+        ratios = [s / max(n, 1e-30) for s, n in zip(steps, norms, strict=True)]
         return StationarityReport(
             verdict,
             reasons,
@@ -369,7 +387,7 @@ class StationarityWatch:
             p_values,
             (mean, error),
             sum(ratios) / len(ratios),
-            net / path if path > 0 else 0.0,
+            _ratio(net, path),
             looks,
         )
 

@@ -309,11 +309,11 @@ def test_the_tensor_sent_before_is_brought_back_ahead(ahead, tmp_path, monkeypat
 
 
 def test_a_full_disk_is_said_so(monkeypatch, tmp_path):
-    def full(descriptor, data):
+    def full(descriptor, data, at):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     codec = Offload(str(tmp_path))
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(RuntimeError, match=r"offloading 4096 bytes.*the disk is full"):
         codec.pack(torch.zeros(1024), slot())
     monkeypatch.undo()

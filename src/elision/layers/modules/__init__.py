@@ -15,6 +15,8 @@ forward of its own is reached once it is registered::
     register(ScaledLinear, ElidedScaledLinear)
 """
 
+from typing import Any
+
 from torch import nn
 
 from elision.layers.modules.base import ElidedLayer
@@ -71,9 +73,26 @@ def register(plain: type[nn.Module], elided: type[ElidedLayer]) -> None:
     ELIDED[plain], _PLAIN[elided] = elided, plain
 
 
-def plain_type(layer: ElidedLayer) -> type[nn.Module]:
-    """The registered plain type that an elided layer had before, and gets back."""
-    return _PLAIN[type(layer)]
+def plain_type(elided: type[nn.Module]) -> type[nn.Module]:
+    """The plain type that a layer of an elided type gets back.
+
+    The registered one; or, of a class that torch derived from an elided type (for a
+    parametrisation, for FSDP), the class that it would have derived from the plain one.
+    """
+    known: dict[Any, type[nn.Module]] = dict(_PLAIN)
+    if elided in known:
+        return known[elided]
+    bases = tuple(
+        plain_type(base) if issubclass(base, ElidedLayer) else base
+        for base in elided.__bases__
+    )
+    body = {
+        name: value
+        for name, value in vars(elided).items()
+        if name not in ("__dict__", "__weakref__")
+    }
+    made: Any = type(elided.__name__.replace("Elided", ""), bases, body)
+    return made
 
 
 def _missing(plain: type[nn.Module], elided: type[ElidedLayer]) -> str:

@@ -16,13 +16,21 @@ from torch.autograd.function import once_differentiable
 
 from elision.engines import Engine
 from elision.engines.native.blocked.tensor import as_plain, offered
-from elision.layers.blocked import BlockedLayer, is_usable
+from elision.layers.blocked import is_usable
+from elision.layers.forms import Forms
 from elision.layers.observation import Observer
 from elision.layers.plan import LayerPlan, buffer_name
+from elision.layers.recomputation import (
+    OWN_PRODUCTS,
+    LatestCalls,
+    States,
+    is_recomputation,
+    unseen,
+)
 from elision.layers.step import Step, forward_product, gradient_products
 from elision.products import Geometry, Product, dense, geometry_of
 
-__all__ = ["ElidedLayer", "plan_of", "set_state", "states_of"]
+__all__ = ["ElidedLayer", "plan_of", "set_state", "states_of", "tied_reader"]
 
 
 class _Products(torch.autograd.Function):
@@ -53,7 +61,13 @@ class _Products(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
-        (grad,) = grad_outputs
+        if torch.compiler.is_compiling():
+            return _Products._gradients(ctx, *grad_outputs)
+        with OWN_PRODUCTS:
+            return _Products._gradients(ctx, *grad_outputs)
+
+    @staticmethod
+    def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         step: Step = ctx.step
         x, w = ctx.saved_tensors
         done: dict[str, Tensor] = {}
@@ -96,19 +110,30 @@ class ElidedLayer(nn.Module):
     _elision_name: str
     _elision_engine: Engine
     _elision_observers: tuple[Observer, ...] = ()
-    _elision_blocked: BlockedLayer | None = None
+    _elision_forms: Forms | None = None
     _elision_offers: bool = False
+    _elision_calls: LatestCalls | None = None
+    _elision_tied_to: str | None = None
+
+    # State whose shape only a batch shows (a reference gradient) is no buffer: whatever
+    # averages, broadcasts or swaps buffers could not know what to do with it. It is an
+    # attribute of the name that a buffer would have, moves with the layer, and is in the
+    # state dict once its shape is known.
 
     def _elision_states(self) -> dict[str, dict[str, Tensor]]:
-        """State tensors of each use, by name; they are buffers of the layer."""
+        """State tensors of each use, by name: buffers, or attributes of that name."""
         buffers = self._buffers
         return {
             use: {
-                state: buffers[buffer_name(use, state)]  # pyright: ignore[reportReturnType]
-                for state in transform.state_names
+                state: buffers[name] if name in buffers else getattr(self, name)  # pyright: ignore[reportReturnType]
+                for state, name in names.items()
             }
-            for use, transform in self._elision_plan.uses.items()
+            for use, names in self._elision_plan.buffers.items()
         }
+
+    def _elision_shaped(self) -> list[str]:
+        """Names of the attributes that hold state whose shape a batch shows."""
+        return [name for name in self.__dict__ if name.startswith("elision_")]
 
     def _shape_states(self, geometry: Geometry) -> None:
         """Give state that follows an operand's shape that shape, once it is known."""
@@ -116,21 +141,46 @@ class ElidedLayer(nn.Module):
             operand = torch.Size(geometry.shape_of(self._elision_plan.operand_of(use)))
             for state, shape in transform.state_shapes(operand).items():
                 name = buffer_name(use, state)
-                old = self._buffers[name]
+                old = self.__dict__.get(name)
                 if old is not None and old.numel() == 0:
-                    self._buffers[name] = old.new_zeros(shape)
+                    self.__dict__[name] = old.new_zeros(shape)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Move or convert the layer, state that is no buffer included."""
+        super()._apply(fn, recurse)
+        for name in self._elision_shaped():
+            self.__dict__[name] = fn(self.__dict__[name])
+        return self
+
+    def _save_to_state_dict(
+        self, destination: Any, prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name in self._elision_shaped():
+            if self.__dict__[name].numel():
+                destination[prefix + name] = self.__dict__[name].detach()
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Load, taking over the shapes of state that follows an operand's shape."""
+        """Load, taking over the shapes of state that follows an operand's shape.
+
+        A state dict from before the first batch makes these shapes unknown again.
+        """
+        rest = dict(state_dict)
         for use, transform in self._elision_plan.uses.items():
-            for state in transform.state_names:
-                name = buffer_name(use, state)
-                own, loaded = self._buffers[name], state_dict.get(prefix + name)
-                if loaded is not None and own is not None and own.shape != loaded.shape:
+            names = [buffer_name(use, state) for state in transform.state_names]
+            is_there = any(prefix + name in state_dict for name in names)
+            for name in names:
+                own, loaded = self._buffers.get(name), state_dict.get(prefix + name)
+                if name in self.__dict__ and is_there:
+                    rest.pop(prefix + name, None)
+                    old = self.__dict__[name]
+                    given = old.new_zeros(0) if loaded is None else loaded
+                    self.__dict__[name] = given.detach().to(old).clone()
+                elif loaded is not None and own is not None and own.numel() == 0:
                     self._buffers[name] = own.new_zeros(loaded.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        super()._load_from_state_dict(rest, prefix, *args, **kwargs)
 
     def run_products(
         self,
@@ -150,25 +200,59 @@ class ElidedLayer(nn.Module):
 
         Returns:
             The output with its bias, (N, K, P, Q) or (rows, columns).
+
+        Raises:
+            ValueError: the operands are complex or integers.
         """
         if torch.compiler.is_compiling():
-            return self._plain_products(x, weight, bias, convolution)
-        if x.shape[0] == 0:  # nothing to leave out, and no state moves
-            return dense.forward(x, weight, bias, convolution)
+            engine = self._elision_engine
+            return self._plain_products(x, weight, bias, convolution, engine)
+        with OWN_PRODUCTS:
+            return self._products(x, weight, bias, convolution)
 
-        def plain(x: Tensor, weight: Tensor) -> Tensor:
-            return self._plain_products(as_plain(x), weight, bias, convolution)
+    def _products(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any
+    ) -> Tensor:
+        if not (x.is_floating_point() and weight.is_floating_point()):
+            raise ValueError(
+                f"layer {self._elision_name or '(the model itself)'}: its input is "
+                f"{x.dtype} and its weight {weight.dtype}; an elided layer computes real "
+                "floating-point numbers, elision.restore gives the plain layer back"
+            )
+        if not x.numel() or not weight.numel():  # nothing to leave out; no state moves
+            return dense.forward(as_plain(x), weight, bias, convolution)
+        again, calls = is_recomputation(), self._elision_calls
+        recalled: States = {}
+        if calls is not None and self.training:
+            if again:
+                recalled = calls.recalled(x, self._elision_states())
+            else:
+                calls.remember(x, self._elision_states())
 
-        blocked = self._elision_blocked
-        if blocked is not None and not self._elision_observers:
-            y = blocked.output(self, x, weight, bias, convolution, plain)
-            if y is not None:
-                return y
-        y = plain(x, weight)
+        def products(x: Tensor, weight: Tensor, engine: Engine) -> Tensor:
+            return self._plain_products(
+                as_plain(x), weight, bias, convolution, engine, recalled, again
+            )
+
+        forms = self._elision_forms
+        if not (self._elision_observers or self._elision_plan.changes):
+            y = dense.forward(as_plain(x), weight, bias, convolution)  # the plain layer
+        elif self._elision_observers or forms is None or recalled:
+            # The blocked form reads thresholds from the buffers alone.
+            y = products(x, weight, self._elision_engine)
+        else:
+            y = forms.output(self, x, weight, bias, convolution, products)
         return offered(y) if self._elision_offers and is_usable(y, weight, bias) else y
 
     def _plain_products(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        convolution: Any,
+        engine: Engine,
+        recalled: States | None = None,
+        again: bool = False,
     ) -> Tensor:
         kind = x.device.type
         if torch.is_autocast_enabled(kind):
@@ -176,24 +260,30 @@ class ElidedLayer(nn.Module):
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
         needs_gradient = torch.is_grad_enabled()
-        if self.training and needs_gradient and _has_unshaped_state(self):
+        if self.training and _has_unshaped_state(self):
             _shape_states(self, tuple(x.shape), tuple(weight.shape), convolution)
         step = Step(
             self._elision_plan,
-            self._elision_states(),
-            self._elision_engine,
+            self._elision_states() | (recalled or {}),
+            engine,
             x.shape,
             weight.shape,
             convolution,
-            training=self.training and needs_gradient,
+            training=self.training,
             observers=self._elision_observers,
             name=self._elision_name,
+            again=again,
         )
         if needs_gradient:
             return _Products.apply(x, weight, bias, step)  # pyright: ignore[reportReturnType]
         done: dict[str, Tensor] = {}
+        if self.training and self._elision_plan.written:
+            # A checkpointed pass is a step, too: all of its state moves here.
+            step.read(Product.WEIGHT_GRAD, "input", x, done)
+            step.read(Product.INPUT_GRAD, "weight", weight, done)
         x = step.read(Product.FORWARD, "input", x, done)
         weight = step.read(Product.FORWARD, "weight", weight, done)
+        step.tell(Product.FORWARD, x, weight)
         return forward_product(step, x, weight, bias)
 
 
@@ -209,7 +299,8 @@ def _has_unshaped_state(layer: ElidedLayer) -> bool:
 def _shape_states(
     layer: ElidedLayer, x: tuple[int, ...], weight: tuple[int, ...], convolution: Any
 ) -> None:
-    layer._shape_states(geometry_of(x, weight, convolution))
+    with unseen():
+        layer._shape_states(geometry_of(x, weight, convolution))
 
 
 def plan_of(layer: ElidedLayer) -> LayerPlan:
@@ -217,9 +308,18 @@ def plan_of(layer: ElidedLayer) -> LayerPlan:
     return layer._elision_plan
 
 
+def tied_reader(layer: nn.Module) -> str | None:
+    """Name of the module for whose sake an elided layer stays dense; None: there is none."""
+    return getattr(layer, "_elision_tied_to", None)
+
+
 def states_of(layer: ElidedLayer, use: str) -> dict[str, Tensor]:
     """State tensors of one use of an elided layer, by state name; they are its buffers."""
-    return layer._elision_states()[use]
+    names, buffers = layer._elision_plan.buffers[use], layer._buffers
+    return {
+        state: buffers[name] if name in buffers else getattr(layer, name)  # pyright: ignore[reportReturnType]
+        for state, name in names.items()
+    }
 
 
 def set_state(layer: ElidedLayer, use: str, state: str, value: Tensor) -> None:
@@ -229,9 +329,11 @@ def set_state(layer: ElidedLayer, use: str, state: str, value: Tensor) -> None:
     device of the weight and in the old dtype.
     """
     name = buffer_name(use, state)
-    old = layer._buffers[name]
-    assert old is not None
+    holder: dict[str, Any] = (
+        layer._buffers if name in layer._buffers else layer.__dict__
+    )
+    old: Tensor = holder[name]
     if old.shape == value.shape:
         old.copy_(value)
     else:
-        layer._buffers[name] = value.to(layer.weight.device, old.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        holder[name] = value.to(layer.weight.device, old.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -1,5 +1,6 @@
 """The elided form of ``torch.nn.Linear``."""
 
+import torch
 from torch import Tensor, nn
 
 from elision.layers.modules.base import ElidedLayer
@@ -20,6 +21,9 @@ class ElidedLinear(ElidedLayer, nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: D102
-        rows = input.reshape(-1, input.shape[-1])
+        if input.dim() == 2:
+            return self.run_products(input, self.weight, self.bias)
+        rows = input.unsqueeze(0) if input.dim() == 1 else input.flatten(0, -2)
         y = self.run_products(rows, self.weight, self.bias)
-        return y.view(*input.shape[:-1], y.shape[-1])
+        # No view, as of a plain layer: what follows may write it in place.
+        return torch.ops.aten._unsafe_view(y, [*input.shape[:-1], y.shape[-1]])

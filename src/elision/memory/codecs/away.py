@@ -7,7 +7,6 @@ file, on an accelerator a side stream copies.
 """
 
 import os
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import torch
+
+from elision.memory.codecs.scratch import Piece
 
 __all__ = ["Away", "InFile", "InHostMemory"]
 
@@ -53,37 +54,27 @@ def _nothing() -> None:
 
 
 class InFile(Away):
-    """Values in an unnamed file, which is freed with its last reference.
+    """Values in a scratch file, which are freed with the last reference to them.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: they cannot be written.
     """
 
     def __init__(self, values: torch.Tensor, directory: str, ahead: bool) -> None:
         self._count, self._dtype = values.numel(), values.dtype
-        self._descriptor, path = tempfile.mkstemp(prefix="elision-", dir=directory)
-        weakref.finalize(self, os.close, self._descriptor)
-        os.unlink(path)
-        data = _bytes_of(values)
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+        self._piece = Piece(_bytes_of(values), directory)
         super().__init__(ahead)
 
     def start(self) -> Callable[[], torch.Tensor]:
         """Fill a new tensor in the reading thread."""
-        values = torch.empty(self._count, dtype=self._dtype)
-        done = _reader().submit(self._read, _bytes_of(values))
+        values = torch.empty(self._count, dtype=self._dtype, device="cpu")
+        done = _reader().submit(self._piece.read, _bytes_of(values))
 
         def arrival() -> torch.Tensor:
             done.result()
             return values
 
         return arrival
-
-    def _read(self, target: memoryview) -> None:
-        at = 0
-        while at < len(target):
-            at += os.preadv(self._descriptor, [target[at:]], at)
 
 
 class InHostMemory(Away):
@@ -126,6 +117,9 @@ def _bytes_of(values: torch.Tensor) -> memoryview:
 @cache
 def _reader() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="elision-offload")
+
+
+os.register_at_fork(after_in_child=_reader.cache_clear)  # its thread is not copied
 
 
 @cache

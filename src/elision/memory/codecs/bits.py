@@ -68,7 +68,7 @@ def pack_bits(mask: torch.Tensor) -> torch.Tensor:
     """Pack a boolean tensor of shape ``(count,)`` into ``ceil(count / 8)`` bytes."""
     if mask.device.type != "cpu":
         return pack_codes(mask.to(torch.uint8), 1)
-    packed = torch.empty(packed_bytes(mask.numel(), 1), dtype=torch.uint8)
+    packed = mask.new_empty(packed_bytes(mask.numel(), 1), dtype=torch.uint8)
     packed.numpy()[:] = np.packbits(mask.numpy(), bitorder="little")
     return packed
 

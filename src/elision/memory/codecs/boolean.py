@@ -49,14 +49,16 @@ class TwoValued(Codec):
                 return None
         if torch.signbit(values).any():  # a negative zero would lose its sign
             return None
-        return Packed((pack_bits(values != 0),), Layout.of(tensor), value.clone())
+        both = torch.stack((torch.zeros_like(value), value))
+        return Packed((pack_bits(values != 0),), Layout.of(tensor), both)
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The saved tensor."""
         mask = unpack_bits(packed.payload[0], packed.layout.numel)
         if packed.layout.dtype is torch.bool:
             return packed.layout.view(mask)
-        return packed.layout.view(mask.to(packed.layout.dtype).mul_(packed.meta))
+        # Selected rather than multiplied: zero times an infinity is no zero.
+        return packed.layout.view(packed.meta.index_select(0, mask.to(torch.int32)))
 
     def traced(self, relu: bool) -> TracedCodec | None:
         """One bit per element."""

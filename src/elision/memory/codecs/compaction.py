@@ -24,8 +24,8 @@ def compact(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tenso
     if values.device.type != "cpu" or values.dtype is not torch.float32:
         mask = values != 0
         return pack_bits(mask), values[mask]
-    bits = torch.empty(packed_bytes(values.numel(), 1), dtype=torch.uint8)
-    kept = torch.empty(count + 1)
+    bits = values.new_empty(packed_bytes(values.numel(), 1), dtype=torch.uint8)
+    kept = values.new_empty(count + 1)
     _compact(values.numpy(), bits.numpy(), kept.numpy())
     return bits, kept[:count]
 
@@ -35,7 +35,7 @@ def spread(bits: torch.Tensor, kept: torch.Tensor, count: int) -> torch.Tensor:
     if kept.device.type != "cpu" or kept.dtype is not torch.float32:
         values = torch.zeros(count, dtype=kept.dtype, device=kept.device)
         return values.masked_scatter_(unpack_bits(bits, count), kept)
-    values = torch.empty(count)
+    values = kept.new_empty(count)
     _spread(bits.numpy(), kept.numpy(), values.numpy())
     return values
 

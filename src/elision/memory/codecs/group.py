@@ -199,7 +199,7 @@ class GroupQuant(Codec):
         codes = packed.payload[0]
         size, stored = self.group, self._group_bytes
         groups = codes.numel() // stored
-        out = torch.empty(groups * size, device=codes.device)
+        out = torch.empty(groups * size, dtype=torch.float32, device=codes.device)
         backend = _backend(codes)
 
         def run(a: int, b: int) -> None:

@@ -22,8 +22,10 @@ __all__ = ["Jpeg", "search_table"]
 
 @cache
 def _dct() -> torch.Tensor:
-    """The orthonormal 8-point cosine transform ``D[k, n]``."""
-    k, n = torch.arange(8.0)[:, None], torch.arange(8.0)
+    """The orthonormal 8-point cosine transform ``D[k, n]``, float32 on the CPU."""
+    with torch.device("cpu"):
+        n = torch.arange(8, dtype=torch.float32)
+    k = n[:, None]
     transform = torch.cos(math.pi * (2 * n + 1) * k / 16) / 2
     transform[0] = math.sqrt(1 / 8)
     return transform
@@ -135,7 +137,7 @@ class Jpeg(Codec):
 
     def _table(self, device: torch.device) -> torch.Tensor:
         table = self.table if isinstance(self.table, tuple) else (self.table,) * 64
-        return torch.tensor(table, device=device).view(8, 8)
+        return torch.tensor(table, dtype=torch.float32, device=device).view(8, 8)
 
     def _encode(self, coefficients: torch.Tensor) -> list[torch.Tensor]:
         if self.coding == "zero-value":
@@ -144,7 +146,7 @@ class Jpeg(Codec):
         # One frequency after the other: alike coefficients stand together.
         ordered = coefficients.view(-1, 64).T.contiguous().cpu().numpy()
         packed = np.frombuffer(zlib.compress(ordered.data, 1), np.uint8)
-        stored = torch.empty(len(packed), dtype=torch.uint8)
+        stored = coefficients.new_empty(len(packed), dtype=torch.uint8, device="cpu")
         stored.numpy()[:] = packed
         return [stored]
 

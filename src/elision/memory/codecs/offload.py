@@ -22,10 +22,11 @@ class OffloadError(RuntimeError):
 class Offload(Codec):
     """Exact: on the CPU into a file, on an accelerator into pinned host memory (vDNN).
 
-    On the CPU every tensor becomes an unnamed temporary file, whose space is freed with
-    the graph or the process, whichever ends first. The operating system writes it out
-    when memory is short. On an accelerator the copies run on a stream of their own
-    beside the work of the current one.
+    On the CPU all tensors lie in one unnamed temporary file, where the place of one is
+    free for others once its graph is gone; the file ends with the last of them or with
+    the process. The operating system writes it out when memory is short. On an
+    accelerator the copies run on a stream of their own beside the work of the current
+    one.
 
     Attributes:
         directory: where the files go; None: the system's temporary directory, which on

@@ -1,4 +1,11 @@
-"""Recomputation, bit for bit, of layer inputs from tensors that are kept anyway."""
+"""Recomputation, bit for bit, of layer inputs from tensors that are kept anyway.
+
+The graph says what made a tensor, but not what was written to it since: statements under
+``no_grad``, through ``.data`` or numpy leave no trace there. So a recipe is run once when
+the tensor is saved, and only taken if the tensor is what comes out; and what comes out in
+the backward pass is compared with that by its content tag, since the tensors that it is
+computed from may be written as well.
+"""
 
 import functools
 from collections.abc import Callable
@@ -11,6 +18,7 @@ import torch.nn.functional as F
 from elision.memory.saved.codec import Codec, Guarantee, Packed
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import Role, Slot
+from elision.memory.saved.tag import content_tag
 from elision.memory.saved.token import Token
 
 __all__ = ["Recompute"]
@@ -47,13 +55,15 @@ class Recompute(Codec):
     results are both kept. The autograd graph records the functions in between, so the
     backward pass runs the same kernels on the same values again. Batch norm in training
     mode and on the CPU only; elsewhere the tensor is left to the next codec. The ReLU
-    keeps its mask, or its backward would have to compute everything once more.
+    keeps its mask, or its backward would have to compute everything once more. Every
+    recipe is verified, see above.
 
     Attributes:
         steps: most functions to run again for one tensor (own choice: 8 reach back over
             two residual blocks; without a limit the cost would be quadratic in depth).
         lossy: also start from a batch norm's input that is kept in some codec's form,
-            with the mean and deviation of the true one. Not exact then.
+            with the mean and deviation of the true one. Not exact then: what comes out
+            has to be nearer to the tensor than half its norm (own choice).
 
     Example:
         >>> from torch import nn
@@ -91,12 +101,45 @@ class Recompute(Codec):
             recipe = _recipe(producer, self.steps, self.lossy)
         else:
             recipe = None
-        return None if recipe is None else Packed((), Layout.of(tensor), recipe.run)
+        if recipe is None:
+            return None
+        again = _run(recipe.run)
+        if again.dtype is not tensor.dtype or again.numel() != tensor.numel():
+            return None
+        tag = content_tag(again)
+        if tag != content_tag(tensor) and not (self.lossy and _near(again, tensor)):
+            return None
+        return Packed((), Layout.of(tensor), (recipe.run, tag))
 
     def unpack(self, packed: Packed) -> torch.Tensor:
-        """Compute the tensor."""
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            return packed.layout.view(flat(packed.meta()))
+        """Compute the tensor.
+
+        Raises:
+            RuntimeError: it is not what it was.
+        """
+        run, tag = packed.meta
+        values = _run(run)
+        if content_tag(values) != tag:
+            raise RuntimeError(
+                f"a saved tensor of shape {packed.layout.shape} that was to be computed "
+                "again came out different: since it was saved, a tensor that it is "
+                "computed from was written without a new version (through .data or "
+                "numpy), or the number of threads has changed; keep such tensors, with "
+                "Rule(()) for their module or the policy 'none'"
+            )
+        return packed.layout.view(values)
+
+
+def _run(recipe: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """The flat result of a recipe."""
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        return flat(recipe())
+
+
+def _near(values: torch.Tensor, tensor: torch.Tensor) -> bool:
+    """True if flat values are those of a tensor but for what rounding explains."""
+    true = flat(tensor)
+    return bool(torch.dist(values, true) <= 0.5 * torch.linalg.vector_norm(true))
 
 
 def _producer(slot: Slot) -> Any:
@@ -223,8 +266,7 @@ def _layer_norm_recipe(node: Any, result: torch.Tensor, lossy: bool) -> _Recipe 
             affine = scale.restore(), shift.restore()
             return F.layer_norm(values.restore(), shape, *affine, eps)
 
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            again = run()
-        if again.dtype is result.dtype and torch.equal(flat(again), flat(result)):
+        again = _run(run)
+        if again.dtype is result.dtype and torch.equal(again, flat(result)):
             return _Recipe(run, 1)
     return None

@@ -1,5 +1,6 @@
 """Sharing a kernel's work among as many threads as torch uses."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -16,6 +17,9 @@ _LEAST = 2**17
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="elision-memory")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # its threads are not copied
 
 
 def in_threads(run: Callable[[int, int], None], items: int, size: int) -> None:

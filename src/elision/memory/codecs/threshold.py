@@ -1,6 +1,5 @@
 """One bit per element: on which side of its threshold a value lies."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +18,11 @@ __all__ = ["ThresholdMask"]
 class ThresholdMask(Codec):
     """Exact for ReLU, leaky ReLU, threshold and hardtanh (ReLU6): 1 bit per element.
 
-    The backward of these functions reads only whether the saved value lies inside an
-    open interval, so two representatives, one inside and one outside, give the same
-    gradients bit for bit. Known as binarize (Gist) and binary ReLU compression
-    (JPEG-ACT).
+    The backward of these functions reads only on which side of its thresholds the saved
+    value lies, so two representatives, one for each side, give the same gradients bit
+    for bit. Both are elements of the tensor itself: any number made up for the purpose
+    might round to a threshold in the tensor's dtype. Known as binarize (Gist) and binary
+    ReLU compression (JPEG-ACT).
 
     Example:
         >>> import torch
@@ -39,27 +39,20 @@ class ThresholdMask(Codec):
     roles = frozenset({Role.THRESHOLD})
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
-        """Keep which elements lie inside the interval of the slot's function."""
-        low, high = _interval(slot.function, slot.node)
+        """Keep which elements the gradient passes, and one element of each kind."""
         values = flat(tensor)
-        if slot.function == "LeakyReluBackward0":
-            inside = values > low
-        else:  # the backward tests for "outside", so a NaN counts as inside
-            inside = (values <= low).logical_not_()
-            if math.isfinite(high):
-                inside &= (values >= high).logical_not_()
-        bounded = math.isfinite(high)
-        representatives = ((low + high) / 2, high) if bounded else (low + 1.0, low)
-        return Packed((pack_bits(inside),), Layout.of(tensor), representatives)
+        passes = _passes(values, slot)
+        # The first of each kind; where there is none, another that is never read.
+        found = (
+            passes.numpy() if passes.device.type == "cpu" else passes.to(torch.uint8)
+        )
+        places = [int(found.argmin()), int(found.argmax())]
+        return Packed((pack_bits(passes),), Layout.of(tensor), values[places])
 
     def unpack(self, packed: Packed) -> torch.Tensor:
-        """A representative of the interval's inside or outside per element."""
-        inside, outside = packed.meta
+        """The representative of its side per element."""
         mask = unpack_bits(packed.payload[0], packed.layout.numel)
-        values = mask.to(packed.layout.dtype)
-        if (inside, outside) != (1.0, 0.0):
-            values.mul_(inside - outside).add_(outside)
-        return packed.layout.view(values)
+        return packed.layout.view(packed.meta.index_select(0, mask.to(torch.int32)))
 
     def traced(self, relu: bool) -> TracedCodec | None:
         """One bit per element."""
@@ -67,10 +60,20 @@ class ThresholdMask(Codec):
         return TracedMask()
 
 
-def _interval(function: str, node: Any) -> tuple[float, float]:
-    """The open interval in which the function's gradient passes."""
-    if function == "HardtanhBackward0":
-        return float(node._saved_min_val), float(node._saved_max_val)
-    if function == "ThresholdBackward0":
-        return float(node._saved_threshold), math.inf
-    return 0.0, math.inf
+def _passes(values: torch.Tensor, slot: Slot) -> torch.Tensor:
+    """Which elements the slot's function passes the gradient of, boolean.
+
+    Thresholds other than zero are rounded to the tensor's dtype by some kernels and not
+    by others, so the kernel of the backward pass is asked itself.
+    """
+    one = values.new_ones(()).expand_as(values)
+    node: Any = slot.node
+    if slot.function == "LeakyReluBackward0":
+        return values > 0
+    if slot.function == "ThresholdBackward0":
+        threshold = node._saved_threshold
+        return torch.ops.aten.threshold_backward(one, values, threshold) != 0
+    if slot.function == "HardtanhBackward0":
+        low, high = node._saved_min_val, node._saved_max_val
+        return torch.ops.aten.hardtanh_backward(one, values, low, high) != 0
+    return (values <= 0).logical_not_()  # a ReLU passes a NaN

@@ -66,8 +66,8 @@ def layer_reach(
         expected: root mean square under independent errors, not the worst case.
     """
     if convolution:
-        inputs = weight[0].numel()  # C/groups · R · S
-        positions = output.shape[0] * output[0, 0].numel()
+        inputs = math.prod(weight.shape[1:])  # C/groups · R · S
+        positions = output.shape[0] * math.prod(output.shape[2:])
     else:
         inputs, positions = weight.shape[0], output.shape[0]
     factor = math.sqrt(inputs if expected else inputs * positions)
@@ -93,7 +93,10 @@ def batch_norm_reaches(
     """
     per_channel = output.transpose(0, 1).flatten(1)
     sums = torch.linalg.vector_norm(
-        per_channel, 2 if expected else 1, dim=1, dtype=torch.float32
+        per_channel,
+        2 if expected else 1,
+        dim=1,
+        dtype=_at_least_float32(per_channel),
     )
     of_scale = gradients[1].abs()
     count = per_channel.shape[1]
@@ -113,4 +116,9 @@ def batch_norm_reaches(
 
 
 def _norm(tensor: Tensor) -> float:
-    return float(torch.linalg.vector_norm(tensor, dtype=torch.float32))
+    return float(torch.linalg.vector_norm(tensor, dtype=_at_least_float32(tensor)))
+
+
+def _at_least_float32(tensor: Tensor) -> torch.dtype:
+    """The type to sum in, to which the tensor's own may be widened only."""
+    return torch.promote_types(tensor.dtype, torch.float32)

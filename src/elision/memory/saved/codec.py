@@ -130,8 +130,8 @@ class Codec(ABC):
         return False
 
     def unpack_sign(self, packed: Packed) -> torch.Tensor:
-        """A tensor that is 1 where the saved one is positive, else 0."""
-        return (self.unpack(packed) > 0).to(packed.layout.dtype)
+        """A tensor that is 1 where a ReLU passes the gradient (NaNs too), else 0."""
+        return (self.unpack(packed) <= 0).logical_not_().to(packed.layout.dtype)
 
     def bound(self, packed: Packed) -> float | None:
         """Largest absolute error of an element of this tensor, if declared."""
@@ -151,9 +151,14 @@ class Codec(ABC):
 
 
 def all_finite(tensor: torch.Tensor) -> bool:
-    """True if no element is NaN or infinite; one cheap pass in the common case."""
+    """True if every element is a finite float32, the type that codecs compute in.
+
+    One cheap pass in the common case.
+    """
     total = tensor.sum(dtype=torch.float32)
-    return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
+    return bool(torch.isfinite(total)) or bool(
+        torch.isfinite(tensor.to(torch.float32)).all()
+    )
 
 
 def floating(tensor: torch.Tensor) -> bool:

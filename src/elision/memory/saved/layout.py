@@ -5,7 +5,11 @@ once, in any order of axes. Three kinds of tensor reach them:
 
 - dense ones, contiguous or ``channels_last`` or transposed: as they are;
 - expanded ones (a stride of zero): only one copy of what is repeated;
-- strided views with holes (a slice of a fused projection): gathered first.
+- strided views with holes (a slice of a fused projection): gathered first; so are views
+  that are conjugated or negated only when they are read.
+
+Tensors without such memory of their own (sparse, nested, batched by ``vmap``, fake, meta,
+quantised, of another class) are none of the codecs' business.
 
 Either way the restored tensor has the same shape and, for the first two kinds, the same
 strides.
@@ -15,8 +19,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
-__all__ = ["Layout", "dense_part", "flat", "is_dense", "lay_down"]
+__all__ = ["Layout", "dense_part", "flat", "has_memory", "is_dense", "lay_down"]
+
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def has_memory(tensor: torch.Tensor) -> bool:
+    """True for an ordinary tensor: strided, with its elements in memory of its own."""
+    return (
+        type(tensor) in (torch.Tensor, nn.Parameter)
+        and tensor.layout is torch.strided
+        and not (tensor.is_meta or tensor.is_nested or tensor.is_quantized)
+        and not _is_wrapped(tensor)
+    )
 
 
 def is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
@@ -38,6 +55,7 @@ def flat(tensor: torch.Tensor) -> torch.Tensor:
 
 def dense_part(tensor: torch.Tensor) -> torch.Tensor:
     """The part of the tensor that a codec stores: a view if possible, else a copy."""
+    tensor = tensor.resolve_conj().resolve_neg()
     if tensor.is_contiguous():
         return tensor
     for axis, (size, stride) in enumerate(

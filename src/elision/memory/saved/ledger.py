@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -75,6 +75,8 @@ class Ledger:
         rows: the tensors, parameters excepted.
         storages: the pieces of memory they lie in.
         parameter_bytes: saved parameters and buffers, which are never touched.
+        enclosing: the ledger of the saver in whose block this one's is. It has all of
+            this one's entries, too.
 
     Example:
         >>> Ledger(storages=[StorageRecord(4096, held=True)]).held_bytes
@@ -84,6 +86,23 @@ class Ledger:
     rows: list[Row] = field(default_factory=list)
     storages: list[StorageRecord] = field(default_factory=list)
     parameter_bytes: int = 0
+    enclosing: "Ledger | None" = field(default=None, repr=False)
+
+    def _all(self) -> Iterator["Ledger"]:
+        """This ledger and those around it."""
+        ledger: Ledger | None = self
+        while ledger is not None:
+            yield ledger
+            ledger = ledger.enclosing
+
+    def enter(self, storage: StorageRecord) -> None:
+        """Enter a piece of memory that saved tensors lie in."""
+        self.storages.append(storage)
+
+    def count_parameter(self, nbytes: int) -> None:
+        """Count a saved parameter."""
+        for ledger in self._all():
+            ledger.parameter_bytes += nbytes
 
     def add(
         self,
@@ -98,12 +117,11 @@ class Ledger:
         The row has a copy of ``slot`` without ``node`` and ``region``, which would keep
         the graph alive; the caller's slot stays as it is.
         """
-        place = replace(slot, node=None, region=None)
-        row = Row(
-            place, tuple(shape), nbytes, storage, first=not storage.claimed, **how
-        )
+        place, first = slot.without_graph(), not storage.claimed
+        row = Row(place, tuple(shape), nbytes, storage, first, **how)
         storage.claimed = True
-        self.rows.append(row)
+        for ledger in self._all():
+            ledger.rows.append(row)
         return row
 
     @property

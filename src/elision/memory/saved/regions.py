@@ -5,6 +5,11 @@ input, three projections read one layer norm's output. Memory is recognised by t
 storage itself, through a weak reference, never by its address: the allocator hands the
 same address out again. The version is part of the key, so that what was written in
 between is not taken for the same.
+
+Some writes no version counter counts: those through ``.data``, numpy, or another counter
+of the same memory. What was packed is therefore tagged by its content. Whenever its
+memory is met again, and is no longer what was packed, the memory counts, as it does in
+plain autograd, which holds nothing else.
 """
 
 import weakref
@@ -16,9 +21,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from elision.memory.saved.codec import Codec, Guarantee
 from elision.memory.saved.layout import dense_part, is_dense
 from elision.memory.saved.ledger import Ledger, Row, StorageRecord
-from elision.memory.saved.token import CodecEntry, SignEntry, Token
+from elision.memory.saved.tag import content_tag
+from elision.memory.saved.token import CodecEntry, Entry, SignEntry, Token
 
 __all__ = ["Region", "Regions"]
+
+#: Offset, dtype, conjugated or not, negated or not, shape and strides of a view.
+_Geometry = tuple[int, torch.dtype, bool, bool, tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(eq=False, slots=True)
@@ -32,16 +41,21 @@ class Region:
     """
 
     storage: StorageRecord
+    _alive: StorageWeakRef
+    _geometry: _Geometry
     users: list[tuple["weakref.ref[Token]", Row]] = field(default_factory=list)
     nonnegative: bool = False
-    _entries: "weakref.WeakValueDictionary[Codec, CodecEntry] | None" = None
+    _entries: dict[Codec, "weakref.ref[CodecEntry]"] = field(default_factory=dict)
+    _tag: int | None = None
 
-    @property
-    def entries(self) -> "weakref.WeakValueDictionary[Codec, CodecEntry]":
-        """Codec -> its packed form of the stretch; alive as long as a token uses it."""
-        if self._entries is None:  # most regions are kept as they are and need none
-            self._entries = weakref.WeakValueDictionary()
-        return self._entries
+    def entry(self, codec: Codec) -> CodecEntry | None:
+        """Packed form of the stretch by a codec, if a token still uses it."""
+        reference = self._entries.get(codec)
+        return None if reference is None else reference()
+
+    def share(self, codec: Codec, entry: CodecEntry) -> None:
+        """Let other tokens use a packed form, as long as one does."""
+        self._entries[codec] = weakref.ref(entry)
 
     def held(self) -> torch.Tensor | None:
         """The tensor itself, if some decided token holds it."""
@@ -55,23 +69,60 @@ class Region:
         """Tokens of the region that are still alive."""
         return tuple(filter(None, (reference() for reference, _ in self.users)))
 
+    def mark(self, tag: int) -> None:
+        """Remember the content that was packed, by its tag."""
+        self._tag = tag
+
+    @property
+    def marked(self) -> bool:
+        """True once the content has a tag."""
+        return self._tag is not None
+
+    def rewritten(self) -> torch.Tensor | None:
+        """The memory as it is now; None if it is gone, or what was packed."""
+        if self._tag is None or self._alive.expired():
+            return None
+        storage = torch.UntypedStorage._new_with_weak_ptr(self._alive.cdata)
+        if storage is None:
+            return None
+        offset, dtype, conjugated, negated, shape, stride = self._geometry
+        memory = torch.empty(0, dtype=dtype, device=storage.device)
+        memory.set_(storage, offset, shape, stride)
+        memory = memory.conj() if conjugated else memory
+        memory = torch.ops.aten._neg_view(memory) if negated else memory
+        return None if content_tag(dense_part(memory)) == self._tag else memory
+
+    def verify(self) -> None:
+        """Give the memory itself to the tokens if it is no longer what was packed."""
+        if any(token.entry is not None and not token.stale for token in self.tokens()):
+            memory = self.rewritten()
+            if memory is not None:
+                self.take_back(memory)
+
     def take_back(self, tensor: torch.Tensor) -> None:
         """Give the tensor itself to every token of the region, once one needs it."""
+        self.storage.held = True
         for reference, row in self.users:
             token = reference()
-            if token is not None and token.tensor is None:
-                token.take_back(tensor)
-                row.codec, row.guarantee = "kept", Guarantee.EXACT
-                row.stored_bytes, row.bound = 0, 0.0
+            if token is None or token.entry is None or _is_private(token.entry):
+                continue
+            token.take_back(tensor)
+            row.codec, row.guarantee = "kept", Guarantee.EXACT
+            row.stored_bytes, row.bound = 0, 0.0
 
-    def read_signs_from(self, entry: CodecEntry) -> None:
-        """Let the masks of ReLUs be read from ``entry`` instead of stored."""
+    def read_signs_from(self, entry: CodecEntry, codec: str) -> None:
+        """Let the masks of ReLUs be read from ``entry``, by ``codec``, not stored."""
         for reference, row in self.users:
             token = reference()
             if token is None or row.slot.function != "ReluBackward0":
                 continue
-            token.hand_over(SignEntry(entry))
-            row.codec, row.stored_bytes = f"mask in {entry.codec}", 0
+            token.hand_over(SignEntry(entry), self)
+            row.codec, row.stored_bytes = f"mask in {codec}", 0
+
+
+def _is_private(entry: Entry) -> bool:
+    """True for a form that only fits the consumer that it was made for."""
+    return isinstance(entry, CodecEntry) and not entry.codec.shared
 
 
 @dataclass(eq=False, slots=True)
@@ -82,26 +133,50 @@ class _Storage:
 
 
 class Regions:
-    """All memory that saved tensors lie in during one use of the saver."""
+    """All memory that saved tensors lie in during one use of the saver.
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    Args:
+        ledger: enters the storages.
+        outer: those of the saver in whose block this one is used: memory that both meet
+            has one record.
+    """
+
+    def __init__(self, ledger: Ledger, outer: "Regions | None" = None) -> None:
+        self._ledger, self._outer = ledger, outer
         self._storages: dict[int, _Storage] = {}
 
     def find(self, tensor: torch.Tensor) -> Region:
-        """The region that a tensor covers."""
-        untyped = tensor.untyped_storage()
-        storage = self._storages.get(untyped._cdata)
-        if storage is None or storage.alive.expired():
-            record = StorageRecord(untyped.nbytes())
-            self._ledger.storages.append(record)
-            storage = _Storage(StorageWeakRef(untyped), record)
-            self._storages[untyped._cdata] = storage
+        """The region that a tensor covers, all that was packed of its memory verified."""
+        storage = self._storage(tensor.untyped_storage())
+        for known in storage.regions.values():
+            if known.marked:
+                known.verify()
         key = _key(tensor)
         region = storage.regions.get(key)
         if region is None:
-            region = storage.regions[key] = Region(storage.record)
+            region = Region(storage.record, storage.alive, _geometry(tensor))
+            storage.regions[key] = region
         return region
+
+    def _storage(self, untyped: torch.UntypedStorage) -> _Storage:
+        storage = self._storages.get(untyped._cdata)
+        if storage is None or storage.alive.expired():
+            if self._outer is None:
+                record = StorageRecord(untyped.nbytes())
+            else:
+                record = self._outer._storage(untyped).record
+            self._ledger.enter(record)
+            storage = _Storage(StorageWeakRef(untyped), record)
+            self._storages[untyped._cdata] = storage
+        return storage
+
+    def hold(self, untyped: torch.UntypedStorage) -> bool:
+        """Note that a storage is held as it is; False if it was never met."""
+        storage = self._storages.get(untyped._cdata)
+        if storage is None or storage.alive.expired():
+            return False
+        storage.record.held = True
+        return True
 
     def mark_elsewhere(self) -> None:
         """Mark storages still alive at exit.
@@ -112,10 +187,24 @@ class Regions:
             storage.record.elsewhere = not storage.alive.expired()
 
 
+def _geometry(tensor: torch.Tensor) -> _Geometry:
+    return (
+        int(tensor.storage_offset()),
+        tensor.dtype,
+        tensor.is_conj(),
+        tensor.is_neg(),
+        tuple(tensor.shape),
+        tensor.stride(),
+    )
+
+
 def _key(tensor: torch.Tensor) -> tuple:
     """Stretch of its storage that the tensor covers; equal for views of the same one."""
-    base = tensor.storage_offset(), tensor._version, tensor.dtype
+    flags = tensor.is_conj(), tensor.is_neg()
+    base = tensor.storage_offset(), tensor._version, tensor.dtype, *flags
     if tensor.is_contiguous() or is_dense(tensor.shape, tensor.stride()):
         return (*base, tensor.numel())
-    part = dense_part(tensor) if 0 in tensor.stride() else tensor
+    if 0 not in tensor.stride():
+        return (*base, tuple(tensor.shape), tensor.stride())
+    part = dense_part(tensor)
     return (*base, tuple(part.shape), part.stride())

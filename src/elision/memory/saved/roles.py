@@ -29,6 +29,7 @@ class Role(enum.Enum):
     LINEAR_INPUT = "linear input"
     NORM_INPUT = "norm input"
     ACTIVATION = "activation"
+    MULTIPLICAND = "multiplicand"
     ATTENTION = "attention"
     PROBABILITY = "probability"
     THRESHOLD = "threshold mask"
@@ -47,6 +48,7 @@ SMOOTH_ROLES = frozenset(
         Role.LINEAR_INPUT,
         Role.NORM_INPUT,
         Role.ACTIVATION,
+        Role.MULTIPLICAND,
         Role.ATTENTION,
         Role.PROBABILITY,
     }
@@ -113,9 +115,14 @@ ROLES: dict[tuple[str, str], Role] = {
         "SigmoidBackward0.result",
     ),
     **_slots(
-        Role.ATTENTION,
+        Role.MULTIPLICAND,
         "BmmBackward0.self",
         "BmmBackward0.mat2",
+        "BaddbmmBackward0.batch1",
+        "BaddbmmBackward0.batch2",
+    ),
+    **_slots(
+        Role.ATTENTION,
         "ScaledDotProductFlashAttentionForCpuBackward0.query",
         "ScaledDotProductFlashAttentionForCpuBackward0.key",
         "ScaledDotProductFlashAttentionForCpuBackward0.value",
@@ -184,6 +191,17 @@ class Slot:
     nonnegative: bool = False
     region: Any = field(default=None, repr=False, compare=False)
     seed: int = 0
+
+    def without_graph(self) -> "Slot":
+        """A copy without ``node`` and ``region``."""
+        return Slot(
+            self.function,
+            self.name,
+            self.role,
+            self.module,
+            nonnegative=self.nonnegative,
+            seed=self.seed,
+        )
 
     @property
     def tokens(self) -> tuple[Any, ...]:

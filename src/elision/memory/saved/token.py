@@ -2,16 +2,18 @@
 
 A :class:`Token` starts out holding the tensor itself. Once its consumer is known it may
 be given an :class:`Entry` instead, a packed form that other tokens of the same memory
-share. As long as it holds the tensor itself it watches the version, because with hooks
-in place autograd no longer does.
+share. It watches the version in either case, because with hooks in place autograd no
+longer does: what plain autograd refuses, because a saved tensor was written, is refused.
 """
 
+import functools
 from typing import Protocol
 
 import torch
 
 from elision.memory.saved.codec import Codec, Packed
 from elision.memory.saved.layout import lay_down
+from elision.memory.saved.ledger import Row
 
 __all__ = ["CodecEntry", "Entry", "SignEntry", "Token"]
 
@@ -19,92 +21,141 @@ __all__ = ["CodecEntry", "Entry", "SignEntry", "Token"]
 class Entry(Protocol):
     """A packed tensor that can be restored any number of times."""
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the packed form that no other entry accounts for."""
-        ...
-
     def restore(self) -> torch.Tensor:
         """A dense tensor, new or shared, that the caller does not modify."""
         ...
 
 
+class Memory(Protocol):
+    """The memory that a packed tensor lay in."""
+
+    def rewritten(self) -> torch.Tensor | None:
+        """The memory as it is now; None if it is gone, or what was packed."""
+        ...
+
+
 class CodecEntry:
-    """A tensor packed by a codec."""
+    """A tensor packed by a codec; several tokens may share it.
+
+    Attributes:
+        codec: packed it.
+        keeps_sign: whether a ReLU's mask can be read from it.
+    """
+
+    codec: Codec
+    keeps_sign: bool
 
     def __init__(self, codec: Codec, packed: Packed) -> None:
-        self.codec = codec
-        self.packed = packed
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the payload."""
-        return self.packed.nbytes
+        self.codec, self._packed = codec, packed
+        self.keeps_sign = codec.keeps_sign(packed)
+        self._counted = False
 
     def restore(self) -> torch.Tensor:
         """The unpacked tensor."""
-        return self.codec.unpack(self.packed)
+        return self.codec.unpack(self._packed)
+
+    def restore_sign(self) -> torch.Tensor:
+        """1 where the saved tensor was positive, else 0."""
+        return self.codec.unpack_sign(self._packed)
+
+    def describe(self, row: Row) -> None:
+        """Enter the codec, its declared error and, for the first row, the bytes."""
+        row.codec, row.guarantee = self.codec.name, self.codec.guarantee
+        row.bound = self.codec.bound(self._packed)
+        if not self._counted:
+            row.stored_bytes, self._counted = self._packed.nbytes, True
 
 
 class SignEntry:
     """A ReLU's mask, read from the packed values of the same tensor."""
-
-    nbytes = 0
 
     def __init__(self, values: CodecEntry) -> None:
         self.values = values
 
     def restore(self) -> torch.Tensor:
         """1 where the saved tensor was positive, else 0."""
-        return self.values.codec.unpack_sign(self.values.packed)
+        return self.values.restore_sign()
 
 
 class Token:
     """One saved tensor, as the pack hook returned it.
 
     Attributes:
-        tensor: the tensor itself, without history; None once ``entry`` holds it.
-        entry: the packed form.
+        entry: the packed form; None while the token holds the tensor itself.
     """
 
-    __slots__ = ("__weakref__", "_shape", "_stride", "_version", "entry", "tensor")
+    __slots__ = ("__weakref__", "_place", "_region", "_tensor", "_version", "entry")
 
     def __init__(self, tensor: torch.Tensor) -> None:
-        self.tensor: torch.Tensor | None = tensor.detach()
-        self.entry: Entry | None = None
-        self._shape, self._stride = tensor.shape, tensor.stride()
+        # A parameter is held itself, as autograd does: data that it is given later is
+        # what the backward pass reads. Anything else is held without its history.
+        leaf = tensor.requires_grad and tensor.is_leaf
+        self._tensor = tensor if leaf else tensor.detach()
         self._version = tensor._version
+        self.entry: Entry | None = None
+
+    @property
+    def tensor(self) -> torch.Tensor | None:
+        """The tensor itself, without history; None once ``entry`` holds it."""
+        return self._tensor if self.entry is None else None
 
     @property
     def stale(self) -> bool:
         """True if the tensor was modified since it was saved."""
-        return self.tensor is not None and self.tensor._version != self._version
+        return self._tensor._version != self._version
 
-    def hand_over(self, entry: Entry) -> None:
-        """Let ``entry`` hold the tensor from now on."""
-        self.entry, self.tensor = entry, None
+    def hand_over(self, entry: Entry, region: Memory) -> None:
+        """Let ``entry`` hold the tensor from now on.
+
+        Args:
+            entry: its packed form.
+            region: the memory that it lay in.
+        """
+        if self.entry is None:
+            tensor = (
+                self._tensor.detach() if self._tensor.requires_grad else self._tensor
+            )
+            self._place = tensor.shape, tensor.stride(), tensor.storage_offset()
+            # The memory goes, the version counter stays.
+            tensor.data = _nothing(tensor.device)
+            self._tensor = tensor
+        self.entry, self._region = entry, region
+
+    def share(self, source: "Token") -> None:
+        """Be packed as ``source`` is, from which this token's tensor was restored."""
+        assert source.entry is not None
+        shape, stride = self._tensor.shape, self._tensor.stride()
+        self._tensor, self._version = source._tensor, source._version
+        self._place = shape, stride, source._place[2]
+        self.entry, self._region = source.entry, source._region
 
     def take_back(self, tensor: torch.Tensor) -> None:
-        """Hold the tensor itself after all: ``tensor`` has its memory and version."""
-        self.tensor = tensor.as_strided(
-            self._shape, self._stride, tensor.storage_offset()
-        )
+        """Hold the tensor itself after all: ``tensor`` lies in its memory."""
+        self._tensor.data = tensor.detach().as_strided(*self._place)
         self.entry = None
 
     def restore(self) -> torch.Tensor:
         """The saved tensor, for the consumer.
 
         Raises:
-            RuntimeError: the tensor itself is held and was modified since.
+            RuntimeError: it was modified since it was saved.
         """
-        if self.tensor is None:
-            assert self.entry is not None
-            return lay_down(self.entry.restore(), self._shape, self._stride)
         if self.stale:
+            shape = self._tensor.shape if self.entry is None else self._place[0]
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been "
                 "modified by an inplace operation: a saved tensor of shape "
-                f"{tuple(self._shape)} is at version {self.tensor._version}; "
+                f"{tuple(shape)} is at version {self._tensor._version}; "
                 f"expected version {self._version} instead"
             )
-        return self.tensor
+        if self.entry is None:
+            return self._tensor
+        rewritten = self._region.rewritten()
+        if rewritten is not None:  # as plain autograd reads it, which has no copy
+            return rewritten.as_strided(*self._place)
+        return lay_down(self.entry.restore(), *self._place[:2])
+
+
+@functools.cache
+def _nothing(device: torch.device) -> torch.Tensor:
+    return torch.empty(0, device=device)

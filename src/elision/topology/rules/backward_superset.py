@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from elision.common.checks import number
 from elision.topology.distribution import weight_counts
 from elision.topology.rule import Budget, Rule
 from elision.topology.run import Run
@@ -44,10 +45,12 @@ class BackwardSuperset(Rule):
     when: Periodic
     penalty: float = 1e-4
 
+    is_scheduled = True
     masks_gradients = False
     masks_weights = False
 
     def __post_init__(self) -> None:
+        number("BackwardSuperset", "penalty", self.penalty, ">= 0")
         if self.backward.sparsity > self.budget.sparsity:
             raise ValueError(
                 f"the backward sparsity {self.backward.sparsity:g} must not exceed the "
@@ -57,7 +60,7 @@ class BackwardSuperset(Rule):
     def start(
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
     ) -> None:
-        for weight, forward, backward in self._sets(weights, dense, step=0):
+        for weight, forward, backward in self._sets(weights, weights, dense, step=0):
             weight.set_state("mask", forward)
             weight.set_state("learns", backward)
 
@@ -67,37 +70,43 @@ class BackwardSuperset(Rule):
     def gradient_density(self, weight: SparseWeight) -> float:
         return float(weight.state("learns").float().mean())
 
-    def before_step(self, run: Run) -> bool:
-        for weight in run.weights:
-            if weight.weight.grad is None:
-                continue
+    def until(self) -> int | None:
+        return self.when.until
+
+    def shape_gradients(self, run: Run) -> None:
+        for weight in run.learning:
             learns = weight.state("learns")
             strength = torch.where(weight.mask, 1.0, 1.0 / weight.density)
             pull = weight.weight.detach() * (self.penalty * strength).to(weight.weight)
-            weight.weight.grad.add_(pull)
-            weight.keep(weight.weight.grad, learns)
-        return False
+            grad = weight.weight.grad
+            assert grad is not None
+            grad.add_(pull)
+            weight.keep(grad, learns)
 
     def after_step(self, run: Run) -> None:
         if not self.moves(run.step):
             return
         for weight, forward, backward in self._sets(
-            run.weights, run.left_dense, run.step
+            run.learning, run.weights, run.left_dense, run.step
         ):
             # A weight that stops learning must not be moved by its momentum.
-            weight.keep_optimizer_state(run.optimizer, backward)
+            run.keep_optimizer_state(weight, backward)
             weight.set_state("learns", backward)
             run.record(weight, forward)
 
     def _sets(
-        self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]], step: int
+        self,
+        chosen: list[SparseWeight],
+        weights: list[SparseWeight],
+        dense: dict[str, tuple[int, ...]],
+        step: int,
     ) -> list[tuple[SparseWeight, Tensor, Tensor]]:
-        """Each weight with its forward and backward mask."""
+        """Each chosen weight with its forward and backward mask, of a budget for all."""
         shapes = {w.name: w.shape for w in weights}
         forward = weight_counts(shapes, self.budget.densities(weights, dense))
         backward = weight_counts(shapes, self.backward.densities(weights, dense))
         sets = []
-        for weight in weights:
+        for weight in chosen:
             name, magnitude = weight.name, weight.magnitude()
             random = generator(self.budget.seed, name, step)
             inner = best(magnitude, forward[name], random)

@@ -51,6 +51,8 @@ class ConstantFanIn(Rule):
     ablation: float = 0.3
     replaces_step: bool = True
 
+    is_scheduled = True
+
     def __post_init__(self) -> None:
         number("ConstantFanIn", "ablation", self.ablation, "[0, 1)")
 
@@ -68,6 +70,9 @@ class ConstantFanIn(Rule):
     def moves(self, step: int) -> bool:
         return self.when.at(step)
 
+    def until(self) -> int | None:
+        return self.when.until
+
     def needs_dense_gradient(self, step: int) -> bool:
         return self.moves(step)
 
@@ -82,7 +87,7 @@ class ConstantFanIn(Rule):
         if not self.moves(run.step):
             return False
         moved = False
-        for weight in run.weights:
+        for weight in run.learning:
             active = weight.mask.flatten(1)
             dropped = int(self.fraction.at(run.step) * int(active.sum()))
             if dropped == 0 or active.all():

@@ -44,6 +44,8 @@ class GlobalThreshold(Rule):
     prune: float | int
     threshold: float = 1e-3
 
+    is_scheduled = True
+
     def __post_init__(self) -> None:
         if not self.prune > 0 or (isinstance(self.prune, float) and self.prune >= 1):
             raise ValueError(
@@ -63,21 +65,24 @@ class GlobalThreshold(Rule):
     def moves(self, step: int) -> bool:
         return self.when.at(step)
 
+    def until(self) -> int | None:
+        return self.when.until
+
     def after_step(self, run: Run) -> None:
         if not self.moves(run.step):
             return
-        old = {w.name: w.mask.clone() for w in run.weights}
+        learning = run.learning
+        old = {w.name: w.mask.clone() for w in learning}
         active = sum(int(mask.sum()) for mask in old.values())
-        kept = {w.name: self._survivors(w, run) for w in run.weights}
-        survivors = [int(kept[w.name].sum()) for w in run.weights]
+        kept = {w.name: self._survivors(w, run) for w in learning}
+        survivors = [int(kept[w.name].sum()) for w in learning]
         pruned = active - sum(survivors)
         self._adapt(run.state("threshold"), pruned, active)
         free = [
-            kept[w.name].numel() - n
-            for w, n in zip(run.weights, survivors, strict=True)
+            kept[w.name].numel() - n for w, n in zip(learning, survivors, strict=True)
         ]
         grown = apportion(pruned, survivors, free)
-        for weight, count in zip(run.weights, grown, strict=True):
+        for weight, count in zip(learning, grown, strict=True):
             random = generator(self.budget.seed, weight.name, run.step)
             run.move(
                 weight, _regrown(kept[weight.name], old[weight.name], count, random)

@@ -19,7 +19,8 @@ class GradualPruning(Rule):
     """Every few steps keep the largest of the active weights, ever fewer of them.
 
     In layer ``l`` the sparsity at step ``t`` is ``s_l·c(t)``, ``c`` the cubic of
-    :class:`elision.topology.CubicSparsity`. A pruned weight does not return.
+    :class:`elision.topology.CubicSparsity`. A pruned weight does not return. A layer
+    that has no gradient when others are pruned catches up in a later step of the period.
 
     Attributes:
         budget: the final number of active weights, layer by layer.
@@ -29,13 +30,15 @@ class GradualPruning(Rule):
     Example:
         >>> from elision.topology import Budget, CubicSparsity, Periodic
         >>> rule = GradualPruning(Budget(0.9), Periodic(10), CubicSparsity(0, 100))
-        >>> rule.moves(50), rule.moves(110)
-        (True, False)
+        >>> rule.moves(50), rule.moves(55), rule.until()
+        (True, False, 100)
     """
 
     budget: Budget
     when: Periodic
     progress: CubicSparsity
+
+    is_scheduled = True
 
     def start(
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
@@ -48,8 +51,18 @@ class GradualPruning(Rule):
 
     def moves(self, step: int) -> bool:
         last = step == self.progress.end
-        return self.progress.start < step <= self.progress.end and (
-            last or self.when.at(step)
+        return step > self.progress.start and (last or self.when.at(step))
+
+    def until(self) -> int | None:
+        return self.progress.end
+
+    def goal(
+        self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
+    ) -> float | None:
+        final = self.budget.densities(weights, dense)
+        sizes = {w.name: w.weight.numel() for w in weights}
+        return 1 - sum(final[n] * size for n, size in sizes.items()) / sum(
+            sizes.values()
         )
 
     def needs_dense_gradient(self, step: int) -> bool:
@@ -67,9 +80,11 @@ class GradualPruning(Rule):
             {name: 1 - reached * (1 - density) for name, density in final.items()},
             {w.name: pattern.units(w.shape) for w in run.weights},
         )
-        for weight in run.weights:
+        for weight in run.learning:
             units = pattern.active(weight.mask)
+            if int(units.sum()) <= counts[weight.name]:
+                continue
             score = torch.where(units, pattern.reduce(weight.magnitude()), -torch.inf)
             random = generator(self.budget.seed, weight.name, run.step)
-            count = min(counts[weight.name], int(units.sum()))
-            run.move(weight, pattern.expand(best(score, count, random), weight.shape))
+            kept = best(score, counts[weight.name], random)
+            run.move(weight, pattern.expand(kept, weight.shape))

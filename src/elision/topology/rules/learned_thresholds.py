@@ -69,6 +69,7 @@ class LearnedThresholds(Rule):
         number("LearnedThresholds", "alpha", self.alpha, ">= 0")
         if self.target is not None:
             number("LearnedThresholds", "target", self.target, "(0, 1)")
+        number("LearnedThresholds", "gain", self.gain, ">= 0")
 
     def start(
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
@@ -85,27 +86,39 @@ class LearnedThresholds(Rule):
     ) -> list[tuple[SparseWeight, Tensor]]:
         return [(weight, weight.state("threshold")) for weight in weights]
 
-    def before_step(self, run: Run) -> bool:
+    def goal(
+        self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
+    ) -> float | None:
+        return self.target
+
+    def shape_gradients(self, run: Run) -> None:
         alpha = self._strength(run)
-        for weight in run.weights:
-            grad = weight.weight.grad
-            if grad is None:
-                continue
+        for parameter in run.trained.values():
+            parameter.grad = None
+        for weight in run.learning:
             w, t = weight.weight.detach(), weight.state("threshold")
+            grad = weight.weight.grad
+            assert grad is not None
             q = w.abs() - t.to(w.dtype).view(-1, *[1] * (w.dim() - 1))
-            pull = grad * w * step_derivative(q)
-            grad.mul_(q > 0).add_(pull * w.sign())
-            learned = -pull.flatten(1).sum(1).to(t.dtype) - alpha * torch.exp(-t)
+            slope = step_derivative(q)
+            pull = torch.where(slope > 0, grad * w * slope, 0)
+            weight.keep(grad, q > 0)
+            grad.add_(pull * w.sign())
+            finite = torch.where(pull.isfinite(), pull, 0)
+            learned = -finite.flatten(1).sum(1).to(t.dtype) - alpha * torch.exp(-t)
             run.trained[weight.name].grad = learned
+
+    def before_step(self, run: Run) -> bool:
+        if self.target is not None:
+            pressure = run.state("pressure")
+            error = abs(self.target - run.sparsity)
+            pressure.mul_(math.exp(self.gain * (error - _BAND)))
+            pressure.clamp_(1 / _PRESSURE, _PRESSURE)
         return False
 
     def _strength(self, run: Run) -> float:
-        """The regulariser's factor in this step; the controller moves on."""
+        """The regulariser's factor in this step."""
         if self.target is None:
             return self.alpha
-        pressure = run.state("pressure")
-        error = self.target - run.sparsity
-        strength = self.alpha * float(pressure) * max(-1.0, min(1.0, error / _BAND))
-        pressure.mul_(math.exp(self.gain * (abs(error) - _BAND)))
-        pressure.clamp_(1 / _PRESSURE, _PRESSURE)
-        return strength
+        error = (self.target - run.sparsity) / _BAND
+        return self.alpha * float(run.state("pressure")) * max(-1.0, min(1.0, error))

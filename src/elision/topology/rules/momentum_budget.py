@@ -7,8 +7,9 @@ from elision.layers import plan_of, states_of
 from elision.operands import TopKShare
 from elision.topology.rule import Rule
 from elision.topology.run import Run
+from elision.topology.score import mean_momentum
 from elision.topology.selection import apportion
-from elision.topology.weights import SparseWeight, momentum
+from elision.topology.weights import SparseWeight
 
 __all__ = ["MomentumBudget"]
 
@@ -39,6 +40,7 @@ class MomentumBudget(Rule):
     transform = TopKShare
     masks_gradients = False
     masks_weights = False
+    reads_momentum = True
 
     def __post_init__(self) -> None:
         number("MomentumBudget", "sparsity", self.sparsity, "[0, 1)")
@@ -48,15 +50,20 @@ class MomentumBudget(Rule):
         return 1.0
 
     def after_step(self, run: Run) -> None:
-        means, sizes = [], []
-        for weight in run.weights:
-            score = momentum(run.optimizer, weight.weight)
-            means.append(float(score[weight.mask].mean()))
-            sizes.append(score.numel())
-        budget = round((1 - self.sparsity) * sum(sizes))
-        for weight, count in zip(
-            run.weights, _counts(budget, means, sizes), strict=True
-        ):
+        learning = run.learning
+        names = {weight.name for weight in learning}
+        total = sum(weight.weight.numel() for weight in run.weights)
+        idle = sum(  # layers without a gradient in this step keep their share
+            round(float(w.state("density")) * w.weight.numel())
+            for w in run.weights
+            if w.name not in names
+        )
+        means = [mean_momentum(run, weight) for weight in learning]
+        sizes = [weight.weight.numel() for weight in learning]
+        budget = round((1 - self.sparsity) * total) - idle
+        budget = min(max(budget, len(sizes)), sum(sizes))
+        counts = _counts(budget, means, sizes)
+        for weight, count in zip(learning, counts, strict=True):
             share = max(1, count) / weight.weight.numel()
             for layer in weight.layers:
                 # The weight's density, and that of the layer's other operands.

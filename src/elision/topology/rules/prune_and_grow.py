@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from elision.common.checks import number
 from elision.common.names import lookup
 from elision.topology.rule import Budget, Rule
 from elision.topology.run import Run
 from elision.topology.schedule import DropFraction, Periodic
-from elision.topology.score import SCORES
+from elision.topology.score import SCORES, mean_momentum
 from elision.topology.selection import apportion, best, generator
-from elision.topology.weights import SparseWeight, momentum
+from elision.topology.weights import SparseWeight
 
 __all__ = ["PruneAndGrow"]
 
@@ -72,7 +73,11 @@ class PruneAndGrow(Rule):
     memory: float = 0.9
     momentum_seed: float = 0.0
 
+    is_scheduled = True
+
     def __post_init__(self) -> None:
+        number("PruneAndGrow", "memory", self.memory, "[0, 1)")
+        number("PruneAndGrow", "momentum_seed", self.momentum_seed, ">= 0")
         lookup("drop score", self.drop, SCORES)
         lookup("growth score", self.grow, SCORES)
 
@@ -80,6 +85,11 @@ class PruneAndGrow(Rule):
     def masks_gradients(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """True if the gradients of inactive weights are zeroed before a step."""
         return not self.unmasked
+
+    @property
+    def reads_momentum(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True if a score is the optimiser's momentum."""
+        return self.redistribute or "momentum" in (self.drop, self.grow)
 
     def start(
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
@@ -92,6 +102,12 @@ class PruneAndGrow(Rule):
     def moves(self, step: int) -> bool:
         return self.when.at(step)
 
+    def until(self) -> int | None:
+        return self.when.until
+
+    def reads_gradients(self, step: int) -> bool:
+        return self.grow == "gathered" or self.moves(step)
+
     def needs_dense_gradient(self, step: int) -> bool:
         always = self.unmasked or self.grow == "gathered"
         reads = self.grow == "gradient" or self.momentum_seed != 0
@@ -99,7 +115,7 @@ class PruneAndGrow(Rule):
 
     def before_step(self, run: Run) -> bool:
         if self.grow == "gathered":
-            for weight in run.weights:
+            for weight in run.learning:
                 average = weight.state("score")
                 average.lerp_(weight.gradient(), 1 - self.memory)
         if not self.replaces_step or not self.moves(run.step):
@@ -111,18 +127,18 @@ class PruneAndGrow(Rule):
             self._move(run)
 
     def _move(self, run: Run) -> bool:
-        """Move every layer's mask; False if there is nowhere to move."""
+        """Move the masks of all that learns; False if there is nowhere to move."""
         pattern = self.budget.pattern
-        active = {w.name: pattern.active(w.mask) for w in run.weights}
+        active = {w.name: pattern.active(w.mask) for w in run.learning}
         shares = self._shares(run) if self.redistribute else {}
         dropped = {
             w.name: self._dropped(run.step, active[w.name], shares.get(w.name))
-            for w in run.weights
+            for w in run.learning
         }
-        grown = self._grown(run, active, dropped, shares)
+        grown = self._grown(active, dropped, shares)
         if not any(dropped.values()) and not any(grown.values()):
             return False
-        for weight in run.weights:
+        for weight in run.learning:
             name = weight.name
             random = generator(self.budget.seed, name, run.step)
             units = active[name]
@@ -168,10 +184,7 @@ class PruneAndGrow(Rule):
 
     def _shares(self, run: Run) -> dict[str, float]:
         """Mean momentum of each layer's active weights, as a multiple of the mean."""
-        means = {}
-        for weight in run.weights:
-            score = momentum(run.optimizer, weight.weight)
-            means[weight.name] = float(score[weight.mask].mean())
+        means = {w.name: mean_momentum(run, w) for w in run.learning}
         total = sum(means.values())
         return {
             name: mean * len(means) / total if total > 0 else 1.0
@@ -180,7 +193,6 @@ class PruneAndGrow(Rule):
 
     def _grown(
         self,
-        run: Run,
         active: dict[str, Tensor],
         dropped: dict[str, int],
         shares: dict[str, float],
@@ -189,9 +201,9 @@ class PruneAndGrow(Rule):
         if not self.redistribute:
             return dropped
         total = sum(dropped.values())
-        free = [int((~active[w.name]).sum()) + dropped[w.name] for w in run.weights]
+        free = [int((~units).sum()) + dropped[n] for n, units in active.items()]
         limits = [int(_FULL * count) for count in free]
         limits = limits if sum(limits) >= total else free
-        by_name = [shares[w.name] for w in run.weights]
+        by_name = [shares[name] for name in active]
         parts = apportion(total, by_name, limits, evenly=True)
         return dict(zip(dropped, parts, strict=True))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from elision.common.checks import number
 from elision.operands import TopNofM
 from elision.topology.rule import Rule
 from elision.topology.run import Run
@@ -28,6 +29,9 @@ class StraightThroughDecay(Rule):
     masks_gradients = False
     masks_weights = False
 
+    def __post_init__(self) -> None:
+        number("StraightThroughDecay", "decay", self.decay, ">= 0")
+
     def start(
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
     ) -> None:
@@ -40,10 +44,9 @@ class StraightThroughDecay(Rule):
                     f"{weight.shape[1]} input channels; leave the layer dense"
                 )
 
-    def before_step(self, run: Run) -> bool:
-        for weight in run.weights:
-            if weight.weight.grad is not None:
-                w = weight.weight.detach()
-                kept = weight.transform.kept(w)  # pyright: ignore[reportAttributeAccessIssue]
-                weight.weight.grad.add_(w * ~kept, alpha=self.decay)
-        return False
+    def shape_gradients(self, run: Run) -> None:
+        for weight in run.learning:
+            w, grad = weight.weight.detach(), weight.weight.grad
+            assert grad is not None
+            kept = weight.transform.kept(w)  # pyright: ignore[reportAttributeAccessIssue]
+            grad.add_(w.masked_fill(kept, 0), alpha=self.decay)

@@ -5,6 +5,7 @@ to be counted here: this is :func:`elision.topology.attach` after a check that t
 of the calls was right.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from elision.topology import Topology, attach
@@ -12,25 +13,33 @@ from elision.topology import Topology, attach
 __all__ = ["attach_prepared"]
 
 
-def attach_prepared(accelerator: Any, model: Any, optimizer: Any) -> Topology:
+def attach_prepared(
+    accelerator: Any,
+    model: Any,
+    optimizer: Any | Sequence[Any],
+    *,
+    steps: int | None = None,
+) -> Topology:
     """Let the masks of an elided model move under Accelerate.
 
     ::
 
         elision.elide(model, elision.methods.RigL(sparsity=0.9))
-        model, optimizer = accelerator.prepare(model, optimizer)
+        model, optimizer = accelerator.prepare(model, optimizer, steps=steps)
         topology = attach_prepared(accelerator, model, optimizer)
 
     Args:
         accelerator: the ``Accelerator``.
         model: as ``prepare`` returned it.
-        optimizer: as ``prepare`` returned it.
+        optimizer: as ``prepare`` returned it, or a list of several.
+        steps: length of the run, to which the method's schedule is fitted.
 
     Raises:
         ValueError: the optimiser did not come from ``prepare``, the model is not
             elided, or the optimiser does not own its weights.
     """
-    if optimizer not in accelerator._optimizers:
+    given = optimizer if isinstance(optimizer, (list, tuple)) else [optimizer]
+    if any(each not in accelerator._optimizers for each in given):
         raise ValueError(
             "the optimiser was not prepared: attach to what accelerator.prepare returned"
         )

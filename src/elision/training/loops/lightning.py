@@ -10,11 +10,11 @@ from elision.topology import Topology, attach
 __all__ = ["callback"]
 
 
-def callback(recipe: Recipe, engine: str = "auto") -> Any:
+def callback(recipe: Recipe, engine: str = "auto", *, fit: bool = False) -> Any:
     """A Lightning callback that trains a module under a recipe.
 
     The module is elided in ``setup``, before its optimisers are made and before a
-    checkpoint is loaded, and the controller is attached to the first optimiser when
+    checkpoint is loaded, and the controller is attached to the optimisers when
     training starts; it is the callback's ``topology`` from then on. Masks and counters
     are buffers of the module, so Lightning's checkpoints hold them.
 
@@ -22,6 +22,7 @@ def callback(recipe: Recipe, engine: str = "auto") -> Any:
         recipe: for example ``elision.methods.RigL(sparsity=0.9)``.
         engine: who computes the products (see :func:`elision.elide`); ``"torch"`` for a
             run that repeats to the last bit.
+        fit: whether the method's schedule is fitted to the steps of the run.
 
     Raises:
         ModuleNotFoundError: neither ``lightning`` nor ``pytorch_lightning`` is installed.
@@ -42,8 +43,9 @@ def callback(recipe: Recipe, engine: str = "auto") -> Any:
                 pl_module._elided_by_callback = True
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-            """Attach to the first optimiser; a resumed one has its state by now."""
-            self.topology = attach(pl_module, trainer.optimizers[0])
+            """Attach to the optimisers; resumed ones have their state by now."""
+            steps = trainer.estimated_stepping_batches if fit else None
+            self.topology = attach(pl_module, trainer.optimizers, steps=steps)
 
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
             """Take the hooks off the optimiser."""

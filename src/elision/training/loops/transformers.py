@@ -8,7 +8,7 @@ from elision.topology import Topology, attach
 __all__ = ["callback"]
 
 
-def callback() -> Any:
+def callback(*, fit: bool = False) -> Any:
     """A ``TrainerCallback`` for a model that was elided before the Trainer got it.
 
     ::
@@ -19,6 +19,9 @@ def callback() -> Any:
     The controller is attached to the Trainer's optimiser when training begins and
     detached when it ends; it is the callback's ``topology`` from then on. The masks are
     in the model's state, so a checkpoint holds them.
+
+    Args:
+        fit: whether the method's schedule is fitted to the steps of the run.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
@@ -44,8 +47,9 @@ def callback() -> Any:
             self, args: Any, state: Any, control: Any, **about: Any
         ) -> None:
             """Attach, once the optimiser is there."""
-            del args, state, control
-            self.topology = attach(about["model"], about["optimizer"])
+            del args, control
+            steps = state.max_steps if fit else None
+            self.topology = attach(about["model"], about["optimizer"], steps=steps)
 
         def on_train_end(
             self, args: Any, state: Any, control: Any, **about: Any

@@ -158,16 +158,19 @@ class SparseLayer:
         if keep >= 1:
             return None
         samples = self.sparsity.samples
-        if kept is None or not (layer.training and torch.is_grad_enabled()):
+        if kept is None or not layer.training:
             return _found(x, keep, samples)
         threshold = layer._buffers[kept.threshold]
         step = layer._buffers[kept.step]
         assert threshold is not None
         assert step is not None
+        level = threshold.clone()  # the buffer may move before the backward pass
         if step.item() % kept.refresh == 0:
-            threshold.copy_(_found(x, keep, samples))
+            level = _found(x, keep, samples)
+            if torch.isfinite(level):
+                threshold.copy_(level)
         step.add_(1)
-        return threshold.clone()  # the buffer may move before the backward pass
+        return level
 
 
 @torch.no_grad()

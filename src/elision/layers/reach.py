@@ -1,0 +1,118 @@
+"""The layers of a model that a recipe reaches, and why it leaves others dense."""
+
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+from elision.layers.modules import ELIDED
+from elision.layers.modules.base import ElidedLayer
+
+__all__ = ["elidable_layers", "elided_layers", "tied_to", "unreached"]
+
+
+def elidable_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers that a recipe can reach, by name, in the order of registration.
+
+    These are the modules whose type is a key of :data:`elision.layers.ELIDED` (exactly
+    ``Conv2d`` or ``Linear``, unless others are registered) with a weight of real
+    floating-point numbers, at least one, and the elided ones. A subclass that is not
+    registered is left alone, as is what a module computes from bare parameters, such as
+    the projections of ``MultiheadAttention``; :func:`elision.explain` lists them.
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, ElidedLayer)
+        or (type(module) in ELIDED and _has_real_weight(module) and _has_values(module))
+    }
+
+
+def elided_layers(model: nn.Module) -> Iterator[tuple[str, ElidedLayer]]:
+    """Names and layers of a model that ``elide`` has changed."""
+    for name, module in model.named_modules():
+        if isinstance(module, ElidedLayer):
+            yield name, module
+
+
+def unreached(model: nn.Module) -> dict[str, list[str]]:
+    """Layers of a type that recipes reach, which stay dense for what they hold.
+
+    Returns:
+        Names of layers by the reason, which says what to do about it.
+    """
+    found: dict[str, list[str]] = {}
+    for name, module in model.named_modules():
+        reason = _reason(module)
+        if reason:
+            found.setdefault(reason, []).append(name or "(the model itself)")
+    return found
+
+
+def _reason(module: nn.Module) -> str | None:
+    if any(p is not None and is_lazy(p) for p in module._parameters.values()):
+        return (
+            "layers without weights stay dense: {}; run a batch through the model, then "
+            "elide it"
+        )
+    if type(module) in ELIDED and not _has_real_weight(module):
+        return "layers of complex numbers, integers or another kind of tensor stay dense: {}"
+    kinds = [kind for kind in ELIDED if kind in type(module).__bases__]
+    if not kinds or isinstance(module, ElidedLayer):
+        return None
+    if parametrize.is_parametrized(module) or type(module).__name__.startswith("FSDP"):
+        return (
+            "layers whose class somebody else has changed (a parametrisation, FSDP) stay "
+            "dense: {}; elide the model first"
+        )
+    return None
+
+
+def _has_values(layer: nn.Module) -> bool:
+    weight: Any = layer.weight
+    return weight.numel() > 0
+
+
+def _has_real_weight(layer: nn.Module) -> bool:
+    weight: Any = layer.weight
+    plain = type(weight) in (Tensor, nn.Parameter) or hasattr(weight, "full_tensor")
+    return plain and weight.is_floating_point() and weight.layout == torch.strided
+
+
+def tied_to(
+    model: nn.Module, layers: Mapping[str, nn.Module], including: tuple[str, ...] = ()
+) -> dict[str, str]:
+    """Layers whose weight another module reads, by name, and the name of that module.
+
+    Two tensors are one if they begin at the same address.
+
+    Args:
+        model: the model.
+        layers: those of its layers whose weight a recipe changes, by name; what they
+            share among themselves they all read changed.
+        including: shell-style patterns of layers to leave out of the answer.
+    """
+    own = {id(layer) for layer in layers.values()}
+    readers: dict[object, str] = {}
+    for name, module in model.named_modules():
+        for parameter, value in module._parameters.items():
+            if value is not None and not (id(module) in own and parameter == "weight"):
+                readers.setdefault(_place(value), name or "(the model itself)")
+    return {
+        name: readers[_place(layer.weight)]
+        for name, layer in layers.items()
+        if _place(layer.weight) in readers
+        and not any(fnmatchcase(name, pattern) for pattern in including)
+    }
+
+
+def _place(x: Any) -> object:
+    """What tells a tensor's memory from another's."""
+    if type(x) not in (Tensor, nn.Parameter) or is_lazy(x):
+        return id(x)
+    address = x.data_ptr() if x.device.type != "meta" else 0
+    return (x.device, address) if address else id(x)
