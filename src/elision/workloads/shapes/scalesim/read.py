@@ -223,15 +223,6 @@ def _geometry(name: str, sizes: Mapping[str, int]) -> Geometry:
     groups = channels if DEPTHWISE in name else 1
     if channels == kernel[0] == stride[0] == 1 and kernel[1] == size[1]:
         return MatmulGeometry(batch * size[0], size[1], filters)
-    for axis, taps in enumerate(kernel):
-        if taps > size[axis]:
-            raise ValueError(f"a filter of {kernel} does not fit the input of {size}")
-    # To the end of the last window that is begun.
-    height, width = (
-        -(-(n - taps) // step) * step + taps
-        for n, taps, step in zip(size, kernel, stride, strict=True)
-    )
     return Conv2dGeometry(
-        *(batch, channels, height, width, filters * groups, kernel, stride),
-        groups=groups,
+        *(batch, channels, *size, filters * groups, kernel, stride), groups=groups
     )
