@@ -190,8 +190,8 @@ def test_a_layer_that_does_not_fit_is_named(elision: Run) -> None:
     write_text(Path("net.csv"), f"{header}\nfirst, 5, 5, 9, 9, 3, 8, 1,\n")
     status, error = elision("simulate --topology net.csv")
     assert (status, len(error.splitlines())) == (2, 1)
-    assert "net.csv, line 2: a filter of (9, 9) does not fit the input of" in error
-    assert "(5, 5)" in error
+    assert "net.csv, line 2: Conv2dGeometry: kernel (9, 9)" in error
+    assert "does not fit the input 5x5 padded by (0, 0)" in error
 
 
 @pytest.mark.parametrize("cut", [0, 9, 200, -1])
