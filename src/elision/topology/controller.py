@@ -77,7 +77,7 @@ class Topology:
         ]
         ATTACHED[root] = weakref.ref(self)
         for part in self.parts:
-            part.hook()
+            part.hook(self)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from functools import partial
+import weakref
 from types import FrameType
 from typing import Any
 
@@ -69,6 +69,7 @@ class Part:
         self.learning: list[SparseWeight] = []
         self.trained, self._saving = adopt(self.rule, own, stepper)
         self._handles: list[Any] = []
+        self._owner: Any = None
         self._set_aside: list[tuple[Tensor, Tensor]] = []
         self._gradients: dict[str, Tensor] = {}
         self._reached: set[str] = set()
@@ -82,8 +83,14 @@ class Part:
         self._watched = own[0]
         self._steps_seen, self._changes, self._version = 0, 0, 0
 
-    def hook(self) -> None:
-        """Follow the optimiser's steps and the gradients of the weights."""
+    def hook(self, owner: Any) -> None:
+        """Follow the optimiser's steps and the gradients of the weights.
+
+        Args:
+            owner: what to keep alive as long as the optimiser's hooks are there, whether
+                or not the user keeps it: a second ``attach`` must find it.
+        """
+        self._owner = owner
         optimizer = self.stepper.inner
         self._handles = [
             optimizer.register_step_pre_hook(self._pre_hook),
@@ -93,7 +100,7 @@ class Part:
                 for wrapper in self.stepper.wrappers
                 if runs_hooks(wrapper)
             ),
-            *(self._hook_gradient(weight) for weight in self.own),
+            *(self._hook_gradient(place) for place in range(len(self.own))),
         ]
         learns = (w for w in self.own if w.weight.requires_grad)
         self._watched = next(learns, self.own[0])
@@ -104,7 +111,7 @@ class Part:
         """Let go of the optimiser and the weights."""
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+        self._handles, self._owner = [], None
 
     @property
     def is_hooked(self) -> bool:
@@ -185,13 +192,21 @@ class Part:
         self._announced = None
         self.announce()
 
-    def _hook_gradient(self, weight: SparseWeight) -> Any:
+    def _hook_gradient(self, place: int) -> Any:
         """A hook behind each backward pass, also of a weight that is frozen as yet."""
-        parameter, frozen = weight.weight, not weight.weight.requires_grad
+        parameter = self.own[place].weight
+        frozen = not parameter.requires_grad
+        # A parameter's hooks are out of the garbage collector's sight, so this one must
+        # not hold the model; the optimiser's hooks hold this part.
+        part = weakref.ref(self)
+
+        def after_backward(parameter: Tensor) -> None:
+            own = part()
+            if own is not None:
+                own._after_backward(own.own[place], parameter)
+
         parameter.requires_grad_(True)
-        handle = parameter.register_post_accumulate_grad_hook(
-            partial(self._after_backward, weight)
-        )
+        handle = parameter.register_post_accumulate_grad_hook(after_backward)
         parameter.requires_grad_(not frozen)
         return handle
 

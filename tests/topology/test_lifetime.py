@@ -1,0 +1,61 @@
+"""What attach keeps alive, and what it lets go."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+import elision
+from elision.methods import DST, RigL, Static
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    model(torch.randn(8, 20)).square().sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("engine", ["torch", "auto"])
+@pytest.mark.parametrize("recipe", [Static(0.5), RigL(0.5, every=2, until=9), DST()])
+def test_a_model_is_freed_with_its_optimiser(
+    recipe: elision.Recipe, engine: str
+) -> None:
+    def run() -> tuple[weakref.ref[nn.Module], weakref.ref[torch.Tensor]]:
+        model = elision.elide(network(), recipe, engine=engine)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        elision.topology.attach(model, optimizer)
+        step(model, optimizer)
+        return weakref.ref(model), weakref.ref(next(model.parameters()))
+
+    model, weight = run()
+    gc.collect()
+    assert model() is None
+    assert weight() is None
+
+
+def test_masks_move_though_nobody_keeps_the_controller() -> None:
+    model = elision.elide(network(), RigL(0.5, every=2, until=9))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    before = elision.topology.attach(model, optimizer).digest()
+    gc.collect()
+    for _ in range(4):
+        step(model, optimizer)
+    assert elision.topology.attach(model, optimizer).digest() != before
+
+
+def test_a_second_attach_takes_the_place_of_one_that_nobody_kept() -> None:
+    model = elision.elide(network(), RigL(0.5, every=2, until=9))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    elision.topology.attach(model, optimizer)
+    gc.collect()
+    topology = elision.topology.attach(model, optimizer)
+    for _ in range(3):
+        step(model, optimizer)
+    assert topology.step == 4
