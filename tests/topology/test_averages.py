@@ -192,3 +192,23 @@ def test_a_copy_is_averaged_like_its_original(
 def test_restore_gives_plain_buffers_back() -> None:
     model = elision.restore(elision.elide(small_net(), methods.RigL(0.5)))
     assert {type(module._buffers) for module in model.modules()} == {dict}
+
+
+def exported(model: nn.Module, x: Tensor) -> Tensor:
+    return torch.export.export(model, (x,)).module()(x)
+
+
+def called(model: nn.Module, x: Tensor) -> Tensor:
+    values = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return torch.func.functional_call(model, values, (x,))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("how", [exported, called])
+def test_tracers_and_functional_calls_take_the_buffers(
+    how: Callable[[nn.Module, Tensor], Tensor],
+) -> None:
+    model = elided(MOVING["rigl"])[0].eval()
+    images, _ = batch(0)
+    with torch.no_grad():
+        assert torch.equal(how(model, images), model(images))

@@ -127,7 +127,9 @@ class GivenExact(dict[str, Tensor | None]):
 
     def _as_given(self, name: str, own: Tensor | None) -> Tensor | None:
         """One buffer; the same object until the module replaces its own."""
-        if own is None or own.is_floating_point() or not name.startswith(self._prefix):
+        if not (name.startswith(self._prefix) and type(own) is Tensor):
+            return own  # somebody else's, or a stand-in while torch traces
+        if own.is_floating_point():
             return own
         known = self._given.get(name)
         if known is None or known[0] is not own:
