@@ -47,15 +47,16 @@ def batched_twice(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def dual(model: nn.Module, x: Tensor) -> Tensor:
-    value, derivative = torch.func.jvp(model, (x,), (torch.ones_like(x),))
-    return value + derivative
+    found = torch.func.jvp(model, (x,), (torch.ones_like(x),))
+    return found[0] + found[1]
 
 
 def forward_over_reverse(model: nn.Module, x: Tensor) -> Tensor:
     with torch.autograd.forward_ad.dual_level():
         out = model(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
-        dual = torch.autograd.forward_ad.unpack_dual(out)
-        return dual[0] + dual[1]
+        primal, tangent = torch.autograd.forward_ad.unpack_dual(out)
+        assert tangent is not None
+        return primal + tangent
 
 
 def subclass(model: nn.Module, x: Tensor) -> Tensor:

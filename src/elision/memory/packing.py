@@ -47,7 +47,7 @@ _sequence_nr = torch._C._autograd._get_sequence_nr  # pyright: ignore[reportAttr
 #: Bytes from which a tensor is always worth its packing, tensors of one module beyond
 #: which smaller ones wait, and tensors beyond which those that wait are kept (own
 #: choices: no layer but a recurrent one saves as many).
-_SMALL, _UNROLLED, _FEW = 2**16, 4, 64
+_SMALL, _UNROLLED, _FEW = 2**16, 2, 64
 
 
 class _Waiting:
