@@ -20,7 +20,7 @@ from elision.accelerators import (
     energy_table,
 )
 from elision.accelerators.design.grid import machines
-from elision.accelerators.energy import shipped_text
+from elision.accelerators.energy import prices_unused, shipped_text
 from elision.accelerators.outer.planes import planes_of
 
 TABLE = """
@@ -171,11 +171,11 @@ def without(section: str) -> str:
         ("node_nm = 7", 'node_nm = "7"', "could not convert node_nm = '7'"),
         ('name = "mine"', "name = 7", "name must be a text, got 7"),
         ("node_nm = 7", "node_nm = 7\nsram_pj = 5", "not TOML"),
-        ("node_nm = 7", "node_nm = 7\nsram_range_kib = 8", "must be .smallest, larg"),
+        ("node_nm = 7", "node_nm = 7\nsram_extended_kib = 8", "must be a list of KiB"),
         (
             "node_nm = 7",
-            "node_nm = 7\nsram_range_kib = [9, 64]",
-            "must hold the capaci",
+            "node_nm = 7\nsram_extended_kib = [-1]",
+            "must be a number >= 0",
         ),
         ("8 = 4.0", "8 = 0.0", "must be positive, got 8 = 0.0"),
         ("[energy_pj]", "[energy_pj", "not TOML"),
@@ -225,6 +225,8 @@ def test_an_sram_outside_the_capacities_is_told_once(
     for size in (8, 16, 32, 0, math.inf):
         table.access_pj(size)
     assert not caplog.records
+    with prices_unused():
+        table.access_pj(128)
     for size in (64, 64.0, 4, 64):
         table.access_pj(size)
     assert [record.getMessage() for record in caplog.records] == [
@@ -245,6 +247,7 @@ def test_the_machines_as_they_are_stay_within_the_shipped_tables(
     arrays = ("systolic", "systolic-mixed", "intergrad")
     machines([f"{machine}:{'buffers' if machine in arrays else 'buffer_kib'}={size}"])
     assert len(caplog.records) == 1
+    assert f"8 to 1024 KiB; the price of one of {size} KiB" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["horowitz-45nm", "aladdin-40nm"])

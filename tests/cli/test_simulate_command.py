@@ -278,7 +278,7 @@ def test_energy_compares_equal_scopes(run) -> None:
     status, lines, _ = run("simulate --topology net.csv --accelerator ant systolic")
     assert status == 0
     rows = cells(lines)
-    assert "No total energy: ant model no DRAM. Compare on chip." in lines
+    assert "No total energy: no DRAM is modelled for ant. Compare on chip." in lines
     assert "energy in all, nJ" not in lines[0]
     assert [bool(row.get("DRAM, nJ")) for row in rows] == 4 * [False] + 4 * [True]
     status, lines, _ = run(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from own_workload import write_own_workload
 
 from elision.cli.main import app
 from elision.methods import METHODS, Swat
@@ -35,6 +36,8 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, "
         "Channels, Num Filter, Strides,\nconv, 10, 10, 3, 3, 4, 8, 1,\n"
     )
+    write_own_workload(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     cifar = tmp_path / "data" / "cifar-10-batches-bin"
     cifar.mkdir(parents=True)
     records = np.zeros((20, 3073), dtype=np.uint8)
@@ -80,7 +83,8 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_a_command_takes_its_arguments(command: str) -> None:
-    words = shlex.split(re.sub(r" --config \S+", "", command))[1:]
+    # A shell takes the output's file, and the files of settings are not there.
+    words = shlex.split(re.sub(r" (--config|>) \S+", "", command))[1:]
     if words[-1:] == ["--help"] or words[0] == "--help":
         return
     app.parse_args(words, exit_on_error=False, print_error=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from own_workload import write_own_workload
 
 from elision.cli import main as cli
 from elision.workloads import DATASETS, MODELS, layer_shapes, make_model
@@ -55,18 +55,6 @@ def test_the_accuracies_on_the_page_are_the_recorded_ones():
     assert sorted(on_page) == sorted(rows)
 
 
-NET = """
-from torch import nn
-
-class Net(nn.Sequential):
-    def __init__(self, num_classes, width=4):
-        super().__init__(
-            nn.Conv2d(3, width, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(), nn.Linear(width, num_classes),
-        )
-"""
-
-
 def test_your_own_data_and_network_as_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,14 +64,7 @@ def test_your_own_data_and_network_as_the_page_says(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli.app, "config", cli.app.config)
     monkeypatch.syspath_prepend(tmp_path)
-    for name, level in (("day", 200), ("night", 30)):
-        Path("pictures", name).mkdir(parents=True)
-        for i in range(10):
-            Image.new("RGB", (16, 16), (level + i,) * 3).save(
-                f"pictures/{name}/{i}.png"
-            )
-    Path("mypkg").mkdir()
-    Path("mypkg/net.py").write_text(NET)
+    write_own_workload(tmp_path)
     Path("mine.toml").write_text(file)
     for file, out in (("mine.toml", "first"), ("first/workload.toml", "second")):
         with pytest.raises(SystemExit, match=r"^0$"):

@@ -19,10 +19,12 @@ READS_SPARSE = {
 }
 
 
+# Gradual pruning is not at its end after these steps.
+@pytest.mark.filterwarnings("ignore::elision.topology.ScheduleWarning")
 @pytest.mark.parametrize("name", READS_SPARSE)
 def test_a_finalised_model_is_plain_and_says_the_same(name):
     model, optimizer, topology = elided(READS_SPARSE[name])
-    train(model, optimizer, range(8))
+    train(model, optimizer, range(12))  # gradual reaches its target in the last
     topology.detach()
     model.eval()
     images, _ = batch(99)

@@ -137,6 +137,5 @@ def test_three_steps_are_the_torch_engines(name: str) -> None:
         pytest.skip(f"{package} is not installed")
     found = compared(name)
     assert found.median < 3 * found.control + 1e-5
-    # Where a tie falls the other way, a few tensors next to it differ a little.
-    assert len(found.beyond) <= 0.05 * found.tensors
-    assert max(found.beyond, default=0) < 0.05
+    # Where a tie falls the other way, the gradients behind it differ a little.
+    assert max(found.beyond, default=0) < 0.02

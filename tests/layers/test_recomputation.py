@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from operand_recipes import RECIPES
+from sparse_models import MOVING, batch, sgd, small_net
 from torch import Tensor, nn
 from torch.utils.checkpoint import (
     CheckpointPolicy,
@@ -212,6 +213,19 @@ def test_a_training_pass_without_gradients_is_a_step_and_evaluation_is_none() ->
         assert int(steps_of()["step"]) == 1
         model.eval()(torch.ones(4, 12))
         assert int(steps_of()["step"]) == 1
+    with torch.inference_mode():
+        model.train()(torch.ones(4, 12))
+    assert int(steps_of()["step"]) == 1
+
+
+def test_a_pass_in_inference_mode_before_the_first_step_leaves_no_state() -> None:
+    model = elision.elide(net(), RECIPES["resprop"], engine="torch")
+    before = dict(model.state_dict())
+    with torch.inference_mode():
+        model(torch.ones(4, 12))
+    assert_same(dict(model.state_dict()), before)
+    for _ in range(2):
+        model(torch.ones(4, 12)).sum().backward()
 
 
 @pytest.mark.parametrize("form", ["reentrant", "non-reentrant", "parts"])
@@ -245,3 +259,32 @@ def test_trial_passes_leave_no_reference_behind() -> None:
     with restored(model):
         model(torch.randn(6, 12)).sum().backward()
     assert_same(dict(model.state_dict()), dict(between))
+
+
+@pytest.mark.parametrize(
+    ("engine", "form"),
+    [("torch", "reentrant"), ("torch", "non-reentrant"), ("native", "reentrant")],
+)
+@pytest.mark.parametrize("method", MOVING)
+def test_masks_move_in_a_checkpointed_step_as_without(
+    method: str, form: str, engine: str
+) -> None:
+    def trained(form: Form) -> dict[str, Tensor]:
+        model = elision.elide(small_net(), MOVING[method], engine=engine)
+        optimizer = sgd(model)
+        elision.topology.attach(model, optimizer)
+        for step in range(5):
+            images, labels = batch(step)
+            optimizer.zero_grad()
+            y = form(model, images.requires_grad_())
+            nn.functional.cross_entropy(y, labels).backward()
+            optimizer.step()
+        # Torch's own running statistics are those of two passes.
+        state = model.state_dict().items()
+        return {n: v for n, v in state if not n.startswith("1.") and "_extra" not in n}
+
+    found, expected = trained(FORMS[form]), trained(plain)
+    if engine == "torch":
+        assert_same(found, expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5)

@@ -122,6 +122,16 @@ class Both:
             each.step()
 
 
+class Grouped(Both):
+    """A wrapper of several optimisers that shows the groups of all."""
+
+    def __init__(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        super().__init__(optimizers)
+        self.param_groups = [
+            group for each in optimizers for group in each.param_groups
+        ]
+
+
 def of_timm(model: nn.Module) -> Any:
     if importlib.util.find_spec("torchvision") is not None:
         from elision.workloads.libraries.torchvision import import_torchvision
@@ -153,6 +163,7 @@ WRAPPERS: dict[str, Callable[[nn.Module], Any]] = {
     "no optimiser": lambda m: Holder(sgd(m)),
     "a chain": lambda m: Holder(Lookahead(Lookahead(sgd(m)), k=2)),  # pyright: ignore[reportArgumentType]
     "several": lambda m: Both(two(m)),
+    "several, with groups": lambda m: Grouped(two(m)),
     "muon": lambda m: Both(muon_and_adam(m)),
 }
 
@@ -426,7 +437,9 @@ def test_an_optimiser_whose_step_never_runs_is_noticed() -> None:
                         if p.grad is not None:
                             p.add_(p.grad, alpha=-0.1)
 
-    model = elision.elide(small_net(), MOVING["rigl"], engine="torch")
+    net: Any = small_net()
+    net[0].weight.requires_grad_(False)
+    model = elision.elide(net, MOVING["rigl"], engine="torch")
     optimizer = Reaches(sgd(model))
     elision.topology.attach(model, optimizer)
     with pytest.warns(

@@ -285,6 +285,8 @@ def test_attach_does_no_harm_where_nothing_moves():
     assert topology.weights == []
     assert topology.report() == "this recipe moves no mask"
     assert topology.sparsity == 0
+    with pytest.raises(ValueError, match="moves no mask, so nothing counts its steps"):
+        _ = topology.step
 
 
 @pytest.mark.parametrize(
@@ -309,6 +311,20 @@ def test_attach_does_no_harm_where_nothing_moves():
             r"target=1.5\): must be a number in \(0, 1\)",
         ),
         (lambda: methods.NM(5, 4), "must be 1 <= n <= m"),
+        (lambda: methods.NM(decay=float("nan")), r"decay=nan\): must be a number >= 0"),
+        (lambda: methods.DST(gain=float("nan")), r"gain=nan\): must be a number >= 0"),
+        (
+            lambda: methods.TopKAST(penalty=float("nan")),
+            r"penalty=nan\): must be a number >= 0",
+        ),
+        (
+            lambda: methods.RigL(momentum_seed=float("nan")),
+            r"momentum_seed=nan\): must be a number >= 0",
+        ),
+        (
+            lambda: methods.DSR(phases=((1.5, 10),)),
+            r"phases=1.5\): must be an integer >= 0",
+        ),
         (lambda: methods.SwatM(refresh=3), "leave refresh, threshold"),
     ],
 )

@@ -28,7 +28,11 @@ def masks_of_one_process(name):
 
 @pytest.mark.parametrize(
     ("kind", "names"),
-    [("ddp", ["set", "rigl", "snfs", "dsr", "srigl"]), ("fsdp2", ["rigl", "snfs"])],
+    [
+        ("ddp", ["set", "rigl", "snfs", "dsr", "srigl"]),
+        ("fsdp2", ["rigl", "snfs"]),
+        ("zero", ["set", "rigl", "dsr", "srigl"]),
+    ],
 )
 def test_two_ranks_move_their_masks_as_one(kind, names, tmp_path):
     source = Path(elision.__file__).parents[1]

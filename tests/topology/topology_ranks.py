@@ -40,9 +40,32 @@ def fully_sharded(rank, name):
     return model, optimizer, topology
 
 
+def sharded_optimiser(rank, name):
+    """The first, whose optimiser steps a part of the weights on each rank."""
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    model = elision.elide(small_net(), MOVING[name], engine="torch")
+    wrapped = torch.nn.parallel.DistributedDataParallel(model).eval()
+    how = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}
+    own = wrapped.parameters()
+    optimizer = ZeroRedundancyOptimizer(own, torch.optim.SGD, **how)
+    topology = elision.topology.attach(wrapped, optimizer)
+    return wrapped, optimizer, topology
+
+
+def refuse_what_another_rank_keeps():
+    """Momentum and thresholds of a weight are where it is stepped."""
+    for name in ("snfs", "swat-m", "dst"):
+        with pytest.raises(
+            ValueError, match=r"ZeroRedundancyOptimizer\(SGD\) steps .* in an"
+        ):
+            sharded_optimiser(0, name)
+
+
 def run(kind, name, rank):
     """Train, compare the masks of both ranks at every step, print what came out."""
-    build = {"ddp": data_parallel, "fsdp2": fully_sharded}[kind]
+    kinds = {"ddp": data_parallel, "fsdp2": fully_sharded, "zero": sharded_optimiser}
+    build = kinds[kind]
     model, optimizer, topology = build(rank, name)
     for step in range(7):
         images, labels = half(step, rank)
@@ -71,6 +94,8 @@ def main(folder, kind, *names):
     for name in names:
         topology = run(kind, name, rank)
     refuse_a_different_mask(topology, rank)
+    if kind == "zero":
+        refuse_what_another_rank_keeps()
     distributed.barrier()
     distributed.destroy_process_group()
     sys.stdout.flush()

@@ -6,7 +6,7 @@ interpolation between the table's capacities, a register file and the DRAM by th
 entries. All memory prices are per 32-bit word; an accelerator counts words.
 
 A table has the keys ``name``, ``node_nm``, ``source``, ``register_pj``, ``dram_pj`` and
-``sram_range_kib``, and the tables ``energy_pj`` and ``area_um2`` (by action) and
+``sram_extended_kib``, and the tables ``energy_pj`` and ``area_um2`` (by action) and
 ``sram_pj`` (by capacity in KiB). Any other key is refused: a price under a misspelt name
 would be left out in silence.
 """
@@ -30,6 +30,7 @@ __all__ = [
     "EnergyTable",
     "checking_prices",
     "energy_table",
+    "prices_unused",
     "shipped_text",
 ]
 
@@ -68,6 +69,27 @@ def _listed(noun: str, names: Iterable[str]) -> str:
 
 #: Gaps by table inside :func:`checking_prices`; None outside, where a gap is an error.
 _found: ContextVar[dict[str, _Gaps] | None] = ContextVar("gaps", default=None)
+
+
+#: True inside :func:`prices_unused`.
+_unused: ContextVar[bool] = ContextVar("unused", default=False)
+
+
+@contextmanager
+def prices_unused() -> Iterator[None]:
+    """Costs counted inside are not read for their energy: no price is warned of.
+
+    Example:
+        >>> table = EnergyTable("one size", 45, "example", {}, {}, {8.0: 4.0})
+        >>> with prices_unused():
+        ...     table.access_pj(4096)
+        4.0
+    """
+    token = _unused.set(True)
+    try:
+        yield
+    finally:
+        _unused.reset(token)
 
 
 @contextmanager
@@ -113,8 +135,8 @@ class EnergyTable:
         sram_pj: energy of one 32-bit access by capacity in KiB, in rising order.
         register_pj: energy of one 32-bit register access.
         dram_pj: energy of one 32-bit DRAM access.
-        sram_range_kib: smallest and largest capacity that the SRAM prices are meant for;
-            None: those of ``sram_pj``.
+        sram_extended_kib: capacities outside those of ``sram_pj`` to which the table
+            extends its prices on purpose.
 
     Example:
         >>> table = EnergyTable("flat", 45, "example", {"add": 0.9}, {}, {8.0: 4.0, 32.0: 8.0})
@@ -130,7 +152,7 @@ class EnergyTable:
     sram_pj: Mapping[float, float]
     register_pj: float | None = None
     dram_pj: float | None = None
-    sram_range_kib: tuple[float, float] | None = None
+    sram_extended_kib: tuple[float, ...] = ()
 
     def action_pj(self, action: str) -> float:
         """Energy of one arithmetic action.
@@ -145,8 +167,8 @@ class EnergyTable:
 
         A size of ``0`` means a register, ``inf`` the DRAM. Between the table's SRAM
         capacities the price is interpolated linearly in log capacity and log energy;
-        outside them the nearest segment is extended, and beyond ``sram_range_kib`` the
-        log warns of it, once for each capacity.
+        outside them the nearest segment is extended, and the log warns of it, once for
+        each capacity that is not in ``sram_extended_kib``.
 
         Raises:
             ValueError: the table has no price of that kind.
@@ -179,7 +201,7 @@ class EnergyTable:
             listed[f"{memory}.read"] = listed[f"{memory}.write"] = price or 0.0
         if gaps:
             self._refuse(gaps, f"; it prices: {', '.join(self.energy_pj)}")
-        else:
+        elif not _unused.get():
             self._warn_of(size for size in memories.values() if _kind(size) == "SRAM")
         return listed
 
@@ -210,11 +232,10 @@ class EnergyTable:
         kept.areas |= gaps.areas
 
     def _warn_of(self, sizes_kib: Iterable[float]) -> None:
-        """Warn of SRAMs outside the capacities that the prices are meant for."""
-        capacities = list(self.sram_pj)
-        low, high = self.sram_range_kib or (capacities[0], capacities[-1])
+        """Warn of SRAMs outside the table's capacities, but for those it extends to."""
+        low, high = min(self.sram_pj), max(self.sram_pj)
         for size in sizes_kib:
-            if not low <= size <= high:
+            if not low <= size <= high and size not in self.sram_extended_kib:
                 _warn(self.name, size, low, high)
 
     def _memory_pj(self, size_kib: float) -> float | None:
@@ -307,7 +328,7 @@ def _actions() -> dict[str, None]:
 
 _REQUIRED = ("name", "node_nm", "source", "energy_pj")
 _KEYS: dict[str, None] = dict.fromkeys(
-    (*_REQUIRED, "register_pj", "dram_pj", "sram_range_kib", "area_um2", "sram_pj")
+    (*_REQUIRED, "register_pj", "dram_pj", "sram_extended_kib", "area_um2", "sram_pj")
 )
 
 
@@ -341,7 +362,7 @@ def _parse(text: str, where: str) -> EnergyTable:
             sram_pj=dict(sorted(sram.items())),
             register_pj=_optional(data, "register_pj"),
             dram_pj=_optional(data, "dram_pj"),
-            sram_range_kib=_range(data, list(sram)),
+            sram_extended_kib=_extended(data),
         )
     except ValueError as error:
         raise ValueError(f"energy table {where}: {error}") from error
@@ -398,21 +419,9 @@ def _price(table: str, name: str, price: Any, positive: bool = False) -> float:
     return float(price)
 
 
-def _range(
-    data: Mapping[str, Any], capacities: list[float]
-) -> tuple[float, float] | None:
-    """The capacities that SRAM prices are meant for, if the table says so."""
-    if "sram_range_kib" not in data:
-        return None
-    given = data["sram_range_kib"]
-    if not capacities:
-        raise ValueError("sram_range_kib: there are no prices in [sram_pj] to extend")
-    if not isinstance(given, list) or len(given) != 2:
-        raise ValueError(f"sram_range_kib must be [smallest, largest], got {given!r}")
-    low, high = (_price("", "sram_range_kib", size) for size in given)
-    if not low <= min(capacities) <= max(capacities) <= high:
-        raise ValueError(
-            f"sram_range_kib = {given} must hold the capacities of [sram_pj], "
-            f"{min(capacities):g} to {max(capacities):g}"
-        )
-    return low, high
+def _extended(data: Mapping[str, Any]) -> tuple[float, ...]:
+    """Capacities to which the table extends its SRAM prices."""
+    given = data.get("sram_extended_kib", [])
+    if not isinstance(given, list):
+        raise ValueError(f"sram_extended_kib must be a list of KiB, got {given!r}")
+    return tuple(_price("", "sram_extended_kib", size) for size in given)

@@ -167,10 +167,10 @@ def products_cost(machine: Accelerator, products: Iterable[LayerProduct]) -> Cos
     Raises:
         ValueError: there is no product.
     """
-    total = sum((job_cost(machine, job) for job in jobs(machine, products)), Cost())
-    if not total.prices_pj:
+    costs = [job_cost(machine, job) for job in jobs(machine, products)]
+    if not costs:
         raise ValueError("no product to cost")
-    return total
+    return sum(costs, Cost())
 
 
 def step_cost(

@@ -248,7 +248,9 @@ def _energy_note(found: "Sequence[list[Row]]") -> list[str]:
     without = [name for name, has in with_dram.items() if not has]
     if not without or len(without) == len(with_dram):
         return []
-    return [f"No total energy: {', '.join(without)} model no DRAM. Compare on chip."]
+    return [
+        f"No total energy: no DRAM is modelled for {', '.join(without)}. Compare on chip."
+    ]
 
 
 #: Quantities of a cost in the printed table.

@@ -72,19 +72,33 @@ def fit_fields(instance: Any) -> None:
 
     Raises:
         ValueError: as :func:`declared`.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Array:
+        ...     rows: int
+        ...     gated: bool = False
+        ...     __post_init__ = fit_fields
+        >>> Array(np.int64(8), gated="yes")
+        Array(rows=8, gated=True)
     """
     kind = type(instance)
     hints = _hints(kind)
     for field in fields(kind):
         value = getattr(instance, field.name)
-        fitted = declared(kind.__name__, field.name, value, hints[field.name])
+        fitted = declared(kind.__name__, field.name, value, hints.get(field.name, Any))
         if fitted is not value:
             object.__setattr__(instance, field.name, fitted)
 
 
 @cache
 def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+    """Types of a class's fields; none where one is a name that only checkers know."""
+    try:
+        return get_type_hints(kind)
+    except NameError:
+        return {}
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

@@ -161,6 +161,7 @@ class _Before:
             vars(module).update(attributes)
             module._buffers.update(buffers)
             module._non_persistent_buffers_set.update(unsaved)
+        _keep_from_averages(self._model)
         for module, extras in self._extras:
             give_extras(module, extras)
         if self._ignored is not None:

@@ -28,7 +28,12 @@ _EXTRAS = "_elision_extras"
 
 @runtime_checkable
 class Finalizable(Protocol):
-    """An extra that has a word to say before :func:`elision.export.finalize`."""
+    """An extra that has a word to say before :func:`elision.export.finalize`.
+
+    Example:
+        >>> isinstance("a note", Finalizable)
+        False
+    """
 
     def finalizing(self, model: nn.Module) -> None: ...  # noqa: D102
 

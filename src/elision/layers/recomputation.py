@@ -72,6 +72,17 @@ class LatestCalls:
     """State that a layer's latest forward passes read, told apart by their inputs.
 
     Copies and pickles start without any.
+
+    Args:
+        uses: names of the uses whose state a forward pass writes.
+
+    Example:
+        >>> calls = LatestCalls(("weight_for_forward",))
+        >>> for step in (0, 1):
+        ...     state = {"weight_for_forward": {"step": torch.tensor(step)}}
+        ...     calls.remember(torch.full((2, 3), float(step)), state)
+        >>> calls.recalled(torch.zeros(2, 3), state)
+        {'weight_for_forward': {'step': tensor(0)}}
     """
 
     #: Calls kept: layers that a step calls more often than this, in checkpointed

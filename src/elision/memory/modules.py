@@ -1,6 +1,7 @@
 """The running module of a model, its arguments and its result."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from threading import get_ident
 from typing import Any
 
@@ -46,7 +47,6 @@ class ModulePaths:
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         self._paths = {module: path for path, module in modules.items()}
         self._stack: list[str] = []
-        self._handles: list[Any] = []
 
     @property
     def current(self) -> str:
@@ -54,25 +54,33 @@ class ModulePaths:
         return self._stack[-1] if self._stack else ""
 
     def attach(
-        self, on_call: Callable[[Any, Any], None], on_return: Callable[[Any], None]
+        self,
+        contexts: ExitStack,
+        on_call: Callable[[Any, Any], None],
+        on_return: Callable[[Any], None],
     ) -> None:
-        """Follow the modules, in this thread, until :meth:`detach`.
+        """Follow the modules, in this thread, until ``contexts`` are left.
 
         Args:
+            contexts: take each hook off again.
             on_call: called with the arguments of the model itself: positional ones and
                 those with a keyword.
             on_return: called with the result of every module, the model's and others.
         """
         paths, stack, thread = self._paths, self._stack, get_ident()
         model = next(iter(paths))
+        scripted = isinstance(model, torch.jit.ScriptModule)  # has no hooks of its own
 
         def call(module: nn.Module, args: Any, kwargs: Any) -> None:
             on_call(args, kwargs)
 
         def enter(module: nn.Module, args: Any) -> None:
             path = paths.get(module)
-            if path is not None and get_ident() == thread:
-                stack.append(path)
+            if path is None or get_ident() != thread:
+                return
+            stack.append(path)
+            if scripted and module is model:
+                on_call(args, {})
 
         def leave(module: nn.Module, args: Any, result: Any) -> None:
             if get_ident() != thread:
@@ -82,15 +90,9 @@ class ModulePaths:
             if module in paths:
                 stack.pop()
 
-        self._handles = [
-            model.register_forward_pre_hook(call, with_kwargs=True),
-            register_module_forward_pre_hook(enter),
-            register_module_forward_hook(leave, always_call=True),
-        ]
-
-    def detach(self) -> None:
-        """Take the hooks off again."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._stack.clear()
+        contexts.callback(stack.clear)
+        undo = contexts.callback
+        if not scripted:
+            undo(model.register_forward_pre_hook(call, with_kwargs=True).remove)
+        undo(register_module_forward_pre_hook(enter).remove)
+        undo(register_module_forward_hook(leave, always_call=True).remove)

@@ -20,6 +20,7 @@ import functools
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from threading import get_ident
 from typing import Any
 
@@ -35,7 +36,7 @@ from elision.memory.saved.layout import dense_part, has_memory, is_dense
 from elision.memory.saved.ledger import Ledger, Row, StorageRecord
 from elision.memory.saved.origin import Origins
 from elision.memory.saved.regions import Region, Regions
-from elision.memory.saved.roles import Role, Slot, role_of
+from elision.memory.saved.roles import SMOOTH_ROLES, Role, Slot, role_of
 from elision.memory.saved.tag import content_tag
 from elision.memory.saved.token import CodecEntry, Token
 
@@ -46,7 +47,7 @@ _sequence_nr = torch._C._autograd._get_sequence_nr  # pyright: ignore[reportAttr
 #: Bytes from which a tensor is always worth its packing, tensors of one module beyond
 #: which smaller ones wait, and tensors beyond which those that wait are kept (own
 #: choices: no layer but a recurrent one saves as many).
-_SMALL, _UNROLLED, _FEW = 2**16, 16, 128
+_SMALL, _UNROLLED, _FEW = 2**16, 4, 64
 
 
 class _Waiting:
@@ -114,13 +115,9 @@ class Packing:
         self._thread = get_ident()
         self._active, self._deciding = True, False
 
-    def follow(self) -> None:
-        """Follow the model's modules from now on."""
-        self._paths.attach(self._see_arguments, self._see_result)
-
-    def unfollow(self) -> None:
-        """Follow them no longer."""
-        self._paths.detach()
+    def follow(self, contexts: ExitStack) -> None:
+        """Follow the model's modules until ``contexts`` are left."""
+        self._paths.attach(contexts, self._see_arguments, self._see_result)
 
     def finish(self, kind: type[BaseException] | None, *_: Any) -> None:
         """Decide on all tensors that still wait.
@@ -134,7 +131,7 @@ class Packing:
             self._active = False
             self._roots.clear()
             self._restored.clear()
-            self._regions.mark_elsewhere()
+            self._regions.finish()
 
     def _settle(self, keep: bool = False) -> None:
         """Decide on all that waits.
@@ -163,13 +160,13 @@ class Packing:
         token = Token(tensor)
         if get_ident() != self._thread or not self._active:
             return token
-        module, self._unsettled = self._paths.current, True
-        small = False
-        if self._saves[module] >= _UNROLLED:
-            small = tensor.numel() * tensor.element_size() < _SMALL
-            if small and self._many:
-                self._many.setdefault(module, []).append(weakref.ref(token))
-                return token
+        module = self._paths.current
+        many = self._many.get(module)
+        small = tensor.numel() * tensor.element_size() < _SMALL
+        if many is not None and small:
+            many.append(weakref.ref(token))
+            return token
+        self._unsettled = True
         if not has_memory(tensor):
             self._pass(token, tensor)
             return token
@@ -184,24 +181,26 @@ class Packing:
             # An in-place function clones its argument to save it; the clone takes the
             # next number but saves nothing.
             self._copy, function = function, function - 1
+        self._regions.release()
         if self._waiting and function not in self._waiting:
             self._roots.append(producer)
             self._identify(self._waiting, self._roots, self._walked, producer)
         if address in self._restored and self._saved_again(token, tensor, address):
             return token
         self._saves[module] += 1
+        small = small and self._saves[module] > _UNROLLED
         waiting = self._few if small else self._waiting
         if function not in waiting:
             waiting[function] = _Waiting(module)
         waiting[function].tokens.append((weakref.ref(token), address in self._batch))
         if small:
             self._few_roots.append(producer)
-            if len(waiting) > _FEW:
+            if len(waiting) > _FEW or self._many:
                 self._give_up_the_few()
         return token
 
     def _give_up_the_few(self) -> None:
-        """Keep the small tensors that wait: they have become many."""
+        """Keep the small tensors that wait, and all that their modules save later."""
         for waiting in self._few.values():
             many = self._many.setdefault(waiting.module, [])
             many += [reference for reference, _ in waiting.tokens]
@@ -210,20 +209,21 @@ class Packing:
 
     def _keep_many(self, module: str, references: list["weakref.ref[Token]"]) -> None:
         """Enter the small tensors of a module that are kept unlooked-at."""
-        tokens = list(filter(None, (reference() for reference in references)))
-        others: dict[int, int] = {}
-        for token in tokens:
+        found: dict[int, torch.Tensor] = {}
+        for token in filter(None, (reference() for reference in references)):
             tensor = token.tensor
-            if tensor is None:
-                continue
-            if not has_memory(tensor):
+            assert tensor is not None
+            try:
+                found[tensor.untyped_storage()._cdata] = tensor
+            except (NotImplementedError, RuntimeError):
                 self._pass(token, tensor)
-                continue
+        others: dict[int, int] = {}
+        for address, tensor in found.items():
             storage = tensor.untyped_storage()
-            if self._is_owned(storage._cdata):
+            if self._is_owned(address):
                 self.ledger.count_parameter(tensor.nbytes)
             elif not self._regions.hold(storage):
-                others[storage._cdata] = storage.nbytes()
+                others[address] = storage.nbytes()
         if others:
             storage = StorageRecord(sum(others.values()), held=True)
             self.ledger.enter(storage)
@@ -281,7 +281,8 @@ class Packing:
         self.ledger.enter(storage)
         note = "no memory that a codec could read"
         slot = Slot("unknown", "?", Role.OTHER, self._paths.current)
-        self.ledger.add(slot, tensor.shape, storage.nbytes, storage, note=note)
+        shape = () if tensor.is_nested else tensor.shape
+        self.ledger.add(slot, shape, storage.nbytes, storage, note=note)
 
     def _see_arguments(self, args: Any, kwargs: Any) -> None:
         """The model is called: these are the caller's tensors."""
@@ -294,6 +295,7 @@ class Packing:
         if self._waiting:
             self._roots += [tensor.grad_fn for tensor in tensors_in(result)]
             self._identify(self._waiting, self._roots, self._walked)
+        self._regions.release()
         if self._few:
             self._few_roots += [tensor.grad_fn for tensor in tensors_in(result)]
 
@@ -356,11 +358,15 @@ class Packing:
             tensor = token.tensor.detach()
             region = self._regions.find(tensor)
             region.nonnegative |= function == "ReluBackward0"
+            role = self._role(node, name, index, roles, tensor, batch)
+            if region.nonnegative and role in SMOOTH_ROLES:
+                # It was, when the ReLU made it.
+                region.nonnegative = bool(tensor.min() >= 0)
             self._seed += 1
             slot = Slot(
                 function=function,
                 name=name,
-                role=self._role(node, name, index, roles, tensor, batch),
+                role=role,
                 module=waiting.module,
                 node=node,
                 nonnegative=region.nonnegative,
@@ -398,6 +404,11 @@ class Packing:
         if region.held() is not None or not tensor.numel():
             self._keep(token, slot, region)
             return
+        if slot.role is Role.SQUARE:
+            self._keep(token, slot, region)
+            if (entry := region.packed()) is not None:
+                region.square(entry)
+            return
         codecs = self._policy.codecs_for(slot, tensor)
         note = ""
         for codec in codecs:
@@ -413,6 +424,7 @@ class Packing:
                     region.share(codec, entry)
                     if not region.marked:
                         region.mark(content_tag(dense_part(tensor)))
+                        self._regions.guard(tensor)
             row = self._enter(slot, tensor, region)
             entry.describe(row)
             self._policy.chosen(slot, codec)
@@ -420,6 +432,8 @@ class Packing:
             if entry.keeps_sign:
                 region.read_signs_from(entry, codec.name)
             region.users.append((weakref.ref(token), row))
+            if slot.role in SMOOTH_ROLES:
+                region.square(entry)
             return
         self._policy.chosen(slot, None)
         self._keep(token, slot, region, note)
@@ -428,7 +442,8 @@ class Packing:
         """Let the token hold the tensor itself, and others of its region with it."""
         tensor = token.tensor
         assert tensor is not None
-        region.take_back(tensor)
+        if slot.role is not Role.SQUARE:
+            region.take_back(tensor)
         row = self._enter(slot, tensor, region, note=note)
         region.users.append((weakref.ref(token), row))
 

@@ -85,7 +85,7 @@ class saver:
         saver._uses += 1
         self._seed = torch.initial_seed() + saver._uses if seed is None else seed
         self._packing: Packing | None = None
-        self._in_use = threading.Lock()
+        self._uses_now: list[ExitStack] = []
         self._contexts = ExitStack()
         self._buffers: Buffers | None = None
 
@@ -95,17 +95,12 @@ class saver:
                 "elision.memory.saver cannot itself be compiled: compile the model, and "
                 "use the saver around it"
             )
-        if not self._in_use.acquire(blocking=False):
-            raise RuntimeError(
-                "elision.memory.saver: this saver's block is not left yet; "
-                "make another saver for a block inside it or in another thread"
-            )
+        contexts = ExitStack()
         try:
-            self._contexts.callback(self._in_use.release)
-            self._enter()
+            self._enter(contexts)
             return self
         except BaseException:
-            self._contexts.close()
+            contexts.close()
             raise
 
     def __exit__(
@@ -123,9 +118,18 @@ class saver:
             if isinstance(error, OffloadError) and self._buffers is not None:
                 self._buffers.put_back()
 
-    def _enter(self) -> None:
-        """Prepare a use; whatever is done here is undone by the contexts, in turn."""
-        modules, contexts = dict(self.model.named_modules()), self._contexts
+    def _enter(self, contexts: ExitStack) -> None:
+        """Prepare a use; whatever is done is undone by ``contexts``, in turn."""
+        uses = self._uses_now
+        contexts.callback(lambda: contexts in uses and uses.remove(contexts))
+        uses.append(contexts)
+        if uses[0] is not contexts:
+            raise RuntimeError(
+                "elision.memory.saver: this saver's block is not left yet; "
+                "make another saver for a block inside it or in another thread"
+            )
+        self._contexts = contexts
+        modules = dict(self.model.named_modules())
         outer = getattr(_innermost, "packing", None)
         self.ledger = Ledger(enclosing=None if outer is None else outer.ledger)
         self.measured = self._packing = self._buffers = None
@@ -148,8 +152,7 @@ class saver:
             torch.autograd.graph.saved_tensors_hooks(packing.pack, packing.unpack)
         )
         contexts.push(packing.finish)
-        contexts.callback(packing.unfollow)
-        packing.follow()
+        packing.follow(contexts)
 
     def _watch_memory(self) -> None:
         if not self._measure:

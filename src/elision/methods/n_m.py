@@ -60,6 +60,7 @@ class NM(Method):
     """
 
     def build(self) -> Table:
+        self.rule()
         kept = TopNofM(self.n, self.m)
         return Table(
             {

@@ -130,6 +130,9 @@ class Transform(ABC):
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         """The operand that the product reads in place of ``x``, same shape and dtype.
 
+        A function of the operand and the state alone: where a forward pass is computed
+        again, this is called again with copies of the state it had.
+
         Args:
             x: the operand in torch layout.
             state: the state tensors, written in place; untouched unless ``training``.

@@ -5,13 +5,13 @@ form (:mod:`elision.products.convolution`); the tensor that is absent is, for co
 ones.
 """
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from elision.products.axes import axes_of
 from elision.products.convolution import Convolution
 from elision.products.kinds import Product
 
@@ -82,35 +82,10 @@ def convolution_counts(
     left, right = (
         planes[name].reshape(len(planes[name]), -1).sum(1) for name in kind.operands
     )
-    planes[kind.absent] = np.ones((1, *grouped[kind.absent][3:]), np.int64)
-    return ProductCounts(nonzero=int(left @ right), valid=_meetings(geometry, planes))
-
-
-def _meetings(geometry: Convolution[Any], planes: Mapping[str, np.ndarray]) -> int:
-    """Sum of input[y]·weight[r]·grad_output[o] over all (y, r, o) that meet.
-
-    ``planes`` has counts of shape (planes or 1, *sizes) for each operand.
-    """
-    taps, output = planes["weight"], planes["grad_output"]
-    padding = [(0, 0), *((p, p) for p in geometry.padding)]
-    padded = np.pad(planes["input"], padding)
-    axes = tuple(range(1, padded.ndim))
-    steps = list(
-        zip(geometry.stride, geometry.dilation, geometry.out_sizes, strict=True)
-    )
-    total = 0
-    for tap in itertools.product(*map(range, geometry.kernel)):
-        window = padded[
-            (
-                slice(None),
-                *(
-                    slice(
-                        r * dilation, r * dilation + (outputs - 1) * stride + 1, stride
-                    )
-                    for r, (stride, dilation, outputs) in zip(tap, steps, strict=True)
-                ),
-            )
-        ]
-        per_plane = (window * output).sum(axes)
-        total += int((per_plane * taps[(slice(None), *tap)]).sum())
-    return total
+    nonzero = int(left @ right)
+    # The valid ones: one operand's values, summed onto the places of the other's.
+    first, second = kind.operands
+    met = planes[first]
+    for index, axis in enumerate(axes_of(geometry), start=1):
+        met = axis.sums(met, index, first, second)
+    return ProductCounts(nonzero=nonzero, valid=int((met * planes[second]).sum()))

@@ -22,7 +22,7 @@ from elision.topology.install import (
     left_dense,
 )
 from elision.topology.move import Move
-from elision.topology.optimizers import Stepper, steppers
+from elision.topology.optimizers import Stepper, runs_hooks, steppers
 from elision.topology.outcome import Outcome
 from elision.topology.part import Part
 from elision.topology.rule import Rule
@@ -97,7 +97,7 @@ class Topology:
     @property
     def step(self) -> int:
         """The step under way, from 1; between steps, the next one (of the first part)."""
-        return self.parts[0].step
+        return self._first().step
 
     @property
     def moves(self) -> int:
@@ -106,7 +106,7 @@ class Topology:
 
     def state(self, name: str) -> Tensor:
         """Value that the rule keeps for the whole model, or for the first part of it."""
-        return self.parts[0].state(name)
+        return self._first().state(name)
 
     @property
     def sparsity(self) -> float:
@@ -207,6 +207,11 @@ class Topology:
         for part in self.parts:
             part.unhook()
 
+    def _first(self) -> Part:
+        if not self.parts:
+            raise ValueError("this recipe moves no mask, so nothing counts its steps")
+        return self.parts[0]
+
     def _part_of(self, weight: SparseWeight) -> Part:
         return next(part for part in self.parts if weight in part.own)
 
@@ -260,7 +265,10 @@ class Topology:
 
 
 def _check_shards(rule: Rule, stepper: Stepper, own: list[SparseWeight]) -> None:
-    """Refuse a rule that reads or trains what another process alone has."""
+    """Refuse a rule that reads or trains what another process alone has.
+
+    Or weights of another process whose arrival no hook tells.
+    """
     stepped = stepper.stepped()
     elsewhere = [w.name for w in own if id(w.weight) not in stepped]
     if elsewhere and (rule.reads_momentum or rule.parameters(own)):
@@ -268,6 +276,11 @@ def _check_shards(rule: Rule, stepper: Stepper, own: list[SparseWeight]) -> None
             f"{stepper.name} steps {', '.join(elsewhere)} in another process, and the "
             "method reads what the optimiser keeps of every weight; use an optimiser "
             "that is not sharded"
+        )
+    if elsewhere and not any(map(runs_hooks, stepper.wrappers)):
+        raise ValueError(
+            f"{stepper.name} steps {', '.join(elsewhere)} in another process, and its "
+            "wrapper runs no step hooks of torch.optim.Optimizer, by which masks follow"
         )
 
 

@@ -22,6 +22,7 @@ class Stepper:
     Attributes:
         inner: the optimiser whose ``step`` changes weights.
         wrappers: what holds it, outermost first.
+        alone: those of them that hold no other.
 
     Example:
         >>> optimizer = torch.optim.SGD([torch.ones(2, requires_grad=True)], lr=0.1)
@@ -31,6 +32,7 @@ class Stepper:
 
     inner: torch.optim.Optimizer
     wrappers: tuple[Any, ...] = ()
+    alone: tuple[Any, ...] = ()
 
     @property
     def name(self) -> str:
@@ -44,11 +46,19 @@ class Stepper:
 
     def owned(self) -> set[int]:
         """Parameters by ``id``, those included that other processes step (sharded)."""
-        return _owned(self.inner).union(*map(_owned, self.wrappers))
+        return _owned(self.inner).union(*map(_owned, self.alone))
 
     def stepped(self) -> set[int]:
         """Parameters by ``id`` that this process steps."""
         return _owned(self.inner)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether other processes step some of the parameters.
+
+        What they step is here when the wrapper's step ends, and no sooner.
+        """
+        return self.owned() != self.stepped()
 
     def states(self, parameter: Tensor) -> Iterator[dict[str, Any]]:
         """What the optimiser and its wrappers keep for a parameter."""
@@ -75,7 +85,7 @@ def steppers(optimizer: Any) -> list[Stepper]:
     """
     if isinstance(optimizer, (list, tuple)):
         return [stepper for each in optimizer for stepper in steppers(each)]
-    return list(_unwrapped(optimizer, ()))
+    return list(_unwrapped(optimizer, (), ()))
 
 
 def runs_hooks(optimizer: Any) -> bool:
@@ -84,14 +94,18 @@ def runs_hooks(optimizer: Any) -> bool:
     return isinstance(optimizer, torch.optim.Optimizer) and hooked
 
 
-def _unwrapped(optimizer: Any, wrappers: tuple[Any, ...]) -> Iterator[Stepper]:
-    held = [each for each in _held(optimizer) if each not in wrappers]
+def _unwrapped(
+    optimizer: Any, wrappers: tuple[Any, ...], alone: tuple[Any, ...]
+) -> Iterator[Stepper]:
+    around = (*wrappers, optimizer)
+    held = [each for each in _held(optimizer) if all(each is not w for w in around)]
     if held:
+        alone = (*alone, optimizer) if len(held) == 1 else ()
         for each in held:
-            yield from _unwrapped(each, (*wrappers, optimizer))
+            yield from _unwrapped(each, around, alone)
         return
     _check_hooks(optimizer, wrappers)
-    yield Stepper(optimizer, wrappers)
+    yield Stepper(optimizer, wrappers, alone)
 
 
 def _held(optimizer: Any) -> list[Any]:

@@ -73,6 +73,14 @@ class Outcome:
         out_of_reach: names of the other weights.
         step: the coming step.
         moves: steps in which masks moved.
+
+    Example:
+        >>> import torch, elision
+        >>> model = elision.elide(torch.nn.Linear(8, 4), elision.methods.RigL(0.5, dense=()))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> topology = elision.topology.attach(model, optimizer)
+        >>> Outcome("rigl", topology.rule, topology.weights, [], [], 1, 0).schedule()
+        '0 steps, 0 with moves, next in step 100, until step 25,000'
     """
 
     name: str

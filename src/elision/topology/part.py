@@ -42,6 +42,14 @@ class Part:
         own: those of them that the optimiser steps.
         place: of the optimiser among those of the model.
         history: every move, which the parts of a model share.
+
+    Example:
+        >>> import torch, elision
+        >>> model = elision.elide(torch.nn.Linear(8, 4), elision.methods.RigL(0.5, dense=()))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> (part,) = elision.topology.attach(model, optimizer).parts
+        >>> part.step, len(part.own), part.stepper.name
+        (1, 1, 'SGD')
     """
 
     def __init__(
@@ -68,7 +76,10 @@ class Part:
         self._finite = self._counts = True
         self._announced: tuple[bool, int] | None = None
         self._running: FrameType | None = None
-        self._inner = 0
+        self._inner, self._pending = 0, False
+        # Weights that other processes step arrive in the wrapper's step.
+        self._waits = stepper.is_sharded
+        self._watched = own[0]
         self._steps_seen, self._changes, self._version = 0, 0, 0
 
     def hook(self) -> None:
@@ -84,7 +95,9 @@ class Part:
             ),
             *(self._hook_gradient(weight) for weight in self.own),
         ]
-        self._version = self.own[0].weight._version
+        learns = (w for w in self.own if w.weight.requires_grad)
+        self._watched = next(learns, self.own[0])
+        self._version = self._watched.weight._version
         self.announce()
 
     def unhook(self) -> None:
@@ -192,7 +205,7 @@ class Part:
         if self._is_over():
             return
         self._reached.add(weight.name)
-        if not self._steps_seen and weight is self.own[0]:
+        if not self._steps_seen and weight is self._watched:
             self._count_unseen(parameter)
         explores = self.rule.needs_dense_gradient(self.step) and not self._looked
         if self.rule.masks_gradients and not explores:
@@ -218,8 +231,9 @@ class Part:
         if self._is_over() or self._is_inner(sys._getframe(1)):
             return None
         self._steps_seen += 1
+        self._pending = True
         self._looked = self._replaced = self._moved = self._counts = False
-        self.learning = []
+        self.learning, self._set_aside, self._gradients = [], [], {}
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0]: self
         if closure is None:
             self._before_step()
@@ -309,6 +323,13 @@ class Part:
             self._inner -= 1
             return
         self._running = None
+        if not self._waits:
+            self._end()
+
+    @torch.no_grad()
+    def _end(self) -> None:
+        """After a step, with the weights as it leaves them on every process."""
+        self._pending = False
         for parameter, grad in self._set_aside:
             parameter.grad = grad
         self._set_aside = []
@@ -326,8 +347,11 @@ class Part:
     def _after_wrapper(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """After a wrapper's step, which may set weights to values of its own."""
         del optimizer, args, kwargs
-        if not self._is_over():
-            self._mask_weights()
+        if self._is_over():
+            return
+        if self._waits and self._pending:
+            self._end()
+        self._mask_weights()
 
     def _mask_weights(self) -> None:
         if self.rule.masks_weights:

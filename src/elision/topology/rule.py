@@ -51,6 +51,7 @@ class Budget:
         lookup("distribution", self.distribution, DISTRIBUTIONS)
         for sparsity in (self.sparsity, *(share for _, share in self.layers)):
             number("Budget", "sparsity", sparsity, "[0, 1)")
+        number("Budget", "power", self.power, ">= 0")
 
     def densities(
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]

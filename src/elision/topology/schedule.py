@@ -48,7 +48,8 @@ class Periodic:
 
     def __post_init__(self) -> None:
         integer("Periodic", "every", self.every)
-        for _, period in self.phases:
+        for first, period in self.phases:
+            integer("Periodic", "phases", first, ">= 0")
             integer("Periodic", "phases", period)
         if self.until is not None:
             integer("Periodic", "until", self.until)

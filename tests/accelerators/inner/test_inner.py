@@ -8,6 +8,7 @@ import pytest
 from accelerator_oracles import GEOMETRIES, KINDS, ceil_div, random_product
 
 from elision.accelerators import Dense, Intersection, OneSided
+from elision.accelerators.inner import matching
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
 CASES = {**GEOMETRIES, "matmul": MatmulGeometry(4, 9, 5)}
@@ -132,3 +133,37 @@ def test_empty_operands_cost_nothing(machine, kind):
 def test_bad_parameters_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", CASES)
+def test_matches_do_not_depend_on_the_size_of_a_block(
+    name: str, kind: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = random_product(np.random.default_rng(3), kind, CASES[name], 0.5)
+    machine = Intersection(elements=3, lanes=2, chunk=4)
+    whole = machine.cost(product)
+    for block in (1, 40):
+        monkeypatch.setattr(matching, "_BLOCK", block)
+        assert machine.cost(product) == whole
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_matrix_product_of_4096_cubed_is_counted_without_a_float(
+    kind: Product,
+) -> None:
+    """Slices of whole rows and columns, whose matches are known."""
+    geometry = MatmulGeometry(4096, 4096, 4096)
+    first, second = (
+        np.zeros(geometry.shape_of(operand), bool) for operand in kind.operands
+    )
+    first[:, :] = True
+    second[:7] = True
+    product = LayerProduct(kind, geometry, first, second)
+    # The sliced axis of the second operand is summed over in both gradients.
+    sliced = kind is not Product.FORWARD
+    cost = Intersection(join_cycles=0).cost(product)
+    assert cost.multiplies == 4096**2 * 7
+    longest, outputs = (7, 4096**2) if sliced else (4096, 4096 * 7)
+    assert cost.cycles == max(longest * outputs // 1024, longest)
+    assert OneSided(side="second").cost(product).multiplies == 4096**2 * 7

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from elision.memory import Guarantee, Rule
 from elision.memory.codecs import (
+    AttentionQuant,
     Division,
     ErrorBounded,
     FixedPoint,
@@ -19,6 +20,7 @@ from elision.memory.codecs import (
     GroupQuant,
     Jpeg,
     NarrowInteger,
+    Normalised,
     Offload,
     ProjectedQuant,
     RadProject,
@@ -338,6 +340,11 @@ def test_a_full_disk_is_said_so(monkeypatch, tmp_path):
         lambda: SparseGroupQuant(4, most=3),
         lambda: GroupQuant(4.0),
         lambda: GroupQuant(group=12),
+        lambda: Normalised(9),
+        lambda: Normalised(group=4),
+        lambda: AttentionQuant(0),
+        lambda: AttentionQuant(4, most=9),
+        lambda: AttentionQuant(4, most=3),
     ],
 )
 def test_parameters_are_checked(make):

@@ -7,6 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from elision.products import (
+    Conv2dGeometry,
+    Conv3dGeometry,
+    ConvTranspose2dGeometry,
+    MatmulGeometry,
+)
 from elision.workloads import layer_shapes
 
 LAYERS: list[tuple[nn.Module, tuple[int, ...]]] = [
@@ -51,37 +57,100 @@ def test_an_output_size_given_in_the_call_is_seen() -> None:
 
 
 class Functions(nn.Module):
-    """Products of weights that no module computes."""
+    """Products of weights that no module computes, on either side and in a batch."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(6, 4))
+        self.experts = nn.Parameter(torch.zeros(2, 4, 5))
+        self.taps = nn.Parameter(torch.zeros(3, 1, 3, 3))
         self.fc = nn.Linear(4, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(self.fc(x), self.weight) @ self.weight
+        x = F.linear(self.fc(x), self.weight)  # 3 x 6
+        x = x @ self.weight  # 3 x 4
+        x = self.weight @ x.T  # 6 x 3
+        x = x[:4].T.expand(2, 3, 4).bmm(self.experts)  # 2 x 3 x 5
+        return F.conv2d(x.reshape(1, 1, 6, 5), self.taps, stride=2, padding=1)
+
+
+def test_products_of_weights_that_functions_compute() -> None:
+    assert layer_shapes(nn.Sequential(Functions()), (3, 4)) == [
+        ("0.fc", MatmulGeometry(3, 4, 4)),
+        ("0", MatmulGeometry(3, 4, 6)),
+        ("0", MatmulGeometry(3, 6, 4)),
+        ("0", MatmulGeometry(3, 4, 6)),
+        ("0.experts", MatmulGeometry(3, 4, 5, batch=2)),
+        ("0.taps", Conv2dGeometry(1, 1, 6, 5, 3, 3, 2, 1)),
+    ]
+
+
+class FunctionalConvolutions(nn.Module):
+    """Convolutions of parameters over one and three axes, transposed as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.Parameter(torch.zeros(4, 2, 3))
+        self.up = nn.Parameter(torch.zeros(4, 2, 3))
+        self.block = nn.Parameter(torch.zeros(5, 1, 2, 2, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.conv1d(x, self.line, padding=1)
+        x = F.conv_transpose1d(x, self.up, stride=2, output_padding=1)
+        return F.conv3d(x.reshape(1, 1, 2, 4, -1), self.block)
+
+
+def test_convolutions_that_functions_compute() -> None:
+    transposed = ConvTranspose2dGeometry.of(
+        (1, 4, 1, 5), (4, 2, 1, 3), stride=(1, 2), output_padding=(0, 1)
+    )
+    assert layer_shapes(FunctionalConvolutions(), (1, 2, 5)) == [
+        ("line", Conv2dGeometry.of_1d((1, 2, 5), (4, 2, 3), padding=1)),
+        ("up", transposed),
+        ("block", Conv3dGeometry(1, 1, 2, 4, 3, 5, 2)),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("model", "shape", "said", "layers"),
+    ("model", "shape"),
     [
-        (nn.LSTM(4, 8), (5, 2, 4), r"LSTM \(\d+\)", 0),
-        (nn.Sequential(nn.GRU(4, 8)), (5, 2, 4), r"GRU \(\d+\)", 0),
-        (
-            nn.TransformerEncoderLayer(16, 2, 32, batch_first=True),
-            (2, 5, 16),
-            r"MultiheadAttention \(2\)$",  # the projections in and out
-            2,
-        ),
-        (nn.ConvTranspose3d(3, 4, 3), (1, 3, 5, 5, 5), r"ConvTranspose3d \(1\)$", 0),
-        (Functions(), (3, 4), r"Functions \(2\)$", 1),
+        (nn.LSTM(4, 8, 2, bidirectional=True), (5, 2, 4)),
+        (nn.Sequential(nn.GRU(4, 8)), (5, 2, 4)),
+        (nn.RNN(4, 8, batch_first=True), (2, 5, 4)),
     ],
 )
-def test_what_is_not_read_is_named(
-    model: nn.Module, shape: tuple[int, ...], said: str, layers: int
-) -> None:
-    with pytest.warns(UserWarning, match="not read, by module: " + said) as caught:
-        assert len(layer_shapes(model, shape)) == layers
+def test_recurrent_layers(model: nn.Module, shape: tuple[int, ...]) -> None:
+    layers = layer_shapes(model, shape)
+    weights = [p for p in model.parameters() if p.dim() == 2]
+    macs = sum(geometry.dense_macs for _, geometry in layers)
+    assert macs == 5 * 2 * sum(p.numel() for p in weights)
+
+
+def test_attention_has_the_products_of_its_projections() -> None:
+    model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    assert layer_shapes(model, (2, 5, 16)) == [
+        ("self_attn.in_proj_weight", MatmulGeometry(10, 16, 48)),
+        ("self_attn.out_proj", MatmulGeometry(10, 16, 16)),
+        ("linear1", MatmulGeometry(10, 16, 32)),
+        ("linear2", MatmulGeometry(10, 32, 16)),
+    ]
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (nn.ConvTranspose3d(3, 4, 3), r"weight \(1\)$"),
+        (nn.Sequential(nn.ConvTranspose3d(3, 4, 3)), r"0\.weight \(1\)$"),
+        (
+            nn.Sequential(nn.ConvTranspose3d(3, 3, 1), nn.ConvTranspose3d(3, 4, 3)),
+            r"0\.weight \(1\), 1\.weight \(1\)$",
+        ),
+    ],
+)
+def test_what_has_no_geometry_is_named(model: nn.Module, said: str) -> None:
+    with pytest.warns(UserWarning, match="that are not read: " + said) as caught:
+        assert layer_shapes(model, (1, 3, 5, 5, 5)) == []
     assert len(caught) == 1
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
 

@@ -748,6 +748,23 @@ def test_weights_in_other_files_are_not_needed(tmp_path: Path) -> None:
     assert only(read_onnx(path)) == Conv2dGeometry(1, 3, 8, 8, 4, 3)
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        node("MatMul", "x", "y"),
+        node("Einsum", "x x", "y"),
+        node("If", "x", "y"),
+        node("Loop", "", "y"),
+        node("Scan", "x", "y"),
+        node("LSTM", "x", "y"),
+    ],
+)
+def test_a_node_that_lacks_what_it_needs(tmp_path: Path, made: Any) -> None:
+    path = graph(tmp_path / "n.onnx", [made])
+    with pytest.raises(ValueError, match=r"n\.onnx: (a damaged|no product)"):
+        read_onnx(path)
+
+
 @pytest.mark.parametrize("content", [b"layer, 1, 2", b""])
 def test_not_a_graph(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "text.onnx"

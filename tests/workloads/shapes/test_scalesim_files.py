@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elision.accelerators import Systolic
 from elision.products import (
     Conv2dGeometry,
     Conv3dGeometry,
     ConvTranspose2dGeometry,
     Geometry,
+    LayerProduct,
     MatmulGeometry,
+    Product,
 )
 from elision.workloads.shapes import open_symbols, read_topology, write_topology
 
@@ -39,10 +42,9 @@ def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
 def test_convolutions(tmp_path):
     path = tmp_path / "net.csv"
     path.write_text(HEADER + LINES)
-    # The strides leave a rest of one row, for which SCALE-Sim begins one window more.
     assert read_topology(path) == [
-        ("Conv1", Conv2dGeometry(1, 3, 231, 231, 64, (7, 7), (2, 2))),
-        ("Rect", Conv2dGeometry(1, 8, 11, 20, 16, (3, 1), (2, 1))),
+        ("Conv1", Conv2dGeometry(1, 3, 230, 230, 64, (7, 7), (2, 2))),
+        ("Rect", Conv2dGeometry(1, 8, 10, 20, 16, (3, 1), (2, 1))),
         ("FC", Conv2dGeometry(1, 512, 1, 1, 1000, (1, 1))),
     ]
 
@@ -110,6 +112,11 @@ def test_written_as_matrix_products(tmp_path):
         ("d", {"dilation": 2}, "'d': .* no dilation"),
         ("b", {"batch": 2}, "'b': .* no batch"),
         ("a,b", {}, "no comma"),
+        ('a"b', {}, "no comma, quote"),
+        ("a\r", {}, "no comma, quote or line end"),
+        ("#1", {}, "begin with #"),
+        ("", {}, "not be empty"),
+        (" a", {}, "begin with # or a space"),
     ],
 )
 def test_what_the_format_cannot_say(tmp_path, name, how, message):
@@ -267,6 +274,7 @@ def test_sizes_of_a_template_that_are_wrong(
         (HEADER, "a header, but no layers"),
         ("Layer,M,N,K\n", "a header, but no layers"),
         ("AlexNet,\n", "no header and no layers"),
+        ("c 9 8 2 3 3 16 1\n", "line 1: one cell, 'c 9 8.* separated by commas"),
         ("Layer,M,N\ng,2,3\n", "line 1: expected the columns .* got Layer, M, N"),
         (HEADER + "c, 9, 8, 2, , 3, 16, 1,\n", "line 2: Filter Width .* got ''"),
         (HEADER + "c, 9, 8.0, 2, 3, 3, 16, 1,\n", "line 2: IFMAP Width .* got '8.0'"),
@@ -300,6 +308,8 @@ def test_a_file_that_cannot_be_read_is_told_why(
             "Layer,M,N,K,Sparsity,\ng,3,5,16,3:4,\nh,1,5,16,1:4,\n",
             r"the Sparsity of 2 layer\(s\) is not read",
         ),
+        (HEADER + LINE + "Total,,,\n", "no layers under 'Total'"),
+        ("Nets\nOne\n" + HEADER + LINE, "no layers under 'Nets'"),
         (HEADER.strip() + ",,Eh,Ew\n" + LINE.strip() + ",,7,6\n", "not read: Eh, Ew"),
     ],
 )
@@ -321,7 +331,7 @@ def test_a_sparsity_of_one_is_dense(tmp_path: Path) -> None:
     stride=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     batch=st.integers(1, 3),
 )
-def test_outputs_are_those_that_scalesim_counts(
+def test_outputs_are_torchs_and_those_of_scalesim_where_asked(
     tmp_path_factory: pytest.TempPathFactory,
     size: Sequence[int],
     kernel: Sequence[int],
@@ -332,11 +342,14 @@ def test_outputs_are_those_that_scalesim_counts(
     cells = (*size, *kernel, 3, 5, *stride, batch)
     text = HEADER.strip() + "Strides,Batch\nc," + ",".join(map(str, cells))
     ((_, geometry),) = read_topology(write(tmp_path_factory.mktemp("t"), text))
-    outputs = [
-        math.ceil((n - taps + step) / step)
-        for n, taps, step in zip(size, kernel, stride, strict=True)
-    ]
-    assert geometry.dense_macs == batch * math.prod((*outputs, *kernel, 3, 5))
+    axes = [*zip(size, kernel, stride, strict=True)]
+    each = batch * math.prod((*kernel, 3, 5))
+    floor = math.prod((n - taps) // step + 1 for n, taps, step in axes)
+    ceil = math.prod(math.ceil((n - taps + step) / step) for n, taps, step in axes)
+    assert geometry.dense_macs == each * floor
+    array = Systolic(counting="scalesim")
+    cost = array.cost(LayerProduct(Product.FORWARD, geometry))
+    assert cost.multiplies == each * ceil
 
 
 ROUND = {

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from elision.accelerators.energy import prices_unused
 from elision.accelerators.step import check_layers, step_cost
 from elision.accelerators.systolic.array import SystolicArray
 from elision.accelerators.systolic.sram import WORD_BYTES, Buffers
@@ -84,7 +85,10 @@ def smallest_buffers(
     def stalls(sizes: dict[str, int]) -> int:
         buffers = Buffers(**sizes, dram_words_per_cycle=bandwidth)
         if buffers not in known:
-            cost = step_cost(machine.with_buffers(buffers), layers, first_input_grad)
+            with prices_unused():
+                cost = step_cost(
+                    machine.with_buffers(buffers), layers, first_input_grad
+                )
             known[buffers] = int(cost.details["stall_cycles"])
         return known[buffers]
 

@@ -3,18 +3,20 @@
 The masks of a product are lowered to matrices, windows of an image times the other
 operand, and multiplied as 8-bit integers with 32-bit sums, block by block: exact for any
 size, in memory that does not grow with the layer, and beside torch's modes and dtypes.
-An input gradient is lowered in its gather form, a convolution of the spread-out gradient
-with the rotated filters, because every output must be summed in one place.
+An input gradient is lowered in its gather form, windows of the gradient with the rotated
+filters, because every output must be summed in one place.
 """
 
+import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from elision.accelerators.inner.work import Axis, as_groups, axes_of, places
+from elision.accelerators.inner.work import as_groups, places
 from elision.products import Convolution, LayerProduct, Product
+from elision.products.axes import Axis, axes_of
 
 __all__ = ["matches"]
 
@@ -34,72 +36,104 @@ def matches(product: LayerProduct) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """
     product = product.as_convolution()
     geometry: Any = product.geometry
-    axes = axes_of(geometry)
     inside = places(product).work[0, 0].astype(np.int32)
     masks = {
         name: as_groups(geometry, name, mask).astype(np.int8)
         for name, mask in product.operands.items()
     }
     if product.kind is Product.INPUT_GRAD:
-        image = _placed(masks["grad_output"], [_spread_out(axis) for axis in axes])
-        windows = _windows(image, geometry, geometry.sizes, (1,) * len(axes))
-        weight = np.flip(masks["weight"], tuple(range(3, 3 + len(axes))))
-        others = weight.swapaxes(1, 2)
-    else:
-        padded = [(1, axis.padding, axis.pixels + 2 * axis.padding) for axis in axes]
-        image = _placed(masks["input"], padded)
-        windows = _windows(image, geometry, geometry.out_sizes, geometry.stride)
-        others = masks.get("weight")
+        yield from _input_grad(geometry, masks, inside)
+        return
+    windows = _windows(masks["input"], [_forward_reach(a) for a in axes_of(geometry)])
     for group in range(geometry.groups):
-        if product.kind is Product.WEIGHT_GRAD:
-            yield from _by_tap(
-                windows[:, group], masks["grad_output"][:, group], inside
-            )
+        if product.kind is Product.FORWARD:
+            yield from _by_place(windows[:, group], masks["weight"][group], inside)
         else:
-            assert others is not None
-            yield from _by_place(windows[:, group], others[group], inside)
+            gradient = masks["grad_output"][:, group]
+            yield from _by_tap(windows[:, group], gradient, inside)
 
 
-def _spread_out(axis: Axis) -> tuple[int, int, int]:
-    """Step, offset and extent of the gradient's places, for windows of rotated taps."""
-    reach = axis.dilation * (axis.taps - 1)
-    return axis.stride, reach - axis.padding, axis.pixels + reach
+def _input_grad(
+    geometry: Convolution[Any], masks: dict[str, np.ndarray], inside: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Windows of the gradient times rotated filters, by the pixels' residues.
+
+    Pixels of a residue modulo the stride meet a class of taps of their own, so that no
+    zero of the spread-out gradient is multiplied.
+    """
+    weight = masks["weight"].swapaxes(1, 2)  # (groups, C, K, *taps)
+    classes = [_gather_classes(axis) for axis in axes_of(geometry)]
+    for chosen in itertools.product(*classes):
+        windows = _windows(masks["grad_output"], [c.reach for c in chosen])
+        filters = weight[(..., *np.ix_(*(c.taps for c in chosen)))]
+        pixels = tuple(c.pixels for c in chosen)
+        for group in range(geometry.groups):
+            yield from _by_place(windows[:, group], filters[group], inside[pixels])
 
 
-def _placed(planes: np.ndarray, places: list[tuple[int, int, int]]) -> np.ndarray:
-    """Planes, (·, ·, ·, ...), at (step, offset) of each axis in an image of zeros."""
-    extents = [extent for _, _, extent in places]
-    if all(
-        place == (1, 0, size)
-        for place, size in zip(places, planes.shape[3:], strict=True)
-    ):
-        return planes
-    at, inside = [], []
-    for (step, offset, extent), size in zip(places, planes.shape[3:], strict=True):
-        coordinates = step * np.arange(size) + offset
-        kept = np.flatnonzero((coordinates >= 0) & (coordinates < extent))
-        at.append(coordinates[kept])
-        inside.append(kept)
-    image = np.zeros((*planes.shape[:3], *extents), planes.dtype)
-    image[(..., *np.ix_(*at))] = planes[(..., *np.ix_(*inside))]
-    return image
+class _Reach(NamedTuple):
+    """Windows along one axis: the first one's place, and steps between windows and taps."""
+
+    first: int
+    windows: int
+    step: int
+    taps: int
+    dilation: int
+
+    @property
+    def extent(self) -> int:
+        """From the first window's first tap to the last one's last."""
+        return (self.windows - 1) * self.step + (self.taps - 1) * self.dilation + 1
 
 
-def _windows(
-    image: np.ndarray,
-    geometry: Convolution[Any],
-    places: tuple[int, ...],
-    steps: tuple[int, ...],
-) -> np.ndarray:
-    """Windows of an image, (N, groups, channels, *places, *taps), without a copy."""
+class _GatherClass(NamedTuple):
+    """Pixels of one residue modulo the stride, and the taps they meet, rotated."""
+
+    pixels: slice
+    taps: list[int]
+    reach: _Reach
+
+
+def _forward_reach(axis: Axis) -> _Reach:
+    """Windows of the image that an output each sums over."""
+    return _Reach(-axis.padding, axis.outputs, axis.stride, axis.taps, axis.dilation)
+
+
+def _gather_classes(axis: Axis) -> list[_GatherClass]:
+    """Windows of the gradient that a pixel each sums over: ``o = (h + p − r·d)/t``."""
+    found = []
+    for residue in range(min(axis.stride, axis.pixels)):
+        at = [residue + axis.padding - r * axis.dilation for r in range(axis.taps)]
+        taps = [r for r in reversed(range(axis.taps)) if at[r] % axis.stride == 0]
+        if not taps:
+            continue  # no output meets these pixels
+        outputs = [at[r] // axis.stride for r in taps]
+        dilation = outputs[1] - outputs[0] if len(taps) > 1 else 1
+        pixels = slice(residue, None, axis.stride)
+        count = len(range(axis.pixels)[pixels])
+        reach = _Reach(outputs[0], count, 1, len(taps), dilation)
+        found.append(_GatherClass(pixels, taps, reach))
+    return found
+
+
+def _windows(planes: np.ndarray, reaches: list[_Reach]) -> np.ndarray:
+    """Windows of planes, zeros around them, as (·, ·, ·, *windows, *taps), without a copy."""
+    image = np.zeros((*planes.shape[:3], *(r.extent for r in reaches)), planes.dtype)
+    into, source = [], []
+    for reach, size in zip(reaches, planes.shape[3:], strict=True):
+        begin, end = max(reach.first, 0), min(reach.first + reach.extent, size)
+        end = max(begin, end)
+        source.append(slice(begin, end))
+        into.append(slice(begin - reach.first, end - reach.first))
+    image[(..., *into)] = planes[(..., *source)]
     strides = image.strides[3:]
     return np.lib.stride_tricks.as_strided(
         image,
-        (*image.shape[:3], *places, *geometry.kernel),
+        (*image.shape[:3], *(r.windows for r in reaches), *(r.taps for r in reaches)),
         (
             *image.strides[:3],
-            *(s * step for s, step in zip(strides, steps, strict=True)),
-            *(s * d for s, d in zip(strides, geometry.dilation, strict=True)),
+            *(s * r.step for s, r in zip(strides, reaches, strict=True)),
+            *(s * r.dilation for s, r in zip(strides, reaches, strict=True)),
         ),
     )
 

@@ -61,7 +61,7 @@ class _Products(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():  # nothing watches operators of a graph
             return _Products._gradients(ctx, *grad_outputs)
         with OWN_PRODUCTS:
             return _Products._gradients(ctx, *grad_outputs)
@@ -130,6 +130,13 @@ class ElidedLayer(nn.Module):
             }
             for use, names in self._elision_plan.buffers.items()
         }
+
+    @property
+    def _is_in_step(self) -> bool:
+        """Whether a forward pass now is one of training, so that state moves."""
+        # While a graph is traced, inference mode cannot be asked for.
+        graph = torch.compiler.is_compiling()
+        return self.training and (graph or not torch.is_inference_mode_enabled())
 
     def _elision_shaped(self) -> list[str]:
         """Names of the attributes that hold state whose shape a batch shows."""
@@ -230,7 +237,7 @@ class ElidedLayer(nn.Module):
             return dense.forward(as_plain(x), weight, bias, convolution)
         again, calls = is_recomputation(), self._elision_calls
         recalled: States = {}
-        if calls is not None and self.training:
+        if calls is not None and self._is_in_step:
             if again:
                 recalled = calls.recalled(x, self._elision_states())
             else:
@@ -267,7 +274,8 @@ class ElidedLayer(nn.Module):
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
         needs_gradient = torch.is_grad_enabled()
-        if self.training and _has_unshaped_state(self):
+        is_in_step = self._is_in_step
+        if is_in_step and _has_unshaped_state(self):
             _shape_states(self, tuple(x.shape), tuple(weight.shape), convolution)
         step = Step(
             self._elision_plan,
@@ -276,7 +284,7 @@ class ElidedLayer(nn.Module):
             x.shape,
             weight.shape,
             convolution,
-            training=self.training,
+            training=is_in_step,
             observers=self._elision_observers,
             name=self._elision_name,
             again=again,
@@ -284,7 +292,7 @@ class ElidedLayer(nn.Module):
         if needs_gradient:
             return _Products.apply(x, weight, bias, step)  # pyright: ignore[reportReturnType]
         done: dict[str, Tensor] = {}
-        if self.training and self._elision_plan.written:
+        if is_in_step and self._elision_plan.written:
             # A checkpointed pass is a step, too: all of its state moves here.
             step.read(Product.WEIGHT_GRAD, "input", x, done)
             step.read(Product.INPUT_GRAD, "weight", weight, done)

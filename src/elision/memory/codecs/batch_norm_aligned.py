@@ -7,6 +7,7 @@ import torch
 
 from elision.common.checks import integer
 from elision.memory.codecs.bits import pack_codes, unpack_codes
+from elision.memory.codecs.pieces import cuts, part
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import Layout
 from elision.memory.saved.roles import Role, Slot
@@ -81,19 +82,25 @@ class BatchNormAligned(Codec):
         if not floating(tensor):
             return None
         grid = self._grid(tensor, node)
-        a = tensor.to(torch.float32) * grid.scale + (grid.offset - _ZERO)
-        q = a.div_(self._step).floor_().add_(grid.shift).clamp_(0, 2**self.bits - 1)
-        codes = q.to(torch.uint8).contiguous().view(-1)
-        payload = pack_codes(codes, self.bits), *(g.clone() for g in grid)
+        codes = tensor.new_empty(tensor.shape, dtype=torch.uint8)
+        for index in cuts(tensor.shape):
+            scale, offset, shift = (part(g, index) for g in grid)
+            a = tensor[index].to(torch.float32) * scale + (offset - _ZERO)
+            q = a.div_(self._step).floor_().add_(shift)
+            codes[index] = q.clamp_(0, 2**self.bits - 1)
+        payload = pack_codes(codes.view(-1), self.bits), *(g.clone() for g in grid)
         return Packed(payload, Layout.of(tensor))
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The middles of the bins, as inputs of the batch norm."""
         codes, scale, offset, shift = packed.payload
         q = unpack_codes(codes, self.bits, packed.layout.numel)
-        a = q.view(packed.layout.shape).to(torch.float32).add_(0.5 - shift)
-        values = a.mul_(self._step).sub_(offset).div_(scale)
-        return packed.layout.empty().copy_(values)
+        q, restored = q.view(packed.layout.shape), packed.layout.empty()
+        for index in cuts(q.shape):
+            a = q[index].to(torch.float32).add_(0.5 - part(shift, index))
+            values = a.mul_(self._step).sub_(part(offset, index))
+            restored[index] = values.div_(part(scale, index))
+        return restored
 
     def _grid(self, tensor: torch.Tensor, node: Any) -> _Grid:
         mean, inverse = node._saved_result1, node._saved_result2

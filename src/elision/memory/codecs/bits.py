@@ -9,7 +9,14 @@ little bit order, which is what the CPU uses there.
 import numpy as np
 import torch
 
-__all__ = ["pack_bits", "pack_codes", "packed_bytes", "unpack_bits", "unpack_codes"]
+__all__ = [
+    "keep_positive",
+    "pack_bits",
+    "pack_codes",
+    "packed_bytes",
+    "unpack_bits",
+    "unpack_codes",
+]
 
 
 def packed_bytes(count: int, bits: int) -> int:
@@ -79,3 +86,15 @@ def unpack_bits(packed: torch.Tensor, count: int) -> torch.Tensor:
         return unpack_codes(packed, 1, count).to(torch.bool)
     bits = np.unpackbits(packed.numpy(), count=count, bitorder="little")
     return torch.from_numpy(bits.view(np.bool_))
+
+
+def keep_positive(values: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
+    """Flat ``values``, in place: positive where a bit is set, else zero.
+
+    Args:
+        values: floating, ``(count,)``: the result of a ReLU, approximately.
+        packed: the mask of those that are not zero, of :func:`pack_bits`.
+    """
+    zero = unpack_bits(packed, values.numel()).logical_not_()
+    tiny = torch.finfo(values.dtype).tiny
+    return values.clamp_(min=tiny).masked_fill_(zero, 0)

@@ -58,7 +58,8 @@ class TwoValued(Codec):
         if packed.layout.dtype is torch.bool:
             return packed.layout.view(mask)
         # Selected rather than multiplied: zero times an infinity is no zero.
-        return packed.layout.view(packed.meta.index_select(0, mask.to(torch.int32)))
+        outside, inside = packed.meta
+        return packed.layout.view(torch.where(mask, inside, outside))
 
     def traced(self, relu: bool) -> TracedCodec | None:
         """One bit per element."""

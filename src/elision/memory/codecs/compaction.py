@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 from elision.memory.codecs.bits import pack_bits, packed_bytes, unpack_bits
+from elision.memory.codecs.pieces import spans
 
 __all__ = ["compact", "count_nonzero", "spread"]
 
@@ -22,8 +23,13 @@ def compact(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tenso
     ``count`` is the result of :func:`count_nonzero`.
     """
     if values.device.type != "cpu" or values.dtype is not torch.float32:
-        mask = values != 0
-        return pack_bits(mask), values[mask]
+        mask, kept = values != 0, values.new_empty(count)
+        at = 0
+        for span in spans(values.numel()):
+            found = values[span][mask[span]]
+            kept[at : at + found.numel()] = found
+            at += found.numel()
+        return pack_bits(mask), kept
     bits = values.new_empty(packed_bytes(values.numel(), 1), dtype=torch.uint8)
     kept = values.new_empty(count + 1)
     _compact(values.numpy(), bits.numpy(), kept.numpy())

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from elision.common.checks import integer
-from elision.memory.codecs.bits import pack_bits, unpack_bits
+from elision.memory.codecs.bits import keep_positive, pack_bits, unpack_bits
 from elision.memory.codecs.group import GroupQuant
+from elision.memory.codecs.pieces import cuts
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
@@ -56,12 +57,17 @@ class Division(Codec):
         small = tensor.dim() != 4 or min(tensor.shape[2:]) < self.block
         if small or not floating(tensor):
             return None
-        means = F.avg_pool2d(
-            tensor.to(torch.float32), self.block, ceil_mode=True
-        ).bfloat16()
-        residual = torch.sub(tensor, self._spread(means, tensor.shape))
+        n, c, h, w = tensor.shape
+        size = n, c, -(-h // self.block), -(-w // self.block)
+        means = tensor.new_empty(size, dtype=torch.bfloat16)
+        residual = tensor.new_empty(tensor.shape, dtype=torch.float32)
+        for index in cuts(tensor.shape):
+            piece = tensor[index].to(torch.float32)
+            means[index] = F.avg_pool2d(piece, self.block, ceil_mode=True)
+            spread = self._spread(means[index], tensor.shape)
+            torch.sub(piece, spread, out=residual[index])
         plain = Slot(slot.function, slot.name, slot.role, seed=slot.seed)
-        rest = GroupQuant(self.bits).pack(residual.contiguous(), plain)
+        rest = GroupQuant(self.bits).pack(residual, plain)
         assert rest is not None
         payload = [means, *rest.payload]
         if slot.nonnegative:
@@ -71,13 +77,14 @@ class Division(Codec):
     def unpack(self, packed: Packed) -> torch.Tensor:
         """Means plus residual."""
         rest, masked = packed.meta
-        values = GroupQuant(self.bits).unpack(rest)
-        values = values + self._spread(packed.payload[0], packed.layout.shape)
-        restored = packed.layout.empty().copy_(values)
+        values, layout = GroupQuant(self.bits).unpack(rest), packed.layout
+        for index in cuts(values.shape):
+            values[index] += self._spread(packed.payload[0][index], values.shape)
+        if (values.stride(), values.dtype) != (layout.stride, layout.dtype):
+            values = layout.empty().copy_(values)
         if masked:
-            positive = self.unpack_sign(packed)
-            restored.clamp_(min=torch.finfo(restored.dtype).tiny).mul_(positive)
-        return restored
+            keep_positive(flat(values), packed.payload[-1])
+        return values
 
     def keeps_sign(self, packed: Packed) -> bool:
         """True if a mask is kept."""

@@ -6,6 +6,7 @@ import torch
 
 from elision.common.checks import integer, number
 from elision.memory.codecs.bits import pack_codes, unpack_codes
+from elision.memory.codecs.pieces import cuts, part
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import Layout
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
@@ -17,7 +18,8 @@ def channel_maxima(tensor: torch.Tensor) -> torch.Tensor:
     """``max|x|`` per channel (axis 1 of images, the last axis otherwise), broadcast."""
     channel = 1 if tensor.dim() > 2 else tensor.dim() - 1
     others = [axis for axis in range(tensor.dim()) if axis != channel]
-    return tensor.abs().amax(others, keepdim=True).to(torch.float32)
+    high, low = tensor.amax(others, keepdim=True), tensor.amin(others, keepdim=True)
+    return torch.maximum(high, -low).to(torch.float32)
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,14 @@ class FixedPoint(Codec):
         levels = 2**self.bits - 1 if unsigned else 2 ** (self.bits - 1) - 1
         largest = channel_maxima(tensor)
         step = largest / (self.scale * levels)
-        scaled = tensor.to(torch.float32) / step.where(step > 0, 1)
         low = 0 if unsigned else -levels
-        q = scaled.round_().clamp_(low, levels)
-        if unsigned:
-            q = torch.where(tensor > 0, q.clamp_(min=1), 0)
-        codes = (q - low).to(torch.uint8).contiguous()
+        codes = tensor.new_empty(tensor.shape, dtype=torch.uint8)
+        for index in cuts(tensor.shape):
+            x, h = tensor[index].to(torch.float32), part(step, index)
+            q = (x / h.where(h > 0, 1)).round_().clamp_(low, levels)
+            if unsigned:
+                q = torch.where(x > 0, q.clamp_(min=1), 0)
+            codes[index] = q.sub_(low)
         half = 1.0 if unsigned else 0.5
         most = float((step * half + largest * (1 - 1 / self.scale)).max())
         rounding = torch.finfo(tensor.dtype).eps * float(largest.max())
@@ -87,8 +91,11 @@ class FixedPoint(Codec):
         """The grid points."""
         codes, step = packed.payload
         q = unpack_codes(codes, self.bits, packed.layout.numel)
-        values = (q.view(packed.layout.shape).to(torch.float32) + packed.meta[1]) * step
-        return packed.layout.empty().copy_(values)
+        q, restored = q.view(packed.layout.shape), packed.layout.empty()
+        for index in cuts(q.shape):
+            values = q[index].to(torch.float32).add_(packed.meta[1])
+            restored[index] = values.mul_(part(step, index))
+        return restored
 
     def keeps_sign(self, packed: Packed) -> bool:
         """True if the tensor is the result of a ReLU."""

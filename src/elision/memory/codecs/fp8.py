@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from elision.formats import FORMATS
+from elision.memory.codecs.pieces import spans
 from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec, floating
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
@@ -35,13 +36,22 @@ class Float8(Codec):
         """Scale and cast; None if an element is not finite."""
         if not floating(tensor):
             return None
-        values = flat(tensor).to(torch.float32)
-        payload, factor = scale_to_float8(values, values.abs().max())
+        values = flat(tensor)
+        low, high = torch.aminmax(values)
+        largest = torch.maximum(high, -low).to(torch.float32)
+        payload = values.new_empty(values.shape, dtype=_FORMAT.dtype)
+        factor = largest
+        for span in spans(values.numel()):
+            piece = values[span].to(torch.float32)
+            payload[span], factor = scale_to_float8(piece, largest)
         return Packed((payload,), Layout.of(tensor), float(factor))
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The scaled values."""
-        values = packed.payload[0].to(torch.float32).mul_(packed.meta)
+        codes = packed.payload[0]
+        values = codes.new_empty(codes.shape, dtype=packed.layout.dtype)
+        for span in spans(codes.numel()):
+            values[span] = codes[span].to(torch.float32).mul_(packed.meta)
         return packed.layout.view(values)
 
     def keeps_sign(self, packed: Packed) -> bool:

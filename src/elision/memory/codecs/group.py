@@ -1,7 +1,7 @@
 """Group quantisation to 1 to 8 bits (ActNN), with dithered or stochastic rounding."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from elision.common.checks import integer, one_of
+from elision.memory.codecs.pieces import spans
 from elision.memory.codecs.threads import in_threads
 from elision.memory.codecs.traced import TracedGroups
 from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec, floating
@@ -107,16 +108,19 @@ class GroupQuant(Codec):
         """Quantise; None if an element is not finite."""
         if not floating(tensor):
             return None
-        values = flat(tensor).to(torch.float32)
+        values = flat(tensor)
         support = slot.nonnegative and self.bits > 1
         groups = -(-values.numel() // self.group)
         full = values.numel() // self.group
         codes = values.new_empty(groups * self._group_bytes, dtype=torch.uint8)
-        grid = values.new_empty(2, groups)
+        grid = values.new_empty(2, groups, dtype=torch.float32)
         start = _spread(slot.seed)
-        self._quantise(values[: full * self.group], 0, start, support, codes, grid)
+        for span in _in_float32(values, full, self.group):
+            piece = values[span.start * self.group : span.stop * self.group]
+            piece = piece.to(torch.float32)
+            self._quantise(piece, span.start, start, support, codes, grid)
         if groups > full:  # the last group is filled up with its last value
-            rest = values[full * self.group :]
+            rest = values[full * self.group :].to(torch.float32)
             rest = torch.cat([rest, rest[-1:].expand(self.group - rest.numel())])
             self._quantise(rest, full, start, support, codes, grid)
         width = float(grid[1].max())
@@ -126,7 +130,8 @@ class GroupQuant(Codec):
         if not math.isfinite(bound):  # the range is wider than the type
             return None
         if tensor.dtype is not torch.float32:
-            bound += torch.finfo(tensor.dtype).eps * float(values.abs().max())
+            largest = max(abs(float(v)) for v in torch.aminmax(values))
+            bound += torch.finfo(tensor.dtype).eps * largest
         payload = codes, grid.to(torch.bfloat16)  # exact: they were rounded to it
         return Packed(payload, Layout.of(tensor), _Meta(support, bound, start))
 
@@ -199,14 +204,24 @@ class GroupQuant(Codec):
         codes = packed.payload[0]
         size, stored = self.group, self._group_bytes
         groups = codes.numel() // stored
-        out = torch.empty(groups * size, dtype=torch.float32, device=codes.device)
+        out = codes.new_empty(groups * size, dtype=packed.layout.dtype)
         backend = _backend(codes)
+        for span in _in_float32(out, groups, size):
+            target = out[span.start * size : span.stop * size]
+            piece = target
+            if target.dtype is not torch.float32:
+                piece = torch.empty_like(target, dtype=torch.float32)
 
-        def run(a: int, b: int) -> None:
-            part = _array(codes[a * stored : b * stored])
-            decode(a, b, part, _array(out[a * size : b * size]), backend)
+            def run(
+                a: int, b: int, first: int = span.start, piece: Any = piece
+            ) -> None:
+                part = _array(codes[(first + a) * stored : (first + b) * stored])
+                result = _array(piece[a * size : b * size])
+                decode(first + a, first + b, part, result, backend)
 
-        in_threads(run, groups, size)
+            in_threads(run, span.stop - span.start, size)
+            if piece is not target:
+                target.copy_(piece)
         return packed.layout.view(out)
 
     def traced(self, relu: bool) -> TracedCodec | None:
@@ -214,6 +229,13 @@ class GroupQuant(Codec):
         if relu and self.bits == 1:
             return None
         return TracedGroups(self.bits, self.group, relu)
+
+
+def _in_float32(values: torch.Tensor, groups: int, size: int) -> Iterator[slice]:
+    """Spans of groups: all at once where they need no conversion."""
+    if values.dtype is torch.float32:
+        return iter([slice(0, groups)])
+    return spans(groups, size, torch.get_num_threads())
 
 
 def _spread(seed: int) -> int:
@@ -227,8 +249,8 @@ def group_ranges(values: torch.Tensor, group: int = GROUP) -> torch.Tensor:
     parts = [values[:full].view(-1, group)] if full else []
     if full < values.numel():
         parts.append(values[full:].view(1, -1))
-    bounds = [torch.aminmax(part.to(torch.float32), dim=1) for part in parts]
-    return torch.cat([high - low for low, high in bounds])
+    bounds = [torch.aminmax(part, dim=1) for part in parts]
+    return torch.cat([high.to(torch.float32) - low for low, high in bounds])
 
 
 def _array(tensor: torch.Tensor) -> Any:

@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from elision.common.checks import number, one_of
-from elision.memory.codecs.bits import pack_bits, unpack_bits
+from elision.memory.codecs.bits import keep_positive, pack_bits, unpack_bits
+from elision.memory.codecs.compaction import compact, count_nonzero
 from elision.memory.codecs.fixed_point import channel_maxima
+from elision.memory.codecs.pieces import cuts, part
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
@@ -41,11 +43,17 @@ def _blocks(planes: torch.Tensor) -> torch.Tensor:
 
 
 def _planes(blocks: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
-    """The inverse of :func:`_blocks`, without the padding."""
+    """The inverse of :func:`_blocks`, without the padding; ``p`` may be -1."""
     p, height, width = shape
     h, w = -(-height // 8), -(-width // 8)
-    planes = blocks.view(p, h, w, 8, 8).transpose(2, 3).reshape(p, 8 * h, 8 * w)
+    planes = blocks.view(p, h, w, 8, 8).transpose(2, 3).reshape(-1, 8 * h, 8 * w)
     return planes[:, :height, :width]
+
+
+def _block_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Shape of the coefficients of images, (N, C, H/8·W/8, 64)."""
+    n, c, h, w = shape
+    return n, c, -(-h // 8) * -(-w // 8), 64
 
 
 @dataclass(frozen=True)
@@ -99,9 +107,12 @@ class Jpeg(Codec):
         if tensor.dim() != 4 or min(tensor.shape[2:]) < 8 or not floating(tensor):
             return None
         step = channel_maxima(tensor) / (127 * self.scale)
-        transformed = _transform(tensor, step)
-        coefficients = (transformed / self._table(tensor.device)).round_()
-        coefficients = coefficients.clamp_(-127, 127).to(torch.int8)
+        table = self._table(tensor.device)
+        coefficients = tensor.new_empty(_block_shape(tensor.shape), dtype=torch.int8)
+        for index in cuts(tensor.shape):
+            piece = _transform(tensor[index], part(step, index)).div_(table)
+            target = coefficients[index]
+            target.copy_(piece.round_().clamp_(-127, 127).view(target.shape))
         payload = [step, *self._encode(coefficients.view(-1))]
         if slot.nonnegative:
             payload.append(pack_bits(flat(tensor) > 0))
@@ -112,18 +123,17 @@ class Jpeg(Codec):
         n, c, h, w = packed.layout.shape
         step, *payload = packed.payload
         masked = payload.pop() if packed.meta else None
-        blocks = n * c * -(-h // 8) * -(-w // 8)
-        coefficients = self._decode(payload, blocks * 64).view(-1, 8, 8)
-        dct = _dct().to(step.device)
-        q = dct.T @ (coefficients.to(torch.float32) * self._table(step.device)) @ dct
-        values = _planes(q, (n * c, h, w)).view(n, c, h, w) * step
-        restored = packed.layout.empty().copy_(values)
+        shape = _block_shape((n, c, h, w))
+        coefficients = self._decode(payload, torch.Size(shape).numel()).view(shape)
+        dct, table = _dct().to(step.device), self._table(step.device)
+        restored = packed.layout.empty()
+        for index in cuts((n, c, h, w)):
+            target = restored[index]
+            piece = coefficients[index].reshape(-1, 8, 8).to(torch.float32) * table
+            planes = _planes(dct.T @ piece @ dct, (-1, h, w)).view(target.shape)
+            target.copy_(planes * part(step, index))
         if masked is not None:
-            tiny = torch.finfo(restored.dtype).tiny
-            positive = packed.layout.view(
-                unpack_bits(masked, packed.layout.numel).to(restored.dtype)
-            )
-            restored.clamp_(min=tiny).mul_(positive)
+            keep_positive(flat(restored), masked)
         return restored
 
     def keeps_sign(self, packed: Packed) -> bool:
@@ -141,8 +151,7 @@ class Jpeg(Codec):
 
     def _encode(self, coefficients: torch.Tensor) -> list[torch.Tensor]:
         if self.coding == "zero-value":
-            mask = coefficients != 0
-            return [pack_bits(mask), coefficients[mask]]
+            return [*compact(coefficients, count_nonzero(coefficients))]
         # One frequency after the other: alike coefficients stand together.
         ordered = coefficients.view(-1, 64).T.contiguous().cpu().numpy()
         packed = np.frombuffer(zlib.compress(ordered.data, 1), np.uint8)

@@ -9,7 +9,7 @@ import torch
 from elision.memory.codecs.away import InFile, InHostMemory
 from elision.memory.saved.codec import Codec, Guarantee, Packed
 from elision.memory.saved.layout import Layout, flat
-from elision.memory.saved.roles import SMOOTH_ROLES, Slot
+from elision.memory.saved.roles import VALUE_ROLES, Slot
 
 __all__ = ["Offload", "OffloadError"]
 
@@ -50,7 +50,7 @@ class Offload(Codec):
     ahead: bool | None = None
     name = "offload"
     guarantee = Guarantee.EXACT
-    roles = SMOOTH_ROLES
+    roles = VALUE_ROLES
     offloads = True
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from elision.memory.codecs.bits import pack_codes, unpack_codes
+from elision.memory.codecs.pieces import cuts
 from elision.memory.codecs.traced import TracedIndices
 from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec
 from elision.memory.saved.layout import Layout
@@ -56,14 +57,16 @@ class PoolIndices(Codec):
             _pair(slot.node._saved_padding),
         )
         rows, columns = _origins(tensor, window)
-        row = torch.div(tensor, width, rounding_mode="floor").sub_(rows)
-        column = (tensor % width).sub_(columns)
-        if dilation != (1, 1):
-            row //= dilation[0]
-            column //= dilation[1]
-        tap = row.mul_(kernel[1]).add_(column).to(torch.uint8)
+        tap = tensor.new_empty(tensor.shape, dtype=torch.uint8)
+        for index in cuts(tensor.shape, tensor.dim() - 2):
+            row = torch.div(tensor[index], width, rounding_mode="floor").sub_(rows)
+            column = (tensor[index] % width).sub_(columns)
+            if dilation != (1, 1):
+                row //= dilation[0]
+                column //= dilation[1]
+            tap[index] = row.mul_(kernel[1]).add_(column)
         bits = max(1, (taps - 1).bit_length())
-        codes = pack_codes(tap.reshape(-1), bits)
+        codes = pack_codes(tap.view(-1), bits)
         return Packed((codes,), Layout.of(tensor), (bits, window))
 
     def unpack(self, packed: Packed) -> torch.Tensor:
@@ -71,14 +74,16 @@ class PoolIndices(Codec):
         bits, window = packed.meta
         kernel_width, width, dilation, _, _ = window
         layout = packed.layout
-        tap = unpack_codes(packed.payload[0], bits, layout.numel).to(torch.int64)
-        tap = tap.view(layout.shape)
-        rows, columns = _origins(tap, window)
-        row = torch.div(tap, kernel_width, rounding_mode="floor")
-        column = tap.sub_(row * kernel_width).mul_(dilation[1]).add_(columns)
-        indices = row.mul_(dilation[0]).add_(rows).mul_(width).add_(column)
+        taps = unpack_codes(packed.payload[0], bits, layout.numel).view(layout.shape)
+        rows, columns = _origins(taps, window)
         # The backward reads them in the memory format of the pool's input.
-        return layout.empty().copy_(indices)
+        restored = layout.empty()
+        for index in cuts(taps.shape, taps.dim() - 2):
+            tap = taps[index].to(torch.int64)
+            row = torch.div(tap, kernel_width, rounding_mode="floor")
+            column = tap.sub_(row * kernel_width).mul_(dilation[1]).add_(columns)
+            restored[index] = row.mul_(dilation[0]).add_(rows).mul_(width).add_(column)
+        return restored
 
     def traced(self, relu: bool) -> TracedCodec | None:
         """The indices in 32 bits."""

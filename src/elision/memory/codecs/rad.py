@@ -36,7 +36,10 @@ class _Rad(Codec):
         return torch.Generator(device).manual_seed(seed)
 
     def _laid(self, packed: Packed, rows: torch.Tensor) -> torch.Tensor:
-        return packed.layout.empty().copy_(rows.view(packed.layout.shape))
+        values, layout = rows.view(packed.layout.shape), packed.layout
+        if (values.stride(), values.dtype) == (layout.stride, layout.dtype):
+            return values
+        return layout.empty().copy_(values)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,12 @@ _EDGES = {
     "ConvolutionBackward0.input": 0,
     "AddmmBackward0.mat1": 1,
     "MmBackward0.self": 0,
+    "MulBackward0.self": 0,
+    "MulBackward0.other": 1,
+    "GeluBackward0.self": 0,
+    "SiluBackward0.self": 0,
+    "MishBackward0.self": 0,
+    "HardswishBackward0.self": 0,
 }
 
 #: Smooth activations that keep their argument in the slot ``self``.
@@ -37,9 +43,15 @@ _ACTIVATIONS: dict[str, Callable[[Any], Callable[[torch.Tensor], torch.Tensor]]]
     ),
     "SiluBackward0": lambda node: F.silu,
     "MishBackward0": lambda node: F.mish,
+    "HardswishBackward0": lambda node: F.hardswish,
 }
 
-_LAST = ("ReluBackward0", "NativeBatchNormBackward0", *_ACTIVATIONS)
+_LAST = (
+    "ReluBackward0",
+    "NativeBatchNormBackward0",
+    "MulBackward0",
+    *_ACTIVATIONS,
+)
 
 #: Values of ``eps`` of layer norms, which autograd's nodes do not keep: PyTorch's
 #: default, and those of ViT, BERT, GPT-NeoX and others. Each is verified.
@@ -48,11 +60,12 @@ _LAYER_NORM_EPS = (1e-5, 1e-6, 1e-12, 1e-8, 1e-3)
 
 @dataclass(frozen=True)
 class Recompute(Codec):
-    """Exact: the input of a layer from the norm, sum and activation that made it.
+    """Exact: the input of a layer from the norm, activation, sum or product that made it.
 
     A ReLU that follows a batch norm costs a tensor in plain autograd although the batch
     norm's own input is kept as well; so do a layer norm and a GELU, whose arguments and
-    results are both kept. The autograd graph records the functions in between, so the
+    results are both kept, and a gated layer or a root-mean-square norm, of which every
+    factor and every product is. The autograd graph records the functions in between, so the
     backward pass runs the same kernels on the same values again. Batch norm in training
     mode and on the CPU only; elsewhere the tensor is left to the next codec. The ReLU
     keeps its mask, or its backward would have to compute everything once more. Every
@@ -77,7 +90,7 @@ class Recompute(Codec):
 
     steps: int = 8
     lossy: bool = False
-    roles = frozenset({Role.LINEAR_INPUT})
+    roles = frozenset({Role.LINEAR_INPUT, Role.MULTIPLICAND, Role.ACTIVATION})
 
     @property
     def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -197,12 +210,44 @@ def _recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
     if kind == "NativeBatchNormBackward0" and node._saved_training:
         return _batch_norm_recipe(node, lossy)
     if kind in _ACTIVATIONS:
-        argument = _held(node, "self", packed=lossy)
+        argument = _operand(node, "self", 0, steps - 1, lossy)
         if argument is None:
             return None
         activation = _ACTIVATIONS[kind](node)
-        return _Recipe(lambda: activation(argument.restore()), 1)
+        return _Recipe(lambda: activation(argument.run()), argument.steps + 1)
+    if kind == "MulBackward0":
+        return _product_recipe(node, steps - 1, lossy)
     return None
+
+
+def _operand(
+    node: Any, slot: str, edge: int, steps: int, lossy: bool
+) -> _Recipe | None:
+    """An argument of ``node``, which is in a slot of it or can be computed."""
+    token = _held(node, slot, packed=lossy)
+    if token is not None:
+        return _Recipe(token.restore)
+    producer = node.next_functions[edge][0]
+    return None if producer is None else _recipe(producer, steps, lossy)
+
+
+def _product_recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
+    """A product of two tensors, or of a tensor and a number."""
+    left = _operand(node, "self", 0, steps, lossy)
+    right = left and _operand(node, "other", 1, steps - left.steps, lossy)
+    if left is None or right is None:
+        return None
+    return _Recipe(
+        lambda: _over(left, right, torch.Tensor.mul_, torch.mul),
+        left.steps + right.steps + 1,
+    )
+
+
+def _over(left: _Recipe, right: _Recipe, in_place: Any, function: Any) -> torch.Tensor:
+    """A function of two tensors, written over the first if that was computed for it."""
+    x, y = left.run(), right.run()
+    ours = left.steps > 0 and (x.shape, x.dtype) == (y.shape, y.dtype)
+    return in_place(x, y) if ours else function(x, y)
 
 
 def _sum_recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
@@ -213,8 +258,9 @@ def _sum_recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
     if left is None or right is None:
         return None
     alpha = node._saved_alpha
+    in_place = functools.partial(torch.Tensor.add_, alpha=alpha)
     return _Recipe(
-        lambda: torch.add(left.run(), right.run(), alpha=alpha),
+        lambda: _over(left, right, in_place, functools.partial(torch.add, alpha=alpha)),
         left.steps + right.steps + 1,
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from elision.common.checks import number
-from elision.memory.codecs.bits import pack_bits, unpack_bits
+from elision.memory.codecs.bits import keep_positive, pack_bits, unpack_bits
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
@@ -75,8 +75,7 @@ class _Scientific(Codec):
         values = self._decompress(packed.payload[0].numpy(), packed.layout.shape)
         restored = packed.layout.empty().copy_(torch.from_numpy(values))
         if self.keeps_sign(packed):
-            tiny = torch.finfo(restored.dtype).tiny
-            restored.clamp_(min=tiny).mul_(self.unpack_sign(packed))
+            keep_positive(flat(restored), packed.payload[1])
         return restored
 
     def keeps_sign(self, packed: Packed) -> bool:

@@ -52,7 +52,8 @@ class ThresholdMask(Codec):
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The representative of its side per element."""
         mask = unpack_bits(packed.payload[0], packed.layout.numel)
-        return packed.layout.view(packed.meta.index_select(0, mask.to(torch.int32)))
+        outside, inside = packed.meta
+        return packed.layout.view(torch.where(mask, inside, outside))
 
     def traced(self, relu: bool) -> TracedCodec | None:
         """One bit per element."""

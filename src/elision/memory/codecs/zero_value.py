@@ -8,7 +8,7 @@ from elision.memory.codecs.bits import packed_bytes
 from elision.memory.codecs.compaction import compact, count_nonzero, spread
 from elision.memory.saved.codec import Codec, Guarantee, Packed
 from elision.memory.saved.layout import Layout, flat
-from elision.memory.saved.roles import SMOOTH_ROLES, Slot
+from elision.memory.saved.roles import VALUE_ROLES, Slot
 
 __all__ = ["ZeroValue"]
 
@@ -32,7 +32,7 @@ class ZeroValue(Codec):
 
     name = "zero-value coding"
     guarantee = Guarantee.EXACT
-    roles = SMOOTH_ROLES
+    roles = VALUE_ROLES
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Keep the mask and the non-zero values, in memory order."""

@@ -13,6 +13,7 @@ from elision.memory.codecs.compaction import count_nonzero
 from elision.memory.codecs.group import group_ranges
 from elision.memory.policies.base import MIN_BYTES, Placed
 from elision.memory.policies.guaranteed import WEIGHT_GRADIENT
+from elision.memory.policies.rounding import softmax_rules
 from elision.memory.saved.codec import Codec
 from elision.memory.saved.layout import dense_part, flat
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
@@ -138,7 +139,7 @@ class AverageBits(Placed):
     ) -> None:
         number("AverageBits", "average", average, "[1, 8]")
         how = "" if measured is None else ", measured"
-        super().__init__(name=f"bits({average:g}{how})")
+        super().__init__(softmax_rules(int(average)), name=f"bits({average:g}{how})")
         self.average, self.every, self.measured = average, every, measured
         self.bits: dict[tuple, int] = {}
         self._spread: dict[tuple, Sensitivity] = {}

@@ -11,6 +11,7 @@ from elision.memory.codecs import (
     NarrowInteger,
     PoolIndices,
     Recompute,
+    Rerun,
     ShapeOnly,
     ThresholdMask,
     TwoValued,
@@ -98,6 +99,7 @@ EXACT_RULES = (
     Rule((TwoValued(),)),
     Rule((NarrowInteger(),)),
     Rule((Recompute(),)),
+    Rule((Rerun(),), frozenset({Role.WORKSPACE})),
 )
 
 

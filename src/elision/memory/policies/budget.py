@@ -3,10 +3,17 @@
 import torch
 
 from elision.common.checks import number
-from elision.memory.codecs import GroupQuant, Offload, Recompute
+from elision.memory.codecs import (
+    AttentionQuant,
+    GroupQuant,
+    Normalised,
+    Offload,
+    Recompute,
+    Rerun,
+)
 from elision.memory.policies.base import MIN_BYTES, Placed
 from elision.memory.saved.codec import Codec
-from elision.memory.saved.roles import SMOOTH_ROLES, Slot
+from elision.memory.saved.roles import VALUE_ROLES, Role, Slot
 
 __all__ = ["LADDER", "ByteBudget", "plan_bytes"]
 
@@ -44,6 +51,13 @@ def plan_bytes(sizes: dict[tuple, int], budget: int) -> dict[tuple, int]:
             left -= sizes[name] * (LADDER[rung - 1][1] - LADDER[rung][1])
             rungs[name] = rung
     return rungs
+
+
+def _for_softmax(codec: Codec | None) -> tuple[Codec, ...]:
+    """What takes the place of a rung's codec for attention and probabilities."""
+    if not isinstance(codec, GroupQuant):
+        return ()
+    return Normalised(codec.bits), AttentionQuant(codec.bits)
 
 
 class ByteBudget(Placed):
@@ -87,11 +101,13 @@ class ByteBudget(Placed):
     def codecs_for(self, slot: Slot, tensor: torch.Tensor) -> tuple[Codec, ...]:
         """Recomputation and the codec on this tensor's rung, or the exact rules'."""
         self._current_bytes = tensor.nbytes
-        if slot.role not in SMOOTH_ROLES or tensor.nbytes < MIN_BYTES:
+        if slot.role is Role.ATTENTION_RESULT and self.rungs:  # with its operands
+            return (Rerun(lossy=True),)
+        if slot.role not in VALUE_ROLES or tensor.nbytes < MIN_BYTES:
             return super().codecs_for(slot, tensor)
         self._sizes[self.place] = tensor.nbytes
         codec, _ = LADDER[self.rungs.get(self.place, 0)]
-        wanted = (Recompute(), codec)
+        wanted = Recompute(), Rerun(), codec, *_for_softmax(codec)
         return tuple(c for c in wanted if c is not None and slot.role in c.roles)
 
     def chosen(self, slot: Slot, codec: Codec | None) -> None:

@@ -22,23 +22,16 @@ from elision.memory.codecs import (
     Offload,
     RadSample,
     Recompute,
-    SparseGroupQuant,
     Sz3,
     Zfp,
 )
-from elision.memory.codecs.group import GROUP
 from elision.memory.policies.allocation import AverageBits
 from elision.memory.policies.base import Policy, Rule
 from elision.memory.policies.budget import ByteBudget
 from elision.memory.policies.guaranteed import Guaranteed
-from elision.memory.saved.codec import Codec
-from elision.memory.saved.roles import SMOOTH_ROLES
+from elision.memory.policies.rounding import evenly, rounding
 
 __all__ = ["PRESETS", "policy_for"]
-
-#: A tensor below this share of the largest is too small for its bits to matter (own
-#: choice: sixty-four of them take no more than one that is not).
-_SMALL = 1 / 64
 
 
 def _none(model: nn.Module) -> Policy:
@@ -53,32 +46,13 @@ def _exact(model: nn.Module) -> Policy:
 
 def _int8(model: nn.Module) -> Policy:
     """Group quantisation to 8 bits."""
-    return _even(8, "int8")
-
-
-def _even(bits: int, name: str) -> Policy:
-    """Group quantisation at ``bits``; small tensors get 8 bits, or are kept if ``bits`` is 8.
-
-    The inputs of last layers are small: their weight gradient averages over few rows,
-    so its relative error is as large as theirs.
-    """
-    small = Rule(_rounded(8) if bits < 8 else (), SMOOTH_ROLES, max_share=_SMALL)
-    return Policy([small, Rule(_rounded(bits))], name=name)
-
-
-def _rounded(bits: int) -> tuple[Codec, ...]:
-    """Group quantisation at ``bits``; where many values are zero, the others get a finer grid.
-
-    At 8 bits groups of half the size are worth the half bit that their grids take.
-    """
-    dense = GroupQuant(8, GROUP // 2) if bits == 8 else GroupQuant(bits)
-    return SparseGroupQuant(bits), dense
+    return evenly(8, "int8")
 
 
 def _bits(model: nn.Module, average: float = 4) -> Policy:
     """Group quantisation; a fractional average is allocated by sensitivity."""
     if average == int(average):
-        return _even(int(average), f"bits({average:g})")
+        return evenly(int(average), f"bits({average:g})")
     return _lasting(model, "bits", average, lambda: AverageBits(average))
 
 
@@ -117,38 +91,38 @@ def _derived(model: nn.Module, bits: float = 6) -> Policy:
     former is kept, so it may take twice the bits for the same total.
     """
     codecs = Recompute(lossy=True), GroupQuant(int(bits))
-    return Policy([Rule(codecs)], name=f"derived({bits:g})")
+    return rounding(codecs, int(bits), f"derived({bits:g})")
 
 
 def _blpa(model: nn.Module, bits: float = 4) -> Policy:
     """Batch-norm inputs on the norm's grid; the next layers' inputs recomputed from them."""
     codecs = BatchNormAligned(int(bits)), Recompute(lossy=True), GroupQuant(int(bits))
-    return Policy([Rule(codecs)], name=f"blpa({bits:g})")
+    return rounding(codecs, int(bits), f"blpa({bits:g})")
 
 
 def _jpeg(model: nn.Module, table: float = 8) -> Policy:
     """JPEG-ACT for images, group quantisation to 8 bits for the rest."""
-    return Policy([Rule((Jpeg(table), GroupQuant(8)))], name=f"jpeg({table:g})")
+    return rounding((Jpeg(table), GroupQuant(8)), 8, f"jpeg({table:g})")
 
 
 def _sfpr(model: nn.Module, bits: float = 8) -> Policy:
     """Scaled fixed point, one scale per channel."""
-    return Policy([Rule((FixedPoint(int(bits)),))], name=f"sfpr({bits:g})")
+    return rounding((FixedPoint(int(bits)),), 8, f"sfpr({bits:g})")
 
 
 def _fp8(model: nn.Module) -> Policy:
     """Eight-bit floating point."""
-    return Policy([Rule((Float8(),))], name="fp8")
+    return rounding((Float8(),), 8, "fp8")
 
 
 def _sz3(model: nn.Module, tolerance: float = 0.05) -> Policy:
     """SZ3, error at most ``tolerance`` standard deviations of each tensor (an extra)."""
-    return Policy([Rule((Sz3(tolerance),))], name=f"sz3({tolerance:g})")
+    return rounding((Sz3(tolerance),), 8, f"sz3({tolerance:g})")
 
 
 def _zfp(model: nn.Module, tolerance: float = 0.05) -> Policy:
     """zfp, error at most ``tolerance`` standard deviations of each tensor (an extra)."""
-    return Policy([Rule((Zfp(tolerance),))], name=f"zfp({tolerance:g})")
+    return rounding((Zfp(tolerance),), 8, f"zfp({tolerance:g})")
 
 
 def _offload(model: nn.Module) -> Policy:

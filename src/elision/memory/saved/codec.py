@@ -87,8 +87,8 @@ class Codec(ABC):
         shared: whether another use of the same memory may read the packed form, in
             another shape.
         offloads: whether the payload leaves the device, which may fail for lack of space.
-        optional_in_graphs: whether a traced graph may leave the codec out, as the next
-            codec of its rule takes the same bytes.
+        optional_in_graphs: whether a traced graph may leave the codec out; its tensor is
+            left to the next codec of its rule, or kept.
 
     Example:
         >>> @dataclass(frozen=True)
@@ -153,12 +153,12 @@ class Codec(ABC):
 def all_finite(tensor: torch.Tensor) -> bool:
     """True if every element is a finite float32, the type that codecs compute in.
 
-    One cheap pass in the common case.
+    One pass in the common case, without a copy.
     """
-    total = tensor.sum(dtype=torch.float32)
-    return bool(torch.isfinite(total)) or bool(
-        torch.isfinite(tensor.to(torch.float32)).all()
-    )
+    if tensor.dtype is torch.float32 and bool(torch.isfinite(tensor.sum())):
+        return True
+    ends = torch.stack(torch.aminmax(tensor))  # a NaN is both
+    return bool(torch.isfinite(ends.to(torch.float32)).all())
 
 
 def floating(tensor: torch.Tensor) -> bool:

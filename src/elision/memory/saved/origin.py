@@ -98,6 +98,8 @@ class Origins:
             tensor: the saved tensor.
         """
         operands = _PRODUCTS.get(type(node).__name__)
+        if type(node).__name__ == "PowBackward0" and slot == "self":
+            role = _role_in_power(node._saved_exponent)
         if operands is None or slot not in operands:
             touched = role in SMOOTH_ROLES
             weight = touched and self.of(node) is Origin.PARAMETERS
@@ -106,15 +108,18 @@ class Origins:
         producer, *others = (
             functions[operands[name]][0] for name in sorted(operands, key=slot.__ne__)
         )
+        if producer is None and role is Role.FACTOR:
+            return role  # a mask or a constant: it has no gradient
         mine = Origin.UNCLEAR if producer is None else self.of(producer)
         other = Origin.UNCLEAR if others[0] is None else self.of(others[0])
         if mine is Origin.PARAMETERS or mine < other:
             return Role.WEIGHT
         if role is Role.FACTOR:
-            # A mask or a constant has no gradient; a statistic or a gate of many
-            # elements at once is small and exact.
+            if producer is others[0]:
+                return Role.SQUARE
+            # A statistic, or a gate of many elements at once, is small and exact.
             whole = tensor.shape == _shape(node)
-            return Role.MULTIPLICAND if producer is not None and whole else role
+            return Role.MULTIPLICAND if whole else role
         if role is Role.WEIGHT and other < mine and slot not in _INPUTS:
             return Role.MULTIPLICAND  # W·x: the activation is the second operand
         both = mine is Origin.BATCH and other is Origin.BATCH
@@ -177,6 +182,14 @@ class Origins:
 
     def _is_owned(self, tensor: torch.Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self._owned
+
+
+def _role_in_power(exponent: Any) -> Role:
+    """Role of the argument of a power: smooth, if that has no pole."""
+    if exponent == 2:
+        return Role.SQUARE
+    smooth = isinstance(exponent, (int, float)) and exponent > 2 and exponent % 1 == 0
+    return Role.ACTIVATION if smooth else Role.OTHER
 
 
 def _name(node: Any) -> tuple[int, str]:

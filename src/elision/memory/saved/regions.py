@@ -7,9 +7,10 @@ same address out again. The version is part of the key, so that what was written
 between is not taken for the same.
 
 Some writes no version counter counts: those through ``.data``, numpy, or another counter
-of the same memory. What was packed is therefore tagged by its content. Whenever its
-memory is met again, and is no longer what was packed, the memory counts, as it does in
-plain autograd, which holds nothing else.
+of the same memory. What was packed is therefore tagged by its content, and its memory is
+let go only once nobody else has it, who could write to it. If it is no longer what was
+packed then, or when it is met again, the memory counts, as it does in plain autograd,
+which holds nothing else.
 """
 
 import weakref
@@ -21,6 +22,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from elision.memory.saved.codec import Codec, Guarantee
 from elision.memory.saved.layout import dense_part, is_dense
 from elision.memory.saved.ledger import Ledger, Row, StorageRecord
+from elision.memory.saved.roles import SMOOTH_ROLES, Role
 from elision.memory.saved.tag import content_tag
 from elision.memory.saved.token import CodecEntry, Entry, SignEntry, Token
 
@@ -58,12 +60,34 @@ class Region:
         self._entries[codec] = weakref.ref(entry)
 
     def held(self) -> torch.Tensor | None:
-        """The tensor itself, if some decided token holds it."""
-        for reference, _ in self.users:
+        """The tensor itself, if some decided token holds it, other than for a square."""
+        for reference, row in self.users:
             token = reference()
-            if token is not None and token.tensor is not None:
+            if token is None or row.slot.role is Role.SQUARE:
+                continue
+            if token.tensor is not None:
                 return token.tensor
         return None
+
+    def packed(self) -> CodecEntry | None:
+        """A packed form of the values that another consumer may read."""
+        for token in self.tokens():
+            entry = token.entry
+            if isinstance(entry, CodecEntry) and entry.codec.roles & SMOOTH_ROLES:
+                return entry
+        return None
+
+    def square(self, entry: CodecEntry) -> None:
+        """Let the squares of the values be those of ``entry``.
+
+        A square that nothing else reads is often a loss and stays exact; one that
+        belongs to a norm of the values follows what the norm itself reads.
+        """
+        for reference, row in self.users:
+            token = reference()
+            if token is not None and row.slot.role is Role.SQUARE and not token.stale:
+                token.hand_over(entry, self)
+                entry.describe(row)
 
     def tokens(self) -> tuple[Token, ...]:
         """Tokens of the region that are still alive."""
@@ -130,6 +154,13 @@ class _Storage:
     alive: StorageWeakRef
     record: StorageRecord
     regions: dict[tuple, Region] = field(default_factory=dict)
+    guard: torch.UntypedStorage | None = None
+
+    def verify(self) -> None:
+        """Verify what was packed of it."""
+        for region in self.regions.values():
+            if region.marked:
+                region.verify()
 
 
 class Regions:
@@ -144,13 +175,12 @@ class Regions:
     def __init__(self, ledger: Ledger, outer: "Regions | None" = None) -> None:
         self._ledger, self._outer = ledger, outer
         self._storages: dict[int, _Storage] = {}
+        self._guarded: list[_Storage] = []
 
     def find(self, tensor: torch.Tensor) -> Region:
         """The region that a tensor covers, all that was packed of its memory verified."""
         storage = self._storage(tensor.untyped_storage())
-        for known in storage.regions.values():
-            if known.marked:
-                known.verify()
+        storage.verify()
         key = _key(tensor)
         region = storage.regions.get(key)
         if region is None:
@@ -178,13 +208,45 @@ class Regions:
         storage.record.held = True
         return True
 
-    def mark_elsewhere(self) -> None:
-        """Mark storages still alive at exit.
+    def guard(self, tensor: torch.Tensor) -> None:
+        """Hold the memory of a packed tensor as long as somebody else does."""
+        untyped = tensor.untyped_storage()
+        storage = self._storages[untyped._cdata]
+        if storage.guard is None:
+            storage.guard = untyped
+            self._guarded.append(storage)
 
-        Those that no saved tensor holds belong to the caller or the model.
+    def release(self) -> None:
+        """Let go of the memory that nobody else has."""
+        left = []
+        for storage in self._guarded:
+            guard = storage.guard
+            if guard is None or _use_count(guard._cdata) > 1:
+                left.append(storage)
+                continue
+            storage.verify()
+            storage.guard = None
+        self._guarded = left
+
+    def finish(self) -> None:
+        """Let go of all memory, and mark what is still alive.
+
+        What no saved tensor holds belongs to the caller or the model.
         """
+        self.release()
+        for storage in self._guarded:
+            storage.verify()
+            storage.guard = None
+        self._guarded.clear()
         for storage in self._storages.values():
+            for region in storage.regions.values():
+                if any(token.tensor is not None for token in region.tokens()):
+                    storage.record.held = True
             storage.record.elsewhere = not storage.alive.expired()
+
+
+#: Holders of a storage.
+_use_count = torch._C._storage_Use_Count  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _geometry(tensor: torch.Tensor) -> _Geometry:

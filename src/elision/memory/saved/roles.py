@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["ROLES", "SMOOTH_ROLES", "Role", "Slot", "role_of"]
+__all__ = ["ROLES", "SMOOTH_ROLES", "VALUE_ROLES", "Role", "Slot", "role_of"]
 
 
 class Role(enum.Enum):
@@ -30,8 +30,12 @@ class Role(enum.Enum):
     NORM_INPUT = "norm input"
     ACTIVATION = "activation"
     MULTIPLICAND = "multiplicand"
+    SQUARE = "square"
     ATTENTION = "attention"
+    ATTENTION_RESULT = "attention result"
     PROBABILITY = "probability"
+    LOG_PROBABILITY = "log probability"
+    WORKSPACE = "workspace"
     THRESHOLD = "threshold mask"
     SHAPE = "shape only"
     POOL_INDICES = "pool indices"
@@ -42,17 +46,26 @@ class Role(enum.Enum):
     OTHER = "other"
 
 
-#: Roles whose values a lossy codec may touch; all others are restored exactly.
+#: Roles whose values any lossy codec may touch: they are read with nothing that was
+#: computed from the true ones, or with statistics that no scale makes sensitive.
 SMOOTH_ROLES = frozenset(
     {
         Role.LINEAR_INPUT,
         Role.NORM_INPUT,
         Role.ACTIVATION,
         Role.MULTIPLICAND,
-        Role.ATTENTION,
-        Role.PROBABILITY,
     }
 )
+
+#: Roles whose values are read. Those that are not smooth belong to a softmax or to a
+#: function's own workspace, and are for codecs that name them.
+VALUE_ROLES = SMOOTH_ROLES | {
+    Role.ATTENTION,
+    Role.ATTENTION_RESULT,
+    Role.PROBABILITY,
+    Role.LOG_PROBABILITY,
+    Role.WORKSPACE,
+}
 
 
 def _slots(role: Role, *names: str) -> dict[tuple[str, str], Role]:
@@ -111,6 +124,11 @@ ROLES: dict[tuple[str, str], Role] = {
         "SiluBackward0.self",
         "MishBackward0.self",
         "SoftplusBackward0.self",
+        "HardswishBackward0.self",
+        "EluBackward0.self",
+        "EluBackward0.self_or_result",
+        "GluBackward0.self",
+        "LogSigmoidBackward0.self",
         "TanhBackward0.result",
         "SigmoidBackward0.result",
     ),
@@ -126,12 +144,24 @@ ROLES: dict[tuple[str, str], Role] = {
         "ScaledDotProductFlashAttentionForCpuBackward0.query",
         "ScaledDotProductFlashAttentionForCpuBackward0.key",
         "ScaledDotProductFlashAttentionForCpuBackward0.value",
+    ),
+    **_slots(
+        Role.ATTENTION_RESULT,
         "ScaledDotProductFlashAttentionForCpuBackward0.output",
+        "ScaledDotProductFlashAttentionForCpuBackward0.logsumexp",
     ),
     **_slots(
         Role.PROBABILITY,
         "SoftmaxBackward0.result",
         "SafeSoftmaxBackward0.result",
+    ),
+    **_slots(Role.LOG_PROBABILITY, "LogSoftmaxBackward0.result"),
+    **_slots(
+        Role.WORKSPACE,
+        "MkldnnRnnLayerBackward0.result0",
+        "MkldnnRnnLayerBackward0.result1",
+        "MkldnnRnnLayerBackward0.result2",
+        "MkldnnRnnLayerBackward0.result3",
     ),
     **_slots(
         Role.THRESHOLD,
@@ -145,6 +175,8 @@ ROLES: dict[tuple[str, str], Role] = {
         "MaxPool2DWithIndicesBackward0.self",
         "AvgPool2DBackward0.self",
         "AdaptiveAvgPool2DBackward0.self",
+        "NllLossBackward0.self",
+        "NllLoss2DBackward0.self",
     ),
     **_slots(Role.POOL_INDICES, "MaxPool2DWithIndicesBackward0.result1"),
     **_slots(Role.FACTOR, "MulBackward0.other", "MulBackward0.self"),

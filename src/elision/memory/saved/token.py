@@ -39,31 +39,33 @@ class CodecEntry:
 
     Attributes:
         codec: packed it.
+        packed: in this form.
         keeps_sign: whether a ReLU's mask can be read from it.
     """
 
     codec: Codec
+    packed: Packed
     keeps_sign: bool
 
     def __init__(self, codec: Codec, packed: Packed) -> None:
-        self.codec, self._packed = codec, packed
+        self.codec, self.packed = codec, packed
         self.keeps_sign = codec.keeps_sign(packed)
         self._counted = False
 
     def restore(self) -> torch.Tensor:
         """The unpacked tensor."""
-        return self.codec.unpack(self._packed)
+        return self.codec.unpack(self.packed)
 
     def restore_sign(self) -> torch.Tensor:
         """1 where the saved tensor was positive, else 0."""
-        return self.codec.unpack_sign(self._packed)
+        return self.codec.unpack_sign(self.packed)
 
     def describe(self, row: Row) -> None:
         """Enter the codec, its declared error and, for the first row, the bytes."""
         row.codec, row.guarantee = self.codec.name, self.codec.guarantee
-        row.bound = self.codec.bound(self._packed)
+        row.bound = self.codec.bound(self.packed)
         if not self._counted:
-            row.stored_bytes, self._counted = self._packed.nbytes, True
+            row.stored_bytes, self._counted = self.packed.nbytes, True
 
 
 class SignEntry:
@@ -89,7 +91,7 @@ class Token:
     def __init__(self, tensor: torch.Tensor) -> None:
         # A parameter is held itself, as autograd does: data that it is given later is
         # what the backward pass reads. Anything else is held without its history.
-        leaf = tensor.requires_grad and tensor.is_leaf
+        leaf = tensor.is_leaf and tensor.requires_grad
         self._tensor = tensor if leaf else tensor.detach()
         self._version = tensor._version
         self.entry: Entry | None = None

@@ -1,15 +1,12 @@
 """The geometry of every layer of a network, without computing anything."""
 
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from elision.products import (
     Conv2dGeometry,
@@ -18,6 +15,7 @@ from elision.products import (
     Geometry,
     MatmulGeometry,
 )
+from elision.workloads.shapes.of_calls import WeightProducts, on_two_axes
 
 __all__ = ["layer_shapes"]
 
@@ -27,12 +25,14 @@ Shape = tuple[int, ...]
 def layer_shapes(
     model: nn.Module, input_shape: tuple[int, ...]
 ) -> list[tuple[str, Geometry]]:
-    """Geometry of each call of each convolution and ``Linear``, in execution order.
+    """Geometry of each product of a weight, in execution order.
 
     The model runs once in evaluation mode on tensors of torch's ``meta`` device, which
     have a shape and no values; its own parameters and mode are left as they are. A
-    layer that is called twice (a recurrent one) appears twice under its name. Products
-    of two activations, as of attention, have no weight and are no layer.
+    layer that is called twice (a recurrent one) appears twice under its name. What is
+    computed from a parameter by a function, as in ``nn.LSTM`` and in the projections of
+    ``nn.MultiheadAttention``, stands under the parameter's name. Products of two
+    activations, as of attention, have no weight and are no layer.
 
     A convolution whose padding is not one number of zeros per axis (``"same"`` with an
     even kernel, reflection, networks that pad before their convolution) is given as one
@@ -46,9 +46,8 @@ def layer_shapes(
         Pairs of qualified name and geometry.
 
     Warns:
-        UserWarning: modules that multiply by weights and are not read (``nn.LSTM``,
-            ``nn.MultiheadAttention``, ``ConvTranspose3d``, calls of functions), with the
-            number of these products.
+        UserWarning: products of weights that have no geometry (a transposed convolution
+            over three axes), with their number.
 
     Raises:
         ValueError: the input of a convolution is no batch of images.
@@ -58,74 +57,54 @@ def layer_shapes(
         [('0', MatmulGeometry(rows=3, inner=4, columns=2, batch=1))]
     """
     found: list[tuple[str, Geometry]] = []
-    inside: list[nn.Module] = []
+    reading: list[nn.Module] = []
     tensors = [*model.named_parameters(), *model.named_buffers()]
     shapes_only = {name: tensor.to("meta") for name, tensor in tensors}
-    parameters = [shapes_only[name] for name, _ in model.named_parameters()]
-    unread = _UnreadProducts(parameters, inside)
+    parameters = {name: shapes_only[name] for name, _ in model.named_parameters()}
+    others = WeightProducts(
+        parameters,
+        lambda name, geometry: found.append((name.removesuffix(".weight"), geometry)),
+    )
 
     def watch(name: str, module: nn.Module) -> list[Any]:
-        read = _reader_of(module)
+        read = next(
+            (read for kind, read in _READERS.items() if isinstance(module, kind)), None
+        )
+        if read is None:
+            return []
+
+        def enter(*_: Any) -> None:
+            reading.append(module)
+            others.paused = True
 
         def leave(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
-            inside.pop()
-            if read is not None:
-                found.append((name, read(module, inputs[0].shape, output.shape)))
+            reading.pop()
+            others.paused = bool(reading)
+            found.append((name, read(module, inputs[0].shape, output.shape)))
 
-        enter = module.register_forward_pre_hook(lambda m, _: inside.append(m))
-        return [enter, module.register_forward_hook(leave)]
+        return [
+            module.register_forward_pre_hook(enter),
+            module.register_forward_hook(leave),
+        ]
 
     hooks: list[Any] = []
     for name, module in model.named_modules():
         hooks += watch(name, module)
     try:
-        with _evaluating(model), torch.no_grad(), unread:
+        with _evaluating(model), torch.no_grad(), others, _slow_attention():
             torch.func.functional_call(
                 model, shapes_only, torch.empty(input_shape, device="meta")
             )
     finally:
         for hook in hooks:
             hook.remove()
-    if unread.counts:
-        counted = ", ".join(f"{kind} ({n})" for kind, n in unread.counts.items())
+    if others.unread:
+        counted = ", ".join(f"{name} ({n})" for name, n in others.unread.items())
         warnings.warn(
-            f"layer_shapes: products with weights that are not read, by module: {counted}",
+            f"layer_shapes: products of weights that are not read: {counted}",
             stacklevel=2,
         )
     return found
-
-
-class _UnreadProducts(TorchDispatchMode):
-    """Counts products of parameters outside the layers that are read, by module.
-
-    Args:
-        parameters: of the model, as it runs.
-        inside: modules that are running, the innermost last.
-    """
-
-    def __init__(self, parameters: list[torch.Tensor], inside: list[nn.Module]) -> None:
-        super().__init__()
-        self.weights = {id(p): p for p in parameters if p.dim() > 1}
-        self.inside = inside
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        # A view of a parameter, such as its transpose, names it as its base.
-        weights = any(
-            isinstance(a, torch.Tensor)
-            and (id(a) in self.weights or id(a._base) in self.weights)
-            for a in args
-        )
-        read = any(_reader_of(module) is not None for module in self.inside)
-        if weights and not read and func.overloadpacket in flop_registry:
-            self.counts[type(self.inside[-1]).__name__] += 1
-        return func(*args, **(kwargs or {}))
 
 
 def _linear(module: nn.Linear, entry: Shape, result: Shape) -> Geometry:
@@ -160,7 +139,8 @@ def _convolution(
     how["groups"] = module.groups
     if rank == 3:
         return Conv3dGeometry.of(entry, weight, **how)
-    return Conv2dGeometry.of(*_of_two_axes(entry, weight, how), **how)
+    entry, weight, how = on_two_axes(entry, weight, how)
+    return Conv2dGeometry.of(entry, weight, **how)
 
 
 def _transposed(
@@ -183,7 +163,8 @@ def _transposed(
         size - base for size, base in zip(result[2:], least, strict=True)
     )
     how["groups"] = module.groups
-    return ConvTranspose2dGeometry.of(*_of_two_axes(entry, weight, how), **how)
+    entry, weight, how = on_two_axes(entry, weight, how)
+    return ConvTranspose2dGeometry.of(entry, weight, **how)
 
 
 def _rank(module: Any, entry: Shape) -> int:
@@ -199,19 +180,6 @@ def _rank(module: Any, entry: Shape) -> int:
     return rank
 
 
-def _of_two_axes(
-    entry: Shape, weight: Shape, how: dict[str, Any]
-) -> tuple[Shape, Shape]:
-    """Shapes of input and weight, a line's as those of height 1; ``how`` follows."""
-    if len(entry) == 4:
-        return entry, weight
-    for name, neutral in (("stride", 1), ("padding", 0), ("dilation", 1)):
-        how[name] = (neutral, *how[name])
-    if "output_padding" in how:
-        how["output_padding"] = (0, *how["output_padding"])
-    return (*entry[:2], 1, entry[2]), (*weight[:2], 1, weight[2])
-
-
 #: Readers by type of module, from shapes of input and output.
 _READERS: dict[type[nn.Module], Callable[[Any, Shape, Shape], Geometry]] = {
     nn.Linear: _linear,
@@ -221,12 +189,6 @@ _READERS: dict[type[nn.Module], Callable[[Any, Shape, Shape], Geometry]] = {
     nn.ConvTranspose1d: _transposed,
     nn.ConvTranspose2d: _transposed,
 }
-
-
-def _reader_of(module: nn.Module) -> Callable[[Any, Shape, Shape], Geometry] | None:
-    return next(
-        (read for kind, read in _READERS.items() if isinstance(module, kind)), None
-    )
 
 
 @contextmanager
@@ -239,3 +201,14 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def _slow_attention() -> Iterator[None]:
+    """Attention of torch without its fused forms for evaluation, whose parts are hidden."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

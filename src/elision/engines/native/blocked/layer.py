@@ -158,7 +158,7 @@ class SparseLayer:
         if keep >= 1:
             return None
         samples = self.sparsity.samples
-        if kept is None or not layer.training:
+        if kept is None or not layer.training or torch.is_inference_mode_enabled():
             return _found(x, keep, samples)
         threshold = layer._buffers[kept.threshold]
         step = layer._buffers[kept.step]

@@ -63,6 +63,9 @@ def read_onnx(
         layers, _ = walk.graph(model.graph, inputs)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        # A node without an input or attribute that its operator must have.
+        raise ValueError(f"{path}: a damaged ONNX graph: {error!r}") from error
     said = [*walk.notes]
     said += [
         f"input {value.name!r} has no shape"

@@ -155,7 +155,8 @@ class Walk:
         scope: Scope,
         attributes: Mapping[str, Any],
     ) -> tuple[Layers, list[Value]]:
-        most, start, *carried = (scope.get(key, NOTHING) for key in node.input)
+        inputs = [scope.get(key, NOTHING) for key in node.input]
+        most, start, carried = inputs[0], inputs[1], inputs[2:]
         count = Value(helper.make_tensor_type_proto(onnx.TensorProto.INT64, []))
         kind = helper.make_tensor_type_proto(onnx.TensorProto.BOOL, [])
         # Whether it goes on is known if that follows from its having begun.

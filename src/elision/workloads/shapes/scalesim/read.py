@@ -122,15 +122,27 @@ class _Reader:
 
     def _lines(self) -> Iterator[tuple[str, str, dict[str, str]]]:
         """Place, section and texts by field of each layer."""
-        section = ""
+        section, empty = "", ""
         for number, cells in lines_of(self.path):
             where = f"{self.path}, line {number}"
             numbers = any(cell.isdecimal() for cell in cells[1:])
             if len(cells) == 1:
-                section = f"{cells[0]}/"
+                if sum(word.isdecimal() for word in cells[0].split()) > 2:
+                    raise ValueError(
+                        f"{where}: one cell, {cells[0]!r}; cells are separated by "
+                        "commas, semicolons or tabs"
+                    )
+                self._note_empty(empty)
+                section, empty = f"{cells[0]}/", cells[0]
             elif numbers or not self._head(cells, where):
                 columns = self.columns = self.columns or by_count(len(cells))
+                empty = ""
                 yield where, section, self._values(cells, columns, where)
+        self._note_empty(empty)
+
+    def _note_empty(self, section: str) -> None:
+        if section:
+            self.notes.append(f"no layers under {section!r}")
 
     def _head(self, cells: Sequence[str], where: str) -> bool:
         """Take a line without numbers as header; False: it is a layer of symbols."""
@@ -211,15 +223,6 @@ def _geometry(name: str, sizes: Mapping[str, int]) -> Geometry:
     groups = channels if DEPTHWISE in name else 1
     if channels == kernel[0] == stride[0] == 1 and kernel[1] == size[1]:
         return MatmulGeometry(batch * size[0], size[1], filters)
-    for axis, taps in enumerate(kernel):
-        if taps > size[axis]:
-            raise ValueError(f"a filter of {kernel} does not fit the input of {size}")
-    # To the end of the last window that is begun.
-    height, width = (
-        -(-(n - taps) // step) * step + taps
-        for n, taps, step in zip(size, kernel, stride, strict=True)
-    )
     return Conv2dGeometry(
-        *(batch, channels, height, width, filters * groups, kernel, stride),
-        groups=groups,
+        *(batch, channels, *size, filters * groups, kernel, stride), groups=groups
     )

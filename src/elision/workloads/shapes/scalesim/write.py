@@ -30,8 +30,11 @@ def write_topology(
     """
     lines = []
     for name, geometry in layers:
-        if "," in name or "\n" in name:
-            raise ValueError(f"layer {name!r}: a name may hold no comma or line end")
+        if name != name.strip() or not name or name[0] == "#" or {*name} & {*',"\n\r'}:
+            raise ValueError(
+                f"layer {name!r}: a name may hold no comma, quote or line end, and must "
+                "not be empty or begin with # or a space"
+            )
         cells = _gemm_cells(name, geometry) if matmul else _conv_cells(name, geometry)
         lines.append(",".join(map(str, cells)) + ",")
     header = ",".join(PRODUCT if matmul else CONVOLUTION) + ","
