@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from elision.cli import parameters
+from elision.cli.declared import declared
 from elision.cli.main import app
 
 _CHECK = """
@@ -35,9 +35,8 @@ def test_help_does_not_load_torch(tokens: tuple[str, ...]) -> None:
 
 
 def test_help_s_table_of_parameters_is_that_of_the_classes() -> None:
-    file = Path(parameters.__file__).with_name("parameters.json")
-    written = json.loads(file.read_text(encoding="utf-8"))
-    assert written == parameters.declared(), "run python -m elision.cli.parameters"
+    written = json.loads(parameters.FILE.read_text(encoding="utf-8"))
+    assert written == declared(), "run python -m elision.cli.declared"
 
 
 @pytest.mark.parametrize(

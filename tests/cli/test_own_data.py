@@ -92,6 +92,10 @@ def test_a_run_s_workload_file_runs_it_once_more(
             "--dataset digits --model my_own.net:Net",
             "my_own.net:Net' on Dataset('digits'",
         ),
+        (
+            "--dataset folder(channels=1) --data pictures --model my_own.net:Net",
+            "to have 3 channels, but got 1 channels instead; folder(side=..., channels=",
+        ),
         ("--batch 0", "batch_size=0"),
         ("--optimizer adam", "adam"),
         ("--seeds 1 1", "must be different seeds"),

@@ -1,19 +1,17 @@
 """Parameters of recipes, machines, probes, policies and papers, for ``--help``.
 
-Help loads no tensor library, so it reads them from ``parameters.json`` beside this file.
-``python -m elision.cli.parameters`` writes that file anew from the classes themselves, and
-a test holds the two together.
+Help loads no tensor library, so it reads them from ``parameters.json`` beside this file,
+which :mod:`elision.cli.declared` writes from the classes themselves.
 """
 
-import dataclasses
 import functools
 import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-__all__ = ["KINDS", "declared", "epilogue", "papers"]
+__all__ = ["FILE", "KINDS", "epilogue", "papers"]
 
 #: Flags that take specs, and what each names.
 KINDS = {
@@ -23,7 +21,8 @@ KINDS = {
     "memory": "policies",
 }
 
-_FILE = Path(__file__).with_name("parameters.json")
+#: The table.
+FILE = Path(__file__).with_name("parameters.json")
 
 
 def epilogue(command: Callable[..., Any]) -> str | None:
@@ -62,7 +61,7 @@ def papers() -> dict[str, Any]:
 
 @functools.cache
 def _table() -> dict[str, Any]:
-    return json.loads(_FILE.read_text(encoding="utf-8"))
+    return json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def _flags(command: Callable[..., Any]) -> set[str]:
@@ -72,71 +71,3 @@ def _flags(command: Callable[..., Any]) -> set[str]:
 def _line(item: tuple[str, str]) -> str:
     name, parameters = item
     return f"- {name}: {parameters}" if parameters else f"- {name}"
-
-
-def declared() -> dict[str, Any]:
-    """Parameters by kind and name, from the classes; with their defaults."""
-    from elision.accelerators import ACCELERATORS
-    from elision.memory.policies.presets import PRESETS
-    from elision.methods import METHODS
-    from elision.study.papers import PAPERS
-    from elision.study.probes import PROBES
-
-    tables: dict[str, Any] = {
-        "recipes": METHODS,
-        "accelerators": ACCELERATORS,
-        "probes": PROBES,
-        "policies": PRESETS,
-    }
-    found: dict[str, Any] = {
-        kind: {name: _parameters(make) for name, make in table.items()}
-        for kind, table in tables.items()
-    }
-    found["papers"] = {name: _paper(paper) for name, paper in PAPERS.items()}
-    return json.loads(json.dumps(found))  # lists for tuples, as the file has them
-
-
-def _paper(paper: type[Any]) -> dict[str, Any]:
-    hints = get_type_hints(paper)
-    flags = [
-        (f.name, _type_text(hints[f.name]), f.default, bool(f.metadata))
-        for f in dataclasses.fields(paper)
-    ]
-    return {"doc": inspect.cleandoc(paper.__doc__ or ""), "flags": flags}
-
-
-def _type_text(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-
-
-def _parameters(make: Callable[..., Any]) -> str:
-    """Parameters that a spec can give, with their defaults as a spec writes them."""
-    given = inspect.signature(make).parameters.values()
-    return ", ".join(_parameter(p) for p in given if _is_written(p))
-
-
-#: Parameters that are objects, which a spec cannot write.
-_OBJECTS = ("overrides", "energy", "model")
-
-
-def _is_written(parameter: inspect.Parameter) -> bool:
-    """Whether a spec can write the parameter: no object, and no tuple but of sides."""
-    value = parameter.default
-    if isinstance(value, tuple) and not (value and all(type(v) is int for v in value)):
-        return False
-    return parameter.name not in _OBJECTS
-
-
-def _parameter(parameter: inspect.Parameter) -> str:
-    value = parameter.default
-    if value is parameter.empty:
-        return parameter.name
-    if isinstance(value, bool) or value is None:
-        value = str(value).lower()
-    elif isinstance(value, tuple):
-        value = "x".join(map(str, value))
-    return f"{parameter.name}={value}"
-
-
-if __name__ == "__main__":
-    _FILE.write_text(json.dumps(declared(), indent=2) + "\n", encoding="utf-8")

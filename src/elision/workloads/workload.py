@@ -219,8 +219,10 @@ class Workload:
         except Exception as error:  # a network may fail in any way
             reason = str(error).strip().partition("\n")[0]
             if last == 1:
+                reason += "; an epoch's last batch has 1 example, change batch_size"
+            if self.dataset == "folder":
                 reason += (
-                    "; the last batch of an epoch has 1 example, change batch_size"
+                    "; folder(side=..., channels=...) gives images of another form"
                 )
             raise ValueError(
                 f"model {self.model!r} on {dataset!r}: {reason}"
