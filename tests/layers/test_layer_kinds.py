@@ -231,6 +231,16 @@ def test_functional_transforms_are_refused_in_one_sentence() -> None:
     torch.testing.assert_close(each, model(x).sum(1).detach())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tracing_is_refused_in_one_sentence_and_works_when_finalised() -> None:
+    model, x = elision.elide(net(), Swat(0.5, dense=()), engine="torch"), batch()
+    expected = model(x)
+    with pytest.raises(RuntimeError, match=r"layer 0: torch\.jit\.trace would keep"):
+        torch.jit.trace(model, x)  # pyright: ignore
+    traced: Any = torch.jit.trace(elision.export.finalize(model), x)  # pyright: ignore
+    assert torch.equal(traced(x), expected)
+
+
 # --- parts, copies, averages ----------------------------------------------------------
 
 

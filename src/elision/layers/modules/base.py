@@ -210,7 +210,8 @@ class ElidedLayer(nn.Module):
 
         Raises:
             ValueError: the operands are complex or integers.
-            RuntimeError: a transform of ``torch.func`` (vmap, grad, jvp) takes gradients.
+            RuntimeError: a transform of ``torch.func`` (vmap, grad, jvp) takes gradients,
+                or ``torch.jit.trace`` traces a layer that leaves something out.
         """
         if torch.compiler.is_compiling():
             engine = self._elision_engine
@@ -221,18 +222,7 @@ class ElidedLayer(nn.Module):
     def _products(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any
     ) -> Tensor:
-        if not (x.is_floating_point() and weight.is_floating_point()):
-            raise ValueError(
-                f"layer {self._elision_name or '(the model itself)'}: its input is "
-                f"{x.dtype} and its weight {weight.dtype}; an elided layer computes real "
-                "floating-point numbers, elision.restore gives the plain layer back"
-            )
-        if torch.is_grad_enabled() and torch._C._functorch.maybe_current_level():  # pyright: ignore[reportAttributeAccessIssue]
-            raise RuntimeError(
-                f"layer {self._elision_name or '(the model itself)'}: an elided layer "
-                "has no gradients under torch.func (vmap, grad, jvp); use "
-                "elision.restore, or torch.no_grad() inside of vmap"
-            )
+        self._refuse(x, weight)
         if not x.numel() or not weight.numel():  # nothing to leave out; no state moves
             return dense.forward(as_plain(x), weight, bias, convolution)
         again, calls = is_recomputation(), self._elision_calls
@@ -257,6 +247,29 @@ class ElidedLayer(nn.Module):
         else:
             y = forms.output(self, x, weight, bias, convolution, products)
         return offered(y) if self._elision_offers and is_usable(y, weight, bias) else y
+
+    def _refuse(self, x: Tensor, weight: Tensor) -> None:
+        """Raise for operands and callers that an elided layer cannot serve."""
+        if not (x.is_floating_point() and weight.is_floating_point()):
+            raise ValueError(
+                f"{self._where}: its input is {x.dtype} and its weight {weight.dtype}; "
+                "an elided layer computes real floating-point numbers, elision.restore "
+                "gives the plain layer back"
+            )
+        if torch.is_grad_enabled() and torch._C._functorch.maybe_current_level():  # pyright: ignore[reportAttributeAccessIssue]
+            raise RuntimeError(
+                f"{self._where}: an elided layer has no gradients under torch.func (vmap, "
+                "grad, jvp); use elision.restore, or torch.no_grad() inside of vmap"
+            )
+        if torch._C._is_tracing() and self._elision_plan.changes:  # pyright: ignore[reportAttributeAccessIssue]
+            raise RuntimeError(
+                f"{self._where}: torch.jit.trace would keep this pass's thresholds for "
+                "all inputs; trace what elision.export.finalize or elision.restore gives"
+            )
+
+    @property
+    def _where(self) -> str:
+        return f"layer {self._elision_name or '(the model itself)'}"
 
     def _plain_products(
         self,
