@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from elision.common.exact import own, plain
 from elision.engines import Engine
 from elision.engines.native.blocked.tensor import as_plain, offered
 from elision.layers.blocked import is_usable
@@ -117,8 +118,8 @@ class ElidedLayer(nn.Module):
 
     # State whose shape only a batch shows (a reference gradient) is no buffer: whatever
     # averages, broadcasts or swaps buffers could not know what to do with it. It is an
-    # attribute of the name that a buffer would have, moves with the layer, and is in the
-    # state dict once its shape is known.
+    # attribute of the name that a buffer would have and moves with the layer; state dicts
+    # hold it, without elements while its shape is unknown, for no average to touch.
 
     def _elision_states(self) -> dict[str, dict[str, Tensor]]:
         """State tensors of each use, by name: buffers, or attributes of that name."""
@@ -164,8 +165,7 @@ class ElidedLayer(nn.Module):
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name in self._elision_shaped():
-            if self.__dict__[name].numel():
-                destination[prefix + name] = self.__dict__[name].detach()
+            destination[prefix + name] = own(self.__dict__[name].detach())
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -179,14 +179,14 @@ class ElidedLayer(nn.Module):
             names = [buffer_name(use, state) for state in transform.state_names]
             is_there = any(prefix + name in state_dict for name in names)
             for name in names:
-                own, loaded = self._buffers.get(name), state_dict.get(prefix + name)
+                buffer, loaded = self._buffers.get(name), state_dict.get(prefix + name)
                 if name in self.__dict__ and is_there:
                     rest.pop(prefix + name, None)
                     old = self.__dict__[name]
                     given = old.new_zeros(0) if loaded is None else loaded
-                    self.__dict__[name] = given.detach().to(old).clone()
-                elif loaded is not None and own is not None and own.numel() == 0:
-                    self._buffers[name] = own.new_zeros(loaded.shape)
+                    self.__dict__[name] = plain(given).detach().to(old).clone()
+                elif loaded is not None and buffer is not None and not buffer.numel():
+                    self._buffers[name] = buffer.new_zeros(loaded.shape)
         super()._load_from_state_dict(rest, prefix, *args, **kwargs)
 
     def run_products(
