@@ -231,6 +231,16 @@ def test_functional_transforms_are_refused_in_one_sentence() -> None:
     torch.testing.assert_close(each, model(x).sum(1).detach())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tracing_is_refused_in_one_sentence_and_works_when_finalised() -> None:
+    model, x = elision.elide(net(), Swat(0.5, dense=()), engine="torch"), batch()
+    expected = model(x)
+    with pytest.raises(RuntimeError, match=r"layer 0: torch\.jit\.trace would keep"):
+        torch.jit.trace(model, x)  # pyright: ignore
+    traced: Any = torch.jit.trace(elision.export.finalize(model), x)  # pyright: ignore
+    assert torch.equal(traced(x), expected)
+
+
 # --- parts, copies, averages ----------------------------------------------------------
 
 
@@ -298,14 +308,54 @@ def test_an_average_made_before_the_first_step_follows(
     average.load_state_dict(average.state_dict())
 
 
+def over_the_state_dict(average: nn.Module, model: nn.Module) -> None:
+    """As timm's first averages: value by value, floating point or not."""
+    pairs = zip(average.state_dict().values(), model.state_dict().values(), strict=True)
+    for mean, value in pairs:
+        mean.copy_(mean * 0.9 + 0.1 * value.detach())
+
+
+def by_lists(average: nn.Module, model: nn.Module) -> None:
+    """As timm's third: the floating-point values in one call."""
+    pairs = zip(average.state_dict().values(), model.state_dict().values(), strict=True)
+    found = [pair for pair in pairs if pair[0].is_floating_point()]
+    means, values = (list(column) for column in zip(*found, strict=True))
+    torch._foreach_lerp_(means, values, weight=0.1)  # pyright: ignore
+
+
+@pytest.mark.parametrize("update", [over_the_state_dict, by_lists], ids=name_of)
+def test_an_average_of_the_state_dict_made_before_the_first_step_follows(
+    update: Callable[[nn.Module, nn.Module], None],
+) -> None:
+    model, plain = reached(ReSprop(0.8, dense=())), net()
+    averages = [copy.deepcopy(model), copy.deepcopy(plain)]
+    for step in range(2):
+        passed(model, batch(step))
+        with torch.no_grad():
+            for p, q in zip(model.parameters(), plain.parameters(), strict=True):
+                p.mul_(1.1)
+                q.mul_(1.1)
+            for average, of in zip(averages, (model, plain), strict=True):
+                update(average, of)
+    for found, expected in zip(*(a.parameters() for a in averages), strict=True):
+        assert torch.equal(found, expected)
+    assert (
+        not averages[0]
+        .state_dict()["0.elision_grad_output_for_input_grad_reference"]
+        .numel()
+    )
+    passed(averages[0], batch())
+
+
 def test_state_whose_shape_a_batch_shows_is_no_buffer_and_moves_with_the_model() -> (
     None
 ):
     model = reached(ReSprop(0.8, dense=()))
-    assert not any("reference" in name for name in model.state_dict())
-    passed(model, batch())
     names = [name for name in model.state_dict() if name.endswith("reference")]
     assert len(names) == 3
+    assert not any(model.state_dict()[name].numel() for name in names)
+    passed(model, batch())
+    assert all(model.state_dict()[name].numel() for name in names)
     assert not set(names) & set(dict(model.named_buffers()))
     model.double()
     assert all(model.state_dict()[name].dtype == torch.float64 for name in names)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Exact", "GivenExact", "exact", "plain"]
+__all__ = ["Exact", "GivenExact", "Own", "exact", "own", "plain"]
 
 #: Functions of several values, and of a value and a factor, that averages consist of.
 _SUMS = frozenset({"add", "sub", "lerp", "addcdiv"})
@@ -69,6 +69,43 @@ class Exact(Tensor):
         if same and _is_exact(args[0]) and result.dtype == args[0].dtype:
             return exact(result, args[0]._copies)
         return result
+
+
+class Own(Exact):
+    """A tensor that a running average and its model each keep as their own.
+
+    For state that means nothing in an average and may differ in shape. Averaging returns
+    the first of several as it is, and :meth:`torch.Tensor.copy_` leaves it alone.
+
+    Example:
+        >>> average, model = own(torch.zeros(0)), own(torch.ones(1, 2))
+        >>> average.copy_(0.9 * average + 0.1 * model).shape
+        torch.Size([0])
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Own":
+        memo[id(self)] = copied = own(plain(self).clone())
+        return copied
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = func.__name__
+        operation = name.strip("_").removeprefix("r").removeprefix("i")
+        averages = operation == "copy" or _is_average(operation, args)
+        if averages and isinstance(args[0], Own):
+            return args[0]
+        result = super().__torch_function__(func, types, args, kwargs)
+        same = operation in _SAME or func == Tensor.data.__get__  # pyright: ignore[reportAttributeAccessIssue]
+        return own(result) if same and isinstance(args[0], Own) else result
+
+
+def own(value: Tensor) -> Own:
+    """``value``, in the same memory, as a tensor that averages leave alone."""
+    made = plain(value).as_subclass(Own)
+    made._copies = 0
+    return made
 
 
 def exact(value: Tensor, copies: int = 0) -> Exact:

@@ -116,8 +116,8 @@ class Transform(ABC):
         """State tensors before the first step, by name; empty if there is none.
 
         A state tensor whose shape follows the operand starts with no elements; the layer
-        gives it the shape that :meth:`state_shapes` names. Until an input or a gradient
-        has shown its shape such a tensor is no buffer and in no state dict.
+        gives it the shape that :meth:`state_shapes` names. One that follows an input or a
+        gradient is no buffer, and no average of the model touches it.
         """
         return {}
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from elision.common.exact import own, plain
 from elision.engines import Engine
 from elision.engines.native.blocked.tensor import as_plain, offered
 from elision.layers.blocked import is_usable
@@ -117,8 +118,8 @@ class ElidedLayer(nn.Module):
 
     # State whose shape only a batch shows (a reference gradient) is no buffer: whatever
     # averages, broadcasts or swaps buffers could not know what to do with it. It is an
-    # attribute of the name that a buffer would have, moves with the layer, and is in the
-    # state dict once its shape is known.
+    # attribute of the name that a buffer would have and moves with the layer; state dicts
+    # hold it, without elements while its shape is unknown, for no average to touch.
 
     def _elision_states(self) -> dict[str, dict[str, Tensor]]:
         """State tensors of each use, by name: buffers, or attributes of that name."""
@@ -164,8 +165,7 @@ class ElidedLayer(nn.Module):
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name in self._elision_shaped():
-            if self.__dict__[name].numel():
-                destination[prefix + name] = self.__dict__[name].detach()
+            destination[prefix + name] = own(self.__dict__[name].detach())
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -179,14 +179,14 @@ class ElidedLayer(nn.Module):
             names = [buffer_name(use, state) for state in transform.state_names]
             is_there = any(prefix + name in state_dict for name in names)
             for name in names:
-                own, loaded = self._buffers.get(name), state_dict.get(prefix + name)
+                buffer, loaded = self._buffers.get(name), state_dict.get(prefix + name)
                 if name in self.__dict__ and is_there:
                     rest.pop(prefix + name, None)
                     old = self.__dict__[name]
                     given = old.new_zeros(0) if loaded is None else loaded
-                    self.__dict__[name] = given.detach().to(old).clone()
-                elif loaded is not None and own is not None and own.numel() == 0:
-                    self._buffers[name] = own.new_zeros(loaded.shape)
+                    self.__dict__[name] = plain(given).detach().to(old).clone()
+                elif loaded is not None and buffer is not None and not buffer.numel():
+                    self._buffers[name] = buffer.new_zeros(loaded.shape)
         super()._load_from_state_dict(rest, prefix, *args, **kwargs)
 
     def run_products(
@@ -210,7 +210,8 @@ class ElidedLayer(nn.Module):
 
         Raises:
             ValueError: the operands are complex or integers.
-            RuntimeError: a transform of ``torch.func`` (vmap, grad, jvp) takes gradients.
+            RuntimeError: a transform of ``torch.func`` (vmap, grad, jvp) takes gradients,
+                or ``torch.jit.trace`` traces a layer that leaves something out.
         """
         if torch.compiler.is_compiling():
             engine = self._elision_engine
@@ -221,18 +222,7 @@ class ElidedLayer(nn.Module):
     def _products(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any
     ) -> Tensor:
-        if not (x.is_floating_point() and weight.is_floating_point()):
-            raise ValueError(
-                f"layer {self._elision_name or '(the model itself)'}: its input is "
-                f"{x.dtype} and its weight {weight.dtype}; an elided layer computes real "
-                "floating-point numbers, elision.restore gives the plain layer back"
-            )
-        if torch.is_grad_enabled() and torch._C._functorch.maybe_current_level():  # pyright: ignore[reportAttributeAccessIssue]
-            raise RuntimeError(
-                f"layer {self._elision_name or '(the model itself)'}: an elided layer "
-                "has no gradients under torch.func (vmap, grad, jvp); use "
-                "elision.restore, or torch.no_grad() inside of vmap"
-            )
+        self._refuse(x, weight)
         if not x.numel() or not weight.numel():  # nothing to leave out; no state moves
             return dense.forward(as_plain(x), weight, bias, convolution)
         again, calls = is_recomputation(), self._elision_calls
@@ -257,6 +247,29 @@ class ElidedLayer(nn.Module):
         else:
             y = forms.output(self, x, weight, bias, convolution, products)
         return offered(y) if self._elision_offers and is_usable(y, weight, bias) else y
+
+    def _refuse(self, x: Tensor, weight: Tensor) -> None:
+        """Raise for operands and callers that an elided layer cannot serve."""
+        if not (x.is_floating_point() and weight.is_floating_point()):
+            raise ValueError(
+                f"{self._where}: its input is {x.dtype} and its weight {weight.dtype}; "
+                "an elided layer computes real floating-point numbers, elision.restore "
+                "gives the plain layer back"
+            )
+        if torch.is_grad_enabled() and torch._C._functorch.maybe_current_level():  # pyright: ignore[reportAttributeAccessIssue]
+            raise RuntimeError(
+                f"{self._where}: an elided layer has no gradients under torch.func (vmap, "
+                "grad, jvp); use elision.restore, or torch.no_grad() inside of vmap"
+            )
+        if torch._C._is_tracing() and self._elision_plan.changes:  # pyright: ignore[reportAttributeAccessIssue]
+            raise RuntimeError(
+                f"{self._where}: torch.jit.trace would keep this pass's thresholds for "
+                "all inputs; trace what elision.export.finalize or elision.restore gives"
+            )
+
+    @property
+    def _where(self) -> str:
+        return f"layer {self._elision_name or '(the model itself)'}"
 
     def _plain_products(
         self,

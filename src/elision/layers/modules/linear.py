@@ -37,8 +37,8 @@ class ElidedLinear(ElidedLayer, nn.Linear):
         """The output of a nested tensor whose sequences differ in length."""
         if input.layout != torch.jagged or getattr(input, "_ragged_idx", 0) != 1:
             raise ValueError(
-                f"layer {self._elision_name or '(the model itself)'}: of nested tensors an "
-                "elided layer takes those of layout torch.jagged, ragged in axis 1"
+                f"{self._where}: of nested tensors an elided layer takes those of layout "
+                "torch.jagged, ragged in axis 1"
             )
         return torch.nested.nested_tensor_from_jagged(
             self.forward(input.values()), input.offsets(), input.lengths()
