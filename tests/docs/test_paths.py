@@ -21,8 +21,13 @@ BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
 def exists(name: str) -> bool:
+    """Whether a path exists, and defines the test after its ``::``, if there is one."""
+    path, _, test = name.partition("::")
+    if test:
+        file = ROOT / path
+        return file.is_file() and f"def {test}(" in file.read_text(encoding="utf-8")
     return any(
-        (folder / name).exists() for folder in (ROOT, PACKAGE, ROOT / "benchmarks")
+        (folder / path).exists() for folder in (ROOT, PACKAGE, ROOT / "benchmarks")
     )
 
 
