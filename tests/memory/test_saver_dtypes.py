@@ -124,3 +124,25 @@ def test_values_beyond_float32_are_kept() -> None:
         with saver(model, policy, pack_batch=True) as saved:
             model(x)
         assert {row.codec for row in saved.ledger.rows} == {"kept"}, policy
+
+
+@pytest.mark.parametrize("name", ["exact", "int8", "jpeg", "fp8", "sfpr", "offload"])
+def test_the_default_device_changes_no_gradient(name: str) -> None:
+    before: dict[str, torch.Tensor] = {}
+    after: dict[str, torch.Tensor] = {}
+    model = network(torch.float32)
+    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    for device in (None, "meta"):
+        torch.set_default_device(device)
+        try:
+            model.zero_grad()
+            with saver(model, name, seed=0):
+                out = model(x)
+            out.square().sum().backward()
+        finally:
+            torch.set_default_device(None)
+        after = {
+            n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None
+        }
+        before = before or after
+    assert all(torch.equal(before[n], after[n]) for n in before)

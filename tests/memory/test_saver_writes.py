@@ -291,3 +291,26 @@ def test_a_parameter_that_is_given_other_data_is_read_as_plain_autograd_reads_it
         loss.backward()
         found.append(model[0].weight.grad)
     assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm])
+def test_the_scale_of_a_norm_may_be_written_after_it_was_used(
+    norm: Callable[[int], nn.Module],
+) -> None:
+    class Drifting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.norm = nn.Linear(64, 64), norm(64)
+            self.last = nn.Linear(64, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = self.last(F.gelu(self.norm(self.first(x))))
+            for parameter in self.norm.parameters():
+                parameter.data.mul_(0.5).add_(0.1)
+            return out
+
+    x = torch.randn(64, 64)
+    plain = gradients(Drifting(), x, None)
+    for policy in EXACT:
+        assert agree(plain, gradients(Drifting(), x, policy), refusable=False)

@@ -141,7 +141,7 @@ def test_few_descriptors_are_enough_for_many_tensors() -> None:
     class Chain(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.linear = nn.Linear(16, 16)
+            self.linear = nn.Linear(64, 64)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             for _ in range(200):
@@ -149,7 +149,7 @@ def test_few_descriptors_are_enough_for_many_tensors() -> None:
             return x
 
     torch.manual_seed(0)
-    model, x = Chain(), torch.randn(64, 16)
+    model, x = Chain(), torch.randn(256, 64)
     model(x).sum().backward()
     plain = model.linear.weight.grad
     model.zero_grad()

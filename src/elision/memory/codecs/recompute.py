@@ -265,23 +265,28 @@ def _sum_recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
     )
 
 
+def _affine(node: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The scale and shift of a norm as they are now, for they are small."""
+    scale, shift = (getattr(f, "variable", None) for f, _ in node.next_functions[1:3])
+    if scale is None or shift is None:
+        return None
+    return scale.detach().clone(), shift.detach().clone()
+
+
 def _batch_norm_recipe(node: Any, lossy: bool) -> _Recipe | None:
     """A batch norm in training mode from its input and its affine parameters."""
     values = _held(node, "input", packed=lossy)
-    affine = [getattr(f, "variable", None) for f, _ in node.next_functions[1:3]]
-    if values is None or any(a is None for a in affine):
+    affine = _affine(node)
+    if values is None or affine is None:
         return None
-    # Tokens, because the affine parameters' versions have to be watched, too.
-    scale, shift = (Token(a) for a in affine if a is not None)
     eps = node._saved_eps
     mean = variance = None
     if values.tensor is None:
         mean, variance = node._saved_result1, node._saved_result2**-2 - eps
 
     def run() -> torch.Tensor:
-        x, γ, β = values.restore(), scale.restore(), shift.restore()
-        training = mean is None
-        return torch.native_batch_norm(x, γ, β, mean, variance, training, 0, eps)[0]
+        x, training = values.restore(), mean is None
+        return torch.native_batch_norm(x, *affine, mean, variance, training, 0, eps)[0]
 
     return _Recipe(run, 1)
 
@@ -293,23 +298,21 @@ def _layer_norm_recipe(node: Any, result: torch.Tensor, lossy: bool) -> _Recipe 
     verified. From an inexact input the norm is computed with the true statistics.
     """
     values = _held(node, "input", packed=lossy)
-    affine = [getattr(f, "variable", None) for f, _ in node.next_functions[1:3]]
-    if values is None or any(a is None for a in affine):
+    affine = _affine(node)
+    if values is None or affine is None:
         return None
-    scale, shift = (Token(a) for a in affine if a is not None)
     if values.tensor is None:
         mean, inverse_deviation = node._saved_result1, node._saved_result2
 
         def run_approximately() -> torch.Tensor:
             x = (values.restore().contiguous() - mean) * inverse_deviation
-            return x * scale.restore() + shift.restore()
+            return x * affine[0] + affine[1]
 
         return _Recipe(run_approximately, 1)
     shape = node._saved_normalized_shape
     for eps in _LAYER_NORM_EPS:
 
         def run(eps: float = eps) -> torch.Tensor:
-            affine = scale.restore(), shift.restore()
             return F.layer_norm(values.restore(), shape, *affine, eps)
 
         again = _run(run)
