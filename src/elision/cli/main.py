@@ -4,10 +4,12 @@ Exit status: 0, 1 (the work failed) or 2 (the arguments are wrong), with one cle
 The verbs are in :mod:`elision.cli`.
 """
 
+import contextlib
+import logging
 import os
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,10 +84,26 @@ def _tables(path: Path) -> dict[str, Any]:
 
 def _run(arguments: Sequence[str]) -> None:
     """Run a command, and write out what it printed while errors are still handled."""
+    with _notices():
+        try:
+            app.meta(arguments, exit_on_error=False, print_error=False)
+        finally:
+            sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _notices() -> Iterator[None]:
+    """Context in which the library's log, notices included, is on standard error."""
+    log, handler = logging.getLogger("elision"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("elision: %(message)s"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
     try:
-        app.meta(arguments, exit_on_error=False, print_error=False)
+        yield
     finally:
-        sys.stdout.flush()
+        log.setLevel(level)
+        log.removeHandler(handler)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
