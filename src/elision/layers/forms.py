@@ -17,9 +17,11 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from elision.common.restoring import restored
+from elision.common.selecting import select
 from elision.common.timing import fastest
 from elision.engines import Decision, Engine, decisions, make_engine
 from elision.engines.auto import LEAST_MACS, LEVELS, TRYING, density_level, level_of
@@ -142,8 +144,7 @@ class Forms:
         mask, needed = (layer._buffers[name] for name in self._mask)
         if mask.numel():
             mask = mask.view(w.shape)
-            kept = _KeepGradient.apply if needed.item() >= 1 else _where
-            w = kept(w, mask)  # pyright: ignore[reportAssignmentType]
+            w = _selected(w, mask, whole=needed.item() >= 1)
         return dense.forward(as_plain(x), w, bias, convolution)
 
     def _fastest(
@@ -223,32 +224,42 @@ class Forms:
         return self._level[1]
 
 
-def _where(weight: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask, weight, weight.new_zeros(()))
+#: Values of a weight below which torch's own selection costs less than a call from the
+#: backward pass into Python (an own choice).
+_FEW = 8192
 
 
-class _KeepGradient(torch.autograd.Function):
-    """What a mask leaves of a weight, with the whole gradient."""
+def _selected(weight: Tensor, mask: Tensor, *, whole: bool) -> Tensor:
+    """What a mask leaves of a weight.
 
-    generate_vmap_rule = True
+    Args:
+        weight: the weight.
+        mask: boolean, of its shape.
+        whole: whether its gradient is the whole one; otherwise that is masked, too.
+    """
+    if not whole and weight.numel() < _FEW:
+        return torch.where(mask, weight, weight.new_zeros(()))
+    return _Selected.apply(weight, mask, whole)  # pyright: ignore[reportReturnType]
+
+
+class _Selected(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor, whole: bool) -> Tensor:
+        ctx.mask = None if whole else mask
+        return select(weight, mask)
 
     @staticmethod
-    def forward(weight: Tensor, mask: Tensor) -> Tensor:  # pyright: ignore
-        return _where(weight, mask)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing is read in the backward pass."""
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
-        return grad, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (grad,) = grads
+        return grad if ctx.mask is None else select(grad, ctx.mask), None, None
 
 
 def _pass(form: Form, x: Tensor, weight: Tensor, back: bool) -> None:
     """One pass through a form of a layer, and back; nothing is kept.
 
-    A plain input is paid for with two changes of layout, as if no neighbour were blocked.
+    A convolution is timed with the normalisation and the ReLU that usually follow, which
+    run in the layout of its output. A plain input is paid for with two changes of layout,
+    as if no neighbour were blocked.
     """
     given = (x.detach(), weight.detach())
     wants = [t.requires_grad for t in (x, weight)]
@@ -256,6 +267,10 @@ def _pass(form: Form, x: Tensor, weight: Tensor, back: bool) -> None:
         tensor.requires_grad_(wanted and back)
     with torch.set_grad_enabled(back):
         y = form(*given)
+        if back and y.dim() == 4 and y.numel() > y.shape[1]:
+            scale = torch.ones(y.shape[1], dtype=y.dtype)
+            shift = torch.zeros_like(scale)
+            y = torch.relu(F.batch_norm(y, None, None, scale, shift, training=True))
         if not isinstance(x, BlockedTensor):
             y = as_plain(y)
     if back:

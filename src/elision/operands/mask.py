@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from elision.common.selecting import select
 from elision.operands.base import State, Transform, density
 from elision.operands.blocked_form import MaskForm
 
@@ -52,7 +53,7 @@ class Mask(Transform):
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         del training
         mask = state["mask"]
-        return torch.where(mask, x, 0) if mask.numel() else x
+        return select(x, mask) if mask.numel() else x
 
     def __call__(self, x: Tensor, state: list[Tensor], training: bool) -> Tensor:
         """Apply as plain tensor code: no state is written."""

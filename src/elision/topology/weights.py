@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elision.common.selecting import select_
 from elision.common.sharding import full, local, scatter_like
 from elision.layers import (
     ElidedLayer,
@@ -111,8 +112,7 @@ class SparseWeight:
     def keep(self, tensor: Tensor | None, where: Tensor) -> None:
         """Zero a tensor of the weight's shape (the weight, a gradient) elsewhere."""
         if tensor is not None:
-            outside = ~local(scatter_like(where, tensor))
-            local(tensor).masked_fill_(outside, 0)
+            select_(local(tensor), local(scatter_like(where, tensor)))
 
     def seed_momentum(self, optimizer: torch.optim.Optimizer, values: Tensor) -> None:
         """Add whole-weight values to the momentum, once the optimiser has one.
