@@ -6,6 +6,8 @@ back may it refuse what plain autograd computes.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -314,3 +316,32 @@ def test_the_scale_of_a_norm_may_be_written_after_it_was_used(
     plain = gradients(Drifting(), x, None)
     for policy in EXACT:
         assert agree(plain, gradients(Drifting(), x, policy), refusable=False)
+
+
+@pytest.mark.parametrize("policy", ["exact", "bits(4)"])
+@pytest.mark.parametrize("written", ["result", "argument"])
+def test_a_recurrent_layers_write_behind_autograds_back(
+    policy: str, written: str
+) -> None:
+    """The result has the effect that it has in plain autograd; the rest is refused."""
+    torch.manual_seed(0)
+    layer, head = nn.LSTM(64, 64), nn.Linear(64, 64)
+
+    def gradients(context: Any) -> list[torch.Tensor]:
+        layer.zero_grad()
+        x = torch.randn(32, 8, 64, generator=torch.Generator().manual_seed(1))
+        with context:
+            y, _ = layer(x)
+            (y if written == "result" else x).data.mul_(2)
+            loss = head(y).square().mean()
+        loss.backward()
+        return [p.grad.clone() for p in layer.parameters() if p.grad is not None]
+
+    expected = gradients(nullcontext())
+    if written == "argument":
+        with pytest.raises(RuntimeError, match="came out different"):
+            gradients(saver(nn.ModuleList([layer, head]), policy))
+        return
+    found = gradients(saver(nn.ModuleList([layer, head]), policy))
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)

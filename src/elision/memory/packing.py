@@ -422,9 +422,9 @@ class Packing:
                 entry = CodecEntry(codec, packed)
                 if codec.shared:
                     region.share(codec, entry)
-                    if not region.marked:
-                        region.mark(content_tag(dense_part(tensor)))
-                        self._regions.guard(tensor)
+                if codec.reads_values and not region.marked:
+                    region.mark(content_tag(dense_part(tensor)))
+                    self._regions.guard(tensor)
             row = self._enter(slot, tensor, region)
             entry.describe(row)
             self._policy.chosen(slot, codec)

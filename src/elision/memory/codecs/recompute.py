@@ -133,14 +133,18 @@ class Recompute(Codec):
         run, tag = packed.meta
         values = _run(run)
         if content_tag(values) != tag:
-            raise RuntimeError(
-                f"a saved tensor of shape {packed.layout.shape} that was to be computed "
-                "again came out different: since it was saved, a tensor that it is "
-                "computed from was written without a new version (through .data or "
-                "numpy), or the number of threads has changed; keep such tensors, with "
-                "Rule(()) for their module or the policy 'none'"
-            )
+            raise came_out_different(packed.layout)
         return packed.layout.view(values)
+
+
+def came_out_different(layout: Layout) -> RuntimeError:
+    """The error of a tensor that was computed again and is not what it was."""
+    return RuntimeError(
+        f"a saved tensor of shape {layout.shape} that was to be computed again came out "
+        "different: since it was saved, a tensor that it is computed from was written "
+        "without a new version (through .data or numpy), or the number of threads has "
+        "changed; keep such tensors, with Rule(()) for their module or the policy 'none'"
+    )
 
 
 def _run(recipe: Callable[[], torch.Tensor]) -> torch.Tensor:

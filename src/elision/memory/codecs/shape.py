@@ -30,6 +30,7 @@ class ShapeOnly(Codec):
     guarantee = Guarantee.EXACT
     roles = frozenset({Role.SHAPE})
     shared = False
+    reads_values = False
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Keep the layout."""

@@ -86,6 +86,8 @@ class Codec(ABC):
         roles: the roles of the tensors it may pack.
         shared: whether another use of the same memory may read the packed form, in
             another shape.
+        reads_values: whether the backward pass reads the restored values, not their shape
+            alone; such memory is verified.
         offloads: whether the payload leaves the device, which may fail for lack of space.
         optional_in_graphs: whether a traced graph may leave the codec out; its tensor is
             left to the next codec of its rule, or kept.
@@ -109,6 +111,7 @@ class Codec(ABC):
     guarantee: ClassVar[Guarantee]
     roles: ClassVar[frozenset[Role]]
     shared: ClassVar[bool] = True
+    reads_values: ClassVar[bool] = True
     offloads: ClassVar[bool] = False
     optional_in_graphs: ClassVar[bool] = False
 

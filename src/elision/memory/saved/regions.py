@@ -121,14 +121,20 @@ class Region:
         if any(token.entry is not None and not token.stale for token in self.tokens()):
             memory = self.rewritten()
             if memory is not None:
-                self.take_back(memory)
+                self.take_back(memory, written=True)
 
-    def take_back(self, tensor: torch.Tensor) -> None:
-        """Give the tensor itself to every token of the region, once one needs it."""
+    def take_back(self, tensor: torch.Tensor, *, written: bool = False) -> None:
+        """Give the tensor itself to every token of the region, once one needs it.
+
+        Args:
+            tensor: the memory.
+            written: whether it was written; a form that fits its own consumer alone, and
+                is as good as the memory else, is then no longer right.
+        """
         self.storage.held = True
         for reference, row in self.users:
             token = reference()
-            if token is None or token.entry is None or _is_private(token.entry):
+            if token is None or token.entry is None or _stays(token.entry, written):
                 continue
             token.take_back(tensor)
             row.codec, row.guarantee = "kept", Guarantee.EXACT
@@ -144,9 +150,11 @@ class Region:
             row.codec, row.stored_bytes = f"mask in {codec}", 0
 
 
-def _is_private(entry: Entry) -> bool:
-    """True for a form that only fits the consumer that it was made for."""
-    return isinstance(entry, CodecEntry) and not entry.codec.shared
+def _stays(entry: Entry, written: bool) -> bool:
+    """Whether a form stays although the memory itself is held, or was written."""
+    if not isinstance(entry, CodecEntry):
+        return False
+    return not (entry.codec.reads_values if written else entry.codec.shared)
 
 
 @dataclass(eq=False, slots=True)
