@@ -94,7 +94,7 @@ def check_recipe(spec: str) -> None:
     Example:
         >>> check_recipe("swat:sparsity=2")
         Traceback (most recent call last):
-        ValueError: TopK(sparsity=2): must be a number in [0, 1)
+        ValueError: TopK(sparsity=2.0): must be a number in [0, 1)
     """
     if not is_external(spec):
         make_recipe(spec)
