@@ -149,7 +149,7 @@ def test_few_descriptors_are_enough_for_many_tensors() -> None:
             return x
 
     torch.manual_seed(0)
-    model, x = Chain(), torch.randn(64, 16)
+    model, x = Chain(), torch.randn(1024, 16)
     model(x).sum().backward()
     plain = model.linear.weight.grad
     model.zero_grad()
