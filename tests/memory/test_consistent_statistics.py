@@ -233,3 +233,34 @@ def test_a_norm_is_as_exact_at_large_inputs_as_at_small_ones(
     x = torch.randn(128, 48)
     for scale in SCALES:
         assert error(Softmaxed(norm, scale), x, policy) < small, scale
+
+
+@pytest.mark.parametrize("axis", [-1, -2, 0, 1])
+@pytest.mark.parametrize(
+    "shape", [(64, 64), (4, 32, 32), (2, 4, 16, 32), (2,) * 4 + (256,)]
+)
+@pytest.mark.parametrize("function", [torch.softmax, torch.log_softmax])
+def test_the_axis_of_a_softmax_is_found_in_tensors_of_any_shape(
+    function: Callable[..., Tensor], shape: tuple[int, ...], axis: int
+) -> None:
+    x = torch.randn(64, 48)
+    kind = Role.PROBABILITY if function is torch.softmax else Role.LOG_PROBABILITY
+
+    def along(z: Tensor) -> Tensor:
+        return function(z.view(shape), axis).view(z.shape)
+
+    assert error(Softmaxed(along, 3.0), x, "int8", {kind}) < 0.05
+
+
+def test_the_weights_of_an_attention_module_may_be_asked_for() -> None:
+    model = nn.MultiheadAttention(64, 4, batch_first=True)
+
+    class Called(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.attention(x, x, x, need_weights=True)[0].sin().sum()
+
+    assert error(Called(), torch.randn(4, 32, 64), "int8", {Role.PROBABILITY}) < 0.05

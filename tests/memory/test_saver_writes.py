@@ -345,3 +345,26 @@ def test_a_recurrent_layers_write_behind_autograds_back(
     found = gradients(saver(nn.ModuleList([layer, head]), policy))
     for a, b in zip(found, expected, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("policy", EXACT)
+def test_pool_indices_that_were_written_need_lie_in_no_window(
+    policy: str, dilation: int
+) -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.last = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            pooled, indices = F.max_pool2d(
+                self.first(x), 3, 2, dilation=dilation, return_indices=True
+            )
+            indices.data.fill_(1)
+            return self.last(pooled.mean((2, 3)))
+
+    model, x = Pooled(), torch.randn(4, 3, 32, 32)
+    plain, saved = gradients(model, x, None), gradients(model, x, policy)
+    assert all(a.equal(b) for a, b in zip(plain, saved, strict=True))

@@ -1,6 +1,6 @@
 """Group quantisation with the fewest bits that an error bound allows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -51,6 +51,8 @@ class ErrorBounded(Codec):
         """Quantise with the fewest bits, 1 to 8; None if 8 bits exceed the bound."""
         if not floating(tensor):
             return None
+        # The bound is one of the values as they are, not in a norm's units.
+        plain = replace(slot, node=None)
         widest = float(group_ranges(flat(tensor)).max())
         steps = widest / (2 * self.limit)
         for bits in range(1, 9):
@@ -58,7 +60,7 @@ class ErrorBounded(Codec):
             levels = 2**bits - (2 if slot.nonnegative and bits > 1 else 1)
             if levels < steps:
                 continue
-            packed = GroupQuant(bits, rounding=self.rounding).pack(tensor, slot)
+            packed = GroupQuant(bits, rounding=self.rounding).pack(tensor, plain)
             assert packed is not None
             if packed.meta.bound <= self.limit:
                 return Packed(packed.payload, packed.layout, (bits, packed))

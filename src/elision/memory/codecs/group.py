@@ -12,6 +12,7 @@ from elision.common.checks import integer, one_of
 from elision.memory.codecs.pieces import spans
 from elision.memory.codecs.threads import in_threads
 from elision.memory.codecs.traced import TracedGroups
+from elision.memory.codecs.units import Units, units_of
 from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec, floating
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
@@ -32,11 +33,13 @@ class _Meta(NamedTuple):
         support: whether zeros have a code of their own.
         bound: largest absolute error of an element.
         start: number of the first random number.
+        units: of the values; None: as they are.
     """
 
     support: bool
     bound: float
     start: int
+    units: Units | None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class GroupQuant(Codec):
     The result of a ReLU gets one grid less: code 0 means exactly zero, the other codes
     span the positive values only. Zeros and positives thus stay apart without a
     separate mask, and the ReLU's own mask is read from the codes.
+
+    The input of a norm whose groups would span several channels or rows is rounded in
+    units of their own deviations (see :mod:`elision.memory.codecs.units`), in which the
+    norm reads it.
 
     Attributes:
         bits: bits per element, 1 to 8.
@@ -108,8 +115,9 @@ class GroupQuant(Codec):
         """Quantise; None if an element is not finite."""
         if not floating(tensor):
             return None
-        values = flat(tensor)
-        support = slot.nonnegative and self.bits > 1
+        units = units_of(slot, tensor, self.group)
+        values = flat(tensor if units is None else units.measure(tensor))
+        support = slot.nonnegative and self.bits > 1 and units is None
         groups = -(-values.numel() // self.group)
         full = values.numel() // self.group
         codes = values.new_empty(groups * self._group_bytes, dtype=torch.uint8)
@@ -129,17 +137,19 @@ class GroupQuant(Codec):
         bound = width * (1.0 if self.rounding == "stochastic" else 0.5) + slack
         if not math.isfinite(bound):  # the range is wider than the type
             return None
+        if units is not None:
+            bound = units.error(bound)
         if tensor.dtype is not torch.float32:
-            largest = max(abs(float(v)) for v in torch.aminmax(values))
+            largest = max(abs(float(v)) for v in torch.aminmax(tensor))
             bound += torch.finfo(tensor.dtype).eps * largest
         payload = codes, grid.to(torch.bfloat16)  # exact: they were rounded to it
-        return Packed(payload, Layout.of(tensor), _Meta(support, bound, start))
+        return Packed(payload, Layout.of(tensor), _Meta(support, bound, start, units))
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The grid points."""
         low, step = packed.payload[1].to(torch.float32)
         dithered = self.rounding == "dithered"
-        support, _, start = packed.meta
+        support, _, start, units = packed.meta
 
         def dequantise(a: int, b: int, codes: Any, out: Any, backend: Any) -> None:
             first = self._random_number(start, a)
@@ -148,7 +158,8 @@ class GroupQuant(Codec):
                 *(codes, self.group, self.bits, first, dithered, support, *grid, out)
             )
 
-        return self._restore(packed, dequantise)
+        values = self._restore(packed, dequantise)
+        return values if units is None else units.restore_(values)
 
     def keeps_sign(self, packed: Packed) -> bool:
         """True if zeros have a code of their own."""

@@ -1,7 +1,7 @@
 """Probabilities in a few bits that still sum to one."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -100,7 +100,7 @@ class Normalised(Codec):
         logarithm = _SOFTMAXES.get(slot.function)
         if logarithm is None or not tensor.is_floating_point() or not tensor.numel():
             return None
-        axis = int(slot.node._saved_dim) % tensor.dim()
+        axis = _axis(slot.node, tensor.dim())
         moved = tensor.movedim(axis, -1)
         rows = moved.reshape(-1, moved.shape[-1])
         probabilities = torch.empty_like(rows, dtype=torch.float32).copy_(rows)
@@ -148,3 +148,10 @@ class Normalised(Codec):
             SparseGroupQuant(self.bits, rounding=rounding),
             GroupQuant(self.bits, self.group, rounding),
         )
+
+
+def _axis(node: Any, dims: int) -> int:
+    """Axis of the distributions, counted from the first of ``dims`` axes."""
+    axis = int(node._saved_dim)
+    # Nodes show a negative axis as an unsigned integer of 64 bits.
+    return axis if axis < dims else (axis - 2**64) % dims

@@ -41,7 +41,8 @@ class PoolIndices(Codec):
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Keep each index as the number of its tap in its window.
 
-        The taps are numbered row by row; a window of more than 256 taps is not packed.
+        The taps are numbered row by row; a window of more than 256 taps is not packed,
+        nor are indices that somebody has written and that are in no window of theirs.
         """
         kernel = _pair(slot.node._saved_kernel_size)
         taps = kernel[0] * kernel[1]
@@ -62,8 +63,12 @@ class PoolIndices(Codec):
             row = torch.div(tensor[index], width, rounding_mode="floor").sub_(rows)
             column = (tensor[index] % width).sub_(columns)
             if dilation != (1, 1):
+                if (row % dilation[0]).any() or (column % dilation[1]).any():
+                    return None
                 row //= dilation[0]
                 column //= dilation[1]
+            if not (_within(row, kernel[0]) and _within(column, kernel[1])):
+                return None
             tap[index] = row.mul_(kernel[1]).add_(column)
         bits = max(1, (taps - 1).bit_length())
         codes = pack_codes(tap.view(-1), bits)
@@ -89,6 +94,12 @@ class PoolIndices(Codec):
         """The indices in 32 bits."""
         del relu
         return TracedIndices()
+
+
+def _within(numbers: torch.Tensor, count: int) -> bool:
+    """True if all are in ``[0, count)``."""
+    low, high = torch.aminmax(numbers)
+    return bool(low >= 0) and bool(high < count)
 
 
 def _pair(value: Any) -> tuple[int, int]:

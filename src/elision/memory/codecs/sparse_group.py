@@ -9,6 +9,7 @@ from elision.common.checks import integer
 from elision.memory.codecs.bits import unpack_bits
 from elision.memory.codecs.compaction import compact, count_nonzero, spread
 from elision.memory.codecs.group import GROUP, GroupQuant
+from elision.memory.codecs.units import units_of
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
@@ -52,7 +53,8 @@ class SparseGroupQuant(Codec):
     with the values rounded as in ActNN, ICML 2021; the eighth is this project's own
     choice.)
 
-    A tensor with too few zeros is left to the next codec.
+    A tensor with too few zeros is left to the next codec; so is a norm's input that needs
+    units of its own (see :mod:`elision.memory.codecs.units`).
 
     Attributes:
         bits: the bits per element of the group quantisation whose bytes it may take,
@@ -107,6 +109,8 @@ class SparseGroupQuant(Codec):
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
         """Keep the mask and the values; None if too few are zero, or not finite."""
+        if units_of(slot, tensor, self.group) is not None:
+            return None
         values = flat(tensor)
         count = count_nonzero(values)
         share = count / max(values.numel(), 1)
