@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter, Token
+from cyclopts import CoercionError, Parameter, Token
 
 __all__ = ["Files", "Integer", "Integers", "Names", "Specs", "number_or_list"]
 
@@ -16,7 +16,7 @@ def _whole(hint: Any, tokens: Sequence[Token]) -> int:
     try:
         return int(token.value)
     except ValueError:
-        raise ValueError(f"must be an integer, not {token.value!r}") from None
+        raise CoercionError(token=token, target_type=int) from None
 
 
 Integer = Annotated[int, Parameter(converter=_whole)]
