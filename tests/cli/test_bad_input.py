@@ -46,6 +46,11 @@ def files() -> set[str]:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
+        ("simulate --batch 2.5", '--batch: unable to convert "2.5" into int'),
+        ("study --epochs 2.0", '--epochs: unable to convert "2.0" into int'),
+        ("study --seeds 0 1.5", '--seeds: unable to convert "1.5" into int'),
+        ("simulate --n 4 2.5", '--n: unable to convert "2.5" into int'),
+        ("reproduce scnn --seed 0.5", '--seed: unable to convert "0.5" into int'),
         ("study --workload digit-cnn", "(did you mean 'digits-cnn'?); known: photo-"),
         ("study --recipe swatt", "(did you mean 'swat'?); known: dense, swat"),
         ("study --accelerator ants", "(did you mean 'ant'?); known: ant, dense"),

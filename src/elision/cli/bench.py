@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from elision.cli.flags import Integer
+
 __all__ = ["bench"]
 
 
 def bench(
     *,
     sparsity: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95, 0.98),
-    rounds: int = 7,
-    threads: int = 1,
+    rounds: Integer = 7,
+    threads: Integer = 1,
     out: Path | None = None,
 ) -> None:
     """Measure this machine: dense and sparse rates, break-even sparsity per layer.

@@ -1,11 +1,25 @@
 """Types of flags that several commands share."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import CoercionError, Parameter, Token
 
-__all__ = ["Files", "Integers", "Names", "Specs", "number_or_list"]
+__all__ = ["Files", "Integer", "Integers", "Names", "Specs", "number_or_list"]
+
+
+def _whole(hint: Any, tokens: Sequence[Token]) -> int:
+    """The integer of a flag; nothing is rounded, and ``2.0`` is none, as in specs."""
+    del hint
+    (token,) = tokens
+    try:
+        return int(token.value)
+    except ValueError:
+        raise CoercionError(token=token, target_type=int) from None
+
+
+Integer = Annotated[int, Parameter(converter=_whole)]
 
 #: One or more values after one flag or several.
 _SEVERAL = Parameter(consume_multiple=1, negative="")
@@ -14,7 +28,7 @@ _SEVERAL = Parameter(consume_multiple=1, negative="")
 Specs = Annotated[tuple[str, ...], _SEVERAL]
 Names = Annotated[tuple[str, ...], _SEVERAL]
 Files = Annotated[tuple[Path, ...], _SEVERAL]
-Integers = Annotated[tuple[int, ...], _SEVERAL]
+Integers = Annotated[tuple[Integer, ...], _SEVERAL]
 
 
 def number_or_list(values: tuple[int, ...]) -> int | tuple[int, ...] | None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_origin
 
 from cyclopts import App, Parameter
 
+from elision.cli.flags import Integer
 from elision.cli.parameters import papers
 from elision.cli.progress import Bar
 
@@ -25,7 +26,7 @@ reproduce = App(
 #: Types of a paper's fields, by their text in the table.
 _TYPES: dict[str, Any] = {
     "str": str,
-    "int": int,
+    "int": Integer,
     "float": float,
     "tuple[str, ...]": tuple[str, ...],
     "tuple[float, ...]": tuple[float, ...],

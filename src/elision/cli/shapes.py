@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from elision.cli.flags import Files, Names
+from elision.cli.flags import Files, Integer, Names
 from elision.cli.sources import DEFAULT_MODEL, layers_by_network
 
 __all__ = ["shapes"]
@@ -14,8 +14,8 @@ def shapes(
     topology: Files = (),
     onnx: Files = (),
     dim: Names = (),
-    input: int | None = None,
-    batch: int | None = None,
+    input: Integer | None = None,
+    batch: Integer | None = None,
     matmul: bool = False,
     out: Path | None = None,
 ) -> None:

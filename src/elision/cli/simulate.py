@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from elision.cli.flags import Files, Integers, Names, Specs
+from elision.cli.flags import Files, Integer, Integers, Names, Specs
 from elision.cli.progress import Bar
 from elision.cli.running import cluster
 from elision.cli.sources import (
@@ -31,8 +31,8 @@ def simulate(
     topology: Files = (),
     onnx: Files = (),
     dim: Names = (),
-    input: int | None = None,
-    batch: int | None = None,
+    input: Integer | None = None,
+    batch: Integer | None = None,
     sparsity: Names = (),
     accelerator: Specs = ("dense", "scnn", "ant"),
     multipliers: Annotated[Integers, Parameter(name=["--multipliers", "--n"])] = (),
@@ -41,8 +41,8 @@ def simulate(
     elements: Integers = (),
     energy: Specs = (),
     first_input_grad: bool | None = None,
-    seed: int | None = None,
-    workers: int | None = None,
+    seed: Integer | None = None,
+    workers: Integer | None = None,
     ray: str | None = None,
     out: Path | None = None,
     plot: Path | None = None,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elision.cli.flags import Files, Names, Specs
+from elision.cli.flags import Files, Integer, Names, Specs
 from elision.cli.sources import DEFAULT_MODEL, layers_by_network
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ def size(
     topology: Files = (),
     onnx: Files = (),
     dim: Names = (),
-    input: int | None = None,
-    batch: int | None = None,
+    input: Integer | None = None,
+    batch: Integer | None = None,
     accelerator: Specs = ("systolic", "intergrad"),
     energy: Specs = (),
     first_input_grad: bool = False,

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from elision.cli.flags import Integers, Specs, number_or_list
+from elision.cli.flags import Integer, Integers, Specs, number_or_list
 from elision.cli.running import run
 from elision.cli.training import WorkloadFlags, folder_for
 
@@ -21,14 +21,14 @@ def study(
     memory: str | None = None,
     device: str = "cpu",
     precision: str = "fp32",
-    seed: int = 0,
+    seed: Integer = 0,
     seeds: Integers = (),
-    epochs: int | None = None,
+    epochs: Integer | None = None,
     data: Path | None = None,
     changes: WorkloadFlags | None = None,
-    record: int = 2,
-    samples: int = 2,
-    workers: int | None = None,
+    record: Integer = 2,
+    samples: Integer = 2,
+    workers: Integer | None = None,
     ray: str | None = None,
     out: Path | None = None,
 ) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elision.cli.flags import Names, Specs
+from elision.cli.flags import Integer, Names, Specs
 from elision.cli.sources import (
     DEFAULT_MODEL,
     layers_by_network,
@@ -26,14 +26,14 @@ def timeline(
     topology: Path | None = None,
     onnx: Path | None = None,
     dim: Names = (),
-    input: int | None = None,
-    batch: int | None = None,
+    input: Integer | None = None,
+    batch: Integer | None = None,
     sparsity: str | None = None,
     first_input_grad: bool | None = None,
-    seed: int | None = None,
+    seed: Integer | None = None,
     layer: Names = (),
     accelerator: Specs = ("systolic", "intergrad"),
-    folds: int = 16,
+    folds: Integer = 16,
     out: Path = Path("runs/timeline.json.gz"),
 ) -> None:
     """Lay a training step out in time: the busy intervals of each port of a machine.

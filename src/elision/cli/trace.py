@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elision.cli.flags import Integer
 from elision.cli.sources import DEFAULT_MODEL, layers_by_network, sparsities_of
 
 if TYPE_CHECKING:
@@ -17,12 +18,12 @@ def trace(
     source: Path | None = None,
     *,
     recipe: str | None = None,
-    samples: int | None = None,
+    samples: Integer | None = None,
     model: str | None = None,
-    input: int | None = None,
-    batch: int | None = None,
+    input: Integer | None = None,
+    batch: Integer | None = None,
     sparsity: str | None = None,
-    seed: int | None = None,
+    seed: Integer | None = None,
     out: Path | None = None,
 ) -> None:
     """Record the operands of a trained run, make random ones, or describe a trace file.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from elision.cli.flags import Integers, number_or_list
+from elision.cli.flags import Integer, Integers, number_or_list
 from elision.cli.running import run, run_share
 from elision.cli.training import WorkloadFlags, folder_for
 
@@ -17,13 +17,13 @@ def train(
     memory: str | None = None,
     device: str = "cpu",
     precision: str = "fp32",
-    seed: int = 0,
+    seed: Integer = 0,
     seeds: Integers = (),
-    epochs: int | None = None,
+    epochs: Integer | None = None,
     data: Path | None = None,
     changes: WorkloadFlags | None = None,
-    record: int = 2,
-    samples: int = 2,
+    record: Integer = 2,
+    samples: Integer = 2,
     out: Path | None = None,
 ) -> None:
     """Train under one recipe: a study without machines.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from elision.cli.flags import Integers
+from elision.cli.flags import Integer, Integers
 
 if TYPE_CHECKING:
     from elision.study import StudyConfig
@@ -46,7 +46,7 @@ class WorkloadFlags:
             "as it takes them; with options: 'resnet8(width=32)'."
         ),
     ] = None
-    batch: Annotated[int | None, _help("Examples in a batch.")] = None
+    batch: Annotated[Integer | None, _help("Examples in a batch.")] = None
     lr: Annotated[float | None, _help("Learning rate at the start.")] = None
     optimizer: Annotated[Literal["sgd", "adamw"] | None, _help("Optimiser.")] = None
     momentum: Annotated[
