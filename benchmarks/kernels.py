@@ -241,6 +241,9 @@ def network(args: argparse.Namespace) -> dict[str, Any]:
         for kind, native in swats(args, model, dense=(":first",)).items():
             candidates[kind] = training_step(native, x, y)
         for s in args.sparsity:
+            recipe = Swat(sparsity=s, threshold="sampled", dense=(":first",))
+            chosen = elide(copy.deepcopy(model), recipe, engine="auto")
+            candidates[f"SWAT {s:g}, auto"] = training_step(chosen, x, y)
             # Between two moves of its masks, RigL's steps are those of a fixed mask.
             masks = RigL(sparsity=s, distribution="uniform", every=1_000_000)
             masked = elide(copy.deepcopy(model), masks, engine="native")
