@@ -1,6 +1,7 @@
 """Specs of recipes, machines, policies and probes: one rule for the types of values."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from elision.accelerators import ACCELERATORS
 from elision.common.specs import resolve
 from elision.memory.policies.presets import PRESETS
 from elision.methods import METHODS
+from elision.study import StudyConfig, added_to
+from elision.study.folder import claim
 from elision.study.probes import PROBES
 
 TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
@@ -60,3 +63,13 @@ def test_a_value_means_what_its_parameter_declares(
     _, found = resolve(kind, spec, TABLES[kind], given=("model",))
     assert found == expected
     assert [type(v) for v in found.values()] == [type(v) for v in expected.values()]
+
+
+def test_what_a_run_has_may_be_named_again_in_the_other_notation(
+    tmp_path: Path,
+) -> None:
+    config = StudyConfig(recipes=("swat:sparsity=0.9",), accelerators=("ant",))
+    claim(tmp_path, {k: v for k, v in config.to_dict().items() if v is not None})
+    again = added_to(tmp_path, recipes=["swat(0.9)", "dense"], accelerators=["ant()"])
+    assert again.recipes == ("swat:sparsity=0.9", "dense")
+    assert again.accelerators == ("ant",)

@@ -1,6 +1,6 @@
 """Configuration of a study: plain values that a run folder keeps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ import numpy as np
 from elision.accelerators import ACCELERATORS
 from elision.accelerators.design.grid import check_prices
 from elision.common.checks import integer
-from elision.common.specs import build
+from elision.common.specs import build, resolve
 from elision.common.toml import to_toml
 from elision.layers.recipe import Recipe
-from elision.methods import check_recipe, make_recipe
+from elision.methods import METHODS, check_recipe, is_external, make_recipe
 from elision.study.probes import PROBES
 from elision.training import Execution
 from elision.workloads import (
@@ -30,6 +30,7 @@ __all__ = [
     "StudyConfig",
     "command_line_toml",
     "file_name",
+    "told_once",
 ]
 
 #: Recipes and accelerators of a study that names none.
@@ -114,10 +115,10 @@ class StudyConfig:
         }
         for kind, check in checks.items():
             specs = getattr(self, f"{kind}s")
-            if len(set(specs)) != len(specs):
-                raise ValueError(f"{kind}s: one is given twice in {', '.join(specs)}")
             for spec in specs:
                 check(spec)
+            if len(told_once(kind, specs)) != len(specs):
+                raise ValueError(f"{kind}s: one is given twice in {', '.join(specs)}")
         check_prices(build("accelerator", s, ACCELERATORS) for s in self.accelerators)
 
     def _settle_seeds(self) -> None:
@@ -218,6 +219,35 @@ class StudyConfig:
     def recipe(self, spec: str, steps: int) -> Recipe:
         """The recipe; schedule parameters not given are scaled to ``steps``."""
         return make_recipe(spec, steps=steps)
+
+
+def told_once(kind: str, specs: Iterable[str]) -> tuple[str, ...]:
+    """The specs without those that say in another notation what an earlier one says.
+
+    Args:
+        kind: "recipe", "accelerator" or "probe".
+        specs: of that kind.
+
+    Raises:
+        ValueError: an unknown name or parameter.
+
+    Example:
+        >>> told_once("recipe", ["swat:sparsity=0.9", "swat(0.9)", "swat"])
+        ('swat:sparsity=0.9', 'swat')
+    """
+    tables: dict[str, Mapping[str, Callable[..., object]]] = {
+        "recipe": METHODS,
+        "accelerator": ACCELERATORS,
+        "probe": PROBES,
+    }
+    found: dict[object, str] = {}
+    for spec in specs:
+        said: object = spec
+        if kind != "recipe" or not is_external(spec):
+            make, given = resolve(kind, spec, tables[kind])
+            said = make, frozenset(given.items())
+        found.setdefault(said, spec)
+    return tuple(found.values())
 
 
 def _kept(workload: str | Workload) -> str | Workload:

@@ -33,7 +33,7 @@ from elision.methods import is_external, recipe_from_toml
 from elision.products import Product, Trace
 from elision.products.describe import count
 from elision.study import folder as runfolder
-from elision.study.config import StudyConfig, command_line_toml, file_name
+from elision.study.config import StudyConfig, command_line_toml, file_name, told_once
 from elision.study.outcome import RecipeOutcome, StudyOutcome, metric_rows, tables
 from elision.study.probes import PROBES, Trained
 from elision.training.checkpoint import EpochMetrics
@@ -198,11 +198,11 @@ def added_to(
     """
     config = StudyConfig.from_toml(runfolder.configuration(folder))
     grown = {
-        name: tuple(dict.fromkeys((*getattr(config, name), *more)))
-        for name, more in (
-            ("recipes", recipes),
-            ("accelerators", accelerators),
-            ("probes", probes),
+        f"{kind}s": told_once(kind, (*getattr(config, f"{kind}s"), *more))
+        for kind, more in (
+            ("recipe", recipes),
+            ("accelerator", accelerators),
+            ("probe", probes),
         )
     }
     return replace(config, seeds=config.seeds if seeds is None else seeds, **grown)
