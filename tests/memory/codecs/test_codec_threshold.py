@@ -90,7 +90,7 @@ def test_the_gradient_is_that_of_plain_autograd(name: str, dtype: torch.dtype) -
         assert torch.equal(plain.nan_to_num(7), gradient(policy).nan_to_num(7))
 
 
-@pytest.mark.parametrize("value", [INF, 2.0, 65504.0, 6e-8])
+@pytest.mark.parametrize("value", [INF, -INF, 2.0, -65504.0, 6e-8])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_two_values_come_back_as_they_were(value: float, dtype: torch.dtype) -> None:
     x = ((torch.arange(1000) % 3 == 0) * torch.ones(())).to(dtype)

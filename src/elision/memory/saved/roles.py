@@ -196,7 +196,12 @@ ROLES: dict[tuple[str, str], Role] = {
         "NllLoss2DBackward0.self",
     ),
     **_slots(Role.POOL_INDICES, "MaxPool2DWithIndicesBackward0.result1"),
-    **_slots(Role.FACTOR, "MulBackward0.other", "MulBackward0.self"),
+    **_slots(
+        Role.FACTOR,
+        "MulBackward0.other",
+        "MulBackward0.self",
+        "ScaledDotProductFlashAttentionForCpuBackward0.attn_mask",
+    ),
 }
 
 
