@@ -221,7 +221,9 @@ NORMS = {
 }
 
 
-@pytest.mark.parametrize(("policy", "small"), [("bits(4)", 0.2), ("int8", 0.02)])
+@pytest.mark.parametrize(
+    ("policy", "small"), [("bits(4)", 0.2), ("int8", 0.02), ("fp8", 0.1)]
+)
 @pytest.mark.parametrize("offset", [0.0, 30.0])
 @pytest.mark.parametrize("kind", NORMS)
 def test_a_norm_is_as_exact_at_large_inputs_as_at_small_ones(
