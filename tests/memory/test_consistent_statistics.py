@@ -221,7 +221,9 @@ NORMS = {
 }
 
 
-@pytest.mark.parametrize(("policy", "small"), [("bits(4)", 0.2), ("int8", 0.02)])
+@pytest.mark.parametrize(
+    ("policy", "small"), [("bits(4)", 0.2), ("int8", 0.02), ("fp8", 0.1)]
+)
 @pytest.mark.parametrize("offset", [0.0, 30.0])
 @pytest.mark.parametrize("kind", NORMS)
 def test_a_norm_is_as_exact_at_large_inputs_as_at_small_ones(
@@ -264,3 +266,31 @@ def test_the_weights_of_an_attention_module_may_be_asked_for() -> None:
             return self.attention(x, x, x, need_weights=True)[0].sin().sum()
 
     assert error(Called(), torch.randn(4, 32, 64), "int8", {Role.PROBABILITY}) < 0.05
+
+
+MASKS = {
+    "boolean": torch.ones(32, 32, dtype=torch.bool).tril(),
+    "infinite": torch.zeros(32, 32).masked_fill(
+        torch.ones(32, 32).triu(1) > 0, -torch.inf
+    ),
+    "finite": torch.zeros(4, 1, 32, 32).masked_fill(
+        torch.rand(4, 1, 32, 32) < 0.3, -1e9
+    ),
+}
+
+
+@pytest.mark.parametrize(("policy", "most"), [("exact", 0.0), ("bits(4)", 0.3)])
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+@pytest.mark.parametrize("mask", MASKS)
+def test_the_mask_of_an_attention_is_a_bit_for_each_logit(
+    mask: str, scale: float, policy: str, most: float
+) -> None:
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=MASKS[mask])
+
+    model, x = Attention(attend, scale), torch.randn(4, 32, 64)
+    assert error(model, x, policy) <= most
+    with saver(model, policy) as saved:
+        model(x)
+    (row,) = (r for r in saved.ledger.rows if r.slot.name == "attn_mask")
+    assert row.codec == "two-valued"

@@ -238,3 +238,41 @@ def test_an_unrolled_recurrent_cell_is_rounded() -> None:
         loss = model(x).sum()
     loss.backward()
     assert saved.ledger.ratio > 4
+
+
+class Experts(nn.Module):
+    """Four experts that share the tokens, as one grouped product."""
+
+    def __init__(self, computed: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(64, 64)
+        self.experts = nn.Parameter(torch.randn(4, 64, 64) / 8)
+        self.adapter = nn.Parameter(torch.randn(4, 64, 64) / 80) if computed else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.experts if self.adapter is None else self.experts + self.adapter
+        ends = torch.tensor([32, 64, 160, 256], dtype=torch.int32)
+        return F.grouped_mm(F.gelu(self.first(x)), weights, offs=ends).sin().sum()
+
+
+@pytest.mark.skipif(not hasattr(F, "grouped_mm"), reason="needs torch's grouped_mm")
+@pytest.mark.parametrize("computed", [False, True])
+def test_the_inputs_of_experts_are_rounded_and_their_weights_are_not(
+    computed: bool,
+) -> None:
+    model, x, found = Experts(computed), torch.randn(256, 64), []
+    for policy in ("none", "int8"):
+        model.zero_grad()
+        with saver(model, policy, seed=0) as saved:
+            loss = model(x)
+        loss.backward()
+        found.append((model.first.bias.grad, model.experts.grad))
+    product = [
+        row for row in saved.ledger.rows if row.slot.function == "GroupedMmBackward0"
+    ]
+    codecs = {row.slot.name: row.codec for row in product}
+    assert codecs.pop("self").startswith("group")
+    assert set(codecs.values()) <= {"kept"}
+    for a, b in zip(*found, strict=True):
+        assert 0 < (a - b).norm() <= 0.02 * a.norm()

@@ -252,6 +252,37 @@ def test_a_saver_in_use_is_refused_to_another_thread() -> None:
     assert len(refused) == 1
 
 
+def test_a_block_is_left_in_the_thread_that_entered_it() -> None:
+    model, x, refused = network(), torch.randn(32, 64), []
+    plain, before = step(model, x), traces()
+
+    def leave() -> None:
+        try:
+            one.__exit__(None, None, None)
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    one = saver(model, "exact")
+    with one:
+        thread = threading.Thread(target=leave)
+        thread.start()
+        thread.join()
+    assert "entered in another thread" in refused[0]
+    assert traces() == before
+    assert same(plain, step(model, x))
+
+
+@pytest.mark.parametrize("seed", ["1", 1.5, -1, True])
+def test_a_seed_is_a_number_to_count_with(seed: object) -> None:
+    with pytest.raises(ValueError, match="must be an integer"):
+        saver(network(), "bits(4)", seed=seed)  # pyright: ignore[reportArgumentType]
+
+
+def test_what_is_no_module_is_refused_in_one_sentence() -> None:
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module, got function"):
+        saver(lambda x: x, "exact")  # pyright: ignore[reportArgumentType]
+
+
 class Packed(Dataset[Tensor]):
     """Computes its examples with a saver, in whatever process it is asked."""
 
@@ -304,5 +335,6 @@ def test_a_scripted_model_has_its_batch_and_its_gradients() -> None:
         scripted = torch.jit.script(network())
     assert isinstance(scripted, nn.Module)
     plain, before = step(scripted, x), traces()
-    assert same(plain, step(scripted, x, "exact"))
+    for policy in ("exact", "offload"):
+        assert same(plain, step(scripted, x, policy))
     assert traces() == before

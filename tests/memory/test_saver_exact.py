@@ -4,6 +4,7 @@ import gc
 import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -20,7 +21,8 @@ from memory_nets import (
 )
 from torch import nn
 
-from elision.memory import Role, measure_peak, saver, watch_peak
+from elision.memory import Role, Rule, measure_peak, saver, watch_peak
+from elision.memory.codecs import GroupQuant, Recompute
 from elision.workloads.models import make_model
 
 NETS = {
@@ -376,3 +378,42 @@ def test_a_transformer_derives_what_norms_and_activations_made():
 def test_an_unknown_policy_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"did you mean 'exact'.*known: none"):
         saver(nn.Linear(1, 1), "exakt")
+
+
+class Late(nn.Module):
+    """Saves many small tensors itself, which are decided on after its layer's input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.first(x)
+        gate = h.exp().clamp(max=3).log1p()
+        return self.last(h / h.norm(dim=-1, keepdim=True) * gate)
+
+
+@pytest.mark.parametrize(
+    ("policy", "most"),
+    [
+        ("exact", 0.0),
+        ("derived", 0.1),
+        ("blpa", 0.5),
+        ([Rule((Recompute(),), module="last"), Rule((GroupQuant(8),))], 0.05),
+        ([Rule((Recompute(lossy=True),)), Rule((GroupQuant(8),))], 0.05),
+    ],
+)
+def test_nothing_is_computed_again_from_what_is_packed_later(
+    policy: object, most: float
+) -> None:
+    model, x = Late(), torch.randn(128, 64)
+    gradients = []
+    for inside in (nullcontext(), saver(model, policy, seed=0)):
+        model.zero_grad()
+        with inside:
+            loss = model(x).square().mean()
+        loss.backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        assert (a - b).norm() <= most * a.norm()

@@ -48,7 +48,7 @@ class Buffers:
 
 def _state(module: nn.Module) -> dict[str, torch.Tensor | None]:
     own = {n: v for n, v in vars(module).items() if n.startswith("elision_")}
-    return own | module._buffers
+    return own | dict(module._buffers.items())  # a scripted module's are no dict
 
 
 @contextmanager

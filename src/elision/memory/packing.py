@@ -173,6 +173,7 @@ class Packing:
         address = tensor.untyped_storage()._cdata
         if self._is_owned(address):
             self.ledger.count_parameter(tensor.nbytes)
+            token.settled = True
             return token
         # A function takes its number before it saves anything.
         function = _sequence_nr() - 1
@@ -375,6 +376,7 @@ class Packing:
             )
             self._policy.watch(slot)
             self._decide(token, tensor, slot, region)
+            token.settled = True
 
     def _role(
         self,
@@ -401,7 +403,7 @@ class Packing:
             region.storage.held = True
             self._enter(slot, tensor, region, note="modified in place")
             return
-        if region.held() is not None or not tensor.numel():
+        if region.held() is not None or not tensor.numel() or token.pinned:
             self._keep(token, slot, region)
             return
         if slot.role is Role.SQUARE:
@@ -412,7 +414,7 @@ class Packing:
         codecs = self._policy.codecs_for(slot, tensor)
         note = ""
         for codec in codecs:
-            entry = region.entry(codec)
+            entry = region.entry(codec, slot)
             if entry is None:
                 packed = codec.pack(dense_part(tensor), slot)
                 if packed is None:
@@ -421,7 +423,7 @@ class Packing:
                     continue
                 entry = CodecEntry(codec, packed)
                 if codec.shared:
-                    region.share(codec, entry)
+                    region.share(codec, slot, entry)
                 if codec.reads_values and not region.marked:
                     region.mark(content_tag(dense_part(tensor)))
                     self._regions.guard(tensor)

@@ -3,12 +3,14 @@
 import threading
 import warnings
 from contextlib import ExitStack
+from threading import get_ident
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import nn
 
+from elision.common.checks import integer
 from elision.common.restoring import Buffers
 from elision.memory.codecs import OffloadError
 from elision.memory.compiled import compiled_parts, packed_in_graphs
@@ -48,10 +50,12 @@ class saver:
 
     Raises:
         ValueError: unknown policy (lists the known ones), or a codec given a role
-            that it may not touch.
+            that it may not touch, or a seed that is no integer or below zero.
+        TypeError: the model is no module.
         RuntimeError: on entering, if the model is compiled and the policy cannot be
             traced into its graphs (see :mod:`elision.memory.compiled`), or if the
-            saver's own block is not left yet.
+            saver's own block is not left yet; on leaving, if that was entered in
+            another thread.
 
     Example:
         >>> import torch, elision
@@ -76,6 +80,13 @@ class saver:
         seed: int | None = None,
         measure: bool = False,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                "elision.memory.saver: model must be a torch.nn.Module, got "
+                f"{type(model).__name__}"
+            )
+        if seed is not None:
+            seed = integer("elision.memory.saver", "seed", seed, "[0, inf)")
         self.model = model
         self.policy: Policy = policy_for(policy, model)
         self.ledger = Ledger()
@@ -86,7 +97,7 @@ class saver:
         self._seed = torch.initial_seed() + saver._uses if seed is None else seed
         self._packing: Packing | None = None
         self._uses_now: list[ExitStack] = []
-        self._contexts = ExitStack()
+        self._contexts, self._thread = ExitStack(), get_ident()
         self._buffers: Buffers | None = None
 
     def __enter__(self) -> "saver":
@@ -109,6 +120,11 @@ class saver:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._uses_now and self._thread != get_ident():
+            raise RuntimeError(
+                "elision.memory.saver: this saver's block was entered in another "
+                "thread; leave it there, where its hooks are"
+            )
         try:
             self._contexts.__exit__(kind, error, traceback)
         except OffloadError as late:  # of small tensors, which are packed last
@@ -128,7 +144,7 @@ class saver:
                 "elision.memory.saver: this saver's block is not left yet; "
                 "make another saver for a block inside it or in another thread"
             )
-        self._contexts = contexts
+        self._contexts, self._thread = contexts, get_ident()
         modules = dict(self.model.named_modules())
         outer = getattr(_innermost, "packing", None)
         self.ledger = Ledger(enclosing=None if outer is None else outer.ledger)

@@ -1,11 +1,13 @@
 """Masks of one bit: no representative lies on the threshold that it stands beside."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from elision.memory import Role, Slot, saver
 from elision.memory.codecs import TwoValued
@@ -88,7 +90,7 @@ def test_the_gradient_is_that_of_plain_autograd(name: str, dtype: torch.dtype) -
         assert torch.equal(plain.nan_to_num(7), gradient(policy).nan_to_num(7))
 
 
-@pytest.mark.parametrize("value", [INF, 2.0, 65504.0, 6e-8])
+@pytest.mark.parametrize("value", [INF, -INF, 2.0, -65504.0, 6e-8])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_two_values_come_back_as_they_were(value: float, dtype: torch.dtype) -> None:
     x = ((torch.arange(1000) % 3 == 0) * torch.ones(())).to(dtype)
@@ -117,3 +119,47 @@ def test_a_nan_passes_a_relu_whose_mask_is_read_from_its_values() -> None:
             out = model(x)
         (mine,) = torch.autograd.grad(out, x, torch.ones_like(out))
         assert torch.equal(plain.nan_to_num(7), mine.nan_to_num(7)), policy
+
+
+class Several(nn.Module):
+    """Functions of one tensor, each with thresholds of its own."""
+
+    def __init__(self, functions: Sequence[Callable[[Tensor], Tensor]]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.functions = nn.Linear(32, 64), functions
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layer(x)
+        return sum((f(h) for f in self.functions), torch.zeros(()))
+
+
+THRESHOLDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "leaky relu": lambda x: F.leaky_relu(x, 0.1),
+    "relu6": F.relu6,
+    "hardtanh": F.hardtanh,
+    "narrow hardtanh": lambda x: F.hardtanh(x, -0.2, 0.3),
+    "threshold": lambda x: F.threshold(x, 0.3, 20),
+    "other threshold": lambda x: F.threshold(x, -0.3, 0),
+    "relu, then hardtanh": lambda x: F.hardtanh(F.relu(x), -0.5, 0.5),
+    "relu, then leaky relu": lambda x: F.leaky_relu(F.relu(x) - 0.0),
+}
+
+
+@pytest.mark.parametrize("policy", ["exact", "offload", "bits(4)"])
+@pytest.mark.parametrize(
+    "names", [*itertools.permutations(THRESHOLDS, 2), tuple(THRESHOLDS)], ids=", ".join
+)
+def test_functions_of_one_tensor_keep_their_own_thresholds(
+    names: tuple[str, ...], policy: str
+) -> None:
+    model, x = Several([THRESHOLDS[n] for n in names]), torch.randn(64, 32)
+    gradients = []
+    for inside in (nullcontext(), saver(model, policy)):
+        model.zero_grad()
+        with inside:
+            loss = model(x).sin().sum()
+        loss.backward()
+        gradients.append(model.layer.weight.grad)
+    assert torch.equal(*gradients)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elision.memory import Role, Slot, saver
-from elision.memory.codecs import GroupQuant
+from elision.memory.codecs import Float8, GroupQuant
 
 SIZES = torch.logspace(-2, 1, 48)[
     torch.randperm(48, generator=torch.Generator().manual_seed(0))
@@ -106,8 +106,8 @@ def test_the_declared_bound_holds_in_units_of_their_own() -> None:
     x = (torch.randn(512, 48) * SIZES + 3).requires_grad_()
     node = nn.BatchNorm1d(48)(x).grad_fn
     slot = Slot("NativeBatchNormBackward0", "input", Role.NORM_INPUT, node=node)
-    for rounding in ("dithered", "stochastic", "nearest"):
-        codec = GroupQuant(4, rounding=rounding)
+    groups = [GroupQuant(4, rounding=r) for r in ("dithered", "stochastic", "nearest")]
+    for codec in (*groups, Float8()):
         packed = codec.pack(x.detach(), slot)
         assert packed is not None
         error, bound = codec.unpack(packed) - x.detach(), codec.bound(packed)

@@ -18,8 +18,8 @@ class TwoValued(Codec):
     """Exact for a tensor of zeros and one other value: 1 bit per element.
 
     On the CPU, dropout is a product with a floating mask of 0 and 1/(1 - p), saved
-    whole. That a factor has only two values is verified, not assumed: any other tensor
-    is left as it is.
+    whole, and attention adds one of 0 and minus infinity to its logits. That a factor
+    has only two values is verified, not assumed: any other tensor is left as it is.
 
     Example:
         >>> import torch
@@ -44,11 +44,13 @@ class TwoValued(Codec):
             return None
         # A prefix rules out almost every tensor of many values at once.
         for part in (values[:64], values):
-            value = part.max()
+            low, high = torch.aminmax(part)
+            value = low if high == 0 else high
             if not bool(((part == 0) | (part == value)).all()):
                 return None
-        if torch.signbit(values).any():  # a negative zero would lose its sign
-            return None
+        signed = torch.signbit(values)
+        if signed.any() and (signed & (values == 0)).any():
+            return None  # a negative zero would lose its sign
         both = torch.stack((torch.zeros_like(value), value))
         return Packed((pack_bits(values != 0),), Layout.of(tensor), both)
 

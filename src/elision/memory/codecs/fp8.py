@@ -1,11 +1,13 @@
 """Eight-bit floating point, scaled per tensor."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from elision.formats import FORMATS
 from elision.memory.codecs.pieces import spans
+from elision.memory.codecs.units import units_of
 from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec, floating
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
@@ -21,7 +23,9 @@ class Float8(Codec):
     """FP8 (E4M3) of ``x·448/max|x|``: off by at most 1/16 of the value.
 
     Scaled values below 2**-6 are subnormal, with a larger relative error; a positive
-    value is never restored as zero, so that masks survive.
+    value is never restored as zero, so that masks survive. A norm takes the mean off,
+    which may be many deviations, so its input is packed without (see
+    :mod:`elision.memory.codecs.units`).
 
     Example:
         >>> scale_to_float8(torch.tensor([1.0, 0.1]), torch.tensor(1.0))[0].float()
@@ -36,7 +40,9 @@ class Float8(Codec):
         """Scale and cast; None if an element is not finite."""
         if not floating(tensor):
             return None
-        values = flat(tensor)
+        # No group, as it were, lies within one statistic.
+        units = units_of(slot, tensor, tensor.numel() + 1)
+        values = flat(tensor if units is None else units.measure(tensor))
         low, high = torch.aminmax(values)
         largest = torch.maximum(high, -low).to(torch.float32)
         payload = values.new_empty(values.shape, dtype=_FORMAT.dtype)
@@ -44,23 +50,33 @@ class Float8(Codec):
         for span in spans(values.numel()):
             piece = values[span].to(torch.float32)
             payload[span], factor = scale_to_float8(piece, largest)
-        return Packed((payload,), Layout.of(tensor), float(factor))
+        if not math.isfinite(factor):  # the deviations are wider than the type
+            return None
+        return Packed((payload,), Layout.of(tensor), (float(factor), units))
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The scaled values."""
-        codes = packed.payload[0]
+        codes, (factor, units) = packed.payload[0], packed.meta
         values = codes.new_empty(codes.shape, dtype=packed.layout.dtype)
         for span in spans(codes.numel()):
-            values[span] = codes[span].to(torch.float32).mul_(packed.meta)
-        return packed.layout.view(values)
+            values[span] = codes[span].to(torch.float32).mul_(factor)
+        values = packed.layout.view(values)
+        return values if units is None else units.restore_(values)
 
     def keeps_sign(self, packed: Packed) -> bool:
         """Positive values stay positive, all others do not become so."""
-        return True
+        return packed.meta[1] is None
 
     def bound(self, packed: Packed) -> float | None:
         """A sixteenth of the largest magnitude."""
-        return packed.meta * _LARGEST / 16 * (1 + 1e-5)
+        factor, units = packed.meta
+        bound = factor * _LARGEST / 16 * (1 + 1e-5)
+        if units is None:
+            return bound
+        bound = units.error(bound)
+        # What the type of the tensor itself loses.
+        eps = torch.finfo(packed.layout.dtype).eps
+        return bound + 2 * eps * (bound + units.largest(factor * _LARGEST))
 
     def traced(self, relu: bool) -> TracedCodec | None:
         """Eight bits with one factor."""

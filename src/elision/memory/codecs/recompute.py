@@ -122,7 +122,10 @@ class Recompute(Codec):
         tag = content_tag(again)
         if tag != content_tag(tensor) and not (self.lossy and _near(again, tensor)):
             return None
-        return Packed((), Layout.of(tensor), (recipe.run, tag))
+        for token in recipe.sources:
+            token.pinned |= token.entry is None
+        forms = tuple((token, token.entry) for token in recipe.sources)
+        return Packed((), Layout.of(tensor), (recipe.run, tag, forms))
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """Compute the tensor.
@@ -130,9 +133,11 @@ class Recompute(Codec):
         Raises:
             RuntimeError: it is not what it was.
         """
-        run, tag = packed.meta
+        run, tag, forms = packed.meta
         values = _run(run)
-        if content_tag(values) != tag:
+        # A packed source may be held itself by now, and what comes out is more exact.
+        same = all(token.entry is form for token, form in forms)
+        if same and content_tag(values) != tag:
             raise came_out_different(packed.layout)
         return packed.layout.view(values)
 
@@ -180,25 +185,37 @@ def _producer(slot: Slot) -> Any:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """Recipe to compute a tensor, and the number of functions it runs."""
+    """Recipe to compute a tensor.
+
+    Attributes:
+        run: computes it.
+        steps: number of functions that it runs.
+        sources: what it starts from, parameters excepted.
+    """
 
     run: Callable[[], torch.Tensor]
     steps: int = 0
+    sources: tuple[Token, ...] = ()
 
 
 def _held(node: Any, slot: str, packed: bool = False) -> Token | None:
-    """The token in a slot of ours, if it holds the tensor itself, or a packed form."""
+    """The token in a slot of ours, if it holds the tensor itself, or a packed form.
+
+    One that is not decided on yet is kept from then on. A recipe from packed values
+    would gain nothing by that, and leaves it alone.
+    """
     token = getattr(node, f"_raw_saved_{slot}").data
-    if not isinstance(token, Token) or (token.tensor is None and not packed):
+    if not isinstance(token, Token):
         return None
-    return token
+    usable = token.settled if packed else token.tensor is not None
+    return token if usable else None
 
 
 def _recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
     """Recipe to compute the result of ``node`` in at most ``steps`` functions."""
     kind = type(node).__name__
     if kind == "ReluBackward0" and (result := _held(node, "result")) is not None:
-        return _Recipe(result.restore)
+        return _Recipe(result.restore, 0, (result,))
     if steps < 1:
         return None
     if kind == "ReluBackward0":
@@ -208,7 +225,9 @@ def _recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
         relu = (
             torch.relu_ if argument.steps else torch.relu
         )  # held is not ours to write
-        return _Recipe(lambda: relu(argument.run()), argument.steps + 1)
+        return _Recipe(
+            lambda: relu(argument.run()), argument.steps + 1, argument.sources
+        )
     if kind == "AddBackward0":
         return _sum_recipe(node, steps - 1, lossy)
     if kind == "NativeBatchNormBackward0" and node._saved_training:
@@ -218,7 +237,9 @@ def _recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
         if argument is None:
             return None
         activation = _ACTIVATIONS[kind](node)
-        return _Recipe(lambda: activation(argument.run()), argument.steps + 1)
+        return _Recipe(
+            lambda: activation(argument.run()), argument.steps + 1, argument.sources
+        )
     if kind == "MulBackward0":
         return _product_recipe(node, steps - 1, lossy)
     return None
@@ -230,7 +251,7 @@ def _operand(
     """An argument of ``node``, which is in a slot of it or can be computed."""
     token = _held(node, slot, packed=lossy)
     if token is not None:
-        return _Recipe(token.restore)
+        return _Recipe(token.restore, 0, (token,))
     producer = node.next_functions[edge][0]
     return None if producer is None else _recipe(producer, steps, lossy)
 
@@ -244,6 +265,7 @@ def _product_recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
     return _Recipe(
         lambda: _over(left, right, torch.Tensor.mul_, torch.mul),
         left.steps + right.steps + 1,
+        left.sources + right.sources,
     )
 
 
@@ -266,6 +288,7 @@ def _sum_recipe(node: Any, steps: int, lossy: bool) -> _Recipe | None:
     return _Recipe(
         lambda: _over(left, right, in_place, functools.partial(torch.add, alpha=alpha)),
         left.steps + right.steps + 1,
+        left.sources + right.sources,
     )
 
 
@@ -292,7 +315,7 @@ def _batch_norm_recipe(node: Any, lossy: bool) -> _Recipe | None:
         x, training = values.restore(), mean is None
         return torch.native_batch_norm(x, *affine, mean, variance, training, 0, eps)[0]
 
-    return _Recipe(run, 1)
+    return _Recipe(run, 1, (values,))
 
 
 def _layer_norm_recipe(node: Any, result: torch.Tensor, lossy: bool) -> _Recipe | None:
@@ -312,7 +335,7 @@ def _layer_norm_recipe(node: Any, result: torch.Tensor, lossy: bool) -> _Recipe 
             x = (values.restore().contiguous() - mean) * inverse_deviation
             return x * affine[0] + affine[1]
 
-        return _Recipe(run_approximately, 1)
+        return _Recipe(run_approximately, 1, (values,))
     shape = node._saved_normalized_shape
     for eps in _LAYER_NORM_EPS:
 
@@ -321,5 +344,5 @@ def _layer_norm_recipe(node: Any, result: torch.Tensor, lossy: bool) -> _Recipe 
 
         again = _run(run)
         if again.dtype is result.dtype and torch.equal(again, flat(result)):
-            return _Recipe(run, 1)
+            return _Recipe(run, 1, (values,))
     return None

@@ -11,7 +11,7 @@ from elision.memory.saved.codec import Codec, Guarantee, Packed
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import Role, Slot
 from elision.memory.saved.tag import content_tag
-from elision.memory.saved.token import Token
+from elision.memory.saved.token import CodecEntry, Token
 
 __all__ = ["Rerun"]
 
@@ -46,9 +46,13 @@ class _Run:
 
     @property
     def exact(self) -> bool:
-        """True if all tensors among the arguments are held as they were."""
+        """True if all tensors among the arguments are as they were."""
         tokens = [a for a in self._arguments if isinstance(a, Token)]
-        return all(token.tensor is not None for token in tokens)
+        forms = [token.entry for token in tokens if token.tensor is None]
+        return all(
+            isinstance(form, CodecEntry) and form.codec.guarantee is Guarantee.EXACT
+            for form in forms
+        )
 
 
 def _attention(node: Any) -> _Run:

@@ -1,5 +1,6 @@
 """One bit per element: on which side of its threshold a value lies."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,12 @@ class ThresholdMask(Codec):
         )
         places = [int(found.argmin()), int(found.argmax())]
         return Packed((pack_bits(passes),), Layout.of(tensor), values[places])
+
+    def form(self, slot: Slot) -> Hashable:
+        """One function's threshold says nothing about another's."""
+        names = ("threshold", "min_val", "max_val")
+        limits = (getattr(slot.node, f"_saved_{name}", None) for name in names)
+        return self, slot.function, *limits
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The representative of its side per element."""

@@ -25,23 +25,34 @@ class Units:
     Attributes:
         mean: the mean.
         inverse: one over the deviation.
+        groups: of channels, into which the second axis is split for these two; 0: of
+            the tensor as it is.
     """
 
     mean: Tensor
     inverse: Tensor
+    groups: int = 0
 
     def measure(self, tensor: Tensor) -> Tensor:
-        """The tensor, normalised: a copy in float32 or wider."""
-        return (tensor - self.mean).mul_(self.inverse)
+        """The tensor, normalised: a copy in float32 or wider, in the same memory order."""
+        return (self._split(tensor) - self.mean).mul_(self.inverse)
 
     def restore_(self, values: Tensor) -> Tensor:
         """The tensor from normalised values, which are written over."""
-        return values.div_(self.inverse).add_(self.mean)
+        self._split(values).div_(self.inverse).add_(self.mean)
+        return values
 
     def error(self, error: float) -> float:
         """Largest error of a restored value, given that of a normalised one."""
         lost = 4 * torch.finfo(torch.float32).eps * float(self.mean.abs().max())
         return error / float(self.inverse.min()) + lost
+
+    def largest(self, normalised: float) -> float:
+        """Largest magnitude of a value, given that of a normalised one."""
+        return normalised / float(self.inverse.min()) + float(self.mean.abs().max())
+
+    def _split(self, tensor: Tensor) -> Tensor:
+        return tensor.unflatten(1, (self.groups, -1)) if self.groups else tensor
 
 
 def units_of(slot: Slot, tensor: Tensor, group: int) -> Units | None:
@@ -57,43 +68,39 @@ def units_of(slot: Slot, tensor: Tensor, group: int) -> Units | None:
     """
     if slot.role is not Role.NORM_INPUT or slot.node is None or tensor.dim() < 2:
         return None
-    mean, inverse = _statistics(slot.node, tensor)
-    if mean is None or inverse is None or mean.numel() in (0, tensor.numel()):
+    units = _units(slot.node, tensor)
+    if units is None or units.mean.numel() in (0, 1, tensor.numel()):
         return None
-    run = _run(mean.shape, tensor) if tensor.is_contiguous() else 1
-    if mean.numel() == 1 or run % group == 0:
-        return None
-    return Units(mean, inverse)
+    run = _run(units.mean.shape, units._split(tensor)) if tensor.is_contiguous() else 1
+    return units if run % group else None
 
 
-def _statistics(node: Any, tensor: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Mean and inverse deviation, of shapes that broadcast over the tensor."""
+def _units(node: Any, tensor: Tensor) -> Units | None:
+    """The statistics of a norm's node, in shapes that broadcast over the tensor."""
     kind, shape = type(node).__name__, tensor.shape
+    ones = [1] * (len(shape) - 2)
     if kind in ("NativeBatchNormBackward0", "CudnnBatchNormBackward0"):
         if kind.startswith("Cudnn") or node._saved_training:
             found = node._saved_result1, node._saved_result2
         else:
             mean, variance = node._saved_running_mean, node._saved_running_var
             if mean is None or variance is None:
-                return None, None
+                return None
             found = mean.clone(), (variance + node._saved_eps).rsqrt()
         if found[0].numel() != shape[1]:
-            return None, None
-        mean, inverse = (f.detach().view(1, -1, *[1] * (len(shape) - 2)) for f in found)
-        return mean, inverse
+            return None
+        return Units(*(f.detach().view(1, -1, *ones) for f in found))
     if kind == "NativeGroupNormBackward0":
         found = node._saved_result1.detach(), node._saved_result2.detach()
         count = found[0].shape[1]
         if found[0].shape[0] != shape[0] or shape[1] % count:
-            return None, None
-        each, size = shape[1] // count, (*shape[:2], *[1] * (len(shape) - 2))
-        mean, inverse = (f.repeat_interleave(each, 1).view(size) for f in found)
-        return mean, inverse
+            return None
+        return Units(*(f.view(-1, count, 1, *ones) for f in found), groups=count)
     if kind == "NativeLayerNormBackward0":
         mean, inverse = node._saved_result1.detach(), node._saved_result2.detach()
         if mean.dim() == len(shape) and mean.shape[0] == shape[0]:
-            return mean, inverse
-    return None, None
+            return Units(mean, inverse)
+    return None
 
 
 def _run(statistics: torch.Size, tensor: Tensor) -> int:

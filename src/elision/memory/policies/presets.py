@@ -84,20 +84,20 @@ def _budget(model: nn.Module, mib: float) -> Policy:
     return _lasting(model, "budget", mib, lambda: ByteBudget(mib))
 
 
-def _derived(model: nn.Module, bits: float = 6) -> Policy:
+def _derived(model: nn.Module, bits: int = 6) -> Policy:
     """Layer inputs recomputed from the packed norm inputs; group quantisation elsewhere.
 
     Between two convolutions lie a batch norm's input and a ReLU's result. Only the
     former is kept, so it may take twice the bits for the same total.
     """
-    codecs = Recompute(lossy=True), GroupQuant(int(bits))
-    return rounding(codecs, int(bits), f"derived({bits:g})")
+    codecs = Recompute(lossy=True), GroupQuant(bits)
+    return rounding(codecs, bits, f"derived({bits})")
 
 
-def _blpa(model: nn.Module, bits: float = 4) -> Policy:
+def _blpa(model: nn.Module, bits: int = 4) -> Policy:
     """Batch-norm inputs on the norm's grid; the next layers' inputs recomputed from them."""
-    codecs = BatchNormAligned(int(bits)), Recompute(lossy=True), GroupQuant(int(bits))
-    return rounding(codecs, int(bits), f"blpa({bits:g})")
+    codecs = BatchNormAligned(bits), Recompute(lossy=True), GroupQuant(bits)
+    return rounding(codecs, bits, f"blpa({bits})")
 
 
 def _jpeg(model: nn.Module, table: float = 8) -> Policy:
@@ -105,9 +105,9 @@ def _jpeg(model: nn.Module, table: float = 8) -> Policy:
     return rounding((Jpeg(table), GroupQuant(8)), 8, f"jpeg({table:g})")
 
 
-def _sfpr(model: nn.Module, bits: float = 8) -> Policy:
+def _sfpr(model: nn.Module, bits: int = 8) -> Policy:
     """Scaled fixed point, one scale per channel."""
-    return rounding((FixedPoint(int(bits)),), 8, f"sfpr({bits:g})")
+    return rounding((FixedPoint(bits),), 8, f"sfpr({bits})")
 
 
 def _fp8(model: nn.Module) -> Policy:
@@ -196,7 +196,7 @@ def policy_for(policy: Any, model: nn.Module) -> Policy:
 
 @functools.cache  # a saver is made in every step
 def _parsed(policy: str) -> tuple[Callable[..., Policy], dict[str, Any]]:
-    """Builder and parameters of a preset's name; numbers are floats."""
+    """Builder and parameters of a preset's name."""
     make, given = resolve("memory policy", policy, PRESETS, given=("model",))
     signature = inspect.signature(make)
     owner = f"memory policy {parse(policy).name}"

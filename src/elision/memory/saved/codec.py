@@ -6,6 +6,7 @@ the restored tensor (:class:`Guarantee`), and the tests check every declaration.
 
 import enum
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -127,6 +128,14 @@ class Codec(ABC):
     @abstractmethod
     def unpack(self, packed: Packed) -> torch.Tensor:
         """Restore the tensor; called any number of times, always with one result."""
+
+    def form(self, slot: Slot) -> Hashable:
+        """What a packed form depends on beside the memory; uses that agree share one.
+
+        The codec alone, where the form restores the values themselves.
+        """
+        del slot
+        return self
 
     def keeps_sign(self, packed: Packed) -> bool:
         """True if a ReLU's mask can be read from the packed form of its result."""

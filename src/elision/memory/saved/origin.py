@@ -42,6 +42,7 @@ _PRODUCTS: dict[str, dict[str, int]] = {
     "ConvolutionBackward0": {"input": 0, "weight": 1},
     "AddmmBackward0": {"mat1": 1, "mat2": 2},
     "MmBackward0": {"self": 0, "mat2": 1},
+    "GroupedMmBackward0": {"self": 0, "mat2": 1},
     "BmmBackward0": {"self": 0, "mat2": 1},
     "BaddbmmBackward0": {"batch1": 1, "batch2": 2},
     "MulBackward0": {"self": 0, "other": 1},

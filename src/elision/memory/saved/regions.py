@@ -14,6 +14,7 @@ which holds nothing else.
 """
 
 import weakref
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 import torch
@@ -22,7 +23,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from elision.memory.saved.codec import Codec, Guarantee
 from elision.memory.saved.layout import dense_part, is_dense
 from elision.memory.saved.ledger import Ledger, Row, StorageRecord
-from elision.memory.saved.roles import SMOOTH_ROLES, Role
+from elision.memory.saved.roles import SMOOTH_ROLES, Role, Slot
 from elision.memory.saved.tag import content_tag
 from elision.memory.saved.token import CodecEntry, Entry, SignEntry, Token
 
@@ -47,17 +48,17 @@ class Region:
     _geometry: _Geometry
     users: list[tuple["weakref.ref[Token]", Row]] = field(default_factory=list)
     nonnegative: bool = False
-    _entries: dict[Codec, "weakref.ref[CodecEntry]"] = field(default_factory=dict)
+    _entries: dict[Hashable, "weakref.ref[CodecEntry]"] = field(default_factory=dict)
     _tag: int | None = None
 
-    def entry(self, codec: Codec) -> CodecEntry | None:
-        """Packed form of the stretch by a codec, if a token still uses it."""
-        reference = self._entries.get(codec)
+    def entry(self, codec: Codec, slot: Slot) -> CodecEntry | None:
+        """Packed form of the stretch for such a consumer, if a token still uses it."""
+        reference = self._entries.get(codec.form(slot))
         return None if reference is None else reference()
 
-    def share(self, codec: Codec, entry: CodecEntry) -> None:
+    def share(self, codec: Codec, slot: Slot, entry: CodecEntry) -> None:
         """Let other tokens use a packed form, as long as one does."""
-        self._entries[codec] = weakref.ref(entry)
+        self._entries[codec.form(slot)] = weakref.ref(entry)
 
     def held(self) -> torch.Tensor | None:
         """The tensor itself, if some decided token holds it, other than for a square."""
@@ -85,7 +86,9 @@ class Region:
         """
         for reference, row in self.users:
             token = reference()
-            if token is not None and row.slot.role is Role.SQUARE and not token.stale:
+            if token is None or token.stale or token.pinned:
+                continue
+            if row.slot.role is Role.SQUARE:
                 token.hand_over(entry, self)
                 entry.describe(row)
 
@@ -144,7 +147,7 @@ class Region:
         """Let the masks of ReLUs be read from ``entry``, by ``codec``, not stored."""
         for reference, row in self.users:
             token = reference()
-            if token is None or row.slot.function != "ReluBackward0":
+            if token is None or row.slot.function != "ReluBackward0" or token.pinned:
                 continue
             token.hand_over(SignEntry(entry), self)
             row.codec, row.stored_bytes = f"mask in {codec}", 0

@@ -84,9 +84,14 @@ class Token:
 
     Attributes:
         entry: the packed form; None while the token holds the tensor itself.
+        settled: whether it is decided which of the two it is to hold.
+        pinned: whether it is to hold the tensor itself, from which another is computed.
     """
 
-    __slots__ = ("__weakref__", "_place", "_region", "_tensor", "_version", "entry")
+    __slots__ = (
+        *("__weakref__", "_place", "_region", "_tensor", "_version"),
+        *("entry", "pinned", "settled"),
+    )
 
     def __init__(self, tensor: torch.Tensor) -> None:
         # A parameter is held itself, as autograd does: data that it is given later is
@@ -95,6 +100,7 @@ class Token:
         self._tensor = tensor if leaf else tensor.detach()
         self._version = tensor._version
         self.entry: Entry | None = None
+        self.settled = self.pinned = False
 
     @property
     def tensor(self) -> torch.Tensor | None:
