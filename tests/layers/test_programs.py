@@ -187,8 +187,46 @@ def written_through_numpy(net: Any, h: Tensor) -> Tensor:
 
 
 @program
+def rank_changed_in_place(net: Any, h: Tensor) -> Tensor:
+    h = net.norm(h)
+    other = h.detach()
+    h.unsqueeze_(1)
+    net.seen.append(f"{h.dim()} {other.dim()}")
+    h = F.relu(h) * 2
+    return h.squeeze_(1) + other
+
+
+@program
+def axes_swapped_in_place(net: Any, h: Tensor) -> Tensor:
+    h = net.norm(h)[..., :6] + h[..., :6]
+    h.transpose_(1, 3)
+    net.seen.append(str(h.shape))
+    return (F.relu(h) * torch.arange(16.0)).transpose_(1, 3)
+
+
+@program
+def resized_and_set(net: Any, h: Tensor) -> Tensor:
+    with torch.no_grad():
+        other, third = h + h, h * 2
+        other.resize_(5, 16, 32)
+        third.set_(torch.ones(3, 4))  # pyright: ignore[reportArgumentType]
+        third.mul_(2)
+        net.seen.append(f"{other.shape} {third.shape}")
+    return h * other.sum() * third.sum() / 100
+
+
+@program
 def one_by_one(net: Any, h: Tensor) -> Tensor:
     return torch.cat([h[i : i + 1] for i in range(len(h))])
+
+
+@program
+def bias_changed_after_the_norm(net: Any, h: Tensor) -> Tensor:
+    h = net.a(h[:, :3])
+    k = net.norm(h)
+    with torch.no_grad():
+        net.a.bias.add_(1.0)
+    return F.relu(k) + h
 
 
 # --- read by something else than torch ------------------------------------------------
