@@ -434,6 +434,42 @@ def other_norms(net: Any, h: Tensor) -> Tensor:
     return F.layer_norm(h.permute(0, 2, 3, 1), (16,)).permute(0, 3, 1, 2)
 
 
+@program
+def default_dtype(net: Any, h: Tensor) -> Tensor:
+    torch.set_default_dtype(torch.float64)
+    try:
+        return F.relu(net.c(h.clone())) + net.b(torch.sin(h))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@program
+def default_device(net: Any, h: Tensor) -> Tensor:
+    with torch.device("meta"):
+        return F.relu(net.c(h.clone())) + net.b(torch.sin(h))
+
+
+@pytest.mark.parametrize("refresh", [1, 3])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.Linear])
+def test_a_default_dtype_changes_no_step(kind: Any, refresh: int) -> None:
+    found: list[list[Tensor]] = []
+    for dtype in (torch.float32, torch.float64):
+        torch.manual_seed(0)
+        model = kind(8, 16, 1) if kind is nn.Conv2d else kind(8, 16)
+        x = torch.randn(20, 8, 1, 1) if kind is nn.Conv2d else torch.randn(20, 8)
+        torch.set_default_dtype(dtype)
+        try:
+            recipe = Swat(sparsity=0.6, dense=(), refresh=refresh)
+            elision.elide(model, recipe, engine="native")
+            y = [model(x) for _ in range(2)][-1]
+            y.square().sum().backward()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        found.append([y.detach(), model.weight.grad])
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.filterwarnings("ignore:.*reentrant")
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_computes_what_it_does_under_the_torch_engine(name: str) -> None:
