@@ -115,6 +115,11 @@ class ElidedLayer(nn.Module):
     _elision_calls: LatestCalls | None = None
     _elision_tied_to: str | None = None
 
+    def _elision_traced(self, input: Any) -> Any:
+        """A call as one node of a graph that ``torch.fx`` traces, as of a plain layer."""
+        name = input.tracer.path_of_module(self)
+        return input.tracer.create_proxy("call_module", name, (input,), {})
+
     # State whose shape only a batch shows (a reference gradient) is no buffer: whatever
     # averages, broadcasts or swaps buffers could not know what to do with it. It is an
     # attribute of the name that a buffer would have, moves with the layer, and is in the
