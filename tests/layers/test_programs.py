@@ -187,8 +187,46 @@ def written_through_numpy(net: Any, h: Tensor) -> Tensor:
 
 
 @program
+def rank_changed_in_place(net: Any, h: Tensor) -> Tensor:
+    h = net.norm(h)
+    other = h.detach()
+    h.unsqueeze_(1)
+    net.seen.append(f"{h.dim()} {other.dim()}")
+    h = F.relu(h) * 2
+    return h.squeeze_(1) + other
+
+
+@program
+def axes_swapped_in_place(net: Any, h: Tensor) -> Tensor:
+    h = net.norm(h)[..., :6] + h[..., :6]
+    h.transpose_(1, 3)
+    net.seen.append(str(h.shape))
+    return (F.relu(h) * torch.arange(16.0)).transpose_(1, 3)
+
+
+@program
+def resized_and_set(net: Any, h: Tensor) -> Tensor:
+    with torch.no_grad():
+        other, third = h + h, h * 2
+        other.resize_(5, 16, 32)
+        third.set_(torch.ones(3, 4))  # pyright: ignore[reportArgumentType]
+        third.mul_(2)
+        net.seen.append(f"{other.shape} {third.shape}")
+    return h * other.sum() * third.sum() / 100
+
+
+@program
 def one_by_one(net: Any, h: Tensor) -> Tensor:
     return torch.cat([h[i : i + 1] for i in range(len(h))])
+
+
+@program
+def bias_changed_after_the_norm(net: Any, h: Tensor) -> Tensor:
+    h = net.a(h[:, :3])
+    k = net.norm(h)
+    with torch.no_grad():
+        net.a.bias.add_(1.0)
+    return F.relu(k) + h
 
 
 # --- read by something else than torch ------------------------------------------------
@@ -394,6 +432,42 @@ def gated(net: Any, h: Tensor) -> Tensor:
 def other_norms(net: Any, h: Tensor) -> Tensor:
     h = F.group_norm(h, 4) + F.instance_norm(h)
     return F.layer_norm(h.permute(0, 2, 3, 1), (16,)).permute(0, 3, 1, 2)
+
+
+@program
+def default_dtype(net: Any, h: Tensor) -> Tensor:
+    torch.set_default_dtype(torch.float64)
+    try:
+        return F.relu(net.c(h.clone())) + net.b(torch.sin(h))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@program
+def default_device(net: Any, h: Tensor) -> Tensor:
+    with torch.device("meta"):
+        return F.relu(net.c(h.clone())) + net.b(torch.sin(h))
+
+
+@pytest.mark.parametrize("refresh", [1, 3])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.Linear])
+def test_a_default_dtype_changes_no_step(kind: Any, refresh: int) -> None:
+    found: list[list[Tensor]] = []
+    for dtype in (torch.float32, torch.float64):
+        torch.manual_seed(0)
+        model = kind(8, 16, 1) if kind is nn.Conv2d else kind(8, 16)
+        x = torch.randn(20, 8, 1, 1) if kind is nn.Conv2d else torch.randn(20, 8)
+        torch.set_default_dtype(dtype)
+        try:
+            recipe = Swat(sparsity=0.6, dense=(), refresh=refresh)
+            elision.elide(model, recipe, engine="native")
+            y = [model(x) for _ in range(2)][-1]
+            y.square().sum().backward()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        found.append([y.detach(), model.weight.grad])
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.filterwarnings("ignore:.*reentrant")

@@ -243,3 +243,35 @@ def test_the_table_is_not_idle(recipe: str) -> None:
 
 def test_keeping_every_operand_is_plain_autograd_bit_for_bit() -> None:
     assert_same(steps(elided("dense")), steps(network()))
+
+
+@pytest.mark.parametrize("engine", ["torch", "auto"])
+def test_a_program_is_traced_with_elided_layers_as_nodes(engine: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4)
+    )
+    elision.elide(model, elision.methods.Swat(sparsity=0.5, dense=()), engine=engine)
+    graph = torch.fx.symbolic_trace(model)
+    graph.graph.lint()
+    names = [str(n.target) for n in graph.graph.nodes if n.op == "call_module"]
+    assert names == ["0", "1", "2", "3", "4"]
+    x = torch.randn(2, 3, 5, 5)
+    assert torch.allclose(graph(x), model(x), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("engine", ["torch", "auto"])
+@pytest.mark.parametrize(
+    "recipe", ["static:sparsity=0.5", "swat:sparsity=0.5", "rigl:sparsity=0.5"]
+)
+def test_a_trace_of_an_elided_model_computes_what_it_does(
+    recipe: str, engine: str
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    model = nn.Sequential(model, nn.Flatten(), nn.Linear(8, 4)).eval()
+    elision.elide(model, recipe, engine=engine)
+    traced = torch.jit.trace(model, torch.randn(2, 3, 5, 5))  # pyright: ignore
+    x = torch.randn(7, 3, 5, 5)
+    assert torch.allclose(traced(x), model(x), atol=1e-5)

@@ -561,3 +561,20 @@ def test_the_drop_fraction_follows_its_formula():
         assert fraction.at(t) == pytest.approx(0.15 * (1 + math.cos(math.pi * t / 100)))
     assert DropFraction(0.5, 0.005, 100).at(100) == pytest.approx(0.005)
     assert DropFraction(0.3, decay="constant").at(9999) == 0.3
+
+
+@pytest.mark.parametrize("method", [methods.RigL, methods.SET, methods.SNFS])
+def test_masks_move_whatever_the_programs_default_device(method: type) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(20, 10)
+    elision.elide(model, method(sparsity=0.5, every=2, dense=()), engine="torch")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    x = torch.randn(8, 20)
+    with torch.device("meta"):
+        topology = elision.topology.attach(model, optimizer)
+        for _ in range(4):
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+    assert topology.moves == 2
+    assert topology.nnz == 100

@@ -37,7 +37,7 @@ def density(x: Tensor) -> float:
 
 def share_of(share: float, size: int) -> int:
     """``ceil(share·size)``, at least 1, blind to the rounding of ``share`` itself."""
-    return max(1, math.ceil(round(share * size, 6)))
+    return max(1, math.ceil(round(share * int(size), 6)))
 
 
 class _Handles(weakref.WeakValueDictionary[str, "Transform"]):

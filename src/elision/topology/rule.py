@@ -105,7 +105,9 @@ class Budget:
             random = generator(self.seed, weight.name, 0)
             grid = self.pattern.grid(weight.shape)
             chosen = best(
-                torch.rand(grid, generator=random), counts[weight.name], random
+                torch.rand(grid, generator=random, device=random.device),
+                counts[weight.name],
+                random,
             )
             weight.set_state("mask", self.pattern.expand(chosen, weight.shape))
 

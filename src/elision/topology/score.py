@@ -48,7 +48,9 @@ def mean_momentum(run: Run, weight: SparseWeight) -> float:
 
 def _random(run: Run, weight: SparseWeight, random: torch.Generator) -> Tensor:
     del run
-    return torch.rand(weight.shape, generator=random).to(weight.mask.device)
+    return torch.rand(weight.shape, generator=random, device=random.device).to(
+        weight.mask.device
+    )
 
 
 def signed_rank(weight: Tensor, active: Tensor) -> Tensor:

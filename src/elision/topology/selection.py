@@ -49,7 +49,9 @@ def best(score: Tensor, count: int, random: torch.Generator) -> Tensor:
     chosen = flat > level
     ties = (flat == level).nonzero().flatten()
     missing = count - int(chosen.sum())
-    picked = torch.randperm(ties.numel(), generator=random)[:missing]
+    picked = torch.randperm(ties.numel(), generator=random, device=random.device)[
+        :missing
+    ]
     chosen[ties[picked.to(ties.device)]] = True
     return chosen.view_as(score)
 

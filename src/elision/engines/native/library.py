@@ -58,6 +58,11 @@ def _done(result: int) -> int:
     return result
 
 
+def _floats(size: int | tuple[int, ...]) -> torch.Tensor:
+    """Memory for the kernels, whatever the program's default dtype and device."""
+    return torch.empty(size, dtype=torch.float32, device="cpu")
+
+
 class _Workspace(threading.local):
     """Buffers of a thread, reused by tensors that do not outlive a call.
 
@@ -72,7 +77,7 @@ class _Workspace(threading.local):
         size = math.prod(shape)
         if slot not in self.buffers or self.buffers[slot].numel() < size:
             self.buffers.pop(slot, None)
-            self.buffers[slot] = torch.empty(size)
+            self.buffers[slot] = _floats(size)
         return self.buffers[slot][:size].view(shape)
 
 
@@ -80,7 +85,7 @@ _WORKSPACE = _Workspace()
 
 
 def _workspace(slot: int | None, shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.empty(shape) if slot is None else _WORKSPACE.take(slot, shape)
+    return _floats(shape) if slot is None else _WORKSPACE.take(slot, shape)
 
 
 def to_blocked(x: torch.Tensor, slot: int | None = None) -> tuple[torch.Tensor, bool]:

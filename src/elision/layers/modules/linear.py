@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from elision.layers.modules.base import ElidedLayer
 
@@ -24,6 +25,8 @@ class ElidedLinear(ElidedLayer, nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: D102
+        if isinstance(input, Proxy):
+            return self._elision_traced(input)
         if input.is_nested:
             return self._of_nested(input)
         if input.dim() == 2:

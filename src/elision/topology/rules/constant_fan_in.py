@@ -64,7 +64,7 @@ class ConstantFanIn(Rule):
             neurons, inputs = weight.shape[0], prod(weight.shape[1:])
             fan_in = max(1, int(round(wanted[weight.name] * inputs, 6)))
             random = generator(self.budget.seed, weight.name, 0)
-            scores = torch.rand(neurons, inputs, generator=random)
+            scores = torch.rand(neurons, inputs, generator=random, device=random.device)
             weight.set_state("mask", _rows(scores, fan_in).view(weight.shape))
 
     def moves(self, step: int) -> bool:

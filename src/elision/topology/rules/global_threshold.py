@@ -107,6 +107,8 @@ class GlobalThreshold(Rule):
 
 def _regrown(kept: Tensor, old: Tensor, count: int, random: torch.Generator) -> Tensor:
     """``kept`` and ``count`` random others, those outside ``old`` first."""
-    score = torch.rand(kept.shape, generator=random).to(kept.device)
+    score = torch.rand(kept.shape, generator=random, device=random.device).to(
+        kept.device
+    )
     score = torch.where(old, score - 1, score)
     return kept | best(torch.where(kept, -torch.inf, score), count, random)

@@ -103,7 +103,8 @@ class _Convolution(torch.autograd.Function):
             return y.to(call.dtype)
         result: Value = Stored(y, images)
         if bias is not None:
-            result = Biased(result, bias.detach().float())
+            # The bias may change before the sum is read; no version tells.
+            result = Biased(result, bias.detach().to(torch.float32, copy=True))
         return BlockedTensor.of(result, call.dtype)
 
     @staticmethod

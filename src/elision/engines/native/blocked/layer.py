@@ -164,7 +164,8 @@ class SparseLayer:
         step = layer._buffers[kept.step]
         assert threshold is not None
         assert step is not None
-        level = threshold.clone()  # the buffer may move before the backward pass
+        # The buffer may move before the backward pass; it may be a double.
+        level = threshold.to(torch.float32, copy=True)
         if step.item() % kept.refresh == 0:
             level = _found(x, keep, samples)
             if torch.isfinite(level):
@@ -190,5 +191,6 @@ def _found(x: Tensor, keep: float, samples: int | None) -> Tensor:
     else:
         memory = x.detach()
     above = library.threshold(memory, keep, samples)
-    found = torch.tensor(above).clamp_(min=0)
-    return torch.nextafter(found, torch.tensor(torch.inf)) if above >= 0 else found
+    # As the values that are compared: whatever the program's default dtype and device.
+    found = torch.tensor(max(above, 0.0), dtype=torch.float32, device="cpu")
+    return torch.nextafter(found, found.new_tensor(torch.inf)) if above >= 0 else found

@@ -231,11 +231,16 @@ def as_plain(x: Tensor) -> Tensor:
 
 def _dispatch(func: Any, args: Any, kwargs: Any) -> Any:
     function = _FUNCTIONS.get(func)
-    if function is not None:
+    if function is not None and _are_images(args):
         result = function(*args, **kwargs)
         if result is not NotImplemented:
             return result
     return _computed_plain(func, args, kwargs)
+
+
+def _are_images(args: Any) -> bool:
+    """Whether no operation in place has given a blocked tensor another rank."""
+    return all(x.dim() == 4 for x in args if isinstance(x, BlockedTensor))
 
 
 #: The dispatch; last, once there is a compiler, the form that it does not look into when
@@ -243,8 +248,21 @@ def _dispatch(func: Any, args: Any, kwargs: Any) -> Any:
 _DISPATCH: list[Any] = [_dispatch]
 
 
+def _reshaped(func: Any, x: BlockedTensor, *args: Any, **kwargs: Any) -> Tensor:
+    """An operator that gives a tensor another shape in place; its aliases keep theirs."""
+    plain = x.storage_.plain()
+    changed = func(plain.view_as(plain), *args, **kwargs)
+    storage = Storage(None, changed.dtype, plain=changed)
+    storage.plain()  # the aliases hold the memory, too
+    Tensor.data.__set__(x, BlockedTensor(storage, tuple(changed.shape)))  # pyright: ignore[reportAttributeAccessIssue]
+    x.storage_ = storage
+    return x
+
+
 def _computed_plain(func: Any, args: Any, kwargs: Any) -> Any:
     """An operator on plain tensors; results that alias an argument stay the argument."""
+    if torch.Tag.inplace_view in func.tags and isinstance(args[0], BlockedTensor):
+        return _reshaped(func, *args, **kwargs)
     given: dict[int, BlockedTensor] = {}
     schema = func._schema.arguments
     by_name = {argument.name: argument for argument in schema}
