@@ -258,20 +258,3 @@ def test_a_program_is_traced_with_elided_layers_as_nodes(engine: str) -> None:
     assert names == ["0", "1", "2", "3", "4"]
     x = torch.randn(2, 3, 5, 5)
     assert torch.allclose(graph(x), model(x), atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore:.*deprecated", "ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("engine", ["torch", "auto"])
-@pytest.mark.parametrize(
-    "recipe", ["static:sparsity=0.5", "swat:sparsity=0.5", "rigl:sparsity=0.5"]
-)
-def test_a_trace_of_an_elided_model_computes_what_it_does(
-    recipe: str, engine: str
-) -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
-    model = nn.Sequential(model, nn.Flatten(), nn.Linear(8, 4)).eval()
-    elision.elide(model, recipe, engine=engine)
-    traced = torch.jit.trace(model, torch.randn(2, 3, 5, 5))  # pyright: ignore
-    x = torch.randn(7, 3, 5, 5)
-    assert torch.allclose(traced(x), model(x), atol=1e-5)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from elision.common.exact import own, plain
-from elision.engines import Engine, make_engine
+from elision.engines import Engine
 from elision.engines.native.blocked.tensor import as_plain, offered
 from elision.layers.blocked import is_usable
 from elision.layers.forms import Forms
@@ -32,9 +32,6 @@ from elision.layers.step import Step, forward_product, gradient_products
 from elision.products import Geometry, Product, dense, geometry_of
 
 __all__ = ["ElidedLayer", "plan_of", "set_state", "states_of", "tied_reader"]
-
-
-_TORCH = make_engine("torch")
 
 
 class _Products(torch.autograd.Function):
@@ -224,9 +221,6 @@ class ElidedLayer(nn.Module):
         if torch.compiler.is_compiling():
             engine = self._elision_engine
             return self._plain_products(x, weight, bias, convolution, engine)
-        if _is_traced():
-            # A trace holds operators of torch alone.
-            return self._plain_products(x, weight, bias, convolution, _TORCH)
         with OWN_PRODUCTS:
             return self._products(x, weight, bias, convolution)
 
@@ -297,7 +291,7 @@ class ElidedLayer(nn.Module):
             dtype = torch.get_autocast_dtype(kind)
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
-        needs_gradient = torch.is_grad_enabled() and not _is_traced()
+        needs_gradient = torch.is_grad_enabled()
         is_in_step = self._is_in_step
         if is_in_step and _has_unshaped_state(self):
             _shape_states(self, tuple(x.shape), tuple(weight.shape), convolution)
@@ -324,12 +318,6 @@ class ElidedLayer(nn.Module):
         weight = step.read(Product.FORWARD, "weight", weight, done)
         step.tell(Product.FORWARD, x, weight)
         return forward_product(step, x, weight, bias)
-
-
-def _is_traced() -> bool:
-    """Whether ``torch.jit.trace`` runs, whose graphs hold no functions of ours."""
-    compiling = torch.compiler.is_compiling()
-    return not compiling and torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
 
 
 # While torch.compile traces, these two run for real: the state is there before the graph
