@@ -1,6 +1,7 @@
 """Own data and network from the command line, folders by default, and adding to a run."""
 
 import json
+import sys
 import tomllib
 from pathlib import Path
 
@@ -200,3 +201,24 @@ def test_no_line_of_a_configuration_is_passed_over(
     Path("bad.toml").write_text(content)
     assert elision("study --config bad.toml") == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", ["data", "network"])
+def test_a_run_is_not_given_more_of_other_data_or_another_network(
+    capsys: pytest.CaptureFixture[str], changed: str
+) -> None:
+    run = f"study {MINE} --epochs 1 --recipe dense --accelerator dense --out run"
+    assert elision(run) == 0
+    before = {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()}
+    if changed == "data":
+        name = next(Path("pictures").rglob("*.png"))
+        Image.fromarray(255 - np.asarray(Image.open(name))).save(name)
+    else:
+        source = Path("my_own/net.py")
+        source.write_text(source.read_text() + "\n# other code\n")
+        sys.modules.pop("my_own.net", None)
+    capsys.readouterr()
+    assert elision("study --resume run --seeds 2") == 2
+    said = capsys.readouterr().err
+    assert f"run: holds a run with another {changed}, which has changed since" in said
+    assert {p: p.read_bytes() for p in Path("run").rglob("*") if p.is_file()} == before

@@ -6,6 +6,7 @@ is missing. Another one is refused, so that no run ends up holding the results o
 """
 
 import itertools
+import json
 import os
 import platform
 import sys
@@ -24,8 +25,13 @@ __all__ = ["claim", "configuration", "environment", "numbered"]
 #: Layout of a run folder; raised when a later version could not continue an older one.
 LAYOUT = 1
 
+#: Digests of what a run is made of; see :mod:`elision.study.sources`.
+_SOURCES = "sources.json"
 
-def claim(folder: Path, config: dict[str, Any]) -> None:
+
+def claim(
+    folder: Path, config: dict[str, Any], sources: dict[str, str] | None = None
+) -> None:
     """Make a folder this run's, or confirm that it is.
 
     Files that a killed process left half-written are removed.
@@ -33,10 +39,13 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
     Args:
         folder: created if it does not exist.
         config: the study's configuration, plain values.
+        sources: digests of what the configuration names, such as the data; kept in
+            ``sources.json``.
 
     Raises:
-        ValueError: the folder belongs to a run of another configuration or layout, or
-            of more than is asked for, holds other files and no run, or is a file.
+        ValueError: the folder belongs to a run of another configuration or layout, of
+            sources that have changed since, or of more than is asked for, holds other
+            files and no run, or is a file.
         OSError: the folder cannot be made or written.
     """
     if folder.exists() and not folder.is_dir():
@@ -49,6 +58,7 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
         before = configuration(folder)
         after = tomllib.loads(wanted)["study"]
         _refuse_another(folder, before, after)
+        _refuse_changed(folder, sources or {})
         if before != after:
             write_text(path, wanted)
     elif folder.is_dir() and any(folder.iterdir()):
@@ -58,6 +68,8 @@ def claim(folder: Path, config: dict[str, Any]) -> None:
     else:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(path, wanted)
+    if sources and not (folder / _SOURCES).is_file():
+        write_json(folder / _SOURCES, sources)
     # The claim comes first: a run killed right after it is still this run.
     if not (folder / "env.json").is_file():
         write_json(folder / "env.json", environment())
@@ -79,6 +91,22 @@ def numbered(folder: Path, config: dict[str, Any]) -> Path:
             _refuse_another(tried, configuration(tried), after)
             return tried
     raise AssertionError
+
+
+def _refuse_changed(folder: Path, sources: dict[str, str]) -> None:
+    """Raise ValueError if a run's sources are no longer what it began with."""
+    path = folder / _SOURCES
+    if not path.is_file():
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    if changed := [
+        n for n, digest in sources.items() if before.get(n, digest) != digest
+    ]:
+        raise ValueError(
+            f"{folder}: holds a run with another {' and '.join(changed)}, which "
+            f"{'have' if len(changed) > 1 else 'has'} changed since; give another folder "
+            "with --out"
+        )
 
 
 def _refuse_another(

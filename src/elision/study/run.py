@@ -36,6 +36,7 @@ from elision.study import folder as runfolder
 from elision.study.config import StudyConfig, command_line_toml, file_name, told_once
 from elision.study.outcome import RecipeOutcome, StudyOutcome, metric_rows, tables
 from elision.study.probes import PROBES, Trained
+from elision.study.sources import digests
 from elision.training.checkpoint import EpochMetrics
 from elision.training.loop import (
     Progress,
@@ -144,12 +145,11 @@ def _claimed(config: StudyConfig, folder: Path) -> "_Run":
     """
     run = _Run.of(config)
     config.execution().torch_device()
-    if not isinstance(config.workload, str):
-        with torch.random.fork_rng(), torch.device("cpu"):
-            run.workload.make_model(run.dataset)
+    own = not isinstance(config.workload, str)
+    found = digests(run.workload, run.dataset, own=own)
     for spec in config.recipes:
         run.method(spec)  # likewise a recipe of a module or a file
-    runfolder.claim(folder, _plain(config))
+    runfolder.claim(folder, _plain(config), found)
     return run
 
 
