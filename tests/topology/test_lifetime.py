@@ -1,5 +1,6 @@
 """What attach keeps alive, and what it lets go."""
 
+import copy
 import gc
 import weakref
 
@@ -59,3 +60,25 @@ def test_a_second_attach_takes_the_place_of_one_that_nobody_kept() -> None:
     for _ in range(3):
         step(model, optimizer)
     assert topology.step == 4
+
+
+def test_gradients_are_masked_though_nobody_keeps_the_optimiser() -> None:
+    model = elision.elide(network(), Static(0.8, dense=()), engine="torch")
+    elision.topology.attach(model, torch.optim.SGD(model.parameters(), 0.1))
+    gc.collect()
+    model(torch.randn(8, 20)).square().sum().backward()
+    for weight in (model[0].weight, model[2].weight):
+        assert isinstance(weight.grad, torch.Tensor)
+        assert not weight.grad[weight == 0].any()
+
+
+def test_a_copy_of_an_attached_model_has_no_controller() -> None:
+    model = elision.elide(network(), RigL(0.5, every=2, until=9))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    topology = elision.topology.attach(model, optimizer)
+    twin = copy.deepcopy(model)
+    other = torch.optim.SGD(twin.parameters(), 0.1)
+    again = elision.topology.attach(twin, other)
+    for _ in range(3):
+        step(model, optimizer)
+    assert (topology.step, again.step) == (4, 1)

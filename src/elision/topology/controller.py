@@ -5,7 +5,6 @@ scalers and wrappers that were made before or come later keep working.
 """
 
 import hashlib
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from elision.common.checks import integer
 from elision.layers import elidable_layers
 from elision.topology.install import (
-    ATTACHED,
     divide_state,
     installed_in,
     left_dense,
@@ -67,17 +65,16 @@ class Topology:
         self.weights = sparse_weights(root, self.rule.transform)
         own = self._own(self.rule)
         installed.silence()
-        earlier = ATTACHED.get(root, lambda: None)()
-        if earlier is not None:
-            earlier.release()
+        if installed.held.controller is not None:
+            installed.held.controller.release()
         divide_state(root, len(own))
         self.parts = [
             Part(root, installed, stepper, self.weights, weights, i, self.history)
             for i, (stepper, weights) in enumerate(own)
         ]
-        ATTACHED[root] = weakref.ref(self)
+        installed.held.controller = self
         for part in self.parts:
-            part.hook(self)
+            part.hook()
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

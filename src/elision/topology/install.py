@@ -2,8 +2,6 @@
 
 import hashlib
 import warnings
-import weakref
-from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
 from typing import Any
@@ -23,7 +21,7 @@ from elision.topology.rule import Rule
 from elision.topology.weights import SparseWeight, sparse_weights
 
 __all__ = [
-    "ATTACHED",
+    "Held",
     "Installed",
     "ScheduleWarning",
     "UnattachedWarning",
@@ -47,11 +45,6 @@ _RULE, _REFUSAL = "topology rule", "topology refusal"
 _LABEL_BYTES = 48
 
 
-#: The controller of each model, a weak reference, so that a second one takes its place.
-ATTACHED: weakref.WeakKeyDictionary[nn.Module, Callable[[], Any]]
-ATTACHED = weakref.WeakKeyDictionary()
-
-
 class ScheduleWarning(UserWarning):
     """Masks did not do what their schedule says, as it does not fit the run.
 
@@ -70,6 +63,29 @@ class UnattachedWarning(UserWarning):
     """
 
 
+class Held:
+    """The controller of a model, which lives as long as the model.
+
+    A second one takes its place. Copies and pickles of a model start without one.
+
+    Example:
+        >>> import copy
+        >>> held = Held()
+        >>> held.controller = "one"
+        >>> copy.deepcopy(held).controller is None
+        True
+    """
+
+    def __init__(self) -> None:
+        self.controller: Any = None
+
+    def __deepcopy__(self, memo: Any) -> "Held":
+        return Held()
+
+    def __reduce__(self) -> Any:
+        return Held, ()
+
+
 @dataclass
 class Installed:
     """The rule of a model, on the module that was elided.
@@ -79,6 +95,7 @@ class Installed:
         label: the method's name and a hash of its parameters.
         method: the parameters that the rule was made of, where it can be fitted.
         reminder: the hook that warns until a controller is attached.
+        held: the controller, whether or not the user keeps it.
 
     Example:
         >>> import torch, elision
@@ -94,6 +111,7 @@ class Installed:
     reminder: Any = None
     forwards: int = field(default=0)
     warned: bool = field(default=False)
+    held: Held = field(default_factory=Held, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.published = self.rule
@@ -352,9 +370,9 @@ def _take_shapes(model: nn.Module, state_dict: dict[str, Any], prefix: str) -> N
 def _tell_controller(model: nn.Module, incompatible: Any) -> None:
     """After loading: what the coming step needs follows from the rule given now."""
     del incompatible
-    controller = ATTACHED.get(model, lambda: None)()
-    if controller is not None:
-        controller.loaded()
+    installed = installed_on(model)
+    if installed is not None and installed.held.controller is not None:
+        installed.held.controller.loaded()
 
 
 def _given(method: Any) -> list[str]:

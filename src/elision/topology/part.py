@@ -69,7 +69,6 @@ class Part:
         self.learning: list[SparseWeight] = []
         self.trained, self._saving = adopt(self.rule, own, stepper)
         self._handles: list[Any] = []
-        self._owner: Any = None
         self._set_aside: list[tuple[Tensor, Tensor]] = []
         self._gradients: dict[str, Tensor] = {}
         self._reached: set[str] = set()
@@ -83,14 +82,8 @@ class Part:
         self._watched = own[0]
         self._steps_seen, self._changes, self._version = 0, 0, 0
 
-    def hook(self, owner: Any) -> None:
-        """Follow the optimiser's steps and the gradients of the weights.
-
-        Args:
-            owner: what to keep alive as long as the optimiser's hooks are there, whether
-                or not the user keeps it: a second ``attach`` must find it.
-        """
-        self._owner = owner
+    def hook(self) -> None:
+        """Follow the optimiser's steps and the gradients of the weights."""
         optimizer = self.stepper.inner
         self._handles = [
             optimizer.register_step_pre_hook(self._pre_hook),
@@ -111,7 +104,7 @@ class Part:
         """Let go of the optimiser and the weights."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._owner = [], None
+        self._handles = []
 
     @property
     def is_hooked(self) -> bool:
@@ -197,7 +190,7 @@ class Part:
         parameter = self.own[place].weight
         frozen = not parameter.requires_grad
         # A parameter's hooks are out of the garbage collector's sight, so this one must
-        # not hold the model; the optimiser's hooks hold this part.
+        # not hold the model; the model holds the controller, and that this part.
         part = weakref.ref(self)
 
         def after_backward(parameter: Tensor) -> None:
