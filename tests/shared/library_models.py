@@ -124,9 +124,8 @@ def library_models() -> Iterator[LibraryModel]:
         yield _timm(name, 64, img_size=64)
     for name, size in _TORCHVISION.items():
         yield _torchvision(name, size, num_classes=10)
-    for name in ("googlenet", "inception_v3"):  # with side outputs
-        options = {"aux_logits": True, "init_weights": False, "num_classes": 10}
-        yield _torchvision(name, 64 if name == "googlenet" else 139, **options)
+    sides = {"aux_logits": True, "init_weights": False}
+    yield _torchvision("googlenet", 64, num_classes=10, **sides)
     for name in ("deeplabv3_mobilenet_v3_large", "fcn_resnet50"):
         options = {"weights_backbone": None, "aux_loss": True, "num_classes": 5}
         yield _torchvision(name, 96, **options)
