@@ -15,6 +15,7 @@ the canonical form, so that it is a property of the product and not of its notat
 from dataclasses import replace
 from typing import Any
 
+from elision.products.axes import axes_of
 from elision.products.convolution import Convolution
 from elision.products.geometry import Geometry
 from elision.products.matmul import MatmulGeometry
@@ -69,19 +70,11 @@ def canonical_operand(geometry: Geometry, operand: str, value: Any) -> Any:
 def _tiles(geometry: Convolution[Any]) -> bool:
     """Whether the windows tile the image: every pixel is in exactly one."""
     return all(
-        size == outputs * taps
-        and padding == 0
-        and (dilation == 1 or taps == 1)
-        and (stride == taps or outputs == 1)
-        for size, outputs, taps, stride, padding, dilation in zip(
-            geometry.sizes,
-            geometry.out_sizes,
-            geometry.kernel,
-            geometry.stride,
-            geometry.padding,
-            geometry.dilation,
-            strict=True,
-        )
+        axis.pixels == axis.outputs * axis.taps
+        and axis.padding == 0
+        and (axis.dilation == 1 or axis.taps == 1)
+        and (axis.stride == axis.taps or axis.outputs == 1)
+        for axis in axes_of(geometry)
     )
 
 
@@ -96,17 +89,11 @@ def _matmul(geometry: Convolution[Any]) -> MatmulGeometry:
 def _plain(geometry: Convolution[Any]) -> Any:
     """The convolution without the parameters that do not matter to it."""
     strides, dilations = [], []
-    for size, taps, stride, padding, dilation in zip(
-        geometry.sizes,
-        geometry.kernel,
-        geometry.stride,
-        geometry.padding,
-        geometry.dilation,
-        strict=True,
-    ):
-        one_output = size + 2 * padding == dilation * (taps - 1) + 1
-        strides.append(1 if one_output else stride)
-        dilations.append(1 if taps == 1 else dilation)
+    for axis in axes_of(geometry):
+        reach = axis.dilation * (axis.taps - 1) + 1
+        one_output = axis.pixels + 2 * axis.padding == reach
+        strides.append(1 if one_output else axis.stride)
+        dilations.append(1 if axis.taps == 1 else axis.dilation)
     return replace(geometry, stride=tuple(strides), dilation=tuple(dilations))  # pyright: ignore[reportArgumentType]
 
 

@@ -1,27 +1,26 @@
 """Intersection: an inner-product machine that skips the zeros of both operands."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from elision.accelerators.base import (
-    Accelerator,
     Cost,
     ceil_div,
     check_integer,
     check_positive,
 )
 from elision.accelerators.energy import energy_table
+from elision.accelerators.inner.elements import ElementMachine
 from elision.accelerators.inner.matching import matches
-from elision.accelerators.inner.work import elements_of, places, spread
+from elision.accelerators.inner.work import places, spread
 from elision.products import LayerProduct
 
 __all__ = ["Intersection"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Intersection(Accelerator):
+class Intersection(ElementMachine):
     """Inner join of two sparse operands, output by output (the class of SparTen).
 
     The operands of one output are bit masks with packed non-zeros. An element reads the
@@ -59,23 +58,12 @@ class Intersection(Accelerator):
     buffer_kib: float = 1024.0
     reuse: int = 32
     energy: str = "horowitz-45nm"
-    not_swept = ("elements",)  # their number follows from that of the multipliers
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer(self, 1, "elements", "lanes", "chunk", "reuse")
         check_integer(self, 0, "join_cycles")
         check_positive(self, "buffer_kib")
-
-    @property
-    def multiplier_count(self) -> int:
-        """Multipliers of all elements."""
-        return self.elements * self.lanes
-
-    @classmethod
-    def sized(cls, multipliers: int, **given: Any) -> dict[str, Any]:
-        """Elements of ``lanes`` multipliers each."""
-        return {"elements": elements_of(multipliers, given.get("lanes", cls.lanes))}
 
     def run(self, product: LayerProduct) -> Cost:
         """Cost of one product; see :meth:`Accelerator.run`."""

@@ -1,17 +1,16 @@
 """One-sided sparsity: an inner-product machine that skips the zeros of one operand."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from elision.accelerators.base import (
-    Accelerator,
     Cost,
     ceil_div,
     check_integer,
     check_positive,
 )
 from elision.accelerators.energy import energy_table
-from elision.accelerators.inner.work import elements_of, one_sided, places, spread
+from elision.accelerators.inner.elements import ElementMachine
+from elision.accelerators.inner.work import one_sided, places, spread
 from elision.common.names import lookup
 from elision.products import OPERANDS, LayerProduct
 
@@ -21,7 +20,7 @@ _SIDES = ("sparser", "first", "second", *OPERANDS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneSided(Accelerator):
+class OneSided(ElementMachine):
     """Inner product over the non-zeros of one operand and all values of the other.
 
     An element works on one output at a time and multiplies ``lanes`` of the chosen
@@ -54,23 +53,12 @@ class OneSided(Accelerator):
     buffer_kib: float = 1024.0
     reuse: int = 32
     energy: str = "horowitz-45nm"
-    not_swept = ("elements",)  # their number follows from that of the multipliers
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer(self, 1, "elements", "lanes", "reuse")
         check_positive(self, "buffer_kib")
         lookup("side of OneSided", self.side, dict.fromkeys(_SIDES))
-
-    @property
-    def multiplier_count(self) -> int:
-        """Multipliers of all elements."""
-        return self.elements * self.lanes
-
-    @classmethod
-    def sized(cls, multipliers: int, **given: Any) -> dict[str, Any]:
-        """Elements of ``lanes`` multipliers each."""
-        return {"elements": elements_of(multipliers, given.get("lanes", cls.lanes))}
 
     def run(self, product: LayerProduct) -> Cost:
         """Cost of one product; see :meth:`Accelerator.run`."""

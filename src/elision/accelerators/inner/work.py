@@ -16,11 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elision.accelerators.base import ceil_div
-from elision.common.checks import integer
 from elision.products import Convolution, LayerProduct, Product
 from elision.products.axes import axes_of
 
-__all__ = ["Outputs", "as_groups", "elements_of", "one_sided", "places", "spread"]
+__all__ = ["Outputs", "as_groups", "one_sided", "places", "spread"]
 
 
 class Outputs(NamedTuple):
@@ -42,19 +41,6 @@ class Outputs(NamedTuple):
     def total(self) -> int:
         """Sum over all outputs."""
         return int((self.work * self.times).sum())
-
-
-def elements_of(multipliers: int, lanes: int) -> int:
-    """Elements of ``lanes`` multipliers each.
-
-    Raises:
-        ValueError: the lanes do not divide the multipliers.
-    """
-    if multipliers % integer("sweep", "lanes", lanes):
-        raise ValueError(
-            f"{multipliers} multipliers are no whole number of elements with {lanes} lanes"
-        )
-    return multipliers // lanes
 
 
 def spread(total: int, longest: int, elements: int) -> int:
