@@ -2,6 +2,7 @@
 
 import torch
 
+from elision.common.selecting import select
 from elision.engines.base import NO_HINT, Engine, Hint
 from elision.products import LayerProduct
 
@@ -35,6 +36,4 @@ class TorchEngine(Engine):
         """Compute one product densely; see :meth:`Engine.compute`."""
         hint.check(product)
         result = product.geometry.compute(product.kind, product.first, product.second)
-        return (
-            result if hint.wanted is None else torch.where(hint.wanted != 0, result, 0)
-        )
+        return result if hint.wanted is None else select(result, hint.wanted != 0)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from elision.common.checks import number
+from elision.common.selecting import select
 from elision.operands.base import State, Transform, density
 
 __all__ = ["LearnedThreshold"]
@@ -50,7 +51,7 @@ class LearnedThreshold(Transform):
         if training and density(kept) <= self.floor:
             threshold.zero_()
             kept = x != 0
-        return torch.where(kept, x, 0)
+        return select(x, kept)
 
     def __str__(self) -> str:
         return "above a learned threshold"

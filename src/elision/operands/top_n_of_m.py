@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from elision.common.selecting import select
 from elision.operands.base import State, Transform
 
 __all__ = ["TopNofM"]
@@ -37,7 +38,7 @@ class TopNofM(Transform):
 
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         del state, training
-        return x if self.n == self.m else torch.where(self.kept(x), x, 0)
+        return x if self.n == self.m else select(x, self.kept(x))
 
     def kept(self, x: Tensor) -> Tensor:
         """Boolean mask of the kept values, of the shape of ``x``.
