@@ -14,7 +14,7 @@ import functools
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ from elision.layers.blocked import has_kernels, is_usable
 from elision.layers.plan import LayerPlan, buffer_name
 from elision.operands import KEEP
 from elision.operands.blocked_form import LargestForm, MaskForm
-from elision.products import Product, dense, geometry_of
+from elision.products import Geometry, Product, dense, geometry_of
 
 __all__ = ["Forms"]
 
@@ -44,6 +44,28 @@ _TORCH = make_engine("torch")
 
 #: Timed calls of each form, after one that warms up (an own choice).
 _TRIALS = 3
+
+
+class _Call(NamedTuple):
+    """One call of a layer; see :meth:`Forms.output`."""
+
+    layer: Any
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    convolution: Any
+
+    @property
+    def back(self) -> bool:
+        """Whether a backward pass may follow."""
+        wanted = self.x.requires_grad or self.weight.requires_grad
+        return torch.is_grad_enabled() and wanted
+
+    @property
+    def geometry(self) -> Geometry:
+        """Shape of the layer in this call."""
+        shapes = tuple(self.x.shape), tuple(self.weight.shape)
+        return geometry_of(*shapes, self.convolution)
 
 
 class Forms:
@@ -122,7 +144,8 @@ class Forms:
         if self.timed:
             name = "products"
             if usable and library.unavailable() is None:
-                name = self._fastest(layer, x, weight, bias, convolution, forms)
+                call = _Call(layer, x, weight, bias, convolution)
+                name = self._fastest(call, forms)
         return forms[name](x, weight)
 
     def _is_small(self, x: Tensor, weight: Tensor, convolution: Any) -> bool:
@@ -147,69 +170,35 @@ class Forms:
             w = _selected(w, mask, whole=needed.item() >= 1)
         return dense.forward(as_plain(x), w, bias, convolution)
 
-    def _fastest(
-        self,
-        layer: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        convolution: Any,
-        forms: dict[str, Form],
-    ) -> str:
+    def _fastest(self, call: _Call, forms: dict[str, Form]) -> str:
         """Name of the fastest form of such a call."""
-        back = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        level = self._density(layer)
-        call = (x.shape, type(x), x.requires_grad, back, level, tuple(forms))
+        x, level = call.x, self._density(call.layer)
         setting = (_dtype_words(), torch.get_num_threads())
-        chosen = self._chosen.get((call, setting))
+        key = (x.shape, type(x), x.requires_grad, call.back, level, *forms, setting)
+        chosen = self._chosen.get(key)
         if chosen is not None:
             tell()
             return chosen
         if level == LEVELS[0]:
             chosen = next(iter(forms))
         else:
-            geometry = geometry_of(tuple(x.shape), tuple(weight.shape), convolution)
-            question = (
-                f"{'step' if back else 'forward pass'} of {geometry.description}, "
-                f"{'blocked' if isinstance(x, BlockedTensor) else 'plain'} input"
-                f"{' without gradient' if back and not x.requires_grad else ''}, "
-                f"{_words(self.plan)}{'' if level is None else f', density {level:g}'}, "
-                f"{_dtype_words()}{torch.get_num_threads()} threads"
-            )
-            decision = decisions().find(question) or self._try(
-                question, layer, x, weight, bias, convolution, forms, back
-            )
+            question = self._question(call, level)
+            decision = decisions().find(question) or _timed(question, call, forms)
             chosen = decision.winner
-            _USED[layer._elision_name, question] = decision
-        self._chosen[call, setting] = chosen
+            _USED[call.layer._elision_name, question] = decision
+        self._chosen[key] = chosen
         return chosen
 
-    def _try(
-        self,
-        question: str,
-        layer: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        convolution: Any,
-        forms: dict[str, Form],
-        back: bool,
-    ) -> Decision:
-        """Time every form and the plain layer."""
-
-        def plain(x: Tensor, weight: Tensor) -> Tensor:
-            return dense.forward(as_plain(x), weight, bias, convolution)
-
-        candidates = {
-            name: partial(_pass, form, x, weight, back) for name, form in forms.items()
-        }
-        # The plain layer's neighbours are plain, too.
-        alone = as_plain(x).detach().requires_grad_(x.requires_grad)
-        dense_pass = partial(_pass, plain, alone, weight, back)
-        with TRYING, restored(layer, random_state=True):
-            seconds = fastest(candidates | {"dense": dense_pass}, _TRIALS)
-        dense_seconds = seconds.pop("dense")
-        return decisions().add(Decision(question, seconds, dense_seconds))
+    def _question(self, call: _Call, level: float | None) -> str:
+        """Unique description of a choice between forms."""
+        x = call.x
+        return (
+            f"{'step' if call.back else 'forward pass'} of {call.geometry.description}, "
+            f"{'blocked' if isinstance(x, BlockedTensor) else 'plain'} input"
+            f"{' without gradient' if call.back and not x.requires_grad else ''}, "
+            f"{_words(self.plan)}{'' if level is None else f', density {level:g}'}, "
+            f"{_dtype_words()}{torch.get_num_threads()} threads"
+        )
 
     def _density(self, layer: Any) -> float | None:
         """Level of the density of what the recipe reads; None: known from no value."""
@@ -252,6 +241,25 @@ class _Selected(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (grad,) = grads
         return grad if ctx.mask is None else select(grad, ctx.mask), None, None
+
+
+def _timed(question: str, call: _Call, forms: dict[str, Form]) -> Decision:
+    """Time every form of a call and the plain layer."""
+    _, x, weight, bias, convolution = call
+
+    def plain(x: Tensor, weight: Tensor) -> Tensor:
+        return dense.forward(as_plain(x), weight, bias, convolution)
+
+    candidates = {
+        name: partial(_pass, form, x, weight, call.back) for name, form in forms.items()
+    }
+    # The plain layer's neighbours are plain, too.
+    alone = as_plain(x).detach().requires_grad_(x.requires_grad)
+    dense_pass = partial(_pass, plain, alone, weight, call.back)
+    with TRYING, restored(call.layer, random_state=True):
+        seconds = fastest(candidates | {"dense": dense_pass}, _TRIALS)
+    dense_seconds = seconds.pop("dense")
+    return decisions().add(Decision(question, seconds, dense_seconds))
 
 
 def _pass(form: Form, x: Tensor, weight: Tensor, back: bool) -> None:
