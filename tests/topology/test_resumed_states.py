@@ -194,6 +194,7 @@ def test_a_state_from_before_moves_were_counted_loads() -> None:
     del saved["elision_topology_moves"]
     model.load_state_dict(saved)
     train(model, sgd(model), range(1))
+    assert int(model.state_dict()["elision_topology_moves"]) == 0
 
 
 def test_moves_are_counted_over_the_processes_of_a_run() -> None:

@@ -322,7 +322,8 @@ def test_what_is_not_read_is_said(tmp_path: Path, text: str, message: str) -> No
 def test_a_sparsity_of_one_is_dense(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_topology(write(tmp_path, "Layer,M,N,K,Sparsity\ng,2,3,4,4:4,\n"))
+        read = read_topology(write(tmp_path, "Layer,M,N,K,Sparsity\ng,2,3,4,4:4,\n"))
+    assert read == read_topology(write(tmp_path, "Layer,M,N,K\ng,2,3,4,\n"))
 
 
 @given(
