@@ -5,7 +5,6 @@ continues as it began, and two equal runs on one machine are equal to the last b
 """
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import json
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 
 from elision.common.files import write_json
+from elision.common.locking import locked
 from elision.engines.native import library
 from elision.engines.native.builder import cache_folder, cpu_fields
 
@@ -109,17 +109,11 @@ class Decisions:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Context in which no other process writes the file, if it can be written."""
-        if self.path is None:
-            yield
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = self.path.with_suffix(".lock").open("w")
-        except OSError:  # _write reports it
-            yield
-            return
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.ExitStack() as stack:
+            if self.path is not None:
+                with contextlib.suppress(OSError):  # _write reports it
+                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                    stack.enter_context(locked(self.path.with_suffix(".lock")))
             yield
 
     def _read(self) -> None:

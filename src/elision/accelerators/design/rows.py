@@ -8,11 +8,9 @@ a single write.
 """
 
 import csv
-import fcntl
 import io
 import json
 import math
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +20,7 @@ from elision.accelerators.base import QUANTITIES
 from elision.accelerators.step import PRODUCT_NAMES
 from elision.common.columns import Column
 from elision.common.files import replacing
+from elision.common.locking import locked
 
 __all__ = [
     "ALL",
@@ -150,13 +149,9 @@ class RowFile:
     @contextmanager
     def _held(self) -> Iterator[None]:
         """Hold the lock of the file's folder, with the rows as they are in the file."""
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        with locked(self.path.parent):
             self._refresh()
             yield
-        finally:
-            os.close(folder)
 
     def _refresh(self) -> None:
         """Read the file again if another process changed it."""

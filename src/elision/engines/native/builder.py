@@ -8,7 +8,6 @@ a library that does not match its recorded digest is built again.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import platform
@@ -16,12 +15,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from elision.common.locking import locked
 from elision.common.names import lookup
 
 __all__ = [
@@ -148,7 +147,7 @@ class Build:
             return path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(path.with_suffix(".lock")):
+            with locked(path.with_suffix(".lock")):
                 if not _intact(path):  # another process may have built it meanwhile
                     self._compile(compiler, flags, sources, path)
         except OSError as error:
@@ -228,10 +227,3 @@ def _intact(path: Path) -> bool:
         return path.with_suffix(".sha256").read_text() == _digest(path)
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
-        yield
