@@ -15,7 +15,7 @@ from typing import Any
 
 from elision.products import Product
 from elision.study import folder as runfolder
-from elision.study.outcome import SCHEMA, USUAL_METRIC, counted_seeds
+from elision.study.outcome import SCHEMA, USUAL_METRIC, counted_seeds, deviation
 from elision.workloads import TASKS, Metric
 
 __all__ = ["Compared", "compared", "compared_rows", "people_rows"]
@@ -63,7 +63,7 @@ class Compared:
     @property
     def spread(self) -> float | None:
         """Standard deviation of the scores; None of a single one, or if one is NaN."""
-        return _deviation([score for _, score in self.scores])
+        return deviation([score for _, score in self.scores])
 
     def difference_text(self, other: "Compared") -> str:
         """The mean less that of another recipe, and its spread where both have one.
@@ -73,7 +73,7 @@ class Compared:
         """
         own, its = dict(self.scores), dict(other.scores)
         if own.keys() == its.keys() and len(own) == len(self.scores):
-            spread = _deviation([own[seed] - its[seed] for seed in own])
+            spread = deviation([own[seed] - its[seed] for seed in own])
         elif self.spread is None or other.spread is None:
             spread = None
         else:
@@ -175,11 +175,6 @@ def _pooled(rows: list[Compared]) -> Compared:
             for n, v in found.items()
         },
     )
-
-
-def _deviation(values: list[float]) -> float | None:
-    several = len(values) > 1 and all(map(math.isfinite, values))
-    return statistics.stdev(values) if several else None
 
 
 def _rows(run: Path) -> list[tuple[str, Compared]]:

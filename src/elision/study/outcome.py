@@ -21,6 +21,7 @@ __all__ = [
     "RecipeOutcome",
     "StudyOutcome",
     "counted_seeds",
+    "deviation",
     "machine_rows",
     "metric_rows",
     "product_summary",
@@ -92,7 +93,7 @@ class RecipeOutcome:
     @property
     def score_spread(self) -> float | None:
         """Standard deviation of the scores; None of a single one, or if one is NaN."""
-        return _deviation(self.scores)
+        return deviation(self.scores)
 
     @property
     def diverged(self) -> dict[int, str]:
@@ -109,14 +110,15 @@ class RecipeOutcome:
     def spread_over(self, other: "RecipeOutcome") -> float | None:
         """Standard deviation, over seeds, of this score minus that of another recipe."""
         pairs = zip(self.scores, other.scores, strict=True)
-        return _deviation([own - its for own, its in pairs])
+        return deviation([own - its for own, its in pairs])
 
 
 #: Reason of a run whose loss was a number at every step.
 _NO_SCORE = "the trained network's scores are NaN"
 
 
-def _deviation(values: list[float]) -> float | None:
+def deviation(values: list[float]) -> float | None:
+    """Standard deviation of a sample; None for a single value, or one not finite."""
     several = len(values) > 1 and all(map(math.isfinite, values))
     return statistics.stdev(values) if several else None
 
