@@ -9,8 +9,9 @@ from test_native_products import convolutions, matmuls, operands
 
 import elision
 from elision.engines import Hint, NativeEngine
-from elision.engines.native import builder, library, shared_object
+from elision.engines.native import library
 from elision.methods import RigL, Swat
+from elision.native import builder, shared_object
 from elision.products import Conv2dGeometry, LayerProduct, Product
 from elision.workloads.models.resnet import resnet8
 

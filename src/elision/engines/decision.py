@@ -22,7 +22,7 @@ import torch
 from elision.common.files import write_json
 from elision.common.locking import locked
 from elision.engines.native import library
-from elision.engines.native.builder import cache_folder, cpu_fields
+from elision.native.builder import cache_folder, cpu_fields
 
 __all__ = ["TIE", "Decision", "Decisions", "cpu_name", "decisions"]
 

@@ -1,6 +1,5 @@
-"""The native engine: C++ kernels, their build, and what stands on them.
+"""The native engine: products by C++ kernels that leave zeros out.
 
-``builder`` compiles the sources in ``kernels``, ``library`` calls the result, ``engine`` puts
-it behind the common interface. ``blocked`` keeps a whole network in the
-kernels' own layout.
+``library`` calls the kernels of :mod:`elision.native`, ``engine`` puts them behind the
+common interface. ``blocked`` keeps a whole network in the kernels' own layout.
 """

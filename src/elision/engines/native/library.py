@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import torch
 
-from elision.engines.native.shared_object import load, path, unavailable
+from elision.native.shared_object import load, path, unavailable
 from elision.products import Conv2dGeometry
 
 __all__ = [

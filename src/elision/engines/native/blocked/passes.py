@@ -8,7 +8,7 @@ import ctypes
 import torch
 
 from elision.engines.native.library import LANES
-from elision.engines.native.shared_object import load
+from elision.native.shared_object import load
 
 __all__ = [
     "max_pool_backward",

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from elision.engines import Hint, NativeEngine
-from elision.engines.native import builder, library, shared_object
+from elision.engines.native import library
+from elision.native import builder, shared_object
 from elision.products import LayerProduct, MatmulGeometry, Product
 
 
@@ -59,7 +60,7 @@ def test_processes_that_build_at_once_do_not_collide(cache, tmp_path):
     code = textwrap.dedent(
         """
         import pathlib, sys
-        from elision.engines.native import builder
+        from elision.native import builder
         builder._sources = lambda: sorted(pathlib.Path(sys.argv[1]).iterdir())
         print(builder.Build("portable").library())
         """

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from elision.engines.native.builder import NEXT_BEST, Build, BuildError, variant
+from elision.native.builder import NEXT_BEST, Build, BuildError, variant
 
 __all__ = ["load", "opened", "path", "unavailable"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from elision.engines.native import builder
+from elision.native import builder
 
 
 @pytest.mark.parametrize("variant", ["best", "portable"])
