@@ -144,6 +144,14 @@ class Rule:
     #: Whether masks move in the steps of a schedule, which may miss a run.
     is_scheduled: ClassVar[bool] = False
 
+    #: What goes wrong until a controller is attached; ``{}`` is the method's name.
+    unattached: ClassVar[str] = (
+        "the masks of {} do not move and its inactive weights learn"
+    )
+
+    #: What the rule's weights do, for messages.
+    acts: ClassVar[str] = "have masks"
+
     #: Whether the rule reads the optimiser's momentum, which every process must have.
     reads_momentum: ClassVar[bool] = False
 
