@@ -351,7 +351,7 @@ def _remind(slot: str, model: nn.Module, args: Any) -> None:
     installed.forwards += 1
     if installed.forwards == 2:
         warnings.warn(
-            f"{installed.rule.unattached.format(installed.name)}: call "
+            f"{installed.rule.unattached(installed.name)}: call "
             "elision.topology.attach(model, optimizer)",
             UnattachedWarning,
             stacklevel=2,

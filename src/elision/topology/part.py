@@ -348,6 +348,8 @@ class Part:
         self._set_aside = []
         if self._finite and self._counts:
             self.rule.after_step(self)
+            for weight in self.own:
+                weight.share_state()
         self._mask_weights()
         self._gradients, self._looked = {}, False
         self._reached.clear()

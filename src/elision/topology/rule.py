@@ -144,11 +144,6 @@ class Rule:
     #: Whether masks move in the steps of a schedule, which may miss a run.
     is_scheduled: ClassVar[bool] = False
 
-    #: What goes wrong until a controller is attached; ``{}`` is the method's name.
-    unattached: ClassVar[str] = (
-        "the masks of {} do not move and its inactive weights learn"
-    )
-
     #: What the rule's weights do, for messages.
     acts: ClassVar[str] = "have masks"
 
@@ -170,6 +165,10 @@ class Rule:
         """State that the optimiser trains beside each weight, if there is any."""
         del weights
         return []
+
+    def unattached(self, name: str) -> str:
+        """What does not happen while no controller is attached, after a method's name."""
+        return f"the masks of {name} do not move and its inactive weights learn"
 
     def moves(self, step: int) -> bool:
         """True if masks may move in this step."""

@@ -51,6 +51,7 @@ class SparseWeight:
         self.layers = [layer]
         self.transform = transform
         self._use, self._prefix = use, prefix
+        self._is_read_once = len(_places(layer, transform)) == 1
 
     @property
     def weight(self) -> nn.Parameter:
@@ -69,7 +70,15 @@ class SparseWeight:
     def set_state(self, name: str, value: Tensor) -> None:
         """Write a state tensor into every layer that holds the weight."""
         for layer in self.layers:
-            set_state(layer, self._use, self._prefix + name, value)
+            for use, prefix in _places(layer, self.transform):
+                set_state(layer, use, prefix + name, value)
+
+    def share_state(self) -> None:
+        """Let every use of the weight have the state that the first one has."""
+        if self._is_read_once:
+            return
+        for name in self.transform.state_names:
+            self.set_state(name, self.state(name))
 
     @property
     def mask(self) -> Tensor:
@@ -140,6 +149,22 @@ class SparseWeight:
         for value in state.values():
             if isinstance(value, Tensor) and value.shape == self.weight.shape:
                 self.keep(value, where)
+
+
+def _places(layer: ElidedLayer, transform: Transform) -> list[tuple[str, str]]:
+    """The uses of a layer's weight with a transform, and prefixes of its state there.
+
+    Two where what follows it differs from product to product, as blocks that run along
+    the terms of the sum do.
+    """
+    plan = plan_of(layer)
+    uses = (plan.use(p, "weight") for p in (Product.FORWARD, Product.INPUT_GRAD))
+    return [
+        (use, prefix)
+        for use in dict.fromkeys(uses)
+        for prefix, link in links_of(plan.uses[use])
+        if link == transform
+    ]
 
 
 def sparse_weights(model: nn.Module, kind: type[Transform]) -> list[SparseWeight]:

@@ -49,7 +49,6 @@ class RoundedUpdates(Rule):
     masks_gradients = False
     masks_weights = False
     acts = "are rounded after each step"
-    unattached = "the weights of {} are not rounded between the steps"
 
     def __post_init__(self) -> None:
         format_named(self.format)
@@ -67,6 +66,9 @@ class RoundedUpdates(Rule):
                     "whole weights, so leave updates at None"
                 )
             self._round(weight.weight, "nearest", 0)
+
+    def unattached(self, name: str) -> str:
+        return f"the weights of {name} are not rounded between the steps"
 
     def gradient_density(self, weight: SparseWeight) -> float:
         """All of it."""
