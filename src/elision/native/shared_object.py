@@ -38,6 +38,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         None,
         [_POINTER, _POINTER, _LONG, _POINTER, _INT, _SEED, _FLOAT, _INT],
     ),
+    "round_scaled": (
+        _INT,
+        [_POINTER] * 2 + [_LONG] * 4 + [_POINTER] * 2 + [_INT, _SEED, _INT],
+    ),
     "max_pool_forward": (None, [_POINTER, _POINTER, _POINTER, _INT]),
     "max_pool_backward": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
 }

@@ -271,6 +271,7 @@ void channels(const Call& c, const Scales& scales, const Change<Round>& change) 
 extern "C" int elision_round_scaled(const float* x, float* y, int64_t outer, int64_t length,
                                     int64_t inner, int64_t block, const Element* element,
                                     const Rule* rule, int way, uint32_t seed, int threads) {
+  if (outer * length * inner == 0) return 0;
   Call call{x, y, outer, length, inner, block, seed, threads};
   try {
     Scales scales(*rule, rule->kind == TWO_LEVEL ? largest_of(call) : 0);
