@@ -5,12 +5,14 @@
 
 from torch import Tensor
 
+from elision.formats.affine import Affine as Affine
 from elision.formats.base import Coded as Coded
 from elision.formats.base import Format as Format
 from elision.formats.base import Rounding as Rounding
 from elision.formats.catalogue import FLOATS as FLOATS
 from elision.formats.catalogue import FORMATS as FORMATS
 from elision.formats.catalogue import format_named as format_named
+from elision.formats.dynamic_fixed import DynamicFixed as DynamicFixed
 from elision.formats.floating import Floating as Floating
 from elision.formats.grouping import Grouping as Grouping
 from elision.formats.integer import Integer as Integer
@@ -20,7 +22,9 @@ from elision.formats.scaled import Scaled as Scaled
 __all__ = [
     "FLOATS",
     "FORMATS",
+    "Affine",
     "Coded",
+    "DynamicFixed",
     "Encoded",
     "Floating",
     "Format",
@@ -68,8 +72,8 @@ def fast_round(
 ) -> Tensor:
     """:meth:`Format.round` by torch's conversion where that gives the same values.
 
-    That is the nearest value of an ``x`` of 32 bits or fewer, in a format of torch's that
-    saturates or has an infinity; from float64, torch rounds twice.
+    That is the nearest value of an ``x`` of 32 bits or fewer, in a format that torch has;
+    from float64, torch rounds twice, and its E4M3 has no other overflow than to the largest.
 
     Example:
         >>> import torch
@@ -80,7 +84,7 @@ def fast_round(
     if dtype is None or rounding != "nearest" or x.dtype.itemsize > 4:
         return format.round(x, rounding, seed, axis)
     assert isinstance(format, Floating)
-    if not format.saturates and format.specials != "ieee":
+    if not format.saturates and format.specials == "nan":
         return format.round(x, rounding, seed, axis)
     values = x.float()
     if format.saturates:
