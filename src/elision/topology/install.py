@@ -310,8 +310,8 @@ def _remind(model: nn.Module, args: Any) -> None:
     installed.forwards += 1
     if installed.forwards == 2:
         warnings.warn(
-            f"the masks of {installed.name} do not move and its "
-            "inactive weights learn: call elision.topology.attach(model, optimizer)",
+            f"{installed.rule.unattached(installed.name)}: call "
+            "elision.topology.attach(model, optimizer)",
             UnattachedWarning,
             stacklevel=2,
         )

@@ -324,7 +324,6 @@ class ElidedLayer(nn.Module):
         step.tell(Product.FORWARD, x, weight)
         return forward_product(step, x, weight, bias)
 
-
     def _ahead(
         self, x: Tensor, weight: Tensor, states: States, training: bool
     ) -> tuple[Tensor, Tensor]:
