@@ -23,6 +23,8 @@ class LayerPlan:
         leaves_out: whether a product may leave work out, so that another form of the
             layer than product by product can be the faster one.
         written: the uses whose state a forward pass in training writes.
+        ahead: name of an operand -> its use, of those whose transform has a gradient of
+            its own and is applied in front of the products.
 
     Example:
         >>> from elision.methods import Swat
@@ -58,7 +60,29 @@ class LayerPlan:
             and transform.state_names
             and transform.writes_state
         )
+        self.ahead = self._ahead()
         self.in_graph = {product: self._hints(product) for product in Product}
+
+    def _ahead(self) -> dict[str, str]:
+        """The uses that autograd sees.
+
+        Raises:
+            ValueError: one of a gradient, or of an operand that the other product reads
+                through another transform.
+        """
+        found: dict[str, str] = {}
+        for product, operand, transform in self.table:
+            if not transform.own_gradient:
+                continue
+            uses = {self.use(p, operand) for p in Product if operand in p.operands}
+            if operand == "grad_output" or len(uses) > 1:
+                both = "input or weight, and both products that read it read it so"
+                raise ValueError(
+                    f"{product.value}/{operand}: '{transform}' has a gradient of its own, "
+                    f"which is that of {both}"
+                )
+            found[operand] = uses.pop()
+        return found
 
     def _hints(self, product: Product) -> tuple[str | None, str | None] | None:
         """Hints for an engine that are known before any value is.

@@ -73,6 +73,10 @@ class Step:
         transform = self.plan.uses[use]
         if transform == KEEP:
             return x
+        if transform.own_gradient:  # its result is what came in
+            if not torch.compiler.is_compiling():
+                self._changed.add(use)
+            return x
         if use not in done:
             state = self.states[use]
             reused = transform.reused(state) if self._splits_reuse() else None

@@ -14,20 +14,26 @@ from elision.layers import elide as elide
 from elision.layers.recipe import Recipe, read_names_with
 from elision.methods import resolve as _resolve
 from elision.methods.base import Method as Method
+from elision.methods.bcgd import Bcgd as Bcgd
 from elision.methods.bf16 import Bf16 as Bf16
+from elision.methods.binary_connect import BinaryConnect as BinaryConnect
+from elision.methods.bwn import BWN as BWN
 from elision.methods.composed import Composed as Composed
 from elision.methods.composed import read_parts_with
 from elision.methods.dense import Dense as Dense
 from elision.methods.dfp16 import Dfp16 as Dfp16
+from elision.methods.dorefa import DoReFa as DoReFa
 from elision.methods.dsr import DSR as DSR
 from elision.methods.dst import DST as DST
 from elision.methods.fp8 import Fp8 as Fp8
 from elision.methods.fp16 import Fp16 as Fp16
 from elision.methods.gradual import Gradual as Gradual
 from elision.methods.int8 import Int8 as Int8
+from elision.methods.lsq import LSQ as LSQ
 from elision.methods.meprop import MeProp as MeProp
 from elision.methods.mx import Mx as Mx
 from elision.methods.n_m import NM as NM
+from elision.methods.pact import PACT as PACT
 from elision.methods.resprop import ReSprop as ReSprop
 from elision.methods.resprop import WReSprop as WReSprop
 from elision.methods.rigl import RigL as RigL
@@ -40,6 +46,7 @@ from elision.methods.swat_erk import SwatErk as SwatErk
 from elision.methods.swat_m import SwatM as SwatM
 from elision.methods.swat_structured import SwatStructured as SwatStructured
 from elision.methods.top_kast import TopKAST as TopKAST
+from elision.methods.twn import TWN as TWN
 
 #: Methods by the names the command line knows them by.
 METHODS: dict[str, Callable[..., Method]] = {
@@ -77,6 +84,13 @@ METHODS: dict[str, Callable[..., Method]] = {
     "mxint8": partial(Mx, format="mxint8"),
     "nvfp4": partial(Mx, format="nvfp4", gradient_rounding="stochastic"),
     "int8": Int8,
+    "bcgd": Bcgd,
+    "binary-connect": BinaryConnect,
+    "bwn": BWN,
+    "twn": TWN,
+    "dorefa": DoReFa,
+    "pact": PACT,
+    "lsq": LSQ,
 }
 
 

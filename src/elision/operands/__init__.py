@@ -9,8 +9,14 @@ from elision.operands.base import Transform as Transform
 from elision.operands.base import density as density
 from elision.operands.base import links_of as links_of
 from elision.operands.cast import Cast as Cast
+from elision.operands.learned_step import LearnedStep as LearnedStep
+from elision.operands.learned_step import gaussian_step as gaussian_step
 from elision.operands.learned_threshold import LearnedThreshold as LearnedThreshold
 from elision.operands.mask import Mask as Mask
+from elision.operands.noisy_levels import NoisyLevels as NoisyLevels
+from elision.operands.quantised_weight import Project as Project
+from elision.operands.quantised_weight import QuantisedWeight as QuantisedWeight
+from elision.operands.quantised_weight import TanhLevels as TanhLevels
 from elision.operands.reuse import Reuse as Reuse
 from elision.operands.top_k import TopK as TopK
 from elision.operands.top_k_channels import TopKChannels as TopKChannels
@@ -26,9 +32,13 @@ TRANSFORMS: dict[str, type[Transform]] = {
         Cast,
         Chain,
         Keep,
+        LearnedStep,
         LearnedThreshold,
         Mask,
+        NoisyLevels,
+        Project,
         Reuse,
+        TanhLevels,
         TopK,
         TopKChannels,
         TopKPerExample,

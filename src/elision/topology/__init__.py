@@ -25,6 +25,7 @@ from elision.topology.rule import Rule as Rule
 from elision.topology.rules.backward_superset import (
     BackwardSuperset as BackwardSuperset,
 )
+from elision.topology.rules.blended import Blended as Blended
 from elision.topology.rules.constant_fan_in import ConstantFanIn as ConstantFanIn
 from elision.topology.rules.global_threshold import GlobalThreshold as GlobalThreshold
 from elision.topology.rules.gradual import GradualPruning as GradualPruning

@@ -94,8 +94,8 @@ class Topology:
         return (self.parts[0].stepper if self.parts else self._steppers[0]).inner
 
     @property
-    def trained(self) -> dict[str, nn.Parameter]:
-        """Parameters that the optimiser trains beside a weight, by layer name."""
+    def trained(self) -> dict[str, Tensor]:
+        """Parameters that the optimiser trains beside a weight, by name."""
         return {name: p for part in self.parts for name, p in part.trained.items()}
 
     @property

@@ -161,8 +161,13 @@ class Rule:
 
     def parameters(
         self, weights: list[SparseWeight]
-    ) -> list[tuple[SparseWeight, Tensor]]:
-        """State that the optimiser trains beside each weight, if there is any."""
+    ) -> list[tuple[str, SparseWeight, Tensor]]:
+        """State that the optimiser trains beside each weight, if there is any.
+
+        Each with a name of its own. A tensor that requires a gradient is trained as it
+        is, by what the backward pass leaves in it; the gradient of another one is for
+        :meth:`shape_gradients` to write into ``run.trained``.
+        """
         del weights
         return []
 
