@@ -5,10 +5,13 @@ its result.
 """
 
 from elision.layers.recipe import Table
-from elision.operands import KEEP, Transform
+from elision.operands import KEEP, TORCH, Accumulate, Transform
 from elision.products import Product
 
-__all__ = ["LayerPlan", "buffer_name"]
+__all__ = ["ACCUMULATE", "LayerPlan", "buffer_name"]
+
+#: Name under which the accumulators keep their state, beside the uses.
+ACCUMULATE = "accumulate"
 
 
 class LayerPlan:
@@ -21,6 +24,9 @@ class LayerPlan:
         buffers: name of each use -> name of each of its states -> name of its buffer.
         changes: whether anything is changed.
         written: the uses whose state a forward pass in training writes.
+        accumulates: whether a product sums in another way than torch's.
+        is_random: whether sums depend on the training step, whose number is then the
+            state ``step`` of :data:`ACCUMULATE`.
 
     Example:
         >>> from elision.methods import Swat
@@ -53,6 +59,12 @@ class LayerPlan:
             and transform.state_names
             and transform.writes_state
         )
+        sums = [table.accumulate(product) for product in Product]
+        self.accumulates = any(cell != TORCH for cell in sums)
+        self.is_random = any(cell.is_random for cell in sums)
+        if self.is_random:
+            self.buffers[ACCUMULATE] = {"step": buffer_name(ACCUMULATE, "step")}
+            self.written += (ACCUMULATE,)
         self.in_graph = {product: self._hints(product) for product in Product}
 
     def _hints(self, product: Product) -> tuple[str | None, str | None] | None:
@@ -78,6 +90,10 @@ class LayerPlan:
     def transform(self, product: Product, operand: str) -> Transform:
         """The transform of a product's operand."""
         return self.uses[self.use(product, operand)]
+
+    def accumulate(self, product: Product) -> Accumulate:
+        """How a product sums."""
+        return self.table.accumulate(product)
 
     @property
     def changes_weight(self) -> bool:
