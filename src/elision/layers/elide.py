@@ -32,7 +32,7 @@ from elision.layers.extras import give_extras, remove_all, remove_extras, take_e
 from elision.layers.forms import Forms
 from elision.layers.modules import ELIDED, plain_type
 from elision.layers.modules.base import ElidedLayer
-from elision.layers.plan import LayerPlan, buffer_name
+from elision.layers.plan import ACCUMULATE, LayerPlan, buffer_name
 from elision.layers.reach import elidable_layers, tied_to, unreached
 from elision.layers.readers import guard_readers
 from elision.layers.recipe import SELECTORS, Recipe, Table, as_recipe, selects
@@ -112,8 +112,7 @@ def elide(
 
     Raises:
         TypeError: ``recipe`` is neither a recipe nor text.
-        ValueError: unknown engine or layer selector, or an accumulation that is not
-            computed yet.
+        ValueError: unknown engine or layer selector.
         RuntimeError: the engine cannot be used on this machine.
 
     Warns:
@@ -186,8 +185,6 @@ def _elide(
         n: Table() if n in tied else recipe.table_for(n, m, names)
         for n, m in layers.items()
     }
-    for table in tables.values():
-        table.check_computed()
     _warn_without_effect(recipe, layers, tables)
     if recipe.changes:
         _warn_of_dense_layers(model, tied)
@@ -243,6 +240,9 @@ def _elide_layer(
     layer._elision_tied_to = reader  # pyright: ignore[reportArgumentType]
     if plan.written:
         layer._elision_calls = LatestCalls(plan.written)  # pyright: ignore[reportArgumentType]
+    if plan.is_random:
+        step = torch.zeros((), dtype=torch.int64, device=weight.device)
+        layer.register_buffer(buffer_name(ACCUMULATE, "step"), step)
     for use, transform in plan.uses.items():
         # A weight's shape is known, an input's or a gradient's is not.
         is_weight = plan.operand_of(use) == "weight"
@@ -282,6 +282,8 @@ def _give_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
     for name, layer in layers.items():
         plan: LayerPlan = layer._elision_plan  # pyright: ignore[reportAssignmentType]
         sparsity = sparsities[name]
+        if plan.accumulates:
+            continue  # product by product, whatever the engine
         if sparsity is not None or (timed and plan.leaves_out):
             forms = Forms(plan, sparsity, timed=timed)
             layer._elision_forms = forms  # pyright: ignore[reportArgumentType]

@@ -5,10 +5,13 @@ its result.
 """
 
 from elision.layers.recipe import Table
-from elision.operands import KEEP, Transform
+from elision.operands import KEEP, TORCH, Accumulate, Transform
 from elision.products import Product
 
-__all__ = ["LayerPlan", "buffer_name"]
+__all__ = ["ACCUMULATE", "LayerPlan", "buffer_name"]
+
+#: Name under which the accumulators keep their state, beside the uses.
+ACCUMULATE = "accumulate"
 
 
 class LayerPlan:
@@ -25,6 +28,9 @@ class LayerPlan:
         written: the uses whose state a forward pass in training writes.
         ahead: name of an operand -> its use, of those whose transform has a gradient of
             its own and is applied in front of the products.
+        accumulates: whether a product sums in another way than torch's.
+        is_random: whether sums depend on the training step, whose number is then the
+            state ``step`` of :data:`ACCUMULATE`.
 
     Example:
         >>> from elision.methods import Swat
@@ -61,6 +67,12 @@ class LayerPlan:
             and transform.writes_state
         )
         self.ahead = self._ahead()
+        sums = [table.accumulate(product) for product in Product]
+        self.accumulates = any(cell != TORCH for cell in sums)
+        self.is_random = any(cell.is_random for cell in sums)
+        if self.is_random:
+            self.buffers[ACCUMULATE] = {"step": buffer_name(ACCUMULATE, "step")}
+            self.written += (ACCUMULATE,)
         self.in_graph = {product: self._hints(product) for product in Product}
 
     def _ahead(self) -> dict[str, str]:
@@ -107,6 +119,10 @@ class LayerPlan:
     def transform(self, product: Product, operand: str) -> Transform:
         """The transform of a product's operand."""
         return self.uses[self.use(product, operand)]
+
+    def accumulate(self, product: Product) -> Accumulate:
+        """How a product sums."""
+        return self.table.accumulate(product)
 
     @property
     def changes_weight(self) -> bool:

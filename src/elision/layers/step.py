@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from elision.engines import Engine, Hint
-from elision.layers import compiled_product
+from elision.layers import accumulated_product, compiled_product
 from elision.layers.observation import Observation, Observer
-from elision.layers.plan import LayerPlan
-from elision.operands import KEEP
+from elision.layers.plan import ACCUMULATE, LayerPlan
+from elision.operands import KEEP, TORCH, Accumulate
 from elision.operands.split_reuse import shared_part
 from elision.products import Geometry, LayerProduct, Product, dense, geometry_of
 
@@ -64,6 +64,16 @@ class Step:
         self.again = again
         self._changed: set[str] = set()
         self._reused: dict[str, Tensor] = {}
+        self._number = self._counted() if plan.is_random else None
+
+    def _counted(self) -> Tensor:
+        """Number of this step among the layer's, for random bits; the next one follows."""
+        counter = self.states[ACCUMULATE]["step"]
+        number = counter.clone()
+        if self.training:
+            with torch.no_grad():
+                counter.add_(1)
+        return number
 
     def read(
         self, kind: Product, operand: str, x: Tensor, done: dict[str, Tensor]
@@ -88,11 +98,14 @@ class Step:
         return done[use]
 
     def native(self, kind: Product, first: Tensor, second: Tensor) -> Tensor | None:
-        """The product by an engine that leaves zeros out, if the layer's chooses one.
+        """The product by its accumulator, or by an engine that leaves zeros out.
 
         None: torch computes it, by the functions that a plain layer calls, so that a
         product with nothing left out is the plain layer's to the last bit.
         """
+        sums = self.plan.accumulate(kind)
+        if sums != TORCH:
+            return self._accumulated(kind, sums, first, second)
         if not self.engine.leaves_zeros_out:
             return None
         if torch.compiler.is_compiling():
@@ -105,6 +118,28 @@ class Step:
         if sparse is None and wanted is None:
             return None
         return self._by_engine(kind, first, second, Hint(sparse, wanted))
+
+    def _accumulated(
+        self, kind: Product, sums: Accumulate, first: Tensor, second: Tensor
+    ) -> Tensor:
+        """The product summed as its cell says, whatever the engine."""
+        number = self._number if sums.is_random else None
+        if torch.compiler.is_compiling():
+            return accumulated_product.in_graph(
+                first,
+                second,
+                kind,
+                sums,
+                self.name,
+                number,
+                (
+                    list(self.input_shape),
+                    list(self.weight_shape),
+                    compiled_product.sizes_of(self.convolution),
+                ),
+            )
+        product = LayerProduct.unchecked(kind, self.geometry(), first, second)
+        return accumulated_product.product(product, sums, self.name, number)
 
     def _by_engine(
         self, kind: Product, first: Tensor, second: Tensor, hint: Hint
@@ -125,7 +160,6 @@ class Step:
         torch computes its products.
         """
         hints = self.plan.in_graph[kind]
-        geometry = self.convolution or ()
         if hints is None or first.dtype != torch.float32 or not first.is_cpu:
             return None
         sparse, use = hints
@@ -138,7 +172,7 @@ class Step:
             [] if use is None else list(self.states[use].values()),
             list(self.input_shape),
             list(self.weight_shape),
-            [n for pair in geometry[:3] for n in pair] + list(geometry[3:]),
+            compiled_product.sizes_of(self.convolution),
             self.engine.name,
         )
 

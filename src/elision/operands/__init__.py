@@ -1,7 +1,7 @@
 """Transforms of one operand: one file each."""
 
-from elision.operands.accumulate import TORCH as TORCH
-from elision.operands.accumulate import Accumulate as Accumulate
+from elision.formats.accumulate import TORCH as TORCH
+from elision.formats.accumulate import Accumulate as Accumulate
 from elision.operands.base import KEEP as KEEP
 from elision.operands.base import Chain as Chain
 from elision.operands.base import Keep as Keep
