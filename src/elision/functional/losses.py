@@ -76,7 +76,7 @@ def sm_softmax_loss(
         >>> import torch
         >>> z = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
         >>> sm_softmax_loss(z, torch.tensor([0]), margin=0.6)
-        tensor(0.6969)
+        tensor(0.6970)
     """
     given = _marked(target, ignore_index)
     log_p = log_sm_softmax(z, given, margin, _classes(z))

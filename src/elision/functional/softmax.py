@@ -22,8 +22,8 @@ is no exponential:
   One warning for each order says so, the first time that logits lie below the minimum;
   ``check=False`` does not look. Nothing is clamped.
 - A logit of minus infinity, or below half of the type's lowest number (what attention masks
-  add), stands for a place that takes no part: its probability is zero, as by softmax, although
-  ``f_n`` would be large there.
+  add), stands for a place that takes no part: it is its own score, as in softmax, and its
+  probability zero beside any other, although ``f_n`` would be large there.
 """
 
 import functools
@@ -226,8 +226,8 @@ def _scores(z: Tensor, order: int, backward: str, check: bool, name: str) -> Ten
     wide = z.to(torch.promote_types(z.dtype, torch.float32))
     if check:
         _warn_below_minimum(wide, excluded, order, name)
-    scores = _LogSeries.apply(wide.masked_fill(excluded, 0.0), order, backward)
-    return scores.masked_fill(excluded, -torch.inf)  # pyright: ignore[reportReturnType, reportAttributeAccessIssue]
+    scores: Any = _LogSeries.apply(wide.masked_fill(excluded, 0.0), order, backward)
+    return torch.where(excluded, wide, scores)
 
 
 class _LogSeries(torch.autograd.Function):
