@@ -1,6 +1,8 @@
 """A recipe put into a model's layers: elide, watch, record, meter, finalise."""
 
-from elision.layers.elide import NoEffectWarning as NoEffectWarning
+from elision.layers.between.replace import replaced_functions as replaced_functions
+from elision.layers.between.work import Replaced as Replaced
+from elision.layers.effects import NoEffectWarning as NoEffectWarning
 from elision.layers.elide import TiedWeightWarning as TiedWeightWarning
 from elision.layers.elide import elide as elide
 from elision.layers.elide import restore as restore

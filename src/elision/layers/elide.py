@@ -27,7 +27,9 @@ from torch import Tensor, nn
 
 from elision.common.exact import GivenExact
 from elision.engines import make_engine
+from elision.layers.between.replace import Functions, named, plain_class, replace
 from elision.layers.blocked import sparsity_of
+from elision.layers.effects import NoEffectWarning
 from elision.layers.extras import give_extras, remove_all, remove_extras, take_extras
 from elision.layers.forms import Forms
 from elision.layers.modules import ELIDED, plain_type
@@ -39,27 +41,9 @@ from elision.layers.recipe import SELECTORS, Recipe, Table, as_recipe, selects
 from elision.layers.recomputation import LatestCalls
 from elision.operands import KEEP
 
-__all__ = [
-    "NoEffectWarning",
-    "TiedWeightWarning",
-    "elide",
-    "restore",
-]
+__all__ = ["TiedWeightWarning", "elide", "restore"]
 
 Model = TypeVar("Model", bound=nn.Module)
-
-
-class NoEffectWarning(UserWarning):
-    """A recipe, or a pattern in one, changed nothing.
-
-    Example:
-        >>> import warnings, elision
-        >>> from torch import nn
-        >>> with warnings.catch_warnings(record=True, action="always") as caught:
-        ...     _ = elision.elide(nn.ReLU(), elision.methods.Swat(0.5, dense=()))
-        >>> caught[0].category.__name__
-        'NoEffectWarning'
-    """
 
 
 class TiedWeightWarning(UserWarning):
@@ -87,6 +71,7 @@ def elide(
     engine: str = "auto",
     *,
     tied: Collection[str] = (),
+    functions: Functions | None = None,
 ) -> Model:
     """Run the products of a model's convolutions and linear layers through a recipe.
 
@@ -106,24 +91,34 @@ def elide(
             nothing is left out is torch's, to the last bit.
         tied: shell-style patterns of layers whose weight the recipe may change although
             another module (a tied embedding) reads it; others of that kind stay dense.
+        functions: what to compute between the layers instead of ``"tanh"``,
+            ``"sigmoid"``, ``"silu"``, ``"gelu"`` and ``"softmax"``, by name
+            (:data:`elision.functional.FUNCTIONS`) or as a function of a tensor, for a
+            softmax with ``dim=``: ``{"tanh": "k-tanh", "softmax": "taylor-softmax:order=2"}``.
+            The model's forward pass computes them wherever torch's functions, modules,
+            gates of recurrent layers or attention would compute the old ones.
 
     Returns:
         The same model.
 
     Raises:
-        TypeError: ``recipe`` is neither a recipe nor text.
-        ValueError: unknown engine or layer selector.
+        TypeError: ``recipe`` is neither a recipe nor text, or a function neither a
+            name nor a function.
+        ValueError: unknown engine, layer selector or function.
         RuntimeError: the engine cannot be used on this machine.
 
     Warns:
-        NoEffectWarning: no layer was reached, or a pattern of the recipe names none.
+        NoEffectWarning: no layer was reached, a pattern of the recipe names none, or (after
+            the first forward pass) a replaced function was not called.
         TiedWeightWarning: layers stay dense because another module reads their weight.
     """
     recipe = as_recipe(recipe)
     make_engine(engine)  # an engine that cannot be had fails before anything changes
+    replacements = named(functions)
     before = _Before(model)
     try:
-        _elide(model, recipe, engine, tuple(tied))
+        _elide(model, recipe, engine, tuple(tied), quiet=bool(replacements))
+        replace(model, replacements)
     except BaseException:  # a budget that cannot be met, a pattern that does not divide
         restore(model)
         before.put_back()
@@ -151,6 +146,7 @@ class _Before:
             )
             for module in modules
         ]
+        plain_class(model)
         restore(model)
 
     def put_back(self) -> None:
@@ -173,9 +169,17 @@ class _Before:
 
 
 def _elide(
-    model: nn.Module, recipe: Recipe, engine: str, including: tuple[str, ...]
+    model: nn.Module,
+    recipe: Recipe,
+    engine: str,
+    including: tuple[str, ...],
+    *,
+    quiet: bool,
 ) -> None:
-    """Elide a plain model; an error leaves it half done."""
+    """Elide a plain model; an error leaves it half done.
+
+    With ``quiet``, a recipe that asks for nothing may change nothing.
+    """
     layers = elidable_layers(model)
     names = list(layers)
     tied = _tied(model, recipe, layers, including)
@@ -185,7 +189,8 @@ def _elide(
         n: Table() if n in tied else recipe.table_for(n, m, names)
         for n, m in layers.items()
     }
-    _warn_without_effect(recipe, layers, tables)
+    if recipe.changes or not quiet:
+        _warn_without_effect(recipe, layers, tables)
     if recipe.changes:
         _warn_of_dense_layers(model, tied)
     for name, layer in layers.items():
@@ -328,7 +333,7 @@ def _warn_of_dense_layers(model: nn.Module, tied: dict[str, str]) -> None:
 
 
 def restore(model: Model) -> Model:
-    """Give a model its plain layers back, in place, and drop the recipe's state.
+    """Give a model its plain layers and functions back, in place; drop the recipe's state.
 
     Args:
         model: a module, elided or not.

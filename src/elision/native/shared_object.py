@@ -45,6 +45,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "accumulate": (_INT, [_POINTER] * 5 + [_INT]),
     "max_pool_forward": (None, [_POINTER, _POINTER, _POINTER, _INT]),
     "max_pool_backward": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
+    "k_tanh": (None, [_POINTER] * 4 + [_LONG, _INT, _INT]),
+    "k_tanh_backward": (None, [_POINTER] * 3 + [_LONG, _INT, _INT]),
 }
 _BUILDING = threading.Lock()
 
