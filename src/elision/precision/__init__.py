@@ -1,0 +1,6 @@
+"""Precision of a trained network: what a number format of each operand does to it."""
+
+from elision.precision.bounds import is_safe as is_safe
+from elision.precision.bounds import product_bound as product_bound
+from elision.precision.bounds import propagated as propagated
+from elision.precision.bounds import root_sum_square as root_sum_square
