@@ -1,6 +1,7 @@
 """Bounds of perturbations: against networks that are really perturbed."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def test_the_recursion_bounds_the_error_of_a_perturbed_chain(
     widths = torch.randint(1, 9, (depth + 1,)).tolist()
     exact = perturbed = torch.randn(widths[0], dtype=torch.float64)
     gains, noises, errors = [], [], []
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         w = torch.randn(outputs, inputs, dtype=torch.float64)
         e = size * torch.randn_like(w)
         b = torch.randn(outputs, dtype=torch.float64)

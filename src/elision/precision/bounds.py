@@ -18,7 +18,6 @@ arXiv 1707.04679, take the product form.
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 __all__ = ["is_safe", "product_bound", "propagated", "root_sum_square"]
@@ -87,6 +86,7 @@ def is_safe(scores: Tensor, perturbed: Tensor) -> Tensor:
         ValueError: other shapes.
 
     Example:
+        >>> import torch
         >>> exact = torch.tensor([[3.0, 1.0], [3.0, 2.9]])
         >>> is_safe(exact, exact + torch.tensor([0.5, -0.4])).tolist()
         [True, False]
