@@ -247,7 +247,7 @@ def _elide_layer(
         # A weight's shape is known, an input's or a gradient's is not.
         is_weight = plan.operand_of(use) == "weight"
         shapes = transform.state_shapes(weight.shape if is_weight else _ANY_SHAPE)
-        for state, value in transform.initial_state().items():
+        for state, value in transform.state_at(f"{name}.{use}").items():
             state_name = buffer_name(use, state)
             value = _placed(value, weight)
             if state not in shapes:

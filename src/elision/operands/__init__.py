@@ -7,6 +7,7 @@ from elision.operands.base import Chain as Chain
 from elision.operands.base import Keep as Keep
 from elision.operands.base import Transform as Transform
 from elision.operands.base import density as density
+from elision.operands.base import links_of as links_of
 from elision.operands.cast import Cast as Cast
 from elision.operands.learned_threshold import LearnedThreshold as LearnedThreshold
 from elision.operands.mask import Mask as Mask

@@ -16,7 +16,7 @@ import itertools
 import math
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from elision.operands.blocked_form import BlockedForm
 
-__all__ = ["KEEP", "Chain", "Keep", "Transform", "density", "share_of"]
+__all__ = ["KEEP", "Chain", "Keep", "Transform", "density", "links_of", "share_of"]
 
 State = dict[str, Tensor]
 
@@ -77,6 +77,9 @@ class Transform(ABC):
     #: Whether :meth:`apply` writes the state in training; a rule may write it otherwise.
     writes_state: ClassVar[bool] = True
 
+    #: True if each value of the result follows from the value in its place alone.
+    pointwise: ClassVar[bool] = False
+
     #: Names of the state tensors, in order.
     state_names: tuple[str, ...]
 
@@ -120,6 +123,17 @@ class Transform(ABC):
         gradient is no buffer, and no average of the model touches it.
         """
         return {}
+
+    def state_at(self, place: str) -> State:
+        """State tensors before the first step of one use in a model.
+
+        Those of :meth:`initial_state`, with other values where two places must differ.
+
+        Args:
+            place: name of the layer and of the use.
+        """
+        del place
+        return self.initial_state()
 
     def state_shapes(self, operand_shape: torch.Size) -> dict[str, torch.Size]:
         """Shapes of the state tensors that follow the operand's."""
@@ -202,6 +216,23 @@ class Transform(ABC):
         return torch.ops.elision.transform(x, state, self._token, training)
 
 
+def links_of(transform: Transform, prefix: str = "") -> Iterator[tuple[str, Transform]]:
+    """The transforms of a chain, each with what the names of its state begin with.
+
+    A transform that is no chain is its own only link.
+
+    Example:
+        >>> from elision.operands import Cast, Mask
+        >>> [(prefix, str(link)) for prefix, link in links_of(Chain((Mask(), Cast("bf16"))))]
+        [('0_', 'masked'), ('1_', 'bf16')]
+    """
+    if not isinstance(transform, Chain):
+        yield prefix, transform
+        return
+    for i, link in enumerate(transform.links):
+        yield from links_of(link, f"{prefix}{i}_")
+
+
 def _rebuilt(kind: type[Transform], parameters: dict[str, Any]) -> Transform:
     return kind(**parameters)
 
@@ -234,6 +265,8 @@ class Keep(Transform):
         >>> Keep()(torch.ones(2), [], training=True).tolist()
         [1.0, 1.0]
     """
+
+    pointwise = True
 
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         del state, training
@@ -272,6 +305,21 @@ class Chain(Transform):
         return any(link.sparsifies for link in self.links)
 
     @property
+    def limits_gradient(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True if any link does."""
+        return any(link.limits_gradient for link in self.links)
+
+    @property
+    def reuses(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True if any link does."""
+        return any(link.reuses for link in self.links)
+
+    @property
+    def pointwise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True if all links are."""
+        return all(link.pointwise for link in self.links)
+
+    @property
     def writes_state(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """True if any link does."""
         return any(link.writes_state for link in self.links)
@@ -281,6 +329,13 @@ class Chain(Transform):
             f"{i}_{name}": value
             for i, link in enumerate(self.links)
             for name, value in link.initial_state().items()
+        }
+
+    def state_at(self, place: str) -> State:
+        return {
+            f"{i}_{name}": value
+            for i, link in enumerate(self.links)
+            for name, value in link.state_at(f"{place}.{i}").items()
         }
 
     def state_shapes(self, operand_shape: torch.Size) -> dict[str, torch.Size]:
@@ -306,6 +361,39 @@ class Chain(Transform):
             k.gradient_work(self._state_of(i, state)) for i, k in self._numbered()
         )
 
+    def wanted_gradient(self, state: State) -> Tensor | None:
+        """That of the link which limits the gradient."""
+        for i, link in self._numbered():
+            if link.limits_gradient:
+                return link.wanted_gradient(self._state_of(i, state))
+        return None
+
+    def shared(self, state: State) -> Tensor | None:
+        """The part that a link shares, as the links behind it leave it."""
+        return self._behind(lambda link, own: link.shared(own), state)
+
+    def reused(self, state: State) -> Tensor | None:
+        """The part that a link repeats, as the links behind it leave it.
+
+        None where one of these looks beyond a single value, as a scale does: what the
+        result adds to the part would not be zero.
+        """
+        return self._behind(lambda link, own: link.reused(own), state)
+
+    def _behind(
+        self, part: Callable[[Transform, State], Tensor | None], state: State
+    ) -> Tensor | None:
+        for i, link in self._numbered():
+            if not link.reuses:
+                continue
+            found = part(link, self._state_of(i, state))
+            for behind in self.links[i + 1 :]:
+                if found is None or not behind.pointwise:
+                    return None
+                found = behind.apply(found, {}, False)
+            return found
+        return None
+
     def _numbered(self) -> list[tuple[int, Transform]]:
         return list(enumerate(self.links))
 
@@ -313,6 +401,13 @@ class Chain(Transform):
         prefix = f"{link}_"
         own = {k: v for k, v in state.items() if k.startswith(prefix)}
         return {k.removeprefix(prefix): v for k, v in own.items()}
+
+    def __call__(self, x: Tensor, state: list[Tensor], training: bool) -> Tensor:
+        """Apply; as plain tensor code where no link writes its state."""
+        if not state or self.writes_state:
+            return super().__call__(x, state, training)
+        named = dict(zip(self.state_names, state, strict=True))
+        return self.apply(x, named, training)
 
     def __str__(self) -> str:
         return ", then ".join(str(link) for link in self.links)
