@@ -192,7 +192,9 @@ def ternary_blocks(
         if scales == "8-bit":
             # Later scales are smaller than the largest of the first ones.
             unit = unit or scale.max().item() / SCALE.largest if scale.numel() else 0.0
-            scale = (SCALE.round(scale / unit) * unit).to(scale.dtype) if unit else scale
+            scale = (
+                (SCALE.round(scale / unit) * unit).to(scale.dtype) if unit else scale
+            )
             codes = torch.where(scale > 0, codes, 0)
         rest = rest - scale * codes
         found_codes.append(codes.to(torch.int8).view(rows, blocks, block))
