@@ -12,6 +12,9 @@ from elision.operands.cast import Cast as Cast
 from elision.operands.learned_threshold import LearnedThreshold as LearnedThreshold
 from elision.operands.mask import Mask as Mask
 from elision.operands.reuse import Reuse as Reuse
+from elision.operands.ternary import Binary as Binary
+from elision.operands.ternary import Ternary as Ternary
+from elision.operands.ternary import Uniform as Uniform
 from elision.operands.top_k import TopK as TopK
 from elision.operands.top_k_channels import TopKChannels as TopKChannels
 from elision.operands.top_k_per_example import TopKPerExample as TopKPerExample
@@ -23,17 +26,20 @@ from elision.operands.top_n_of_m import TopNofM as TopNofM
 TRANSFORMS: dict[str, type[Transform]] = {
     kind.__name__: kind
     for kind in (
+        Binary,
         Cast,
         Chain,
         Keep,
         LearnedThreshold,
         Mask,
         Reuse,
+        Ternary,
         TopK,
         TopKChannels,
         TopKPerExample,
         TopKShare,
         TopKSlices,
         TopNofM,
+        Uniform,
     )
 }
