@@ -190,11 +190,11 @@ def ternary_blocks(
     for _ in range(terms):
         codes, scale = ternary(rest, threshold)
         if scales == "8-bit":
-            # Later scales are smaller than the largest of the first ones.
-            unit = unit or scale.max().item() / SCALE.largest if scale.numel() else 0.0
-            scale = (
-                (SCALE.round(scale / unit) * unit).to(scale.dtype) if unit else scale
-            )
+            if not unit and scale.numel():  # later scales are smaller than these
+                # With the digits of float32, which a scale's product is rounded to.
+                unit = (scale.max().float() / SCALE.largest).item()
+            if unit:
+                scale = (SCALE.round(scale / unit) * unit).to(scale.dtype)
             codes = torch.where(scale > 0, codes, 0)
         rest = rest - scale * codes
         found_codes.append(codes.to(torch.int8).view(rows, blocks, block))
