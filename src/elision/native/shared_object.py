@@ -43,6 +43,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [_POINTER] * 2 + [_LONG] * 4 + [_POINTER] * 2 + [_INT, _SEED, _INT],
     ),
     "accumulate": (_INT, [_POINTER] * 5 + [_INT]),
+    "ternary_quantise": (_INT, [_POINTER] * 3 + [_FLOAT, _INT, _INT]),
+    "ternary_forward": (_INT, [_POINTER] * 7 + [_FLOAT, _POINTER, _INT]),
     "max_pool_forward": (None, [_POINTER, _POINTER, _POINTER, _INT]),
     "max_pool_backward": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
     "k_tanh": (None, [_POINTER] * 4 + [_LONG, _INT, _INT]),

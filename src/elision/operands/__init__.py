@@ -18,6 +18,9 @@ from elision.operands.quantised_weight import Project as Project
 from elision.operands.quantised_weight import QuantisedWeight as QuantisedWeight
 from elision.operands.quantised_weight import TanhLevels as TanhLevels
 from elision.operands.reuse import Reuse as Reuse
+from elision.operands.ternary import Binary as Binary
+from elision.operands.ternary import Ternary as Ternary
+from elision.operands.ternary import Uniform as Uniform
 from elision.operands.top_k import TopK as TopK
 from elision.operands.top_k_channels import TopKChannels as TopKChannels
 from elision.operands.top_k_per_example import TopKPerExample as TopKPerExample
@@ -29,6 +32,7 @@ from elision.operands.top_n_of_m import TopNofM as TopNofM
 TRANSFORMS: dict[str, type[Transform]] = {
     kind.__name__: kind
     for kind in (
+        Binary,
         Cast,
         Chain,
         Keep,
@@ -39,11 +43,13 @@ TRANSFORMS: dict[str, type[Transform]] = {
         Project,
         Reuse,
         TanhLevels,
+        Ternary,
         TopK,
         TopKChannels,
         TopKPerExample,
         TopKShare,
         TopKSlices,
         TopNofM,
+        Uniform,
     )
 }
