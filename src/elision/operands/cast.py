@@ -183,7 +183,9 @@ class Cast(Transform):
 
     def __str__(self) -> str:
         """The format, and what is not said by its name."""
-        words = {"none": "", "tensor": " scaled"}.get(self.scale, f" scaled ({self.scale})")
+        words = {"none": "", "tensor": " scaled"}.get(
+            self.scale, f" scaled ({self.scale})"
+        )
         if reads_axis(self):
             words += f" along axis {self.axis}"
         if self.rounding != "nearest":

@@ -1,6 +1,13 @@
 """Precision of a trained network: what a number format of each operand does to it."""
 
+from elision.precision.arithmetic import Arithmetic as Arithmetic
+from elision.precision.arithmetic import arithmetic as arithmetic
+from elision.precision.arithmetic import rounding as rounding
 from elision.precision.bounds import is_safe as is_safe
 from elision.precision.bounds import product_bound as product_bound
 from elision.precision.bounds import propagated as propagated
 from elision.precision.bounds import root_sum_square as root_sum_square
+from elision.precision.folding import folded as folded
+from elision.precision.noise import product_noise as product_noise
+from elision.precision.perturbation import Perturbation as Perturbation
+from elision.precision.perturbation import perturbation as perturbation
