@@ -22,9 +22,9 @@ __all__ = ["Arithmetic", "arithmetic", "bits_of", "rounding"]
 #: of ternary residual networks, arXiv 1707.04679).
 BLOCK = 64
 
-#: Widest float that needs a scale to hold a tensor's values (own choice: bf16 and fp16
-#: are used without one).
-_SCALED_BITS = 8
+#: Widest float that gets a scale to hold a tensor's values, widest integer with a zero
+#: point (own choices: wider ones are used without).
+_NARROW = 8
 
 #: Dimension of each operand that its product sums over: blocks run along it, and slices
 #: of the other one of the first two have scales of their own.
@@ -43,11 +43,11 @@ def rounding(
 ) -> Transform:
     """The transform that rounds an operand to a format, as its product needs it.
 
-    A number is that many bits: evenly spaced symmetric values, a step for each output
-    channel of a weight and one for any other tensor, largest magnitude kept; a weight of
-    2 bits is ternary in blocks of 64, one of 1 bit has two values. A format's blocks run
-    along the dimension that the product sums over. A float of 8 bits or fewer gets one
-    scale for the tensor.
+    A number is that many bits, evenly spaced, nothing cut off: of a weight symmetric with
+    a step for each output channel (2 bits: ternary in blocks of 64; 1 bit: two values), of
+    an input with a step and a zero point for the tensor (beyond 8 bits symmetric), of a
+    gradient symmetric with a step for the tensor. A format's blocks run along the dimension
+    that the product sums over. A float of 8 bits or fewer gets one scale for the tensor.
 
     Args:
         format: a number of bits, ``"1"`` to ``"16"``, or a name of
@@ -70,7 +70,7 @@ def rounding(
     summed = _SUMMED[product][operand]
     over = getattr(getattr(number, "grouping", None), "over", "tensor")
     axis = 1 - summed if over == "channel" else summed
-    if format in FLOATS and number.bits <= _SCALED_BITS:
+    if format in FLOATS and number.bits <= _NARROW:
         return Cast(format, scale="tensor")
     return Cast(format, axis=axis)
 
@@ -78,7 +78,8 @@ def rounding(
 def _of_bits(bits: int, operand: str) -> Transform:
     integer("rounding", "bits", bits, "[1, 16]")
     if operand != "weight":
-        return Uniform(integer("rounding", "bits", bits, "[2, 16]"), scale="tensor")
+        integer("rounding", "bits", bits, "[2, 16]")
+        return Cast(f"{'u' if operand == 'input' and bits <= _NARROW else ''}int{bits}")
     if bits == 1:
         return Binary()
     return Ternary(block=BLOCK, terms=1) if bits == 2 else Uniform(bits)

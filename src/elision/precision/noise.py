@@ -10,7 +10,13 @@ from torch import Tensor
 from elision.operands import Transform
 from elision.products import LayerProduct
 
-__all__ = ["NoiseSum", "product_noise", "relative_error", "rounded_operand", "rounded_product"]
+__all__ = [
+    "NoiseSum",
+    "product_noise",
+    "relative_error",
+    "rounded_operand",
+    "rounded_product",
+]
 
 
 def relative_error(found: Tensor, exact: Tensor) -> float:
@@ -97,9 +103,9 @@ class NoiseSum:
 
     def add(self, exact: Tensor, found: Mapping[str, Tensor]) -> None:
         """Add one call: its exact result and the rounded ones by name."""
-        self.signal += float(exact.double().square().sum())
+        self.signal += float(exact.norm()) ** 2
         for name, values in found.items():
-            error = float((values.double() - exact.double()).square().sum())
+            error = float((values - exact).norm()) ** 2
             self.noise[name] = self.noise.get(name, 0.0) + error
 
     def ratio(self, name: str) -> float:
