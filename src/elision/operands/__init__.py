@@ -11,6 +11,7 @@ from elision.operands.base import links_of as links_of
 from elision.operands.cast import Cast as Cast
 from elision.operands.learned_threshold import LearnedThreshold as LearnedThreshold
 from elision.operands.mask import Mask as Mask
+from elision.operands.noise import Noise as Noise
 from elision.operands.reuse import Reuse as Reuse
 from elision.operands.ternary import Binary as Binary
 from elision.operands.ternary import Ternary as Ternary
@@ -32,6 +33,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
         Keep,
         LearnedThreshold,
         Mask,
+        Noise,
         Reuse,
         Ternary,
         TopK,

@@ -17,5 +17,6 @@ from elision.precision.folding import folded as folded
 from elision.precision.noise import product_noise as product_noise
 from elision.precision.perturbation import Perturbation as Perturbation
 from elision.precision.perturbation import perturbation as perturbation
+from elision.precision.regulariser import regularised as regularised
 from elision.precision.sensitivity import Sensitivity as Sensitivity
 from elision.precision.sensitivity import sensitivity as sensitivity
