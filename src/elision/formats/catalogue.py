@@ -240,7 +240,7 @@ def _makers() -> dict[str, Maker]:
             _int(bits), f"int{bits}-channel", over="channel"
         )
         made[f"int{bits}-group"] = _with(_int(bits), f"int{bits}-group", block=_GROUP)
-    made |= {f"uint{bits}": _uint(bits) for bits in (8, 4)}
+    made |= {f"uint{bits}": _uint(bits) for bits in range(2, 9)}
     trit = Integer("int2", 2)
     made["ternary"] = _shared("ternary", trit, Mean("exact"))
     made["ternary-twn"] = _shared("ternary-twn", trit, Mean("twn"), Thresholded)

@@ -13,6 +13,7 @@ from elision.operands.learned_step import LearnedStep as LearnedStep
 from elision.operands.learned_step import gaussian_step as gaussian_step
 from elision.operands.learned_threshold import LearnedThreshold as LearnedThreshold
 from elision.operands.mask import Mask as Mask
+from elision.operands.noise import Noise as Noise
 from elision.operands.noisy_levels import NoisyLevels as NoisyLevels
 from elision.operands.quantised_weight import Project as Project
 from elision.operands.quantised_weight import QuantisedWeight as QuantisedWeight
@@ -41,6 +42,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
         Mask,
         NoisyLevels,
         Project,
+        Noise,
         Reuse,
         TanhLevels,
         Ternary,

@@ -1,9 +1,7 @@
 """A product under an accumulator: its operands in order, its sums, its result."""
 
-import math
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
