@@ -6,7 +6,7 @@ its result.
 
 from elision.layers.recipe import Table
 from elision.operands import KEEP, Transform
-from elision.products import Product
+from elision.products import Arithmetic, Product
 
 __all__ = ["LayerPlan", "buffer_name"]
 
@@ -78,6 +78,19 @@ class LayerPlan:
     def transform(self, product: Product, operand: str) -> Transform:
         """The transform of a product's operand."""
         return self.uses[self.use(product, operand)]
+
+    def arithmetic(self, product: Product) -> Arithmetic:
+        """Number formats of a product: of its operands, its sums and its result."""
+        first, second = (
+            self.transform(product, o).number_format for o in product.operands
+        )
+        sums = self.table.accumulate(product)
+        return Arithmetic(
+            first,
+            second,
+            "fp32" if sums.format == "torch" else sums.format,
+            "fp32" if sums.result == "torch" else sums.result,
+        )
 
     @property
     def changes_weight(self) -> bool:

@@ -43,6 +43,11 @@ class Cast(Transform):
         lookup("number format", self.format, FORMATS)
         one_of("Cast", "scale", self.scale, ("none", "tensor"))
 
+    @property
+    def number_format(self) -> str:
+        """The format itself."""
+        return self.format
+
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         del state, training
         format = _SATURATING[self.format]
