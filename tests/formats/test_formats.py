@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 import elision
-from elision.formats import FORMATS, Floating, fast_round
+from elision.formats import FLOATS, Floating, fast_round
 from elision.formats.base import uniform
 
-NARROW = [f for f in FORMATS.values() if f.bits <= 16]
+NARROW = [f for f in FLOATS.values() if f.bits <= 16]
 IDS = [f.name for f in NARROW]
 
 
@@ -109,21 +109,21 @@ def test_float64_is_rounded_once() -> None:
 def test_overflow_saturates_or_shows() -> None:
     x = torch.tensor([1e9, -1e9, math.inf])
     for name, beyond in (("fp8-e5m2", math.inf), ("fp8-e4m3", math.nan)):
-        format = replace(FORMATS[name], saturates=False)
+        format = replace(FLOATS[name], saturates=False)
         assert same(format.round(x), torch.tensor([beyond, -beyond, beyond]))
         assert same(fast_round(format, x), format.round(x))
         top = format.largest
         assert format.saturating.round(x).tolist() == [top, -top, top]
-    assert FORMATS["fp8-e5m2"].round(x[:2], "zero").tolist() == [57344.0, -57344.0]
+    assert FLOATS["fp8-e5m2"].round(x[:2], "zero").tolist() == [57344.0, -57344.0]
 
 
 def test_formats_without_a_sign_or_subnormals() -> None:
-    flush = replace(FORMATS["fp16"], subnormals=False, dtype=None)
+    flush = replace(FLOATS["fp16"], subnormals=False, dtype=None)
     low = flush.smallest
     assert low == 2.0**-14
     x = torch.tensor([0.4 * low, 0.5 * low, 0.6 * low, -0.6 * low, 1.5 * low])
     assert flush.round(x).tolist() == [0.0, 0.0, low, -low, 1.5 * low]
-    unsigned = replace(FORMATS["fp8-e4m3"], signed=False, dtype=None)
+    unsigned = replace(FLOATS["fp8-e4m3"], signed=False, dtype=None)
     assert unsigned.bits == 7
     assert same(
         unsigned.round(torch.tensor([2.0, -2.0])), torch.tensor([2.0, math.nan])

@@ -3,75 +3,101 @@
 :data:`FORMATS` names them; :func:`round` is the fast way to a format's values.
 """
 
-import torch
 from torch import Tensor
 
 from elision.common.names import lookup
+from elision.formats.base import Coded as Coded
 from elision.formats.base import Format as Format
 from elision.formats.base import Rounding as Rounding
+from elision.formats.catalogue import FLOATS as FLOATS
+from elision.formats.catalogue import FORMATS as FORMATS
 from elision.formats.floating import Floating as Floating
+from elision.formats.grouping import Grouping as Grouping
+from elision.formats.integer import Integer as Integer
+from elision.formats.scaled import Encoded as Encoded
+from elision.formats.scaled import Scaled as Scaled
 
-__all__ = ["FORMATS", "Floating", "Format", "Rounding", "fast_round", "round"]
+__all__ = [
+    "FLOATS",
+    "FORMATS",
+    "Coded",
+    "Encoded",
+    "Floating",
+    "Format",
+    "Grouping",
+    "Integer",
+    "Rounding",
+    "Scaled",
+    "fast_round",
+    "format_named",
+    "round",
+]
 
-#: Formats by the names that recipes use.
-FORMATS: dict[str, Floating] = {
-    f.name: f
-    for f in (
-        Floating("fp32", 8, 23, bias=127, dtype=torch.float32),
-        Floating("bf16", 8, 7, bias=127, dtype=torch.bfloat16),
-        Floating("fp16", 5, 10, bias=15, dtype=torch.float16),
-        Floating(
-            "fp8-e4m3",
-            exponent_bits=4,
-            fraction_bits=3,
-            bias=7,
-            specials="nan",
-            saturates=True,  # as torch's conversion, which has no infinity to give
-            dtype=torch.float8_e4m3fn,
-        ),
-        Floating("fp8-e5m2", 5, 2, bias=15, dtype=torch.float8_e5m2),
-    )
-}
+
+def format_named(text: str) -> Format:
+    """The format that a text names.
+
+    Args:
+        text: a key of :data:`FORMATS`.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known.
+
+    Example:
+        >>> format_named("bf16").bits
+        16
+    """
+    return lookup("number format", text, FORMATS)
 
 
 def round(
-    x: Tensor, name: str, rounding: Rounding = "nearest", seed: int = 0
+    x: Tensor, name: str, rounding: Rounding = "nearest", seed: int = 0, axis: int = -1
 ) -> Tensor:
     """Values of a format in place of ``x``, of its shape and dtype.
 
     Args:
         x: floating-point values of any shape.
-        name: a key of :data:`FORMATS`.
+        name: of a format, see :func:`format_named`.
         rounding: see :data:`Rounding`.
         seed: of stochastic rounding, which depends on the seed and on an element's
             index alone.
+        axis: the dimension along which blocks run; of a format with one scale per
+            channel, the dimension whose slices have a scale each.
 
     Raises:
-        ValueError: an unknown format or rounding.
+        ValueError: an unknown format or rounding, or an axis that ``x`` has not.
 
     Example:
+        >>> import torch
         >>> round(torch.tensor([0.3, 1000.0]), "fp8-e5m2").tolist()
         [0.3125, 1024.0]
     """
-    return fast_round(lookup("number format", name, FORMATS), x, rounding, seed)
+    return fast_round(format_named(name), x, rounding, seed, axis)
 
 
 def fast_round(
-    format: Floating, x: Tensor, rounding: Rounding = "nearest", seed: int = 0
+    format: Format,
+    x: Tensor,
+    rounding: Rounding = "nearest",
+    seed: int = 0,
+    axis: int = -1,
 ) -> Tensor:
     """:meth:`Format.round` by torch's conversion where that gives the same values.
 
-    That is the nearest value of an ``x`` of 32 bits or fewer, in a format that saturates
-    or has an infinity; from float64, torch rounds twice.
+    That is the nearest value of an ``x`` of 32 bits or fewer, in a format of torch's that
+    saturates or has an infinity; from float64, torch rounds twice.
 
     Example:
+        >>> import torch
         >>> fast_round(FORMATS["fp8-e5m2"].saturating, torch.tensor([1e9])).tolist()
         [57344.0]
     """
-    dtype = format.dtype
-    known = dtype is not None and (format.saturates or format.specials == "ieee")
-    if not known or rounding != "nearest" or x.dtype.itemsize > 4:
-        return format.round(x, rounding, seed)
+    dtype = format.dtype if isinstance(format, Floating) else None
+    if dtype is None or rounding != "nearest" or x.dtype.itemsize > 4:
+        return format.round(x, rounding, seed, axis)
+    assert isinstance(format, Floating)
+    if not format.saturates and format.specials != "ieee":
+        return format.round(x, rounding, seed, axis)
     values = x.float()
     if format.saturates:
         # clamp keeps NaN a NaN, so a diverged run still shows.

@@ -1,13 +1,13 @@
 """Number formats as data: what every format can do.
 
-A format is a frozen dataclass. Its :meth:`Format.encode`, :meth:`Format.decode` and
-:meth:`Format.round` are plain arithmetic in float64, slow and meant to be obviously right;
-:func:`elision.formats.round` takes torch's conversion where that gives the same values.
+A format is a frozen dataclass. Its methods are plain arithmetic in float64, slow and meant
+to be obviously right; :func:`elision.formats.round` takes a native kernel or torch's
+conversion where that gives the same values.
 
-A member fills in the codes: floating point with its exponent and fraction bits
-(:mod:`elision.formats.floating`). Integer and ternary codes and formats whose values share
-an exponent are further subclasses: a shared scale is one more field, the format of an
-element another.
+Two kinds fill in :class:`Format`. The codes of a :class:`Coded` format stand alone: one
+number, one code (:mod:`elision.formats.floating`, :mod:`elision.formats.integer`). The
+values of a :class:`~elision.formats.scaled.Scaled` format share scales, by the tensor, the
+channel or the block: it holds the coded format of an element and the rule of the scale.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,14 @@ from torch import Tensor
 
 from elision.common.checks import one_of
 
-__all__ = ["Format", "Rounding", "power_of_two", "rounded_to_integer", "uniform"]
+__all__ = [
+    "Coded",
+    "Format",
+    "Rounding",
+    "power_of_two",
+    "rounded_to_integer",
+    "uniform",
+]
 
 #: To the nearest value, ties to the even code; towards zero; up or down at random, with
 #: the probabilities that make the expected value exact.
@@ -30,7 +37,7 @@ _LOW = 0xFFFF_FFFF
 
 @dataclass(frozen=True)
 class Format(ABC):
-    """A set of numbers and their codes.
+    """A set of numbers.
 
     Attributes:
         name: of the format in recipes and tables.
@@ -46,12 +53,40 @@ class Format(ABC):
     @property
     @abstractmethod
     def bits(self) -> int:
-        """Width of a code."""
+        """Width of the code of one value, its share of a scale aside."""
 
     @property
     @abstractmethod
     def largest(self) -> float:
-        """The largest finite value."""
+        """The largest finite value; of a format with scales, at scale 1."""
+
+    @property
+    def saturating(self) -> "Format":
+        """This format with overflow to the largest value."""
+        return self
+
+    @abstractmethod
+    def round(
+        self, x: Tensor, rounding: Rounding = "nearest", seed: int = 0, axis: int = -1
+    ) -> Tensor:
+        """Values of the format in place of ``x``, in the dtype of ``x``.
+
+        Args:
+            x: floating-point values of any shape.
+            rounding: see :data:`Rounding`.
+            seed: of stochastic rounding, which depends on the seed and on an element's
+                index alone.
+            axis: the dimension along which blocks run; of a format with one scale per
+                channel, the dimension whose slices have a scale each. A format without
+                shared scales does not read it.
+
+        Raises:
+            ValueError: an unknown rounding, or an axis that ``x`` has not.
+        """
+
+
+class Coded(Format):
+    """A format whose codes stand alone: one number, one code."""
 
     @abstractmethod
     def encode(
@@ -59,14 +94,7 @@ class Format(ABC):
     ) -> Tensor:
         """Codes of the rounded values, int64, of the shape of ``x``.
 
-        Args:
-            x: floating-point values of any shape.
-            rounding: see :data:`Rounding`.
-            seed: of stochastic rounding, which depends on the seed and on an element's
-                index alone.
-
-        Raises:
-            ValueError: an unknown rounding.
+        Args and errors are those of :meth:`Format.round`.
         """
 
     @abstractmethod
@@ -77,11 +105,11 @@ class Format(ABC):
             codes: integers in [0, 2**bits).
         """
 
-    def round(self, x: Tensor, rounding: Rounding = "nearest", seed: int = 0) -> Tensor:
-        """Values of the format in place of ``x``, in the dtype of ``x``.
-
-        Args and errors are those of :meth:`encode`.
-        """
+    def round(
+        self, x: Tensor, rounding: Rounding = "nearest", seed: int = 0, axis: int = -1
+    ) -> Tensor:
+        """Values of the format in place of ``x``; the axis is of no account."""
+        del axis
         return self.decode(self.encode(x, rounding, seed)).to(x.dtype)
 
 
@@ -119,7 +147,9 @@ def rounded_to_integer(x: Tensor, rounding: Rounding, seed: int) -> Tensor:
 
 
 def uniform(index: Tensor, seed: int) -> Tensor:
-    """Uniform numbers in [0, 1), multiples of 2**-32, one for each index and seed.
+    """Uniform numbers in [0, 1), multiples of 2**-24, one for each index and seed.
+
+    The top 24 bits of a hash of 32, so that a kernel compares them in float32 exactly.
 
     A hash, not a sequence: the same for every order of evaluation and number of threads.
 
@@ -134,7 +164,7 @@ def uniform(index: Tensor, seed: int) -> Tensor:
         torch.Size([3])
     """
     high = _hashed((index >> 32) ^ (seed & _LOW))
-    return _hashed((index & _LOW) ^ high).double() / 2**32
+    return (_hashed((index & _LOW) ^ high) >> 8).double() / 2**24
 
 
 def _hashed(x: Tensor) -> Tensor:

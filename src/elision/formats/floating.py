@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from elision.common.checks import integer, one_of
-from elision.formats.base import Format, Rounding, power_of_two, rounded_to_integer
+from elision.formats.base import Coded, Rounding, power_of_two, rounded_to_integer
 
 __all__ = ["Floating"]
 
 
 @dataclass(frozen=True)
-class Floating(Format):
+class Floating(Coded):
     """Binary floating point: ``(−1)^s · 1.f · 2^(e − bias)``, code ``s e f``.
 
     Exponent field 0 holds zero and the subnormals ``0.f · 2^(1 − bias)``.

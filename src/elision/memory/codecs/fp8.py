@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from elision.formats import FORMATS
+from elision.formats import FLOATS
 from elision.memory.codecs.pieces import spans
 from elision.memory.codecs.units import units_of
 from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec, floating
@@ -14,7 +14,7 @@ from elision.memory.saved.roles import SMOOTH_ROLES, Slot
 
 __all__ = ["Float8", "scale_to_float8"]
 
-_FORMAT = FORMATS["fp8-e4m3"]
+_FORMAT = FLOATS["fp8-e4m3"]
 _LARGEST = _FORMAT.largest
 
 
