@@ -12,7 +12,7 @@ import elision
 from elision.formats import FLOATS, Floating, fast_round
 from elision.formats.base import uniform
 
-NARROW = [f for f in FLOATS.values() if f.bits <= 16]
+NARROW = [f for f in FLOATS.values() if f.bits <= 16 and f.dtype]
 IDS = [f.name for f in NARROW]
 
 

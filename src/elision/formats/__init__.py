@@ -5,12 +5,12 @@
 
 from torch import Tensor
 
-from elision.common.names import lookup
 from elision.formats.base import Coded as Coded
 from elision.formats.base import Format as Format
 from elision.formats.base import Rounding as Rounding
 from elision.formats.catalogue import FLOATS as FLOATS
 from elision.formats.catalogue import FORMATS as FORMATS
+from elision.formats.catalogue import format_named as format_named
 from elision.formats.floating import Floating as Floating
 from elision.formats.grouping import Grouping as Grouping
 from elision.formats.integer import Integer as Integer
@@ -32,22 +32,6 @@ __all__ = [
     "format_named",
     "round",
 ]
-
-
-def format_named(text: str) -> Format:
-    """The format that a text names.
-
-    Args:
-        text: a key of :data:`FORMATS`.
-
-    Raises:
-        ValueError: an unknown name; the message lists the known.
-
-    Example:
-        >>> format_named("bf16").bits
-        16
-    """
-    return lookup("number format", text, FORMATS)
 
 
 def round(
