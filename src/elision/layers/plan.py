@@ -6,7 +6,7 @@ its result.
 
 from elision.layers.recipe import Table
 from elision.operands import KEEP, TORCH, Accumulate, Transform
-from elision.products import Product
+from elision.products import Arithmetic, Product
 
 __all__ = ["ACCUMULATE", "LayerPlan", "buffer_name"]
 
@@ -123,6 +123,19 @@ class LayerPlan:
     def accumulate(self, product: Product) -> Accumulate:
         """How a product sums."""
         return self.table.accumulate(product)
+
+    def arithmetic(self, product: Product) -> Arithmetic:
+        """Number formats of a product: of its operands, its sums and its result."""
+        first, second = (
+            self.transform(product, o).number_format for o in product.operands
+        )
+        sums = self.table.accumulate(product)
+        return Arithmetic(
+            first,
+            second,
+            "fp32" if sums.format == "torch" else sums.format,
+            "fp32" if sums.result == "torch" else sums.result,
+        )
 
     @property
     def changes_weight(self) -> bool:

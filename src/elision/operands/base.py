@@ -196,6 +196,11 @@ class Transform(ABC):
         del state
         return None
 
+    @property
+    def number_format(self) -> str:
+        """Number format of the result, a name of :data:`elision.formats.FORMATS`."""
+        return "fp32"
+
     def gradient_work(self, state: State) -> float:
         """Fraction of the weight gradient's values that training needs.
 
@@ -372,6 +377,12 @@ class Chain(Transform):
     def own_gradient(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """True if any link has one; the others then pass theirs through."""
         return any(link.own_gradient for link in self.links)
+
+    @property
+    def number_format(self) -> str:
+        """That of the last link that has one of its own."""
+        own = [link.number_format for link in self.links]
+        return next((name for name in reversed(own) if name != "fp32"), "fp32")
 
     def initial_state(self) -> State:
         return {

@@ -141,6 +141,11 @@ class Cast(Transform):
             state["stream"].fill_(stream_of(place, self.seed))
         return state
 
+    @property
+    def number_format(self) -> str:
+        """The format itself."""
+        return self.format
+
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         if not x.numel():
             return x
