@@ -23,7 +23,7 @@ from elision.formats import (
 from elision.formats.affine import Range
 from elision.formats.base import uniform
 from elision.formats.integer import Integer
-from elision.formats.scales import Mean, TwoLevel
+from elision.formats.scales import Mean, Power, TwoLevel
 from elision.formats.threshold import Thresholded
 
 #: One of those that differ in a width alone.
@@ -97,12 +97,14 @@ def test_the_nearest_of_all_codes_of_a_scale(format: Scaled, x: Tensor) -> None:
 @given(x=tensors)
 def test_idempotent_monotone_odd(format: Format, x: Tensor) -> None:
     scaled = isinstance(format, Scaled)
+    # Towards zero, the quotient of a free scale may fall just short of its number.
+    powers = scaled and isinstance(format.rule, Power)
     for rounding in ("nearest", "zero"):
         found = format.round(x, rounding)
         again = format.round(found, rounding)
         if scaled and isinstance(format.rule, TwoLevel):
             pass  # the second scale follows from the first's rounding
-        elif scaled and not (isinstance(format.rule, Mean) and rounding == "zero"):
+        elif scaled and (powers or rounding == "nearest"):
             # A float32 scale of rounded values may differ in its last place.
             torch.testing.assert_close(again, found, rtol=1e-6, atol=1e-37)
         elif not scaled:
@@ -127,7 +129,7 @@ def test_stochastic_rounding_goes_to_a_neighbour(
     format: Format, x: Tensor, seed: int
 ) -> None:
     found = format.round(x, "stochastic", seed)
-    assert torch.equal(format.round(x, "stochastic", seed), found)
+    assert same(format.round(x, "stochastic", seed), found)
     if isinstance(format, Scaled) and isinstance(format.rule, TwoLevel | Mean | Range):
         return
     if isinstance(format, Scaled):
