@@ -13,8 +13,8 @@ from torch import Tensor
 
 from elision.common.checks import integer
 from elision.formats.base import Rounding
-from elision.formats.catalogue import format_named
 from elision.formats.integer import Integer
+from elision.formats.naming import format_named
 from elision.formats.scaled import Scaled
 
 __all__ = ["DynamicFixed"]
