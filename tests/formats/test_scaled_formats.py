@@ -325,7 +325,7 @@ def test_nan_and_infinity_stay_where_they_are(format: Scaled) -> None:
         gone[1, first : first + block] = True
         assert same(format.decode(format.encode(bad, axis=1), 1).float(), found)
     elif not format.element.has_nan:
-        with pytest.raises(ValueError, match="1 NaN among 210.*has no"):
+        with pytest.raises(ValueError, match=r"1 NaN among 210.*has no"):
             format.encode(bad, axis=1)
     assert torch.equal(found.isnan(), gone)
     without = torch.where(bad.isnan(), 0.0, bad)
