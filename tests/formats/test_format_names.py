@@ -8,7 +8,7 @@ import pytest
 from elision.formats import FLOATS, FORMATS, Floating, Scaled, format_named
 from elision.formats.grouping import Grouping
 
-FIXED = [
+FIXED = (
     "fp32",
     "bf16",
     "fp16",
@@ -40,7 +40,7 @@ FIXED = [
     "int16",
     "ternary",
     "binary",
-]
+)
 
 
 def test_the_names_that_are_promised() -> None:
@@ -68,6 +68,9 @@ def test_the_names_that_are_promised() -> None:
         "ternary:block=64",
         "dfp16:over=channel",
         "pow2-4:block=32",
+        "scaled(fp8-e4m3)",
+        "scaled(fp8-e5m2, scale=power-of-two, over=channel)",
+        "scaled('e4m3:bias=8,specials=fnuz', block=16)",
     ],
 )
 def test_a_name_is_read_as_it_is_written(text: str) -> None:
@@ -99,6 +102,8 @@ def test_what_parameters_change() -> None:
         ("e9m3", "exponent_bits=9): must be an integer in [2, 8]"),
         ("e1m0:specials=finite", "fraction_bits=0): must be an integer in [1, 23]"),
         ("e4m3:specials=nan", "specials"),
+        ("scaled(mxfp8)", "scaled(mxfp8): mxfp8 has scales of its own"),
+        ("scaled(fp8-e4m3, scale=half)", "'largest' or 'power-of-two'"),
         ("", "a name is missing"),
     ],
 )

@@ -11,11 +11,12 @@ from elision.formats.base import Format as Format
 from elision.formats.base import Rounding as Rounding
 from elision.formats.catalogue import FLOATS as FLOATS
 from elision.formats.catalogue import FORMATS as FORMATS
-from elision.formats.catalogue import format_named as format_named
 from elision.formats.dynamic_fixed import DynamicFixed as DynamicFixed
 from elision.formats.floating import Floating as Floating
 from elision.formats.grouping import Grouping as Grouping
 from elision.formats.integer import Integer as Integer
+from elision.formats.naming import format_named as format_named
+from elision.formats.naming import scaled as scaled
 from elision.formats.scaled import Encoded as Encoded
 from elision.formats.scaled import Scaled as Scaled
 
@@ -35,6 +36,7 @@ __all__ = [
     "fast_round",
     "format_named",
     "round",
+    "scaled",
 ]
 
 

@@ -6,16 +6,14 @@ of :data:`FORMATS`. The name of what is made says the parameters again, so that 
 be written to a file and read from it.
 """
 
-import functools
 import math
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 
-from elision.common.specs import Spec, build, parse
+from elision.common.specs import Spec
 from elision.formats.affine import Affine, Range
 from elision.formats.base import Coded, Format
 from elision.formats.floating import Floating
@@ -26,7 +24,7 @@ from elision.formats.scales import FP32, Largest, Mean, Power, Rule, TwoLevel
 from elision.formats.table import Table
 from elision.formats.threshold import Thresholded
 
-__all__ = ["FLOATS", "FORMATS", "MAKERS", "format_named"]
+__all__ = ["FLOATS", "FORMATS", "MAKERS", "floating_of", "grouping_of"]
 
 Maker = Callable[..., Format]
 
@@ -74,7 +72,7 @@ def _named(base: str, **given: Any) -> str:
     return str(Spec(base, (), {k: v for k, v in given.items() if v is not None}))
 
 
-def _grouping(owner: str, over: str, block: int) -> Grouping:
+def grouping_of(owner: str, over: str, block: int) -> Grouping:
     """Blocks of this length, or else one scale for the tensor or for each channel.
 
     Raises:
@@ -113,12 +111,12 @@ def _shared(
         name = _named(
             base, over=None if over == "tensor" else over, block=block or None
         )
-        return kind(name, element, rule, _grouping(base, over, block))
+        return kind(name, element, rule, grouping_of(base, over, block))
 
     return make
 
 
-def _float(exponent_bits: int, fraction_bits: int) -> Maker:
+def floating_of(exponent_bits: int, fraction_bits: int) -> Maker:
     """``eXmY``: IEEE's bias and specials, unless a parameter says otherwise."""
     usual = 2 ** (exponent_bits - 1) - 1
 
@@ -255,29 +253,3 @@ MAKERS: dict[str, Maker] = _makers()
 
 #: Formats by the names that recipes use.
 FORMATS: dict[str, Format] = {name: make() for name, make in MAKERS.items()}
-
-_FLOAT = re.compile(r"e([0-9]+)m([0-9]+)")
-
-
-@functools.cache
-def format_named(text: str) -> Format:
-    """The format that a text names.
-
-    Args:
-        text: a key of :data:`FORMATS`; such a key with parameters, ``"mxfp8:block=16"``;
-            floating point of any width, ``"e5m3"`` or ``"e4m3:bias=8,specials=fnuz"``,
-            where the word nan is in quotes, ``"e3m4:specials='nan'"``, since without
-            them it is a number. A format's own ``name`` is such a text.
-
-    Raises:
-        ValueError: an unknown name or parameter; the message lists the known.
-
-    Example:
-        >>> format_named("e5m3").bits, format_named("int4:block=64").grouping
-        (9, Grouping(over='block', block=64))
-    """
-    known = MAKERS
-    name = parse(text).name
-    if found := _FLOAT.fullmatch(name):
-        known = {**MAKERS, name: _float(int(found[1]), int(found[2]))}
-    return build("number format", text, known)

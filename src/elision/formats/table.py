@@ -15,9 +15,9 @@ __all__ = ["Table"]
 class Table(Coded):
     """A sign and one of several magnitudes; the code holds the place of the magnitude.
 
-    Zero has no sign. Where there is no zero, values between the two smallest of either
-    sign go to one of these, at random so that the expected value is exact. Values beyond
-    the largest become the largest. NaN has no code.
+    Zero has no sign. Where there is no zero, what lies between the smallest of either sign
+    keeps its own, that of a zero too; at random, it goes to one of the two so that the
+    expected value is exact. Values beyond the largest become the largest. NaN has no code.
 
     Attributes:
         magnitudes: in rising order; their number is a power of two.
@@ -59,11 +59,11 @@ class Table(Coded):
         refuse_nan(self, x)
         x = x.double()
         grid = torch.tensor(self.magnitudes, dtype=torch.float64, device=x.device)
-        size = x.abs().clamp(max=self.largest)
+        size = x.abs().clamp(max=self.largest).contiguous()
         place = (torch.searchsorted(grid, size, right=True) - 1).clamp(min=0)
         above = (place + 1).clamp(max=len(grid) - 1)
         low, high = grid[place], grid[above]
-        negative = x < 0
+        negative = x.signbit()
         index = torch.arange(x.numel(), device=x.device).view(x.shape)
         if rounding == "nearest":
             down, up = size - low, high - size
