@@ -58,7 +58,7 @@ def _nearest(format: Floating, x: Tensor) -> Tensor | None:
     """The nearest values in float32, in which those of up to 32 bits are exact."""
     if x.dtype.itemsize > 4:  # rounded to float32 first, it would be rounded twice
         return None
-    saturates = format.saturates or format.specials == "none"
+    saturates = format.saturates or format.specials == "finite"
     if format.dtype is None or not (saturates or format.specials == "ieee"):
         found = bitwise.nearest(x.float(), format)
         return None if found is None else found.to(x.dtype)
