@@ -32,21 +32,15 @@ struct Rule {
   Element block;        // TWO_LEVEL: format of a block's scale
 };
 
-// The largest finite magnitude of a group as its bits, and whether it holds a NaN.
+// The largest finite magnitude of a group as its bits, and whether it holds a NaN (-1).
 struct Found {
   vi top = {}, nan = {};
 
-  // The bits of a magnitude that is not finite are larger than all others: looked at
-  // twice only if there is one.
-  void add(vi magnitude) {
-    if (any(magnitude >= INFINITE)) {
-      nan |= magnitude > INFINITE;
-      magnitude = magnitude < INFINITE ? magnitude : vi{};
-    }
-    top = larger(top, magnitude);
-  }
   // One group in all lanes.
-  void join() { top = largest_lane(top), nan = -largest_lane(-nan); }
+  void join() {
+    top = largest_lane(top);
+    if (any(nan)) nan = splat_bits(-1);
+  }
 };
 
 // What divides the values of a group, lane by lane.
@@ -116,10 +110,33 @@ void over(int64_t count, int64_t values_each, int threads, Work work) {
   });
 }
 
-Found look(const float* x, int64_t n) {
+// What `rows` vectors hold, `stride` floats apart, of which `count` lanes are there. The
+// bits of what is not finite are above all others: looked for only where they are met.
+Found look_down(const float* x, int64_t rows, int64_t stride, int64_t count) {
+  auto magnitude = [&](int64_t row) {
+    return bits(load_some(x + row * stride, count)) & 0x7FFFFFFF;
+  };
   Found found;
-  for (int64_t i = 0; i < n; i += WIDTH)
-    found.add(bits(load_some(x + i, n - i)) & 0x7FFFFFFF);
+  for (int64_t r = 0; r < rows; ++r) found.top = larger(found.top, magnitude(r));
+  if (!any(found.top >= INFINITE)) return found;
+  found.top = vi{};
+  for (int64_t r = 0; r < rows; ++r) {
+    vi m = magnitude(r);
+    found.nan |= m > INFINITE;
+    found.top = larger(found.top, m < INFINITE ? m : vi{});
+  }
+  return found;
+}
+
+// What n neighbours hold, in all lanes.
+Found look(const float* x, int64_t n) {
+  int64_t whole = n / WIDTH;
+  Found found = look_down(x, whole, WIDTH, WIDTH);
+  if (n > whole * WIDTH) {
+    Found rest = look_down(x + whole * WIDTH, 1, 0, n - whole * WIDTH);
+    found.top = larger(found.top, rest.top), found.nan |= rest.nan;
+  }
+  found.join();
   return found;
 }
 
@@ -163,25 +180,32 @@ int32_t largest_of(const Call& c) {
   int64_t n = c.outer * c.length * c.inner;
   over_rows(1, n, c.threads, [&](int64_t, int64_t offset, int64_t count) {
     Found found = look(c.x + offset, count);
-    found.join();
     raise(top, found.top[0]);
   });
   return top.load();
 }
 
-// Blocks of neighbours in memory.
+// Blocks of neighbours in memory; the scales of WIDTH blocks are computed together.
 template <typename Round>
 void blocks_in_line(const Call& c, const Scales& scales, const Change<Round>& change) {
-  int64_t per_line = (c.length + c.block - 1) / c.block;
-  over(c.outer * per_line, c.block, c.threads, [&](int64_t unit) {
-    int64_t begin = unit % per_line * c.block;
-    int64_t offset = unit / per_line * c.length + begin;
-    int64_t count = std::min(c.block, c.length - begin);
-    Found found = look(c.x + offset, count);
-    found.join();
-    Scale scale = scales.of(found);
-    along<Round>(c.x, c.y, offset, count, c.seed,
-                 [&](vf v, int64_t, vu random) { return change(v, scale, random); });
+  int64_t per_line = (c.length + c.block - 1) / c.block, blocks = c.outer * per_line;
+  over((blocks + WIDTH - 1) / WIDTH, c.block * WIDTH, c.threads, [&](int64_t unit) {
+    int64_t offset[WIDTH], count[WIDTH];
+    int here = static_cast<int>(std::min<int64_t>(WIDTH, blocks - unit * WIDTH));
+    Found found;
+    for (int b = 0; b < here; ++b) {
+      int64_t index = unit * WIDTH + b, begin = index % per_line * c.block;
+      offset[b] = index / per_line * c.length + begin;
+      count[b] = std::min(c.block, c.length - begin);
+      Found one = look(c.x + offset[b], count[b]);
+      found.top[b] = one.top[0], found.nan[b] = one.nan[0];
+    }
+    Scale all = scales.of(found);
+    for (int b = 0; b < here; ++b) {
+      Scale scale{splat(all.scale[b]), splat(all.inverse[b])};
+      along<Round>(c.x, c.y, offset[b], count[b], c.seed,
+                   [&](vf v, int64_t, vu random) { return change(v, scale, random); });
+    }
   });
 }
 
@@ -195,13 +219,9 @@ void blocks_across(const Call& c, const Scales& scales, const Change<Round>& cha
     int64_t line = unit / tiles / per_line, begin = unit / tiles % per_line * c.block;
     int64_t rows = std::min(c.block, c.length - begin);
     int64_t offset = (line * c.length + begin) * c.inner + column;
-    Found found[TILE / WIDTH];
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t i = 0; i < width; i += WIDTH)
-        found[i / WIDTH].add(bits(load_some(c.x + offset + r * c.inner + i, width - i)) &
-                             0x7FFFFFFF);
     Scale scale[TILE / WIDTH];
-    for (int64_t i = 0; i < width; i += WIDTH) scale[i / WIDTH] = scales.of(found[i / WIDTH]);
+    for (int64_t i = 0; i < width; i += WIDTH)
+      scale[i / WIDTH] = scales.of(look_down(c.x + offset + i, rows, c.inner, width - i));
     for (int64_t r = 0; r < rows; ++r)
       along<Round>(c.x, c.y, offset + r * c.inner, width, c.seed, [&](vf v, int64_t i, vu random) {
         return change(v, scale[i / WIDTH], random);
@@ -222,7 +242,6 @@ void channels(const Call& c, const Scales& scales, const Change<Round>& change) 
     over_rows(c.outer * c.length, c.inner, c.threads,
               [&](int64_t row, int64_t offset, int64_t count) {
                 Found found = look(c.x + offset, count);
-                found.join();
                 note(row % c.length, found.top[0], found.nan[0]);
               });
   } else {
@@ -230,9 +249,8 @@ void channels(const Call& c, const Scales& scales, const Change<Round>& change) 
     over((c.outer + rows - 1) / rows, rows * c.length, c.threads, [&](int64_t unit) {
       int64_t first = unit * rows, last = std::min(c.outer, first + rows);
       for (int64_t i = 0; i < c.length; i += WIDTH) {
-        Found found;
-        for (int64_t r = first; r < last; ++r)
-          found.add(bits(load_some(c.x + r * c.length + i, c.length - i)) & 0x7FFFFFFF);
+        Found found =
+            look_down(c.x + first * c.length + i, last - first, c.length, c.length - i);
         for (int64_t l = 0; l < std::min<int64_t>(WIDTH, c.length - i); ++l)
           note(i + l, found.top[l], found.nan[l]);
       }
