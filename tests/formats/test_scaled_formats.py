@@ -19,7 +19,9 @@ from elision.formats import (
 )
 from elision.formats.grouping import Grouping
 
-SCALED = [f for f in FORMATS.values() if isinstance(f, Scaled)]
+#: Of the fifteen widths of integers, the ends and what is in use.
+LEFT_OUT = {f"int{bits}" for bits in range(2, 17)} - {"int2", "int4", "int8", "int16"}
+SCALED = [f for n, f in FORMATS.items() if isinstance(f, Scaled) and n not in LEFT_OUT]
 IDS = [f.name for f in SCALED]
 MX = ["mxfp8", "mxfp8-e5m2", "mxfp6", "mxfp6-e2m3", "mxfp4", "mxint8"]
 
@@ -98,12 +100,14 @@ def test_msfp_is_its_formula(bits: int) -> None:
 
 def test_nvfp4_is_its_formula() -> None:
     x = draws(6, 80)
+    x[2] *= 2.0**-20  # so small beside the others that their scale rounds to zero
     tensor = (x.abs().max() / (6 * 448)).float()
     boxes = x.view(6, 5, 16)
     block = boxes.abs().amax(2, keepdim=True) / 6
     block = (block / tensor).clamp(max=448).to(torch.float8_e4m3fn).float()
     scale = block * tensor
-    assert (scale == 0).any() and (scale > 0).any()
+    assert (scale == 0).any()
+    assert (scale > 0).any()
     over = torch.where(scale > 0, boxes / torch.where(scale > 0, scale, 1.0), 0.0)
     values = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
     # Nearest, ties to the even code.
@@ -240,7 +244,7 @@ def test_zeros_and_nothing_at_all(format: Scaled) -> None:
     one = format.round(torch.tensor(0.75))
     assert one.dim() == 0
     assert 0.5 <= one.item() <= 1.0
-    assert format.decode(format.encode(torch.tensor(0.75))).item() == one.item()
+    assert format.decode(format.encode(torch.tensor(0.75))).float() == one
 
 
 @pytest.mark.parametrize("format", SCALED, ids=IDS)
@@ -313,7 +317,8 @@ def test_nan_and_infinity_stay_where_they_are(format: Scaled) -> None:
     bad[1, 40] = -math.inf
     found = format.round(bad, axis=1)
     assert found.isfinite().all()
-    assert found[1, 40] <= found[1].min()
+    others = found[:, 40] if format.grouping.over == "channel" else found[1]
+    assert found[1, 40] <= others[:64].min()
 
 
 @pytest.mark.parametrize("format", SCALED, ids=IDS)

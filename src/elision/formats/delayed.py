@@ -19,7 +19,7 @@ def delayed_scale(
     margin: float = 0.0,
     algorithm: Literal["max", "most-recent"] = "max",
 ) -> Tensor:
-    """The factor that values are multiplied by before they are rounded: ``largest/amax/2^margin``.
+    """The factor of values before they are rounded: ``largest / amax / 2^margin``.
 
     ``amax`` is the largest of the history or its newest entry. Where it is 0, infinite or
     NaN, the factor is the previous one; where the quotient is beyond float32, it is the

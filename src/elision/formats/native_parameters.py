@@ -12,9 +12,9 @@ from elision.formats.integer import Integer
 from elision.formats.scaled import Scaled
 from elision.formats.scales import Largest, Power, TwoLevel
 
-__all__ = ["Element", "Rule", "element_of", "rule_of"]
+__all__ = ["FIXED", "NARROW", "WIDE", "Element", "Rule", "element_of", "rule_of"]
 
-_WIDE, _NARROW, _FIXED = range(3)
+WIDE, NARROW, FIXED = range(3)
 _POWER, _LARGEST, _TWO_LEVEL = range(3)
 _MOST = torch.finfo(torch.float32).max
 _TOP, _LOWEST = 127, -126  # exponents of normal float32 numbers
@@ -63,7 +63,7 @@ def rule_of(format: Scaled) -> Rule | None:
         return Rule(kind=_LARGEST, spreads_nan=spreads, largest=largest)
     if isinstance(rule, TwoLevel):
         block = element_of(rule.of_block.saturating, "nearest")
-        if block is None or block.kind != _NARROW:
+        if block is None or block.kind != NARROW:
             return None
         whole = largest * rule.of_block.largest
         return Rule(_TWO_LEVEL, 0, spreads, largest, whole, block)
@@ -72,7 +72,7 @@ def rule_of(format: Scaled) -> Rule | None:
 
 def _whole(format: Integer) -> Element:
     return Element(
-        kind=_FIXED,
+        kind=FIXED,
         lowest=-format.point,
         largest=format.largest,
         least=format.least * 2.0**-format.point,
@@ -96,7 +96,7 @@ def _floating(format: Floating, rounding: Rounding) -> Element | None:
         format, rounding, 2 * format.largest, math.inf, -format.largest, -0.0
     )
     return Element(
-        kind=_WIDE if wide else _NARROW,
+        kind=WIDE if wide else NARROW,
         fraction=fraction,
         lowest=lowest,
         below=below,
