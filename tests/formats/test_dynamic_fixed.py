@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from elision.formats import FORMATS, DynamicFixed
 from elision.formats.delayed import delayed_scale, remembered
 
-arrays = st.lists(st.floats(-1e30, 1e30, width=32), min_size=1, max_size=20)
+arrays = st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=20)
 
 
 @settings(deadline=None, max_examples=60)
@@ -54,7 +54,8 @@ def test_sums_round_the_smaller_exponent_down(
     exact = a.values() + b.values()
     error = exact - total.values()
     assert bool((error >= 0).all())
-    assert bool((error < 2.0**total.exponent).all())
+    # Less than a unit, but for the rounding of float64 in the check.
+    assert bool((error <= 2.0**total.exponent).all())
     assert torch.equal((b + a).integers, total.integers)
 
 

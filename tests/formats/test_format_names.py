@@ -8,7 +8,7 @@ import pytest
 from elision.formats import FLOATS, FORMATS, Floating, Scaled, format_named
 from elision.formats.grouping import Grouping
 
-FIXED = [
+FIXED = (
     "fp32",
     "bf16",
     "fp16",
@@ -40,7 +40,7 @@ FIXED = [
     "int16",
     "ternary",
     "binary",
-]
+)
 
 
 def test_the_names_that_are_promised() -> None:

@@ -1,4 +1,4 @@
-"""What every format must be: nearest, idempotent, monotone, odd, unbiased where it is random."""
+"""What every format must be: nearest, idempotent, monotone, odd, right on average."""
 
 import math
 from typing import cast
@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from number_formats import codes_of, probes
+from number_formats import codes_of, probes, same
 from torch import Tensor
 
 import elision
@@ -15,7 +15,6 @@ from elision.formats import (
     FORMATS,
     Affine,
     Coded,
-    Encoded,
     Format,
     Rounding,
     Scaled,
@@ -23,10 +22,16 @@ from elision.formats import (
 )
 from elision.formats.affine import Range
 from elision.formats.base import uniform
+from elision.formats.integer import Integer
 from elision.formats.scales import Mean, TwoLevel
 from elision.formats.threshold import Thresholded
 
-NAMES = [n for n in FORMATS if not n.startswith("int") or n in ("int2", "int5", "int8")]
+#: One of those that differ in a width alone.
+NAMES = [
+    n
+    for n in FORMATS
+    if not n.startswith(("int", "msfp")) or n in ("int2", "int5", "int8", "msfp12")
+]
 MORE = [
     "e5m3",
     "e4m0:specials=finite",
@@ -49,13 +54,17 @@ def by_name(format: Format) -> str:
 
 
 def grid(format: Scaled, x: Tensor) -> Tensor:
-    """All values that each element of a row could have become, ``(n, codes)``."""
+    """All values that each element could have become, ``(*x.shape, codes)``."""
     stored = format.fit(x)
-    columns = []
-    for code in range(2**format.bits):
-        codes = torch.full(x.shape, code)
-        columns.append(format.decode(Encoded(codes, stored)))
-    return torch.stack(columns, -1)
+    codes = torch.arange(2**format.bits)
+    scale = format.grouping.spread(format.rule.scale(stored), x.shape, -1)[..., None]
+    values = format.element.decode(codes)
+    if isinstance(format, Affine):
+        zero = format.grouping.spread(stored[1], x.shape, -1)[..., None]
+        return (codes - zero) * scale
+    if isinstance(format.element, Integer):
+        values = values[values >= format.element.least * 2.0**-format.element.point]
+    return values[values.isfinite()] * scale
 
 
 @pytest.mark.parametrize("format", [f for f in CODED if f.bits <= 8], ids=by_name)
@@ -69,7 +78,7 @@ def test_the_nearest_of_all_codes(format: Coded) -> None:
 
 
 @pytest.mark.parametrize("format", [f for f in SCALED if f.bits <= 8], ids=by_name)
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(x=tensors)
 def test_the_nearest_of_all_codes_of_a_scale(format: Scaled, x: Tensor) -> None:
     if isinstance(format, Thresholded):
@@ -78,30 +87,13 @@ def test_the_nearest_of_all_codes_of_a_scale(format: Scaled, x: Tensor) -> None:
     if format.grouping.over == "channel":
         x = x[None]
     values = grid(format, x)
-    unused = (
-        format.element.symmetric
-        and not format.element.sign_magnitude
-        and format.element.signed
-        if hasattr(format.element, "symmetric")
-        else False
-    )
-    if unused:  # the lowest number of two's complement
-        values = torch.where(
-            torch.arange(2**format.bits) == 2 ** (format.bits - 1), math.inf, values
-        )
     error = (format.round(x) - x).abs()
     least = (values - x[..., None]).abs().amin(-1)
-    # An affine code is a rounded quotient and a zero point, both float32.
-    slack = 1e-5 * x.abs().max() if isinstance(format, Affine) else 1e-12 * x.abs()
-    if isinstance(format, Affine):
-        within = (x >= values.amin(-1)) & (x <= values.amax(-1))
-        error, least = error[within], least[within]
-        slack = torch.as_tensor(slack)
-    assert bool((error <= least + slack).all())
+    assert bool((error <= least + 1e-12 * x.abs()).all())
 
 
 @pytest.mark.parametrize("format", ALL, ids=by_name)
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(x=tensors)
 def test_idempotent_monotone_odd(format: Format, x: Tensor) -> None:
     scaled = isinstance(format, Scaled)
@@ -114,26 +106,28 @@ def test_idempotent_monotone_odd(format: Format, x: Tensor) -> None:
             # A float32 scale of rounded values may differ in its last place.
             torch.testing.assert_close(again, found, rtol=1e-6, atol=1e-37)
         elif not scaled:
-            assert torch.equal(again, found)
+            assert same(again, found)
         if not scaled or format.grouping.over == "tensor":
             order = x.argsort()
-            assert bool((found[order].diff() >= 0).all() or found.isinf().any())
+            assert bool((found[order].diff() >= 0).all() or not found.isfinite().all())
         asymmetric = format.name.startswith("dfp")  # has one number more below zero
         if not (scaled and isinstance(format.rule, Range)) and not asymmetric:
             nonzero = x != 0
             mirrored = -format.round(-x, rounding)
-            assert torch.equal(mirrored[nonzero], found[nonzero])
+            # No sign of zero, which not all formats have; infinity and NaN as they are.
+            assert torch.equal(
+                mirrored[nonzero].nan_to_num(1.5), found[nonzero].nan_to_num(1.5)
+            )
 
 
 @pytest.mark.parametrize("format", ALL, ids=by_name)
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 @given(x=tensors, seed=st.integers(-5, 2**63))
 def test_stochastic_rounding_goes_to_a_neighbour(
     format: Format, x: Tensor, seed: int
 ) -> None:
     found = format.round(x, "stochastic", seed)
     assert torch.equal(format.round(x, "stochastic", seed), found)
-    assert not found.isnan().any()
     if isinstance(format, Scaled) and isinstance(format.rule, TwoLevel | Mean | Range):
         return
     if isinstance(format, Scaled):
@@ -142,7 +136,8 @@ def test_stochastic_rounding_goes_to_a_neighbour(
         again = format.round(nearest, "stochastic", seed)
         torch.testing.assert_close(again, nearest, rtol=1e-5, atol=1e-37)
     below = format.round(x, "zero").abs().double()
-    assert bool((found.double().abs() >= below * (1 - 1e-6)).all())
+    number = found.isfinite()
+    assert bool((found.double().abs() >= below * (1 - 1e-6))[number].all())
 
 
 @pytest.mark.parametrize("format", ALL, ids=by_name)

@@ -100,9 +100,8 @@ class DynamicFixed:
             ValueError: fewer than 2 bits.
         """
         integer("narrowed", "bits", bits, ">= 2")
-        high = int(self.integers.max()) if self.integers.numel() else 0
-        low = int(self.integers.min()) if self.integers.numel() else 0
-        # A number −2^n needs no more bits than 2^n − 1.
-        needed = max(high.bit_length(), (-low - 1).bit_length() if low < 0 else 0) + 1
-        shift = max(needed - bits, 0)
+        # In two's complement i needs no more bits than its complement −i − 1.
+        sizes = torch.where(self.integers < 0, ~self.integers, self.integers)
+        most = int(sizes.max()) if sizes.numel() else 0
+        shift = max(most.bit_length() + 1 - bits, 0)
         return DynamicFixed(self.integers >> shift, self.exponent + shift)
