@@ -15,7 +15,7 @@ from elision.formats import FLOATS, FORMATS
 from elision.formats import round as rounded
 from elision.layers.recipe import Recipe, Table
 from elision.operands import Cast, Chain, Keep, Reuse, TopK
-from elision.operands.delayed import largest_magnitude, next_scale
+from elision.operands.delayed import follow, largest_magnitude
 from elision.products import Product
 
 
@@ -54,8 +54,7 @@ def test_delayed_scales_follow_from_earlier_steps() -> None:
         assert torch.equal(cast.apply(x, state, True), expected), step
         finite = x[x.isfinite()].abs().amax().item()
         maxima = [finite, *maxima][:2]
-        scale = largest / max(maxima) / 2
-        scale = torch.tensor(scale).item()
+        scale = (torch.tensor(largest) / max(maxima) / 2).item()
         assert state["scaling"].item() == scale
     before = copy.deepcopy(state)
     cast.apply(torch.tensor([1e6]), state, False)  # evaluation moves nothing
@@ -73,8 +72,10 @@ def test_the_most_recent_maximum_and_zeros() -> None:
 
 
 def test_a_scale_beyond_float32_is_said_and_stays_finite() -> None:
+    history, scale = torch.zeros(2), torch.ones(())
     with pytest.warns(RuntimeWarning, match="is beyond float32; it stays at") as caught:
-        assert next_scale(1e-42, 1.0, 448.0, 0) == torch.finfo(torch.float32).max
+        follow(history, scale, 1e-42, 448.0, 0, "max")
+    assert scale.item() == torch.finfo(torch.float32).max
     assert "\n" not in str(caught[0].message)
 
 
