@@ -370,8 +370,8 @@ class Chain(Transform):
 
     @property
     def writes_state(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """True if any link does."""
-        return any(link.writes_state for link in self.links)
+        """True if any link that has state does."""
+        return any(link.writes_state for link in self.links if link.state_names)
 
     @property
     def own_gradient(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

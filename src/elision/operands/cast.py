@@ -20,7 +20,7 @@ from elision.formats import (
 )
 from elision.formats.scales import Largest, Power
 from elision.operands.base import State, Transform
-from elision.operands.delayed import FIRST_SCALE, largest_magnitude, next_scale
+from elision.operands.delayed import FIRST_SCALE, follow, largest_magnitude
 
 __all__ = ["Cast", "reads_axis"]
 
@@ -168,13 +168,14 @@ class Cast(Transform):
         wide = x if x.dtype.itemsize >= 4 else x.float()
         rounded = fast_round(self._format, wide * scale, rounding, seed)
         if training:
-            history = state["history"]
-            latest = largest_magnitude(x)
-            history.copy_(history.roll(1))
-            history[0] = latest
-            maximum = latest if self.amax == "most-recent" else history.amax().item()
-            following = next_scale(maximum, scale, self._format.largest, self.margin)
-            state["scaling"].fill_(following)
+            follow(
+                state["history"],
+                state["scaling"],
+                largest_magnitude(x),
+                self._format.largest,
+                self.margin,
+                self.amax,
+            )
         return rounded.div_(scale).to(x.dtype)
 
     @property

@@ -68,10 +68,11 @@ class SparseWeight:
         return states_of(self.layers[0], self._use)[self._prefix + name]
 
     def set_state(self, name: str, value: Tensor) -> None:
-        """Write a state tensor into every layer that holds the weight."""
+        """Write a state tensor into every layer that holds the weight, one to each."""
         for layer in self.layers:
             for use, prefix in _places(layer, self.transform):
                 set_state(layer, use, prefix + name, value)
+                value = value.clone()
 
     def share_state(self) -> None:
         """Let every use of the weight have the state that the first one has."""
