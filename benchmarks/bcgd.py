@@ -50,7 +50,6 @@ def arms(steps: int) -> dict[str, str]:
         "rho 0": 0.0,
         "rho 1e-5": 1e-5,
         "rho as published in sum": scaled,
-        "rho 0.01": 0.01,
         "rho 0.1": 0.1,
     }
     found = {
@@ -58,14 +57,12 @@ def arms(steps: int) -> dict[str, str]:
         for name, rho in binary.items()
     }
     for gradient in ("exact", "pact", "fixed"):
-        found[f"1w 4a {gradient}"] = (
-            f"bcgd:rho={scaled},rho_cap=1.0,alpha=data,gradient={gradient}"
-        )
+        found[f"1w 4a {gradient}"] = f"bcgd:rho=0.0,alpha=data,gradient={gradient}"
     return found | {
-        "1w 4a rounding": f"bcgd:rho={scaled},alpha=data,quantiser=round",
-        "2w 4a": f"bcgd:weight_bits=2,rho={scaled},alpha=data",
-        "4w 4a": f"bcgd:weight_bits=4,rho={scaled},alpha=data",
-        "1w": f"bcgd:activation_bits=32,rho={scaled}",
+        "1w 4a rounding": "bcgd:rho=0.0,alpha=data,quantiser=round",
+        "2w 4a": "bcgd:weight_bits=2,alpha=data",
+        "4w 4a": "bcgd:weight_bits=4,alpha=data",
+        "1w": "bcgd:activation_bits=32",
         "binary-connect 1w": "binary-connect",
         "bwn 1w": "bwn",
         "twn 2w": "twn",

@@ -222,7 +222,8 @@ class _Steps(torch.autograd.Function):
             more = codes.to(torch.uint8)
         elif gradient == "lsq":
             more = x
-        ctx.save_for_backward(region, step, more)
+        # The step itself may be written before the backward pass, or seem so.
+        ctx.save_for_backward(region, step.clone(), more)
         ctx.how = (low, high, gradient, rate, limit)
         return codes * size
 
