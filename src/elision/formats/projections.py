@@ -70,7 +70,7 @@ def ternary(groups: Tensor, threshold: str = "exact") -> tuple[Tensor, Tensor]:
     if not size.shape[1]:
         return groups.clone(), size.new_zeros(len(size), 1)
     if threshold == "twn":
-        kept = size > _TWN * size.mean(1, keepdim=True)
+        kept = ~(size <= _TWN * size.mean(1, keepdim=True))  # a NaN shows
     else:
         ordered, order = size.sort(1, descending=True)
         sums = ordered.double().cumsum(1)
@@ -78,7 +78,7 @@ def ternary(groups: Tensor, threshold: str = "exact") -> tuple[Tensor, Tensor]:
         best = (sums**2 / count).argmax(1, keepdim=True)
         kept = torch.zeros_like(size, dtype=torch.bool)
         kept.scatter_(1, order, count - 1 <= best)
-        kept &= size > 0
+        kept &= ~(size <= 0)
     codes = torch.where(kept, groups.sign(), 0)
     return codes, _mean(torch.where(kept, size, 0), kept.sum(1, keepdim=True))
 

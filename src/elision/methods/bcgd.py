@@ -1,18 +1,18 @@
 """BCGD: blended coarse gradient descent, weights and activations quantised."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from elision.common.checks import one_of
 from elision.layers.recipe import Table
 from elision.methods.quantised import FLOAT_BITS, Quantised
 from elision.operands import LearnedStep, Project
-from elision.operands.learned_step import Gradient, Quantiser
+from elision.operands.learned_step import Quantiser
 from elision.topology import Blended
 
 __all__ = ["Bcgd"]
 
-_GRADIENTS = ("three-valued", "exact", "pact", "none")
+Gradient = Literal["three-valued", "exact", "pact", "fixed"]
 
 #: Epochs of the published run.
 _EPOCHS = 200
@@ -68,7 +68,7 @@ class Bcgd(Quantised):
         rho_every: steps between two of these (391: an epoch of CIFAR-10 in batches of 128).
         rho_cap: what ``rho`` grows to at most.
         gradient: ``c`` above: ``"three-valued"``; ``"exact"``, the code ``k`` within;
-            ``"pact"``, 0 within; ``"none"``, a fixed ``a``.
+            ``"pact"``, 0 within; ``"fixed"``: ``a`` does not learn.
         quantiser: ``"ceil"`` as above, or ``"round"`` to the nearest multiple.
         alpha: the first ``a``: a number; ``"gaussian"`` as above; ``"data"``, that times
             the root mean square of the positive values of the layer's first batch.
@@ -113,7 +113,7 @@ class Bcgd(Quantised):
     """
 
     def build(self) -> Table:
-        one_of("Bcgd", "gradient", self.gradient, _GRADIENTS)
+        one_of("Bcgd", "gradient", self.gradient, get_args(Gradient))
         return super().build()
 
     def weights(self) -> Project:

@@ -3,6 +3,8 @@
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
+from elision.common.checks import one_of
+from elision.layers.recipe import Table
 from elision.methods.quantised import Quantised
 from elision.operands import Project
 from elision.topology import Blended
@@ -33,7 +35,7 @@ class BinaryConnect(Quantised):
 
     Attributes:
         clip: bound of the float weights (published: 1); None for none.
-        scale: ``"none"``: −1 and 1; ``"mean"``: times the layer's mean magnitude, which is
+        scale: ``"unit"``: −1 and 1; ``"mean"``: times the layer's mean magnitude, which is
             BCGD without blending (``Bcgd(1, 32, rho=0)``) where ``clip`` is None.
         dense: layers left float.
 
@@ -44,7 +46,7 @@ class BinaryConnect(Quantised):
     """
 
     clip: float | None = 1.0
-    scale: Literal["none", "mean"] = "none"
+    scale: Literal["unit", "mean"] = "unit"
     _: KW_ONLY
     dense: tuple[str, ...] = ()
 
@@ -58,6 +60,10 @@ class BinaryConnect(Quantised):
           year      = {2015}
         }
     """
+
+    def build(self) -> Table:
+        one_of("BinaryConnect", "scale", self.scale, ("unit", "mean"))
+        return super().build()
 
     def weights(self) -> Project:
         return Project(1, "layer" if self.scale == "mean" else "none")

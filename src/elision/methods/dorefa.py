@@ -84,7 +84,7 @@ class DoReFa(Quantised):
         bits = self.activation_bits
         if bits == FLOAT_BITS:
             return None
-        return LearnedStep(bits, "round", "none", initial=1 / (2**bits - 1))
+        return LearnedStep(bits, "round", "fixed", initial=1 / (2**bits - 1))
 
     def gradients(self) -> NoisyLevels | None:
         bits = self.gradient_bits

@@ -15,10 +15,10 @@ from elision.operands.quantised_weight import QuantisedWeight
 __all__ = ["LearnedStep", "gaussian_step"]
 
 Quantiser = Literal["ceil", "round"]
-Gradient = Literal["three-valued", "exact", "pact", "lsq", "none"]
+Gradient = Literal["three-valued", "exact", "pact", "lsq", "fixed"]
 
 _QUANTISERS = ("ceil", "round")
-_GRADIENTS = ("three-valued", "exact", "pact", "lsq", "none")
+_GRADIENTS = ("three-valued", "exact", "pact", "lsq", "fixed")
 _STARTS = ("gaussian", "data", "lsq")
 
 #: Width of the interval in which the search ends, relative to its end.
@@ -42,7 +42,7 @@ class LearnedStep(QuantisedWeight):
     ``"exact"``        0      k                      Q
     ``"pact"``         0      0                      Q
     ``"lsq"``          −2^(b−1) or 0  round(x/a) − x/a  Q
-    ``"none"``         the step is not trained
+    ``"fixed"``        the step is not trained
     =================  =====  =====================  =====
 
     times ``rate`` and cut off at ``±limit``; for ``"lsq"`` also times ``1/sqrt(N·Q)``, ``N``
@@ -55,7 +55,7 @@ class LearnedStep(QuantisedWeight):
         quantiser: ``"ceil"`` as BCGD's paper defines it, ``"round"`` as the others do.
         gradient: see above.
         signed: whether codes are negative, too; then ``quantiser`` is ``"round"`` and the
-            gradient ``"lsq"`` or ``"none"``.
+            gradient ``"lsq"`` or ``"fixed"``.
         initial: the first step: a number; ``"gaussian"``, the best for values of a Gaussian
             of unit variance (:func:`gaussian_step`); ``"data"``, that times the root mean
             square of the positive values of the first batch; ``"lsq"``, ``2·mean|x|/sqrt(Q)``
@@ -107,19 +107,19 @@ class LearnedStep(QuantisedWeight):
             raise ValueError(f"{own}(bounds={self.bounds!r}): must be 0 < low < high")
         if self.signed and (
             self.quantiser != "round"
-            or self.gradient not in ("lsq", "none")
+            or self.gradient not in ("lsq", "fixed")
             or self.bits < 2
         ):
             raise ValueError(
                 f"{own}(signed=True, bits={self.bits}, quantiser={self.quantiser!r}, "
                 f"gradient={self.gradient!r}): signed codes have 2 bits or more, quantiser "
-                "'round' and gradient 'lsq' or 'none'"
+                "'round' and gradient 'lsq' or 'fixed'"
             )
 
     @property
     def learns(self) -> bool:
         """Whether the step has a gradient."""
-        return self.gradient != "none"
+        return self.gradient != "fixed"
 
     @property
     def levels(self) -> tuple[int, int]:
@@ -222,7 +222,8 @@ class _Steps(torch.autograd.Function):
             more = codes.to(torch.uint8)
         elif gradient == "lsq":
             more = x
-        ctx.save_for_backward(region, step, more)
+        # The step itself may be written before the backward pass, or seem so.
+        ctx.save_for_backward(region, step.clone(), more)
         ctx.how = (low, high, gradient, rate, limit)
         return codes * size
 
@@ -234,7 +235,7 @@ class _Steps(torch.autograd.Function):
         low, high, gradient, rate, limit = ctx.how
         within = grad * (region == 1)
         of_step = None
-        if ctx.needs_input_grad[1] and gradient != "none":
+        if ctx.needs_input_grad[1] and gradient != "fixed":
             of_step = high * (grad * (region == 2)).sum()
             if gradient == "three-valued":
                 of_step = of_step + (high + 1) // 2 * within.sum()
