@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from elision.layers.recipe import Recipe, Table
 from elision.methods import Dense, MeProp, Swat, SwatStructured
-from elision.operands import Cast, Chain, Reuse, TopK, Transform
+from elision.operands import Accumulate, Cast, Chain, Reuse, TopK, Transform
 from elision.products import Product
 
 
@@ -45,6 +45,18 @@ def chained() -> Recipe:
     return Recipe("chained", Table(rows))
 
 
+def accumulated() -> Recipe:
+    """Sparse weights and sums in halves whose rounding depends on the step."""
+    row = {"weight": TopK(0.7), "accumulate": Accumulate("fp16", 64)}
+    random = Accumulate("fp16", 64, rounding="stochastic")
+    rows = {
+        Product.FORWARD: row,
+        Product.INPUT_GRAD: row | {"accumulate": random},
+        Product.WEIGHT_GRAD: {"accumulate": random},
+    }
+    return Recipe("accumulated", Table(rows))
+
+
 RECIPES: dict[str, Recipe] = {
     "dense": Dense(),
     "swat": Swat(0.7),
@@ -62,6 +74,7 @@ RECIPES: dict[str, Recipe] = {
     # Scaled values have no exact sums: no other operand may choose by them.
     "fp8-scaled": of_weights("fp8-scaled", Cast("fp8-e5m2", "tensor")),
     "chained": chained(),
+    "accumulated": accumulated(),
 }
 
 #: Recipes that treat every example by itself, or no operand that has examples: their
