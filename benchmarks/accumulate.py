@@ -169,7 +169,9 @@ def main() -> None:
         found = swamping()
         print(found)
     else:
-        found = step_ratios(arguments.rounds, {**STEPS, **MORE} if arguments.all else STEPS)
+        found = step_ratios(
+            arguments.rounds, {**STEPS, **MORE} if arguments.all else STEPS
+        )
     if arguments.out:
         path = arguments.out / "accumulators.json"
         facts = json.loads(path.read_text("utf-8")) if path.exists() else {}

@@ -12,11 +12,11 @@ from small_layers import convolutions, matmuls
 from elision.engines.accumulating import (
     ChainOverflowWarning,
     compute,
+    oracle,
     random_key,
     running_sums,
 )
 from elision.engines.accumulating import kernel as native
-from elision.engines.accumulating import oracle
 from elision.engines.accumulating.compute import in_order
 from elision.engines.accumulating.integers import integers_of
 from elision.formats import FORMATS, Floating
@@ -70,9 +70,7 @@ def same(a, b):
 
 
 @built
-@settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     geometry=st.one_of(convolutions(), matmuls),
     kind=st.sampled_from(Product),

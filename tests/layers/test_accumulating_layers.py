@@ -28,9 +28,15 @@ def layers() -> list[tuple[nn.Module, Tensor]]:
     torch.manual_seed(0)
     return [
         (nn.Conv2d(4, 6, 3, stride=2, padding=1), torch.randn(3, 4, 7, 8)),
-        (nn.Conv2d(4, 8, (3, 2), padding=2, dilation=2, groups=2), torch.randn(2, 4, 5, 6)),
+        (
+            nn.Conv2d(4, 8, (3, 2), padding=2, dilation=2, groups=2),
+            torch.randn(2, 4, 5, 6),
+        ),
         (nn.Conv2d(4, 4, 3, groups=4, bias=False), torch.randn(2, 4, 6, 6)),
-        (nn.Conv2d(3, 2, 3, padding="same", padding_mode="circular"), torch.randn(3, 5, 5)),
+        (
+            nn.Conv2d(3, 2, 3, padding="same", padding_mode="circular"),
+            torch.randn(3, 5, 5),
+        ),
         (nn.Linear(9, 5), torch.randn(2, 3, 9)),
         (nn.Linear(9, 5), torch.randn(9)),
     ]
@@ -43,7 +49,11 @@ def passed(layer: nn.Module, x: Tensor) -> list[Tensor]:
     y = layer(x)
     y.backward(torch.linspace(-1, 1, y.numel()).view(y.shape))
     assert x.grad is not None
-    return [y.detach(), x.grad, *(p.grad for p in layer.parameters() if p.grad is not None)]
+    return [
+        y.detach(),
+        x.grad,
+        *(p.grad for p in layer.parameters() if p.grad is not None),
+    ]
 
 
 @pytest.mark.parametrize("case", range(len(layers())))
@@ -89,7 +99,9 @@ def test_every_product_is_summed_as_its_cell_says(engine: str) -> None:
 def test_operands_and_sums_go_together() -> None:
     layer, x = layers()[4]
     weight = layer.weight.detach().clone()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
-    recipe = everywhere(Accumulate("fp16", 4, "bf16"), weight=TopK(0.5), input=Cast("bf16"))
+    recipe = everywhere(
+        Accumulate("fp16", 4, "bf16"), weight=TopK(0.5), input=Cast("bf16")
+    )
     y = elision.elide(layer, recipe, engine="auto")(x) - layer.bias
     kept = TopK(0.5)(weight, [], True)
     product = LayerProduct(

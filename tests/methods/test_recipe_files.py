@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from operand_recipes import RECIPES, network
-from torch import Tensor, nn
+from torch import Tensor
 
 import elision
 from elision.common.toml import to_toml

@@ -46,9 +46,9 @@ def chained() -> Recipe:
 
 
 def accumulated() -> Recipe:
-    """Sparse weights and sums in halves whose rounding depends on the step."""
-    row = {"weight": TopK(0.7), "accumulate": Accumulate("fp16", 64)}
-    random = Accumulate("fp16", 64, rounding="stochastic")
+    """Sparse weights and sums in bf16 whose rounding depends on the step."""
+    row = {"weight": TopK(0.7), "accumulate": Accumulate("bf16", 64)}
+    random = Accumulate("bf16", 64, rounding="stochastic")
     rows = {
         Product.FORWARD: row,
         Product.INPUT_GRAD: row | {"accumulate": random},

@@ -122,7 +122,10 @@ class Accumulate:
             for name in given:
                 if name != "result":
                     value = getattr(self, name)
-                    return f"{name}={value!r}", "torch's own sums have none; give a format"
+                    return (
+                        f"{name}={value!r}",
+                        "torch's own sums have none; give a format",
+                    )
         if self.format == INT32:
             for name in ("rounds", "rounding", "compensated", "seed"):
                 if name in given:

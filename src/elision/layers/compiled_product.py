@@ -92,7 +92,11 @@ def _(first, second, kind, sparse, token, state, input, weight, convolution, eng
 
 
 def empty_result(
-    first: Tensor, kind: str, input: list[int], weight: list[int], convolution: list[int]
+    first: Tensor,
+    kind: str,
+    input: list[int],
+    weight: list[int],
+    convolution: list[int],
 ) -> Tensor:
     """An empty tensor of a product's shape; arguments are those of :func:`product`."""
     if kind == Product.INPUT_GRAD.value:

@@ -70,7 +70,9 @@ def integers_of(x: Tensor) -> Scaled:
         return Scaled(values, 1.0)
     fraction, exponent = torch.frexp(values)
     whole = (fraction * 2**24).long()  # a float32's 24 bits
-    unit = torch.where(whole != 0, (whole & -whole).double().log2() + exponent, torch.inf)
+    unit = torch.where(
+        whole != 0, (whole & -whole).double().log2() + exponent, torch.inf
+    )
     scale = 2.0 ** (unit.min().item() - 24)
     if largest / scale <= _MOST:
         return Scaled(values / scale, scale)
