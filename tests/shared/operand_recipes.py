@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from elision.layers.recipe import Recipe, Table
 from elision.methods import Dense, MeProp, Swat, SwatStructured
 from elision.operands import (
+    Accumulate,
     Cast,
     Chain,
     LearnedStep,
@@ -69,6 +70,18 @@ def lsq(bits: int, step: float, *, signed: bool) -> LearnedStep:
     return LearnedStep(bits, "round", "lsq", signed=signed, initial=step)
 
 
+def accumulated() -> Recipe:
+    """Sparse weights and sums in bf16 whose rounding depends on the step."""
+    row = {"weight": TopK(0.7), "accumulate": Accumulate("bf16", 64)}
+    random = Accumulate("bf16", 64, rounding="stochastic")
+    rows = {
+        Product.FORWARD: row,
+        Product.INPUT_GRAD: row | {"accumulate": random},
+        Product.WEIGHT_GRAD: {"accumulate": random},
+    }
+    return Recipe("accumulated", Table(rows))
+
+
 RECIPES: dict[str, Recipe] = {
     "dense": Dense(),
     "swat": Swat(0.7),
@@ -92,6 +105,7 @@ RECIPES: dict[str, Recipe] = {
     "noisy": Recipe(
         "noisy", Table({Product.WEIGHT_GRAD: {"grad_output": NoisyLevels()}})
     ),
+    "accumulated": accumulated(),
 }
 
 #: Recipes that treat every example by itself, or no operand that has examples: their

@@ -6,5 +6,7 @@ Whatever the engine of the layer, the accumulator decides who computes.
 """
 
 from elision.engines.accumulating.compute import compute, random_key
+from elision.engines.accumulating.integers import ChainOverflowWarning
+from elision.engines.accumulating.running import running_sums
 
-__all__ = ["compute", "random_key"]
+__all__ = ["ChainOverflowWarning", "compute", "random_key", "running_sums"]

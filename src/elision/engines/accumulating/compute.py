@@ -56,7 +56,19 @@ def compute(product: LayerProduct, accumulate: Accumulate, key: int = 0) -> Tens
     if accumulate.result != "torch":
         format = format_named(accumulate.result)
         result = fast_round(format, result.float())
-    return result.to(dtype)
+    result = result.to(dtype)
+    if _is_channels_last(product.first) or _is_channels_last(product.second):
+        return result.contiguous(memory_format=torch.channels_last)
+    return result
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    """Whether a tensor has that memory format, which products pass on, and no other."""
+    return (
+        x.dim() == 4
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and not x.is_contiguous()
+    )
 
 
 def in_order(
