@@ -226,45 +226,45 @@ def _scores(z: Tensor, order: int, backward: str, check: bool, name: str) -> Ten
     wide = z.to(torch.promote_types(z.dtype, torch.float32))
     if check:
         _warn_below_minimum(wide, excluded, order, name)
-    scores: Any = _LogSeries.apply(wide.masked_fill(excluded, 0.0), order, backward)
+    scores = _log_series(wide.masked_fill(excluded, 0.0), order, backward)
     return torch.where(excluded, wide, scores)
 
 
-class _LogSeries(torch.autograd.Function):
-    """``log f_n``, and either rule of its gradient, ``f_{n-1} / f_n`` or 1."""
+def _log_series(z: Tensor, order: int, rule: str) -> Tensor:
+    """``log f_n``, whose gradient is of the finite or of the infinite series."""
+    if not torch.compiler.is_compiling() and not _is_transformed():
+        return _LogSeries.apply(z, order, rule)  # pyright: ignore[reportReturnType]
+    # The value does not depend on the scale, so that none of its derivatives do.
+    size = z.detach().abs().clamp(min=1)
+    value = order * size.log() + _series(z, size, order).log()
+    return value if rule == "finite" else value.detach() + (z - z.detach())
 
-    generate_vmap_rule = True
+
+def _is_transformed() -> bool:
+    forward_ad = torch.autograd.forward_ad
+    transforms = torch._C._are_functorch_transforms_active()
+    return transforms or forward_ad._current_level >= 0
+
+
+class _LogSeries(torch.autograd.Function):
+    """``log f_n`` that saves nothing but z."""
 
     @staticmethod
-    def forward(z: Tensor, order: int, backward: str) -> Tensor:
-        del backward
+    def forward(ctx: Any, z: Tensor, order: int, rule: str) -> Tensor:
+        ctx.save_for_backward(z)
+        ctx.order, ctx.rule = order, rule
         size = z.abs().clamp(min=1)
         return order * size.log() + _series(z, size, order).log()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        del output
-        z, ctx.order, ctx.rule = inputs
-        ctx.save_for_backward(z)
-        ctx.save_for_forward(z)
-
-    @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        return _slope(ctx, grad_outputs[0]), None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *grad_inputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _slope(ctx, grad_inputs[0])
-
-
-def _slope(ctx: Any, grad: Tensor) -> Tensor:
-    """A gradient, or a tangent, times the derivative of ``log f_n``."""
-    if ctx.rule == "infinite":
-        return grad
-    (z,) = ctx.saved_tensors
-    size = z.abs().clamp(min=1)
-    ratio = _series(z, size, ctx.order - 1) / (size * _series(z, size, ctx.order))
-    return grad * ratio
+        (grad,), (z,) = grad_outputs, ctx.saved_tensors
+        if ctx.rule == "infinite":
+            return grad, None, None
+        # f_{n-1} / f_n
+        size = z.abs().clamp(min=1)
+        below = _series(z, size, ctx.order - 1)
+        return grad * below / (size * _series(z, size, ctx.order)), None, None
 
 
 def _series(z: Tensor, size: Tensor, order: int) -> Tensor:

@@ -60,10 +60,10 @@ def k_tanh(x: Tensor, *, table: KTanhTable = PUBLISHED, engine: str = "auto") ->
     """
     one_of("k_tanh", "engine", engine, ENGINES)
     _check(x, "k_tanh")
-    if not (x.requires_grad and torch.is_grad_enabled()) and not _is_dual():
-        return _computed(x, table, engine)
-    if torch._C._are_functorch_transforms_active():
+    if _is_transformed():
         return _Transformed.apply(x, table, engine)  # pyright: ignore[reportReturnType]
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return _computed(x, table, engine)
     return _KTanh.apply(x, table, engine)  # pyright: ignore[reportReturnType]
 
 
@@ -119,11 +119,13 @@ def _check(x: Tensor, name: str) -> None:
         raise TypeError(f"{name}: x must be of real floating point, got {x.dtype}")
 
 
-def _is_dual() -> bool:
+def _is_transformed() -> bool:
     """Whether derivatives of forward mode, or a transform of torch.func, are at work."""
+    if torch.compiler.is_compiling():
+        return False
     forward_ad = torch.autograd.forward_ad
-    is_transformed = torch._C._are_functorch_transforms_active()
-    return is_transformed or forward_ad._current_level >= 0
+    transforms = torch._C._are_functorch_transforms_active()
+    return transforms or forward_ad._current_level >= 0
 
 
 def _computed(x: Tensor, table: KTanhTable, engine: str) -> Tensor:
@@ -141,7 +143,6 @@ class _KTanh(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, table: KTanhTable, engine: str) -> Tensor:
         y = _computed(x, table, engine)
         ctx.save_for_backward(y)
-        ctx.save_for_forward(y)
         ctx.engine = engine
         return y
 
@@ -151,10 +152,6 @@ class _KTanh(torch.autograd.Function):
         if not torch.is_grad_enabled() and _is_native(y, ctx.engine, grad):
             return _native_gradient(y, grad), None, None
         return _gradient(y, grad), None, None
-
-    @staticmethod
-    def jvp(ctx: Any, *grad_inputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _gradient(*ctx.saved_tensors, grad_inputs[0])
 
 
 class _Transformed(_KTanh):
@@ -171,6 +168,10 @@ class _Transformed(_KTanh):
         ctx.save_for_backward(output)
         ctx.save_for_forward(output)
         ctx.engine = inputs[2]
+
+    @staticmethod
+    def jvp(ctx: Any, *grad_inputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _gradient(*ctx.saved_tensors, grad_inputs[0])
 
 
 def _gradient(y: Tensor, grad: Tensor) -> Tensor:

@@ -133,7 +133,7 @@ class _Before:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._ignored = getattr(model, _DDP_IGNORE, None)
-        modules = list(model.modules())
+        modules = _modules(model)
         # Hooks stay until the other recipe is there.
         self._extras = [(module, take_extras(module)) for module in modules]
         self._states = [
@@ -205,6 +205,7 @@ def _elide(
     local = [
         f"{name}.{buffer}" if name else buffer
         for name, module in model.named_modules()
+        if not isinstance(module, torch.jit.ScriptModule)
         for buffer in module._buffers
         if buffer.startswith("elision_")
     ]
@@ -276,7 +277,7 @@ def _placed(value: Tensor, weight: Tensor) -> Tensor:
 
 def _keep_from_averages(model: nn.Module) -> None:
     """Let running averages of the model take its masks and counters over as they are."""
-    for module in model.modules():
+    for module in _modules(model):
         if any(name.startswith("elision_") for name in module._buffers):
             module._buffers = GivenExact(module._buffers, "elision_")
 
@@ -341,7 +342,7 @@ def restore(model: Model) -> Model:
     Returns:
         The same model.
     """
-    for module in list(model.modules()):
+    for module in _modules(model):
         remove_extras(module)
         for buffer in [b for b in module._buffers if b.startswith("elision_")]:
             del module._buffers[buffer]
@@ -357,6 +358,11 @@ def restore(model: Model) -> Model:
         kept = [n for n in ignored if not n.rpartition(".")[2].startswith("elision_")]
         setattr(model, _DDP_IGNORE, kept) if kept else delattr(model, _DDP_IGNORE)
     return model
+
+
+def _modules(model: nn.Module) -> list[nn.Module]:
+    """The modules of a model that may be changed: not the scripted ones."""
+    return [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
 
 
 def _is_ours(attribute: str) -> bool:

@@ -140,6 +140,8 @@ def _layers(
     bidirectional: bool,
 ) -> tuple[Tensor, list[Tensor]]:
     """The last layer's outputs, and the final states stacked as torch stacks them."""
+    if not counts:  # in torch's words
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
     first = (hx,) if isinstance(hx, Tensor) else tuple(hx)
     directions = 2 if bidirectional else 1
     each = len(flat) // (num_layers * directions)

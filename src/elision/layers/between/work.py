@@ -33,7 +33,8 @@ class Replaced:
     Attributes:
         what: the function: ``tanh``, ``sigmoid``, ``silu``, ``gelu`` or ``softmax``.
         by: name of its replacement.
-        calls: that the latest forward pass made; None: there was none yet.
+        calls: that the latest forward pass made, those of compiled graphs left out;
+            None: there was none yet.
         through: torch's functions that made them.
 
     Example:
@@ -73,6 +74,7 @@ class Between:
         self._adapters = adapters(self.replacements, self._met)
         self._here = _Here()
         self._calls: Counter[tuple[str, str]] | None = None
+        self._has_graphs = False
         self._hidden: dict[str, str] = {}
         self._told = False
         self._told_hidden: set[str] = set()
@@ -82,6 +84,8 @@ class Between:
 
     def at_work(self) -> AbstractContextManager[Any]:
         """Context manager of a forward pass."""
+        if torch.compiler.is_compiling():  # a graph counts nothing and tells nothing
+            return _Mode(self, self._adapters)
         return nullcontext() if self._here.depth else _Pass(self)
 
     @property
@@ -101,7 +105,9 @@ class Between:
         )
 
     def _met(self, kind: str, func: Any) -> None:
-        if self._calls is not None and not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():  # a graph's calls cannot be counted
+            self._has_graphs = True
+        elif self._calls is not None:
             self._calls[kind, name_of(func)] += 1
 
     def note_hidden(self, func: Any) -> None:
@@ -125,7 +131,7 @@ class Between:
         if not self._told:
             self._told = True
             unmet = [r for r in self.replaced if not r.calls]
-            if unmet:
+            if unmet and not self._has_graphs:
                 named = ", ".join(f"{r.what} ({r.by})" for r in unmet)
                 warnings.warn(
                     f"the forward pass computed no {named}: nothing is replaced by that",
