@@ -36,6 +36,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "norm_backward": (None, [_POINTER] * 11 + [_INT] * 6),
     "ternary_quantise": (_INT, [_POINTER] * 3 + [_FLOAT, _INT, _INT]),
     "ternary_forward": (_INT, [_POINTER] * 7 + [_FLOAT, _POINTER, _INT]),
+    "ternary_planes": (_INT, [_POINTER] * 3 + [_FLOAT, _INT, _INT]),
+    "ternary_sums": (_INT, [_POINTER] * 9 + [_FLOAT, _POINTER, _INT]),
     "max_pool_forward": (None, [_POINTER, _POINTER, _POINTER, _INT]),
     "max_pool_backward": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
 }

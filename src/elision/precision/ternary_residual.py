@@ -64,7 +64,7 @@ def ternary_residual(
     activation_bits: int | None = 8,
     scales: Literal["8-bit", "exact"] = "8-bit",
     sensitivity: Literal["measured", "relative"] | Mapping[str, float] = "measured",
-    batch_norm: Literal["estimated", "kept"] = "estimated",
+    batch_norm: Literal["moved", "kept"] = "moved",
     engine: Literal["torch", "native"] = "torch",
     score: Callable[[nn.Module], float] | None = None,
 ) -> Model:
@@ -94,9 +94,10 @@ def ternary_residual(
         scales: 8 bits each, as the published sizes count, or exact.
         sensitivity: ``"measured"`` at the output; ``"relative"``: ``1/‖W‖²``; or a number
             for each layer, such as ``model.ternary.worth`` of another run.
-        batch_norm: ``"estimated"``: mean and variance of every batch norm anew on the
-            calibration data, for each number of terms that is tried; ``"kept"`` as they
-            are (there is nothing to choose where they are folded into the weights).
+        batch_norm: ``"moved"``: the running mean and variance of every batch norm move
+            as ternary weights move them on the calibration data, for each number of
+            terms that is given; ``"kept"``: as they are. Nothing is folded into weights
+            here: a factor of a row would change no term but the rounding of its scales.
         engine: ``"native"`` computes by the ternary kernel where it can, in evaluation.
         score: accuracy of a model in [0, 1], in place of the classes on ``calibration``.
 
@@ -123,7 +124,7 @@ def ternary_residual(
     one_of(owner, "scales", scales, ("8-bit", "exact"))
     if not isinstance(sensitivity, Mapping):
         one_of(owner, "sensitivity", sensitivity, ("measured", "relative"))
-    one_of(owner, "batch_norm", batch_norm, ("estimated", "kept"))
+    one_of(owner, "batch_norm", batch_norm, ("moved", "kept"))
     one_of(owner, "engine", engine, ("torch", "native"))
     if activation_bits is not None:
         integer(owner, "activation_bits", activation_bits, "[2, 16]")
@@ -139,7 +140,7 @@ def ternary_residual(
     model.eval()
     data = Calibration.of(model, calibration, score)
     seen = data.observe(model, layers)
-    before = norm_statistics(model)
+    plain_norms = data.estimated_norms(model) if batch_norm == "moved" else {}
     for name, layer in layers.items():
         if not layer.weight.isfinite().all():  # pyright: ignore[reportCallIssue]
             raise ValueError(f"layer {name}: its weight holds a NaN or an infinity")
@@ -160,8 +161,9 @@ def ternary_residual(
         model,
         worth,
         {name: seen[name].pixels for name in layers},
-        data if batch_norm == "estimated" else None,
-        before,
+        data if batch_norm == "moved" else None,
+        norm_statistics(model),
+        plain_norms,
     )
     try:
         if budget is not None:
