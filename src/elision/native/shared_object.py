@@ -45,6 +45,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "accumulate": (_INT, [_POINTER] * 5 + [_INT]),
     "ternary_quantise": (_INT, [_POINTER] * 3 + [_FLOAT, _INT, _INT]),
     "ternary_forward": (_INT, [_POINTER] * 7 + [_FLOAT, _POINTER, _INT]),
+    "ternary_planes": (_INT, [_POINTER] * 3 + [_FLOAT, _INT, _INT]),
+    "ternary_sums": (_INT, [_POINTER] * 9 + [_FLOAT, _POINTER, _INT]),
     "max_pool_forward": (None, [_POINTER, _POINTER, _POINTER, _INT]),
     "max_pool_backward": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
     "k_tanh": (None, [_POINTER] * 4 + [_LONG, _INT, _INT]),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["Calibration", "Seen", "norm_statistics"]
+__all__ = ["Calibration", "Seen", "moved", "norm_statistics", "put_statistics"]
 
 #: Examples of a batch where a tensor is given (an own choice).
 _BATCH = 128
@@ -137,11 +137,18 @@ class Calibration:
         return seen
 
     @torch.no_grad()
-    def estimate_norms(self, model: nn.Module) -> None:
-        """Mean and variance of every batch norm anew: the average over the batches."""
+    def estimated_norms(self, model: nn.Module) -> dict[str, Tensor]:
+        """Mean and variance at every batch norm, the average over the batches.
+
+        The running statistics of the model do not change.
+
+        Returns:
+            Buffers by name, as :func:`norm_statistics` has them.
+        """
         norms = [m for m in model.modules() if _has_statistics(m)]
         if not norms:
-            return
+            return {}
+        before = norm_statistics(model)
         momenta = [m.momentum for m in norms]
         for norm in norms:
             norm.reset_running_stats()
@@ -151,10 +158,12 @@ class Calibration:
             for inputs, _ in self._batches:
                 if len(inputs) > 1:
                     model(inputs)
+            return norm_statistics(model)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
                 norm.eval()
+            put_statistics(model, before)
 
 
 def norm_statistics(model: nn.Module) -> dict[str, Tensor]:
@@ -166,6 +175,49 @@ def norm_statistics(model: nn.Module) -> dict[str, Tensor]:
         for buffer, value in module._buffers.items()
         if value is not None
     }
+
+
+@torch.no_grad()
+def put_statistics(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Write buffers by name, in place."""
+    buffers = dict(model.named_buffers())
+    for name, value in values.items():
+        buffers[name].copy_(value)
+
+
+def moved(
+    trained: Mapping[str, Tensor],
+    plain: Mapping[str, Tensor],
+    changed: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """Statistics of the training data, moved as a changed network moves those of others.
+
+    Args:
+        trained: running statistics.
+        plain: what the plain network has on calibration data.
+        changed: what the changed network has on them.
+
+    Returns:
+        The running mean plus the difference of the means, the running variance times the
+        ratio of the variances; counters as they were. A network that did not change keeps
+        its statistics, however few the calibration data are.
+
+    Example:
+        >>> one, two = torch.tensor([1.0]), torch.tensor([2.0])
+        >>> trained = {"n.running_mean": one, "n.running_var": two}
+        >>> plain, changed = dict.fromkeys(trained, one), dict.fromkeys(trained, 3 * one)
+        >>> [v.item() for v in moved(trained, plain, changed).values()]
+        [3.0, 6.0]
+    """
+    found = dict(trained)
+    for name, value in trained.items():
+        if name.endswith("running_mean"):
+            found[name] = value + changed[name] - plain[name]
+        elif name.endswith("running_var"):
+            ratio = changed[name] / plain[name]
+            # A channel that is constant on the calibration data says nothing.
+            found[name] = torch.where(ratio.isfinite(), value * ratio, value)
+    return found
 
 
 def _has_statistics(module: Any) -> Any:

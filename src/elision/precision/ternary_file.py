@@ -161,6 +161,7 @@ def load_ternary(model: Model, path: str | Path, engine: str = "torch") -> Model
         {name: fact["pixels"] for name, fact in layers.items()},
         None,
         {},
+        {},
     )
     network.give(facts["given"])
     network.forget_the_rest()

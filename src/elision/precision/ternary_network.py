@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from elision.common.checks import number
-from elision.precision.calibration import Calibration
+from elision.precision.calibration import Calibration, moved, put_statistics
 from elision.precision.ternary_counts import CODE_BITS, SCALE_BITS, Counts
 from elision.precision.ternary_layers import TERNARY, Terms
 from elision.report.table import rows_as_text
@@ -45,6 +45,7 @@ class TernaryNetwork:
         pixels: Mapping[str, int],
         norms_from: Calibration | None,
         norms: Mapping[str, Tensor],
+        plain_norms: Mapping[str, Tensor],
     ) -> None:
         for name in ("ternary", "set_residuals"):
             if hasattr(model, name):
@@ -53,7 +54,11 @@ class TernaryNetwork:
                     "ternary network would hide"
                 )
         self.model, self.worth, self._pixels = model, dict(worth), dict(pixels)
-        self._data, self._norms = norms_from, dict(norms)
+        self._data, self._norms, self._plain = (
+            norms_from,
+            dict(norms),
+            dict(plain_norms),
+        )
         self.given = self.enabled = 0
         self.tried: list[tuple[int, float]] = []
         self._ranks = _ranks({n: t.blocks.gains * worth[n] for n, t in self._terms()})
@@ -73,12 +78,13 @@ class TernaryNetwork:
     def give(self, residuals: int) -> None:
         """Give so many residual terms, the most valuable first, and enable them.
 
-        The statistics of batch norms follow, if they are to be estimated.
+        The statistics of batch norms follow, if they are to move.
         """
         self.given = residuals = min(residuals, self.most)
         self._enable(residuals)
         if self._data is not None:
-            self._data.estimate_norms(self.model)
+            changed = self._data.estimated_norms(self.model)
+            put_statistics(self.model, moved(self._norms, self._plain, changed))
 
     def set_residuals(self, share: float) -> None:
         """Enable the most valuable share of the residual terms that were given.
@@ -179,15 +185,13 @@ class TernaryNetwork:
             layer.weight.copy_(own.original)
             del layer._elision_ternary
             layer.__class__ = _PLAIN[type(layer)]  # pyright: ignore[reportArgumentType]
-        buffers = dict(self.model.named_buffers())
-        for name, value in self._norms.items():
-            buffers[name].copy_(value)
+        put_statistics(self.model, self._norms)
         del self.model.ternary, self.model.set_residuals
         return self.model
 
     def forget_the_rest(self) -> None:
         """Drop the calibration data and the terms that no block was given."""
-        self._data = None
+        self._data, self._plain = None, {}
         for name, terms in self._terms():
             most = int(terms.counts.max())
             terms.blocks = terms.blocks.first(most)

@@ -16,15 +16,21 @@ Source: Kundu et al., Ternary Residual Networks, arXiv 1707.04679. The measured
 sensitivity, the search and the 8-bit code of a scale are this project's choices.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from elision.common.checks import integer, number, one_of
+from elision.common.names import lookup
 from elision.engines import make_engine
-from elision.formats.ternary_blocks import rows_of, ternary_blocks, weight_of
+from elision.formats.ternary_blocks import (
+    TernaryBlocks,
+    rows_of,
+    ternary_blocks,
+    weight_of,
+)
 from elision.layers.modules.base import ElidedLayer
 from elision.layers.reach import tied_to
 from elision.layers.recipe import selects
@@ -57,8 +63,8 @@ def ternary_residual(
     dense: tuple[str, ...] = (),
     activation_bits: int | None = 8,
     scales: Literal["8-bit", "exact"] = "8-bit",
-    sensitivity: Literal["measured", "relative"] = "measured",
-    batch_norm: Literal["estimated", "kept"] = "estimated",
+    sensitivity: Literal["measured", "relative"] | Mapping[str, float] = "measured",
+    batch_norm: Literal["moved", "kept"] = "moved",
     engine: Literal["torch", "native"] = "torch",
     score: Callable[[nn.Module], float] | None = None,
 ) -> Model:
@@ -86,10 +92,12 @@ def ternary_residual(
         activation_bits: of the inputs, one step a tensor, from the largest value seen in
             calibration; None leaves them alone.
         scales: 8 bits each, as the published sizes count, or exact.
-        sensitivity: ``"measured"`` at the output; ``"relative"``: ``1/‖W‖²``.
-        batch_norm: ``"estimated"``: mean and variance of every batch norm anew on the
-            calibration data, for each number of terms that is tried; ``"kept"`` as they
-            are (there is nothing to choose where they are folded into the weights).
+        sensitivity: ``"measured"`` at the output; ``"relative"``: ``1/‖W‖²``; or a number
+            for each layer, such as ``model.ternary.worth`` of another run.
+        batch_norm: ``"moved"``: the running mean and variance of every batch norm move
+            as ternary weights move them on the calibration data, for each number of
+            terms that is given; ``"kept"``: as they are. Nothing is folded into weights
+            here: a factor of a row would change no term but the rounding of its scales.
         engine: ``"native"`` computes by the ternary kernel where it can, in evaluation.
         score: accuracy of a model in [0, 1], in place of the classes on ``calibration``.
 
@@ -114,8 +122,9 @@ def ternary_residual(
     integer(owner, "block", block)
     integer(owner, "terms", terms)
     one_of(owner, "scales", scales, ("8-bit", "exact"))
-    one_of(owner, "sensitivity", sensitivity, ("measured", "relative"))
-    one_of(owner, "batch_norm", batch_norm, ("estimated", "kept"))
+    if not isinstance(sensitivity, Mapping):
+        one_of(owner, "sensitivity", sensitivity, ("measured", "relative"))
+    one_of(owner, "batch_norm", batch_norm, ("moved", "kept"))
     one_of(owner, "engine", engine, ("torch", "native"))
     if activation_bits is not None:
         integer(owner, "activation_bits", activation_bits, "[2, 16]")
@@ -131,36 +140,30 @@ def ternary_residual(
     model.eval()
     data = Calibration.of(model, calibration, score)
     seen = data.observe(model, layers)
-    before = norm_statistics(model)
-    blocks, worth = {}, {}
+    plain_norms = data.estimated_norms(model) if batch_norm == "moved" else {}
     for name, layer in layers.items():
-        weight: Tensor = layer.weight  # pyright: ignore[reportAssignmentType]
-        if not weight.isfinite().all():
+        if not layer.weight.isfinite().all():  # pyright: ignore[reportCallIssue]
             raise ValueError(f"layer {name}: its weight holds a NaN or an infinity")
-        blocks[name] = ternary_blocks(
-            rows_of(weight), min(block, weight[0].numel()), terms, scales
-        )
-        norm = weight.double().square().sum().item()
-        worth[name] = (
-            _measured(model, weight, blocks[name].first(1), data)
-            if sensitivity == "measured"
-            else 1 / norm
-            if norm
-            else 0.0
-        )
+    weights: dict[str, Tensor] = {n: m.weight for n, m in layers.items()}  # pyright: ignore
+    blocks = {
+        n: ternary_blocks(rows_of(w), min(block, w[0].numel()), terms, scales)
+        for n, w in weights.items()
+    }
+    worth = _sensitivities(sensitivity, model, weights, blocks, data)
     for name, layer in layers.items():
         grid = None
         if activation_bits is not None:
             grid = InputGrid.between(*seen[name].range, activation_bits)
-        weight: Tensor = layer.weight  # pyright: ignore[reportAssignmentType]
-        layer._elision_ternary = Terms(blocks[name], weight, grid, engine)  # pyright: ignore
+        terms_of_layer = Terms(blocks[name], weights[name], grid, engine)
+        layer._elision_ternary = terms_of_layer  # pyright: ignore
         layer.__class__ = TERNARY[type(layer)]
     network = TernaryNetwork(
         model,
         worth,
         {name: seen[name].pixels for name in layers},
-        data if batch_norm == "estimated" else None,
-        before,
+        data if batch_norm == "moved" else None,
+        norm_statistics(model),
+        plain_norms,
     )
     try:
         if budget is not None:
@@ -188,7 +191,9 @@ def _search(network: TernaryNetwork, data: Calibration, drop: float) -> None:
         # A hundredth of an image, for the sake of rounding.
         return found >= wanted - 0.01 / max(data.examples, 1)
 
-    low, high = -1, network.most
+    low, high = 0, network.most
+    if reached(low):
+        return
     if not reached(high):
         best = network.tried[-1][1]
         raise ValueError(
@@ -199,10 +204,8 @@ def _search(network: TernaryNetwork, data: Calibration, drop: float) -> None:
         )
     step = max(1, network.most // _STEPS)
     while high - low > step:
-        middle = max(0, (low + high) // 2)
+        middle = (low + high) // 2
         low, high = (low, middle) if reached(middle) else (middle, high)
-        if high == 0:
-            break
     network.give(high)
 
 
@@ -238,16 +241,32 @@ def _layers(model: nn.Module, dense: tuple[str, ...]) -> dict[str, nn.Module]:
     return chosen
 
 
-def _measured(model: nn.Module, weight: Tensor, first: Any, data: Calibration) -> float:
-    """Squared change of the output over that of a weight, along the first term's error."""
-    error = weight_of(first.decode(), weight.shape).to(weight) - weight
-    size, norm = error.double().norm().item(), weight.double().norm().item()
-    if not size:
-        return 0.0
-    change = error * (_PROBE * norm / size)
-    before = weight.clone()
-    plain = data.outputs(model)
-    weight += change
-    moved = data.outputs(model)
-    weight.copy_(before)
-    return ((moved - plain).double().norm() / (_PROBE * norm)).item() ** 2
+def _sensitivities(
+    given: str | Mapping[str, float],
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    blocks: Mapping[str, TernaryBlocks],
+    data: Calibration,
+) -> dict[str, float]:
+    """What a unit of squared error in each layer's weight is worth."""
+    if isinstance(given, Mapping):
+        return {
+            name: float(lookup("sensitivity of layer", name, given)) for name in weights
+        }
+    norms = {name: w.double().norm().item() for name, w in weights.items()}
+    if given == "relative":
+        return {name: 1 / norm**2 if norm else 0.0 for name, norm in norms.items()}
+    plain, found = data.outputs(model), {}
+    for name, weight in weights.items():
+        first = weight_of(blocks[name].first(1).decode(), weight.shape)
+        error = first.to(weight) - weight
+        size = error.double().norm().item()
+        if not size:  # nothing to remove
+            found[name] = 0.0
+            continue
+        before, probe = weight.clone(), _PROBE * norms[name]
+        weight += error * (probe / size)
+        moved = data.outputs(model)
+        weight.copy_(before)
+        found[name] = ((moved - plain).double().norm() / probe).item() ** 2
+    return found
