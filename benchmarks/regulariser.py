@@ -18,7 +18,7 @@ from elision.precision.regulariser import arms, regularised
 from elision.report.table import rows_as_text
 from elision.workloads import load_dataset, make_model
 
-FORMATS = ("int3", "int4", "int6")
+FORMATS = ("int3", "int4")
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ class Affine(Scaled):
         axis: int,
     ) -> Tensor:
         """Codes as float64; NaN where ``x`` is."""
-        quotient = self._over(x, stored, rounding, axis).double()
+        quotient = self._over(x, stored, rounding, axis)
         zero = self.grouping.spread(stored[1], x.shape, axis)
         whole = nearby_integer(quotient, rounding, seed) + zero
         return whole.clamp(0, self.element.largest)

@@ -30,7 +30,7 @@ __all__ = ["FLOATS", "FORMATS", "MAKERS", "format_named"]
 
 Maker = Callable[..., Format]
 
-_E2M1 = Floating("fp4-e2m1", 2, 1, bias=1, specials="none")
+_E2M1 = Floating("fp4-e2m1", 2, 1, bias=1, specials="finite")
 _E4M3 = Floating(
     "fp8-e4m3",
     exponent_bits=4,
@@ -57,8 +57,8 @@ _FLOATS = (
     Floating(
         "fp8-e5m2fnuz", 5, 2, bias=16, specials="fnuz", dtype=torch.float8_e5m2fnuz
     ),
-    Floating("fp6-e3m2", 3, 2, bias=3, specials="none"),
-    Floating("fp6-e2m3", 2, 3, bias=1, specials="none"),
+    Floating("fp6-e3m2", 3, 2, bias=3, specials="finite"),
+    Floating("fp6-e2m3", 2, 3, bias=1, specials="finite"),
     _E2M1,
 )
 
@@ -124,7 +124,7 @@ def _float(exponent_bits: int, fraction_bits: int) -> Maker:
 
     def make(
         bias: int | None = None,
-        specials: Literal["ieee", "nan", "fnuz", "none"] = "ieee",
+        specials: Literal["ieee", "nan", "fnuz", "finite"] = "ieee",
         subnormals: bool = True,
         saturates: bool = False,
     ) -> Format:
@@ -196,7 +196,7 @@ def _pow2(bits: int) -> Maker:
     """
     exponent = bits - 1
     top = 2**exponent - 1
-    element = Floating(f"e{exponent}m0", exponent, 0, bias=top, specials="none")
+    element = Floating(f"e{exponent}m0", exponent, 0, bias=top, specials="finite")
     return _shared(f"pow2-{bits}", element, Power(growth=4 / 3))
 
 
@@ -265,8 +265,9 @@ def format_named(text: str) -> Format:
 
     Args:
         text: a key of :data:`FORMATS`; such a key with parameters, ``"mxfp8:block=16"``;
-            floating point of any width, ``"e5m3"`` or ``"e4m3:bias=8,specials=fnuz"``.
-            A format's own ``name`` is such a text.
+            floating point of any width, ``"e5m3"`` or ``"e4m3:bias=8,specials=fnuz"``,
+            where the word nan is in quotes, ``"e3m4:specials='nan'"``, since without
+            them it is a number. A format's own ``name`` is such a text.
 
     Raises:
         ValueError: an unknown name or parameter; the message lists the known.

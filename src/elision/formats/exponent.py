@@ -17,7 +17,7 @@ class Exponent(Coded):
 
     There is no zero and no sign: what is not above the smallest value becomes it, and
     negative numbers become NaN, as does infinity; finite values beyond the largest
-    become the largest.
+    become the largest. What lies half-way between two values goes to the larger.
 
     Attributes:
         width: bits of a code, in [2, 8].
@@ -69,10 +69,7 @@ class Exponent(Coded):
         low = torch.frexp(below).exponent.long() - 1
         share = below * power_of_two(-low)  # in [1, 2)
         up = rounded_to_integer(share, rounding, seed) - 1
-        code = low + self.bias
-        if rounding == "nearest":  # a tie goes to the even code
-            up = torch.where((share == 1.5) & (code % 2 == 0), 0.0, up)
-        code = (code + up.long()).clamp(max=2 * self.bias)
+        code = (low + self.bias + up.long()).clamp(max=2 * self.bias)
         return torch.where((x >= 0) & x.isfinite(), code, 2**self.width - 1)
 
     def decode(self, codes: Tensor) -> Tensor:

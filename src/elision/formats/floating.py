@@ -23,7 +23,8 @@ class Floating(Coded):
     """Binary floating point: ``(−1)^s · 1.f · 2^(e − bias)``, code ``s e f``.
 
     Exponent field 0 holds zero and the subnormals ``0.f · 2^(1 − bias)``. Without
-    fraction bits, the values are zero and powers of two.
+    fraction bits, the values are zero and powers of two, and what lies half-way between
+    two powers goes to the larger, as with torch's and ml_dtypes' E8M0.
 
     Attributes:
         exponent_bits: width of the exponent field, in [1, 8].
@@ -33,7 +34,7 @@ class Floating(Coded):
             NaN; ``"nan"``: only the highest code encodes NaN, there is no infinity, and
             the other codes of the highest exponent are numbers (OCP E4M3); ``"fnuz"``:
             the code of a negative zero encodes NaN, there is neither an infinity nor a
-            negative zero; ``"none"``: every code is a number, and values beyond the
+            negative zero; ``"finite"``: every code is a number, and values beyond the
             largest become the largest (OCP FP6 and FP4).
         signed: whether there is a sign bit; without one, negative values become NaN.
         subnormals: whether the format has them; without, its smallest positive value
@@ -42,7 +43,7 @@ class Floating(Coded):
             otherwise infinity, or NaN where there is none.
         dtype: the torch dtype of these codes, if there is one.
 
-    NaN has no code where ``specials`` is ``"none"``: :meth:`round` leaves it NaN,
+    NaN has no code where ``specials`` is ``"finite"``: :meth:`round` leaves it NaN,
     :meth:`encode` refuses it.
 
     Raises:
@@ -63,7 +64,7 @@ class Floating(Coded):
     exponent_bits: int
     fraction_bits: int
     bias: int
-    specials: Literal["ieee", "nan", "fnuz", "none"] = "ieee"
+    specials: Literal["ieee", "nan", "fnuz", "finite"] = "ieee"
     signed: bool = True
     subnormals: bool = True
     saturates: bool = False
@@ -77,7 +78,7 @@ class Floating(Coded):
         integer("Floating", "fraction_bits", self.fraction_bits, least)
         # Own bounds, within which every step of the arithmetic is a float64.
         integer("Floating", "bias", self.bias, "[-256, 512]")
-        allowed = ("ieee", "nan", "fnuz", "none")[: 4 if self.signed else 2]
+        allowed = ("ieee", "nan", "fnuz", "finite")[: 4 if self.signed else 2]
         one_of("Floating", "specials", self.specials, allowed)
 
     @property
@@ -88,7 +89,7 @@ class Floating(Coded):
     @property
     def has_nan(self) -> bool:
         """Whether a code stands for NaN."""
-        return self.specials != "none"
+        return self.specials != "finite"
 
     @property
     def largest(self) -> float:
@@ -127,7 +128,7 @@ class Floating(Coded):
         value = self._on_grid(x.double().abs(), rounding, seed)
         code = self._magnitude_code(value)
         beyond = value > self.largest
-        if self.saturates or self.specials == "none":
+        if self.saturates or self.specials == "finite":
             code = torch.where(beyond, self._largest_code, code)
         elif self.specials == "ieee":
             code = torch.where(beyond, self._infinity, code)
@@ -176,12 +177,7 @@ class Floating(Coded):
         if not self.subnormals:
             step = torch.where(exponent < 1 - self.bias, 1 - self.bias, step)
         # Powers of two: both scalings are exact.
-        scaled = finite * power_of_two(-step)
-        whole = rounded_to_integer(scaled, rounding, seed)
-        if not self.fraction_bits and rounding == "nearest":
-            # Between two powers of two the even code is that of the even exponent field.
-            tie = (scaled == 1.5) & ((exponent + self.bias) % 2 == 0)
-            whole = torch.where(tie, 1.0, whole)
+        whole = rounded_to_integer(finite * power_of_two(-step), rounding, seed)
         rounded = whole * power_of_two(step)
         if rounding == "zero":
             # Towards zero, a finite value never becomes infinity.

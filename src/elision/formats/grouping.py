@@ -1,5 +1,6 @@
 """Which values share a scale: all of a tensor, a channel, or a block along an axis."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,7 +76,8 @@ class Grouping:
             return Groups(rows, _full(rows))
         axis = _dimension(x.shape, axis)
         if self.over == "channel":
-            rows = x.double().movedim(axis, 0).reshape(x.shape[axis], -1)
+            rows = x.double().movedim(axis, 0)
+            rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
             return Groups(rows, _full(rows))
         length = x.shape[axis]
         blocks = -(-length // self.block)

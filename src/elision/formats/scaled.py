@@ -114,7 +114,7 @@ class Scaled(Format):
         """
         stored = self.fit(x, axis)
         quotient = self._over(x, stored, rounding, axis)
-        element = self.element.round(quotient, rounding, seed).double()
+        element = self.element.round(quotient, rounding, seed)
         return (element * self._scale(stored, x.shape, axis)).to(x.dtype)
 
     def fit(self, x: Tensor, axis: int = -1) -> tuple[Tensor, ...]:
@@ -133,12 +133,15 @@ class Scaled(Format):
     def _over(
         self, x: Tensor, stored: tuple[Tensor, ...], rounding: Rounding, axis: int
     ) -> Tensor:
-        """Quotients to be rounded: 0 where the scale is 0 or makes its group NaN."""
+        """Quotients to be rounded, float64 that hold float32 numbers.
+
+        0 where the scale is 0, or NaN for the whole group.
+        """
         del rounding
         scale = self._scale(stored, x.shape, axis)
         quotient = x.double() / torch.where(scale > 0, scale, 1.0)
         quotient = torch.where((scale > 0) | (scale == 0) & x.isnan(), quotient, 0.0)
-        return quotient if x.dtype == torch.float64 else quotient.float()
+        return quotient if x.dtype == torch.float64 else quotient.float().double()
 
     def _scale(
         self, stored: tuple[Tensor, ...], shape: torch.Size, axis: int

@@ -193,7 +193,7 @@ class TwoLevel(Rule):
 
 @dataclass(frozen=True)
 class Mean(Rule):
-    """The mean magnitude of the values that are kept; a group of zeros has ``2^−126``.
+    """The mean magnitude of the values that are kept; of a group of zeros, 0.
 
     Attributes:
         kept: ``"all"``: the scale of least error for elements of −1 and 1 (XNOR-Net,
@@ -227,7 +227,7 @@ class Mean(Rule):
             kept = size > TWN * mean
             total = torch.where(kept, size, 0.0).sum(1, keepdim=True)
             count = kept.sum(1, keepdim=True)
-        return (_float32(total / count.clamp(min=1)),)
+        return (FP32.encode((total / count.clamp(min=1)).float()),)
 
 
 def largest_magnitude(groups: Groups) -> Tensor:

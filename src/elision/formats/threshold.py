@@ -38,4 +38,4 @@ class Thresholded(Scaled):
         least = TWN * size.sum(1, keepdim=True) / groups.counts.clamp(min=1)
         least = least.reshape(self.grouping.shape(x.shape, axis))
         kept = x.double().abs() > self.grouping.spread(least, x.shape, axis)
-        return torch.where(x.isnan(), x, torch.where(kept, x.sign(), 0.0))
+        return torch.where(x.isnan(), x, torch.where(kept, x.sign(), 0.0)).double()
