@@ -8,6 +8,7 @@ from elision.layers.explain import Explanation as Explanation
 from elision.layers.explain import Unreached as Unreached
 from elision.layers.explain import explain as explain
 from elision.layers.extras import attach_extra as attach_extra
+from elision.layers.extras import drop_extra as drop_extra
 from elision.layers.extras import extra as extra
 from elision.layers.meter import Work as Work
 from elision.layers.meter import WorkMeter as WorkMeter

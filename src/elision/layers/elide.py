@@ -189,7 +189,7 @@ def _elide(
     for table in tables.values():
         table.check_computed()
     _warn_without_effect(recipe, layers, tables)
-    if _wants(recipe):
+    if recipe.changes:
         _warn_of_dense_layers(model, tied)
     for name, layer in layers.items():
         plan = LayerPlan(recipe.name, tables[name])
@@ -282,22 +282,17 @@ def _give_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
     for name, layer in layers.items():
         plan: LayerPlan = layer._elision_plan  # pyright: ignore[reportAssignmentType]
         sparsity = sparsities[name]
-        if sparsity is not None or (timed and plan.changes):
+        if sparsity is not None or (timed and plan.leaves_out):
             forms = Forms(plan, sparsity, timed=timed)
             layer._elision_forms = forms  # pyright: ignore[reportArgumentType]
         elif isinstance(layer, nn.Conv2d) and any(sparsities.values()) and not timed:
             layer._elision_offers = True  # pyright: ignore[reportArgumentType]
 
 
-def _wants(recipe: Recipe) -> bool:
-    """Whether a recipe leaves anything out, in a layer that it reaches."""
-    return bool(recipe.table) or any(table for _, table in recipe.overrides)
-
-
 def _warn_without_effect(
     recipe: Recipe, layers: dict[str, nn.Module], tables: dict[str, Table]
 ) -> None:
-    if not layers or (_wants(recipe) and not any(tables.values())):
+    if not layers or (recipe.changes and not any(tables.values())):
         warnings.warn(
             f"recipe {recipe.name!r} changes no layer of this model "
             f"({len(layers)} Conv2d and Linear layers found)",
@@ -305,7 +300,7 @@ def _warn_without_effect(
             stacklevel=4,
         )
         return
-    for pattern in (*recipe.dense, *(p for p, _ in recipe.overrides)):
+    for pattern in recipe.patterns:
         if pattern not in SELECTORS and not any(
             selects(pattern, n, m, list(layers)) for n, m in layers.items()
         ):

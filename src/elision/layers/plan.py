@@ -20,6 +20,8 @@ class LayerPlan:
         uses: name of each use -> its transform.
         buffers: name of each use -> name of each of its states -> name of its buffer.
         changes: whether anything is changed.
+        leaves_out: whether a product may leave work out, so that another form of the
+            layer than product by product can be the faster one.
         written: the uses whose state a forward pass in training writes.
 
     Example:
@@ -42,6 +44,9 @@ class LayerPlan:
             self.uses[name] = transform
             self._use_of[product, operand] = name
         self.changes = bool(table)
+        self.leaves_out = any(
+            t.sparsifies or t.reuses or t.limits_gradient for t in self.uses.values()
+        )
         self.buffers = {
             use: {state: buffer_name(use, state) for state in transform.state_names}
             for use, transform in self.uses.items()

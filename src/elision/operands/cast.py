@@ -1,6 +1,5 @@
 """Rounding to a number format."""
 
-import zlib
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from elision.common.checks import integer, one_of
+from elision.common.seeds import seed_at, stream_of
 from elision.formats import (
     Coded,
     Floating,
@@ -25,10 +25,6 @@ from elision.operands.delayed import FIRST_SCALE, largest_magnitude, next_scale
 __all__ = ["Cast", "reads_axis"]
 
 Scale = Literal["none", "tensor", "channel", "power-of-two", "delayed"]
-
-#: Step of a Weyl sequence of 32 bits, 2^32 divided by the golden ratio, made odd: seeds of
-#: consecutive steps have little in common.
-_WEYL = 0x9E37_79B9
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ class Cast(Transform):
     def state_at(self, place: str) -> State:
         state = self.initial_state()
         if "stream" in state:
-            state["stream"].fill_(zlib.crc32(f"{self.seed} {place}".encode()))
+            state["stream"].fill_(stream_of(place, self.seed))
         return state
 
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
@@ -152,7 +148,7 @@ class Cast(Transform):
         if rounding == "stochastic":
             if training:
                 step = int(state["step"].item())
-                seed = (int(state["stream"].item()) + step * _WEYL) % 2**32
+                seed = seed_at(int(state["stream"].item()), step)
                 state["step"].add_(1)
             else:
                 rounding = "nearest"
