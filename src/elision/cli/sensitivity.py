@@ -65,7 +65,7 @@ def sensitivity(
     operand
         Operands that are rounded one at a time: weight, input, grad_output.
     budget
-        Mean bits of weights and inputs; default: 4.
+        Mean bits of the weights, and of the inputs; default: 4.
 
     Examples:
         Test examples for one operand at a time; default: 64.
@@ -185,6 +185,7 @@ def _of_network(
 ) -> _Found:
     from dataclasses import asdict
 
+    from elision.precision.sensitivity import BITS
     from elision.report.table import rows_as_text
     from elision.study.page.sensitivity import Page
     from elision.study.sensitivity import examined
@@ -194,7 +195,7 @@ def _of_network(
         dataset.normalise(dataset.test_images),
         dataset.test_labels,
         arithmetics=arithmetics,
-        formats=formats or ("2", "4", "6", "8"),
+        formats=formats or BITS,
         operands=operands,
         budget=4.0 if budget is None else budget,
         examples=64 if examples is None else examples,

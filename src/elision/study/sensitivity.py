@@ -114,7 +114,7 @@ def examined(
         arithmetics: of all layers together.
         formats: of one operand at a time.
         operands: that are rounded one at a time; none: only all together.
-        budget: mean bits of weights and inputs.
+        budget: mean bits of the weights, and of the inputs.
         examples: the first so many are for the sensitivities; an allocation is measured on
             the others, or on these where there are none.
         seed: of the Hessian's probes.
@@ -134,32 +134,25 @@ def examined(
         return Examination(together, alone)
     rest = (inputs[examples:], labels[examples:]) if len(inputs) > examples else few
     chosen = allocate(alone, budget)
+    arms = {"allocated": (chosen.recipe(), chosen.bits, chosen.damage)}
     uniform = [f for f in formats if f.isdecimal() and int(f) <= budget]
-    recipes: dict[str, Recipe] = {"allocated": chosen.recipe()}
     if uniform:
         same = max(uniform, key=int)
-        recipes[f"{same} bits everywhere"] = uniform_recipe(same, read)
-    predicted = {"allocated": chosen.damage**0.5}
-    bits = {"allocated": chosen.bits}
-    if uniform:
-        name = f"{max(uniform, key=int)} bits everywhere"
-        bits[name] = float(max(uniform, key=int))
-        predicted[name] = (
-            sum(
-                row.score_noise**2
-                for row in alone.rows
-                if row.operand in read and row.format == max(uniform, key=int)
-            )
-            ** 0.5
+        damage = sum(
+            row.score_noise**2
+            for row in alone.rows
+            if row.operand in read and row.format == same
         )
+        bits = dict.fromkeys(chosen.bits, float(same))
+        arms[f"{same} bits everywhere"] = uniform_recipe(same, read), bits, damage
     rows = [
         {
             "formats": name,
-            "mean bits": bits[name],
-            "score error, predicted": predicted[name],
+            **{f"{operand}, mean bits": mean for operand, mean in bits.items()},
+            "score error, predicted": damage**0.5,
             **_measured(made, recipe, *rest),
         }
-        for name, recipe in recipes.items()
+        for name, (recipe, bits, damage) in arms.items()
     ]
     return Examination(together, alone, tuple(rows), tuple(chosen.rows()))
 
