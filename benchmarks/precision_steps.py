@@ -125,7 +125,9 @@ def main() -> None:
                 if mode != "plain_ms":
                     low, high = ratio["quartiles"]
                     bar = f", bar {ratio['bar']}" if ratio["bar"] else ""
-                    print(f"  {mode:24} {ratio['median']:.3f} ({low:.3f}-{high:.3f}){bar}")
+                    print(
+                        f"  {mode:24} {ratio['median']:.3f} ({low:.3f}-{high:.3f}){bar}"
+                    )
     if given.out:
         facts = {
             "network": f"{given.network}, 32x32, batch {given.batch}",

@@ -18,15 +18,15 @@ from elision.precision.regulariser import arms, regularised
 from elision.report.table import rows_as_text
 from elision.workloads import load_dataset, make_model
 
-FORMATS = ("int3", "int4", "int6")
+FORMATS = ("int2", "int3", "int4")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--images", type=int, default=300)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=30)
     given = parser.parse_args()
     torch.set_num_threads(1)
     data = load_dataset("digits").limited(train=given.images)

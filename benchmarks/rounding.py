@@ -92,7 +92,9 @@ def others(x: Tensor) -> dict[str, Callable[[], Any]]:
         array = x.numpy()
         for name in ("float8_e4m3fn", "float4_e2m1fn", "bfloat16"):
             dtype = getattr(ml_dtypes, name)
-            made[f"ml_dtypes {name}"] = lambda d=dtype: array.astype(d).astype("float32")
+            made[f"ml_dtypes {name}"] = lambda d=dtype: array.astype(d).astype(
+                "float32"
+            )
     return made
 
 

@@ -97,7 +97,9 @@ def test_a_transposed_convolution_keeps_each_operand_s_format():
     for kind in Product:
         own = _product(kind, geometry, arithmetic)
         run = own.as_convolution()
-        found = dict(zip(run.kind.operands, (run.arithmetic.first, run.arithmetic.second)))
+        found = dict(
+            zip(run.kind.operands, (run.arithmetic.first, run.arithmetic.second))
+        )
         for name, format in zip(kind.operands, ("bf16", "fp8-e4m3"), strict=True):
             assert found[geometry.convolution_operand(name)] == format
 

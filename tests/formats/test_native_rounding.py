@@ -91,7 +91,9 @@ def wide_floats(*shape: int, seed: int = 0) -> Tensor:
     x = torch.randn(shape, generator=generator)
     x = x * torch.exp(4 * torch.randn(shape, generator=generator))
     flat = x.view(-1)
-    flat[::13] = torch.tensor(SPECIAL).repeat(-(-flat.numel() // 130))[: len(flat[::13])]
+    flat[::13] = torch.tensor(SPECIAL).repeat(-(-flat.numel() // 130))[
+        : len(flat[::13])
+    ]
     return x
 
 
@@ -181,7 +183,9 @@ def test_any_shape_and_strides(data: st.DataObject) -> None:
     check(x, format, data.draw(st.sampled_from(ROUNDINGS)), seed=2**40 + 1, axis=axis)
 
 
-@pytest.mark.parametrize("name", ["fp8-e5m2", "mxfp8", "nvfp4", "dfp16", "int8-channel"])
+@pytest.mark.parametrize(
+    "name", ["fp8-e5m2", "mxfp8", "nvfp4", "dfp16", "int8-channel"]
+)
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 def test_no_number_of_threads_changes_a_bit(name: str, rounding: Rounding) -> None:
     x = wide_floats(40, 70, 5, 7)
@@ -197,7 +201,9 @@ def test_no_number_of_threads_changes_a_bit(name: str, rounding: Rounding) -> No
 
 def test_the_last_channel_may_be_the_fastest_in_memory() -> None:
     x = wide_floats(2, 34, 5, 6).contiguous(memory_format=torch.channels_last)
-    for name, rounding in itertools.product(("bf16", "mxfp8", "int8-channel"), ROUNDINGS):
+    for name, rounding in itertools.product(
+        ("bf16", "mxfp8", "int8-channel"), ROUNDINGS
+    ):
         check(x, FORMATS[name], rounding, axis=1)
 
 

@@ -214,7 +214,10 @@ def test_schedules_of_parts_fit_the_run() -> None:
         (lambda: Fp16() + Fp16(2), "fp16 and fp16 each scale the loss"),
         (lambda: make_recipe("swat+fp9"), "unknown recipe 'fp9'"),
         (lambda: make_recipe("swat+fp8", refresh=2), "write refresh with the part"),
-        (lambda: Fp16(-1), r"Fp16\(loss_scale=-1\): must be a number > 0, 'dynamic' or"),
+        (
+            lambda: Fp16(-1),
+            r"Fp16\(loss_scale=-1\): must be a number > 0, 'dynamic' or",
+        ),
         (lambda: Mx("bf16"), "shares no scale in blocks; give mxfp8"),
         (lambda: Bf16(chunk=8), "name the format of the sums"),
         (lambda: Bf16(updates="bf15"), "unknown number format 'bf15'"),

@@ -39,9 +39,7 @@ def test_scales_are_those_of_the_formula(name: str, seed: int, exponent: int) ->
     assert torch.equal(found, scaled(x, name, by_slice))
     lead = math.frexp(largest)[1]
     power = torch.tensor(2.0 ** (math.frexp(x.abs().amax().item())[1] - lead))
-    assert torch.equal(
-        Cast(name, "power-of-two")(x, [], True), scaled(x, name, power)
-    )
+    assert torch.equal(Cast(name, "power-of-two")(x, [], True), scaled(x, name, power))
 
 
 def test_delayed_scales_follow_from_earlier_steps() -> None:
@@ -132,7 +130,10 @@ def test_random_numbers_differ_by_place_and_step_and_resume() -> None:
 
 
 def test_layers_draw_different_numbers_whatever_the_number_of_threads() -> None:
-    everywhere = {p: dict.fromkeys(p.operands, Cast("int4", rounding="stochastic")) for p in Product}
+    everywhere = {
+        p: dict.fromkeys(p.operands, Cast("int4", rounding="stochastic"))
+        for p in Product
+    }
 
     def outputs(threads: int) -> list[Tensor]:
         before = torch.get_num_threads()

@@ -17,9 +17,13 @@ from elision.precision.folding import folded as folded
 from elision.precision.noise import product_noise as product_noise
 from elision.precision.perturbation import Perturbation as Perturbation
 from elision.precision.perturbation import perturbation as perturbation
+from elision.precision.pictures import TopClasses as TopClasses
+from elision.precision.pictures import top_classes as top_classes
 from elision.precision.regulariser import regularised as regularised
 from elision.precision.sensitivity import Sensitivity as Sensitivity
 from elision.precision.sensitivity import sensitivity as sensitivity
+from elision.precision.sufficient import Sufficiency as Sufficiency
+from elision.precision.sufficient import sufficient as sufficient
 from elision.precision.ternary_file import load_ternary as load_ternary
 from elision.precision.ternary_file import save_ternary as save_ternary
 from elision.precision.ternary_network import TernaryNetwork as TernaryNetwork

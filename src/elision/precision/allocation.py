@@ -2,8 +2,10 @@
 
 Each operand of each layer takes one of the formats that were measured. Noise of separate
 roundings adds up in squares, so the sum of the squared relative errors of the scores is
-minimised under a budget of mean bits: a knapsack with one choice of each class, solved as
-an integer program by HiGHS (``scipy.optimize.milp``) without a gap.
+minimised under a budget of mean bits, of the weights and of the inputs each (how many
+examples a batch has says nothing about the worth of a weight's bit), or of a cost of one's
+own: a knapsack with one choice of each class, solved as an integer program by HiGHS
+(``scipy.optimize.milp``) without a gap.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +26,9 @@ __all__ = ["Allocation", "allocate", "uniform_recipe"]
 #: Operands that a forward product reads, which a budget is for.
 _READ = Product.FORWARD.operands
 
+#: A budget that is met but for rounding is met.
+_ROOM = 1 + 1e-9
+
 #: What is minimised.
 _BY = ("scores", "loss", "output")
 
@@ -34,16 +39,18 @@ class Allocation:
 
     Attributes:
         formats: (layer, operand) -> format.
-        bits: mean bits of an element, by the weights of the budget.
+        bits: mean bits of an element, of each operand that a budget is for; ``"cost"``: of
+            a joint budget.
         damage: predicted, the sum that was minimised.
 
     Example:
-        >>> Allocation({("fc", "weight"): "4"}, 4.0, 0.01).recipe().overrides[0][0]
+        >>> chosen = Allocation({("fc", "weight"): "4"}, {"weight": 4.0}, 0.01)
+        >>> chosen.recipe().overrides[0][0]
         'fc'
     """
 
     formats: Mapping[tuple[str, str], str]
-    bits: float
+    bits: Mapping[str, float]
     damage: float
 
     def recipe(self, name: str = "allocated") -> Recipe:
@@ -84,11 +91,11 @@ def allocate(
 
     Args:
         measured: rows of ``"weight"``, ``"input"`` or both.
-        budget: mean bits of an element over all operands that were measured.
+        budget: mean bits of an element, of the weights and of the inputs each.
         by: what is damaged: the ``"scores"`` (squared relative error), the ``"loss"`` (its
             measured increase, none below zero), or the layer's own ``"output"`` (squared).
-        weights: (layer, operand) -> what a bit of it costs: bytes moved, energy of the
-            multiplications; default: its number of elements.
+        weights: (layer, operand) -> what a bit of it costs, such as bytes moved or the energy
+            of its multiplications; the budget is then of both operands together.
 
     Raises:
         ValueError: no such rows, or a budget below the fewest bits that were measured.
@@ -110,21 +117,18 @@ def allocate(
     if not rows:
         raise ValueError("allocate: nothing was measured of a weight or an input")
     places = list(dict.fromkeys((row.layer, row.operand) for row in rows))
-    cost = np.array([_cost(row, weights) * row.bits for row in rows])
-    whole = sum(
-        _cost(next(r for r in rows if (r.layer, r.operand) == place), weights)
-        for place in places
-    )
+    shares = _shares(rows, places, weights)
     damage = np.array([_damage(row, by) for row in rows])
     member = np.array(
         [[(r.layer, r.operand) == place for r in rows] for place in places]
     )
-    least = sum(cost[chosen].min() for chosen in member) / whole
-    if least > budget * (1 + 1e-12):
-        raise ValueError(
-            f"allocate(budget={budget}): the fewest bits that were measured have a mean of "
-            f"{least:.4g}"
-        )
+    for name, cost in shares.items():
+        least = sum(cost[chosen].min() for chosen in member)
+        if least > budget * _ROOM:
+            raise ValueError(
+                f"allocate(budget={budget}): the fewest bits that were measured have a mean "
+                f"of {least:.4g} ({name})"
+            )
     scale = damage.max() or 1.0
     found = milp(
         damage / scale,
@@ -132,7 +136,7 @@ def allocate(
         bounds=Bounds(0, 1),
         constraints=[
             LinearConstraint(member, 1, 1),
-            LinearConstraint(cost / whole, -np.inf, budget * (1 + 1e-12)),
+            LinearConstraint(np.array(list(shares.values())), -np.inf, budget * _ROOM),
         ],
         options={"mip_rel_gap": 0.0},
     )
@@ -144,9 +148,8 @@ def allocate(
         for row, is_chosen in zip(rows, chosen, strict=True)
         if is_chosen
     }
-    return Allocation(
-        formats, float(cost[chosen].sum() / whole), float(damage[chosen].sum())
-    )
+    bits = {name: float(cost[chosen].sum()) for name, cost in shares.items()}
+    return Allocation(formats, bits, float(damage[chosen].sum()))
 
 
 def uniform_recipe(format: str, operands: Sequence[str] = _READ) -> Recipe:
@@ -162,10 +165,25 @@ def uniform_recipe(format: str, operands: Sequence[str] = _READ) -> Recipe:
     )
 
 
-def _cost(
-    row: SensitivityRow, weights: Mapping[tuple[str, str], float] | None
-) -> float:
-    return float(row.elements if weights is None else weights[row.layer, row.operand])
+def _shares(
+    rows: Sequence[SensitivityRow],
+    places: Sequence[tuple[str, str]],
+    weights: Mapping[tuple[str, str], float] | None,
+) -> dict[str, np.ndarray]:
+    """Bits that each row adds to the mean of each budget."""
+    if weights is not None:
+        budgets, cost = {"cost": list(places)}, weights
+    else:
+        operands = dict.fromkeys(operand for _, operand in places)
+        budgets = {o: [place for place in places if place[1] == o] for o in operands}
+        cost = {(row.layer, row.operand): float(row.elements) for row in rows}
+    found = {}
+    for name, of in budgets.items():
+        whole = sum(cost[place] for place in of)
+        share = {place: cost[place] / whole for place in of}
+        parts = [share.get((row.layer, row.operand), 0.0) * row.bits for row in rows]
+        found[name] = np.array(parts)
+    return found
 
 
 def _damage(row: SensitivityRow, by: str) -> float:

@@ -43,10 +43,11 @@ def rounding(
 ) -> Transform:
     """The transform that rounds an operand to a format, as its product needs it.
 
-    A number is that many bits, evenly spaced, nothing cut off: of a weight symmetric with
-    a step for each output channel (2 bits: ternary in blocks of 64; 1 bit: two values), of
-    an input with a step and a zero point for the tensor (beyond 8 bits symmetric), of a
-    gradient symmetric with a step for the tensor. A format's blocks run along the dimension
+    A number is that many bits, evenly spaced: of a weight symmetric with the step of least
+    squared error for each output channel (2 bits: ternary in blocks of 64; 1 bit: two
+    values), of an input with a step and a zero point for the tensor (beyond 8 bits
+    symmetric), of a gradient symmetric with a step for the tensor; of these two nothing is
+    cut off. A format's blocks run along the dimension
     that the product sums over. A float of 8 bits or fewer gets one scale for the tensor.
 
     Args:
@@ -82,7 +83,11 @@ def _of_bits(bits: int, operand: str) -> Transform:
         return Cast(f"{'u' if operand == 'input' and bits <= _NARROW else ''}int{bits}")
     if bits == 1:
         return Binary()
-    return Ternary(block=BLOCK, terms=1) if bits == 2 else Uniform(bits)
+    return (
+        Ternary(block=BLOCK, terms=1)
+        if bits == 2
+        else Uniform(bits, fit="least-squares")
+    )
 
 
 def bits_of(format: str) -> int:
