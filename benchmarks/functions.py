@@ -174,7 +174,7 @@ def kernels(rounds: int) -> dict[str, Any]:
                 y = torch.empty_like(x)
                 times = max(1, (1 << 21) // n)
                 calls = {
-                    name: repeated(lambda call=call: call(x, y), times)
+                    name: repeated(lambda call=call, x=x, y=y: call(x, y), times)
                     for name, call in candidates.items()
                     if name != "numpy" or dtype == torch.float32
                 }

@@ -53,7 +53,8 @@ def test_every_machine_prices_narrow_formats(name, kind, geometry):
     assert half.cycles == wide.cycles == eight.cycles
     assert half.multiplies == wide.multiplies == eight.multiplies
     on_chip = [cost.energy_on_chip_pj for cost in (eight, half, wide)]
-    assert on_chip == sorted(on_chip) and on_chip[0] < on_chip[2]
+    assert on_chip == sorted(on_chip)
+    assert on_chip[0] < on_chip[2]
     if wide.area_mm2 is not None:
         assert eight.area_mm2 < half.area_mm2 < wide.area_mm2
     # Costs of layers in different formats add: counts by action, words by memory.
@@ -97,9 +98,8 @@ def test_a_transposed_convolution_keeps_each_operand_s_format():
     for kind in Product:
         own = _product(kind, geometry, arithmetic)
         run = own.as_convolution()
-        found = dict(
-            zip(run.kind.operands, (run.arithmetic.first, run.arithmetic.second))
-        )
+        names = (run.arithmetic.first, run.arithmetic.second)
+        found = dict(zip(run.kind.operands, names, strict=True))
         for name, format in zip(kind.operands, ("bf16", "fp8-e4m3"), strict=True):
             assert found[geometry.convolution_operand(name)] == format
 
@@ -147,7 +147,7 @@ def test_an_unknown_format_names_the_known():
     product = LayerProduct(
         Product.FORWARD, MatmulGeometry(1, 1, 1), arithmetic=Arithmetic("bf17")
     )
-    with pytest.raises(ValueError, match="bf17.*bf16"):
+    with pytest.raises(ValueError, match=r"bf17.*bf16"):
         elision.accelerators.Dense().cost(product)
 
 

@@ -59,19 +59,25 @@ def test_a_scale_that_never_recovers_is_one_line() -> None:
     weight = nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([weight], lr=1.0)
     scaling = LossScaling("cpu", "dynamic", optimizer)
-    with pytest.raises(LossScaleError, match="fell to .* and does not recover") as told:
-        for step in range(100):
-            optimizer.zero_grad()
-            scaling.backward((weight * torch.inf).sum())
-            scaling.step(step)
+    with pytest.raises(
+        LossScaleError, match=r"fell to .* and does not recover"
+    ) as told:
+        _overflow(scaling, optimizer, weight)
     assert "\n" not in str(told.value)
     assert weight.item() == 1.0
     fixed = LossScaling("cpu", 4.0, optimizer)
     with pytest.raises(LossScaleError, match="loss scale 4 overflowed in 50 steps"):
-        for step in range(100):
-            optimizer.zero_grad()
-            fixed.backward((weight * torch.inf).sum())
-            fixed.step(step)
+        _overflow(fixed, optimizer, weight)
+
+
+def _overflow(
+    scaling: LossScaling, optimizer: torch.optim.Optimizer, weight: nn.Parameter
+) -> None:
+    """A hundred steps whose gradient is infinite."""
+    for step in range(100):
+        optimizer.zero_grad()
+        scaling.backward((weight * torch.inf).sum())
+        scaling.step(step)
 
 
 def test_steps_skipped_in_a_row_are_state() -> None:

@@ -88,7 +88,14 @@ class Format(ABC):
 
 
 class Coded(Format):
-    """A format whose codes stand alone: one number, one code."""
+    """A format whose codes stand alone: one number, one code.
+
+    Example:
+        >>> from elision.formats import FORMATS
+        >>> half = FORMATS["fp16"]
+        >>> isinstance(half, Coded), half.encode(torch.tensor(1.0)).item()
+        (True, 15360)
+    """
 
     @property
     def has_nan(self) -> bool:

@@ -21,6 +21,12 @@ class Encoded:
         codes: of the elements, int64, of the tensor's shape.
         scales: codes of the numbers that are stored beside them, int64: first of the
             groups, of the shape of :meth:`Grouping.shape`, then those of the tensor.
+
+    Example:
+        >>> from elision.formats import FORMATS
+        >>> encoded = FORMATS["mxfp8"].encode(torch.ones(2, 64))
+        >>> encoded.codes.shape, encoded.scales[0].shape
+        (torch.Size([2, 64]), torch.Size([2, 2]))
     """
 
     codes: Tensor

@@ -48,7 +48,8 @@ def follow(
         scale: ``()``.
         latest: largest finite magnitude of this step.
         largest: largest value of the format.
-        margin, algorithm: see :func:`elision.formats.delayed.delayed_scale`.
+        margin: see :func:`elision.formats.delayed.delayed_scale`.
+        algorithm: see there.
 
     Warns:
         RuntimeWarning: the scale is beyond float32, so it is the largest float32.

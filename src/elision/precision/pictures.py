@@ -21,6 +21,12 @@ class TopClasses:
         arithmetic: its name; ``"float"`` for the network as it is.
         classes: ``(N, k)`` int64, the likeliest first.
         shares: ``(N, k)`` their probabilities.
+
+    Example:
+        >>> import torch
+        >>> found = TopClasses("float", torch.tensor([[3, 1]]), torch.tensor([[0.7, 0.2]]))
+        >>> found.holds(torch.tensor([1])).tolist()
+        [True]
     """
 
     arithmetic: str
