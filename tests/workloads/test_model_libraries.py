@@ -31,6 +31,7 @@ needs_timm = pytest.mark.skipif(
         ("resnet18-imagenet", "resnet18"),
         ("resnet50-imagenet", "resnet50"),
         ("densenet121-imagenet", "densenet121"),
+        ("mobilenet-v2", "mobilenet_v2"),
     ],
 )
 def test_a_network_here_is_torchvisions(ours, theirs):

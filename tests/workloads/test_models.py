@@ -20,6 +20,7 @@ SMALL = {
     "resnet18-imagenet": {"width": 4},
     "resnet50": {"width": 4},
     "resnet50-imagenet": {"width": 4},
+    "mobilenet-v2": {"width": 0.25},
 }
 
 
@@ -42,6 +43,7 @@ def macs(model: nn.Module, side: int) -> int:
         ("resnet18-imagenet", 1000, 11_689_512),
         ("resnet50-imagenet", 1000, 25_557_032),
         ("densenet121-imagenet", 1000, 7_978_856),
+        ("mobilenet-v2", 1000, 3_504_872),
         # Widely used CIFAR implementations of these networks, 10 classes.
         ("resnet20", 10, 269_722),
         ("resnet18", 10, 11_173_962),
@@ -62,6 +64,7 @@ def test_the_number_of_parameters_is_the_published_one(name, classes, published)
         ("resnet18-imagenet", 1.814),
         ("resnet50-imagenet", 4.089),
         ("densenet121-imagenet", 2.834),
+        ("mobilenet-v2", 0.301),
     ],
 )
 def test_the_macs_at_224_are_the_published_ones(name, gmac):

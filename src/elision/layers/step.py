@@ -5,6 +5,7 @@ computes the products.
 """
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,14 @@ from elision.layers.observation import Observation, Observer
 from elision.layers.plan import ACCUMULATE, LayerPlan
 from elision.operands import KEEP, TORCH, Accumulate
 from elision.operands.split_reuse import shared_part
-from elision.products import Geometry, LayerProduct, Product, dense, geometry_of
+from elision.products import (
+    Arithmetic,
+    Geometry,
+    LayerProduct,
+    Product,
+    dense,
+    geometry_of,
+)
 
 __all__ = [
     "Step",
@@ -76,6 +84,10 @@ class Step:
         use = self.plan.use(kind, operand)
         transform = self.plan.uses[use]
         if transform == KEEP:
+            return x
+        if transform.own_gradient:  # its result is what came in
+            if not torch.compiler.is_compiling():
+                self._changed.add(use)
             return x
         if use not in done:
             state = self.states[use]
@@ -205,8 +217,15 @@ class Step:
             work["result"] = transform.gradient_work(self.states[masked_by])
         use = uses[kind.operands[0]]
         operands = (first.detach(), second.detach())
+        arithmetic = self.plan.arithmetic(kind)
         observation = Observation(
-            LayerProduct(kind, self.geometry(), *operands, self.name),
+            LayerProduct(
+                kind,
+                self.geometry(),
+                *operands,
+                self.name,
+                arithmetic=_of_tensors(arithmetic, first, second),
+            ),
             work=work,
             uses=uses,
             shared=self.plan.uses[use].shared(self.states[use]),
@@ -215,6 +234,20 @@ class Step:
         )
         for observer in self.observers:
             observer(observation)
+
+
+#: Number formats of tensors that autocast or a model's own dtype made narrower.
+_NARROW = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+def _of_tensors(arithmetic: Arithmetic, first: Tensor, second: Tensor) -> Arithmetic:
+    """Formats of a product whose operands may be narrower than float32 as tensors."""
+    own = (arithmetic.first, arithmetic.second)
+    found = (
+        name if name != "fp32" else _NARROW.get(x.dtype, "fp32")
+        for name, x in zip(own, (first, second), strict=True)
+    )
+    return replace(arithmetic, **dict(zip(("first", "second"), found, strict=True)))
 
 
 #: Layers ask at every step; their shapes are few.

@@ -9,6 +9,12 @@ Transforms without state are plain tensor code. A transform with state runs as t
 operator ``elision::transform``, which declares that it writes the state; so
 ``torch.compile`` keeps the whole layer, backward included, in one graph. The graph holds
 the transform by a *handle*, a text that belongs to one instance alone.
+
+Where a transform rounds or selects, the gradient of its operand passes as if it were not
+there: the products read its result, and what they give for the operand is the operand's
+gradient (straight-through). A transform with a gradient of its own
+(:attr:`Transform.own_gradient`) is applied in front of the products instead, where
+autograd sees it.
 """
 
 import dataclasses
@@ -16,7 +22,7 @@ import itertools
 import math
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,7 +31,7 @@ from torch import Tensor
 
 from elision.operands.blocked_form import BlockedForm
 
-__all__ = ["KEEP", "Chain", "Keep", "Transform", "density", "share_of"]
+__all__ = ["KEEP", "Chain", "Keep", "Transform", "density", "links_of", "share_of"]
 
 State = dict[str, Tensor]
 
@@ -77,6 +83,12 @@ class Transform(ABC):
     #: Whether :meth:`apply` writes the state in training; a rule may write it otherwise.
     writes_state: ClassVar[bool] = True
 
+    #: True if each value of the result follows from the value in its place alone.
+    pointwise: ClassVar[bool] = False
+    #: True if the operand's gradient is not the result's: :meth:`differentiable` is
+    #: applied in front of the products, once for both that read the operand.
+    own_gradient: ClassVar[bool] = False
+
     #: Names of the state tensors, in order.
     state_names: tuple[str, ...]
 
@@ -121,6 +133,17 @@ class Transform(ABC):
         """
         return {}
 
+    def state_at(self, place: str) -> State:
+        """State tensors before the first step of one use in a model.
+
+        Those of :meth:`initial_state`, with other values where two places must differ.
+
+        Args:
+            place: name of the layer and of the use.
+        """
+        del place
+        return self.initial_state()
+
     def state_shapes(self, operand_shape: torch.Size) -> dict[str, torch.Size]:
         """Shapes of the state tensors that follow the operand's."""
         del operand_shape
@@ -139,6 +162,22 @@ class Transform(ABC):
             training: whether this is a step of training.
         """
 
+    def differentiable(self, x: Tensor, state: State, training: bool) -> Tensor:
+        """The result of :meth:`apply` as autograd differentiates it.
+
+        The gradient passes unchanged unless a transform with :attr:`own_gradient` says
+        another one; that may also be one of a state tensor, which the optimiser trains.
+        Args are those of :meth:`apply`.
+
+        Example:
+            >>> from elision.operands import TopK
+            >>> x = torch.tensor([3.0, -1.0], requires_grad=True)
+            >>> TopK(0.5).differentiable(x, {}, True).sum().backward()
+            >>> x.grad.tolist()
+            [1.0, 1.0]
+        """
+        return _StraightThrough.apply(x, self, state, training)  # pyright: ignore[reportReturnType]
+
     def work(self, result: Tensor, state: State) -> float:
         """Fraction of a product's multiplications that this operand leaves to do.
 
@@ -156,6 +195,11 @@ class Transform(ABC):
         """
         del state
         return None
+
+    @property
+    def number_format(self) -> str:
+        """Number format of the result, a name of :data:`elision.formats.FORMATS`."""
+        return "fp32"
 
     def gradient_work(self, state: State) -> float:
         """Fraction of the weight gradient's values that training needs.
@@ -202,6 +246,42 @@ class Transform(ABC):
         return torch.ops.elision.transform(x, state, self._token, training)
 
 
+def links_of(transform: Transform, prefix: str = "") -> Iterator[tuple[str, Transform]]:
+    """The transforms of a chain, each with what the names of its state begin with.
+
+    A transform that is no chain is its own only link.
+
+    Example:
+        >>> from elision.operands import Cast, Mask
+        >>> [(prefix, str(link)) for prefix, link in links_of(Chain((Mask(), Cast("bf16"))))]
+        [('0_', 'masked'), ('1_', 'bf16')]
+    """
+    if not isinstance(transform, Chain):
+        yield prefix, transform
+        return
+    for i, link in enumerate(transform.links):
+        yield from links_of(link, f"{prefix}{i}_")
+
+
+class _StraightThrough(torch.autograd.Function):
+    """A transform whose gradient passes unchanged."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, transform: Transform, state: State, training: bool
+    ) -> Tensor:
+        del ctx
+        result = transform(x, list(state.values()), training)
+        return x.clone() if result is x else result
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor, None, None, None]:
+        del ctx
+        return grad, None, None, None
+
+
 def _rebuilt(kind: type[Transform], parameters: dict[str, Any]) -> Transform:
     return kind(**parameters)
 
@@ -234,6 +314,8 @@ class Keep(Transform):
         >>> Keep()(torch.ones(2), [], training=True).tolist()
         [1.0, 1.0]
     """
+
+    pointwise = True
 
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         del state, training
@@ -272,15 +354,48 @@ class Chain(Transform):
         return any(link.sparsifies for link in self.links)
 
     @property
-    def writes_state(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def limits_gradient(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """True if any link does."""
-        return any(link.writes_state for link in self.links)
+        return any(link.limits_gradient for link in self.links)
+
+    @property
+    def reuses(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True if any link does."""
+        return any(link.reuses for link in self.links)
+
+    @property
+    def pointwise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True if all links are."""
+        return all(link.pointwise for link in self.links)
+
+    @property
+    def writes_state(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True if any link that has state does."""
+        return any(link.writes_state for link in self.links if link.state_names)
+
+    @property
+    def own_gradient(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True if any link has one; the others then pass theirs through."""
+        return any(link.own_gradient for link in self.links)
+
+    @property
+    def number_format(self) -> str:
+        """That of the last link that has one of its own."""
+        own = [link.number_format for link in self.links]
+        return next((name for name in reversed(own) if name != "fp32"), "fp32")
 
     def initial_state(self) -> State:
         return {
             f"{i}_{name}": value
             for i, link in enumerate(self.links)
             for name, value in link.initial_state().items()
+        }
+
+    def state_at(self, place: str) -> State:
+        return {
+            f"{i}_{name}": value
+            for i, link in enumerate(self.links)
+            for name, value in link.state_at(f"{place}.{i}").items()
         }
 
     def state_shapes(self, operand_shape: torch.Size) -> dict[str, torch.Size]:
@@ -295,6 +410,11 @@ class Chain(Transform):
             x = link.apply(x, self._state_of(i, state), training)
         return x
 
+    def differentiable(self, x: Tensor, state: State, training: bool) -> Tensor:
+        for i, link in enumerate(self.links):
+            x = link.differentiable(x, self._state_of(i, state), training)
+        return x
+
     def work(self, result: Tensor, state: State) -> float:
         """The smallest work of any link: later ones only ever add zeros."""
         works = (k.work(result, self._state_of(i, state)) for i, k in self._numbered())
@@ -306,6 +426,39 @@ class Chain(Transform):
             k.gradient_work(self._state_of(i, state)) for i, k in self._numbered()
         )
 
+    def wanted_gradient(self, state: State) -> Tensor | None:
+        """That of the link which limits the gradient."""
+        for i, link in self._numbered():
+            if link.limits_gradient:
+                return link.wanted_gradient(self._state_of(i, state))
+        return None
+
+    def shared(self, state: State) -> Tensor | None:
+        """The part that a link shares, as the links behind it leave it."""
+        return self._behind(lambda link, own: link.shared(own), state)
+
+    def reused(self, state: State) -> Tensor | None:
+        """The part that a link repeats, as the links behind it leave it.
+
+        None where one of these looks beyond a single value, as a scale does: what the
+        result adds to the part would not be zero.
+        """
+        return self._behind(lambda link, own: link.reused(own), state)
+
+    def _behind(
+        self, part: Callable[[Transform, State], Tensor | None], state: State
+    ) -> Tensor | None:
+        for i, link in self._numbered():
+            if not link.reuses:
+                continue
+            found = part(link, self._state_of(i, state))
+            for behind in self.links[i + 1 :]:
+                if found is None or not behind.pointwise:
+                    return None
+                found = behind.apply(found, {}, False)
+            return found
+        return None
+
     def _numbered(self) -> list[tuple[int, Transform]]:
         return list(enumerate(self.links))
 
@@ -313,6 +466,13 @@ class Chain(Transform):
         prefix = f"{link}_"
         own = {k: v for k, v in state.items() if k.startswith(prefix)}
         return {k.removeprefix(prefix): v for k, v in own.items()}
+
+    def __call__(self, x: Tensor, state: list[Tensor], training: bool) -> Tensor:
+        """Apply; as plain tensor code where no link writes its state."""
+        if not state or self.writes_state:
+            return super().__call__(x, state, training)
+        named = dict(zip(self.state_names, state, strict=True))
+        return self.apply(x, named, training)
 
     def __str__(self) -> str:
         return ", then ".join(str(link) for link in self.links)

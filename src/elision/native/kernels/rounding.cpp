@@ -1,4 +1,4 @@
-// Rounding to number formats: value by value, and with scales that groups share.
+// Rounding to number formats, value by value.
 
 #include <algorithm>
 
@@ -11,26 +11,6 @@ namespace {
 
 constexpr int64_t CHUNK = 16 * 1024;  // values of a task
 
-// Calls work(Rounder) for the element's kind and the way of rounding.
-template <int KIND, typename Work>
-void with_way(const Element& e, int way, Work work) {
-  if (way == NEAREST)
-    work(Rounder<KIND, NEAREST>(e));
-  else if (way == ZERO)
-    work(Rounder<KIND, ZERO>(e));
-  else
-    work(Rounder<KIND, STOCHASTIC>(e));
-}
-template <typename Work>
-void with_rounder(const Element& e, int way, Work work) {
-  if (e.kind == WIDE)
-    with_way<WIDE>(e, way, work);
-  else if (e.kind == NARROW)
-    with_way<NARROW>(e, way, work);
-  else
-    with_way<FIXED>(e, way, work);
-}
-
 template <typename Work>
 void over_chunks(int64_t n, int threads, Work work) {
   int chunks = static_cast<int>((n + CHUNK - 1) / CHUNK);
@@ -40,16 +20,12 @@ void over_chunks(int64_t n, int threads, Work work) {
   });
 }
 
-// y[i] = change(x[i]) for n values, the last ones by a copy.
+// y[i] = change(x[i]) for n values.
 template <typename Change>
 void each(const float* x, float* y, int64_t n, Change change) {
   int64_t i = 0;
   for (; i + WIDTH <= n; i += WIDTH) store(y + i, change(load(x + i)));
-  if (i == n) return;
-  alignas(64) float rest[WIDTH] = {};
-  std::copy(x + i, x + n, rest);
-  store(rest, change(load(rest)));
-  std::copy(rest, rest + (n - i), y + i);
+  if (i < n) store_some(y + i, change(load_some(x + i, n - i)), n - i);
 }
 
 }  // namespace

@@ -7,6 +7,10 @@
 
 #include "vec.hpp"
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 namespace elision {
 
 typedef int32_t vi __attribute__((vector_size(WIDTH * 4)));
@@ -19,6 +23,50 @@ static inline float as_float(int32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
+}
+static inline vi larger(vi a, vi b) { return a > b ? a : b; }
+// The largest lane, in all lanes.
+static inline vi largest_lane(vi v) {
+#if defined(ELISION_AVX512)
+  v = larger(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4,
+                                        5, 6, 7));
+  v = larger(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8,
+                                        9, 10, 11));
+  v = larger(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14,
+                                        15, 12, 13));
+  return larger(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13,
+                                           12, 15, 14));
+#elif defined(__AVX2__)
+  v = larger(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3));
+  v = larger(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5));
+  return larger(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6));
+#else
+  v = larger(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));
+  return larger(v, __builtin_shufflevector(v, v, 1, 0, 3, 2));
+#endif
+}
+// Up to WIDTH floats, zeros for those that are not there.
+static inline vf load_some(const float* p, int64_t count) {
+  if (count >= WIDTH) return load(p);
+  alignas(64) float some[WIDTH] = {};
+  for (int64_t i = 0; i < count; ++i) some[i] = p[i];
+  return load(some);
+}
+static inline void store_some(float* p, vf v, int64_t count) {
+  if (count >= WIDTH) return store(p, v);
+  for (int64_t i = 0; i < count; ++i) p[i] = v[i];
+}
+// Whether a comparison holds in some lane.
+static inline bool any(vi truth) {
+#if defined(ELISION_AVX512)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(truth)) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(reinterpret_cast<__m256>(truth)) != 0;
+#else
+  int32_t found = 0;
+  for (int i = 0; i < WIDTH; ++i) found |= truth[i];
+  return found != 0;
+#endif
 }
 // 2^exponent, for exponents of normal floats.
 static inline float power(int exponent) { return as_float((exponent + 127) << 23); }
@@ -76,6 +124,8 @@ class Random {
 template <int KIND, int WAY>
 class Rounder {
  public:
+  static constexpr bool RANDOM = WAY == STOCHASTIC;
+
   explicit Rounder(const Element& e)
       : drop_(23 - e.fraction),
         below_zero_(e.negative ? 0 : 0x7FC00000),
@@ -87,17 +137,15 @@ class Rounder {
         least_(splat(e.least)) {
     int step = e.lowest - e.below;  // exponent of the step of the lowest values
     lowest_ = splat_bits((e.lowest + 127) << 23);
-    // 1.5 * 2^23 steps of a value: added and taken away again, it rounds to the step.
-    magic_ = splat_bits((drop_ << 23) + 0x400000);
+    // From a value's power of two to 2^23 of its steps: that, added and taken away again,
+    // rounds to the step. It is at least twice the value's power if a bit is dropped.
+    magic_ = splat_bits(drop_ << 23);
     if (KIND != WIDE) {
-      low_magic_ = splat(1.5f * power(step + 23));
-      // 2^-step, which may be beyond float32, as a product of two.
-      int first = step < -126 ? 126 : -step;
-      up_ = splat(power(first)), up_more_ = splat(power(-step - first));
-      down_ = splat(power(-first)), down_more_ = splat(power(step + first));
+      low_magic_ = splat(power(step + 23));
+      up_ = splat(power(-step)), down_ = splat(power(step));
     }
     top_ = splat_bits(bits_of(e.largest) & 0x7F800000);
-    keep_ = splat_bits(-1 << drop_);
+    keep_ = splat_bits(~((1 << drop_) - 1));
     half_ = splat_bits(drop_ ? (1 << (drop_ - 1)) - 1 : 0);
     odd_ = splat_bits(drop_ ? 1 : 0);
   }
@@ -107,8 +155,10 @@ class Rounder {
     vi all = bits(x), magnitude = all & 0x7FFFFFFF, sign = all ^ magnitude;
     vf a = floats(magnitude), r;
     if (KIND == FIXED) {
-      r = low(a < largest_ + largest_ ? a : largest_ + largest_, random);
-      r = a != a ? a : r;
+      // Far beyond the largest, a step is not to be seen; in whole numbers it must fit.
+      if (WAY != NEAREST) a = a > largest_ + largest_ ? largest_ + largest_ : a;
+      r = low(a, random);
+      if (WAY != NEAREST) r = a != a ? a : r;
       r = floats(bits(r) | sign);
       r = largest_ < r ? largest_ : r;
       r = least_ > r ? least_ : r;
@@ -126,10 +176,10 @@ class Rounder {
       if (low_flush_) magic = magnitude < lowest_ ? low_magic_ : magic;
       r = (a + magic) - magic;
     } else {
-      vi high = normal(magnitude, random);
-      vf lower = low(magnitude < lowest_ ? a : vf{}, random);
-      r = magnitude < lowest_ ? lower : floats(high);
-      if (WAY == STOCHASTIC) r = a != a ? a : r;
+      vi small = magnitude < lowest_;
+      r = floats(normal(magnitude, random));
+      if (any(small)) r = small ? low(small ? a : vf{}, random) : r;
+      r = a != a ? a : r;
     }
     vf over = beyond_;
     if (WAY == ZERO) over = magnitude == 0x7F800000 ? infinite_ : beyond_;
@@ -158,14 +208,14 @@ class Rounder {
   // Where the step is the lowest: whole numbers of it. All products are exact.
   vf low(vf a, vu random) const {
     if (WAY == NEAREST) return (a + low_magic_) - low_magic_;
-    vf scaled = a * up_ * up_more_;
+    vf scaled = a * up_;
     vf whole = __builtin_convertvector(__builtin_convertvector(scaled, vi), vf);
     if (WAY == STOCHASTIC) {
       vf level = __builtin_convertvector(reinterpret_cast<vi>(random >> 8), vf);
       // -1 where true.
       whole -= __builtin_convertvector(level < (scaled - whole) * 0x1p24f, vf);
     }
-    return whole * down_more_ * down_;
+    return whole * down_;
   }
 
   // Formats without a sign, or with one zero.
@@ -180,8 +230,28 @@ class Rounder {
   int32_t below_zero_;
   bool one_zero_, low_flush_;
   vf largest_, beyond_, infinite_, least_;
-  vf low_magic_, up_, up_more_, down_, down_more_;
+  vf low_magic_, up_, down_;
   vi lowest_, magic_, top_, keep_, half_, odd_;
 };
+
+// Calls work(Rounder) for the element's kind and the way of rounding.
+template <int KIND, typename Work>
+void with_way(const Element& e, int way, Work work) {
+  if (way == NEAREST)
+    work(Rounder<KIND, NEAREST>(e));
+  else if (way == ZERO)
+    work(Rounder<KIND, ZERO>(e));
+  else
+    work(Rounder<KIND, STOCHASTIC>(e));
+}
+template <typename Work>
+void with_rounder(const Element& e, int way, Work work) {
+  if (e.kind == WIDE)
+    with_way<WIDE>(e, way, work);
+  else if (e.kind == NARROW)
+    with_way<NARROW>(e, way, work);
+  else
+    with_way<FIXED>(e, way, work);
+}
 
 }  // namespace elision

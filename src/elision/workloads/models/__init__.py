@@ -11,6 +11,7 @@ from elision.workloads.models.cnn import cnn
 from elision.workloads.models.densenet import densenet121, densenet121_imagenet
 from elision.workloads.models.lstm import lstm
 from elision.workloads.models.mlp import mlp
+from elision.workloads.models.mobilenet import mobilenet_v2
 from elision.workloads.models.own import build_own
 from elision.workloads.models.resnet import (
     resnet8,
@@ -41,6 +42,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet18-imagenet": resnet18_imagenet,
     "resnet50": resnet50,
     "resnet50-imagenet": resnet50_imagenet,
+    "mobilenet-v2": mobilenet_v2,
     "vgg16": vgg16,
     "wrn16-8": wrn16_8,
     "wrn22-2": wrn22_2,

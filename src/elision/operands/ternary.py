@@ -1,0 +1,146 @@
+"""A weight on the smallest grids: ternary terms of blocks, two values, a few steps."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from elision.common.checks import integer, number, one_of
+from elision.formats.projections import binary, uniform
+from elision.formats.ternary_blocks import (
+    counts_of_best,
+    rows_of,
+    ternary_blocks,
+    weight_of,
+)
+from elision.operands.base import State, Transform
+
+__all__ = ["Binary", "Ternary", "Uniform"]
+
+
+@dataclass(frozen=True)
+class Ternary(Transform):
+    """A weight as a sum of ternary terms with one scale a block (arXiv 1707.04679).
+
+    Blocks run along the inputs of an output, channels innermost, taps outermost; see
+    :mod:`elision.formats.ternary_blocks`. The last block of a row may be shorter.
+
+    Attributes:
+        block: weights that share a scale, at least 1.
+        terms: of every block; with a budget, the most of any block.
+        budget: mean terms of a block, in [1, ``terms``]: beyond the first, terms go to
+            the blocks where they remove the largest error. None: ``terms`` everywhere.
+        threshold: ``"exact"``, the nearest ternary vector, or ``"twn"``, 0.7 of the mean
+            magnitude.
+
+    Example:
+        >>> import torch
+        >>> w = torch.tensor([[3.0, -1.0, 0.5, -4.0]])
+        >>> Ternary(block=4, terms=1)(w, [], True).tolist()
+        [[3.5, 0.0, 0.0, -3.5]]
+    """
+
+    block: int = 64
+    terms: int = 2
+    budget: float | None = None
+    threshold: str = "exact"
+
+    def check(self) -> None:
+        integer("Ternary", "block", self.block)
+        integer("Ternary", "terms", self.terms)
+        one_of("Ternary", "threshold", self.threshold, ("exact", "twn"))
+        if self.budget is not None:
+            number("Ternary", "budget", self.budget, f"[1, {self.terms}]")
+
+    def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
+        """The decoded weight; computed in float32 at least.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        del state, training
+        if not x.numel():
+            return x
+        rows = rows_of(x.float() if x.dtype.itemsize < 4 else x)
+        terms = ternary_blocks(rows, self.block, self.terms, threshold=self.threshold)  # pyright: ignore[reportArgumentType]
+        counts = None
+        if self.budget is not None:
+            more = round((self.budget - 1) * terms.scales[0].numel())
+            counts = counts_of_best(terms.gains, more)
+        return weight_of(terms.decode(counts), x.shape).to(x.dtype)
+
+    def __str__(self) -> str:
+        mean = f"{self.budget:g} of " if self.budget is not None else ""
+        return f"{mean}{self.terms} ternary terms, blocks of {self.block}"
+
+
+@dataclass(frozen=True)
+class Binary(Transform):
+    """A weight as signs and mean magnitudes (XNOR-Net, ECCV 2016).
+
+    The nearest point of ``{−α, α}ⁿ``. A zero counts as positive.
+
+    Attributes:
+        scale: what shares an ``α``: ``"channel"``, the weights of an output, as
+            published, or ``"tensor"``.
+
+    Example:
+        >>> import torch
+        >>> Binary()(torch.tensor([[0.3, -0.8]]), [], True)
+        tensor([[ 0.5500, -0.5500]])
+    """
+
+    scale: str = "channel"
+
+    def check(self) -> None:
+        one_of("Binary", "scale", self.scale, ("channel", "tensor"))
+
+    def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
+        del state, training
+        if not x.numel():
+            return x
+        codes, scale = binary(_groups(x, self.scale))
+        return (codes * scale).view(x.shape)
+
+    def __str__(self) -> str:
+        return f"binary, a scale a {self.scale}"
+
+
+@dataclass(frozen=True)
+class Uniform(Transform):
+    """A weight in ``2^bits − 1`` evenly spaced values, symmetric about zero.
+
+    Attributes:
+        bits: in [2, 16].
+        scale: what shares a step: ``"channel"``, the weights of an output, or
+            ``"tensor"``.
+        fit: ``"largest"``: nothing is cut off; ``"least-squares"``: the nearest point.
+
+    Example:
+        >>> import torch
+        >>> Uniform(3)(torch.tensor([[1.5, -3.0, 0.9]]), [], True).tolist()
+        [[2.0, -3.0, 1.0]]
+    """
+
+    bits: int
+    scale: str = "channel"
+    fit: str = "largest"
+
+    def check(self) -> None:
+        integer("Uniform", "bits", self.bits, "[2, 16]")
+        one_of("Uniform", "scale", self.scale, ("channel", "tensor"))
+        one_of("Uniform", "fit", self.fit, ("largest", "least-squares"))
+
+    def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
+        del state, training
+        if not x.numel():
+            return x
+        codes, step = uniform(_groups(x, self.scale), self.bits, self.fit)
+        return (codes * step).view(x.shape)
+
+    def __str__(self) -> str:
+        return f"{self.bits}-bit steps, one a {self.scale}"
+
+
+def _groups(x: Tensor, scale: str) -> Tensor:
+    """The values that share a scale, one group a row."""
+    return x.flatten(1) if scale == "channel" and x.ndim > 1 else x.reshape(1, -1)

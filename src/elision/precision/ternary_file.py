@@ -1,0 +1,198 @@
+"""Ternary networks in files: two bits a code, eight a scale.
+
+The terms of a block stand in the order of their worth, which follows from codes, scales
+and one sensitivity a layer; so a file need not say which are disabled first.
+"""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from elision.common.files import load_tensors, save_tensors
+from elision.formats.ternary_blocks import SCALE, TernaryBlocks
+from elision.precision.ternary_layers import TERNARY, InputGrid, Terms
+from elision.precision.ternary_network import TernaryNetwork
+
+__all__ = ["load_ternary", "packed", "save_ternary", "unpacked"]
+
+Model = TypeVar("Model", bound=nn.Module)
+
+VERSION = 1
+
+
+def packed(codes: Tensor) -> Tensor:
+    """Codes in {−1, 0, 1} as two bits each, four a byte, the first lowest.
+
+    Example:
+        >>> packed(torch.tensor([1, 0, -1, 0, 1], dtype=torch.int8)).tolist()
+        [70, 2]
+    """
+    fields = torch.zeros(-(-len(codes) // 4) * 4, dtype=torch.int32)
+    fields[: len(codes)] = codes.int() + 1
+    shifts = torch.tensor([0, 2, 4, 6], dtype=torch.int32)
+    return (fields.view(-1, 4) << shifts).sum(1).to(torch.uint8)
+
+
+def unpacked(words: Tensor, count: int) -> Tensor:
+    """The first ``count`` codes, int8.
+
+    Example:
+        >>> unpacked(torch.tensor([70, 2], dtype=torch.uint8), 5).tolist()
+        [1, 0, -1, 0, 1]
+    """
+    shifts = torch.tensor([0, 2, 4, 6], dtype=torch.int32)
+    fields = (words.int().view(-1, 1) >> shifts) & 3
+    return (fields.flatten()[:count] - 1).to(torch.int8)
+
+
+def save_ternary(model: nn.Module, path: str | Path) -> None:
+    """Write the terms that a ternary model was given, and all else of its state.
+
+    Args:
+        model: of :func:`elision.precision.ternary_residual`.
+        path: a safetensors file; written under a temporary name, then renamed.
+
+    Raises:
+        ValueError: the model is not ternary.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from elision.precision import ternary_residual
+        >>> model = ternary_residual(nn.Linear(64, 8), torch.randn(9, 64), None, budget=2)
+        >>> path = Path(tempfile.mkdtemp()) / "ternary.safetensors"
+        >>> save_ternary(model, path)
+        >>> loaded = load_ternary(nn.Linear(64, 8), path)
+        >>> torch.equal(loaded.weight, model.weight)
+        True
+    """
+    network = getattr(model, "ternary", None)
+    if not isinstance(network, TernaryNetwork):
+        raise ValueError(
+            f"{type(model).__name__} is not ternary: call ternary_residual first"
+        )
+    tensors: dict[str, Tensor] = {}
+    facts: dict[str, Any] = {"version": VERSION, "layers": {}, "given": network.given}
+    enabled = network.enabled
+    network.set_residuals(1)
+    terms = dict(network._terms())
+    for name, own in terms.items():
+        blocks, held = own.blocks, _held(own.blocks, own.counts)
+        inside = held[..., None] & _inside(blocks)
+        tensors[f"codes/{name}"] = packed(blocks.codes.permute(1, 2, 0, 3)[inside])
+        scales = blocks.scales.permute(1, 2, 0)[held]
+        if blocks.unit:
+            scales = SCALE.encode(scales.double() / blocks.unit).to(torch.uint8)
+        tensors[f"scales/{name}"] = scales
+        tensors[f"terms/{name}"] = own.counts.to(torch.uint8)
+        facts["layers"][name] = {
+            "block": blocks.block,
+            "columns": blocks.columns,
+            "unit": blocks.unit,
+            "worth": network.worth[name],
+            "pixels": network._pixels[name],
+            "input": own.grid and [own.grid.step, own.grid.zero, own.grid.bits],
+        }
+    weights = {f"{name}.weight" if name else "weight" for name in terms}
+    for name, value in network.model.state_dict().items():
+        if name not in weights:
+            tensors[f"rest/{name}"] = value.clone()
+    network._enable(enabled)
+    save_tensors(Path(path), tensors, facts)
+
+
+@torch.no_grad()
+def load_ternary(model: Model, path: str | Path, engine: str = "torch") -> Model:
+    """Fill a plain model with a ternary network's file, in place.
+
+    Args:
+        model: of the structure that was saved; its values are replaced.
+        path: what :func:`save_ternary` wrote.
+        engine: see :func:`elision.precision.ternary_residual`.
+
+    Returns:
+        The same model, in evaluation mode, all residual terms enabled; it cannot be
+        restored, since the weights that the terms stand for are not in the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, of another kind, or of another model.
+    """
+    tensors, facts = load_tensors(Path(path), "ternary network")
+    if not isinstance(facts, dict) or "layers" not in facts or "given" not in facts:
+        raise ValueError(f"{path}: not a file of a ternary network")
+    if facts["version"] != VERSION:
+        raise ValueError(
+            f"{path}: of version {facts['version']!r}; this version of elision reads "
+            f"{VERSION}"
+        )
+    modules, layers = dict(model.named_modules()), facts["layers"]
+    for name, fact in layers.items():
+        layer: Any = modules.get(name)
+        rows = tensors[f"terms/{name}"].shape[0]
+        fits = type(layer) in TERNARY and layer.weight.shape[0] == rows
+        if not fits or layer.weight[0].numel() != fact["columns"]:
+            raise ValueError(
+                f"{path}: holds a layer {name!r} with {rows} rows of {fact['columns']} "
+                f"weights, which {type(model).__name__} does not have"
+            )
+    rest = {k.removeprefix("rest/"): v for k, v in tensors.items() if k[:5] == "rest/"}
+    wrong = model.load_state_dict(rest, strict=False)
+    weights = {f"{name}.weight" if name else "weight" for name in layers}
+    missing = [key for key in wrong.missing_keys if key not in weights]
+    if missing or wrong.unexpected_keys:
+        raise ValueError(
+            f"{path}: is of another model than {type(model).__name__}; without a value: "
+            f"{missing}; without a place: {wrong.unexpected_keys}"
+        )
+    for name, fact in layers.items():
+        layer = modules[name]
+        blocks = _read(tensors, name, fact)
+        grid = InputGrid(*fact["input"]) if fact["input"] else None
+        terms = Terms(blocks, layer.weight, grid, engine)
+        terms.original = torch.empty_like(layer.weight, device="meta")
+        layer._elision_ternary = terms
+        layer.__class__ = TERNARY[type(layer)]
+    network = TernaryNetwork(
+        model.eval(),
+        {name: fact["worth"] for name, fact in layers.items()},
+        {name: fact["pixels"] for name, fact in layers.items()},
+        None,
+        {},
+        {},
+    )
+    network.give(facts["given"])
+    network.forget_the_rest()
+    return model
+
+
+def _read(tensors: dict[str, Tensor], name: str, fact: dict[str, Any]) -> TernaryBlocks:
+    counts = tensors[f"terms/{name}"].long()
+    rows, number = counts.shape
+    most = int(counts.max())
+    codes = torch.zeros((most, rows, number, fact["block"]), dtype=torch.int8)
+    scales = torch.zeros((most, rows, number))
+    blocks = TernaryBlocks(codes, scales, fact["columns"], fact["unit"])
+    held = _held(blocks, counts)
+    inside = held[..., None] & _inside(blocks)
+    stored = tensors[f"scales/{name}"]
+    if blocks.unit:
+        stored = (SCALE.decode(stored) * blocks.unit).to(scales.dtype)
+    words = tensors[f"codes/{name}"]
+    codes.permute(1, 2, 0, 3)[inside] = unpacked(words, int(inside.sum()))
+    scales.permute(1, 2, 0)[held] = stored
+    return blocks
+
+
+def _held(blocks: TernaryBlocks, counts: Tensor) -> Tensor:
+    """Which terms of each block are there, ``(K, B, T)``."""
+    return torch.arange(blocks.terms) < counts[..., None]
+
+
+def _inside(blocks: TernaryBlocks) -> Tensor:
+    """Which places of each block lie inside a row, ``(1, B, 1, N)``."""
+    count, block = blocks.codes.shape[2:]
+    places = torch.arange(count * block).view(1, count, 1, block)
+    return places < blocks.columns

@@ -1,0 +1,135 @@
+"""MobileNetV2: Sandler et al., "Inverted Residuals and Linear Bottlenecks", CVPR 2018.
+
+A block widens its channels by a 1x1 convolution, filters each of them by a 3x3 depthwise
+one and narrows them again by a 1x1 convolution without a rectifier; where input and output
+have one shape, the input is added. Parameter names are torchvision's, so its ImageNet
+weights load into the network here.
+"""
+
+import torch
+from torch import nn
+
+from elision.common.checks import number
+from elision.workloads.models.base import check_positive, initialise
+
+__all__ = ["InvertedResidual", "MobileNetV2", "mobilenet_v2"]
+
+#: Widening, channels, blocks and first stride of each stage (table 2 of the paper).
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+#: Channels before the first stage and after the last.
+STEM, HEAD = 32, 1280
+
+#: Channels come in multiples of eight, never below nine tenths of what was asked for.
+_MULTIPLE, _LEAST = 8, 0.9
+
+
+def channels_of(channels: int, width: float) -> int:
+    """Channels times ``width``, to the nearest multiple of 8, one up if that is too few.
+
+    Example:
+        >>> channels_of(32, 1.0), channels_of(24, 0.5), channels_of(16, 0.1)
+        (32, 16, 8)
+    """
+    wanted = channels * width
+    nearest = int(wanted + _MULTIPLE / 2) // _MULTIPLE * _MULTIPLE
+    nearest = max(nearest, _MULTIPLE)
+    return nearest + _MULTIPLE if nearest < _LEAST * wanted else nearest
+
+
+class InvertedResidual(nn.Module):
+    """1x1 widening, 3x3 depthwise, 1x1 without a rectifier; around it a shortcut.
+
+    Args:
+        inputs, outputs: channels of the images.
+        stride: of the depthwise convolution.
+        widening: channels between over ``inputs``; 1: no first convolution.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, widening: int) -> None:
+        super().__init__()
+        between = inputs * widening
+        layers: list[nn.Module] = []
+        if widening != 1:
+            layers.append(_convolution(inputs, between, 1))
+        self.conv = nn.Sequential(
+            *layers,
+            _convolution(between, between, 3, stride, groups=between),
+            nn.Conv2d(between, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(N, inputs, H, W)`` to ``(N, outputs, H/stride, W/stride)``."""
+        return x + self.conv(x) if self.adds else self.conv(x)
+
+
+class MobileNetV2(nn.Module):
+    """Inverted residuals between two convolutions, pooling, dropout and a linear layer.
+
+    Args:
+        in_channels: channels of the image.
+        classes: outputs.
+        width: factor of all channels; those of the last convolution only grow.
+        dropout: share of the last features left out in training.
+    """
+
+    def __init__(
+        self, *, in_channels: int, classes: int, width: float, dropout: float
+    ) -> None:
+        super().__init__()
+        check_positive("MobileNetV2", in_channels=in_channels, classes=classes)
+        number("MobileNetV2", "width", width, "> 0")
+        channels = channels_of(STEM, width)
+        layers: list[nn.Module] = [_convolution(in_channels, channels, 3, 2)]
+        for widening, wanted, blocks, first in STAGES:
+            outputs = channels_of(wanted, width)
+            for i in range(blocks):
+                stride = first if i == 0 else 1
+                layers.append(InvertedResidual(channels, outputs, stride, widening))
+                channels = outputs
+        head = channels_of(HEAD, max(width, 1.0))
+        self.features = nn.Sequential(*layers, _convolution(channels, head, 1))
+        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(head, classes))
+        initialise(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Class scores ``(N, classes)`` of images ``(N, in_channels, H, W)``."""
+        return self.classifier(self.features(x).mean((2, 3)))
+
+
+def mobilenet_v2(
+    *, in_channels: int, classes: int, width: float = 1.0, dropout: float = 0.2
+) -> MobileNetV2:
+    """MobileNetV2 for 224x224 images."""
+    return MobileNetV2(
+        in_channels=in_channels, classes=classes, width=width, dropout=dropout
+    )
+
+
+def _convolution(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """Convolution, batch normalisation and a rectifier that ends at 6."""
+    return nn.Sequential(
+        nn.Conv2d(
+            inputs,
+            outputs,
+            kernel,
+            stride,
+            padding=kernel // 2,
+            groups=groups,
+            bias=False,
+        ),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU6(),
+    )
