@@ -110,7 +110,9 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("recipe", ["swat-refreshed", "resprop", "chained"])
+@pytest.mark.parametrize(
+    "recipe", ["swat-refreshed", "resprop", "chained", "accumulated"]
+)
 def test_a_checkpointed_step_is_the_step_without(recipe: str, form: str) -> None:
     assert_same(steps(RECIPES[recipe], FORMS[form]), steps(RECIPES[recipe], plain))
 

@@ -44,10 +44,9 @@ class Accumulate:
 
     An addition is ``s ← round(fma(a, b, s))``: operands are float32 numbers (wider ones
     are rounded to it first), their product is exact, its sum with ``s`` is rounded to
-    float32 and then to ``format``: twice, as every emulator on float32 does. With at most
-    11 significant bits on both operands and ``format`` at least 2 bits short of half of
-    float32's 24, the first rounding rarely shows. A sum that rounds to zero is +0.
-    Beyond the range, the format's own rule holds: infinity, its largest value, or NaN.
+    float32 and then to ``format``. The first rounding shows only where it makes a tie of
+    ``format`` of a sum that is none. A sum that rounds to zero is +0. Beyond the range,
+    the format's own rule holds: infinity, its largest value, or NaN.
 
     ``"int32"`` sums whole numbers: each operand is read as integers of at most 16 bits
     times one scale, as ``Cast`` to DFP or int8 leaves it; a chunk's sum is exact, in 32

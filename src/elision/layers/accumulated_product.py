@@ -13,10 +13,43 @@ from torch import Tensor
 
 from elision.engines.accumulating import compute, random_key
 from elision.layers.compiled_product import empty_result, geometry
+from elision.layers.recomputation import unseen
 from elision.operands import Accumulate
 from elision.products import LayerProduct, Product
 
-__all__ = ["in_graph", "product"]
+__all__ = ["in_graph", "number", "product"]
+
+
+def number(counter: Tensor, *, moves: bool) -> Tensor:
+    """The counter's value, of its own memory; the counter then goes on by one.
+
+    Args:
+        counter: int64 without axes.
+        moves: whether it goes on.
+    """
+    if torch.compiler.is_compiling():
+        return _number(counter, moves)
+    with unseen(), torch.no_grad():
+        found = counter.clone()
+        if moves:
+            counter.add_(1)
+    return found
+
+
+# In a graph of plain operators, torch saves the counter instead of its copy for the
+# backward pass, and copies it there, after it has moved.
+@torch.library.custom_op("elision::number", mutates_args=("counter",))
+def _number(counter: Tensor, moves: bool) -> Tensor:
+    found = counter.clone()
+    if moves:
+        counter.add_(1)
+    return found
+
+
+@_number.register_fake
+def _(counter: Tensor, moves: bool) -> Tensor:
+    del moves
+    return torch.empty_like(counter)
 
 
 def product(

@@ -72,16 +72,10 @@ class Step:
         self.again = again
         self._changed: set[str] = set()
         self._reused: dict[str, Tensor] = {}
-        self._number = self._counted() if plan.is_random else None
-
-    def _counted(self) -> Tensor:
-        """Number of this step among the layer's, for random bits; the next one follows."""
-        counter = self.states[ACCUMULATE]["step"]
-        number = counter.clone()
-        if self.training:
-            with torch.no_grad():
-                counter.add_(1)
-        return number
+        self._number: Tensor | None = None
+        if plan.is_random:
+            counter = states[ACCUMULATE]["step"]
+            self._number = accumulated_product.number(counter, moves=training)
 
     def read(
         self, kind: Product, operand: str, x: Tensor, done: dict[str, Tensor]

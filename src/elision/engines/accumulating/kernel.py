@@ -9,33 +9,22 @@ from torch import Tensor
 
 from elision.formats import FORMATS, Floating
 from elision.formats.accumulate import INT32, Accumulate
+from elision.formats.native_parameters import Element, element_of
 from elision.native import shared_object
 from elision.products.terms import OrderedSum
 
 __all__ = ["can_compute", "sums"]
 
 _WAYS = {"nearest": 0, "zero": 1, "stochastic": 2}
-_WIDE, _NARROW = range(2)
-_LOWEST = -126  # exponent of float32's smallest normal number
-_INT, _LONG, _FLOAT = ctypes.c_int32, ctypes.c_int64, ctypes.c_float
-
-
-class _Element(ctypes.Structure):
-    """``Element`` of ``native/kernels/rounding.hpp``."""
-
-    _fields_ = (
-        *((name, _INT) for name in ("kind", "fraction", "lowest", "below")),
-        *((name, _FLOAT) for name in ("largest", "beyond", "infinite", "least")),
-        *((name, _INT) for name in ("negative", "minus_zero")),
-    )
+_INT, _LONG = ctypes.c_int32, ctypes.c_int64
 
 
 class _How(ctypes.Structure):
     """``How`` of ``native/kernels/accumulate.cpp``."""
 
     _fields_ = (
-        ("narrow", _Element),
-        ("wide", _Element),
+        ("narrow", Element),
+        ("wide", Element),
         *((n, _INT) for n in ("narrows", "widens", "each", "way")),
         *((n, _INT) for n in ("compensated", "bounded")),
         *((n, _LONG) for n in ("chunk", "wide_chunk")),
@@ -47,8 +36,8 @@ def can_compute(accumulate: Accumulate) -> bool:
     """Whether there is a kernel for such sums on this machine; builds the kernels."""
     if accumulate.format in ("torch", INT32):
         return False
-    formats = (accumulate.format, accumulate.wide)
-    if any(_element(name, "nearest") is None for name in formats):
+    formats = (FORMATS[accumulate.format], FORMATS[accumulate.wide])
+    if any(element_of(f, "nearest") is None for f in formats):
         return False
     return shared_object.unavailable() is None
 
@@ -67,7 +56,8 @@ def sums(
         MemoryError: there is no memory for the operands in the kernel's order.
     """
     how = accumulate
-    narrow, wide = _element(how.format, how.rounding), _element(how.wide, "nearest")
+    narrow = element_of(FORMATS[how.format], how.rounding)
+    wide = element_of(FORMATS[how.wide], "nearest")
     assert narrow is not None
     assert wide is not None
     chunk = min(how.chunk or order.terms, order.terms)
@@ -130,31 +120,3 @@ def _sizes(order: OrderedSum) -> ctypes.Array[ctypes.c_int64]:
         *(o.a, o.b, o.out, o.a_group, o.b_group, o.out_group),
     ]
     return (_LONG * len(numbers))(*numbers)
-
-
-@functools.lru_cache(maxsize=256)
-def _element(name: str, rounding: str) -> _Element | None:
-    """What the kernel is told about a format; None if it cannot round to it."""
-    format = FORMATS[name]
-    assert isinstance(format, Floating)
-    lowest, fraction = 1 - format.bias, format.fraction_bits
-    below = fraction if format.subnormals else 0
-    wide = lowest == _LOWEST and format.subnormals
-    # The numbers that the kernel adds to round must be float32 numbers.
-    top = math.frexp(format.largest)[1] - 1
-    if not wide and not (_LOWEST <= lowest <= below and top + 23 - fraction <= 127):
-        return None
-    # What becomes of the values beyond the range is asked of the format itself.
-    probes = torch.tensor([2 * format.largest, math.inf], dtype=torch.float64)
-    beyond, infinite = format.round(probes, rounding).tolist()  # pyright: ignore[reportArgumentType]
-    return _Element(
-        kind=_WIDE if wide else _NARROW,
-        fraction=fraction,
-        lowest=lowest,
-        below=below,
-        largest=format.largest,
-        beyond=beyond,
-        infinite=infinite,
-        negative=1,
-        minus_zero=1,
-    )
