@@ -188,7 +188,12 @@ def in_evaluation(recipe: str) -> None:
 
 
 def saving(recipe: str) -> None:
-    """What is kept for backward is what the gradient products read, nothing else."""
+    """What is kept for backward is what the gradient products read, nothing else.
+
+    But by a transform with a gradient of its own, which its backward pass computes.
+    """
+    if any(transform.own_gradient for _, _, transform in RECIPES[recipe].table):
+        return
     model = elided(recipe)
     seen: list[LayerProduct] = []
     kept: list[Tensor] = []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from operand_recipes import RECIPES, network
-from torch import Tensor, nn
+from torch import Tensor
 
 import elision
 from elision.common.toml import to_toml
@@ -133,7 +133,7 @@ def test_a_class_of_ones_own_is_written_once_it_is_named(
     assert recipe_from_toml(recipe.to_toml()) == recipe
 
 
-def test_accumulation_is_a_cell_that_prints_hashes_and_is_refused() -> None:
+def test_accumulation_is_a_cell_that_prints_hashes_and_comes_back() -> None:
     narrow = Table({Product.FORWARD: {"accumulate": Accumulate("fp16", chunk=64)}})
     plain = Table({Product.FORWARD: {"accumulate": Accumulate()}})
     assert plain == Table()
@@ -146,10 +146,13 @@ def test_accumulation_is_a_cell_that_prints_hashes_and_is_refused() -> None:
     assert "Accumulate(format='fp16', chunk=64" in repr(narrow)
     recipe = Recipe("narrow", narrow)
     assert recipe_from_toml(recipe.to_toml()) == recipe
-    model = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match=r"forward: Accumulate.*not computed yet"):
-        elision.elide(model, recipe)
-    assert type(model) is nn.Linear
+    cell = Accumulate(
+        "fp8-e5m2", 16, "bf16", rounding="stochastic", wide="fp16", wide_chunk=8, seed=3
+    )
+    recipe = Recipe("layered", Table({Product.INPUT_GRAD: {"accumulate": cell}}))
+    assert recipe_from_toml(recipe.to_toml()) == recipe
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert "at random) in chunks of 16, fp16 in chunks of 8, fp32" in str(recipe)
     with pytest.raises(ValueError, match="must be an Accumulate"):
         Table({Product.FORWARD: {"accumulate": Cast("fp16")}})
     with pytest.raises(ValueError, match=r"Accumulate\(format='fp61'\)"):

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "meeting.hpp"
+#include "rounding.hpp"
 
 using elision::Conv;
 using Floats = std::vector<float>;
@@ -39,6 +40,10 @@ void elision_norm_apply(const float*, const float*, const float*, float*, int, i
 void elision_norm_backward(const float*, const float*, const float*, const float*,
                            const float*, const float*, const float*, float*, float*, float*,
                            float*, int, int, int, int, int, int);
+void elision_round(const float*, float*, int64_t, const elision::Element*, int, uint32_t,
+                   float, int);
+int elision_round_scaled(const float*, float*, int64_t, int64_t, int64_t, int64_t,
+                         const elision::Element*, const void*, int, uint32_t, int);
 void elision_max_pool_forward(const int*, const float*, float*, int);
 void elision_max_pool_backward(const int*, const float*, const float*, float*, int);
 }
@@ -195,11 +200,54 @@ static void pooling() {
     failures += dx[i] != 0 && std::fabs(std::remainder(dx[i], x[i])) > 1e-3f;
 }
 
+// As in scaled_rounding.cpp and formats/native_parameters.py.
+struct Rule {
+  int32_t kind, lead, spreads_nan;
+  float largest, whole;
+  elision::Element block;
+};
+
+// Every kind of format, way of rounding and sharing of scales, on any number of values: a
+// value is off by less than the step of its size, and less than that of its group.
+static void rounding() {
+  using elision::Element;
+  const Element e4m3{elision::NARROW, 3, -6, 3, 448, 448, 448, 0, 1, 1};
+  const Element bf16{elision::WIDE, 7, -126, 7, 3.3895314e38f, INFINITY, INFINITY, 0, 1, 1};
+  const Element int8{elision::FIXED, 0, 0, 0, 127, 0, 0, -128, 0, 0};
+  for (const Element& element : {e4m3, bf16, int8}) {
+    for (int way = 0; way < 3; ++way) {
+      int64_t outer = pick(1, 5), length = pick(1, 70), inner = pick(0, 2) ? pick(1, 40) : 1;
+      Floats x = random_floats(outer * length * inner, 0.9), y(x.size());
+      float step = way ? 1.001f : 0.5005f;
+      elision_round(x.data(), y.data(), x.size(), &element, way, 3, -1, 2);
+      for (size_t i = 0; i < x.size(); ++i) {
+        float own = std::fmax(std::fabs(x[i]) / 8, 1 / 512.0f);
+        if (element.kind == elision::FIXED) own = 1;
+        failures += std::fabs(x[i] - y[i]) > step * own;
+      }
+      elision_round(x.data(), y.data(), x.size(), &element, way, 3, 1, 2);
+      for (size_t i = 0; i < x.size(); ++i) failures += std::fabs(x[i]) <= 1 && y[i] != 0;
+      int lead = element.kind == elision::FIXED ? 6 : 8;
+      for (int kind = 0; kind < 3; ++kind) {
+        Rule rule{kind, lead, 1, element.largest, element.largest * 448, e4m3};
+        int64_t block = pick(0, 2) * pick(1, 40);
+        if (element.kind == elision::WIDE) continue;
+        failures += elision_round_scaled(x.data(), y.data(), outer, length, inner, block,
+                                         &element, &rule, way, 3, 2);
+        float top = 0;
+        for (float v : x) top = std::fmax(top, std::fabs(v));
+        for (size_t i = 0; i < x.size(); ++i)
+          failures += !(std::fabs(x[i] - y[i]) <= 0.15f * top);
+      }
+    }
+  }
+}
+
 int main() {
   for (int halves = 0; halves <= elision_multiplies_halves(); ++halves)
     for (int i = 0; i < 24; ++i)
       convolution(i % 4 == 0 ? 1.0 : i % 4 == 1 ? 0.0 : 0.2, halves);
-  for (int i = 0; i < 10; ++i) normalisation(), pooling();
+  for (int i = 0; i < 10; ++i) normalisation(), pooling(), rounding();
   Floats many = random_floats(70000, 0.5);
   float level = elision_threshold(many.data(), 70000, 7000, 70000, 2);
   int above = 0;

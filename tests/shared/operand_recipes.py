@@ -11,7 +11,17 @@ from torch import Tensor, nn
 
 from elision.layers.recipe import Recipe, Table
 from elision.methods import Dense, MeProp, Swat, SwatStructured
-from elision.operands import Cast, Chain, Reuse, TopK, Transform
+from elision.operands import (
+    Accumulate,
+    Cast,
+    Chain,
+    LearnedStep,
+    NoisyLevels,
+    Project,
+    Reuse,
+    TopK,
+    Transform,
+)
 from elision.products import Product
 
 
@@ -45,6 +55,33 @@ def chained() -> Recipe:
     return Recipe("chained", Table(rows))
 
 
+def stepped(name: str, weight: Transform, x: Transform) -> Recipe:
+    """Transforms of weights and inputs, each in both products that read them."""
+    rows = {
+        Product.FORWARD: {"weight": weight, "input": x},
+        Product.INPUT_GRAD: {"weight": weight},
+        Product.WEIGHT_GRAD: {"input": x},
+    }
+    return Recipe(name, Table(rows))
+
+
+def lsq(bits: int, step: float, *, signed: bool) -> LearnedStep:
+    """The transform of LSQ, with a first step that is a power of two."""
+    return LearnedStep(bits, "round", "lsq", signed=signed, initial=step)
+
+
+def accumulated() -> Recipe:
+    """Sparse weights and sums in bf16 whose rounding depends on the step."""
+    row = {"weight": TopK(0.7), "accumulate": Accumulate("bf16", 64)}
+    random = Accumulate("bf16", 64, rounding="stochastic")
+    rows = {
+        Product.FORWARD: row,
+        Product.INPUT_GRAD: row | {"accumulate": random},
+        Product.WEIGHT_GRAD: {"accumulate": random},
+    }
+    return Recipe("accumulated", Table(rows))
+
+
 RECIPES: dict[str, Recipe] = {
     "dense": Dense(),
     "swat": Swat(0.7),
@@ -62,6 +99,13 @@ RECIPES: dict[str, Recipe] = {
     # Scaled values have no exact sums: no other operand may choose by them.
     "fp8-scaled": of_weights("fp8-scaled", Cast("fp8-e5m2", "tensor")),
     "chained": chained(),
+    "steps": stepped("steps", Project(2, "none"), LearnedStep(4, initial=1.0)),
+    "lsq": stepped("lsq", lsq(4, 2.0, signed=True), lsq(4, 1.0, signed=False)),
+    # Noise has no exact sums, so no other operand chooses by them.
+    "noisy": Recipe(
+        "noisy", Table({Product.WEIGHT_GRAD: {"grad_output": NoisyLevels()}})
+    ),
+    "accumulated": accumulated(),
 }
 
 #: Recipes that treat every example by itself, or no operand that has examples: their

@@ -23,6 +23,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from elision.accelerators.narrow import derived
 from elision.common.names import lookup
 
 __all__ = [
@@ -191,8 +192,9 @@ class EnergyTable:
         gaps = _Gaps()
         listed: dict[str, float] = {}
         for name, action in actions.items():
-            listed[name] = self.energy_pj.get(action, 0.0)
-            if action not in self.energy_pj:
+            price = self.energy_pj.get(action, derived(self.energy_pj, action))
+            listed[name] = price or 0.0
+            if price is None:
                 gaps.actions[action] = None
         for memory, size_kib in memories.items():
             price = self._memory_pj(size_kib)
@@ -216,10 +218,14 @@ class EnergyTable:
         """
         if not self.area_um2:
             return None
-        missing = dict.fromkeys(unit for unit in units if unit not in self.area_um2)
+        areas = {
+            unit: self.area_um2.get(unit, derived(self.area_um2, unit))
+            for unit in units
+        }
+        missing = dict.fromkeys(unit for unit, area in areas.items() if area is None)
         if missing:
             self._refuse(_Gaps(areas=missing), f"; it has: {', '.join(self.area_um2)}")
-        return sum(n * self.area_um2.get(unit, 0.0) for unit, n in units.items()) / 1e6
+        return sum(n * (areas[unit] or 0.0) for unit, n in units.items()) / 1e6
 
     def _refuse(self, gaps: _Gaps, known: str) -> None:
         """Raise ValueError for gaps, or keep them for :func:`checking_prices`."""

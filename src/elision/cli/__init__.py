@@ -12,6 +12,7 @@ from elision.cli.bench import bench
 from elision.cli.compare import compare
 from elision.cli.data import data
 from elision.cli.reproduce import reproduce
+from elision.cli.sensitivity import sensitivity
 from elision.cli.shapes import shapes
 from elision.cli.simulate import simulate
 from elision.cli.size import size
@@ -33,6 +34,7 @@ COMMANDS: tuple[Callable[..., Any] | App, ...] = (
     size,
     shapes,
     compare,
+    sensitivity,
     bench,
     reproduce,
     data,

@@ -5,22 +5,28 @@
 
 from torch import Tensor
 
-from elision.common.names import lookup
+from elision.formats.affine import Affine as Affine
 from elision.formats.base import Coded as Coded
 from elision.formats.base import Format as Format
 from elision.formats.base import Rounding as Rounding
 from elision.formats.catalogue import FLOATS as FLOATS
 from elision.formats.catalogue import FORMATS as FORMATS
+from elision.formats.dynamic_fixed import DynamicFixed as DynamicFixed
+from elision.formats.fast import fast_round as fast_round
 from elision.formats.floating import Floating as Floating
 from elision.formats.grouping import Grouping as Grouping
 from elision.formats.integer import Integer as Integer
+from elision.formats.naming import format_named as format_named
+from elision.formats.naming import scaled as scaled
 from elision.formats.scaled import Encoded as Encoded
 from elision.formats.scaled import Scaled as Scaled
 
 __all__ = [
     "FLOATS",
     "FORMATS",
+    "Affine",
     "Coded",
+    "DynamicFixed",
     "Encoded",
     "Floating",
     "Format",
@@ -31,23 +37,8 @@ __all__ = [
     "fast_round",
     "format_named",
     "round",
+    "scaled",
 ]
-
-
-def format_named(text: str) -> Format:
-    """The format that a text names.
-
-    Args:
-        text: a key of :data:`FORMATS`.
-
-    Raises:
-        ValueError: an unknown name; the message lists the known.
-
-    Example:
-        >>> format_named("bf16").bits
-        16
-    """
-    return lookup("number format", text, FORMATS)
 
 
 def round(
@@ -73,33 +64,3 @@ def round(
         [0.3125, 1024.0]
     """
     return fast_round(format_named(name), x, rounding, seed, axis)
-
-
-def fast_round(
-    format: Format,
-    x: Tensor,
-    rounding: Rounding = "nearest",
-    seed: int = 0,
-    axis: int = -1,
-) -> Tensor:
-    """:meth:`Format.round` by torch's conversion where that gives the same values.
-
-    That is the nearest value of an ``x`` of 32 bits or fewer, in a format of torch's that
-    saturates or has an infinity; from float64, torch rounds twice.
-
-    Example:
-        >>> import torch
-        >>> fast_round(FORMATS["fp8-e5m2"].saturating, torch.tensor([1e9])).tolist()
-        [57344.0]
-    """
-    dtype = format.dtype if isinstance(format, Floating) else None
-    if dtype is None or rounding != "nearest" or x.dtype.itemsize > 4:
-        return format.round(x, rounding, seed, axis)
-    assert isinstance(format, Floating)
-    if not format.saturates and format.specials != "ieee":
-        return format.round(x, rounding, seed, axis)
-    values = x.float()
-    if format.saturates:
-        # clamp keeps NaN a NaN, so a diverged run still shows.
-        values = values.clamp(-format.largest, format.largest)
-    return values.to(dtype).to(x.dtype)

@@ -23,7 +23,9 @@ __all__ = [
     "Coded",
     "Format",
     "Rounding",
+    "check_rounding",
     "power_of_two",
+    "refuse_nan",
     "rounded_to_integer",
     "uniform",
 ]
@@ -86,7 +88,19 @@ class Format(ABC):
 
 
 class Coded(Format):
-    """A format whose codes stand alone: one number, one code."""
+    """A format whose codes stand alone: one number, one code.
+
+    Example:
+        >>> from elision.formats import FORMATS
+        >>> half = FORMATS["fp16"]
+        >>> isinstance(half, Coded), half.encode(torch.tensor(1.0)).item()
+        (True, 15360)
+    """
+
+    @property
+    def has_nan(self) -> bool:
+        """Whether a code stands for NaN."""
+        return False
 
     @abstractmethod
     def encode(
@@ -95,6 +109,9 @@ class Coded(Format):
         """Codes of the rounded values, int64, of the shape of ``x``.
 
         Args and errors are those of :meth:`Format.round`.
+
+        Raises:
+            ValueError: NaN where no code stands for it.
         """
 
     @abstractmethod
@@ -108,9 +125,39 @@ class Coded(Format):
     def round(
         self, x: Tensor, rounding: Rounding = "nearest", seed: int = 0, axis: int = -1
     ) -> Tensor:
-        """Values of the format in place of ``x``; the axis is of no account."""
+        """Values of the format in place of ``x``; NaN stays NaN, code or none."""
         del axis
-        return self.decode(self.encode(x, rounding, seed)).to(x.dtype)
+        if self.has_nan:
+            return self.decode(self.encode(x, rounding, seed)).to(x.dtype)
+        number = self.encode(torch.where(x.isnan(), 0.0, x), rounding, seed)
+        return torch.where(x.isnan(), x, self.decode(number).to(x.dtype))
+
+
+def check_rounding(rounding: Rounding) -> None:
+    """Raise ValueError for an unknown rounding.
+
+    Example:
+        >>> check_rounding("up")
+        Traceback (most recent call last):
+        ValueError: round(rounding='up'): must be 'nearest' or 'zero' or 'stochastic'
+    """
+    one_of("round", "rounding", rounding, get_args(Rounding))
+
+
+def refuse_nan(format: Format, x: Tensor) -> None:
+    """Raise ValueError if there is a NaN, for a format that has no code for it.
+
+    Example:
+        >>> from elision.formats import FORMATS
+        >>> FORMATS["fp4-e2m1"].encode(torch.tensor(torch.nan))
+        Traceback (most recent call last):
+        ValueError: encode: 1 NaN among 1 values, and fp4-e2m1 has no code for it
+    """
+    if count := int(x.isnan().sum()):
+        raise ValueError(
+            f"encode: {count} NaN among {x.numel()} values, and {format.name} has no "
+            "code for it"
+        )
 
 
 def power_of_two(exponent: Tensor) -> Tensor:
@@ -136,7 +183,7 @@ def rounded_to_integer(x: Tensor, rounding: Rounding, seed: int) -> Tensor:
         >>> rounded_to_integer(torch.tensor([0.5, 1.5, 1.6]), "nearest", 0).tolist()
         [0.0, 2.0, 2.0]
     """
-    one_of("round", "rounding", rounding, get_args(Rounding))
+    check_rounding(rounding)
     if rounding == "nearest":
         return torch.round(x)  # ties to even
     below = torch.floor(x)

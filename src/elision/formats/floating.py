@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from elision.common.checks import integer, one_of
-from elision.formats.base import Coded, Rounding, power_of_two, rounded_to_integer
+from elision.formats.base import (
+    Coded,
+    Rounding,
+    power_of_two,
+    refuse_nan,
+    rounded_to_integer,
+)
 
 __all__ = ["Floating"]
 
@@ -16,15 +22,20 @@ __all__ = ["Floating"]
 class Floating(Coded):
     """Binary floating point: ``(−1)^s · 1.f · 2^(e − bias)``, code ``s e f``.
 
-    Exponent field 0 holds zero and the subnormals ``0.f · 2^(1 − bias)``.
+    Exponent field 0 holds zero and the subnormals ``0.f · 2^(1 − bias)``. Without
+    fraction bits, the values are zero and powers of two, and what lies half-way between
+    two powers goes to the larger, as with torch's and ml_dtypes' E8M0.
 
     Attributes:
         exponent_bits: width of the exponent field, in [1, 8].
-        fraction_bits: width of the fraction field, in [1, 23].
+        fraction_bits: width of the fraction field, in [0, 23].
         bias: of the exponent.
         specials: ``"ieee"``: the highest exponent encodes infinity (fraction 0) and
             NaN; ``"nan"``: only the highest code encodes NaN, there is no infinity, and
-            the other codes of the highest exponent are numbers (OCP E4M3).
+            the other codes of the highest exponent are numbers (OCP E4M3); ``"fnuz"``:
+            the code of a negative zero encodes NaN, there is neither an infinity nor a
+            negative zero; ``"finite"``: every code is a number, and values beyond the
+            largest become the largest (OCP FP6 and FP4).
         signed: whether there is a sign bit; without one, negative values become NaN.
         subnormals: whether the format has them; without, its smallest positive value
             is ``2^(1 − bias)``, and values below round to it or to zero.
@@ -32,7 +43,15 @@ class Floating(Coded):
             otherwise infinity, or NaN where there is none.
         dtype: the torch dtype of these codes, if there is one.
 
-    Source: IEEE 754-2019; Open Compute Project, 8-bit Floating Point Specification, 2023.
+    NaN has no code where ``specials`` is ``"finite"``: :meth:`round` leaves it NaN,
+    :meth:`encode` refuses it.
+
+    Raises:
+        ValueError: a width out of range, or one that leaves no code for the specials.
+
+    Source: IEEE 754-2019; Open Compute Project, 8-bit Floating Point Specification, 2023,
+    and Microscaling Formats Specification, 2023, section 5.3; Noune et al., 8-bit
+    Numerical Formats for Deep Neural Networks, arXiv 2206.02915, for FNUZ.
 
     Example:
         >>> half = Floating("half", 5, 10, bias=15)
@@ -45,16 +64,22 @@ class Floating(Coded):
     exponent_bits: int
     fraction_bits: int
     bias: int
-    specials: Literal["ieee", "nan"] = "ieee"
+    specials: Literal["ieee", "nan", "fnuz", "finite"] = "ieee"
     signed: bool = True
     subnormals: bool = True
     saturates: bool = False
     dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
-        integer("Floating", "exponent_bits", self.exponent_bits, "[1, 8]")
-        integer("Floating", "fraction_bits", self.fraction_bits, "[1, 23]")
-        one_of("Floating", "specials", self.specials, ("ieee", "nan"))
+        ieee = self.specials == "ieee"
+        least = "[2, 8]" if ieee else "[1, 8]"
+        integer("Floating", "exponent_bits", self.exponent_bits, least)
+        least = "[1, 23]" if ieee or self.exponent_bits == 1 else "[0, 23]"
+        integer("Floating", "fraction_bits", self.fraction_bits, least)
+        # Own bounds, within which every step of the arithmetic is a float64.
+        integer("Floating", "bias", self.bias, "[-256, 512]")
+        allowed = ("ieee", "nan", "fnuz", "finite")[: 4 if self.signed else 2]
+        one_of("Floating", "specials", self.specials, allowed)
 
     @property
     def bits(self) -> int:
@@ -62,14 +87,17 @@ class Floating(Coded):
         return self.signed + self.exponent_bits + self.fraction_bits
 
     @property
+    def has_nan(self) -> bool:
+        """Whether a code stands for NaN."""
+        return self.specials != "finite"
+
+    @property
     def largest(self) -> float:
         """The largest finite value."""
-        # One code below the highest exponent's first special: all ones but the last bit
-        # of the fraction, or all ones below the highest exponent.
-        nan = self.specials == "nan"
-        exponent = 2**self.exponent_bits - (1 if nan else 2)
-        fraction = 2 ** (self.fraction_bits + 1) - (2 if nan else 1)
-        return fraction * 2.0 ** (exponent - self.bias - self.fraction_bits)
+        exponent = self._largest_code >> self.fraction_bits
+        fraction = self._largest_code & (2**self.fraction_bits - 1)
+        whole = fraction + (2**self.fraction_bits if exponent else 0)
+        return whole * 2.0 ** (max(exponent, 1) - self.bias - self.fraction_bits)
 
     @property
     def smallest_normal(self) -> float:
@@ -90,23 +118,31 @@ class Floating(Coded):
     def encode(
         self, x: Tensor, rounding: Rounding = "nearest", seed: int = 0
     ) -> Tensor:
-        """Codes ``s e f`` of the rounded values, int64; every NaN is the quiet one."""
-        magnitude = x.double().abs()
-        value = self._on_grid(magnitude, rounding, seed)
-        negative = torch.signbit(x)
+        """Codes ``s e f`` of the rounded values, int64; every NaN is the quiet one.
+
+        Raises:
+            ValueError: an unknown rounding, or NaN where it has no code.
+        """
+        if not self.has_nan:
+            refuse_nan(self, x)
+        value = self._on_grid(x.double().abs(), rounding, seed)
         code = self._magnitude_code(value)
         beyond = value > self.largest
-        if self.saturates:
-            code = torch.where(beyond, self._magnitude_code(self.largest), code)
-        else:
-            over = self._infinity if self.specials == "ieee" else self._nan_magnitude
-            code = torch.where(beyond, over, code)
+        if self.saturates or self.specials == "finite":
+            code = torch.where(beyond, self._largest_code, code)
+        elif self.specials == "ieee":
+            code = torch.where(beyond, self._infinity, code)
         is_nan = x.isnan()
+        if self.specials in ("nan", "fnuz") and not self.saturates:
+            is_nan = is_nan | beyond
         if self.signed:
+            negative = torch.signbit(x)
+            if self.specials == "fnuz":
+                negative = negative & (code > 0)
             code = code | (negative.long() << (self.bits - 1))
         else:
             is_nan = is_nan | (x < 0)
-        return torch.where(is_nan, self._nan_magnitude, code)
+        return torch.where(is_nan, self._nan, code) if self.has_nan else code
 
     def decode(self, codes: Tensor) -> Tensor:
         """Values of codes ``s e f``, float64."""
@@ -123,8 +159,10 @@ class Floating(Coded):
         if self.specials == "ieee":
             value = torch.where(magnitude == self._infinity, torch.inf, value)
             value = torch.where(magnitude > self._infinity, torch.nan, value)
-        else:
-            value = torch.where(magnitude == self._nan_magnitude, torch.nan, value)
+        elif self.specials == "nan":
+            value = torch.where(magnitude == self._nan, torch.nan, value)
+        elif self.specials == "fnuz":
+            value = torch.where(codes == self._nan, torch.nan, value)
         if not self.signed:
             return value
         return torch.where(codes >> (self.bits - 1) & 1 == 1, -value, value)
@@ -141,7 +179,7 @@ class Floating(Coded):
         # Powers of two: both scalings are exact.
         whole = rounded_to_integer(finite * power_of_two(-step), rounding, seed)
         rounded = whole * power_of_two(step)
-        if rounding == "zero" and not self.saturates:
+        if rounding == "zero":
             # Towards zero, a finite value never becomes infinity.
             rounded = rounded.clamp(max=self.largest)
         return torch.where(magnitude.isfinite(), rounded, magnitude)
@@ -163,8 +201,18 @@ class Floating(Coded):
         return (2**self.exponent_bits - 1) << self.fraction_bits
 
     @property
-    def _nan_magnitude(self) -> int:
-        """Code of the quiet NaN without its sign."""
+    def _largest_code(self) -> int:
+        """Code of the largest finite value."""
+        if self.specials == "ieee":
+            return self._infinity - 1
+        most = 2 ** (self.exponent_bits + self.fraction_bits) - 1
+        return most - 1 if self.specials == "nan" else most
+
+    @property
+    def _nan(self) -> int:
+        """Code of the quiet NaN, where there is one."""
+        if self.specials == "ieee":
+            return self._infinity | 1 << (self.fraction_bits - 1)
         if self.specials == "nan":
-            return 2 ** (self.exponent_bits + self.fraction_bits) - 1
-        return self._infinity | 1 << (self.fraction_bits - 1)
+            return self._largest_code + 1
+        return 1 << (self.bits - 1)

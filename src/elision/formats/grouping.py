@@ -1,5 +1,6 @@
 """Which values share a scale: all of a tensor, a channel, or a block along an axis."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,10 +57,11 @@ class Grouping:
         """Shape of the scales of a tensor of this shape.
 
         A tensor has one, ``()``; channels ``(C,)``; blocks the tensor's shape with the
-        number of blocks in place of the axis.
+        number of blocks in place of the axis. A scalar counts as one value.
         """
         if self.over == "tensor":
             return ()
+        shape = shape or torch.Size((1,))
         axis = _dimension(shape, axis)
         if self.over == "channel":
             return (shape[axis],)
@@ -68,12 +70,14 @@ class Grouping:
 
     def split(self, x: Tensor, axis: int) -> Groups:
         """Rows of the values that share a scale, in the order of the scales."""
+        x = x if x.dim() else x.view(1)
         if self.over == "tensor":
             rows = x.double().reshape(1, -1)
             return Groups(rows, _full(rows))
         axis = _dimension(x.shape, axis)
         if self.over == "channel":
-            rows = x.double().movedim(axis, 0).reshape(x.shape[axis], -1)
+            rows = x.double().movedim(axis, 0)
+            rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
             return Groups(rows, _full(rows))
         length = x.shape[axis]
         blocks = -(-length // self.block)
@@ -90,10 +94,9 @@ class Grouping:
         return Groups(rows, counts.reshape(-1, 1))
 
     def spread(self, scales: Tensor, shape: torch.Size, axis: int) -> Tensor:
-        """Scales ``(G, 1)`` so that they broadcast with a tensor of this shape."""
-        scales = scales.reshape(self.shape(shape, axis))
-        if self.over == "tensor":
-            return scales
+        """Scales, of the shape that is theirs, so that they broadcast with a tensor's."""
+        if self.over == "tensor" or not shape:
+            return scales.reshape(())
         axis = _dimension(shape, axis)
         if self.over == "channel":
             return scales.view(-1, *[1] * (len(shape) - axis - 1))

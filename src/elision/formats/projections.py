@@ -70,7 +70,7 @@ def ternary(groups: Tensor, threshold: str = "exact") -> tuple[Tensor, Tensor]:
     if not size.shape[1]:
         return groups.clone(), size.new_zeros(len(size), 1)
     if threshold == "twn":
-        kept = size > _TWN * size.mean(1, keepdim=True)
+        kept = ~(size <= _TWN * size.mean(1, keepdim=True))  # a NaN shows
     else:
         ordered, order = size.sort(1, descending=True)
         sums = ordered.double().cumsum(1)
@@ -78,7 +78,7 @@ def ternary(groups: Tensor, threshold: str = "exact") -> tuple[Tensor, Tensor]:
         best = (sums**2 / count).argmax(1, keepdim=True)
         kept = torch.zeros_like(size, dtype=torch.bool)
         kept.scatter_(1, order, count - 1 <= best)
-        kept &= size > 0
+        kept &= ~(size <= 0)
     codes = torch.where(kept, groups.sign(), 0)
     return codes, _mean(torch.where(kept, size, 0), kept.sum(1, keepdim=True))
 
@@ -91,7 +91,9 @@ def uniform(groups: Tensor, bits: int, fit: str = "largest") -> tuple[Tensor, Te
         bits: width of a code, in [2, 16].
         fit: ``"largest"``: the largest magnitude is the largest code, so nothing is cut
             off; ``"least-squares"``: the step that minimises ``‖w − s·c‖``, found by
-            turns of codes and step from several starts.
+            turns of codes and step from several starts; ``"once"``: the codes of
+            ``"largest"`` with the step that is best for them, quick enough for every
+            step of training.
 
     Returns:
         Codes ``(G, n)`` and steps ``(G, 1)``; a group of zeros has step 0.
@@ -105,7 +107,7 @@ def uniform(groups: Tensor, bits: int, fit: str = "largest") -> tuple[Tensor, Te
         ([[2.0, -3.0, 1.0]], 0.3333)
     """
     integer("uniform", "bits", bits, "[2, 16]")
-    one_of("uniform", "fit", fit, ("largest", "least-squares"))
+    one_of("uniform", "fit", fit, ("largest", "least-squares", "once"))
     most = 2 ** (bits - 1) - 1
     if not groups.shape[1]:
         return groups.clone(), groups.new_zeros(len(groups), 1)
@@ -114,6 +116,8 @@ def uniform(groups: Tensor, bits: int, fit: str = "largest") -> tuple[Tensor, Te
     codes = _codes(groups, step, most)
     if fit == "largest":
         return codes, step
+    if fit == "once":
+        return codes, _least_squares(groups, codes)
     error = _error(groups, codes, step)
     # From one start alone the turns end in a local minimum.
     for share in (1.0, 0.85, 0.7, 0.55, 0.4, 0.25):

@@ -1,6 +1,8 @@
 """A recipe put into a model's layers: elide, watch, record, meter, finalise."""
 
-from elision.layers.elide import NoEffectWarning as NoEffectWarning
+from elision.layers.between.replace import replaced_functions as replaced_functions
+from elision.layers.between.work import Replaced as Replaced
+from elision.layers.effects import NoEffectWarning as NoEffectWarning
 from elision.layers.elide import TiedWeightWarning as TiedWeightWarning
 from elision.layers.elide import elide as elide
 from elision.layers.elide import restore as restore
@@ -8,6 +10,7 @@ from elision.layers.explain import Explanation as Explanation
 from elision.layers.explain import Unreached as Unreached
 from elision.layers.explain import explain as explain
 from elision.layers.extras import attach_extra as attach_extra
+from elision.layers.extras import drop_extra as drop_extra
 from elision.layers.extras import extra as extra
 from elision.layers.meter import Work as Work
 from elision.layers.meter import WorkMeter as WorkMeter

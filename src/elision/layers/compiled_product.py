@@ -7,15 +7,16 @@ stays in one graph with it.
 """
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from elision.engines import AutoEngine, Engine, Hint, NativeEngine
 from elision.operands import Transform
-from elision.products import LayerProduct, Product, geometry_of
+from elision.products import Geometry, LayerProduct, Product, geometry_of
 
-__all__ = ["product"]
+__all__ = ["empty_result", "geometry", "product", "sizes_of"]
 
 
 @functools.cache
@@ -59,8 +60,9 @@ def product(
         transform = Transform._by_token[token]
         named = dict(zip(transform.state_names, state, strict=True))
         wanted = transform.wanted_gradient(named)
-    geometry = _geometry(input, weight, convolution)
-    layer_product = LayerProduct.unchecked(Product(kind), geometry, first, second)
+    layer_product = LayerProduct.unchecked(
+        Product(kind), geometry(input, weight, convolution), first, second
+    )
     if sparse is not None or wanted is not None:
         hint = Hint(sparse, wanted)
         chosen = _engine(engine).choose(layer_product, hint)
@@ -69,7 +71,14 @@ def product(
     return layer_product.compute().contiguous()
 
 
-def _geometry(input: list[int], weight: list[int], convolution: list[int]):
+def sizes_of(convolution: Any) -> list[int]:
+    """Stride, padding, dilation and groups in one list; empty for a linear layer."""
+    how = convolution or ()
+    return [n for pair in how[:3] for n in pair] + list(how[3:])
+
+
+def geometry(input: list[int], weight: list[int], convolution: list[int]) -> Geometry:
+    """The layer's geometry; arguments are those of :func:`product`."""
     if not convolution:
         return geometry_of(tuple(input), tuple(weight), None)
     *pairs, groups = convolution
@@ -79,6 +88,17 @@ def _geometry(input: list[int], weight: list[int], convolution: list[int]):
 
 @product.register_fake
 def _(first, second, kind, sparse, token, state, input, weight, convolution, engine):
+    return empty_result(first, kind, input, weight, convolution)
+
+
+def empty_result(
+    first: Tensor,
+    kind: str,
+    input: list[int],
+    weight: list[int],
+    convolution: list[int],
+) -> Tensor:
+    """An empty tensor of a product's shape; arguments are those of :func:`product`."""
     if kind == Product.INPUT_GRAD.value:
         return first.new_empty(input)
     if kind == Product.WEIGHT_GRAD.value:

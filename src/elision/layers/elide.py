@@ -27,39 +27,23 @@ from torch import Tensor, nn
 
 from elision.common.exact import GivenExact
 from elision.engines import make_engine
+from elision.layers.between.replace import Functions, named, plain_class, replace
 from elision.layers.blocked import sparsity_of
+from elision.layers.effects import NoEffectWarning
 from elision.layers.extras import give_extras, remove_all, remove_extras, take_extras
 from elision.layers.forms import Forms
 from elision.layers.modules import ELIDED, plain_type
 from elision.layers.modules.base import ElidedLayer
-from elision.layers.plan import LayerPlan, buffer_name
+from elision.layers.plan import ACCUMULATE, LayerPlan, buffer_name
 from elision.layers.reach import elidable_layers, tied_to, unreached
 from elision.layers.readers import guard_readers
 from elision.layers.recipe import SELECTORS, Recipe, Table, as_recipe, selects
 from elision.layers.recomputation import LatestCalls
 from elision.operands import KEEP
 
-__all__ = [
-    "NoEffectWarning",
-    "TiedWeightWarning",
-    "elide",
-    "restore",
-]
+__all__ = ["TiedWeightWarning", "elide", "restore"]
 
 Model = TypeVar("Model", bound=nn.Module)
-
-
-class NoEffectWarning(UserWarning):
-    """A recipe, or a pattern in one, changed nothing.
-
-    Example:
-        >>> import warnings, elision
-        >>> from torch import nn
-        >>> with warnings.catch_warnings(record=True, action="always") as caught:
-        ...     _ = elision.elide(nn.ReLU(), elision.methods.Swat(0.5, dense=()))
-        >>> caught[0].category.__name__
-        'NoEffectWarning'
-    """
 
 
 class TiedWeightWarning(UserWarning):
@@ -87,6 +71,7 @@ def elide(
     engine: str = "auto",
     *,
     tied: Collection[str] = (),
+    functions: Functions | None = None,
 ) -> Model:
     """Run the products of a model's convolutions and linear layers through a recipe.
 
@@ -106,25 +91,34 @@ def elide(
             nothing is left out is torch's, to the last bit.
         tied: shell-style patterns of layers whose weight the recipe may change although
             another module (a tied embedding) reads it; others of that kind stay dense.
+        functions: what to compute between the layers instead of ``"tanh"``,
+            ``"sigmoid"``, ``"silu"``, ``"gelu"`` and ``"softmax"``, by name
+            (:data:`elision.functional.FUNCTIONS`) or as a function of a tensor, for a
+            softmax with ``dim=``: ``{"tanh": "k-tanh", "softmax": "taylor-softmax:order=2"}``.
+            The model's forward pass computes them wherever torch's functions, modules,
+            gates of recurrent layers or attention would compute the old ones.
 
     Returns:
         The same model.
 
     Raises:
-        TypeError: ``recipe`` is neither a recipe nor text.
-        ValueError: unknown engine or layer selector, or an accumulation that is not
-            computed yet.
+        TypeError: ``recipe`` is neither a recipe nor text, or a function neither a
+            name nor a function.
+        ValueError: unknown engine, layer selector or function.
         RuntimeError: the engine cannot be used on this machine.
 
     Warns:
-        NoEffectWarning: no layer was reached, or a pattern of the recipe names none.
+        NoEffectWarning: no layer was reached, a pattern of the recipe names none, or (after
+            the first forward pass) a replaced function was not called.
         TiedWeightWarning: layers stay dense because another module reads their weight.
     """
     recipe = as_recipe(recipe)
     make_engine(engine)  # an engine that cannot be had fails before anything changes
+    replacements = named(functions)
     before = _Before(model)
     try:
-        _elide(model, recipe, engine, tuple(tied))
+        _elide(model, recipe, engine, tuple(tied), quiet=bool(replacements))
+        replace(model, replacements)
     except BaseException:  # a budget that cannot be met, a pattern that does not divide
         restore(model)
         before.put_back()
@@ -139,7 +133,7 @@ class _Before:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._ignored = getattr(model, _DDP_IGNORE, None)
-        modules = list(model.modules())
+        modules = _modules(model)
         # Hooks stay until the other recipe is there.
         self._extras = [(module, take_extras(module)) for module in modules]
         self._states = [
@@ -152,6 +146,7 @@ class _Before:
             )
             for module in modules
         ]
+        plain_class(model)
         restore(model)
 
     def put_back(self) -> None:
@@ -174,9 +169,17 @@ class _Before:
 
 
 def _elide(
-    model: nn.Module, recipe: Recipe, engine: str, including: tuple[str, ...]
+    model: nn.Module,
+    recipe: Recipe,
+    engine: str,
+    including: tuple[str, ...],
+    *,
+    quiet: bool,
 ) -> None:
-    """Elide a plain model; an error leaves it half done."""
+    """Elide a plain model; an error leaves it half done.
+
+    With ``quiet``, a recipe that asks for nothing may change nothing.
+    """
     layers = elidable_layers(model)
     names = list(layers)
     tied = _tied(model, recipe, layers, including)
@@ -186,10 +189,9 @@ def _elide(
         n: Table() if n in tied else recipe.table_for(n, m, names)
         for n, m in layers.items()
     }
-    for table in tables.values():
-        table.check_computed()
-    _warn_without_effect(recipe, layers, tables)
-    if _wants(recipe):
+    if recipe.changes or not quiet:
+        _warn_without_effect(recipe, layers, tables)
+    if recipe.changes:
         _warn_of_dense_layers(model, tied)
     for name, layer in layers.items():
         plan = LayerPlan(recipe.name, tables[name])
@@ -203,6 +205,7 @@ def _elide(
     local = [
         f"{name}.{buffer}" if name else buffer
         for name, module in model.named_modules()
+        if not isinstance(module, torch.jit.ScriptModule)
         for buffer in module._buffers
         if buffer.startswith("elision_")
     ]
@@ -243,6 +246,9 @@ def _elide_layer(
     layer._elision_tied_to = reader  # pyright: ignore[reportArgumentType]
     if plan.written:
         layer._elision_calls = LatestCalls(plan.written)  # pyright: ignore[reportArgumentType]
+    if plan.is_random:
+        step = torch.zeros((), dtype=torch.int64, device=weight.device)
+        layer.register_buffer(buffer_name(ACCUMULATE, "step"), step)
     for use, transform in plan.uses.items():
         # A weight's shape is known, an input's or a gradient's is not.
         is_weight = plan.operand_of(use) == "weight"
@@ -271,7 +277,7 @@ def _placed(value: Tensor, weight: Tensor) -> Tensor:
 
 def _keep_from_averages(model: nn.Module) -> None:
     """Let running averages of the model take its masks and counters over as they are."""
-    for module in model.modules():
+    for module in _modules(model):
         if any(name.startswith("elision_") for name in module._buffers):
             module._buffers = GivenExact(module._buffers, "elision_")
 
@@ -282,22 +288,19 @@ def _give_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
     for name, layer in layers.items():
         plan: LayerPlan = layer._elision_plan  # pyright: ignore[reportAssignmentType]
         sparsity = sparsities[name]
-        if sparsity is not None or (timed and plan.changes):
+        if plan.accumulates:
+            continue  # product by product, whatever the engine
+        if sparsity is not None or (timed and plan.leaves_out):
             forms = Forms(plan, sparsity, timed=timed)
             layer._elision_forms = forms  # pyright: ignore[reportArgumentType]
         elif isinstance(layer, nn.Conv2d) and any(sparsities.values()) and not timed:
             layer._elision_offers = True  # pyright: ignore[reportArgumentType]
 
 
-def _wants(recipe: Recipe) -> bool:
-    """Whether a recipe leaves anything out, in a layer that it reaches."""
-    return bool(recipe.table) or any(table for _, table in recipe.overrides)
-
-
 def _warn_without_effect(
     recipe: Recipe, layers: dict[str, nn.Module], tables: dict[str, Table]
 ) -> None:
-    if not layers or (_wants(recipe) and not any(tables.values())):
+    if not layers or (recipe.changes and not any(tables.values())):
         warnings.warn(
             f"recipe {recipe.name!r} changes no layer of this model "
             f"({len(layers)} Conv2d and Linear layers found)",
@@ -305,7 +308,7 @@ def _warn_without_effect(
             stacklevel=4,
         )
         return
-    for pattern in (*recipe.dense, *(p for p, _ in recipe.overrides)):
+    for pattern in recipe.patterns:
         if pattern not in SELECTORS and not any(
             selects(pattern, n, m, list(layers)) for n, m in layers.items()
         ):
@@ -331,7 +334,7 @@ def _warn_of_dense_layers(model: nn.Module, tied: dict[str, str]) -> None:
 
 
 def restore(model: Model) -> Model:
-    """Give a model its plain layers back, in place, and drop the recipe's state.
+    """Give a model its plain layers and functions back, in place; drop the recipe's state.
 
     Args:
         model: a module, elided or not.
@@ -339,7 +342,7 @@ def restore(model: Model) -> Model:
     Returns:
         The same model.
     """
-    for module in list(model.modules()):
+    for module in _modules(model):
         remove_extras(module)
         for buffer in [b for b in module._buffers if b.startswith("elision_")]:
             del module._buffers[buffer]
@@ -355,6 +358,11 @@ def restore(model: Model) -> Model:
         kept = [n for n in ignored if not n.rpartition(".")[2].startswith("elision_")]
         setattr(model, _DDP_IGNORE, kept) if kept else delattr(model, _DDP_IGNORE)
     return model
+
+
+def _modules(model: nn.Module) -> list[nn.Module]:
+    """The modules of a model that may be changed: not the scripted ones."""
+    return [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
 
 
 def _is_ours(attribute: str) -> bool:

@@ -15,6 +15,8 @@ from torch.nn.utils import parametrize
 
 from elision.common.notebook import html_table
 from elision.common.restoring import restored
+from elision.layers.between.replace import replaced_functions
+from elision.layers.between.work import Replaced
 from elision.layers.meter import WorkMeter, metered
 from elision.layers.modules import ELIDED
 from elision.layers.modules.base import ElidedLayer, plan_of, tied_reader
@@ -52,6 +54,7 @@ class Explanation:
         reached: names of the layers in the table.
         unreached: the rest, in the order of the model, functions last.
         macs: multiply-accumulates of a forward pass, all of them; None: no input given.
+        functions: what is computed between the layers instead of torch's functions.
 
     Example:
         >>> import elision
@@ -64,6 +67,7 @@ class Explanation:
     reached: list[str]
     unreached: list[Unreached]
     macs: int | None
+    functions: tuple[Replaced, ...] = ()
 
     @property
     def share(self) -> float | None:
@@ -84,11 +88,13 @@ class Explanation:
         number = len(self.reached)
         text = f"{number} layer{'' if number == 1 else 's'} in the table"
         if self.share is None:
-            return f"{text}; give an input for shares of the work"
-        return f"{text}, {self.share:.1%} of {self.macs:,} forward MACs"
+            text += "; give an input for shares of the work"
+        else:
+            text += f", {self.share:.1%} of {self.macs:,} forward MACs"
+        return "; ".join([text, *map(_told, self.functions)])
 
     def __str__(self) -> str:
-        """One line on what is reached, then a table of the rest."""
+        """One line on what is reached and replaced, then a table of the rest."""
         lines = [("not reached", "what", "why", "MACs"), *self._cells()]
         if len(lines) == 1:
             return f"{self._summary()}; nothing is left out of it"
@@ -146,7 +152,17 @@ def explain(model: nn.Module, *inputs: Any, **keywords: Any) -> Explanation:
     ]
     reached = [name for name in _candidates(model) if name not in listed - frozen]
     total = None if meter is None else meter.total(kernels=True).dense_macs
-    return Explanation(reached, unreached, total)
+    return Explanation(reached, unreached, total, replaced_functions(model))
+
+
+def _told(function: Replaced) -> str:
+    """What stands for a function, and where it was met."""
+    text = f"{function.what} is {function.by}"
+    if function.calls is None:
+        return text
+    times = f"{function.calls} call{'' if function.calls == 1 else 's'}"
+    where = f" by {', '.join(function.through)}" if function.through else ""
+    return f"{text} ({times}{where})"
 
 
 def _outside(meter: WorkMeter) -> dict[tuple[str, str], int]:

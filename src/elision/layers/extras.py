@@ -14,6 +14,7 @@ __all__ = [
     "Finalizable",
     "Removable",
     "attach_extra",
+    "drop_extra",
     "extra",
     "give_extras",
     "remove_all",
@@ -76,6 +77,11 @@ def attach_extra(
 def extra(module: nn.Module, name: str) -> Any:
     """The value attached to this very module under ``name``; None if there is none."""
     return vars(module).get(_EXTRAS, {}).get(name, (None,))[0]
+
+
+def drop_extra(module: nn.Module, name: str) -> None:
+    """Remove what is attached to this very module under ``name``, if anything is."""
+    _remove(vars(module).get(_EXTRAS, {}), name)
 
 
 def tell_extras(model: nn.Module) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from elision.common.files import load_tensors, replacing, save_tensors
 from elision.common.sharding import full
+from elision.layers.between.replace import replaced_functions
 from elision.layers.elide import restore
 from elision.layers.extras import tell_extras
 from elision.layers.modules.base import plan_of, states_of
@@ -46,8 +47,8 @@ def finalize(model: Model) -> Model:
 
     Raises:
         ValueError: the model is not elided, or a layer's forward product transforms its
-            input, which no plain layer does, or its weight is computed; nothing was
-            changed.
+            input, which no plain layer does, its weight is computed, or functions
+            between the layers are replaced; nothing was changed.
 
     Warns:
         elision.topology.ScheduleWarning: the masks of the model never moved, or are far
@@ -63,6 +64,12 @@ def finalize(model: Model) -> Model:
     if not layers:
         raise ValueError(
             f"{type(model).__name__} is not elided, so there is nothing to finalize"
+        )
+    if replaced := replaced_functions(model):
+        raise ValueError(
+            "functions between the layers are replaced, which no plain model computes: "
+            f"{', '.join(f.what for f in replaced)}; elide the model without functions "
+            "first, or keep it as it is"
         )
     baked: dict[int, tuple[nn.Parameter, Tensor]] = {}
     for name, layer in layers.items():

@@ -5,10 +5,13 @@ its result.
 """
 
 from elision.layers.recipe import Table
-from elision.operands import KEEP, Transform
-from elision.products import Product
+from elision.operands import KEEP, TORCH, Accumulate, Transform
+from elision.products import Arithmetic, Product
 
-__all__ = ["LayerPlan", "buffer_name"]
+__all__ = ["ACCUMULATE", "LayerPlan", "buffer_name"]
+
+#: Name under which the accumulators keep their state, beside the uses.
+ACCUMULATE = "accumulate"
 
 
 class LayerPlan:
@@ -20,7 +23,14 @@ class LayerPlan:
         uses: name of each use -> its transform.
         buffers: name of each use -> name of each of its states -> name of its buffer.
         changes: whether anything is changed.
+        leaves_out: whether a product may leave work out, so that another form of the
+            layer than product by product can be the faster one.
         written: the uses whose state a forward pass in training writes.
+        ahead: name of an operand -> its use, of those whose transform has a gradient of
+            its own and is applied in front of the products.
+        accumulates: whether a product sums in another way than torch's.
+        is_random: whether sums depend on the training step, whose number is then the
+            state ``step`` of :data:`ACCUMULATE`.
 
     Example:
         >>> from elision.methods import Swat
@@ -42,6 +52,9 @@ class LayerPlan:
             self.uses[name] = transform
             self._use_of[product, operand] = name
         self.changes = bool(table)
+        self.leaves_out = any(
+            t.sparsifies or t.reuses or t.limits_gradient for t in self.uses.values()
+        )
         self.buffers = {
             use: {state: buffer_name(use, state) for state in transform.state_names}
             for use, transform in self.uses.items()
@@ -53,7 +66,35 @@ class LayerPlan:
             and transform.state_names
             and transform.writes_state
         )
+        self.ahead = self._ahead()
+        sums = [table.accumulate(product) for product in Product]
+        self.accumulates = any(cell != TORCH for cell in sums)
+        self.is_random = any(cell.is_random for cell in sums)
+        if self.is_random:
+            self.buffers[ACCUMULATE] = {"step": buffer_name(ACCUMULATE, "step")}
+            self.written += (ACCUMULATE,)
         self.in_graph = {product: self._hints(product) for product in Product}
+
+    def _ahead(self) -> dict[str, str]:
+        """The uses that autograd sees.
+
+        Raises:
+            ValueError: one of a gradient, or of an operand that the other product reads
+                through another transform.
+        """
+        found: dict[str, str] = {}
+        for product, operand, transform in self.table:
+            if not transform.own_gradient:
+                continue
+            uses = {self.use(p, operand) for p in Product if operand in p.operands}
+            if operand == "grad_output" or len(uses) > 1:
+                both = "input or weight, and both products that read it read it so"
+                raise ValueError(
+                    f"{product.value}/{operand}: '{transform}' has a gradient of its own, "
+                    f"which is that of {both}"
+                )
+            found[operand] = uses.pop()
+        return found
 
     def _hints(self, product: Product) -> tuple[str | None, str | None] | None:
         """Hints for an engine that are known before any value is.
@@ -78,6 +119,23 @@ class LayerPlan:
     def transform(self, product: Product, operand: str) -> Transform:
         """The transform of a product's operand."""
         return self.uses[self.use(product, operand)]
+
+    def accumulate(self, product: Product) -> Accumulate:
+        """How a product sums."""
+        return self.table.accumulate(product)
+
+    def arithmetic(self, product: Product) -> Arithmetic:
+        """Number formats of a product: of its operands, its sums and its result."""
+        first, second = (
+            self.transform(product, o).number_format for o in product.operands
+        )
+        sums = self.table.accumulate(product)
+        return Arithmetic(
+            first,
+            second,
+            "fp32" if sums.format == "torch" else sums.format,
+            "fp32" if sums.result == "torch" else sums.result,
+        )
 
     @property
     def changes_weight(self) -> bool:

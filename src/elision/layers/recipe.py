@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from torch import nn
 
@@ -104,6 +104,24 @@ class Recipe:
 
     #: BibTeX of the publication; methods set it.
     bibtex: ClassVar[str] = ""
+
+    @property
+    def changes(self) -> bool:
+        """Whether any operand or sum is changed, in a layer that the recipe reaches."""
+        return bool(self.table) or any(table for _, table in self.overrides)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns of layer names that the recipe holds."""
+        return (*self.dense, *(pattern for pattern, _ in self.overrides))
+
+    @property
+    def loss_scaling(self) -> float | Literal["dynamic"] | None:
+        """What the loss is multiplied by, so that small gradients stay in their format.
+
+        ``"dynamic"``: what ``torch.amp.GradScaler`` finds. None: nothing.
+        """
+        return None
 
     def table_for(self, name: str, layer: nn.Module, names: list[str]) -> Table:
         """The table of one layer; an empty one if the layer is left dense.

@@ -143,6 +143,7 @@ class _Recorder:
             operands[second],
             product.name,
             self._step,
+            product.arithmetic,
         )
         call = observation.call
         if call not in self._calls:

@@ -5,18 +5,26 @@ computes the products.
 """
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from elision.engines import Engine, Hint
-from elision.layers import compiled_product
+from elision.layers import accumulated_product, compiled_product
 from elision.layers.observation import Observation, Observer
-from elision.layers.plan import LayerPlan
-from elision.operands import KEEP
+from elision.layers.plan import ACCUMULATE, LayerPlan
+from elision.operands import KEEP, TORCH, Accumulate
 from elision.operands.split_reuse import shared_part
-from elision.products import Geometry, LayerProduct, Product, dense, geometry_of
+from elision.products import (
+    Arithmetic,
+    Geometry,
+    LayerProduct,
+    Product,
+    dense,
+    geometry_of,
+)
 
 __all__ = [
     "Step",
@@ -64,6 +72,16 @@ class Step:
         self.again = again
         self._changed: set[str] = set()
         self._reused: dict[str, Tensor] = {}
+        self._number = self._counted() if plan.is_random else None
+
+    def _counted(self) -> Tensor:
+        """Number of this step among the layer's, for random bits; the next one follows."""
+        counter = self.states[ACCUMULATE]["step"]
+        number = counter.clone()
+        if self.training:
+            with torch.no_grad():
+                counter.add_(1)
+        return number
 
     def read(
         self, kind: Product, operand: str, x: Tensor, done: dict[str, Tensor]
@@ -72,6 +90,10 @@ class Step:
         use = self.plan.use(kind, operand)
         transform = self.plan.uses[use]
         if transform == KEEP:
+            return x
+        if transform.own_gradient:  # its result is what came in
+            if not torch.compiler.is_compiling():
+                self._changed.add(use)
             return x
         if use not in done:
             state = self.states[use]
@@ -84,11 +106,14 @@ class Step:
         return done[use]
 
     def native(self, kind: Product, first: Tensor, second: Tensor) -> Tensor | None:
-        """The product by an engine that leaves zeros out, if the layer's chooses one.
+        """The product by its accumulator, or by an engine that leaves zeros out.
 
         None: torch computes it, by the functions that a plain layer calls, so that a
         product with nothing left out is the plain layer's to the last bit.
         """
+        sums = self.plan.accumulate(kind)
+        if sums != TORCH:
+            return self._accumulated(kind, sums, first, second)
         if not self.engine.leaves_zeros_out:
             return None
         if torch.compiler.is_compiling():
@@ -101,6 +126,28 @@ class Step:
         if sparse is None and wanted is None:
             return None
         return self._by_engine(kind, first, second, Hint(sparse, wanted))
+
+    def _accumulated(
+        self, kind: Product, sums: Accumulate, first: Tensor, second: Tensor
+    ) -> Tensor:
+        """The product summed as its cell says, whatever the engine."""
+        number = self._number if sums.is_random else None
+        if torch.compiler.is_compiling():
+            return accumulated_product.in_graph(
+                first,
+                second,
+                kind,
+                sums,
+                self.name,
+                number,
+                (
+                    list(self.input_shape),
+                    list(self.weight_shape),
+                    compiled_product.sizes_of(self.convolution),
+                ),
+            )
+        product = LayerProduct.unchecked(kind, self.geometry(), first, second)
+        return accumulated_product.product(product, sums, self.name, number)
 
     def _by_engine(
         self, kind: Product, first: Tensor, second: Tensor, hint: Hint
@@ -121,7 +168,6 @@ class Step:
         torch computes its products.
         """
         hints = self.plan.in_graph[kind]
-        geometry = self.convolution or ()
         if hints is None or first.dtype != torch.float32 or not first.is_cpu:
             return None
         sparse, use = hints
@@ -134,7 +180,7 @@ class Step:
             [] if use is None else list(self.states[use].values()),
             list(self.input_shape),
             list(self.weight_shape),
-            [n for pair in geometry[:3] for n in pair] + list(geometry[3:]),
+            compiled_product.sizes_of(self.convolution),
             self.engine.name,
         )
 
@@ -177,8 +223,15 @@ class Step:
             work["result"] = transform.gradient_work(self.states[masked_by])
         use = uses[kind.operands[0]]
         operands = (first.detach(), second.detach())
+        arithmetic = self.plan.arithmetic(kind)
         observation = Observation(
-            LayerProduct(kind, self.geometry(), *operands, self.name),
+            LayerProduct(
+                kind,
+                self.geometry(),
+                *operands,
+                self.name,
+                arithmetic=_of_tensors(arithmetic, first, second),
+            ),
             work=work,
             uses=uses,
             shared=self.plan.uses[use].shared(self.states[use]),
@@ -187,6 +240,20 @@ class Step:
         )
         for observer in self.observers:
             observer(observation)
+
+
+#: Number formats of tensors that autocast or a model's own dtype made narrower.
+_NARROW = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+def _of_tensors(arithmetic: Arithmetic, first: Tensor, second: Tensor) -> Arithmetic:
+    """Formats of a product whose operands may be narrower than float32 as tensors."""
+    own = (arithmetic.first, arithmetic.second)
+    found = (
+        name if name != "fp32" else _NARROW.get(x.dtype, "fp32")
+        for name, x in zip(own, (first, second), strict=True)
+    )
+    return replace(arithmetic, **dict(zip(("first", "second"), found, strict=True)))
 
 
 #: Layers ask at every step; their shapes are few.

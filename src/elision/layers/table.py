@@ -72,15 +72,6 @@ class Table:
         """The accumulation of a product and the format of its result."""
         return self._accumulate.get(product, TORCH)
 
-    def check_computed(self) -> None:
-        """Raise ValueError where a product does not sum as torch does."""
-        for product in Product:
-            if self.accumulate(product) != TORCH:
-                raise ValueError(
-                    f"{product.value}: {self.accumulate(product)!r} is not computed yet; "
-                    "products sum as torch does"
-                )
-
     def to_dict(self) -> dict[str, Any]:
         """The cells that are named, as plain values: ``{product: {operand: cell}}``.
 
@@ -95,8 +86,8 @@ class Table:
                 row[operand] = to_plain(transform, TRANSFORMS)
         for product in Product:
             if self.accumulate(product) != TORCH:
-                cell = dataclasses.asdict(self.accumulate(product))
-                rows.setdefault(product.value, {})[_ACCUMULATE] = cell
+                row = rows.setdefault(product.value, {})
+                row[_ACCUMULATE] = _to_plain(self.accumulate(product))
         return rows
 
     @classmethod
@@ -161,6 +152,13 @@ class Table:
             for line in lines
         )
         return "\n".join(line.rstrip() for line in padded)
+
+
+def _to_plain(cell: Accumulate) -> dict[str, Any]:
+    """The fields of a cell that differ from the default, and its format."""
+    fields = dataclasses.asdict(cell).items()
+    usual = dataclasses.asdict(TORCH)
+    return {n: v for n, v in fields if n == "format" or v != usual[n]}
 
 
 def _accumulate(cell: Any) -> Accumulate:

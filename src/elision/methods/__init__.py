@@ -14,12 +14,26 @@ from elision.layers import elide as elide
 from elision.layers.recipe import Recipe, read_names_with
 from elision.methods import resolve as _resolve
 from elision.methods.base import Method as Method
+from elision.methods.bcgd import Bcgd as Bcgd
+from elision.methods.bf16 import Bf16 as Bf16
+from elision.methods.binary_connect import BinaryConnect as BinaryConnect
+from elision.methods.bwn import BWN as BWN
+from elision.methods.composed import Composed as Composed
+from elision.methods.composed import read_parts_with
 from elision.methods.dense import Dense as Dense
+from elision.methods.dfp16 import Dfp16 as Dfp16
+from elision.methods.dorefa import DoReFa as DoReFa
 from elision.methods.dsr import DSR as DSR
 from elision.methods.dst import DST as DST
+from elision.methods.fp8 import Fp8 as Fp8
+from elision.methods.fp16 import Fp16 as Fp16
 from elision.methods.gradual import Gradual as Gradual
+from elision.methods.int8 import Int8 as Int8
+from elision.methods.lsq import LSQ as LSQ
 from elision.methods.meprop import MeProp as MeProp
+from elision.methods.mx import Mx as Mx
 from elision.methods.n_m import NM as NM
+from elision.methods.pact import PACT as PACT
 from elision.methods.resprop import ReSprop as ReSprop
 from elision.methods.resprop import WReSprop as WReSprop
 from elision.methods.rigl import RigL as RigL
@@ -32,6 +46,7 @@ from elision.methods.swat_erk import SwatErk as SwatErk
 from elision.methods.swat_m import SwatM as SwatM
 from elision.methods.swat_structured import SwatStructured as SwatStructured
 from elision.methods.top_kast import TopKAST as TopKAST
+from elision.methods.twn import TWN as TWN
 
 #: Methods by the names the command line knows them by.
 METHODS: dict[str, Callable[..., Method]] = {
@@ -57,6 +72,25 @@ METHODS: dict[str, Callable[..., Method]] = {
     "top-kast": TopKAST,
     "srigl": SRigL,
     "n-m": NM,
+    "bf16": Bf16,
+    "fp16": Fp16,
+    "fp8": Fp8,
+    "dfp16": Dfp16,
+    "dfp8": partial(Dfp16, bits=8),
+    "mx": Mx,
+    "mxfp8": Mx,
+    "mxfp6": partial(Mx, format="mxfp6"),
+    "mxfp4": partial(Mx, format="mxfp4", gradient_rounding="stochastic"),
+    "mxint8": partial(Mx, format="mxint8"),
+    "nvfp4": partial(Mx, format="nvfp4", gradient_rounding="stochastic"),
+    "int8": Int8,
+    "bcgd": Bcgd,
+    "binary-connect": BinaryConnect,
+    "bwn": BWN,
+    "twn": TWN,
+    "dorefa": DoReFa,
+    "pact": PACT,
+    "lsq": LSQ,
 }
 
 
@@ -64,7 +98,8 @@ def make_recipe(spec: str, *, steps: int | None = None, **more: Any) -> Recipe:
     """The recipe that a person names.
 
     Args:
-        spec: ``name`` or ``name:parameter=value,...`` of a method of :data:`METHODS`;
+        spec: ``name`` or ``name:parameter=value,...`` of a method of :data:`METHODS`,
+            or several with a plus sign between them;
             ``path.toml`` or ``path.json``, a recipe's file; or ``module:NAME``, a recipe
             in a module, which is imported (the current folder's modules included). So
             give no spec that a file of somebody else's holds.
@@ -100,6 +135,16 @@ def check_recipe(spec: str) -> None:
         make_recipe(spec)
 
 
+def parts_of(spec: str) -> list[str]:
+    """The specs of the parts of a composed recipe; of another one, itself.
+
+    Example:
+        >>> parts_of("swat:sparsity=0.9+fp8")
+        ['swat:sparsity=0.9', 'fp8']
+    """
+    return _resolve.parts_of(spec)
+
+
 def is_external(spec: str) -> bool:
     """True if a spec names a file or a module's object instead of a method.
 
@@ -124,6 +169,9 @@ def recipe_from_dict(values: Any) -> Recipe:
         True
     """
     return _resolve.from_dict(values, METHODS)
+
+
+read_parts_with(recipe_from_dict)
 
 
 def recipe_from_toml(text: str) -> Recipe:

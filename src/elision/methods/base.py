@@ -14,6 +14,7 @@ from elision.layers.recipe import (
     check_version,
     overrides_from_dict,
 )
+from elision.methods.composed import Composed
 from elision.operands import TRANSFORMS
 from elision.operands.plain import from_plain, parameters_of
 from elision.topology.install import refuse_masks
@@ -74,6 +75,18 @@ class Method(Recipe):
         """
         wanted = self.schedule(steps).items()
         return replace(self, **{name: n for name, n in wanted if name not in given})
+
+    def __add__(self, other: object) -> Composed:
+        """This method, then another recipe, as one recipe."""
+        if not isinstance(other, Recipe):
+            return NotImplemented
+        return Composed((self, other))
+
+    def __radd__(self, other: object) -> Composed:
+        """Another recipe, then this method, as one recipe."""
+        if not isinstance(other, Recipe):
+            return NotImplemented
+        return Composed((other, self))
 
     def parameters(self) -> dict[str, Any]:
         """The method's own parameters, for a record of the run."""

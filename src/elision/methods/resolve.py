@@ -2,12 +2,14 @@
 
 ============================  ===================================================
 ``swat:sparsity=0.9``         a method by name, with parameters
+``swat:sparsity=0.9+fp8``     two of them, one after the other
 ``mine.toml``, ``mine.json``  a recipe's file
 ``package.module:NAME``       a recipe in an importable module
 ============================  ===================================================
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,8 +20,9 @@ from elision.common import objects, specs
 from elision.common.names import lookup
 from elision.layers.recipe import Recipe
 from elision.methods.base import Method
+from elision.methods.composed import Composed
 
-__all__ = ["from_dict", "is_external", "resolve"]
+__all__ = ["from_dict", "is_external", "parts_of", "resolve"]
 
 Methods = Mapping[str, Callable[..., Method]]
 
@@ -29,8 +32,39 @@ _READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
+#: A plus sign before a name; one in a number is before a digit.
+_PLUS = re.compile(r"\+\s*(?=[A-Za-z_./~])")
+
+
+def parts_of(spec: str) -> list[str]:
+    """The specs that plus signs join, outside parentheses and quotations.
+
+    Example:
+        >>> parts_of("swat:sparsity=0.9 + fp8(history=16)")
+        ['swat:sparsity=0.9', 'fp8(history=16)']
+    """
+    if "+" not in spec or Path(spec).is_file():
+        return [spec]
+    parts, start, depth, quote = [], 0, 0, ""
+    for i, character in enumerate(spec):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "()":
+            depth += 1 if character == "(" else -1
+        elif not depth and (match := _PLUS.match(spec, i)):
+            parts.append(spec[start:i].strip())
+            start = match.end()
+    return [*parts, spec[start:].strip()]
+
+
 def is_external(spec: str, methods: Methods) -> bool:
-    """True if a spec names a file or a module's object instead of a method."""
+    """True if a spec, or a part of it, names a file or a module's object."""
+    return any(_is_external(part, methods) for part in parts_of(spec))
+
+
+def _is_external(spec: str, methods: Methods) -> bool:
     if Path(spec).suffix in _READERS and "=" not in spec:
         return True
     found = objects.split(spec)
@@ -41,6 +75,13 @@ def resolve(
     spec: str, methods: Methods, *, steps: int | None = None, **more: Any
 ) -> Recipe:
     """The recipe of a spec; :func:`elision.methods.make_recipe` documents it."""
+    parts = parts_of(spec)
+    if len(parts) > 1:
+        if more:
+            raise ValueError(
+                f"recipe {spec!r}: write {', '.join(more)} with the part that it is of"
+            )
+        return Composed(tuple(resolve(part, methods, steps=steps) for part in parts))
     if not is_external(spec, methods):
         method = specs.build("recipe", spec, methods, **more)
         if steps is None:
@@ -53,6 +94,8 @@ def resolve(
 
 def from_dict(values: Any, methods: Methods) -> Recipe:
     """The recipe of plain values; :func:`elision.methods.recipe_from_dict`."""
+    if isinstance(values, Mapping) and "parts" in values:
+        return Composed.from_dict(values)
     if not isinstance(values, Mapping) or "method" not in values:
         return Recipe.from_dict(values)
     # Several names may build one class; the class and all its parameters are written.

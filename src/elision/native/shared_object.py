@@ -8,10 +8,10 @@ from typing import Any
 
 from elision.native.builder import NEXT_BEST, Build, BuildError, variant
 
-__all__ = ["load", "opened", "path", "unavailable"]
+__all__ = ["load", "loaded", "opened", "path", "unavailable"]
 
 _POINTER, _INT, _LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
-_FLOAT = ctypes.c_float
+_FLOAT, _SEED = ctypes.c_float, ctypes.c_uint32
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "to_blocked": (_INT, [_POINTER, _POINTER, _INT, _LONG, _INT]),
     "from_blocked": (None, [_POINTER, _POINTER, _INT, _LONG, _INT]),
@@ -34,12 +34,23 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "norm_statistics": (None, [_POINTER] * 7 + [_INT] * 3 + [_FLOAT] + [_INT] * 2),
     "norm_apply": (None, [_POINTER] * 4 + [_INT] * 5),
     "norm_backward": (None, [_POINTER] * 11 + [_INT] * 6),
+    "round": (
+        None,
+        [_POINTER, _POINTER, _LONG, _POINTER, _INT, _SEED, _FLOAT, _INT],
+    ),
+    "round_scaled": (
+        _INT,
+        [_POINTER] * 2 + [_LONG] * 4 + [_POINTER] * 2 + [_INT, _SEED, _INT],
+    ),
+    "accumulate": (_INT, [_POINTER] * 5 + [_INT]),
     "ternary_quantise": (_INT, [_POINTER] * 3 + [_FLOAT, _INT, _INT]),
     "ternary_forward": (_INT, [_POINTER] * 7 + [_FLOAT, _POINTER, _INT]),
     "ternary_planes": (_INT, [_POINTER] * 3 + [_FLOAT, _INT, _INT]),
     "ternary_sums": (_INT, [_POINTER] * 9 + [_FLOAT, _POINTER, _INT]),
     "max_pool_forward": (None, [_POINTER, _POINTER, _POINTER, _INT]),
     "max_pool_backward": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
+    "k_tanh": (None, [_POINTER] * 4 + [_LONG, _INT, _INT]),
+    "k_tanh_backward": (None, [_POINTER] * 3 + [_LONG, _INT, _INT]),
 }
 _BUILDING = threading.Lock()
 
@@ -89,6 +100,11 @@ def load() -> ctypes.CDLL:
     """
     with _BUILDING:
         return _load()
+
+
+def loaded() -> bool:
+    """Whether the library is there already, so that a call need not build it."""
+    return _load.cache_info().currsize > 0
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """Transforms of one operand: one file each."""
 
-from elision.operands.accumulate import TORCH as TORCH
-from elision.operands.accumulate import Accumulate as Accumulate
+from elision.formats.accumulate import TORCH as TORCH
+from elision.formats.accumulate import Accumulate as Accumulate
 from elision.operands.base import KEEP as KEEP
 from elision.operands.base import Chain as Chain
 from elision.operands.base import Keep as Keep
@@ -9,8 +9,15 @@ from elision.operands.base import Transform as Transform
 from elision.operands.base import density as density
 from elision.operands.base import links_of as links_of
 from elision.operands.cast import Cast as Cast
+from elision.operands.learned_step import LearnedStep as LearnedStep
+from elision.operands.learned_step import gaussian_step as gaussian_step
 from elision.operands.learned_threshold import LearnedThreshold as LearnedThreshold
 from elision.operands.mask import Mask as Mask
+from elision.operands.noise import Noise as Noise
+from elision.operands.noisy_levels import NoisyLevels as NoisyLevels
+from elision.operands.quantised_weight import Project as Project
+from elision.operands.quantised_weight import QuantisedWeight as QuantisedWeight
+from elision.operands.quantised_weight import TanhLevels as TanhLevels
 from elision.operands.reuse import Reuse as Reuse
 from elision.operands.ternary import Binary as Binary
 from elision.operands.ternary import Ternary as Ternary
@@ -30,9 +37,14 @@ TRANSFORMS: dict[str, type[Transform]] = {
         Cast,
         Chain,
         Keep,
+        LearnedStep,
         LearnedThreshold,
         Mask,
+        NoisyLevels,
+        Project,
+        Noise,
         Reuse,
+        TanhLevels,
         Ternary,
         TopK,
         TopKChannels,

@@ -9,6 +9,12 @@ Transforms without state are plain tensor code. A transform with state runs as t
 operator ``elision::transform``, which declares that it writes the state; so
 ``torch.compile`` keeps the whole layer, backward included, in one graph. The graph holds
 the transform by a *handle*, a text that belongs to one instance alone.
+
+Where a transform rounds or selects, the gradient of its operand passes as if it were not
+there: the products read its result, and what they give for the operand is the operand's
+gradient (straight-through). A transform with a gradient of its own
+(:attr:`Transform.own_gradient`) is applied in front of the products instead, where
+autograd sees it.
 """
 
 import dataclasses
@@ -79,6 +85,9 @@ class Transform(ABC):
 
     #: True if each value of the result follows from the value in its place alone.
     pointwise: ClassVar[bool] = False
+    #: True if the operand's gradient is not the result's: :meth:`differentiable` is
+    #: applied in front of the products, once for both that read the operand.
+    own_gradient: ClassVar[bool] = False
 
     #: Names of the state tensors, in order.
     state_names: tuple[str, ...]
@@ -153,6 +162,22 @@ class Transform(ABC):
             training: whether this is a step of training.
         """
 
+    def differentiable(self, x: Tensor, state: State, training: bool) -> Tensor:
+        """The result of :meth:`apply` as autograd differentiates it.
+
+        The gradient passes unchanged unless a transform with :attr:`own_gradient` says
+        another one; that may also be one of a state tensor, which the optimiser trains.
+        Args are those of :meth:`apply`.
+
+        Example:
+            >>> from elision.operands import TopK
+            >>> x = torch.tensor([3.0, -1.0], requires_grad=True)
+            >>> TopK(0.5).differentiable(x, {}, True).sum().backward()
+            >>> x.grad.tolist()
+            [1.0, 1.0]
+        """
+        return _StraightThrough.apply(x, self, state, training)  # pyright: ignore[reportReturnType]
+
     def work(self, result: Tensor, state: State) -> float:
         """Fraction of a product's multiplications that this operand leaves to do.
 
@@ -170,6 +195,11 @@ class Transform(ABC):
         """
         del state
         return None
+
+    @property
+    def number_format(self) -> str:
+        """Number format of the result, a name of :data:`elision.formats.FORMATS`."""
+        return "fp32"
 
     def gradient_work(self, state: State) -> float:
         """Fraction of the weight gradient's values that training needs.
@@ -231,6 +261,25 @@ def links_of(transform: Transform, prefix: str = "") -> Iterator[tuple[str, Tran
         return
     for i, link in enumerate(transform.links):
         yield from links_of(link, f"{prefix}{i}_")
+
+
+class _StraightThrough(torch.autograd.Function):
+    """A transform whose gradient passes unchanged."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, transform: Transform, state: State, training: bool
+    ) -> Tensor:
+        del ctx
+        result = transform(x, list(state.values()), training)
+        return x.clone() if result is x else result
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor, None, None, None]:
+        del ctx
+        return grad, None, None, None
 
 
 def _rebuilt(kind: type[Transform], parameters: dict[str, Any]) -> Transform:
@@ -321,8 +370,19 @@ class Chain(Transform):
 
     @property
     def writes_state(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """True if any link does."""
-        return any(link.writes_state for link in self.links)
+        """True if any link that has state does."""
+        return any(link.writes_state for link in self.links if link.state_names)
+
+    @property
+    def own_gradient(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True if any link has one; the others then pass theirs through."""
+        return any(link.own_gradient for link in self.links)
+
+    @property
+    def number_format(self) -> str:
+        """That of the last link that has one of its own."""
+        own = [link.number_format for link in self.links]
+        return next((name for name in reversed(own) if name != "fp32"), "fp32")
 
     def initial_state(self) -> State:
         return {
@@ -348,6 +408,11 @@ class Chain(Transform):
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         for i, link in enumerate(self.links):
             x = link.apply(x, self._state_of(i, state), training)
+        return x
+
+    def differentiable(self, x: Tensor, state: State, training: bool) -> Tensor:
+        for i, link in enumerate(self.links):
+            x = link.differentiable(x, self._state_of(i, state), training)
         return x
 
     def work(self, result: Tensor, state: State) -> float:

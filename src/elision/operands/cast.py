@@ -1,6 +1,5 @@
 """Rounding to a number format."""
 
-import zlib
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from elision.common.checks import integer, one_of
+from elision.common.seeds import seed_at, stream_of
 from elision.formats import (
     Coded,
     Floating,
@@ -20,15 +20,11 @@ from elision.formats import (
 )
 from elision.formats.scales import Largest, Power
 from elision.operands.base import State, Transform
-from elision.operands.delayed import FIRST_SCALE, largest_magnitude, next_scale
+from elision.operands.delayed import FIRST_SCALE, follow, largest_magnitude
 
 __all__ = ["Cast", "reads_axis"]
 
 Scale = Literal["none", "tensor", "channel", "power-of-two", "delayed"]
-
-#: Step of a Weyl sequence of 32 bits, 2^32 divided by the golden ratio, made odd: seeds of
-#: consecutive steps have little in common.
-_WEYL = 0x9E37_79B9
 
 
 @dataclass(frozen=True)
@@ -142,8 +138,13 @@ class Cast(Transform):
     def state_at(self, place: str) -> State:
         state = self.initial_state()
         if "stream" in state:
-            state["stream"].fill_(zlib.crc32(f"{self.seed} {place}".encode()))
+            state["stream"].fill_(stream_of(place, self.seed))
         return state
+
+    @property
+    def number_format(self) -> str:
+        """The format itself."""
+        return self.format
 
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         if not x.numel():
@@ -152,7 +153,7 @@ class Cast(Transform):
         if rounding == "stochastic":
             if training:
                 step = int(state["step"].item())
-                seed = (int(state["stream"].item()) + step * _WEYL) % 2**32
+                seed = seed_at(int(state["stream"].item()), step)
                 state["step"].add_(1)
             else:
                 rounding = "nearest"
@@ -167,13 +168,14 @@ class Cast(Transform):
         wide = x if x.dtype.itemsize >= 4 else x.float()
         rounded = fast_round(self._format, wide * scale, rounding, seed)
         if training:
-            history = state["history"]
-            latest = largest_magnitude(x)
-            history.copy_(history.roll(1))
-            history[0] = latest
-            maximum = latest if self.amax == "most-recent" else history.amax().item()
-            following = next_scale(maximum, scale, self._format.largest, self.margin)
-            state["scaling"].fill_(following)
+            follow(
+                state["history"],
+                state["scaling"],
+                largest_magnitude(x),
+                self._format.largest,
+                self.margin,
+                self.amax,
+            )
         return rounded.div_(scale).to(x.dtype)
 
     @property

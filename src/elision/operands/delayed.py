@@ -1,17 +1,20 @@
-"""Delayed scaling: a scale from the largest magnitudes of earlier steps."""
+"""Delayed scaling as state: the maxima of earlier steps and the scale that follows."""
 
 import math
 import warnings
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["FIRST_SCALE", "largest_magnitude", "next_scale"]
+from elision.formats.delayed import delayed_scale, remembered
+
+__all__ = ["FIRST_SCALE", "follow", "largest_magnitude"]
 
 #: Scale before the first step, as Transformer Engine has it.
 FIRST_SCALE = 1.0
 
-_LARGEST = torch.finfo(torch.float32).max
+_FLOAT32_MAX = torch.finfo(torch.float32).max
 
 
 def largest_magnitude(x: Tensor) -> float:
@@ -23,44 +26,47 @@ def largest_magnitude(x: Tensor) -> float:
     """
     if not x.numel():
         return 0.0
-    low, high = torch.aminmax(x.detach())
-    largest = max(-low.item(), high.item())
-    if math.isfinite(largest) and not math.isnan(low.item()):
+    low, high = (bound.item() for bound in torch.aminmax(x.detach()))
+    largest = max(-low, high)
+    if math.isfinite(largest) and not math.isnan(low):
         return largest
     return torch.where(torch.isfinite(x), x.abs(), 0).amax().item()
 
 
-def next_scale(maximum: float, scale: float, largest: float, margin: int) -> float:
-    """Scale of the next step: ``largest/maximum / 2^margin``.
-
-    The old scale where the maximum is 0; the largest float32 where the quotient is
-    beyond it.
+def follow(
+    history: Tensor,
+    scale: Tensor,
+    latest: float,
+    largest: float,
+    margin: int,
+    algorithm: Literal["max", "most-recent"],
+) -> None:
+    """Note the maximum of a step and set the scale of the next one; both in place.
 
     Args:
-        maximum: the maximum of the history, finite.
-        scale: the scale so far.
-        largest: the largest value of the format.
-        margin: powers of two left free above the maximum.
+        history: ``(n,)``, newest first.
+        scale: ``()``.
+        latest: largest finite magnitude of this step.
+        largest: largest value of the format.
+        margin: see :func:`elision.formats.delayed.delayed_scale`.
+        algorithm: see there.
 
     Warns:
-        RuntimeWarning: the quotient is beyond float32.
-
-    Source: Transformer Engine, ``recipe.DelayedScaling`` and its default computation of
-    the scaling factor.
+        RuntimeWarning: the scale is beyond float32, so it is the largest float32.
 
     Example:
-        >>> next_scale(maximum=7.0, scale=1.0, largest=448.0, margin=1)
-        32.0
+        >>> history, scale = torch.zeros(4), torch.ones(())
+        >>> follow(history, scale, 7.0, 448.0, 1, "max")
+        >>> history.tolist(), scale.item()
+        ([7.0, 0.0, 0.0, 0.0], 32.0)
     """
-    if maximum <= 0:
-        return scale
-    found = math.ldexp(largest / maximum, -margin)
-    if found > _LARGEST:
+    history.copy_(remembered(history, history.new_tensor(latest)))
+    found = delayed_scale(history, largest, scale, margin, algorithm)
+    if found.item() >= _FLOAT32_MAX > scale.item():
         warnings.warn(
-            f"delayed scaling: the largest magnitude is {maximum:.3g}, for which the scale "
-            f"{largest:.6g}/{maximum:.3g} is beyond float32; it stays at {_LARGEST:.3g}",
+            f"delayed scaling: the largest magnitude is {latest:.3g}, for which the scale "
+            f"{largest:.6g}/{latest:.3g} is beyond float32; it stays at {_FLOAT32_MAX:.3g}",
             RuntimeWarning,
             stacklevel=2,
         )
-        return _LARGEST
-    return found
+    scale.copy_(found)

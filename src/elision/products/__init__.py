@@ -1,5 +1,7 @@
 """The three products of a training step: kinds, shapes, operands, counts, traces."""
 
+from elision.products.arithmetic import FP32 as FP32
+from elision.products.arithmetic import Arithmetic as Arithmetic
 from elision.products.convolution import Conv2dGeometry as Conv2dGeometry
 from elision.products.convolution import Conv3dGeometry as Conv3dGeometry
 from elision.products.convolution import Convolution as Convolution

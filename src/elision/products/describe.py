@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from elision.products.arithmetic import FP32, Arithmetic
 from elision.products.layer_product import LayerProduct
 
 __all__ = ["ProductRow", "count", "describe"]
@@ -22,6 +23,7 @@ class ProductRow:
         valid: those pairs that belong to an output.
         densities: fraction of non-zeros by operand.
         sizes: number of values by operand.
+        arithmetic: number formats of operands, sums and result.
 
     Example:
         >>> from elision.products import MatmulGeometry, synthetic_products
@@ -38,6 +40,7 @@ class ProductRow:
     valid: int
     densities: Mapping[str, float]
     sizes: Mapping[str, int]
+    arithmetic: Arithmetic = FP32
 
     @property
     def redundant(self) -> int:
@@ -62,6 +65,7 @@ def count(products: Iterable[LayerProduct]) -> Iterator[ProductRow]:
             counts.valid,
             product.densities,
             {name: int(mask.size) for name, mask in _named(product)},
+            product.arithmetic,
         )
 
 
@@ -70,7 +74,12 @@ def _named(product: LayerProduct) -> Iterator[tuple[str, Any]]:
 
 
 def describe(products: Iterable[LayerProduct]) -> list[dict[str, str]]:
-    """Recorded products as a table, values as text: densities and RCPs of each."""
+    """Recorded products as a table, values as text: densities and RCPs of each.
+
+    Number formats have a column where any product's are not all float32.
+    """
+    rows = list(count(products))
+    narrow = any(row.arithmetic != FP32 for row in rows)
     return [
         {
             "step": str(row.step),
@@ -83,6 +92,7 @@ def describe(products: Iterable[LayerProduct]) -> list[dict[str, str]]:
             ),
             "non-zero products": f"{row.nonzero:,}",
             "RCPs": f"{100 * row.redundant / row.nonzero:.1f} %" if row.nonzero else "",
+            **({"formats": str(row.arithmetic)} if narrow else {}),
         }
-        for row in count(products)
+        for row in rows
     ]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from elision.products.arithmetic import FP32, Arithmetic
 from elision.products.canonical import canonical_geometry, canonical_operand
 from elision.products.counts import ProductCounts, convolution_counts
 from elision.products.geometry import Geometry
@@ -31,6 +32,8 @@ class LayerProduct:
             shape alone.
         name: name of the layer in its model.
         step: training step.
+        arithmetic: number formats of the operands, the sums and the result; a count of
+            products does not depend on them, the price of one does.
 
     Raises:
         ValueError: an operand does not have the shape that the geometry gives it, or
@@ -52,6 +55,7 @@ class LayerProduct:
     second: Any = None
     name: str = ""
     step: int = 0
+    arithmetic: Arithmetic = FP32
 
     def __post_init__(self) -> None:
         if not isinstance(self.kind, Product):
@@ -169,7 +173,16 @@ class LayerProduct:
             for name, value in self.operands.items()
         }
         first, second = (operands[name] for name in kind.operands)
-        return LayerProduct(kind, convolution, first, second, self.name, self.step)
+        stays = self.geometry.convolution_operand(self.kind.operands[0])
+        return LayerProduct(
+            kind,
+            convolution,
+            first,
+            second,
+            self.name,
+            self.step,
+            self.arithmetic if stays == kind.operands[0] else self.arithmetic.swapped,
+        )
 
     @property
     def densities(self) -> dict[str, float]:
@@ -239,7 +252,13 @@ class LayerProduct:
     def canonical_shape(self) -> "LayerProduct":
         """The :attr:`canonical` form without operands, whose values are not read."""
         geometry = canonical_geometry(self.geometry)
-        return LayerProduct(self.kind, geometry, name=self.name, step=self.step)
+        return LayerProduct(
+            self.kind,
+            geometry,
+            name=self.name,
+            step=self.step,
+            arithmetic=self.arithmetic,
+        )
 
     def _named_present(self) -> list[tuple[str, Any]]:
         return list(zip(self.kind.operands, self._present(), strict=True))

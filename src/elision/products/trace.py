@@ -20,6 +20,7 @@ from torch import Tensor
 
 from elision.common.files import load_tensors, save_tensors
 from elision.common.notebook import html_table
+from elision.products.arithmetic import FP32, Arithmetic
 from elision.products.geometries import geometry_from_json
 from elision.products.geometry import Geometry
 from elision.products.kinds import Product
@@ -100,8 +101,10 @@ class _Record:
     second: str
     recipe: str = ""
     shared: str = ""
+    arithmetic: Arithmetic = FP32
 
     def to_json(self) -> dict[str, Any]:
+        facts = self.arithmetic.to_json()
         return {
             "product": self.kind.value,
             "layer": self.name,
@@ -111,6 +114,8 @@ class _Record:
             "first": self.first,
             "second": self.second,
             "shared": self.shared,
+            # Float32 is not written: files of before stay as they were.
+            **({"arithmetic": facts} if facts else {}),
         }
 
     @classmethod
@@ -124,6 +129,7 @@ class _Record:
             entry["second"],
             entry["recipe"],
             entry["shared"],
+            Arithmetic(**entry.get("arithmetic", {})),
         )
 
 
@@ -224,6 +230,7 @@ class Trace:
                 *keys,
                 recipe,
                 common,
+                product.arithmetic,
             )
         )
 
@@ -270,6 +277,7 @@ class Trace:
                 self._tensors[record.second].unpack(),
                 name=record.name,
                 step=record.step,
+                arithmetic=record.arithmetic,
             )
 
     def multiplied(self) -> Iterator[LayerProduct]:

@@ -14,6 +14,7 @@ from elision.study.run import (
     record_again,
     study,
     study_share,
+    trained_network,
 )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "record_again",
     "study",
     "study_share",
+    "trained_network",
 ]

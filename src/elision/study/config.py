@@ -13,7 +13,7 @@ from elision.common.checks import integer
 from elision.common.specs import build, resolve
 from elision.common.toml import to_toml
 from elision.layers.recipe import Recipe
-from elision.methods import METHODS, check_recipe, is_external, make_recipe
+from elision.methods import METHODS, check_recipe, is_external, make_recipe, parts_of
 from elision.study.probes import PROBES
 from elision.training import Execution
 from elision.workloads import (
@@ -244,8 +244,9 @@ def told_once(kind: str, specs: Iterable[str]) -> tuple[str, ...]:
     for spec in specs:
         said: object = spec
         if kind != "recipe" or not is_external(spec):
-            make, given = resolve(kind, spec, tables[kind])
-            said = make, frozenset(given.items())
+            parts = parts_of(spec) if kind == "recipe" else [spec]
+            read = (resolve(kind, part, tables[kind]) for part in parts)
+            said = tuple((make, frozenset(given.items())) for make, given in read)
         found.setdefault(said, spec)
     return tuple(found.values())
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from elision.accelerators import ACCELERATORS, Accelerator
 from elision.accelerators.simulate import simulate
@@ -55,6 +56,7 @@ __all__ = [
     "record_again",
     "study",
     "study_share",
+    "trained_network",
 ]
 
 #: A recipe's file in its folder of the run.
@@ -295,6 +297,38 @@ def record_again(folder: Path, recipe: str | None, samples: int) -> tuple[str, T
         ValueError: not a run folder, one that has not finished this recipe, or a recipe
             that the run does not have (lists those it has).
     """
+    spec, run, model = _trained(folder, recipe)
+    config = run.config
+    following = run.workload.train_batches(
+        run.dataset, seed=config.seed, epoch=run.workload.epochs
+    )
+    facts = {"study": config.to_dict(), "recipe": spec, "data": run.dataset.source}
+    with record(model.train(), samples=samples, about=facts) as trace:
+        run.workload.task.loss(model, next(following)).backward()
+    return spec, trace
+
+
+def trained_network(
+    folder: Path, recipe: str | None = None
+) -> tuple[str, nn.Module, Workload, Dataset]:
+    """The trained network of a finished run, with its workload and data.
+
+    Args:
+        folder: of a study or a training.
+        recipe: spec of one of its recipes; None for the first.
+
+    Returns:
+        The recipe's spec, the network under it, the workload and its data.
+
+    Raises:
+        ValueError: as for :func:`record_again`.
+    """
+    spec, run, model = _trained(folder, recipe)
+    return spec, model, run.workload, run.dataset
+
+
+def _trained(folder: Path, recipe: str | None) -> "tuple[str, _Run, nn.Module]":
+    """Spec, run and trained network, on the CPU, of a finished run."""
     config = StudyConfig.from_toml(runfolder.configuration(folder))
     spec = config.recipes[0] if recipe is None else recipe
     lookup("recipe of this run", spec, dict.fromkeys(config.recipes))
@@ -308,14 +342,7 @@ def record_again(folder: Path, recipe: str | None, samples: int) -> tuple[str, T
         raise ValueError(
             f"{folder}: {spec} diverged, there is no step: {result.diverged}"
         )
-    model = result.model.cpu()
-    following = run.workload.train_batches(
-        run.dataset, seed=config.seed, epoch=run.workload.epochs
-    )
-    facts = {"study": config.to_dict(), "recipe": spec, "data": run.dataset.source}
-    with record(model.train(), samples=samples, about=facts) as trace:
-        run.workload.task.loss(model, next(following)).backward()
-    return spec, trace
+    return spec, run, result.model.cpu()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from elision.topology import work as work
 from elision.topology.controller import Topology as Topology
 from elision.topology.controller import attach as attach
 from elision.topology.distribution import densities as densities
+from elision.topology.install import UPDATES as UPDATES
 from elision.topology.install import ScheduleWarning as ScheduleWarning
 from elision.topology.install import UnattachedWarning as UnattachedWarning
 from elision.topology.install import install as install
@@ -24,6 +25,7 @@ from elision.topology.rule import Rule as Rule
 from elision.topology.rules.backward_superset import (
     BackwardSuperset as BackwardSuperset,
 )
+from elision.topology.rules.blended import Blended as Blended
 from elision.topology.rules.constant_fan_in import ConstantFanIn as ConstantFanIn
 from elision.topology.rules.global_threshold import GlobalThreshold as GlobalThreshold
 from elision.topology.rules.gradual import GradualPruning as GradualPruning
@@ -32,6 +34,7 @@ from elision.topology.rules.learned_thresholds import (
 )
 from elision.topology.rules.momentum_budget import MomentumBudget as MomentumBudget
 from elision.topology.rules.prune_and_grow import PruneAndGrow as PruneAndGrow
+from elision.topology.rules.rounded_updates import RoundedUpdates as RoundedUpdates
 from elision.topology.rules.straight_through_decay import (
     StraightThroughDecay as StraightThroughDecay,
 )

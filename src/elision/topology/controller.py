@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from elision.common.checks import integer
 from elision.layers import elidable_layers
 from elision.topology.install import (
+    UPDATES,
+    Installed,
     divide_state,
     installed_in,
     left_dense,
@@ -57,24 +59,34 @@ class Topology:
         self.parts: list[Part] = []
         self.history: list[Move] = []
         self._steppers = steppers(optimizer)
+        # Weights are rounded before masks are applied to them.
+        self._rounding = self._hooked(*installed_in(model, UPDATES))
         installed = self._installed
         if installed is None:
             return
         installed.fit(steps)
         self.rule: Rule | None = installed.rule
         self.weights = sparse_weights(root, self.rule.transform)
-        own = self._own(self.rule)
+        self.parts = self._hooked(root, installed)
+
+    def _hooked(self, root: nn.Module, installed: Installed | None) -> list[Part]:
+        """The parts of a rule, one an optimiser, which follow its steps."""
+        if installed is None:
+            return []
+        weights = sparse_weights(root, installed.rule.transform)
+        own = self._own(installed.rule, weights)
         installed.silence()
         if installed.held.controller is not None:
             installed.held.controller.release()
-        divide_state(root, len(own))
-        self.parts = [
-            Part(root, installed, stepper, self.weights, weights, i, self.history)
-            for i, (stepper, weights) in enumerate(own)
+        divide_state(root, len(own), installed.slot)
+        parts = [
+            Part(root, installed, stepper, weights, owned, i, self.history)
+            for i, (stepper, owned) in enumerate(own)
         ]
         installed.held.controller = self
-        for part in self.parts:
+        for part in parts:
             part.hook()
+        return parts
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -82,8 +94,8 @@ class Topology:
         return (self.parts[0].stepper if self.parts else self._steppers[0]).inner
 
     @property
-    def trained(self) -> dict[str, nn.Parameter]:
-        """Parameters that the optimiser trains beside a weight, by layer name."""
+    def trained(self) -> dict[str, Tensor]:
+        """Parameters that the optimiser trains beside a weight, by name."""
         return {name: p for part in self.parts for name, p in part.trained.items()}
 
     @property
@@ -184,9 +196,11 @@ class Topology:
 
     def loaded(self) -> None:
         """The model's state was loaded: take its counts, and follow the rule given now."""
-        divide_state(self.model, len(self.parts))
-        for part in self.parts:
-            part.loaded()
+        for parts in (self._rounding, self.parts):
+            if parts:
+                divide_state(parts[0].model, len(parts), parts[0].slot)
+            for part in parts:
+                part.loaded()
 
     def detach(self) -> None:
         """Stop moving and applying masks; they stay as they are.
@@ -201,7 +215,7 @@ class Topology:
 
     def release(self) -> None:
         """Detach without a word, as for another controller."""
-        for part in self.parts:
+        for part in (*self._rounding, *self.parts):
             part.unhook()
 
     def _first(self) -> Part:
@@ -232,13 +246,15 @@ class Topology:
             self.moves,
         )
 
-    def _own(self, rule: Rule) -> list[tuple[Stepper, list[SparseWeight]]]:
-        """The optimisers that own weights with masks, each with its own.
+    def _own(
+        self, rule: Rule, weights: list[SparseWeight]
+    ) -> list[tuple[Stepper, list[SparseWeight]]]:
+        """The optimisers that own weights of a rule, each with its own.
 
         A frozen weight need have no owner; the first optimiser's part has it.
         """
         parts: list[tuple[Stepper, list[SparseWeight]]] = []
-        left = list(self.weights)
+        left = list(weights)
         for stepper in self._steppers:
             owned = stepper.owned()
             own = [weight for weight in left if id(weight.weight) in owned]
@@ -253,7 +269,7 @@ class Topology:
         if missing:
             raise ValueError(
                 f"{names} {'do' if len(self._steppers) > 1 else 'does'} not own the "
-                f"weights of {', '.join(missing)}, which have masks; give it "
+                f"weights of {', '.join(missing)}, which {rule.acts}; give it "
                 "model.parameters() of the elided model, or leave those layers dense"
             )
         parts = parts or [(self._steppers[0], [])]

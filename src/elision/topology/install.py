@@ -11,6 +11,7 @@ from torch import nn
 
 from elision.layers import (
     attach_extra,
+    drop_extra,
     elidable_layers,
     elided_layers,
     extra,
@@ -21,6 +22,8 @@ from elision.topology.rule import Rule
 from elision.topology.weights import SparseWeight, sparse_weights
 
 __all__ = [
+    "MASKS",
+    "UPDATES",
     "Held",
     "Installed",
     "ScheduleWarning",
@@ -34,12 +37,12 @@ __all__ = [
     "refuse_masks",
 ]
 
-#: How the buffers of a rule's values begin; that of its method's name.
-_STATE = "elision_topology_"
-_METHOD = f"{_STATE}method"
+#: What the two rules act on that a model may have: its masks, and its weights after a
+#: step. The buffers of a rule's values begin with this name.
+MASKS, UPDATES = "topology", "updates"
 
-#: Extras of the elided module: its rule, or the hook that refuses masks.
-_RULE, _REFUSAL = "topology rule", "topology refusal"
+#: Extra of the elided module: the hook that refuses masks.
+_REFUSAL = "topology refusal"
 
 #: Bytes of the buffer that names the method, its parameters' hash included.
 _LABEL_BYTES = 48
@@ -95,6 +98,7 @@ class Installed:
         label: the method's name and a hash of its parameters.
         method: the parameters that the rule was made of, where it can be fitted.
         reminder: the hook that warns until a controller is attached.
+        slot: what the rule acts on, :data:`MASKS` or :data:`UPDATES`.
         held: the controller, whether or not the user keeps it.
 
     Example:
@@ -111,6 +115,7 @@ class Installed:
     reminder: Any = None
     forwards: int = field(default=0)
     warned: bool = field(default=False)
+    slot: str = MASKS
     held: Held = field(default_factory=Held, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -137,6 +142,8 @@ class Installed:
 
     def finalizing(self, model: nn.Module) -> None:
         """Say, once, what the training that ends here did not do."""
+        if self.slot != MASKS:
+            return
         weights = sparse_weights(model, self.rule.transform)
         step, moves = buffer_of(model, "step"), buffer_of(model, "moves")
         found = shortcoming(
@@ -152,11 +159,17 @@ class Installed:
             warnings.warn(found, ScheduleWarning, stacklevel=2)
 
 
-def install(model: nn.Module, rule: Rule, method: str, parameters: object) -> None:
+def install(
+    model: nn.Module,
+    rule: Rule,
+    method: str,
+    parameters: object,
+    slot: str = MASKS,
+) -> None:
     """Draw a rule's first masks and give the model the buffers of its state.
 
-    The buffers are ``elision_topology_step`` and ``_moves``, one a value that the rule
-    remembers, and ``elision_topology_method``, by which a state of another method is refused.
+    The buffers are ``elision_<slot>_step`` and ``_moves``, one a value that the rule
+    remembers, and ``elision_<slot>_method``, by which a state of another method is refused.
 
     Args:
         model: the model, just elided.
@@ -165,10 +178,18 @@ def install(model: nn.Module, rule: Rule, method: str, parameters: object) -> No
         parameters: its parameters, told apart by their representation. Those with
             ``fitted(steps, given)`` and ``rule()``, as a method has them, can be fitted
             to the length of a run.
+        slot: what the rule acts on, :data:`MASKS` or :data:`UPDATES`.
 
     Raises:
-        ValueError: the budget cannot be met, or a pattern does not divide a layer.
+        ValueError: the budget cannot be met, a pattern does not divide a layer, or the
+            model has such a rule already.
     """
+    other = installed_on(model, slot)
+    if other is not None:
+        raise ValueError(
+            f"{other.name} and {method} each bring a rule for the model's "
+            f"{'masks' if slot == MASKS else 'updates'}; a recipe has one"
+        )
     weights = sparse_weights(model, rule.transform)
     if not weights:
         return
@@ -186,51 +207,69 @@ def install(model: nn.Module, rule: Rule, method: str, parameters: object) -> No
     digest = hashlib.sha256(repr(parameters).encode()).hexdigest()[:8]
     label = f"{method}:{digest}"
     device = weights[0].weight.device
+    drop_extra(model, _REFUSAL)
     count = torch.zeros((), dtype=torch.int64)
     state = {"step": count, "moves": count.clone(), **rule.initial_state()}
     for name, value in state.items():
-        model.register_buffer(f"{_STATE}{name}", value.to(device))
-    model.register_buffer(_METHOD, _encoded(label).to(device))
-    installed = Installed(rule, label, parameters)
-    installed.reminder = model.register_forward_pre_hook(_remind)
+        model.register_buffer(_buffer(slot, name), value.to(device))
+    model.register_buffer(_buffer(slot, "method"), _encoded(label).to(device))
+    installed = Installed(rule, label, parameters, slot=slot)
+    installed.reminder = model.register_forward_pre_hook(partial(_remind, slot))
     hooks = [
         installed.reminder,
-        model.register_load_state_dict_pre_hook(_check_method),
-        model.register_load_state_dict_post_hook(_tell_controller),
+        model.register_load_state_dict_pre_hook(partial(_check_method, slot)),
+        model.register_load_state_dict_post_hook(partial(_tell_controller, slot)),
     ]
-    attach_extra(model, _RULE, installed, hooks)
+    attach_extra(model, _extra(slot), installed, hooks)
 
 
 def refuse_masks(model: nn.Module, method: str) -> None:
     """Let a model under a method without masks refuse the state of one that has them."""
+    if installed_on(model) is not None:  # by another part of the recipe
+        return
     check = partial(_check_no_masks, method)
     hook = model.register_load_state_dict_pre_hook(check)
     attach_extra(model, _REFUSAL, method, [hook])
 
 
-def installed_on(module: nn.Module) -> Installed | None:
+def installed_on(module: nn.Module, slot: str = MASKS) -> Installed | None:
     """The rule installed on this very module; None if there is none."""
-    return extra(module, _RULE)
+    return extra(module, _extra(slot))
 
 
-def buffer_of(model: nn.Module, name: str) -> torch.Tensor:
+def _extra(slot: str) -> str:
+    """Name of the extra that holds a rule."""
+    return f"{slot} rule"
+
+
+def _buffer(slot: str, name: str) -> str:
+    """Name of the buffer that holds a value of a rule."""
+    return f"elision_{slot}_{name}"
+
+
+def buffer_of(model: nn.Module, name: str, slot: str = MASKS) -> torch.Tensor:
     """A value that the rule of an elided module keeps there."""
-    return model._buffers[f"{_STATE}{name}"]  # pyright: ignore[reportReturnType]
+    return model._buffers[_buffer(slot, name)]  # pyright: ignore[reportReturnType]
 
 
-def divide_state(model: nn.Module, parts: int) -> None:
+def divide_state(model: nn.Module, parts: int, slot: str = MASKS) -> None:
     """Let every value of a rule be one for each of several optimisers.
 
     One optimiser has scalars. What a state was divided into before stays, if it fits.
     """
     for name, value in list(model._buffers.items()):
-        if value is None or not name.startswith(_STATE) or name == _METHOD:
+        if value is None or not _is_value(name, slot):
             continue
         if parts == 1 and value.dim():
             model._buffers[name] = value[0].clone()
         elif parts > 1 and value.shape != (parts,):
             first = value[0] if value.dim() else value
             model._buffers[name] = first.repeat(parts)
+
+
+def _is_value(buffer: str, slot: str) -> bool:
+    """Whether a buffer holds a value of a rule."""
+    return buffer.startswith(_buffer(slot, "")) and buffer != _buffer(slot, "method")
 
 
 def left_dense(
@@ -258,20 +297,22 @@ def held_masks(model: nn.Module) -> dict[int, torch.Tensor]:
     return {}
 
 
-def installed_in(model: nn.Module) -> tuple[nn.Module, Installed | None]:
+def installed_in(
+    model: nn.Module, slot: str = MASKS
+) -> tuple[nn.Module, Installed | None]:
     """The module that was elided, inside wrappers, and what ``install`` left on it.
 
     Raises:
         ValueError: nothing in the model is elided, or two rules are.
     """
-    found = [m for m in model.modules() if installed_on(m) is not None]
+    found = [m for m in model.modules() if installed_on(m, slot) is not None]
     if len(found) > 1:
         raise ValueError(
             f"{len(found)} parts of this model were elided on their own; attach each "
             "to an optimiser of its own"
         )
     if found:
-        return found[0], installed_on(found[0])
+        return found[0], installed_on(found[0], slot)
     if next(elided_layers(model), None) is None:
         raise ValueError(
             f"{type(model).__name__} is not elided: call elision.elide(model, method) "
@@ -297,27 +338,28 @@ def _mismatch(theirs: str, ours: str) -> str:
     )
 
 
-def _remind(model: nn.Module, args: Any) -> None:
+def _remind(slot: str, model: nn.Module, args: Any) -> None:
     """Forward pre-hook: warn in the second training pass without a controller."""
     del args
     if torch.compiler.is_compiling() or not model.training:
         return
     if not torch.is_grad_enabled():
         return
-    installed = installed_on(model)
+    installed = installed_on(model, slot)
     if installed is None:
         return
     installed.forwards += 1
     if installed.forwards == 2:
         warnings.warn(
-            f"the masks of {installed.name} do not move and its "
-            "inactive weights learn: call elision.topology.attach(model, optimizer)",
+            f"{installed.rule.unattached(installed.name)}: call "
+            "elision.topology.attach(model, optimizer)",
             UnattachedWarning,
             stacklevel=2,
         )
 
 
 def _check_method(
+    slot: str,
     model: nn.Module,
     state_dict: dict[str, Any],
     prefix: str,
@@ -329,14 +371,14 @@ def _check_method(
 ) -> None:
     """Before loading: refuse another method's state, warn of other parameters."""
     del local_metadata, strict, missing, unexpected
-    saved = state_dict.get(f"{prefix}{_METHOD}")
-    installed = installed_on(model)
+    saved = state_dict.get(prefix + _buffer(slot, "method"))
+    installed = installed_on(model, slot)
     if installed is None:
         return
-    _take_shapes(model, state_dict, prefix)
+    _take_shapes(slot, model, state_dict, prefix)
     if saved is None:
         # A plain state is torch's to refuse, or to take where that is wanted.
-        if any("elision_" in key for key in state_dict):
+        if slot == MASKS and any("elision_" in key for key in state_dict):
             errors.append(
                 "this state was saved by a method without masks, the model runs "
                 f"{installed.name!r}; elide it as that run was to resume"
@@ -354,23 +396,26 @@ def _check_method(
     )
 
 
-def _take_shapes(model: nn.Module, state_dict: dict[str, Any], prefix: str) -> None:
+def _take_shapes(
+    slot: str, model: nn.Module, state_dict: dict[str, Any], prefix: str
+) -> None:
     """Take as many values as were saved, one an optimiser; older states count no moves."""
     for name, own in list(model._buffers.items()):
-        if own is None or not name.startswith(_STATE) or name == _METHOD:
+        if own is None or not _is_value(name, slot):
             continue
         saved = state_dict.get(prefix + name)
         if saved is not None and saved.shape != own.shape:
             model._buffers[name] = own.new_zeros(saved.shape)
-    step = state_dict.get(f"{prefix}{_STATE}step")
+    step = state_dict.get(prefix + _buffer(slot, "step"))
     if step is not None:
-        state_dict.setdefault(f"{prefix}{_STATE}moves", torch.zeros_like(step))
+        moves = prefix + _buffer(slot, "moves")
+        state_dict.setdefault(moves, torch.zeros_like(step))
 
 
-def _tell_controller(model: nn.Module, incompatible: Any) -> None:
+def _tell_controller(slot: str, model: nn.Module, incompatible: Any) -> None:
     """After loading: what the coming step needs follows from the rule given now."""
     del incompatible
-    installed = installed_on(model)
+    installed = installed_on(model, slot)
     if installed is not None and installed.held.controller is not None:
         installed.held.controller.loaded()
 
@@ -397,6 +442,6 @@ def _check_no_masks(
 ) -> None:
     """Before loading into a method without masks: refuse a state that has some."""
     del model, local_metadata, strict, missing, unexpected
-    saved = state_dict.get(f"{prefix}{_METHOD}")
+    saved = state_dict.get(prefix + _buffer(MASKS, "method"))
     if saved is not None:
         errors.append(_mismatch(_decoded(saved), method))

@@ -112,6 +112,11 @@ class Part:
         return bool(self._handles)
 
     @property
+    def slot(self) -> str:
+        """What the rule acts on."""
+        return self._installed.slot
+
+    @property
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimiser that steps the weights."""
         return self.stepper.inner
@@ -134,7 +139,7 @@ class Part:
 
     def state(self, name: str) -> Tensor:
         """Value that the rule keeps for this part: a buffer of the model, or one of it."""
-        buffer = buffer_of(self.model, name)
+        buffer = buffer_of(self.model, name, self._installed.slot)
         return buffer[self.place] if buffer.dim() else buffer
 
     def gradient(self, weight: SparseWeight) -> Tensor:
@@ -343,6 +348,8 @@ class Part:
         self._set_aside = []
         if self._finite and self._counts:
             self.rule.after_step(self)
+            for weight in self.own:
+                weight.share_state()
         self._mask_weights()
         self._gradients, self._looked = {}, False
         self._reached.clear()
@@ -369,7 +376,8 @@ class Part:
 
     def _is_over(self) -> bool:
         """True, and detached, once the model was restored or elided anew."""
-        over = installed_on(self.model) is not self._installed
+        installed = self._installed
+        over = installed_on(self.model, installed.slot) is not installed
         if over:
             self.unhook()
         return over

@@ -144,6 +144,9 @@ class Rule:
     #: Whether masks move in the steps of a schedule, which may miss a run.
     is_scheduled: ClassVar[bool] = False
 
+    #: What the rule's weights do, for messages.
+    acts: ClassVar[str] = "have masks"
+
     #: Whether the rule reads the optimiser's momentum, which every process must have.
     reads_momentum: ClassVar[bool] = False
 
@@ -158,10 +161,19 @@ class Rule:
 
     def parameters(
         self, weights: list[SparseWeight]
-    ) -> list[tuple[SparseWeight, Tensor]]:
-        """State that the optimiser trains beside each weight, if there is any."""
+    ) -> list[tuple[str, SparseWeight, Tensor]]:
+        """State that the optimiser trains beside each weight, if there is any.
+
+        Each with a name of its own. A tensor that requires a gradient is trained as it
+        is, by what the backward pass leaves in it; the gradient of another one is for
+        :meth:`shape_gradients` to write into ``run.trained``.
+        """
         del weights
         return []
+
+    def unattached(self, name: str) -> str:
+        """What does not happen while no controller is attached, after a method's name."""
+        return f"the masks of {name} do not move and its inactive weights learn"
 
     def moves(self, step: int) -> bool:
         """True if masks may move in this step."""

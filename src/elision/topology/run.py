@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from elision.topology.weights import SparseWeight
 
@@ -45,8 +45,8 @@ class Run(Protocol):
         ...
 
     @property
-    def trained(self) -> Mapping[str, nn.Parameter]:
-        """Parameters that the optimiser trains beside a weight, by layer name."""
+    def trained(self) -> Mapping[str, Tensor]:
+        """Parameters that the optimiser trains beside a weight, by name."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""State that an optimiser trains beside the weights: thresholds that learn.
+"""State that an optimiser trains beside the weights: thresholds and steps that learn.
 
 Such a parameter joins the optimiser's group of its weight when the controller is
 attached. A saved optimiser state has it apart, under a key of the group, so that a state
@@ -16,7 +16,7 @@ from elision.topology.weights import SparseWeight
 
 __all__ = ["TRAINED", "adopt"]
 
-#: Key of a parameter group: layer name -> the optimiser's state of what it trains there.
+#: Key of a parameter group: name -> the optimiser's state of what it trains there.
 TRAINED = "elision_trained"
 
 State = dict[str, Any]
@@ -24,24 +24,24 @@ State = dict[str, Any]
 
 def adopt(
     rule: Rule, weights: list[SparseWeight], stepper: Stepper
-) -> tuple[dict[str, nn.Parameter], list[Any]]:
+) -> tuple[dict[str, Tensor], list[Any]]:
     """Let the optimiser train the rule's state, in the group of its weight.
 
     Returns:
-        The parameters by layer name, and handles of the hooks that keep them apart in
+        The parameters by name, and handles of the hooks that keep them apart in
         saved states.
 
     Raises:
         ValueError: a weight is sharded, or other processes step it.
     """
     optimizer, trained = stepper.inner, {}
-    for weight, tensor in rule.parameters(weights):
+    for name, weight, tensor in rule.parameters(weights):
         if hasattr(weight.weight, "full_tensor"):
             raise ValueError(
-                f"layer {weight.name}: its weight is sharded, and thresholds learn "
+                f"layer {weight.name}: its weight is sharded, and {name} learns "
                 "from whole weights; train this method without sharding"
             )
-        trained[weight.name] = _joined(optimizer, weight, tensor)
+        trained[name] = _joined(optimizer, name, weight, tensor)
     if not trained:
         return {}, []
     for group in optimizer.param_groups:
@@ -65,20 +65,20 @@ def adopt(
 
 
 def _joined(
-    optimizer: torch.optim.Optimizer, weight: SparseWeight, tensor: Tensor
-) -> nn.Parameter:
+    optimizer: torch.optim.Optimizer, name: str, weight: SparseWeight, tensor: Tensor
+) -> Tensor:
     """The parameter of a tensor in the group of a weight, which may have it already."""
     for group in optimizer.param_groups:
         known = [p for p in group["params"] if p.data_ptr() == tensor.data_ptr()]
         if known:
             return known[0]
-    parameter = nn.Parameter(tensor)
+    parameter = tensor if tensor.requires_grad else nn.Parameter(tensor)
     for group in optimizer.param_groups:
         if any(p is weight.weight for p in group["params"]):
             group["params"].append(parameter)
             if "param_names" in group:
-                group["param_names"].append(f"{weight.name}.{TRAINED}")
-            loaded = group.get(TRAINED, {}).pop(weight.name, None)
+                group["param_names"].append(f"{name}.{TRAINED}")
+            loaded = group.get(TRAINED, {}).pop(name, None)
             if loaded:
                 optimizer.state[parameter] = {
                     name: value.to(parameter.device) if _is_value(value) else value

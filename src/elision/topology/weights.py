@@ -15,7 +15,7 @@ from elision.layers import (
     set_state,
     states_of,
 )
-from elision.operands import Transform
+from elision.operands import Transform, links_of
 from elision.products import Product
 
 __all__ = ["SparseWeight", "momentum", "sparse_weights"]
@@ -27,7 +27,8 @@ class SparseWeight:
     Attributes:
         name: name of the first layer that holds the weight.
         layers: all layers that do.
-        transform: what the forward product does to it.
+        transform: what the forward product does to it, or the link of a chain that a
+            rule acts on.
 
     Example:
         >>> import torch, elision
@@ -39,12 +40,18 @@ class SparseWeight:
     """
 
     def __init__(
-        self, name: str, layer: ElidedLayer, use: str, transform: Transform
+        self,
+        name: str,
+        layer: ElidedLayer,
+        use: str,
+        transform: Transform,
+        prefix: str = "",
     ) -> None:
         self.name = name
         self.layers = [layer]
         self.transform = transform
-        self._use = use
+        self._use, self._prefix = use, prefix
+        self._is_read_once = len(_places(layer, transform)) == 1
 
     @property
     def weight(self) -> nn.Parameter:
@@ -58,12 +65,21 @@ class SparseWeight:
 
     def state(self, name: str) -> Tensor:
         """A state tensor of the transform."""
-        return states_of(self.layers[0], self._use)[name]
+        return states_of(self.layers[0], self._use)[self._prefix + name]
 
     def set_state(self, name: str, value: Tensor) -> None:
-        """Write a state tensor into every layer that holds the weight."""
+        """Write a state tensor into every layer that holds the weight, one to each."""
         for layer in self.layers:
-            set_state(layer, self._use, name, value)
+            for use, prefix in _places(layer, self.transform):
+                set_state(layer, use, prefix + name, value)
+                value = value.clone()
+
+    def share_state(self) -> None:
+        """Let every use of the weight have the state that the first one has."""
+        if self._is_read_once:
+            return
+        for name in self.transform.state_names:
+            self.set_state(name, self.state(name))
 
     @property
     def mask(self) -> Tensor:
@@ -136,17 +152,38 @@ class SparseWeight:
                 self.keep(value, where)
 
 
+def _places(layer: ElidedLayer, transform: Transform) -> list[tuple[str, str]]:
+    """The uses of a layer's weight with a transform, and prefixes of its state there.
+
+    Two where what follows it differs from product to product, as blocks that run along
+    the terms of the sum do.
+    """
+    plan = plan_of(layer)
+    uses = (plan.use(p, "weight") for p in (Product.FORWARD, Product.INPUT_GRAD))
+    return [
+        (use, prefix)
+        for use in dict.fromkeys(uses)
+        for prefix, link in links_of(plan.uses[use])
+        if link == transform
+    ]
+
+
 def sparse_weights(model: nn.Module, kind: type[Transform]) -> list[SparseWeight]:
-    """The weights of an elided model whose forward transform is of a kind, in order."""
+    """The weights of an elided model whose forward transform is of a kind, in order.
+
+    A transform in a chain counts, too; the first of its kind does.
+    """
     found: dict[int, SparseWeight] = {}
     for name, layer in elided_layers(model):
         plan = plan_of(layer)
         use = plan.use(Product.FORWARD, "weight")
-        if not isinstance(plan.uses[use], kind):
+        links = links_of(plan.uses[use])
+        link = next((pair for pair in links if isinstance(pair[1], kind)), None)
+        if link is None:
             continue
         seen = found.get(id(layer.weight))
         if seen is None:
-            found[id(layer.weight)] = SparseWeight(name, layer, use, plan.uses[use])
+            found[id(layer.weight)] = SparseWeight(name, layer, use, *reversed(link))
         else:
             seen.layers.append(layer)
     return list(found.values())

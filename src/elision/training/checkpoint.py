@@ -16,6 +16,7 @@ from elision.common.files import load_tensors, save_tensors
 from elision.layers import WorkMeter
 from elision.products import Trace
 from elision.topology.trained import TRAINED
+from elision.training.loss_scaling import LossScaling
 from elision.training.ranks import Ranks, is_local
 
 __all__ = ["CHECKPOINT", "EpochMetrics", "RunState", "load", "save"]
@@ -84,7 +85,7 @@ def save(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    scaling: LossScaling,
     state: RunState,
     ranks: Ranks,
 ) -> None:
@@ -111,8 +112,9 @@ def save(
     facts: dict[str, Any] = {
         "history": [metrics.to_row(state.metric) for metrics in state.history]
     }
-    if scaler.is_enabled():
-        facts["scaler"] = scaler.state_dict()
+    scaler = scaling.state_dict()
+    if scaler:
+        facts["scaler"] = scaler
     for rank, (own_tensors, own_facts) in enumerate(own):
         prefix = f"rank{rank}/" if rank else ""
         tensors |= {prefix + name: value for name, value in own_tensors.items()}
@@ -148,7 +150,7 @@ def load(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    scaling: LossScaling,
     state: RunState,
     ranks: Ranks,
 ) -> None:
@@ -174,8 +176,8 @@ def load(
         device = next(model.parameters()).device
         if device.type == "cuda":
             torch.cuda.set_rng_state(tensors[f"{prefix}cuda_generator"], device)
-        if scaler.is_enabled():
-            scaler.load_state_dict(facts["scaler"])
+        if scaling.state_dict():
+            scaling.load_state_dict(facts["scaler"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path}: does not fit this run: {error}") from error
     momenta = {int(n): v for n, v in _by_first("optimizer/", tensors).items()}

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from elision.common.checks import one_of
 from elision.common.names import lookup
 from elision.engines import ENGINES
+from elision.layers.recipe import Recipe
 from elision.memory import Policy, policy_for
 
 __all__ = ["PRECISIONS", "Execution", "repeatable"]
@@ -105,9 +107,11 @@ class Execution:
         dtype = PRECISIONS[self.precision]
         return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
-    def scaler(self, device: torch.device) -> torch.amp.GradScaler:
-        """Loss scaling for ``fp16``, whose small gradients would be lost; else none."""
-        return torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+    def loss_scaling(self, recipe: Recipe) -> float | Literal["dynamic"] | None:
+        """Loss scaling of a recipe, or of ``fp16``, whose small gradients would be lost."""
+        if recipe.loss_scaling is not None:
+            return recipe.loss_scaling
+        return "dynamic" if self.precision == "fp16" else None
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from elision.topology import Topology, attach
 from elision.training import checkpoint
 from elision.training.checkpoint import EpochMetrics, RunState
 from elision.training.execution import Execution, repeatable
+from elision.training.loss_scaling import LossScaleError, LossScaling
 from elision.training.ranks import Ranks
 from elision.workloads import Batch, Dataset, Workload
 
@@ -38,7 +39,7 @@ Progress = Callable[[int, int, EpochMetrics | None], None]
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss is no longer a number.
+    """The loss is no longer a number, or no gradient is.
 
     Attributes:
         result: the run up to there, its metrics NaN from that epoch on and nothing
@@ -142,7 +143,8 @@ def train(
 
     Raises:
         TrainingDivergedError: the loss became NaN or infinite; the message names the
-            step and the first layer with such a value.
+            step and the first layer with such a value. Or the loss scale of a recipe in
+            float16 fell and did not recover.
         ValueError: the folder holds a checkpoint that does not fit or is damaged, the
             device is not there, or a batch has fewer examples than there are ranks.
 
@@ -199,7 +201,8 @@ class _Run:
         self.parallel = ranks.wrapped(self.model)
         self.optimizer = workload.make_optimizer(self.model)
         self.topology: Topology = attach(self.model, self.optimizer)
-        self.scaler = execution.scaler(device)
+        scaling = execution.loss_scaling(recipe)
+        self.scaling = LossScaling(device.type, scaling, self.optimizer)
         if ranks.rank:  # the same weights everywhere, another dropout on each rank
             torch.manual_seed(plan.seed + (ranks.rank << 32))
 
@@ -207,7 +210,7 @@ class _Run:
         """Load the folder's checkpoint, if it has one."""
         if folder is not None and (folder / checkpoint.CHECKPOINT).is_file():
             checkpoint.load(
-                folder, self.model, self.optimizer, self.scaler, self.state, self.ranks
+                folder, self.model, self.optimizer, self.scaling, self.state, self.ranks
             )
 
     def finish(self, folder: Path | None, progress: Progress | None) -> None:
@@ -221,7 +224,7 @@ class _Run:
                     folder,
                     self.model,
                     self.optimizer,
-                    self.scaler,
+                    self.scaling,
                     self.state,
                     self.ranks,
                 )
@@ -313,9 +316,11 @@ class _Run:
             )
         if factor != 1:
             loss = loss * factor
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.scaling.backward(loss)
+        try:
+            self.scaling.step(step)
+        except LossScaleError as error:
+            raise TrainingDivergedError(str(error)) from error
         return loss.item()
 
     def _forward(self, batch: Batch, step: int, policy: Policy | None) -> Tensor:

@@ -10,6 +10,7 @@ from elision.accelerators.base import (
     check_positive,
 )
 from elision.accelerators.energy import energy_table
+from elision.accelerators.numbers import numbers_of
 from elision.products import LayerProduct
 
 __all__ = ["Dense"]
@@ -64,21 +65,21 @@ class Dense(Accelerator):
         macs = product.dense_macs
         cycles = -(-macs // self.multipliers)
         table = energy_table(self.energy)
-        outputs = product.result_size
+        n = numbers_of(product.arithmetic)
         return Cost(
             cycles=cycles,
             multiplies=macs,
             valid_multiplies=macs,
             multiplier_slots=cycles * self.multipliers,
-            operations={"multiply": macs, "add": macs},
+            operations={n.multiply: macs, n.add: macs},
             accesses={
-                "buffer.read": 2 * -(-macs // self.reuse),
-                "buffer.write": outputs,
+                "buffer.read": n.words(2 * -(-macs // self.reuse), n.operands),
+                "buffer.write": n.words(product.result_size, n.result),
             },
             prices_pj=table.prices(
-                {"multiply": "multiply", "add": "add"}, {"buffer": self.buffer_kib}
+                {n.multiply: n.multiply, n.add: n.add}, {"buffer": self.buffer_kib}
             ),
             area_mm2=table.area_mm2(
-                {"multiply": self.multipliers, "add": self.multipliers}
+                {n.multiply: self.multipliers, n.add: self.multipliers}
             ),
         )

@@ -14,6 +14,7 @@ from elision.accelerators.energy import energy_table
 from elision.accelerators.inner.elements import ElementMachine
 from elision.accelerators.inner.matching import matches
 from elision.accelerators.inner.work import places, spread
+from elision.accelerators.numbers import numbers_of
 from elision.products import LayerProduct
 
 __all__ = ["Intersection"]
@@ -83,6 +84,7 @@ class Intersection(ElementMachine):
         chunks = places(product)
         joined = chunks._replace(work=ceil_div(chunks.work, self.chunk)).total
         table = energy_table(self.energy)
+        n = numbers_of(product.arithmetic)
         multipliers = self.multiplier_count
         return Cost(
             cycles=cycles,
@@ -90,22 +92,24 @@ class Intersection(ElementMachine):
             valid_multiplies=multiplies,
             multiplier_slots=cycles * multipliers,
             operations={
-                "multiply": multiplies,
-                "add": multiplies,
+                n.multiply: multiplies,
+                n.add: multiplies,
                 # Two masks of a chunk, compared 32 bits at a time.
                 "compare": joined * ceil_div(self.chunk, 32),
             },
             accesses={
-                "buffer.read": 2 * ceil_div(multiplies, self.reuse),
+                "buffer.read": n.words(
+                    2 * ceil_div(multiplies, self.reuse), n.operands
+                ),
                 "mask_buffer.read": ceil_div(
                     2 * joined * ceil_div(self.chunk, 32), self.reuse
                 ),
-                "buffer.write": product.result_size,
+                "buffer.write": n.words(product.result_size, n.result),
             },
             details={"chunks_joined": joined},
             prices_pj=table.prices(
-                {"multiply": "multiply", "add": "add", "compare": "compare"},
+                {n.multiply: n.multiply, n.add: n.add, "compare": "compare"},
                 {"buffer": self.buffer_kib, "mask_buffer": self.buffer_kib},
             ),
-            area_mm2=table.area_mm2({"multiply": multipliers, "add": multipliers}),
+            area_mm2=table.area_mm2({n.multiply: multipliers, n.add: multipliers}),
         )

@@ -11,6 +11,7 @@ from elision.accelerators.base import (
 from elision.accelerators.energy import energy_table
 from elision.accelerators.inner.elements import ElementMachine
 from elision.accelerators.inner.work import one_sided, places, spread
+from elision.accelerators.numbers import numbers_of
 from elision.common.names import lookup
 from elision.products import OPERANDS, LayerProduct
 
@@ -70,24 +71,25 @@ class OneSided(ElementMachine):
         table = energy_table(self.energy)
         multipliers = self.multiplier_count
         fetched = ceil_div(multiplies, self.reuse)
+        n = numbers_of(product.arithmetic)
         return Cost(
             cycles=cycles,
             multiplies=multiplies,
             valid_multiplies=multiplies,
             multiplier_slots=cycles * multipliers,
-            operations={"multiply": multiplies, "add": multiplies},
+            operations={n.multiply: multiplies, n.add: multiplies},
             accesses={
-                "buffer.read": 2 * fetched,
-                # A 16-bit index with every word of the sparse side.
+                "buffer.read": n.words(2 * fetched, n.operands),
+                # A 16-bit index with every value of the sparse side.
                 "index_buffer.read": ceil_div(fetched, 2),
-                "buffer.write": product.result_size,
+                "buffer.write": n.words(product.result_size, n.result),
             },
             details={"zero_products": multiplies - product.counts.valid},
             prices_pj=table.prices(
-                {"multiply": "multiply", "add": "add"},
+                {n.multiply: n.multiply, n.add: n.add},
                 {"buffer": self.buffer_kib, "index_buffer": self.buffer_kib},
             ),
-            area_mm2=table.area_mm2({"multiply": multipliers, "add": multipliers}),
+            area_mm2=table.area_mm2({n.multiply: multipliers, n.add: multipliers}),
         )
 
     def _index(self, product: LayerProduct) -> int | None:

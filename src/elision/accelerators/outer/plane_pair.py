@@ -6,8 +6,8 @@ values by ``multipliers`` kernel values per cycle, after ``startup_cycles``: ``c
 image / n)·ceil(nnz kernel / n) + startup`` cycles per pair. The pairs are spread over
 the PEs without loss, except that the longest pair bounds the time from below.
 
-Energy counts, per pair, are this project's choices as well. Values are 32-bit words,
-indices are 16-bit, two to a word:
+Energy counts, per pair, are this project's choices as well. Values are 32-bit words
+(fewer in narrower formats), indices are 16-bit, two to a word:
 
 * the image plane is read from the PE's buffer once, and stays while kernel values pass;
 * every kernel value that is issued is read once per vector of image values;
@@ -18,12 +18,12 @@ indices are 16-bit, two to a word:
 """
 
 from dataclasses import dataclass
-
-import numpy as np
+from fractions import Fraction
 
 from elision.accelerators.base import Cost, ceil_div
 from elision.accelerators.energy import energy_table
-from elision.accelerators.outer.planes import Planes
+from elision.accelerators.numbers import numbers_of
+from elision.accelerators.outer.planes import Planes, plane_bits
 from elision.products import LayerProduct
 
 __all__ = ["PairWork", "PlanePairs"]
@@ -75,7 +75,7 @@ class PlanePairs:
 
     Example:
         >>> pairs = PlanePairs(64, 4, 0, False, 10.0, 0.1875, 1024.0, "horowitz-45nm")
-        >>> pairs.arithmetic_units["multiply"]
+        >>> pairs.arithmetic_units()["multiply"]
         1024
     """
 
@@ -114,11 +114,12 @@ class PlanePairs:
             return image.size * kernel.shape[1]
         return int((image > 0).sum(1) @ (kernel > 0).sum(1))
 
-    @property
-    def arithmetic_units(self) -> dict[str, int]:
-        """Multipliers, accumulating adders and coordinate subtractors."""
+    def arithmetic_units(
+        self, multiply: str = "multiply", add: str = "add"
+    ) -> dict[str, int]:
+        """Multipliers, accumulating adders and coordinate subtractors, by action."""
         products = self.elements * self.multipliers**2
-        return {"multiply": products, "add": products, "add_int32": 2 * products}
+        return {multiply: products, add: products, "add_int32": 2 * products}
 
     def cost(self, product: LayerProduct, planes: Planes, work: PairWork) -> Cost:
         """Cost of doing ``work`` for the ``planes`` of ``product``."""
@@ -128,9 +129,11 @@ class PlanePairs:
         longest = work.longest + self.startup_cycles * (pairs > 0)
         cycles = max(ceil_div(busy, self.elements), longest)
         words = ceil_div(work.index_reads, 2)
-        loaded = _loaded_words(planes)
+        n = numbers_of(product.arithmetic)
+        image, kernel = plane_bits(product)
         table = energy_table(self.energy)
-        arrays, extra = table.area_mm2(self.arithmetic_units), self.extra_area_mm2
+        arrays = table.area_mm2(self.arithmetic_units(n.multiply, n.add))
+        extra = self.extra_area_mm2
         return Cost(
             cycles=cycles,
             multiplies=work.issued,
@@ -138,20 +141,20 @@ class PlanePairs:
             redundant_multiplies=work.issued - valid,
             multiplier_slots=cycles * self.elements * self.multipliers**2,
             operations={
-                "multiply": work.issued,
-                "add": valid,
+                n.multiply: work.issued,
+                n.add: valid,
                 "coordinate": 2 * work.issued,
                 "compare": work.compares,
                 "bound": work.bounds,
             },
             accesses={
-                "image_buffer.read": work.image_reads,
-                "kernel_buffer.read": work.kernel_reads,
+                "image_buffer.read": n.words(work.image_reads, image),
+                "kernel_buffer.read": n.words(work.kernel_reads, kernel),
                 "index_buffer.read": words,
-                "accumulator.read": valid,
-                "accumulator.write": valid,
-                "global_buffer.read": loaded,
-                "global_buffer.write": product.result_size,
+                "accumulator.read": n.words(valid, n.sums),
+                "accumulator.write": n.words(valid, n.sums),
+                "global_buffer.read": _loaded_words(planes, image, kernel),
+                "global_buffer.write": n.words(product.result_size, n.result),
             },
             details={
                 "nonzero_products": nonzero,
@@ -162,8 +165,8 @@ class PlanePairs:
             },
             prices_pj=table.prices(
                 {
-                    "multiply": "multiply",
-                    "add": "add",
+                    n.multiply: n.multiply,
+                    n.add: n.add,
                     "coordinate": "add_int32",
                     "compare": "compare",
                     "bound": "add_int32",
@@ -180,8 +183,12 @@ class PlanePairs:
         )
 
 
-def _loaded_words(planes: Planes) -> int:
-    """Words from the global buffer: images once, kernels once per non-empty image."""
+def _loaded_words(planes: Planes, image_bits: Fraction, kernel_bits: Fraction) -> int:
+    """Words from the global buffer: images once, kernels once per non-empty image.
+
+    Each value comes with an index of 16 bits.
+    """
     image, kernel = planes.image_nonzeros, planes.kernel_nonzeros
-    values = image.sum() + ((image > 0).sum(1) @ kernel.sum(1))
-    return int(values + np.int64(ceil_div(values, 2)))
+    images, kernels = int(image.sum()), int((image > 0).sum(1) @ kernel.sum(1))
+    values = images * image_bits + kernels * kernel_bits
+    return ceil_div(int(values), 32) + ceil_div(images + kernels, 2)

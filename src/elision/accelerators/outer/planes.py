@@ -23,10 +23,12 @@ summation index, and every product is valid.
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from elision.accelerators.base import planar
+from elision.accelerators.numbers import numbers_of
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "imaged_matmul",
     "is_folded",
     "laid_out",
+    "plane_bits",
     "planes_of",
 ]
 
@@ -254,7 +257,15 @@ def imaged_matmul(product: LayerProduct) -> LayerProduct:
             mask = np.pad(pixels, ((0, 0), (0, 0), (0, filling)))
         operands[name] = mask.reshape(image.shape_of(name))
     first, second = (operands[name] for name in product.kind.operands)
-    return LayerProduct(product.kind, image, first, second, product.name, product.step)
+    return LayerProduct(
+        product.kind,
+        image,
+        first,
+        second,
+        product.name,
+        product.step,
+        product.arithmetic,
+    )
 
 
 def folded_matmul(product: LayerProduct, side: int = 16) -> OuterProduct:
@@ -282,3 +293,12 @@ def folded_matmul(product: LayerProduct, side: int = 16) -> OuterProduct:
         blocks.append(np.ascontiguousarray(planes))
     axis = Axis(1, 0, 1, 1, 1, side)
     return OuterProduct(blocks[0], blocks[1], axis, axis)
+
+
+def plane_bits(product: LayerProduct) -> tuple[Fraction, Fraction]:
+    """Bits of a value of the image planes, and of the kernel planes."""
+    run = product.canonical_shape.as_convolution()
+    n = numbers_of(run.arithmetic)
+    if run.kind is Product.WEIGHT_GRAD:  # (G, X): X is the image
+        return n.second, n.first
+    return n.first, n.second

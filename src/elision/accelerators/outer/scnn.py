@@ -15,12 +15,14 @@ from elision.accelerators.base import (
     squarest_grid,
 )
 from elision.accelerators.energy import energy_table
+from elision.accelerators.numbers import numbers_of
 from elision.accelerators.outer.planar import PlanarPlan, planar_counts
 from elision.accelerators.outer.plane_pair import PlanePairs
 from elision.accelerators.outer.planes import (
     OuterProduct,
     is_folded,
     laid_out,
+    plane_bits,
     planes_of,
 )
 from elision.common.names import lookup
@@ -177,22 +179,24 @@ class Scnn(Accelerator):
         values = count["image_reads"] + count["kernel_reads"]
         weights = plan.passes * int(outer.kernels.sum()) * outer.images.shape[1]
         table = energy_table(self.energy)
+        n = numbers_of(product.arithmetic)
+        image, kernel = plane_bits(product)
         return Cost(
             cycles=cycles,
             multiplies=issued,
             valid_multiplies=valid,
             redundant_multiplies=issued - valid,
             multiplier_slots=cycles * elements * slots,
-            operations={"multiply": issued, "add": valid, "coordinate": 2 * issued},
+            operations={n.multiply: issued, n.add: valid, "coordinate": 2 * issued},
             accesses={
-                "image_buffer.read": count["image_reads"],
-                "image_buffer.write": product.result_size,
-                "weight_fifo.read": count["kernel_reads"],
+                "image_buffer.read": n.words(count["image_reads"], image),
+                "image_buffer.write": n.words(product.result_size, n.result),
+                "weight_fifo.read": n.words(count["kernel_reads"], kernel),
                 # Run lengths of 4 bits, 8 to a word.
                 "index_buffer.read": ceil_div(values, 8),
-                "accumulator.read": valid,
-                "accumulator.write": valid,
-                "global_buffer.read": weights,
+                "accumulator.read": n.words(valid, n.sums),
+                "accumulator.write": n.words(valid, n.sums),
+                "global_buffer.read": n.words(weights, kernel),
             },
             details={
                 "halo_cycles": halo_cycles,
@@ -209,7 +213,11 @@ class Scnn(Accelerator):
                 "skipped_products": product.counts.nonzero - issued,
             },
             prices_pj=table.prices(
-                {"multiply": "multiply", "add": "add", "coordinate": "add_int32"},
+                {
+                    n.multiply: n.multiply,
+                    n.add: n.add,
+                    "coordinate": "add_int32",
+                },
                 {
                     "image_buffer": self.buffer_kib,
                     "index_buffer": self.buffer_kib,
@@ -218,7 +226,7 @@ class Scnn(Accelerator):
                     "global_buffer": self.global_kib,
                 },
             ),
-            area_mm2=table.area_mm2(self._pairs.arithmetic_units),
+            area_mm2=table.area_mm2(self._pairs.arithmetic_units(n.multiply, n.add)),
             notes=_said_once(FOLDED) if is_folded(product) else (),
         )
 

@@ -24,9 +24,11 @@ array. The published abstracts give no cycle formula; the one above is derived i
 
 import math
 from dataclasses import KW_ONLY, dataclass
+from fractions import Fraction
 from functools import cached_property
 
 from elision.accelerators.base import Cost, check_integer
+from elision.accelerators.numbers import FLOAT32, WORD_BITS, Numbers, numbers_of
 from elision.accelerators.systolic.array import SystolicArray
 from elision.accelerators.systolic.lowering import Gemm, lower
 from elision.accelerators.systolic.mixed import SystolicMixed
@@ -39,9 +41,6 @@ from elision.common.names import lookup
 from elision.products import Geometry, LayerProduct, Product
 
 __all__ = ["InterGrad", "estimated_pe_area_ratio"]
-
-#: Words that a PE latches per row of G: G, a partial sum, X, and the accumulator.
-LATCHES_PER_PAIR = 4
 
 
 @dataclass(frozen=True)
@@ -134,10 +133,14 @@ class InterGrad(SystolicArray):
     @cached_property
     def area_mm2(self) -> float | None:
         """Area of the PEs; None if the energy table has no areas."""
-        area = pe_area_um2(self.energy)
-        if area is None:
+        return self._area_for(FLOAT32)
+
+    def _area_for(self, *formats: Numbers) -> float | None:
+        """Area of the PEs for the widest of some formats."""
+        areas = [pe_area_um2(self.energy, n=n) for n in formats]
+        if None in areas:
             return None
-        plain = self.array_rows * self.array_columns * area
+        plain = self.array_rows * self.array_columns * max(a for a in areas if a)
         return plain * self.pe_area_ratio / 1e6
 
     def tile_cycles(self, streamed: int) -> int:
@@ -160,11 +163,12 @@ class InterGrad(SystolicArray):
 
     def run(self, product: LayerProduct) -> Cost:
         """Cost of one product run plainly, without a partner."""
-        return self._with_area(self.plain.run(product))
+        n = numbers_of(product.arithmetic)
+        return self.plain.run(product) + Cost(area_mm2=self._area_for(n))
 
     def cost_update(self, geometry: Geometry) -> Cost:
         """Cost of a separate optimiser pass; see :meth:`SystolicMixed.cost_update`."""
-        return self._with_area(self.plain.cost_update(geometry))
+        return self.plain.cost_update(geometry) + Cost(area_mm2=self.area_mm2)
 
     def run_pair(self, input_grad: LayerProduct, weight_grad: LayerProduct) -> Cost:
         """Cost of both gradients of one layer, interleaved.
@@ -181,15 +185,17 @@ class InterGrad(SystolicArray):
         row_tiles, column_tiles = self.folds(gemm)
         macs = 2 * gemm.macs
         pair = (input_grad, weight_grad)
-        issued = sum(p.counts.valid for p in pair) if self.zero_gating else macs
+        own = [p.counts.valid if self.zero_gating else gemm.macs for p in pair]
+        issued = sum(own)
+        dx, dw = (numbers_of(p.arithmetic) for p in pair)
 
         g_reads = gemm.count * gemm.m * gemm.k * column_tiles
         x_reads = gemm.count * gemm.m * gemm.n * row_tiles
         weights = gemm.words[1]
         folds = row_tiles * column_tiles
         cycles = gemm.count * folds * self.tile_cycles(gemm.m)
-        moved = self._traffic(gemm, row_tiles, column_tiles)
-        latches = macs // 2 * LATCHES_PER_PAIR
+        moved = self._traffic(gemm, row_tiles, column_tiles, dx, dw)
+        latches = Numbers.words(gemm.macs, _latched_bits(dx, dw))
         scalings = x_reads if self.in_array_update else 0
         details = {
             "stall_cycles": moved.stall_cycles,
@@ -203,22 +209,31 @@ class InterGrad(SystolicArray):
             multiplies=issued,
             valid_multiplies=issued,
             multiplier_slots=self.array_rows * self.array_columns * cycles,
-            operations={"multiply": issued + scalings, "add": issued},
+            operations=_added(
+                {dx.multiply: own[0]},
+                {dw.multiply: own[1]},
+                {dx.add: own[0]},
+                {dw.add: own[1]},
+                {"multiply": scalings} if scalings else {},
+            ),
             accesses={
-                "output_sram.read": g_reads,
-                "weight_sram.read": weights,
-                "weight_sram.write": weights,
+                "output_sram.read": Numbers.words(g_reads, _gradient_bits(dx, dw)),
+                "weight_sram.read": Numbers.words(weights, dx.second),
+                "weight_sram.write": Numbers.words(weights, dw.sums),
                 # X, and the partial sums of dX that are added to
-                "input_sram.read": x_reads + x_reads - gemm.first_writes,
-                "input_sram.write": x_reads,
+                "input_sram.read": Numbers.words(x_reads, dw.second)
+                + Numbers.words(x_reads - gemm.first_writes, dx.sums),
+                "input_sram.write": Numbers.words(x_reads, dx.sums),
                 "register.read": latches,
                 "register.write": latches,
                 "dram.read": moved.reads,
                 "dram.write": moved.writes,
             },
             details=details,
-            prices_pj=self.plain.prices_pj,
-            area_mm2=self.area_mm2,
+            prices_pj=self.plain.prices_for(FLOAT32)
+            | self.plain.prices_for(dx)
+            | self.plain.prices_for(dw),
+            area_mm2=self._area_for(dx, dw),
         )
 
     def timing(self, job: tuple[LayerProduct, ...]) -> Timing:
@@ -236,21 +251,43 @@ class InterGrad(SystolicArray):
         )
         return Timing(gemm.count * math.prod(self.folds(gemm)), period, phases)
 
-    def _traffic(self, gemm: Gemm, row_tiles: int, column_tiles: int) -> Traffic:
-        g, w, x = (words / gemm.count for words in gemm.words)
+    def _traffic(
+        self, gemm: Gemm, row_tiles: int, column_tiles: int, dx: Numbers, dw: Numbers
+    ) -> Traffic:
+        g, w, x = gemm.words
+
+        def words(values: int, bits: Fraction) -> float:
+            return float(values * bits / WORD_BITS) / gemm.count
+
         streams = (
-            Stream("output", g, "columns"),
-            Stream("weight", w, None),
-            Stream("weight", w, None, result=True),
-            Stream("input", x, "rows"),
-            Stream("input", x, "rows", result=True),
+            Stream("output", words(g, _gradient_bits(dx, dw)), "columns"),
+            Stream("weight", words(w, dx.second), None),
+            Stream("weight", words(w, dw.sums), None, result=True),
+            Stream("input", words(x, dw.second), "rows"),
+            Stream("input", words(x, dx.sums), "rows", result=True),
         )
         fold = self.tile_cycles(gemm.m)
         memory = self.memory
         return traffic(streams, row_tiles, column_tiles, fold, memory, gemm.count)
 
-    def _with_area(self, cost: Cost) -> Cost:
-        return cost + Cost(area_mm2=self.area_mm2)
+
+def _gradient_bits(dx: Numbers, dw: Numbers) -> Fraction:
+    """Bits of a value of G, which is loaded once for both products: the wider form."""
+    return max(dx.first, dw.first)
+
+
+def _latched_bits(dx: Numbers, dw: Numbers) -> Fraction:
+    """Bits that a PE latches per row of G: G, a partial sum, X, and the accumulator."""
+    return _gradient_bits(dx, dw) + dx.sums + dw.second + dw.sums
+
+
+def _added(*counts: dict[str, int]) -> dict[str, int]:
+    """Counts by name, those of one name added."""
+    total: dict[str, int] = {}
+    for each in counts:
+        for name, count in each.items():
+            total[name] = total.get(name, 0) + count
+    return total
 
 
 def _check_pair(input_grad: LayerProduct, weight_grad: LayerProduct) -> None:

@@ -32,13 +32,22 @@ from elision.accelerators.base import planar
 from elision.common.names import lookup
 from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
 
-__all__ = ["INPUT_GRADS", "WEIGHT_GRADS", "Gemm", "fold_result", "lower", "matrices"]
+__all__ = [
+    "FAMILY_OF",
+    "INPUT_GRADS",
+    "WEIGHT_GRADS",
+    "Gemm",
+    "fold_result",
+    "lower",
+    "matrices",
+]
 
 #: Buffers of the tensors: ``X`` and ``dX``, ``W`` and ``dW``, ``Y`` and ``G``.
 #: Every product touches exactly one tensor of each.
 FAMILIES = ("input", "weight", "output")
 
-_FAMILY_OF = {"input": "input", "weight": "weight", "grad_output": "output"}
+#: Buffer of each operand.
+FAMILY_OF = {"input": "input", "weight": "weight", "grad_output": "output"}
 
 #: Forms of the input gradient of a convolution.
 INPUT_GRADS = {"scatter": "col2im of G · W", "gather": "convolution of dilated G"}
@@ -116,8 +125,8 @@ def lower(
 
     # A transposed convolution's X and G are the convolution's G and X.
     own = {
-        family: _FAMILY_OF[geometry.convolution_operand(operand)]
-        for operand, family in _FAMILY_OF.items()
+        family: FAMILY_OF[geometry.convolution_operand(operand)]
+        for operand, family in FAMILY_OF.items()
     }
 
     def gemm(m: int, k: int, n: int, families: str, first: int | None = None) -> Gemm:

@@ -4,6 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
 from elision.accelerators.base import Cost
+from elision.accelerators.numbers import Numbers
 from elision.accelerators.systolic.array import SystolicArray
 from elision.accelerators.systolic.sram import Buffers
 from elision.accelerators.systolic.systolic import Systolic
@@ -76,10 +77,9 @@ class SystolicMixed(SystolicArray):
         """The buffers in use."""
         return self._arrays[Product.FORWARD].memory
 
-    @property
-    def prices_pj(self) -> dict[str, float]:
-        """Energy of one of each operation and access of this machine."""
-        return self._arrays[Product.FORWARD].prices_pj
+    def prices_for(self, n: Numbers) -> dict[str, float]:
+        """Energy of one of each operation and access, in some formats."""
+        return self._arrays[Product.FORWARD].prices_for(n)
 
     def configured_for(self, product: LayerProduct) -> Systolic:
         """The array as it runs this product."""

@@ -19,12 +19,15 @@ next fold, while its authors' paper form charges the drain (scale-sim-v3, issue 
 import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
+from fractions import Fraction
 from functools import cached_property
 
 from elision.accelerators.base import Cost, check_integer
 from elision.accelerators.energy import REGISTER, energy_table
+from elision.accelerators.numbers import FLOAT32, WORD_BITS, Numbers, numbers_of
 from elision.accelerators.systolic.array import SystolicArray
 from elision.accelerators.systolic.lowering import (
+    FAMILY_OF,
     INPUT_GRADS,
     WEIGHT_GRADS,
     Gemm,
@@ -36,7 +39,7 @@ from elision.accelerators.timing import Timing
 from elision.common.names import lookup
 from elision.products import Geometry, LayerProduct
 
-__all__ = ["COUNTINGS", "DATAFLOWS", "DRAINS", "Dataflow", "Systolic"]
+__all__ = ["COUNTINGS", "DATAFLOWS", "DRAINS", "Dataflow", "Systolic", "by_family"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,6 @@ class Dataflow:
 
     Attributes:
         rows, columns, stream: ``"m"``, ``"k"`` or ``"n"``.
-        latches: words that a PE latches per multiply-accumulate: what passes through,
-            plus the accumulator where it stays.
 
     Example:
         >>> DATAFLOWS["ws"].stays_along("mk")
@@ -56,7 +57,6 @@ class Dataflow:
     rows: str
     columns: str
     stream: str
-    latches: int
 
     def stays_along(self, dimensions: str) -> Loop | None:
         """The fold loop along which a matrix with these dimensions does not change."""
@@ -67,9 +67,9 @@ class Dataflow:
 
 #: Dataflows by name.
 DATAFLOWS: Mapping[str, Dataflow] = {
-    "ws": Dataflow(rows="k", columns="n", stream="m", latches=2),
-    "os": Dataflow(rows="m", columns="n", stream="k", latches=3),
-    "is": Dataflow(rows="k", columns="m", stream="n", latches=2),
+    "ws": Dataflow(rows="k", columns="n", stream="m"),
+    "os": Dataflow(rows="m", columns="n", stream="k"),
+    "is": Dataflow(rows="k", columns="m", stream="n"),
 }
 
 #: Drains: results leave under the next fold's computation, or after the fold.
@@ -163,16 +163,19 @@ class Systolic(SystolicArray):
         return Buffers.given(self.buffers, self.rows, self.columns)
 
     @cached_property
-    def prices_pj(self) -> dict[str, float]:
-        """Energy of one of each operation and access of this machine."""
+    def area_mm2(self) -> float | None:
+        """Area of the PEs for float32; None if the energy table has no areas."""
+        return self.area_for(FLOAT32)
+
+    def prices_for(self, n: Numbers) -> dict[str, float]:
+        """Energy of one of each operation and access, in some formats."""
         memories = {**self.memory.memories, "register": REGISTER}
-        actions = {"multiply": "multiply", "add": "add"}
+        actions = {n.multiply: n.multiply, n.add: n.add}
         return energy_table(self.energy).prices(actions, memories)
 
-    @cached_property
-    def area_mm2(self) -> float | None:
-        """Area of the PEs; None if the energy table has no areas."""
-        area = pe_area_um2(self.energy)
+    def area_for(self, n: Numbers) -> float | None:
+        """Area of the PEs for some formats; None if the energy table has no areas."""
+        area = pe_area_um2(self.energy, n=n)
         return None if area is None else self.rows * self.columns * area / 1e6
 
     def fold_cycles(self, streamed: int) -> int:
@@ -216,7 +219,9 @@ class Systolic(SystolicArray):
         cycles = self.cycles(gemm)
         zeros = gemm.macs - product.counts.valid if self.zero_gating else 0
         issued = gemm.macs - zeros
-        moved = self._traffic(gemm)
+        n = numbers_of(product.arithmetic)
+        bits = by_family(product)
+        moved = self._traffic(gemm, bits)
         details = {
             "stall_cycles": moved.stall_cycles,
             "fill_cycles": moved.fill_cycles,
@@ -224,23 +229,23 @@ class Systolic(SystolicArray):
         }
         if self.zero_gating:
             details["zero_multiplies"] = zeros
-        latches = gemm.macs * DATAFLOWS[self.dataflow].latches
+        latches = n.words(gemm.macs, self._latched(gemm, bits))
         return Cost(
             cycles=cycles + COUNTINGS[self.counting],
             multiplies=issued,
             valid_multiplies=issued,
             multiplier_slots=self.rows * self.columns * cycles,
-            operations={"multiply": issued, "add": issued},
+            operations={n.multiply: issued, n.add: issued},
             accesses={
-                **self.sram_accesses(gemm),
+                **self.sram_accesses(gemm, bits),
                 "register.read": latches,
                 "register.write": latches,
                 "dram.read": moved.reads,
                 "dram.write": moved.writes,
             },
             details=details,
-            prices_pj=self.prices_pj,
-            area_mm2=self.area_mm2,
+            prices_pj=self.prices_for(n),
+            area_mm2=self.area_for(n),
         )
 
     def timing(self, job: tuple[LayerProduct, ...]) -> Timing:
@@ -259,7 +264,16 @@ class Systolic(SystolicArray):
         )
         return Timing(count, period, phases, lead=self.rows if self.preload else 0)
 
-    def sram_accesses(self, gemm: Gemm) -> dict[str, int]:
+    def _latched(self, gemm: Gemm, bits: Mapping[str, Fraction]) -> Fraction:
+        """Bits that a PE latches per multiply-accumulate.
+
+        What passes through, and the partial sum, which moves on or stays.
+        """
+        a, b, z = (bits[family] for family in gemm.families)
+        passing = {"ws": a, "is": b, "os": a + b}[self.dataflow]
+        return passing + z
+
+    def sram_accesses(self, gemm: Gemm, bits: Mapping[str, Fraction]) -> dict[str, int]:
         """Words read from and written to the SRAM of each tensor.
 
         A matrix is read once per turn of the fold loop that it stays along; a result is
@@ -272,19 +286,21 @@ class Systolic(SystolicArray):
             sizes = math.prod(getattr(gemm, dimension) for dimension in dimensions)
             stays = flow.stays_along(dimensions)
             words = gemm.count * sizes * (turns[stays] if stays else 1)
+            wide = bits[family]
             if dimensions == "mn":
-                counts[f"{family}_sram.write"] = words
-                counts[f"{family}_sram.read"] = words - gemm.first_writes
+                back = words - gemm.first_writes
+                counts[f"{family}_sram.write"] = Numbers.words(words, wide)
+                counts[f"{family}_sram.read"] = Numbers.words(back, wide)
             else:
-                counts[f"{family}_sram.read"] = words
+                counts[f"{family}_sram.read"] = Numbers.words(words, wide)
         return counts
 
-    def _traffic(self, gemm: Gemm) -> Traffic:
+    def _traffic(self, gemm: Gemm, bits: Mapping[str, Fraction]) -> Traffic:
         flow = DATAFLOWS[self.dataflow]
         streams = tuple(
             Stream(
                 family,
-                words / gemm.count,
+                float(words * bits[family] / WORD_BITS) / gemm.count,
                 flow.stays_along(dimensions),
                 result=dimensions == "mn",
             )
@@ -312,13 +328,21 @@ class Systolic(SystolicArray):
                 "dram.read": 2 * weights,
                 "dram.write": weights,
             },
-            prices_pj=self.prices_pj,
+            prices_pj=self.prices_for(FLOAT32),
             area_mm2=self.area_mm2,
         )
 
 
-def pe_area_um2(energy: str, accumulators: int = 1) -> float | None:
-    """Area of a PE: multiplier, adder and 32-bit registers.
+def by_family(product: LayerProduct) -> dict[str, Fraction]:
+    """Bits of a value of each buffer's tensor."""
+    bits = numbers_of(product.arithmetic).by_operand(product.kind)
+    return {FAMILY_OF[operand]: width for operand, width in bits.items()}
+
+
+def pe_area_um2(
+    energy: str, accumulators: int = 1, n: Numbers = FLOAT32
+) -> float | None:
+    """Area of a PE: multiplier, adder and registers.
 
     Two registers hold what passes through or stays (row operand and column operand);
     ``accumulators`` more hold sums. None if the table has no areas.
@@ -327,7 +351,7 @@ def pe_area_um2(energy: str, accumulators: int = 1) -> float | None:
         ValueError: the table has areas, but not of all of these units (named).
     """
     table = energy_table(energy)
-    registers = 32 * (2 + accumulators)
-    units = {"multiply": 1, "add": 1, "register_bit": registers}
+    registers = math.ceil(n.first + n.second + accumulators * n.sums)
+    units = {n.multiply: 1, n.add: 1, "register_bit": registers}
     area = table.area_mm2(units)
     return None if area is None else 1e6 * area

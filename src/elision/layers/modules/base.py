@@ -6,6 +6,9 @@ An operand goes through a layer like this::
         │            (saved: the operands of the two gradient products)
         v
     grad_output ──transform──> input-gradient and weight-gradient products
+
+A transform with a gradient of its own stands in front of all three: autograd runs its
+backward pass behind the gradient product.
 """
 
 from typing import Any
@@ -295,9 +298,11 @@ class ElidedLayer(nn.Module):
         is_in_step = self._is_in_step
         if is_in_step and _has_unshaped_state(self):
             _shape_states(self, tuple(x.shape), tuple(weight.shape), convolution)
+        states = self._elision_states() | (recalled or {})
+        x, weight = self._ahead(x, weight, states, is_in_step)
         step = Step(
             self._elision_plan,
-            self._elision_states() | (recalled or {}),
+            states,
             engine,
             x.shape,
             weight.shape,
@@ -318,6 +323,17 @@ class ElidedLayer(nn.Module):
         weight = step.read(Product.FORWARD, "weight", weight, done)
         step.tell(Product.FORWARD, x, weight)
         return forward_product(step, x, weight, bias)
+
+    def _ahead(
+        self, x: Tensor, weight: Tensor, states: States, training: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Operands after the transforms that have gradients of their own."""
+        plan, operands = self._elision_plan, {"input": x, "weight": weight}
+        for operand, use in plan.ahead.items():
+            operands[operand] = plan.uses[use].differentiable(
+                operands[operand], states[use], training
+            )
+        return operands["input"], operands["weight"]
 
 
 # While torch.compile traces, these two run for real: the state is there before the graph

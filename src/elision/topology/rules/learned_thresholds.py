@@ -83,8 +83,8 @@ class LearnedThresholds(Rule):
 
     def parameters(
         self, weights: list[SparseWeight]
-    ) -> list[tuple[SparseWeight, Tensor]]:
-        return [(weight, weight.state("threshold")) for weight in weights]
+    ) -> list[tuple[str, SparseWeight, Tensor]]:
+        return [(w.name, w, w.state("threshold")) for w in weights]
 
     def goal(
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]

@@ -1,0 +1,160 @@
+"""Ordered sums by the native kernel: the oracle's bits, in registers."""
+
+import ctypes
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from elision.formats import FORMATS, Floating
+from elision.formats.accumulate import INT32, Accumulate
+from elision.native import shared_object
+from elision.products.terms import OrderedSum
+
+__all__ = ["can_compute", "sums"]
+
+_WAYS = {"nearest": 0, "zero": 1, "stochastic": 2}
+_WIDE, _NARROW = range(2)
+_LOWEST = -126  # exponent of float32's smallest normal number
+_INT, _LONG, _FLOAT = ctypes.c_int32, ctypes.c_int64, ctypes.c_float
+
+
+class _Element(ctypes.Structure):
+    """``Element`` of ``native/kernels/rounding.hpp``."""
+
+    _fields_ = (
+        *((name, _INT) for name in ("kind", "fraction", "lowest", "below")),
+        *((name, _FLOAT) for name in ("largest", "beyond", "infinite", "least")),
+        *((name, _INT) for name in ("negative", "minus_zero")),
+    )
+
+
+class _How(ctypes.Structure):
+    """``How`` of ``native/kernels/accumulate.cpp``."""
+
+    _fields_ = (
+        ("narrow", _Element),
+        ("wide", _Element),
+        *((n, _INT) for n in ("narrows", "widens", "each", "way")),
+        *((n, _INT) for n in ("compensated", "bounded")),
+        *((n, _LONG) for n in ("chunk", "wide_chunk")),
+        ("key", ctypes.c_uint32),
+    )
+
+
+def can_compute(accumulate: Accumulate) -> bool:
+    """Whether there is a kernel for such sums on this machine; builds the kernels."""
+    if accumulate.format in ("torch", INT32):
+        return False
+    formats = (accumulate.format, accumulate.wide)
+    if any(_element(name, "nearest") is None for name in formats):
+        return False
+    return shared_object.unavailable() is None
+
+
+def sums(
+    order: OrderedSum,
+    a: Tensor,
+    b: Tensor,
+    out: Tensor,
+    accumulate: Accumulate,
+    key: int,
+) -> None:
+    """Compute ordered sums; arguments are those of :func:`oracle.sums`.
+
+    Raises:
+        MemoryError: there is no memory for the operands in the kernel's order.
+    """
+    how = accumulate
+    narrow, wide = _element(how.format, how.rounding), _element(how.wide, "nearest")
+    assert narrow is not None
+    assert wide is not None
+    chunk = min(how.chunk or order.terms, order.terms)
+    told = _How(
+        narrow=narrow,
+        wide=wide,
+        narrows=how.format != "fp32",
+        widens=how.wide != "fp32",
+        each=how.rounds == "addition",
+        way=_WAYS[how.rounding],
+        compensated=how.compensated,
+        bounded=_is_bounded(how, chunk, a, b),
+        chunk=how.chunk,
+        wide_chunk=how.wide_chunk,
+        key=key,
+    )
+    failed = shared_object.load().elision_accumulate(
+        a.data_ptr(),
+        b.data_ptr(),
+        out.data_ptr(),
+        _sizes(order),
+        ctypes.byref(told),
+        torch.get_num_threads(),
+    )
+    if failed:
+        raise MemoryError("the native kernels ran out of memory")
+
+
+def _is_bounded(how: Accumulate, terms: int, a: Tensor, b: Tensor) -> bool:
+    """Whether no sum of a chunk can leave the range, so that the kernel need not look.
+
+    A sum that is rounded to nearest grows by at most twice its terms: what is not more
+    than half a step is lost, and what is more is less than doubled. A compensated one
+    takes another term's rounding along.
+    """
+    format = FORMATS[how.format]
+    assert isinstance(format, Floating)
+    if how.rounding != "nearest" or not format.subnormals:
+        return False
+    most = (4 if how.compensated else 2) * terms * _magnitude(a) * _magnitude(b)
+    # The kernel adds 1.5·2^23 steps of the sum, which must be a number of float32.
+    return most < min(format.largest, 2.0 ** (103 + format.fraction_bits))
+
+
+def _magnitude(x: Tensor) -> float:
+    """The largest magnitude; NaN if there is one, which is below no bound."""
+    low, high = torch.aminmax(x)
+    return math.nan if low.isnan() else max(-low.item(), high.item())
+
+
+@functools.lru_cache(maxsize=1024)
+def _sizes(order: OrderedSum) -> ctypes.Array[ctypes.c_int64]:
+    """``Sum`` of ``native/kernels/accumulate.cpp``."""
+    o = order
+    numbers = [
+        o.groups,
+        *(*o.m, *o.a_m, *o.out_m),
+        *(*o.t, *o.a_t, *o.b_t),
+        *(*o.n, *o.b_n, *o.out_n),
+        *(o.a, o.b, o.out, o.a_group, o.b_group, o.out_group),
+    ]
+    return (_LONG * len(numbers))(*numbers)
+
+
+@functools.lru_cache(maxsize=256)
+def _element(name: str, rounding: str) -> _Element | None:
+    """What the kernel is told about a format; None if it cannot round to it."""
+    format = FORMATS[name]
+    assert isinstance(format, Floating)
+    lowest, fraction = 1 - format.bias, format.fraction_bits
+    below = fraction if format.subnormals else 0
+    wide = lowest == _LOWEST and format.subnormals
+    # The numbers that the kernel adds to round must be float32 numbers.
+    top = math.frexp(format.largest)[1] - 1
+    if not wide and not (_LOWEST <= lowest <= below and top + 23 - fraction <= 127):
+        return None
+    # What becomes of the values beyond the range is asked of the format itself.
+    probes = torch.tensor([2 * format.largest, math.inf], dtype=torch.float64)
+    beyond, infinite = format.round(probes, rounding).tolist()  # pyright: ignore[reportArgumentType]
+    return _Element(
+        kind=_WIDE if wide else _NARROW,
+        fraction=fraction,
+        lowest=lowest,
+        below=below,
+        largest=format.largest,
+        beyond=beyond,
+        infinite=infinite,
+        negative=1,
+        minus_zero=1,
+    )

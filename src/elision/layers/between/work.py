@@ -1,0 +1,209 @@
+"""The replaced functions of one model, at work while it runs.
+
+A function mode of torch stands around the model's forward pass and answers the calls of
+the replaced functions, whoever makes them: modules, functional calls, methods of tensors.
+Nothing of the model changes but the class of the outermost module, which is the old one with
+a forward that enters the mode; it is left on every way out.
+"""
+
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from elision.functional import Replacement
+from elision.layers.between.calls import HIDDEN, Adapter, adapters, name_of
+from elision.layers.effects import NoEffectWarning
+from elision.layers.recomputation import is_recomputation
+
+__all__ = ["Between", "Replaced"]
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A function that is replaced between the layers of a model.
+
+    Attributes:
+        what: the function: ``tanh``, ``sigmoid``, ``silu``, ``gelu`` or ``softmax``.
+        by: name of its replacement.
+        calls: that the latest forward pass made, those of compiled graphs left out;
+            None: there was none yet.
+        through: torch's functions that made them.
+
+    Example:
+        >>> Replaced("tanh", "k-tanh", 2, ("lstm", "tanh")).by
+        'k-tanh'
+    """
+
+    what: str
+    by: str
+    calls: int | None
+    through: tuple[str, ...]
+
+
+class _Here(threading.local):
+    """What this thread is in: the forward pass, or a recomputation begun by a module."""
+
+    depth = 0
+    again: tuple[nn.Module, "_Mode"] | None = None
+
+
+class Between:
+    """The replacements of one model; copies and pickles keep them, not the counts.
+
+    Args:
+        replacements: by what they replace.
+
+    Example:
+        >>> from elision.functional import make
+        >>> between = Between({"tanh": make("tanh", "hard-tanh")})
+        >>> with between.at_work():
+        ...     torch.tensor(3.0).tanh().item()
+        1.0
+    """
+
+    def __init__(self, replacements: Mapping[str, Replacement]) -> None:
+        self.replacements = dict(replacements)
+        self._adapters = adapters(self.replacements, self._met)
+        self._here = _Here()
+        self._calls: Counter[tuple[str, str]] | None = None
+        self._has_graphs = False
+        self._hidden: dict[str, str] = {}
+        self._told = False
+        self._told_hidden: set[str] = set()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Between, (self.replacements,)
+
+    def at_work(self) -> AbstractContextManager[Any]:
+        """Context manager of a forward pass."""
+        if torch.compiler.is_compiling():  # a graph counts nothing and tells nothing
+            return _Mode(self, self._adapters)
+        return nullcontext() if self._here.depth else _Pass(self)
+
+    @property
+    def replaced(self) -> tuple[Replaced, ...]:
+        """What is replaced, with the calls of the latest forward pass."""
+        calls = self._calls
+        return tuple(
+            Replaced(
+                kind,
+                found.name,
+                None
+                if calls is None
+                else sum(n for (k, _), n in calls.items() if k == kind),
+                tuple(sorted({f for k, f in calls or () if k == kind})),
+            )
+            for kind, found in self.replacements.items()
+        )
+
+    def _met(self, kind: str, func: Any) -> None:
+        if torch.compiler.is_compiling():  # a graph's calls cannot be counted
+            self._has_graphs = True
+        elif self._calls is not None:
+            self._calls[kind, name_of(func)] += 1
+
+    def note_hidden(self, func: Any) -> None:
+        """Remember a function that holds a replaced one inside."""
+        if HIDDEN[func] in self.replacements:
+            self._hidden[name_of(func)] = HIDDEN[func]
+
+    # --- a pass --------------------------------------------------------------------------
+
+    def begin(self) -> "_Mode":
+        """Enter a forward pass; the mode is to be entered and left by the caller."""
+        self._here.depth += 1
+        self._calls = Counter()
+        return _Mode(self, self._adapters)
+
+    def end(self, *, ended_well: bool) -> None:
+        """Leave a forward pass, and say once what it did not meet."""
+        self._here.depth -= 1
+        if not ended_well:
+            return
+        if not self._told:
+            self._told = True
+            unmet = [r for r in self.replaced if not r.calls]
+            if unmet and not self._has_graphs:
+                named = ", ".join(f"{r.what} ({r.by})" for r in unmet)
+                warnings.warn(
+                    f"the forward pass computed no {named}: nothing is replaced by that",
+                    NoEffectWarning,
+                    stacklevel=5,
+                )
+        new = {f: k for f, k in self._hidden.items() if f not in self._told_hidden}
+        if new:
+            self._told_hidden |= set(new)
+            named = ", ".join(f"{func} (its {kind})" for func, kind in new.items())
+            warnings.warn(
+                f"functions that compute a replaced one inside stay exact: {named}",
+                NoEffectWarning,
+                stacklevel=5,
+            )
+
+    # --- a recomputation, which begins at any module --------------------------------------
+
+    def begin_again(self, module: nn.Module, args: Any) -> None:
+        """Forward pre-hook: enter the mode if the backward pass calls the module."""
+        del args
+        if torch.compiler.is_compiling() or self._here.depth or not is_recomputation():
+            return
+        if self._here.again is None:
+            mode = _Mode(self, self._adapters, again=True)
+            self._here.again = module, mode
+            mode.__enter__()
+
+    def end_again(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Forward hook: leave it."""
+        if torch.compiler.is_compiling():
+            return
+        again = self._here.again
+        if again is not None and again[0] is module:
+            self._here.again = None
+            again[1].__exit__(None, None, None)
+
+
+class _Pass:
+    """Context manager of a forward pass, the outermost one of its model."""
+
+    def __init__(self, between: Between) -> None:
+        self._between = between
+
+    def __enter__(self) -> None:
+        self._mode = self._between.begin()
+        self._mode.__enter__()
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self._mode.__exit__(kind, error, traceback)
+        self._between.end(ended_well=error is None)
+
+
+class _Mode(TorchFunctionMode):
+    """Answers calls of the replaced functions."""
+
+    def __init__(
+        self, between: Between, computed: dict[Any, Adapter], again: bool = False
+    ) -> None:
+        super().__init__()
+        self._between, self._adapters, self._again = between, computed, again
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Compute the replacement, or the function."""
+        kwargs = kwargs or {}
+        if self._again and not is_recomputation():  # an interrupt has left it behind
+            return func(*args, **kwargs)
+        adapter = self._adapters.get(func)
+        if adapter is not None:
+            return adapter(*args, **kwargs)
+        if func in HIDDEN:
+            self._between.note_hidden(func)
+        return func(*args, **kwargs)
