@@ -10,7 +10,7 @@ from torch import nn
 import elision
 from elision import methods
 from elision.common.specs import build
-from elision.formats import FORMATS
+from elision.formats import FLOATS
 from elision.methods import METHODS
 from elision.operands import Cast, Mask, Reuse, TopKSlices, TopNofM, density
 from elision.operands.split_reuse import split_input_grad, split_weight_grad
@@ -181,11 +181,11 @@ def test_every_method_is_built_by_name_and_says_what_it_is(name):
     assert hash(method) == hash(build("recipe", name, METHODS))
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", FLOATS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_a_cast_clips_in_every_dtype(name: str, dtype: torch.dtype) -> None:
     x = torch.tensor([1.3, -6e4, torch.finfo(dtype).max, torch.nan], dtype=dtype)
-    expected = FORMATS[name].saturating.round(x.float()).to(dtype)
+    expected = FLOATS[name].saturating.round(x.float()).to(dtype)
     found = Cast(name)(x, [], True)
     assert torch.equal(found.nan_to_num(7.0), expected.nan_to_num(7.0))
     # Scaled, the largest magnitude comes back as itself.
