@@ -329,5 +329,7 @@ def test_masks_and_quantised_weights_are_one_recipe(sparse):
 
 
 def test_two_recipes_that_read_an_input_differently_are_refused_in_one_sentence():
-    with pytest.raises(ValueError, match="so both products read it, and weight_grad reads"):
+    with pytest.raises(
+        ValueError, match="so both products read it, and weight_grad reads"
+    ):
         elision.elide(net(), methods.Swat(0.5) + methods.Bcgd())
