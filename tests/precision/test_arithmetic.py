@@ -99,7 +99,8 @@ def test_every_format_rounds_every_operand(name: str, operand: str) -> None:
     x = 1e-3 * torch.randn(40, 50)
     found = rounding(name, operand)(x, [], False)
     assert found.shape == x.shape
-    assert float((found - x).norm() / x.norm()) < 0.75
+    # Of two bits with a scale that cuts nothing off, most values become zero.
+    assert float((found - x).norm() / x.norm()) < (1.0 if name == "int2" else 0.75)
 
 
 def test_a_table_rounds_gradients_only_where_they_have_a_format() -> None:

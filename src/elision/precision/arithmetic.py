@@ -39,7 +39,7 @@ _LETTERS = {"a": "input", "w": "weight", "g": "grad_output"}
 
 
 def rounding(
-    format: str, operand: str, product: Product = Product.FORWARD
+    format: str, operand: str, product: Product | None = None
 ) -> Transform:
     """The transform that rounds an operand to a format, as its product needs it.
 
@@ -54,7 +54,7 @@ def rounding(
         format: a number of bits, ``"1"`` to ``"16"``, or a name of
             :data:`elision.formats.FORMATS`.
         operand: ``"input"``, ``"weight"`` or ``"grad_output"``.
-        product: that reads it.
+        product: that reads it; None: the first that does.
 
     Raises:
         ValueError: an unknown format or operand, or one bit of another operand than a
@@ -68,7 +68,8 @@ def rounding(
     if format.isdecimal():
         return _of_bits(int(format), operand)
     number = format_named(format)
-    summed = _SUMMED[product][operand]
+    reads = product or next(p for p in Product if operand in p.operands)
+    summed = _SUMMED[reads][operand]
     over = getattr(getattr(number, "grouping", None), "over", "tensor")
     axis = 1 - summed if over == "channel" else summed
     if format in FLOATS and number.bits <= _NARROW:
