@@ -74,9 +74,9 @@ def _single(value: float) -> float:
 class Terms:
     """The terms of one layer, and how many of each block are enabled.
 
-    A convolution is computed by additions alone, a linear layer by packed codes; see
-    ``benchmarks/ternary.py``. ``counts`` of each block's terms are enabled now; ``given`` is the most so far, which
-    the kernel's packed weights hold.
+    The kernel computes a convolution by additions alone, a linear layer by packed codes.
+    ``counts`` of each block's terms are enabled now; ``given`` is the most so far, which
+    the kernel's weights hold.
 
     Args:
         blocks: the terms.
