@@ -57,6 +57,10 @@ class InputGrid:
             return cls(_single(high / (2 * half - 1)) or 1.0, -half, bits)
         return cls(_single(max(-low, high) / (half - 1)) or 1.0, 0, bits)
 
+    def narrowed(self, share: float) -> "InputGrid":
+        """The grid with steps of a share of the length, so that it ends earlier."""
+        return InputGrid(_single(self.step * share), self.zero, self.bits)
+
     def rounded(self, x: Tensor) -> Tensor:
         """The nearest values of the grid, ties to even; NaN stays."""
         half = 2 ** (self.bits - 1)
