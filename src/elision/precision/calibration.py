@@ -177,14 +177,14 @@ class Calibration:
         Returns:
             Buffers by name, as :func:`norm_statistics` has them.
         """
-        norms = [m for m in model.modules() if _has_statistics(m)]
+        norms: list[Any] = [m for m in model.modules() if _has_statistics(m)]
         if not norms:
             return {}
         before = norm_statistics(model)
         momenta = [m.momentum for m in norms]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # pyright: ignore[reportAttributeAccessIssue]
+            norm.momentum = None
             norm.train()
         try:
             for inputs, _ in self._batches:

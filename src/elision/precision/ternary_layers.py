@@ -174,7 +174,7 @@ class TernaryLayer(nn.Module):
                 return y
         if terms.grid is not None:
             input = terms.grid.rounded(input)
-        return super().forward(input)
+        return super().forward(input)  # pyright: ignore
 
 
 class TernaryConv2d(TernaryLayer, nn.Conv2d):
