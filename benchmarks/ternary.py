@@ -34,6 +34,7 @@ from elision.methods import Dense
 from elision.precision import ternary_residual
 from elision.precision.calibration import Calibration
 from elision.precision.ternary_counts import PUBLISHED, fewer_multiplications, smaller
+from elision.precision.ternary_network import network_of
 from elision.products import Conv2dGeometry
 from elision.report.table import rows_as_text
 from elision.training.loop import RunPlan, train
@@ -95,7 +96,7 @@ def networks(args: argparse.Namespace) -> dict[str, Any]:
                     print(error, flush=True)
                     continue
                 accuracy = judge.score(model)
-                counts = model.ternary.counts()
+                counts = network_of(model).counts()
                 rows.append(
                     {
                         "network": name,
@@ -109,8 +110,8 @@ def networks(args: argparse.Namespace) -> dict[str, Any]:
                         "smaller": counts.smaller,
                     }
                 )
-                report = model.ternary.to_dict()
-                curve = model.ternary.curve(test, SHARES)
+                report = network_of(model).to_dict()
+                curve = network_of(model).curve(test, SHARES)
                 found[f"{name}, drop {drop:g}, blocks of {block}"] = {
                     **rows[-1],
                     "report": report,
@@ -164,11 +165,11 @@ def photographs(args: argparse.Namespace) -> dict[str, Any]:
             sensitivity=worth,
             batch_norm="kept",
         )
-        worth = model.ternary.worth
+        worth = network_of(model).worth
         rows.append(_photo_row(f"greedy, {budget} on average", model, plain, x, y))
-    depthwise = [row for row in model.ternary.rows() if row["weights"] % 9 == 0]
+    depthwise = [row for row in network_of(model).rows() if row["weights"] % 9 == 0]
     print(rows_as_text(rows))
-    return {"rows": rows, "layers at 5": model.ternary.rows(), "9s": len(depthwise)}
+    return {"rows": rows, "layers at 5": network_of(model).rows(), "9s": len(depthwise)}
 
 
 def _photo_row(
@@ -176,7 +177,7 @@ def _photo_row(
 ) -> dict[str, Any]:
     with torch.no_grad():
         row = _judged(name, model(x), plain, y)
-    counts = model.ternary.counts()  # pyright: ignore[reportCallIssue]
+    counts = network_of(model).counts()
     row |= {
         "terms a block": counts.mean_terms,
         "fewer multiplications": counts.fewer,

@@ -19,6 +19,7 @@ from elision.operands import (
     NoisyLevels,
     Project,
     Reuse,
+    Ternary,
     TopK,
     Transform,
 )
@@ -97,6 +98,7 @@ RECIPES: dict[str, Recipe] = {
     "fp16": everywhere("fp16", Cast("fp16")),
     "fp8": everywhere("fp8", Cast("fp8-e4m3")),
     # Scaled values have no exact sums: no other operand may choose by them.
+    "ternary": of_weights("ternary", Ternary(4, 2, budget=1.5)),
     "fp8-scaled": of_weights("fp8-scaled", Cast("fp8-e5m2", "tensor")),
     "chained": chained(),
     "steps": stepped("steps", Project(2, "none"), LearnedStep(4, initial=1.0)),
@@ -110,7 +112,7 @@ RECIPES: dict[str, Recipe] = {
 
 #: Recipes that treat every example by itself, or no operand that has examples: their
 #: gradient of a batch is the sum of those of its parts.
-EXAMPLEWISE = ("dense", "meprop", "bf16", "fp16", "fp8", "fp8-scaled")
+EXAMPLEWISE = ("dense", "meprop", "bf16", "fp16", "fp8", "ternary", "fp8-scaled")
 
 
 def network() -> nn.Module:

@@ -152,7 +152,7 @@ def ternary_blocks(
     """The ternary terms of a matrix, block by block.
 
     Args:
-        matrix: ``(K, columns)``; see :func:`rows_of`.
+        matrix: ``(K, columns)``, finite; see :func:`rows_of`.
         block: values that share a scale; of a shorter row, all of them.
         terms: of every block, at least 1.
         scales: ``"exact"`` or rounded to :data:`SCALE` before the next term is found, so
@@ -160,7 +160,7 @@ def ternary_blocks(
         threshold: see :func:`elision.formats.projections.ternary`.
 
     Raises:
-        ValueError: a parameter out of range, or a value that is not finite.
+        ValueError: a parameter out of range.
 
     Source: Kundu et al., Ternary Residual Networks, arXiv 1707.04679.
 
@@ -176,11 +176,6 @@ def ternary_blocks(
     integer("ternary_blocks", "block", block)
     integer("ternary_blocks", "terms", terms)
     one_of("ternary_blocks", "scales", scales, ("exact", "8-bit"))
-    if not matrix.isfinite().all():
-        raise ValueError(
-            f"ternary_blocks: {int((~matrix.isfinite()).sum())} of {matrix.numel()} "
-            "values are not finite, so no scale fits them"
-        )
     rows, columns = matrix.shape
     block = max(1, min(block, columns))
     blocks = -(-columns // block)

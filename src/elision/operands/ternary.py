@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from elision.common.checks import integer, number, one_of
@@ -33,7 +34,6 @@ class Ternary(Transform):
             magnitude.
 
     Example:
-        >>> import torch
         >>> w = torch.tensor([[3.0, -1.0, 0.5, -4.0]])
         >>> Ternary(block=4, terms=1)(w, [], True).tolist()
         [[3.5, 0.0, 0.0, -3.5]]
@@ -52,11 +52,7 @@ class Ternary(Transform):
             number("Ternary", "budget", self.budget, f"[1, {self.terms}]")
 
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
-        """The decoded weight; computed in float32 at least.
-
-        Raises:
-            ValueError: a value is not finite.
-        """
+        """The decoded weight, computed in float32 at least; NaN where it is not finite."""
         del state, training
         if not x.numel():
             return x
@@ -66,7 +62,8 @@ class Ternary(Transform):
         if self.budget is not None:
             more = round((self.budget - 1) * terms.scales[0].numel())
             counts = counts_of_best(terms.gains, more)
-        return weight_of(terms.decode(counts), x.shape).to(x.dtype)
+        decoded = weight_of(terms.decode(counts), x.shape).to(x.dtype)
+        return torch.where(x.isfinite(), decoded, torch.nan)
 
     def __str__(self) -> str:
         mean = f"{self.budget:g} of " if self.budget is not None else ""
@@ -84,7 +81,6 @@ class Binary(Transform):
             published, or ``"tensor"``.
 
     Example:
-        >>> import torch
         >>> Binary()(torch.tensor([[0.3, -0.8]]), [], True)
         tensor([[ 0.5500, -0.5500]])
     """
@@ -116,7 +112,6 @@ class Uniform(Transform):
         fit: ``"largest"``: nothing is cut off; ``"least-squares"``: the nearest point.
 
     Example:
-        >>> import torch
         >>> Uniform(3)(torch.tensor([[1.5, -3.0, 0.9]]), [], True).tolist()
         [[2.0, -3.0, 1.0]]
     """

@@ -129,26 +129,17 @@ class Calibration:
         """
         seen: dict[str, Seen] = {}
 
-        def look(name: str) -> Callable[..., None]:
-            def hook(layer: nn.Module, args: Any, output: Tensor) -> None:
-                low, high = (v.item() for v in args[0].aminmax())
-                if name in seen:
-                    low = min(low, seen[name].range[0])
-                    high = max(high, seen[name].range[1])
-                examples = args[0].shape[0] if args[0].ndim > 1 else 1
-                weight: Any = layer.weight
-                pixels = output.numel() // (examples * weight.shape[0])
-                seen[name] = Seen((low, high), max(pixels, 1))
+        def look(name: str, layer: nn.Module, x: Tensor, output: Tensor) -> None:
+            low, high = (v.item() for v in x.aminmax())
+            if name in seen:
+                low = min(low, seen[name].range[0])
+                high = max(high, seen[name].range[1])
+            examples = x.shape[0] if x.ndim > 1 else 1
+            weight: Any = layer.weight
+            pixels = output.numel() // (examples * weight.shape[0])
+            seen[name] = Seen((low, high), max(pixels, 1))
 
-            return hook
-
-        handles = [m.register_forward_hook(look(n)) for n, m in layers.items()]
-        try:
-            for inputs, _ in self._batches:
-                model(inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
+        self.watch(model, layers, look)
         missing = [name for name in layers if name not in seen]
         if missing:
             raise ValueError(
@@ -156,6 +147,26 @@ class Calibration:
                 "name them in dense"
             )
         return seen
+
+    @torch.no_grad()
+    def watch(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Module],
+        look: Callable[[str, nn.Module, Tensor, Tensor], None],
+    ) -> None:
+        """Run all examples and call ``look(name, layer, input, output)`` at each layer."""
+
+        def hook(name: str) -> Callable[..., None]:
+            return lambda layer, args, output: look(name, layer, args[0], output)
+
+        handles = [m.register_forward_hook(hook(n)) for n, m in layers.items()]
+        try:
+            for inputs, _ in self._batches:
+                model(inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
 
     @torch.no_grad()
     def estimated_norms(self, model: nn.Module) -> dict[str, Tensor]:
@@ -166,14 +177,14 @@ class Calibration:
         Returns:
             Buffers by name, as :func:`norm_statistics` has them.
         """
-        norms = [m for m in model.modules() if _has_statistics(m)]
+        norms: list[Any] = [m for m in model.modules() if _has_statistics(m)]
         if not norms:
             return {}
         before = norm_statistics(model)
         momenta = [m.momentum for m in norms]
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # pyright: ignore[reportAttributeAccessIssue]
+            norm.momentum = None
             norm.train()
         try:
             for inputs, _ in self._batches:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from elision.common.files import load_tensors, save_tensors
 from elision.formats.ternary_blocks import SCALE, TernaryBlocks
 from elision.precision.ternary_layers import TERNARY, InputGrid, Terms
-from elision.precision.ternary_network import TernaryNetwork
+from elision.precision.ternary_network import TernaryNetwork, network_of
 
 __all__ = ["load_ternary", "packed", "save_ternary", "unpacked"]
 
@@ -68,11 +68,7 @@ def save_ternary(model: nn.Module, path: str | Path) -> None:
         >>> torch.equal(loaded.weight, model.weight)
         True
     """
-    network = getattr(model, "ternary", None)
-    if not isinstance(network, TernaryNetwork):
-        raise ValueError(
-            f"{type(model).__name__} is not ternary: call ternary_residual first"
-        )
+    network = network_of(model)
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {"version": VERSION, "layers": {}, "given": network.given}
     enabled = network.enabled

@@ -57,6 +57,10 @@ class InputGrid:
             return cls(_single(high / (2 * half - 1)) or 1.0, -half, bits)
         return cls(_single(max(-low, high) / (half - 1)) or 1.0, 0, bits)
 
+    def narrowed(self, share: float) -> "InputGrid":
+        """The grid with steps of a share of the length, so that it ends earlier."""
+        return InputGrid(_single(self.step * share), self.zero, self.bits)
+
     def rounded(self, x: Tensor) -> Tensor:
         """The nearest values of the grid, ties to even; NaN stays."""
         half = 2 ** (self.bits - 1)
@@ -74,9 +78,9 @@ def _single(value: float) -> float:
 class Terms:
     """The terms of one layer, and how many of each block are enabled.
 
-    A convolution is computed by additions alone, a linear layer by packed codes; see
-    ``benchmarks/ternary.py``. ``counts`` of each block's terms are enabled now; ``given``
-    is the most so far, which the kernel's packed weights hold.
+    The kernel computes a convolution by additions alone, a linear layer by packed codes.
+    ``counts`` of each block's terms are enabled now; ``given`` is the most so far, which
+    the kernel's weights hold.
 
     Args:
         blocks: the terms.
@@ -170,7 +174,7 @@ class TernaryLayer(nn.Module):
                 return y
         if terms.grid is not None:
             input = terms.grid.rounded(input)
-        return super().forward(input)
+        return super().forward(input)  # pyright: ignore
 
 
 class TernaryConv2d(TernaryLayer, nn.Conv2d):

@@ -12,7 +12,7 @@ from elision.precision.ternary_counts import CODE_BITS, SCALE_BITS, Counts
 from elision.precision.ternary_layers import TERNARY, Terms
 from elision.report.table import rows_as_text
 
-__all__ = ["TernaryNetwork"]
+__all__ = ["TernaryNetwork", "network_of"]
 
 _PLAIN = {ternary: plain for plain, ternary in TERNARY.items()}
 
@@ -228,6 +228,20 @@ class TernaryNetwork:
             for name, module in self.model.named_modules()
             if hasattr(module, "_elision_ternary")
         ]
+
+
+def network_of(model: nn.Module) -> TernaryNetwork:
+    """The ternary network of a model; ``model.ternary``, with its type.
+
+    Raises:
+        ValueError: the model is not ternary.
+    """
+    network = getattr(model, "ternary", None)
+    if not isinstance(network, TernaryNetwork):
+        raise ValueError(
+            f"{type(model).__name__} is not ternary: call ternary_residual first"
+        )
+    return network
 
 
 #: Rank of a term that removes nothing, or is not there.

@@ -34,7 +34,7 @@ from elision.formats.ternary_blocks import (
 from elision.layers.modules.base import ElidedLayer
 from elision.layers.reach import tied_to
 from elision.layers.recipe import selects
-from elision.precision.calibration import Calibration, norm_statistics
+from elision.precision.calibration import Calibration, Seen, norm_statistics
 from elision.precision.ternary_layers import TERNARY, InputGrid, Terms
 from elision.precision.ternary_network import TernaryNetwork
 
@@ -45,6 +45,9 @@ Model = TypeVar("Model", bound=nn.Module)
 #: Size of the weight change, relative to the weight, that measures a sensitivity: small
 #: enough for the output to follow in proportion (an own choice).
 _PROBE = 0.05
+
+#: Lengths of an input's grid that are tried, over the largest value seen (own choices).
+_LENGTHS = (1.0, 0.85, 0.7, 0.55, 0.4)
 
 #: Steps into which the search cuts the residual terms (an own choice): the accuracy of
 #: some hundred images does not tell finer ones apart.
@@ -93,8 +96,8 @@ def ternary_residual(
             published.
         terms: most terms of a block.
         dense: layers left alone: names, patterns or ``":first"``, ``":last"``.
-        activation_bits: of the inputs, one step a tensor, from the largest value seen in
-            calibration; None leaves them alone.
+        activation_bits: of the inputs, one step a tensor, with the least squared error on
+            the calibration data; None leaves them alone.
         scales: 8 bits each, as the published sizes count, or exact.
         sensitivity: ``"measured"`` at the output; ``"relative"``: ``1/‖W‖²``; or a number
             for each layer, such as ``model.ternary.worth`` of another run.
@@ -155,10 +158,9 @@ def ternary_residual(
         for n, w in weights.items()
     }
     worth = _sensitivities(sensitivity, model, weights, blocks, data)
+    grids = _grids(model, layers, seen, data, activation_bits)
     for name, layer in layers.items():
-        grid = None
-        if activation_bits is not None:
-            grid = InputGrid.between(*seen[name].range, activation_bits)
+        grid = grids.get(name)
         terms_of_layer = Terms(blocks[name], weights[name], grid, engine)
         layer._elision_ternary = terms_of_layer  # pyright: ignore
         layer.__class__ = TERNARY[type(layer)]
@@ -246,6 +248,34 @@ def _layers(model: nn.Module, dense: tuple[str, ...]) -> dict[str, nn.Module]:
             f"shared, computed or named in dense={dense!r} stay as they are"
         )
     return chosen
+
+
+def _grids(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    seen: Mapping[str, Seen],
+    data: Calibration,
+    bits: int | None,
+) -> dict[str, InputGrid]:
+    """The grid of each layer's input: of some lengths, that with the least squared error."""
+    if bits is None:
+        return {}
+    grids = {
+        name: [InputGrid.between(*found.range, bits).narrowed(s) for s in _LENGTHS]
+        for name, found in seen.items()
+    }
+    errors = {name: [0.0] * len(_LENGTHS) for name in seen}
+
+    def look(name: str, layer: nn.Module, x: Tensor, output: Tensor) -> None:
+        del layer, output
+        for i, grid in enumerate(grids[name]):
+            errors[name][i] += (grid.rounded(x) - x).double().square().sum().item()
+
+    data.watch(model, layers, look)
+    return {
+        name: grids[name][min(range(len(_LENGTHS)), key=errors[name].__getitem__)]
+        for name in seen
+    }
 
 
 def _sensitivities(
