@@ -47,8 +47,9 @@ def finalize(model: Model) -> Model:
 
     Raises:
         ValueError: the model is not elided, or a layer's forward product transforms its
-            input, which no plain layer does, its weight is computed, or functions
-            between the layers are replaced; nothing was changed.
+            input or sums in an accumulator of its own, which no plain layer does, its
+            weight is computed, or functions between the layers are replaced; nothing
+            was changed.
 
     Warns:
         elision.topology.ScheduleWarning: the masks of the model never moved, or are far
