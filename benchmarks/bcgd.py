@@ -203,6 +203,8 @@ def two_layer(seed: int, steps: int = 200, rate: float = 0.1) -> dict[str, Any]:
             layer.weight.grad = None
         loss = 0.5 * ((last(first(z)[..., 0])[:, 0] - wanted) ** 2).mean()
         loss.backward()
+        assert first.weight.grad is not None
+        assert last.weight.grad is not None
         w, coarse = first.weight.detach()[0], first.weight.grad[0]
         across = goal - (goal @ w) * w / (w @ w)
         agreement = last.weight.detach()[0] @ teacher[1]

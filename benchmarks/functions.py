@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def kernels(rounds: int) -> dict[str, Any]:
                 y = torch.empty_like(x)
                 times = max(1, (1 << 21) // n)
                 calls = {
-                    name: repeated(lambda call=call, x=x, y=y: call(x, y), times)
+                    name: repeated(partial(call, x, y), times)
                     for name, call in candidates.items()
                     if name != "numpy" or dtype == torch.float32
                 }

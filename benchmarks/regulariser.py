@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from elision.common.files import write_json
+from elision.common.files import without_nan, write_json
 from elision.engines.bench import machine
 from elision.precision.regulariser import arms, regularised
 from elision.report.table import rows_as_text
@@ -42,7 +42,6 @@ def main() -> None:
         progress=lambda done, of: print(f"\r{done} of {of}", end="", flush=True),
     )
     seconds = time.process_time() - began
-    print(f"\n{rows_as_text(found.rows())}\n{seconds:.0f} s of one core")
     if given.out:
         about = {
             "machine": machine(),
@@ -52,7 +51,8 @@ def main() -> None:
             "batch": 50,
             "seconds": round(seconds),
         }
-        write_json(given.out, about | found.to_dict())
+        write_json(given.out, without_nan(about | found.to_dict()))
+    print(f"\n{rows_as_text(found.rows())}\n{seconds:.0f} s of one core")
 
 
 if __name__ == "__main__":

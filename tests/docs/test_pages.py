@@ -14,6 +14,7 @@ from own_workload import write_own_workload
 
 from elision.cli.main import app
 from elision.methods import METHODS, Swat
+from elision.native.builder import cache_folder
 
 ROOT = Path(__file__).parents[2]
 PAGES = (*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md")
@@ -33,6 +34,8 @@ def blocks(page: Path, *languages: str) -> list[str]:
 def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files that the pages take for a user's own."""
     monkeypatch.chdir(tmp_path)
+    # The kernels that are built already; a page of its own would build them again.
+    monkeypatch.setenv("ELISION_CACHE", str(cache_folder()))
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.csv").write_text(
         "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, "

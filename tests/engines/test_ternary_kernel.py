@@ -1,4 +1,4 @@
-"""The ternary kernel against dense products with the decoded weight, exactly.
+"""The ternary kernels against dense products with the decoded weight, exactly.
 
 Activations are integers and scales eighths, so that float32 holds every sum.
 """
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from elision.engines.native.ternary import PackedTernary, quantised
+from elision.engines.native.ternary_sums import AddedTernary, planes
 from elision.formats.ternary_blocks import (
     TernaryBlocks,
     rows_of,
@@ -33,8 +34,13 @@ CASES = {
     "dilated": (2, 5, 9, 8, 16, (3, 2), (1, 2), (2, 1), (2, 3), 1, 20),
     "grouped": (2, 24, 5, 5, 32, (3, 3), 1, 1, 1, 2, 9),
     "largest": (1, 257, 1, 1, 20, (1, 1), 1, 0, 1, 1, 256),
+    "cut blocks": (40, 300, 1, 1, 5, (1, 1), 1, 0, 1, 1, 150),
     "block of one": (2, 6, 1, 1, 3, (1, 1), 1, 0, 1, 1, 1),
 }
+
+
+#: Each kernel and what makes its integers.
+KERNELS = {"packed": (PackedTernary, quantised), "sums": (AddedTernary, planes)}
 
 
 def make(
@@ -70,11 +76,13 @@ def dense(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_equal_to_the_dense_product(case: str) -> None:
+@pytest.mark.parametrize("name", KERNELS)
+def test_equal_to_the_dense_product(name: str, case: str) -> None:
+    build, prepare = KERNELS[name]
     x, geometry, blocks, counts, shape = make(case)
-    kernel = PackedTernary(blocks, counts)
+    kernel = build(blocks, counts)
     padding = geometry.padding
-    q, finite = quantised(x, 1.0, 0, padding)
+    q, finite = prepare(x, 1.0, 0, padding)
     bias = torch.arange(geometry.out_channels).float()
     y = kernel.product(q, geometry, bias, 1.0, padding)
     expected = dense(x, geometry, blocks, counts, shape) + bias.view(-1, 1, 1)
@@ -89,14 +97,16 @@ def test_equal_to_the_dense_product(case: str) -> None:
         assert torch.equal(y.double(), expected)
 
 
-def test_the_largest_sums_fit() -> None:
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_largest_sums_fit(name: str) -> None:
+    build, prepare = KERNELS[name]
     for value in (-128, 127):
         for sign in (-1, 1):
             codes = torch.full((1, 16, 1, 256), sign, dtype=torch.int8)
             blocks = TernaryBlocks(codes, torch.ones(1, 16, 1), 256)
-            kernel = PackedTernary([blocks], [torch.ones(16, 1, dtype=torch.long)])
+            kernel = build([blocks], [torch.ones(16, 1, dtype=torch.long)])
             x = torch.full((1, 256, 1, 1), float(value))
-            q, _ = quantised(x, 1.0, 0)
+            q, _ = prepare(x, 1.0, 0)
             geometry = Conv2dGeometry(1, 256, 1, 1, 16, 1)
             y = kernel.product(q, geometry, torch.zeros(16), 1.0, (0, 0))
             assert y.unique().tolist() == [256.0 * value * sign]
@@ -111,6 +121,9 @@ def test_quantised_is_rounding(zero: int) -> None:
     expected = F.pad(whole, (2, 2, 1, 1), value=zero).permute(0, 2, 3, 1)
     assert finite
     assert torch.equal(q.float(), expected)
+    p, finite = planes(x, 0.017, zero, (1, 2))
+    assert finite
+    assert torch.equal(p.float(), expected.permute(3, 0, 1, 2))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -118,16 +131,19 @@ def test_values_that_are_no_numbers_are_told(value: float) -> None:
     x = torch.zeros(1, 3, 4, 4)
     x[0, 1, 2, 3] = value
     assert not quantised(x, 1.0, 0)[1]
+    assert not planes(x, 1.0, 0)[1]
 
 
-def test_threads_do_not_matter() -> None:
+@pytest.mark.parametrize("name", KERNELS)
+def test_threads_do_not_matter(name: str) -> None:
+    build, prepare = KERNELS[name]
     x, geometry, blocks, counts, _ = make("strided")
-    kernel = PackedTernary(blocks, counts)
+    kernel = build(blocks, counts)
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            q, _ = quantised(x, 0.3, 3, geometry.padding)
+            q, _ = prepare(x, 0.3, 3, geometry.padding)
             bias = torch.zeros(geometry.out_channels)
             results.append(kernel.product(q, geometry, bias, 0.3, geometry.padding))
     finally:

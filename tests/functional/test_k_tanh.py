@@ -23,7 +23,8 @@ from elision.functional import (
 )
 from elision.functional import tanh as tanh_module
 from elision.functional.table import inputs, values
-from elision.native.shared_object import unavailable
+from elision.native.builder import Build
+from elision.native.shared_object import opened, unavailable
 
 ENGINES = ("torch", "native")
 
@@ -266,6 +267,20 @@ def test_without_a_compiler_the_oracle_computes(
     assert torch.equal(k_tanh(x), expected)
     with pytest.raises(RuntimeError, match="no C\\+\\+ compiler"):
         k_tanh(x, engine="native")
+
+
+def test_the_kernel_without_vector_instructions_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if unavailable():
+        pytest.skip(str(unavailable()))
+    portable = opened(Build("portable").library())
+    monkeypatch.setattr(tanh_module, "load", lambda: portable)
+    for x in (every_bfloat16(), 3 * torch.randn(1003)):
+        found, oracle = (k_tanh(x, engine=e) for e in ("native", "torch"))
+        there = ~x.isnan()
+        assert torch.equal(bits(found)[there], bits(oracle)[there])
+        assert found[~there].isnan().all()
 
 
 def test_tables_are_values() -> None:

@@ -19,6 +19,9 @@ from elision.products import OPERANDS, Product
         ("6a", {"input": "6"}),
         ("8w-8g", {"weight": "8", "grad_output": "8"}),
         ("bf16", dict.fromkeys(OPERANDS, "bf16")),
+        ("fp8-e4m3", dict.fromkeys(OPERANDS, "fp8-e4m3")),
+        ("e5m3", dict.fromkeys(OPERANDS, "e5m3")),
+        ("mxfp8:block=16", dict.fromkeys(OPERANDS, "mxfp8:block=16")),
         ("weight=mxfp4, input=8", {"weight": "mxfp4", "input": "8"}),
     ],
 )
@@ -34,7 +37,8 @@ def test_an_arithmetic_is_read(text: str, formats: dict[str, str]) -> None:
         ("", "write bits such as 8a-4w"),
         ("-", "write bits such as 8a-4w"),
         ("8a4w-", "write bits such as 8a-4w"),
-        ("fp9", "known formats: .*bf16"),
+        ("fp9", "fp9.*bf16"),
+        ("8w-8w", "write bits"),
         ("4w-8a", "write bits"),
         ("8a-17w", r"bits=17.*\[1, 16\]"),
         ("1a-8w", r"bits=1\)"),
@@ -95,7 +99,8 @@ def test_every_format_rounds_every_operand(name: str, operand: str) -> None:
     x = 1e-3 * torch.randn(40, 50)
     found = rounding(name, operand)(x, [], False)
     assert found.shape == x.shape
-    assert float((found - x).norm() / x.norm()) < 0.75
+    # Of two bits with a scale that cuts nothing off, most values become zero.
+    assert float((found - x).norm() / x.norm()) < (1.0 if name == "int2" else 0.75)
 
 
 def test_a_table_rounds_gradients_only_where_they_have_a_format() -> None:

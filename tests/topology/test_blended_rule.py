@@ -129,7 +129,7 @@ def test_steps_learn_by_the_gradient_of_the_backward_pass():
     assert set(topology.trained) == names
     before = {n: float(p.detach()) for n, p in topology.trained.items()}
     gradient(model, optimizer, 0)
-    grads = {n: float(p.grad) for n, p in topology.trained.items()}
+    grads = {n: p.grad.item() for n, p in topology.trained.items()}  # pyright: ignore[reportOptionalMemberAccess]
     assert all(abs(g) <= 1 for g in grads.values())
     assert any(grads.values())
     optimizer.step()
@@ -251,7 +251,7 @@ def test_a_step_at_its_bound_is_said_once_and_stays_there():
 def test_weights_that_are_all_zero_are_refused_by_name():
     model = net()
     with torch.no_grad():
-        model[3].weight.zero_()
+        model[3].weight.zero_()  # pyright: ignore[reportCallIssue]
     with pytest.raises(ValueError, match=r"layer 3: all 1152 weights are zero"):
         elision.elide(model, methods.Bcgd())
     assert type(model[3]) is nn.Conv2d
@@ -303,3 +303,33 @@ def test_a_chain_of_sparsity_and_steps_trains():
         losses.append(gradient(model, optimizer, 0).item())
         optimizer.step()
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("sparse", [methods.RigL(0.5, every=2), methods.Static(0.5)])
+def test_masks_and_quantised_weights_are_one_recipe(sparse):
+    model = elision.elide(net(), sparse + methods.TWN(), engine="torch")
+    optimizer = sgd(model, lr=0.05)
+    topology = elision.topology.attach(model, optimizer)
+    losses = []
+    for _ in range(15):
+        losses.append(gradient(model, optimizer, 0).item())
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    assert topology.sparsity == pytest.approx(0.5, abs=0.02)
+    seen: list[Tensor] = []
+    with elision.layers.watch(
+        model, lambda o: seen.append(o.product.operands["weight"])
+    ):
+        model.eval()(batch(0)[0])
+    masks = topology.masks()
+    for name, read in zip(("0", "3", "8"), seen, strict=True):
+        assert len(read.unique()) <= 3
+        if name in masks:
+            assert not read[~masks[name]].any()
+
+
+def test_two_recipes_that_read_an_input_differently_are_refused_in_one_sentence():
+    with pytest.raises(
+        ValueError, match="so both products read it, and weight_grad reads"
+    ):
+        elision.elide(net(), methods.Swat(0.5) + methods.Bcgd())

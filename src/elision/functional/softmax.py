@@ -19,8 +19,10 @@ is no exponential:
   nothing overflows, whatever the finite logits.
 - Below its only minimum (-1 for n = 2, -1.60 for 4, -2.18 for 6) it falls as z grows:
   ``f_2(-2) = f_2(0)``. There the largest probability need not be that of the largest logit.
-  One warning for each order says so, the first time that logits lie below the minimum;
-  ``check=False`` does not look. Nothing is clamped.
+  A network may well train into that side (a margin of 0.6 and n = 2 suffice): let the
+  largest probability answer, not the largest logit. One warning for each order says so, the
+  first time that logits lie below the minimum; ``check=False`` does not look. Nothing is
+  clamped.
 - A logit of minus infinity, or below half of the type's lowest number (what attention masks
   add), stands for a place that takes no part: it is its own score, as in softmax, and its
   probability zero beside any other, although ``f_n`` would be large there.

@@ -171,7 +171,8 @@ class _Transformed(_KTanh):
 
     @staticmethod
     def jvp(ctx: Any, *grad_inputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _gradient(*ctx.saved_tensors, grad_inputs[0])
+        (y,) = ctx.saved_tensors
+        return _gradient(y, grad_inputs[0])
 
 
 def _gradient(y: Tensor, grad: Tensor) -> Tensor:
@@ -199,7 +200,7 @@ def _is_native(x: Tensor, engine: str, *others: Tensor) -> bool:
         and t.device.type == "cpu"
         and t.dtype == x.dtype
         and t.dtype in _NATIVE_TYPES
-        and not torch._C._functorch.is_functorch_wrapped_tensor(t)
+        and not torch._C._functorch.is_functorch_wrapped_tensor(t)  # pyright: ignore[reportAttributeAccessIssue]
         for t in tensors
     )
     if takes and unavailable() is None:

@@ -87,11 +87,19 @@ class LayerPlan:
             if not transform.own_gradient:
                 continue
             uses = {self.use(p, operand) for p in Product if operand in p.operands}
-            if operand == "grad_output" or len(uses) > 1:
-                both = "input or weight, and both products that read it read it so"
+            if operand == "grad_output":
                 raise ValueError(
                     f"{product.value}/{operand}: '{transform}' has a gradient of its own, "
-                    f"which is that of {both}"
+                    "so its operand is an input or a weight"
+                )
+            if len(uses) > 1:
+                other = next(
+                    p for p in Product if operand in p.operands and p is not product
+                )
+                raise ValueError(
+                    f"{product.value}/{operand}: '{transform}' has a gradient of its own, "
+                    f"so both products read it, and {other.value} reads "
+                    f"'{self.transform(other, operand)}'"
                 )
             found[operand] = uses.pop()
         return found

@@ -123,7 +123,11 @@ class LatestCalls:
 
     def _copied(self, states: States) -> States:
         return {
-            use: {name: value.clone() for name, value in states[use].items()}
+            use: {
+                # What is trained stays, as its gradient is the tensor's own.
+                name: value if value.requires_grad else value.clone()
+                for name, value in states[use].items()
+            }
             for use in self._uses
         }
 

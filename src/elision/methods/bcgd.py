@@ -133,6 +133,7 @@ class Bcgd(Quantised):
         )
 
     def rule(self) -> Blended:
+        """The rule that blends the weights and by which steps learn."""
         return Blended(self.rho, self.rho_rate, self.rho_every, self.rho_cap)
 
     def schedule(self, steps: int) -> dict[str, int]:

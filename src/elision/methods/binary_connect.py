@@ -69,4 +69,5 @@ class BinaryConnect(Quantised):
         return Project(1, "layer" if self.scale == "mean" else "none")
 
     def rule(self) -> Blended:
+        """The rule that clips the weights."""
         return Blended(clip=self.clip)

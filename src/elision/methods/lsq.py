@@ -10,6 +10,7 @@ from elision.common.checks import integer
 from elision.layers.recipe import Recipe, Table
 from elision.methods.quantised import FLOAT_BITS, Quantised
 from elision.operands import LearnedStep, Project, QuantisedWeight
+from elision.topology import Blended
 
 __all__ = ["LSQ"]
 
@@ -75,6 +76,10 @@ class LSQ(Quantised):
 
     def weights(self) -> QuantisedWeight:
         return _weights(self.weight_bits)
+
+    def rule(self) -> Blended:
+        """The rule by which steps learn."""
+        return Blended()
 
     def activations(self) -> LearnedStep | None:
         return _activations(self.activation_bits)

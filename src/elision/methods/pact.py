@@ -7,6 +7,7 @@ from typing import Literal
 from elision.methods.dorefa import dorefa_weights
 from elision.methods.quantised import FLOAT_BITS, Quantised
 from elision.operands import LearnedStep, QuantisedWeight
+from elision.topology import Blended
 
 __all__ = ["PACT"]
 
@@ -68,6 +69,10 @@ class PACT(Quantised):
 
     def weights(self) -> QuantisedWeight:
         return dorefa_weights(self.weight_bits)
+
+    def rule(self) -> Blended:
+        """The rule by which steps learn."""
+        return Blended()
 
     def activations(self) -> LearnedStep | None:
         bits = self.activation_bits

@@ -23,7 +23,7 @@ class Quantised(Method):
     What the first layer reads is the data, which no activation function has made: its
     weights alone are quantised. A member names the transforms, :meth:`weights`,
     :meth:`activations` and :meth:`gradients`, of which the latter two are None for float
-    values, and the :meth:`rule`.
+    values; and, if something happens around a step of the optimiser, ``rule()``.
 
     Example:
         >>> from elision.methods import Bcgd
@@ -46,10 +46,6 @@ class Quantised(Method):
         """The transform of the output's gradient."""
         return None
 
-    def rule(self) -> Blended:
-        """What happens around a step of the optimiser."""
-        return Blended()
-
     def build(self) -> Table:
         for name in ("weight_bits", "activation_bits", "gradient_bits"):
             bits = getattr(self, name, FLOAT_BITS)
@@ -58,8 +54,11 @@ class Quantised(Method):
                     f"{type(self).__name__}({name}={bits!r}): must be an integer in [1, 8], "
                     f"or {FLOAT_BITS} for float values"
                 )
-        self.rule()
+        self._rule()
         return self._table(self.weights(), self.activations())
+
+    def _rule(self) -> Blended:
+        return getattr(self, "rule", Blended)()
 
     def _table(self, weights: Transform, activations: Transform | None) -> Table:
         x, g = activations or KEEP, self.gradients() or KEEP
@@ -77,7 +76,7 @@ class Quantised(Method):
         return replace(self, overrides=(*self.overrides, first))
 
     def prepare(self, model: nn.Module) -> None:
-        rule, weights = self.rule(), sparse_weights(model, QuantisedWeight)
+        rule, weights = self._rule(), sparse_weights(model, QuantisedWeight)
         if rule.acts_on(weights):
             install(model, rule, self.key, replace(self, overrides=()))
             return

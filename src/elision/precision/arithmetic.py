@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from elision.common.checks import integer
 from elision.common.names import lookup
-from elision.formats import FLOATS, FORMATS, format_named
+from elision.formats import FLOATS, format_named
 from elision.layers.table import Table
 from elision.operands import KEEP, Binary, Cast, Ternary, Transform, Uniform
 from elision.products import OPERANDS, Product
@@ -39,7 +39,7 @@ _LETTERS = {"a": "input", "w": "weight", "g": "grad_output"}
 
 
 def rounding(
-    format: str, operand: str, product: Product = Product.FORWARD
+    format: str, operand: str, product: Product | None = None
 ) -> Transform:
     """The transform that rounds an operand to a format, as its product needs it.
 
@@ -54,7 +54,7 @@ def rounding(
         format: a number of bits, ``"1"`` to ``"16"``, or a name of
             :data:`elision.formats.FORMATS`.
         operand: ``"input"``, ``"weight"`` or ``"grad_output"``.
-        product: that reads it.
+        product: that reads it; None: the first that does.
 
     Raises:
         ValueError: an unknown format or operand, or one bit of another operand than a
@@ -68,7 +68,8 @@ def rounding(
     if format.isdecimal():
         return _of_bits(int(format), operand)
     number = format_named(format)
-    summed = _SUMMED[product][operand]
+    reads = product or next(p for p in Product if operand in p.operands)
+    summed = _SUMMED[reads][operand]
     over = getattr(getattr(number, "grouping", None), "over", "tensor")
     axis = 1 - summed if over == "channel" else summed
     if format in FLOATS and number.bits <= _NARROW:
@@ -162,16 +163,21 @@ def arithmetic(text: str) -> Arithmetic:
 
 
 def _formats(text: str) -> dict[str, str]:
-    if words := re.fullmatch(r"(?=.)(?:(\d+)a)?-?(?:(\d+)w)?-?(?:(\d+)g)?", text):
-        given = zip(_LETTERS.values(), words.groups(), strict=True)
-        return {operand: bits for operand, bits in given if bits}
-    if "=" not in text:
-        if text not in FORMATS:
+    words = [re.fullmatch(r"(\d+)([awg])", word) for word in text.split("-")]
+    if all(words):
+        letters = {word[2]: word[1] for word in words if word}
+        # Each at most once, in the order of the literature.
+        if [word[2] for word in words if word] == [x for x in _LETTERS if x in letters]:
+            return {_LETTERS[letter]: bits for letter, bits in letters.items()}
+    operand = text.partition("=")[0].strip()
+    if "=" not in text or ":" in operand:
+        try:
+            return dict.fromkeys(OPERANDS, format_named(text).name)
+        except ValueError as error:
             raise ValueError(
-                f"arithmetic {text!r}: write bits such as 8a-4w, a number format, or "
-                f"OPERAND=FORMAT,...; known formats: {', '.join(FORMATS)}"
-            )
-        return dict.fromkeys(OPERANDS, text)
+                f"arithmetic {text!r}: write bits such as 8a-4w, OPERAND=FORMAT,... or a "
+                f"number format ({error})"
+            ) from error
     formats = {}
     for part in text.split(","):
         operand, _, format = (word.strip() for word in part.partition("="))

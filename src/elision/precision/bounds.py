@@ -7,9 +7,9 @@ obeys ::
     δ_l ≤ γ_l·(δ_{l-1} + ε_l·(1 + δ_{l-1}))
     ε_l = ‖E_l‖/‖W_l‖        γ_l = ‖W_l‖·‖y_{l-1}‖/‖y_l‖
 
-in operator norms; where all ``γ_l = 1``, that is ``1 + δ_L ≤ ∏(1 + ε_l)``. Real errors lie
-between the root of the sum of squares of the ``ε_l``, which independent errors give, and
-their sum, to which the product is near for small ones.
+in operator norms; where all ``γ_l = 1``, that is ``1 + δ_L ≤ ∏(1 + ε_l)``. Real errors often
+lie between the root of the sum of squares of the ``ε_l``, which independent errors give,
+and their sum, to which the product is near for small ones.
 
 Source: the triangle inequality, once a layer; Kundu et al., Ternary Residual Networks,
 arXiv 1707.04679, take the product form.

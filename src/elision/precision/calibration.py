@@ -46,7 +46,7 @@ class Calibration:
     ) -> None:
         self._batches, self._score = batches, score
         self.accuracy = 1.0
-        self._plain: tuple[int, Tensor] | None = None
+        self._plain_right = torch.zeros(0)
 
     @classmethod
     def of(
@@ -74,6 +74,9 @@ class Calibration:
             raise ValueError("calibration holds no examples")
         made = cls(batches, score)
         made.accuracy = made.score(model)
+        if score is None:
+            with torch.no_grad():
+                made._plain_right = made._right(model)
         return made
 
     @property
@@ -86,11 +89,29 @@ class Calibration:
         """Accuracy of a model, in [0, 1]."""
         if self._score is not None:
             return float(self._score(model))
-        right = sum(
-            int((_classes(model(inputs)) == labels).sum())
+        return self._right(model).double().mean().item()
+
+    @torch.no_grad()
+    def lost(self, model: nn.Module) -> tuple[float, float]:
+        """Accuracy that a changed model lost, and the standard error of that figure.
+
+        Of ``n`` examples, of which the change spoils ``b`` and mends ``c``, these are
+        ``(b − c)/n`` and ``√(b + c − (b − c)²/n)/n``, since both models see the same
+        examples. With a score of one's own, the error is not known and given as 0.
+        """
+        if self._score is not None:
+            return self.accuracy - self.score(model), 0.0
+        difference = self._plain_right.double() - self._right(model).double()
+        spread = difference.std(unbiased=False).item() / len(difference) ** 0.5
+        return difference.mean().item(), spread
+
+    def _right(self, model: nn.Module) -> Tensor:
+        """Which examples a model answers rightly, boolean."""
+        answers = [
+            (_classes(model(inputs)) == labels).flatten()
             for inputs, labels in self._batches
-        )
-        return right / sum(labels.numel() for _, labels in self._batches)
+        ]
+        return torch.cat(answers)
 
     @torch.no_grad()
     def outputs(self, model: nn.Module) -> Tensor:

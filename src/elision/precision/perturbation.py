@@ -2,8 +2,8 @@
 
 A layer with rounded operands answers with noise. Alone, it is measured where it arises, as
 noise to signal ``ε_l`` at the layer's output; all layers together, it is measured where it
-matters, at the scores. Between both lie the root of the sum of squares of the ``ε_l`` and
-their sum (:mod:`elision.precision.bounds`).
+matters, at the scores. That error often lies between the root of the sum of squares of the
+``ε_l`` and their sum (:mod:`elision.precision.bounds`).
 """
 
 import copy

@@ -111,7 +111,8 @@ class Regularised:
 
         The answer is "lower" or "higher" where the mean paired difference of the test loss
         is further from zero than Student's t allows at five per cent, else "no difference".
-        With many arms some are that by chance: one in twenty.
+        With many arms some are that by chance: one in twenty. An arm of which a run ends
+        with a loss that is not finite has "diverged".
         """
         return [self._row(arm) for arm in self.arms]
 
@@ -228,10 +229,14 @@ def _evaluated(model: nn.Module, data: tuple[Tensor, Tensor]) -> tuple[float, fl
 
 
 def _spread(values: Sequence[float]) -> str:
+    if not all(map(math.isfinite, values)):
+        return f"{sum(not math.isfinite(v) for v in values)} of {len(values)} diverged"
     return f"{statistics.fmean(values):.3g} ± {statistics.stdev(values):.2g}"
 
 
 def _answer(differences: Sequence[float]) -> str:
+    if not all(map(math.isfinite, differences)):
+        return "diverged"
     free = len(differences) - 1
     deviation = statistics.stdev(differences)
     allowed = _STUDENT[min(free, len(_STUDENT)) - 1] * deviation / math.sqrt(free + 1)

@@ -12,6 +12,7 @@ from elision.engines.native.ternary import (
     PackedTernary,
     quantised,
 )
+from elision.engines.native.ternary_sums import AddedTernary, planes
 from elision.formats.ternary_blocks import TernaryBlocks, weight_of
 from elision.native.shared_object import unavailable
 from elision.products import Conv2dGeometry
@@ -73,8 +74,9 @@ def _single(value: float) -> float:
 class Terms:
     """The terms of one layer, and how many of each block are enabled.
 
-    ``counts`` of each block's terms are enabled now; ``given`` is the most so far, which
-    the kernel's packed weights hold.
+    A convolution is computed by additions alone, a linear layer by packed codes; see
+    ``benchmarks/ternary.py``. ``counts`` of each block's terms are enabled now; ``given``
+    is the most so far, which the kernel's packed weights hold.
 
     Args:
         blocks: the terms.
@@ -91,7 +93,7 @@ class Terms:
         self.counts = torch.ones(blocks.scales.shape[1:], dtype=torch.long)
         self.given = self.counts
         self._groups = 1
-        self._packed: PackedTernary | None = None
+        self._packed: PackedTernary | AddedTernary | None = None
         self._sums: Tensor | None = None
 
     def enable(self, weight: Tensor, counts: Tensor) -> None:
@@ -114,7 +116,9 @@ class Terms:
         conv = isinstance(layer, nn.Conv2d)
         images = x if conv else x.reshape(-1, x.shape[-1], 1, 1)
         padding: Any = layer.padding if conv else (0, 0)
-        q, finite = quantised(images, grid.step, grid.zero, padding)
+        # Sums of pairs want many pixels side by side, which a convolution has.
+        prepare, design = (planes, AddedTernary) if conv else (quantised, PackedTernary)
+        q, finite = prepare(images, grid.step, grid.zero, padding)
         if not finite:
             return None  # torch's path shows the NaN
         weight: Any = layer.weight
@@ -129,7 +133,7 @@ class Terms:
         if self._packed is None:
             self._groups = geometry.groups
             blocks = self._by_group()
-            self._packed = PackedTernary(blocks, self._split(self.given))
+            self._packed = design(blocks, self._split(self.given))
             self._packed.enable(self._split(self.counts))
         assert self._sums is not None
         # The integers stand for x / step + zero: what zero adds is the same everywhere.
@@ -194,6 +198,6 @@ def _reaches(layer: nn.Module, terms: Terms, x: Tensor) -> bool:
     wide = groups == 1 or terms.blocks.codes.shape[1] // groups >= ROWS
     float32 = x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
     eight = terms.grid is not None and terms.grid.bits == 8
-    small = terms.blocks.block <= LARGEST_BLOCK
+    small = isinstance(layer, nn.Conv2d) or terms.blocks.block <= LARGEST_BLOCK
     ready = padded and images and wide and float32 and eight and small
     return ready and unavailable() is None

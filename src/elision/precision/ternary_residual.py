@@ -59,6 +59,7 @@ def ternary_residual(
     block: int = 64,
     *,
     budget: float | None = None,
+    margin: float = 1.0,
     terms: int = 6,
     dense: tuple[str, ...] = (),
     activation_bits: int | None = 8,
@@ -87,6 +88,9 @@ def ternary_residual(
         drop: loss of accuracy that is allowed, in [0, 1]: 0.01 is one point.
         block: weights that share a scale.
         budget: mean terms of a block, in place of ``drop`` (give ``drop=None``).
+        margin: standard errors of the measured drop that are added to it before it is
+            compared, so that few calibration data ask for more terms, not for luck; 0 as
+            published.
         terms: most terms of a block.
         dense: layers left alone: names, patterns or ``":first"``, ``":last"``.
         activation_bits: of the inputs, one step a tensor, from the largest value seen in
@@ -132,6 +136,7 @@ def ternary_residual(
         raise ValueError(f"{owner}: give either drop or budget, and None for the other")
     if drop is not None:
         number(owner, "drop", drop, "[0, 1]")
+    number(owner, "margin", margin, ">= 0")
     if budget is not None:
         number(owner, "budget", budget, f"[1, {terms}]")
     if engine == "native":
@@ -171,7 +176,7 @@ def ternary_residual(
             network.give(round((budget - 1) * first))
         else:
             assert drop is not None
-            _search(network, data, drop)
+            _search(network, data, drop, margin)
     except BaseException:
         network.restore()
         raise
@@ -179,28 +184,30 @@ def ternary_residual(
     return model
 
 
-def _search(network: TernaryNetwork, data: Calibration, drop: float) -> None:
+def _search(
+    network: TernaryNetwork, data: Calibration, drop: float, margin: float
+) -> None:
     """Give the fewest residual terms with which the drop is met, by halving."""
-    wanted = data.accuracy - drop
-    model = network.model
 
     def reached(residuals: int) -> bool:
         network.give(residuals)
-        found = data.score(model)
-        network.tried.append((residuals, found))
+        lost, error = data.lost(network.model)
+        network.tried.append((residuals, data.accuracy - lost))
         # A hundredth of an image, for the sake of rounding.
-        return found >= wanted - 0.01 / max(data.examples, 1)
+        return lost + margin * error <= drop + 0.01 / data.examples
 
     low, high = 0, network.most
     if reached(low):
         return
     if not reached(high):
-        best = network.tried[-1][1]
+        lost, error = data.lost(network.model)
+        least = lost + margin * error
         raise ValueError(
-            f"ternary_residual: an accuracy of {wanted:.4f} (the model's "
-            f"{data.accuracy:.4f} less drop={drop:g}) is not met: with all "
-            f"{network.terms} terms in every block it is {best:.4f}, {wanted - best:.4f} "
-            "too little; allow more terms or a larger drop, or leave layers dense"
+            f"ternary_residual(drop={drop:g}) is not met: with {network.terms} terms in "
+            f"every block the model's accuracy of {data.accuracy:.4f} on {data.examples} "
+            f"examples falls by {lost:.4f} +- {error:.4f}, which with margin={margin:g} "
+            f"is {least - drop:.4f} too much; allow more terms or a larger drop, give "
+            "more calibration data, or leave layers dense"
         )
     step = max(1, network.most // _STEPS)
     while high - low > step:

@@ -17,7 +17,7 @@ __all__ = ["AddedTernary", "planes"]
 _COLUMNS = 64
 
 #: Entry of a pair's table by its codes (a, b), as ``3·(a + 1) + (b + 1)``; 0: none.
-_KINDS = torch.tensor([6, 2, 7, 4, 0, 3, 8, 1, 5])
+_KINDS = torch.tensor([6, 2, 8, 4, 0, 3, 7, 1, 5])
 
 
 @dataclass(frozen=True)

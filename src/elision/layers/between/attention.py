@@ -76,7 +76,7 @@ def multi_head(softmax: Softmax, attend: Callable[..., Any]) -> Callable[..., An
     made = FunctionType(body.__code__, names, body.__name__, body.__defaults__)
     made.__kwdefaults__ = body.__kwdefaults__
     # Dynamo looks names up in the module that a function says it is from.
-    return torch._disable_dynamo(made)
+    return torch._disable_dynamo(made)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _never(tensors: Any) -> bool:

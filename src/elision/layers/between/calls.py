@@ -21,6 +21,8 @@ __all__ = ["HIDDEN", "Adapter", "adapters", "name_of"]
 #: Computes a call of torch's function by a replacement.
 Adapter = Callable[..., Any]
 
+_ATEN_NN: Any = torch._C._nn  # pyright: ignore[reportAttributeAccessIssue]
+
 #: Functions of one tensor, by what they compute; those that end in an underscore write.
 _UNARY: dict[str, tuple[Any, ...]] = {
     "tanh": (torch.tanh, Tensor.tanh, torch.tanh_, Tensor.tanh_),
@@ -28,7 +30,7 @@ _UNARY: dict[str, tuple[Any, ...]] = {
         *(torch.sigmoid, Tensor.sigmoid, torch.sigmoid_, Tensor.sigmoid_),
         torch.special.expit,
     ),
-    "silu": (F.silu, torch._C._nn.silu, torch._C._nn.silu_),
+    "silu": (F.silu, _ATEN_NN.silu, _ATEN_NN.silu_),
     "gelu": (F.gelu,),
 }
 
@@ -141,15 +143,21 @@ def _softmax(call: Callable[..., Tensor]) -> Adapter:
         out: Tensor | None = None,
         _stacklevel: int = 3,
     ) -> Tensor:
+        del _stacklevel  # of a warning
         for value in more:  # the type, or how many callers a warning skips
             dtype = value if isinstance(value, torch.dtype) else dtype
         if dim is None:
-            dim = F._get_softmax_dim("softmax", input.dim(), _stacklevel)
+            dim = _default_dim(input.dim())
         x = input if dtype is None else input.to(dtype)
         y = call(x, dim=dim)
         return y if out is None else out.copy_(y)
 
     return compute
+
+
+def _default_dim(dims: int) -> int:
+    """The dimension that torch's functional softmax takes where none is given."""
+    return 0 if dims in (0, 1, 3) else 1
 
 
 def _attention(call: Callable[..., Tensor]) -> Adapter:

@@ -95,7 +95,7 @@ def replaced_functions(model: nn.Module) -> tuple[Replaced, ...]:
 def plain_class(model: nn.Module) -> None:
     """Give a model the class that it had before its functions were replaced."""
     if isinstance(model, _Within):
-        model.__class__ = _old_class(type(model))
+        model.__class__ = _old_class(type(model))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class _ClassHandle:

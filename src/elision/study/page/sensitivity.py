@@ -97,9 +97,9 @@ class Page:
                 "measured here",
                 "<b>agree</b>: first class as in float32. <b>safe</b>: must agree whatever the "
                 "error's direction, since it is below half the margin of the first two "
-                "scores. <b>score error</b> lies between the root of the sum of squares of "
-                "the layers' weight noise, which independent errors give, and their sum; "
-                "rounding of inputs is in the score error alone.",
+                "scores. <b>score error</b> often lies between the root of the sum of "
+                "squares of the layers' weight noise, which independent errors give, and "
+                "their sum; rounding of inputs is in the score error alone.",
                 (rows_as_html(table), alone, together),
             )
         )

@@ -11,7 +11,9 @@ from torch import Tensor, distributed
 from elision.common.checks import integer, number
 from elision.common.sharding import full, local, scatter_like
 from elision.layers import plan_of, states_of
-from elision.operands import Chain, LearnedStep, NoisyLevels, QuantisedWeight, Transform
+from elision.operands import LearnedStep, NoisyLevels, QuantisedWeight, Transform
+from elision.operands.base import links_of
+from elision.products import Product
 from elision.topology.rule import Rule
 from elision.topology.run import Run
 from elision.topology.weights import SparseWeight
@@ -185,9 +187,12 @@ def _processes() -> int:
 
 
 def _quantised(weight: SparseWeight) -> Tensor:
-    """The whole weight as the products of the last pass read it."""
-    state = [weight.state(name) for name in weight.transform.state_names]
-    return weight.transform(full(weight.weight.detach()), state, False)
+    """The whole weight as the forward product of the last pass read it."""
+    layer = weight.layers[0]
+    plan = plan_of(layer)
+    use = plan.use(Product.FORWARD, "weight")
+    state = list(states_of(layer, use).values())
+    return plan.uses[use](full(weight.weight.detach()), state, False)
 
 
 def _links(weight: SparseWeight) -> Iterator[_Link]:
@@ -196,20 +201,9 @@ def _links(weight: SparseWeight) -> Iterator[_Link]:
         plan = plan_of(layer)
         for use, transform in plan.uses.items():
             operand, state = plan.operand_of(use), states_of(layer, use)
-            for prefix, link in _unchained(transform):
+            for prefix, link in links_of(transform):
                 own = {n: state[f"{prefix}{n}"] for n in link.state_names}
                 yield _Link(layer._elision_name, operand, link, own)
-
-
-def _unchained(
-    transform: Transform, prefix: str = ""
-) -> Iterator[tuple[str, Transform]]:
-    """The links of a transform, each with the prefix of its states' names."""
-    if not isinstance(transform, Chain):
-        yield prefix, transform
-        return
-    for i, link in enumerate(transform.links):
-        yield from _unchained(link, f"{prefix}{i}_")
 
 
 def _steps(weight: SparseWeight) -> Iterator[_Step]:
