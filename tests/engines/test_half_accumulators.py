@@ -1,4 +1,4 @@
-"""Accumulators in halves against a CPU that adds halves (AVX512-FP16)."""
+"""Accumulators in halves against additions that are rounded once, as AVX512-FP16 has them."""
 
 import ctypes
 import shutil
@@ -57,22 +57,69 @@ def hardware(tmp_path_factory):
     return ctypes.CDLL(str(library)).sums
 
 
-@pytest.mark.parametrize("chunk", [4096, 512, 128, 32, 8])
-def test_halves_of_the_hardware_make_the_same_errors(hardware, chunk):
-    rows, terms = 24, 4096
+def drawn(rows, terms):
+    """Halves of a positive mean, and their product in float64."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(rows, terms, generator=generator).abs()
     w = torch.randn(32, terms, generator=generator) + 0.2
     x, w = (FORMATS["fp16"].round(v) for v in (x, w))
-    exact = x.double() @ w.double().mT
-    real, columns = torch.empty(rows, 32), w.mT.contiguous()
-    for row, sums in zip(x, real, strict=True):
-        pointers = (row.data_ptr(), columns.data_ptr(), sums.data_ptr())
-        hardware(*(ctypes.c_void_p(p) for p in pointers), terms, chunk)
-    geometry = MatmulGeometry(rows, terms, 32)
-    product = LayerProduct(Product.FORWARD, geometry, x, w)
-    emulated = compute(product, Accumulate("fp16", chunk))
+    return x, w, x.double() @ w.double().mT
+
+
+def fused_halves(x, w, chunk):
+    """Sums of halves whose every addition is rounded once, as the hardware's are."""
+    total = torch.zeros(len(x), len(w))
+    for first in range(0, x.shape[1], chunk):
+        s = torch.zeros(len(x), len(w), dtype=torch.float64)
+        for a, b in zip(
+            x[:, first : first + chunk].mT, w[:, first : first + chunk].mT, strict=True
+        ):
+            product = a[:, None].double() * b.double()
+            total_odd = to_odd(product, s)
+            # One step of a half, subnormal ones included.
+            exponent = torch.frexp(total_odd).exponent - 11
+            step = torch.ldexp(torch.ones_like(s), exponent.clamp(min=-24))
+            s = torch.round(total_odd / step) * step
+        total = total + s.float()
+    return total
+
+
+def to_odd(a, b):
+    """The float64 sum, its last bit set where it is inexact: no tie can appear."""
+    total = a + b
+    shadow = total - a
+    error = (a - (total - shadow)) + (b - shadow)
+    bits = total.view(torch.int64)
+    towards = torch.where((error > 0) == (total > 0), 1, -1)
+    inexact_even = (error != 0) & (bits & 1 == 0)
+    return torch.where(inexact_even, bits + towards, bits).view(torch.float64)
+
+
+def assert_near(emulated, real, exact):
+    """The emulator rounds to float32 on the way, which moves few sums, by one step."""
     errors = [((y - exact).norm() / exact.norm()).item() for y in (real, emulated)]
-    # The emulator rounds to float32 on the way, which moves few sums, by one step.
     assert errors[1] == pytest.approx(errors[0], rel=0.02)
     assert (real != emulated).double().mean() < 0.2
+
+
+def emulated(x, w, chunk):
+    geometry = MatmulGeometry(len(x), x.shape[1], len(w))
+    product = LayerProduct(Product.FORWARD, geometry, x, w)
+    return compute(product, Accumulate("fp16", chunk))
+
+
+@pytest.mark.parametrize("chunk", [1024, 128, 8])
+def test_fused_additions_make_the_same_errors(chunk):
+    x, w, exact = drawn(16, 1024)
+    assert_near(emulated(x, w, chunk), fused_halves(x, w, chunk), exact)
+
+
+@pytest.mark.parametrize("chunk", [1024, 128, 8])
+def test_halves_of_the_hardware_make_the_same_errors(hardware, chunk):
+    x, w, exact = drawn(16, 1024)
+    real, columns = torch.empty(len(x), 32), w.mT.contiguous()
+    for row, sums in zip(x, real, strict=True):
+        pointers = (row.data_ptr(), columns.data_ptr(), sums.data_ptr())
+        hardware(*(ctypes.c_void_p(p) for p in pointers), x.shape[1], chunk)
+    assert torch.equal(real, fused_halves(x, w, chunk))
+    assert_near(emulated(x, w, chunk), real, exact)

@@ -192,6 +192,13 @@ def test_such_a_layer_has_one_form_and_nothing_to_time() -> None:
     )
 
 
+def test_a_plain_layer_cannot_keep_an_accumulator() -> None:
+    layer, _ = layers()[4]
+    elision.elide(layer, everywhere(Accumulate("fp16", 8)))
+    with pytest.raises(ValueError, match="sums in 'fp16 in chunks of 8'"):
+        elision.export.finalize(layer)
+
+
 def test_integers_that_are_none_are_refused_by_the_layers_product() -> None:
     layer, x = layers()[4]
     elision.elide(layer, everywhere(Accumulate("int32", 8)))

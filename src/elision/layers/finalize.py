@@ -21,7 +21,7 @@ from elision.layers.elide import restore
 from elision.layers.extras import tell_extras
 from elision.layers.modules.base import plan_of, states_of
 from elision.layers.reach import elidable_layers, elided_layers
-from elision.operands import KEEP, density
+from elision.operands import KEEP, TORCH, density
 from elision.products import Product
 
 __all__ = ["finalize", "load_sparse", "save_onnx", "save_sparse", "to_csr"]
@@ -47,8 +47,9 @@ def finalize(model: Model) -> Model:
 
     Raises:
         ValueError: the model is not elided, or a layer's forward product transforms its
-            input, which no plain layer does, its weight is computed, or functions
-            between the layers are replaced; nothing was changed.
+            input or sums in an accumulator of its own, which no plain layer does, its
+            weight is computed, or functions between the layers are replaced; nothing
+            was changed.
 
     Warns:
         elision.topology.ScheduleWarning: the masks of the model never moved, or are far
@@ -79,6 +80,12 @@ def finalize(model: Model) -> Model:
             raise ValueError(
                 f"layer {name}: its forward product reads its input through "
                 f"'{on_input}', which a plain layer cannot; use elision.restore"
+            )
+        sums = plan.accumulate(Product.FORWARD)
+        if sums != TORCH:
+            raise ValueError(
+                f"layer {name}: its forward product sums in '{sums}', which a plain "
+                "layer cannot; use elision.restore"
             )
         use = plan.use(Product.FORWARD, "weight")
         transform = plan.uses[use]
