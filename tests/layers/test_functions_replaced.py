@@ -1,6 +1,7 @@
 """Functions replaced in unmodified models: where, by whom, for how long."""
 
 import copy
+import importlib.util
 import inspect
 import io
 import pickle
@@ -27,7 +28,7 @@ ALL = {
     "gelu": "k-gelu",
     "softmax": "taylor-softmax:order=2,check=false",
 }
-
+from elision.workloads.libraries.torchvision import import_torchvision
 
 #: A recipe that changes every layer.
 SPARSE = elision.methods.Swat(0.5, dense=())
@@ -539,8 +540,15 @@ def test_compiled_models(net: Net, x: Tensor, again: bool) -> None:
 # --- models of libraries ---------------------------------------------------------------
 
 
+def _imported(name: str) -> Any:
+    """An optional library; torchvision, which they import, made to load first."""
+    if importlib.util.find_spec("torchvision") is not None:
+        import_torchvision()
+    return pytest.importorskip(name)
+
+
 def test_a_vision_transformer_of_timm() -> None:
-    timm = pytest.importorskip("timm")
+    timm = _imported("timm")
     torch.manual_seed(0)
     model = timm.create_model(
         "vit_tiny_patch16_224", img_size=32, depth=2, num_classes=5
@@ -558,7 +566,7 @@ def test_a_vision_transformer_of_timm() -> None:
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_a_language_model_of_transformers(attention: str) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = _imported("transformers")
     torch.manual_seed(0)
     config = transformers.BertConfig(
         hidden_size=16,

@@ -38,9 +38,7 @@ _SUMMED = {
 _LETTERS = {"a": "input", "w": "weight", "g": "grad_output"}
 
 
-def rounding(
-    format: str, operand: str, product: Product | None = None
-) -> Transform:
+def rounding(format: str, operand: str, product: Product | None = None) -> Transform:
     """The transform that rounds an operand to a format, as its product needs it.
 
     A number is that many bits, evenly spaced: of a weight symmetric with the step of least
