@@ -20,6 +20,7 @@ import elision
 from elision import functional
 from elision.functional import forget_warnings
 from elision.layers import NoEffectWarning, between, replaced_functions
+from elision.workloads.libraries.torchvision import import_torchvision
 
 ALL = {
     "tanh": "k-tanh",
@@ -28,7 +29,6 @@ ALL = {
     "gelu": "k-gelu",
     "softmax": "taylor-softmax:order=2,check=false",
 }
-from elision.workloads.libraries.torchvision import import_torchvision
 
 #: A recipe that changes every layer.
 SPARSE = elision.methods.Swat(0.5, dense=())
