@@ -7,14 +7,13 @@ terms of a block are nested, and any number of the last ones can be left out at 
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from elision.common.checks import integer, one_of
+from elision.common.checks import one_of
 from elision.formats.floating import Floating
 from elision.formats.projections import ternary
 
@@ -95,7 +94,7 @@ class TernaryBlocks:
         """Values of a block, ``N``."""
         return self.codes.shape[-1]
 
-    @cached_property
+    @property
     def nonzeros(self) -> Tensor:
         """Values that are not zero, of each term of each block, int64 ``(T, K, B)``."""
         return self.codes.count_nonzero(-1)
@@ -153,14 +152,14 @@ def ternary_blocks(
 
     Args:
         matrix: ``(K, columns)``, finite; see :func:`rows_of`.
-        block: values that share a scale; of a shorter row, all of them.
+        block: values that share a scale, at least 1; of a shorter row, all of them.
         terms: of every block, at least 1.
         scales: ``"exact"`` or rounded to :data:`SCALE` before the next term is found, so
             that the next term takes up the error of rounding, too.
         threshold: see :func:`elision.formats.projections.ternary`.
 
     Raises:
-        ValueError: a parameter out of range.
+        ValueError: an unknown kind of scales or threshold.
 
     Source: Kundu et al., Ternary Residual Networks, arXiv 1707.04679.
 
@@ -173,8 +172,7 @@ def ternary_blocks(
         >>> errors[0] > errors[1] > errors[2]
         tensor(True)
     """
-    integer("ternary_blocks", "block", block)
-    integer("ternary_blocks", "terms", terms)
+    # Callers check the numbers once: this runs in every step, inside compiled graphs.
     one_of("ternary_blocks", "scales", scales, ("exact", "8-bit"))
     rows, columns = matrix.shape
     block = max(1, min(block, columns))

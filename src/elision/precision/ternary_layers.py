@@ -143,7 +143,7 @@ class Terms:
         # The integers stand for x / step + zero: what zero adds is the same everywhere.
         bias = -grid.step * grid.zero * self._sums
         if layer.bias is not None:
-            bias = bias + layer.bias.detach()  # pyright: ignore[reportOperatorIssue]
+            bias = bias + layer.bias.detach()  # pyright: ignore
         y = self._packed.product(q, geometry, bias, grid.step, padding)
         return y if conv else y.view(*x.shape[:-1], -1)
 
