@@ -136,7 +136,7 @@ class Composed(Recipe):
     def loss_scaling(self) -> float | Literal["dynamic"] | None:
         """That of the part which scales the loss."""
         found = (part.loss_scaling for part in self.parts)
-        return next((scaling for scaling in found if scaling is not None), None)
+        return next((scaling for scaling in found if scaling is not None), None)  # pyright: ignore
 
     def resolved(self, layers: Mapping[str, nn.Module]) -> "Recipe":
         return replace(self, parts=tuple(p.resolved(layers) for p in self.parts))

@@ -236,7 +236,7 @@ class _Work:
         def value() -> Tensor:
             handles = [
                 layer.register_forward_pre_hook(
-                    lambda _, args, name=name: (args[0] + zeros[name], *args[1:])
+                    lambda _, args, name=name: (args[0] + zeros[name], *args[1:])  # pyright: ignore
                 )
                 for name, layer in self.layers.items()
             ]
@@ -289,7 +289,7 @@ class _Work:
         """Scores and the layer's output, less its bias, under a table of its own."""
         found: list[Tensor] = []
         with _elided(self.model, name, table) as layer, torch.no_grad():
-            handle = layer.register_forward_hook(lambda _, __, y: found.append(y))
+            handle = layer.register_forward_hook(lambda _, __, y: found.append(y))  # pyright: ignore
             scores = self.model(self.inputs)
             handle.remove()
         return scores, found[0] - _bias(layer)
@@ -324,7 +324,7 @@ class _Work:
         with _elided(self.model, name, table):
             at = [m.weight.requires_grad_() for m in self.layers.values()]  # pyright: ignore[reportCallIssue]
             value = self._loss(self.model(self.inputs), self.labels)
-            found = torch.autograd.grad(value, at, materialize_grads=True)
+            found = torch.autograd.grad(value, at, materialize_grads=True)  # pyright: ignore
             for x in at:
                 x.requires_grad_(False)
         return dict(zip(self.layers, found, strict=True))

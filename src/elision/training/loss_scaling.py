@@ -47,7 +47,7 @@ class LossScaling:
     ) -> None:
         self.fixed = None if isinstance(scaling, str) else scaling
         first = {} if self.fixed is None else {"init_scale": self.fixed}
-        self.scaler = torch.amp.GradScaler(device, enabled=scaling is not None, **first)
+        self.scaler = torch.amp.GradScaler(device, enabled=scaling is not None, **first)  # pyright: ignore
         self.optimizer = optimizer
         self.skipped = 0
         self._stepped = False
