@@ -30,8 +30,8 @@ from elision.native import builder, shared_object
 
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 #: What needs more than the largest magnitude, or has no fraction.
-WITHOUT = {"uint8", "uint4", "ternary", "ternary-twn", "binary", "log8"}
-WITHOUT |= {"pow2-4", "pow2-5"}
+WITHOUT = {"ternary", "ternary-twn", "binary", "log8", "pow2-4", "pow2-5"}
+WITHOUT |= {name for name in FORMATS if name.startswith("uint")}
 ODD: list[Format] = [
     Floating("flush", 5, 10, bias=15, subnormals=False),
     Floating("unsigned", 4, 3, bias=7, specials="nan", signed=False),
