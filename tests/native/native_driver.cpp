@@ -2,6 +2,7 @@
 // AddressSanitizer and UndefinedBehaviorSanitizer by test_native_sanitizers.py, for every
 // variant; all buffers have their exact size, so that one float too far is an error.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -44,6 +45,13 @@ void elision_round(const float*, float*, int64_t, const elision::Element*, int, 
                    float, int);
 int elision_round_scaled(const float*, float*, int64_t, int64_t, int64_t, int64_t,
                          const elision::Element*, const void*, int, uint32_t, int);
+int elision_ternary_quantise(const float*, int8_t*, const int*, float, int, int);
+int elision_ternary_forward(const int*, const int8_t*, const uint8_t*, const float*,
+                            const int32_t*, const uint8_t*, const float*, float, float*, int);
+int elision_ternary_planes(const float*, int16_t*, const int*, float, int, int);
+int elision_ternary_sums(const int*, const int16_t*, const int16_t*, const int32_t*,
+                         const float*, const int32_t*, const uint8_t*, const int32_t*,
+                         const float*, float, float*, int);
 void elision_max_pool_forward(const int*, const float*, float*, int);
 void elision_max_pool_backward(const int*, const float*, const float*, float*, int);
 }
@@ -243,11 +251,80 @@ static void rounding() {
   }
 }
 
+// Both ternary kernels on one group of a convolution, one term in every block.
+static void ternary() {
+  int n = pick(1, 3), c = pick(1, 40), side = pick(1, 6), k = pick(1, 35), size = pick(1, 3);
+  int stride = pick(1, 2), pad = size / 2, full = side + 2 * pad;
+  if (full < size) return;
+  int out = (full - size) / stride + 1, columns = size * size * c;
+  int block = std::min(columns, pick(1, 64)), blocks = (columns + block - 1) / block;
+  int words = (block + 15) / 16, groups = (k + 15) / 16, all = groups * blocks;
+  Floats x(static_cast<size_t>(n) * c * side * side), bias = random_floats(k, 1);
+  for (float& v : x) v = static_cast<float>(pick(-127, 127));
+  std::vector<int> weight(static_cast<size_t>(k) * columns);  // columns (r, s, c)
+  for (int& w : weight) w = pick(-1, 1);
+  std::vector<uint8_t> codes(static_cast<size_t>(all) * words * 64, 0x55);  // all zero
+  std::vector<int32_t> places(all), starts{0}, firsts, begins;
+  std::vector<int16_t> entries;
+  for (int i = 0; i < all; ++i) places[i] = i;
+  for (int b = 0; b < blocks; ++b) {
+    begins.push_back(b * block);
+    int end = std::min(columns, (b + 1) * block);
+    for (int row = 0; row < k; ++row) {
+      const int* w = &weight[static_cast<size_t>(row) * columns];
+      firsts.push_back(static_cast<int32_t>(firsts.size()));
+      for (int j = b * block; j < end; ++j) {
+        int at = j - b * block;
+        size_t unit = (static_cast<size_t>(row / 16) * blocks + b) * words + at / 16;
+        uint8_t& byte = codes[unit * 64 + row % 16 * 4 + at % 4];
+        byte ^= (1 ^ (w[j] + 1)) << (at % 16 / 4 * 2);
+        // Entries of a pair: a, -a, b, -b; sums of two are those of the Python tests.
+        if (w[j]) entries.push_back(1 + at / 2 * 8 + at % 2 * 2 + (w[j] < 0));
+      }
+      while (entries.size() % 4) entries.push_back(0);
+      starts.push_back(static_cast<int32_t>(entries.size()));
+    }
+  }
+  begins.push_back(columns);
+  Floats scales(std::max(all * 16, static_cast<int>(firsts.size())), 0.5f);
+  std::vector<uint8_t> counts(std::max<size_t>(all, firsts.size()), 1);
+  int image[] = {n, c, side, side, pad, pad, full, full};
+  size_t values = static_cast<size_t>(n) * full * full * c;
+  std::vector<int8_t> bytes(values);
+  std::vector<int16_t> shorts(values);
+  failures += !elision_ternary_quantise(x.data(), bytes.data(), image, 1, 0, 2);
+  failures += !elision_ternary_planes(x.data(), shorts.data(), image, 1, 0, 2);
+  int packed[] = {n, full, full, c, 0, c, size, size, stride, stride, 1, 1, out, out,
+                  k, 0, k, blocks, block, columns};
+  int summed[] = {n, full, full, 0, c, size, size, stride, stride, 1, 1, out, out,
+                  k, 0, k, blocks, columns};
+  Floats y(static_cast<size_t>(n) * k * out * out), z(y.size()), expected(y.size());
+  elision_ternary_forward(packed, bytes.data(), codes.data(), scales.data(), places.data(),
+                          counts.data(), bias.data(), 1, y.data(), 2);
+  elision_ternary_sums(summed, shorts.data(), entries.data(), starts.data(), scales.data(),
+                       firsts.data(), counts.data(), begins.data(), bias.data(), 1, z.data(),
+                       2);
+  for (size_t i = 0; i < y.size(); ++i) {
+    int q = i % out, p = i / out % out, row = i / (out * out) % k, in = i / (out * out) / k;
+    float sum = 0;
+    for (int j = 0; j < columns; ++j) {
+      int channel = j % c, u = p * stride + j / c / size - pad;
+      int v = q * stride + j / c % size - pad;
+      if (u < 0 || v < 0 || u >= side || v >= side) continue;
+      sum += weight[static_cast<size_t>(row) * columns + j] *
+             x[((static_cast<size_t>(in) * c + channel) * side + u) * side + v];
+    }
+    expected[i] = 0.5f * sum + bias[row];
+  }
+  compare("packed ternary", y, expected);
+  compare("summed ternary", z, expected);
+}
+
 int main() {
   for (int halves = 0; halves <= elision_multiplies_halves(); ++halves)
     for (int i = 0; i < 24; ++i)
       convolution(i % 4 == 0 ? 1.0 : i % 4 == 1 ? 0.0 : 0.2, halves);
-  for (int i = 0; i < 10; ++i) normalisation(), pooling(), rounding();
+  for (int i = 0; i < 10; ++i) normalisation(), pooling(), rounding(), ternary();
   Floats many = random_floats(70000, 0.5);
   float level = elision_threshold(many.data(), 70000, 7000, 70000, 2);
   int above = 0;

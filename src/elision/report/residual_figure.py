@@ -56,7 +56,9 @@ def accuracy_over_multiplications(
         panels[0].set(xlabel="ternary terms a block", ylabel="accuracy, %", title=title)
         panels[1].set(xlabel="times fewer multiplications", xscale="log")
         panels[1].xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        panels[1].xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
+        panels[1].xaxis.set_minor_formatter(
+            lambda value, _: f"{value:g}" if f"{value:g}"[0] in "235" else ""
+        )
         panels[1].annotate(
             "dashed: plain float32 network",
             (0.02, 0.03),

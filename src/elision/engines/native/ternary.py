@@ -51,7 +51,7 @@ class PackedTernary:
         >>> terms = ternary_blocks(w, 64, 2)
         >>> packed = PackedTernary([terms], [torch.full((20, 2), 2)])
         >>> packed.bytes
-        13312
+        2560
     """
 
     def __init__(self, blocks: list[TernaryBlocks], counts: list[Tensor]) -> None:
