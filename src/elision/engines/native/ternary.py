@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from elision.engines.native.ternary_kernel import TernaryKernel, integer_images
 from elision.formats.ternary_blocks import TernaryBlocks
 from elision.native.shared_object import load
 from elision.products import Conv2dGeometry
@@ -33,7 +34,7 @@ class _Group:
     counts: Tensor  # uint8 (row groups, blocks): terms enabled
 
 
-class PackedTernary:
+class PackedTernary(TernaryKernel):
     """The ternary terms of a layer's weight, packed for the kernel in 2 bits a code.
 
     A term of 16 rows and one block is computed if any of the 16 rows has it.
@@ -81,55 +82,36 @@ class PackedTernary:
                 units = (group.places + term)[held].long()
                 group.scales[units] = scales[term][held]
 
-    def product(
+    def _multiply(
         self,
+        group: int,
+        images: tuple[int, int, int],
         x: Tensor,
         geometry: Conv2dGeometry,
         bias: Tensor,
         step: float,
-        padding: tuple[int, int],
-    ) -> Tensor:
-        """``step · (x ∗ W) + bias`` for integers ``x``.
-
-        Args:
-            x: int8 ``(N, H + 2·padding, W + 2·padding, C)``, of :func:`quantised`.
-            geometry: of the convolution; a linear layer is one of size 1 by 1.
-            bias: float32 ``(K,)``.
-            step: what an integer of ``x`` is worth.
-            padding: rows and columns that ``x`` was padded by on each side.
-
-        Returns:
-            float32 ``(N, K, P, Q)``.
-        """
-        v = geometry
-        y = torch.empty((v.batch, v.out_channels, v.out_height, v.out_width))
+        y: Tensor,
+    ) -> int:
+        v, blocks, packed = geometry, self._blocks[group], self._groups[group]
         inner, rows = v.in_channels // v.groups, v.out_channels // v.groups
-        bias = bias.float().contiguous()
-        for index, (blocks, group) in enumerate(
-            zip(self._blocks, self._groups, strict=True)
-        ):
-            shape = (ctypes.c_int * 20)(
-                *(v.batch, v.height + 2 * padding[0], v.width + 2 * padding[1]),
-                *(v.in_channels, index * inner, inner, *v.kernel, *v.stride),
-                *(*v.dilation, v.out_height, v.out_width),
-                *(rows, index * rows, v.out_channels),
-                *(blocks.codes.shape[2], blocks.block, blocks.columns),
-            )
-            done = load().elision_ternary_forward(
-                shape,
-                x.data_ptr(),
-                group.codes.data_ptr(),
-                group.scales.data_ptr(),
-                group.places.data_ptr(),
-                group.counts.data_ptr(),
-                bias[index * rows :].data_ptr(),
-                step,
-                y.data_ptr(),
-                torch.get_num_threads(),
-            )
-            if done < 0:
-                raise MemoryError("the ternary kernel ran out of memory")
-        return y
+        shape = (ctypes.c_int * 20)(
+            *(*images, v.in_channels, group * inner, inner, *v.kernel, *v.stride),
+            *(*v.dilation, v.out_height, v.out_width),
+            *(rows, group * rows, v.out_channels),
+            *(blocks.codes.shape[2], blocks.block, blocks.columns),
+        )
+        return load().elision_ternary_forward(
+            shape,
+            x.data_ptr(),
+            packed.codes.data_ptr(),
+            packed.scales.data_ptr(),
+            packed.places.data_ptr(),
+            packed.counts.data_ptr(),
+            bias.data_ptr(),
+            step,
+            y.data_ptr(),
+            torch.get_num_threads(),
+        )
 
 
 def quantised(
@@ -152,15 +134,8 @@ def quantised(
         >>> q.flatten().tolist(), finite
         ([5, -33], True)
     """
-    x = x.detach().float().contiguous()
-    n, c, h, w = x.shape
-    full = h + 2 * padding[0], w + 2 * padding[1]
-    q = torch.empty((n, *full, c), dtype=torch.int8)
-    shape = (ctypes.c_int * 8)(n, c, h, w, *padding, *full)
-    finite = load().elision_ternary_quantise(
-        x.data_ptr(), q.data_ptr(), shape, step, zero, torch.get_num_threads()
-    )
-    return q, bool(finite)
+    function = "ternary_quantise"
+    return integer_images(x, step, zero, padding, function, torch.int8, "NHWC")
 
 
 def _packed(blocks: TernaryBlocks, counts: Tensor) -> _Group:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from elision.engines.native.ternary_kernel import TernaryKernel, integer_images
 from elision.formats.ternary_blocks import TernaryBlocks
 from elision.native.shared_object import load
 from elision.products import Conv2dGeometry
@@ -33,7 +34,7 @@ class _Lists:
     cuts: int  # tables of a block
 
 
-class AddedTernary:
+class AddedTernary(TernaryKernel):
     """The ternary terms of a layer's weight, as lists of what to add.
 
     Every term of every row is computed by itself, so none is computed for a neighbour's
@@ -65,48 +66,37 @@ class AddedTernary:
             enabled = count.T.repeat_interleave(lists.cuts, 0)[: len(lists.counts)]
             lists.counts.copy_(enabled)
 
-    def product(
+    def _multiply(
         self,
+        group: int,
+        images: tuple[int, int, int],
         x: Tensor,
         geometry: Conv2dGeometry,
         bias: Tensor,
         step: float,
-        padding: tuple[int, int],
-    ) -> Tensor:
-        """``step · (x ∗ W) + bias`` for integers ``x`` of :func:`planes`.
-
-        Args and result are those of
-        :meth:`elision.engines.native.ternary.PackedTernary.product`.
-        """
-        v = geometry
-        y = torch.empty((v.batch, v.out_channels, v.out_height, v.out_width))
+        y: Tensor,
+    ) -> int:
+        v, lists = geometry, self._lists[group]
         inner, rows = v.in_channels // v.groups, v.out_channels // v.groups
-        bias = bias.float().contiguous()
-        for index, lists in enumerate(self._lists):
-            tables = len(lists.begins) - 1
-            shape = (ctypes.c_int * 18)(
-                *(v.batch, v.height + 2 * padding[0], v.width + 2 * padding[1]),
-                *(index * inner, inner, *v.kernel, *v.stride, *v.dilation),
-                *(v.out_height, v.out_width, rows, index * rows, v.out_channels),
-                *(tables, int(lists.begins[-1])),
-            )
-            done = load().elision_ternary_sums(
-                shape,
-                x.data_ptr(),
-                lists.entries.data_ptr(),
-                lists.starts.data_ptr(),
-                lists.scales.data_ptr(),
-                lists.places.data_ptr(),
-                lists.counts.data_ptr(),
-                lists.begins.data_ptr(),
-                bias[index * rows :].data_ptr(),
-                step,
-                y.data_ptr(),
-                torch.get_num_threads(),
-            )
-            if done < 0:
-                raise MemoryError("the ternary kernel ran out of memory")
-        return y
+        shape = (ctypes.c_int * 18)(
+            *(*images, group * inner, inner, *v.kernel, *v.stride, *v.dilation),
+            *(v.out_height, v.out_width, rows, group * rows, v.out_channels),
+            *(len(lists.begins) - 1, int(lists.begins[-1])),
+        )
+        return load().elision_ternary_sums(
+            shape,
+            x.data_ptr(),
+            lists.entries.data_ptr(),
+            lists.starts.data_ptr(),
+            lists.scales.data_ptr(),
+            lists.places.data_ptr(),
+            lists.counts.data_ptr(),
+            lists.begins.data_ptr(),
+            bias.data_ptr(),
+            step,
+            y.data_ptr(),
+            torch.get_num_threads(),
+        )
 
 
 def planes(
@@ -124,15 +114,8 @@ def planes(
         >>> q.flatten().tolist(), finite
         ([5, -33], True)
     """
-    x = x.detach().float().contiguous()
-    n, c, h, w = x.shape
-    full = h + 2 * padding[0], w + 2 * padding[1]
-    q = torch.empty((c, n, *full), dtype=torch.int16)
-    shape = (ctypes.c_int * 8)(n, c, h, w, *padding, *full)
-    finite = load().elision_ternary_planes(
-        x.data_ptr(), q.data_ptr(), shape, step, zero, torch.get_num_threads()
-    )
-    return q, bool(finite)
+    function = "ternary_planes"
+    return integer_images(x, step, zero, padding, function, torch.int16, "CNHW")
 
 
 def _lists(blocks: TernaryBlocks, counts: Tensor) -> _Lists:
