@@ -3,12 +3,12 @@
 from elision.formats.accumulate import TORCH as TORCH
 from elision.formats.accumulate import Accumulate as Accumulate
 from elision.operands.base import KEEP as KEEP
-from elision.operands.base import Chain as Chain
 from elision.operands.base import Keep as Keep
 from elision.operands.base import Transform as Transform
 from elision.operands.base import density as density
-from elision.operands.base import links_of as links_of
 from elision.operands.cast import Cast as Cast
+from elision.operands.chain import Chain as Chain
+from elision.operands.chain import links_of as links_of
 from elision.operands.learned_step import LearnedStep as LearnedStep
 from elision.operands.learned_step import gaussian_step as gaussian_step
 from elision.operands.learned_threshold import LearnedThreshold as LearnedThreshold

@@ -12,7 +12,7 @@ from elision.common.checks import integer, number
 from elision.common.sharding import full, local, scatter_like
 from elision.layers import plan_of, states_of
 from elision.operands import LearnedStep, NoisyLevels, QuantisedWeight, Transform
-from elision.operands.base import links_of
+from elision.operands.chain import links_of
 from elision.products import Product
 from elision.topology.rule import Rule
 from elision.topology.run import Run
