@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from elision.common.names import lookup
 from elision.products import Conv2dGeometry, Geometry, MatmulGeometry
+from elision.workloads.models.mobilenet import HEAD, STAGES, STEM
 
 __all__ = ["NETWORKS", "network"]
 
@@ -151,19 +152,8 @@ def _densenet_264(net: Builder) -> None:
 
 def _mobilenet_v2(net: Builder) -> None:
     net.stage = "stem"
-    x = net.conv(Feature(3, 224, 224), 32, 3, stride=2)
-    # expansion, channels, blocks, stride of the first: table 2 of the paper
-    for index, (expansion, channels, depth, first_stride) in enumerate(
-        [
-            (1, 16, 1, 1),
-            (6, 24, 2, 2),
-            (6, 32, 3, 2),
-            (6, 64, 4, 2),
-            (6, 96, 3, 1),
-            (6, 160, 3, 2),
-            (6, 320, 1, 1),
-        ]
-    ):
+    x = net.conv(Feature(3, 224, 224), STEM, 3, stride=2)
+    for index, (expansion, channels, depth, first_stride) in enumerate(STAGES):
         for block in range(depth):
             net.stage = f"stage{index + 1}.block{block + 1}"
             hidden = x.channels * expansion
@@ -171,7 +161,7 @@ def _mobilenet_v2(net: Builder) -> None:
             stride = first_stride if block == 0 else 1
             x = net.conv(net.conv(wide, hidden, 3, stride, groups=hidden), channels)
     net.stage = "head"
-    x = net.conv(x, 1280)
+    x = net.conv(x, HEAD)
     net.stage = "classifier"
     net.linear(x.channels, 1000)
 
