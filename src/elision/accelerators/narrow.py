@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Literal
 
 from elision.formats import Floating, Format, Scaled, format_named
+from elision.formats.accumulate import INT32
 
 __all__ = ["Unit", "derived", "unit_of"]
 
@@ -65,14 +66,14 @@ def unit_of(name: str) -> Unit:
 
 
 #: Formats of sums that are no format of an operand.
-_PLAIN = {"int32": Unit("integer", 32, 32, Fraction(32))}
+_PLAIN = {INT32: Unit("integer", 32, 32, Fraction(32))}
 
 
 def _shared_bits(format: Format) -> Fraction:
     """Bits of a block's scales for each of its values; a tensor's scale is for nothing."""
     if not isinstance(format, Scaled) or not format.grouping.block:
         return Fraction(0)
-    return Fraction(format.rule.formats[0].bits, format.grouping.block)
+    return Fraction(format.group_bits, format.grouping.block)
 
 
 def derived(prices: Mapping[str, float], action: str) -> float | None:

@@ -12,7 +12,7 @@ channel or the block: it holds the coded format of an element and the rule of th
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ class Format(ABC):
         """The largest finite value; of a format with scales, at scale 1."""
 
     @property
-    def saturating(self) -> "Format":
+    def saturating(self) -> Self:
         """This format with overflow to the largest value."""
         return self
 

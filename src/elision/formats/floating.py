@@ -1,7 +1,7 @@
 """Floating point: a sign, an exponent and a fraction."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -111,7 +111,7 @@ class Floating(Coded):
         return self.smallest_normal * step
 
     @property
-    def saturating(self) -> "Floating":
+    def saturating(self) -> Self:
         """This format with overflow to the largest value."""
         return replace(self, saturates=True)
 

@@ -11,6 +11,7 @@ order of its dimensions; a random number belongs to the index in torch's order.
 """
 
 import ctypes
+import math
 
 import torch
 from torch import Tensor, nn
@@ -135,9 +136,9 @@ def _scaled(
         shape = [x.shape[d] for d in order] or [1]
         place = order.index(axis % x.dim()) if x.dim() else 0
         outer, length, inner = (
-            _product(shape[:place]),
+            math.prod(shape[:place]),
             shape[place],
-            _product(shape[place + 1 :]),
+            math.prod(shape[place + 1 :]),
         )
         block = format.grouping.block
     done = shared_object.load().elision_round_scaled(
@@ -156,13 +157,6 @@ def _scaled(
     if done < 0:
         raise MemoryError("the native kernels ran out of memory")
     return _like(y, x)
-
-
-def _product(sizes: list[int]) -> int:
-    found = 1
-    for size in sizes:
-        found *= size
-    return found
 
 
 def _memory(x: Tensor, rounding: Rounding) -> tuple[Tensor, Tensor, list[int]]:

@@ -70,6 +70,11 @@ class Scaled(Format):
         """The largest element."""
         return self.element.largest
 
+    @property
+    def group_bits(self) -> int:
+        """Bits that are stored for each group: its scale, and what else it shares."""
+        return sum(f.bits for f in self.rule.formats[: self.rule.of_group])
+
     def storage(self, shape: torch.Size | tuple[int, ...], axis: int = -1) -> int:
         """Bits of a tensor of this shape: its elements and its scales.
 
@@ -78,11 +83,9 @@ class Scaled(Format):
             >>> FORMATS["mxfp4"].storage((2, 64))
             544
         """
-        widths = [f.bits for f in self.rule.formats]
-        own = self.rule.of_group
+        of_tensor = sum(f.bits for f in self.rule.formats[self.rule.of_group :])
         groups = math.prod(self.grouping.shape(torch.Size(shape), axis))
-        elements = math.prod(shape) * self.bits
-        return elements + groups * sum(widths[:own]) + sum(widths[own:])
+        return math.prod(shape) * self.bits + groups * self.group_bits + of_tensor
 
     def encode(
         self, x: Tensor, rounding: Rounding = "nearest", seed: int = 0, axis: int = -1

@@ -135,8 +135,10 @@ class Composed(Recipe):
     @property
     def loss_scaling(self) -> float | Literal["dynamic"] | None:
         """That of the part which scales the loss."""
-        found = (part.loss_scaling for part in self.parts)
-        return next((scaling for scaling in found if scaling is not None), None)  # pyright: ignore
+        for part in self.parts:
+            if part.loss_scaling is not None:
+                return part.loss_scaling
+        return None
 
     def resolved(self, layers: Mapping[str, nn.Module]) -> "Recipe":
         return replace(self, parts=tuple(p.resolved(layers) for p in self.parts))

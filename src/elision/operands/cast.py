@@ -116,9 +116,9 @@ class Cast(Transform):
             return format
         over = Grouping("channel" if self.scale == "channel" else "tensor")
         if self.scale != "power-of-two":
-            return Scaled(self.format, format, Largest(), over)  # pyright: ignore
+            return Scaled(self.format, format, Largest(), over)
         lead = int(torch.tensor(format.largest).frexp().exponent) - 1
-        return Scaled(self.format, format, Power(lead), over)  # pyright: ignore
+        return Scaled(self.format, format, Power(lead), over)
 
     @property
     def pointwise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

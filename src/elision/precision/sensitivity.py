@@ -191,8 +191,7 @@ class _Work:
         self.inputs_of: dict[str, Tensor] = {}
         self.outputs_of: dict[str, Tensor] = {}
         self.layers = self._survey()
-        weights: dict[str, Any] = {n: m.weight for n, m in self.layers.items()}
-        self.weights: dict[str, Tensor] = {n: w.detach() for n, w in weights.items()}
+        self.weights = {n: _weight(m).detach() for n, m in self.layers.items()}
 
     def _survey(self) -> dict[str, nn.Module]:
         """The layers in the order of their calls, with their inputs and outputs."""
@@ -227,17 +226,23 @@ class _Work:
     def differentiate(self, probes: int, seed: int, *, curved: bool) -> None:
         """Gradients in weights, inputs and outputs, and the Hessian's diagonal."""
         zeros = {n: torch.zeros_like(x) for n, x in self.inputs_of.items()}
-        given = self._parameters("weight") | zeros
-        at = [x.requires_grad_() for x in given.values()]
+        given = [*map(_weight, self.layers.values()), *zeros.values()]
+        at = [x.requires_grad_() for x in given]
         names = [("weight", n) for n in self.layers] + [
             ("input", n) for n in self.layers
         ]
 
+        def added(name: str) -> Callable[..., tuple[Any, ...]]:
+            """The hook by which a layer reads its input and a zero that is a variable."""
+
+            def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+                return (args[0] + zeros[name], *args[1:])
+
+            return hook
+
         def value() -> Tensor:
             handles = [
-                layer.register_forward_pre_hook(
-                    lambda _, args, name=name: (args[0] + zeros[name], *args[1:])  # pyright: ignore
-                )
+                layer.register_forward_pre_hook(added(name))
                 for name, layer in self.layers.items()
             ]
             try:
@@ -252,9 +257,6 @@ class _Work:
         self.diagonals = dict(zip(names, diagonal, strict=True))
         for x in at:
             x.requires_grad_(False)
-
-    def _parameters(self, kind: str) -> dict[str, Tensor]:
-        return {f"{n}.{kind}": getattr(m, kind) for n, m in self.layers.items()}
 
     def row(self, name: str, operand: str, format: str) -> SensitivityRow:
         """Round one operand of one layer."""
@@ -288,8 +290,12 @@ class _Work:
     def _forward_with(self, name: str, table: Table) -> tuple[Tensor, Tensor]:
         """Scores and the layer's output, less its bias, under a table of its own."""
         found: list[Tensor] = []
+
+        def keep(_: nn.Module, __: tuple[Any, ...], y: Tensor) -> None:
+            found.append(y)
+
         with _elided(self.model, name, table) as layer, torch.no_grad():
-            handle = layer.register_forward_hook(lambda _, __, y: found.append(y))  # pyright: ignore
+            handle = layer.register_forward_hook(keep)
             scores = self.model(self.inputs)
             handle.remove()
         return scores, found[0] - _bias(layer)
@@ -322,12 +328,18 @@ class _Work:
 
     def _weight_gradients(self, name: str, table: Table) -> dict[str, Tensor]:
         with _elided(self.model, name, table):
-            at = [m.weight.requires_grad_() for m in self.layers.values()]  # pyright: ignore[reportCallIssue]
+            at = [_weight(m).requires_grad_() for m in self.layers.values()]
             value = self._loss(self.model(self.inputs), self.labels)
-            found = torch.autograd.grad(value, at, materialize_grads=True)  # pyright: ignore
+            found = torch.autograd.grad(value, at, materialize_grads=True)
             for x in at:
                 x.requires_grad_(False)
         return dict(zip(self.layers, found, strict=True))
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 class _elided:

@@ -94,7 +94,7 @@ def bits_by_layer(
             range(len(layers)), layers, rotation=90 if upright else 0, fontsize=7
         )
         axes.grid(visible=False, axis="x")
-        axes.yaxis.get_major_locator().set_params(integer=True)  # pyright: ignore
+        axes.locator_params(axis="y", integer=True)
         axes.legend(
             loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, borderaxespad=0
         )

@@ -183,7 +183,8 @@ def sparse_weights(model: nn.Module, kind: type[Transform]) -> list[SparseWeight
             continue
         seen = found.get(id(layer.weight))
         if seen is None:
-            found[id(layer.weight)] = SparseWeight(name, layer, use, *reversed(link))  # pyright: ignore
+            prefix, transform = link
+            found[id(layer.weight)] = SparseWeight(name, layer, use, transform, prefix)
         else:
             seen.layers.append(layer)
     return list(found.values())

@@ -46,8 +46,12 @@ class LossScaling:
         optimizer: torch.optim.Optimizer,
     ) -> None:
         self.fixed = None if isinstance(scaling, str) else scaling
-        first = {} if self.fixed is None else {"init_scale": self.fixed}
-        self.scaler = torch.amp.GradScaler(device, enabled=scaling is not None, **first)  # pyright: ignore
+        enabled = scaling is not None
+        self.scaler = (
+            torch.amp.GradScaler(device, enabled=enabled)
+            if self.fixed is None
+            else torch.amp.GradScaler(device, init_scale=self.fixed, enabled=enabled)
+        )
         self.optimizer = optimizer
         self.skipped = 0
         self._stepped = False
