@@ -108,7 +108,7 @@ class Build:
     Attributes:
         variant: instruction set, a key of :data:`VARIANTS`.
         extra_flags: further compiler flags (the tests pass sanitizers).
-        timeout_seconds: after which a compilation is given up (about 15 s are usual on
+        timeout_seconds: after which a compilation is given up (about 45 s are usual on
             one core; the default is an own choice).
 
     Raises:
