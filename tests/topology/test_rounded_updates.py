@@ -104,10 +104,15 @@ def test_several_optimisers_closures_and_skipped_steps() -> None:
     assert counted.tolist() == [2, 2]
 
 
+def _steps(model: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> None:
+    for number in range(count):
+        step(model, optimizer, number)
+
+
 def test_without_attach_it_says_so_once() -> None:
     model, optimizer = made(Bf16(updates="bf16"))
     with pytest.warns(UnattachedWarning, match="weights of bf16 are not rounded"):
-        step(model, optimizer, 0)
+        _steps(model, optimizer, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         step(model, optimizer, 3)

@@ -72,7 +72,8 @@ def test_bits_can_be_shared_out_by_what_was_measured():
 
 def test_more_of_a_batch_fits_under_a_lossy_policy():
     config = SavedActivations(policy=("bits(4)",), size=8)
-    found = largest_batches("resnet8", config, 2**19)
+    # Enough for several examples: one alone may peak in a convolution's own workspace.
+    found = largest_batches("resnet8", config, 2**21)
     assert found["bits(4)"] > found["plain"] > 0
 
 
