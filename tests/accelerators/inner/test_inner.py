@@ -146,10 +146,12 @@ def test_matches_do_not_depend_on_the_size_of_a_block(
     for block in (1, 40):
         monkeypatch.setattr(matching, "_BLOCK", block)
         assert machine.cost(product) == whole
+    monkeypatch.setattr(matching, "_EXACT", 5)
+    assert machine.cost(product) == whole
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_matrix_product_of_4096_cubed_is_counted_without_a_float(
+def test_a_matrix_product_of_4096_cubed_is_counted_exactly(
     kind: Product,
 ) -> None:
     """Slices of whole rows and columns, whose matches are known."""

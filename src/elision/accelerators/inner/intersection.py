@@ -77,7 +77,7 @@ class Intersection(ElementMachine):
             longest = max(longest, int(cycles.max()))
         if multiplies != product.counts.valid:
             raise RuntimeError(
-                f"{product!r}: matrix products of 8-bit integers found {multiplies} "
+                f"{product!r}: matrix products of masks found {multiplies} "
                 f"matches where there are {product.counts.valid}"
             )
         cycles = spread(total, longest, self.elements)

@@ -1,8 +1,10 @@
 """Pairs of non-zeros that meet in each output of a product.
 
 The masks of a product are lowered to matrices, windows of an image times the other
-operand, and multiplied as 8-bit integers with 32-bit sums, block by block: exact for any
-size, in memory that does not grow with the layer, and beside torch's modes and dtypes.
+operand, and multiplied by NumPy in float32, in which sums of up to 2^24 ones are exact, block
+by block: exact for any size, in memory that does not grow with the layer, and beside torch's
+modes and dtypes. (Torch multiplies 8-bit integers 4 to 30 times slower than this on a CPU
+without instructions for them.)
 An input gradient is lowered in its gather form, windows of the gradient with the rotated
 filters, because every output must be summed in one place.
 """
@@ -12,13 +14,15 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from elision.accelerators.inner.work import as_groups, places
 from elision.products import Convolution, LayerProduct, Product
 from elision.products.axes import Axis, axes_of
 
 __all__ = ["matches"]
+
+#: Ones whose every partial sum float32 holds exactly.
+_EXACT = 1 << 24
 
 #: Values of an unfolded block, and outputs of a block.
 _BLOCK = 1 << 23
@@ -191,6 +195,8 @@ def _slices(count: int, size: int) -> Iterator[slice]:
 
 def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """The matrix product of masks, (rows, summed) times (summed, columns), int32."""
-    # Copies in C order, as the kernel takes the strides of axes of length 1 at their word.
-    a, b = (torch.from_numpy(np.array(m, order="C")) for m in (left, right))
-    return torch.ops.aten._int_mm(a, b).numpy()
+    counts = np.zeros((len(left), right.shape[1]), np.int32)
+    for at in range(0, len(right), _EXACT):
+        a, b = left[:, at : at + _EXACT], right[at : at + _EXACT]
+        counts += (a.astype(np.float32) @ b.astype(np.float32)).astype(np.int32)
+    return counts
