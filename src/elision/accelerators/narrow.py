@@ -102,12 +102,10 @@ def derived(prices: Mapping[str, float], action: str) -> float | None:
     families = {unit.family for unit in units}
     if verb == "multiply" and "sign" in families:
         return 0.0
+    family = "float" if "float" in families else "integer"
+    size = units[0].bits
     if verb == "multiply":
-        family = "float" if "float" in families else "integer"
         size = units[0].significand_bits * units[-1].significand_bits
-    else:
-        family = "float" if "float" in families else "integer"
-        size = units[0].bits
     known = [
         (at, prices[name])
         for name, at in _ENTRIES[verb, family].items()
@@ -137,5 +135,5 @@ def _on_line(known: list[tuple[int, float]], size: int) -> float | None:
         if at == size:
             return exact
     found = price + (other - price) * (size - low) / (high - low)
-    # Below the smaller entry, the line may fall under the share of its bits.
+    # Far below the smaller entry, the line may fall under zero.
     return max(found, 0.0)

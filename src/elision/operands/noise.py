@@ -1,6 +1,5 @@
 """Noise of the size that rounding makes, and of another shape."""
 
-import zlib
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from elision.common.checks import integer, one_of
+from elision.common.seeds import stream_of
 from elision.operands.base import State, Transform
 from elision.operands.cast import Cast
 
@@ -58,7 +58,7 @@ class Noise(Transform):
 
     def state_at(self, place: str) -> State:
         state = self.initial_state()
-        state["stream"].fill_(zlib.crc32(f"{self.seed} {place}".encode()))
+        state["stream"].fill_(stream_of(place, self.seed))
         return state
 
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
