@@ -32,12 +32,13 @@ exclude_patterns = ["_build", "reference/modules.rst"]
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
 
-# One page a module, written anew at every build.
+# One page a room, written anew at every build: the sidebar of every page lists all pages,
+# and with one a module most of the build would be sidebars.
 apidoc_modules = [
     {
         "path": str(SOURCE / "elision"),
         "destination": "reference",
-        "separate_modules": True,
+        "separate_modules": False,
         "module_first": True,
         "automodule_options": {"members", "show-inheritance"},
     }

@@ -35,15 +35,15 @@ class LearnedStep(QuantisedWeight):
     range, zero outside of it (clipped straight-through). That of the step is the sum of
     the result's gradient times
 
-    =================  =====  =====================  =====
-    ``gradient``       below  within                 above
-    =================  =====  =====================  =====
-    ``"three-valued"`` 0      2^(b−1)                Q
-    ``"exact"``        0      k                      Q
-    ``"pact"``         0      0                      Q
-    ``"lsq"``          −2^(b−1) or 0  round(x/a) − x/a  Q
-    ``"fixed"``        the step is not trained
-    =================  =====  =====================  =====
+    ==================  =============  ================  ===========
+    ``gradient``        below          within            above
+    ==================  =============  ================  ===========
+    ``"three-valued"``  0              2^(b−1)           Q
+    ``"exact"``         0              k                 Q
+    ``"pact"``          0              0                 Q
+    ``"lsq"``           0 or −2^(b−1)  round(x/a) − x/a  Q
+    ``"fixed"``         not trained    not trained       not trained
+    ==================  =============  ================  ===========
 
     times ``rate`` and cut off at ``±limit``; for ``"lsq"`` also times ``1/sqrt(N·Q)``, ``N``
     the values of a weight or of one example of an input. The step is the buffer ``step`` of
