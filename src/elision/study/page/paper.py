@@ -42,8 +42,13 @@ def paper_page(paper: Paper, tables: Sequence[Table]) -> str:
 def _section(table: Table) -> Section:
     """A table of the paper; the lines of a title after its first become the note."""
     title, _, note = table.title.lstrip("# ").partition("\n")
-    sheet = rows_as_html(table.rows, _words(table))
-    return Section(title or "Our own", note=escape(note.strip()), sheets=(sheet,))
+    sheets = (table.figure, rows_as_html(table.rows, _words(table)))
+    return Section(
+        title or "Our own",
+        table.origin,
+        escape(note.strip()),
+        tuple(sheet for sheet in sheets if sheet),
+    )
 
 
 def _words(table: Table) -> list[str]:

@@ -6,6 +6,7 @@ from elision.study.papers.base import Paper
 from elision.study.papers.base import Table as Table
 from elision.study.papers.intergrad.paper import InterleavedGradients
 from elision.study.papers.memory.paper import SavedActivations
+from elision.study.papers.precision.paper import Precision
 from elision.study.papers.scnn import ScnnPoints
 from elision.study.papers.sparse_training.paper import SparseTraining
 
@@ -20,5 +21,6 @@ PAPERS: dict[str, type[Paper]] = {
         InterleavedGradients,
         SparseTraining,
         SavedActivations,
+        Precision,
     )
 }

@@ -19,8 +19,11 @@ class Table(NamedTuple):
     """Rows for people.
 
     Attributes:
-        title: heading; empty where none is needed.
+        title: heading; empty where none is needed. Lines after its first are a note.
         rows: values as text.
+        figure: an SVG element that shows the same on the page; empty without one.
+        origin: of the values: ``"measured here"``, ``"simulated"``, ...; empty where the
+            columns say it.
 
     Example:
         >>> Table("speed", [{"machine": "ant", "speed-up": "3.71x"}]).title
@@ -29,6 +32,8 @@ class Table(NamedTuple):
 
     title: str
     rows: Rows
+    figure: str = ""
+    origin: str = ""
 
 
 #: Called with (units of work done, units in all).
@@ -113,8 +118,8 @@ class Paper(ABC):
     def text(self, tables: Sequence[Table]) -> str:
         """The tables of :meth:`run`, and what the sources leave open, for a terminal."""
         parts = [
-            f"{title}\n\n{rows_as_text(rows)}" if title else rows_as_text(rows)
-            for title, rows in tables
+            f"{table.title}\n\n{rows_as_text(table.rows)}".lstrip("\n")
+            for table in tables
         ]
         if self.unstated:
             parts.append(fill(self.unstated, 88))

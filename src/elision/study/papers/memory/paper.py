@@ -6,11 +6,9 @@ and the accuracy after a real training. The published figures are for other netw
 sizes and machines; they stand beside ours and are compared with nothing.
 """
 
-import json
-import os
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elision.common.checks import integer, number
-from elision.common.files import to_csv, write_json, write_text
+from elision.common.files import to_csv, write_text
 from elision.memory.measures.explain import largest_batch
 from elision.memory.measures.measure import (
     SAVE_ON_CPU,
@@ -30,7 +28,6 @@ from elision.memory.measures.measure import (
 )
 from elision.memory.measures.sensitivity import measure_sensitivities
 from elision.memory.policies.allocation import AverageBits
-from elision.study.folder import environment
 from elision.study.papers.base import (
     Figure,
     Paper,
@@ -42,6 +39,7 @@ from elision.study.papers.base import (
 )
 from elision.study.papers.memory.published import PUBLISHED
 from elision.study.papers.memory.training import train_policies
+from elision.study.papers.once import once
 from elision.workloads import find_workload, make_model
 
 __all__ = [
@@ -188,7 +186,7 @@ class SavedActivations(Paper):
             "network": network,
             "limit_mib": self.limit_mib,
         }
-        return _once(
+        return once(
             folder / f"{network}.json",
             settings,
             lambda: measure_network(self, network, report),
@@ -211,7 +209,7 @@ class SavedActivations(Paper):
             return {"rows": [asdict(row) for row in rows]}
 
         path = folder / f"train-{self.workload}.json"
-        return _once(path, settings, train)["rows"]
+        return once(path, settings, train)["rows"]
 
 
 def photographs(batch: int, size: int) -> Tensor:
@@ -317,22 +315,6 @@ def _arms(config: SavedActivations) -> dict[str, Any]:
 
 def _unmeasured(policies: Sequence[str]) -> list[str]:
     return [policy for policy in policies if not _MEASURED.fullmatch(policy)]
-
-
-def _once(
-    path: Path, settings: dict[str, Any], measure: Callable[[], dict[str, Any]]
-) -> dict[str, Any]:
-    """The content of a file measured with these settings, else measure and write it."""
-    expected = json.loads(json.dumps(settings))
-    if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found.get("settings") == expected:
-            return found
-    # Read before the measurement: the load that other processes make.
-    machine = environment() | {"load": os.getloadavg()[0]}
-    found = {"environment": machine, "settings": expected} | measure()
-    write_json(path, found)
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _summary(row: MemoryRow) -> str:

@@ -273,7 +273,7 @@ class SparseTraining(Paper):
 
     def text(self, tables: Sequence[Table]) -> str:
         """The tables as Markdown, the text of ``study.md``."""
-        parts = [f"{title}\n\n{rows_as_markdown(rows)}" for title, rows in tables]
+        parts = [f"{t.title}\n\n{rows_as_markdown(t.rows)}" for t in tables]
         return "\n\n".join(parts or ["No run is finished."]) + "\n"
 
 

@@ -1,0 +1,1 @@
+"""Number formats in training: recipes on real data, beside what was published."""
