@@ -147,17 +147,19 @@ def mean(values: Iterable[float | None]) -> tuple[float | None, float]:
 
 
 def words(values: Sequence[float | None], form: str = ".2f", scale: float = 1) -> str:
-    """Mean ± standard deviation in words.
+    """Mean ± standard deviation of the values that are numbers, in words.
 
     Example:
         >>> words([0.96, 0.98], ".1f", 100)
         '97.0 ± 1.4'
     """
-    middle, spread = mean(values)
-    if middle is None:
+    known = [value for value in values if value is not None]
+    if not known:
         return "diverged"
-    text = f"{scale * middle:{form}}"
-    return text if len(values) < 2 else f"{text} ± {scale * spread:{form.lstrip('+')}}"
+    text, (_, spread) = f"{scale * statistics.fmean(known):{form}}", mean(known)
+    if len(known) == 1:
+        return text
+    return f"{text} ± {scale * spread:{form.lstrip('+')}}"
 
 
 def curves(

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from elision.layers import Recipe, restore
 from elision.precision import ternary_residual
 from elision.precision.calibration import Calibration
 from elision.precision.ternary_network import network_of
-from elision.study.sensitivity import trained_plainly
+from elision.training.loop import RunPlan, train
 from elision.workloads import Dataset, Workload
 
 __all__ = ["BLOCKS", "DROPS", "residual_networks"]
@@ -33,7 +34,8 @@ def residual_networks(workload: Workload, dataset: Dataset) -> dict[str, Any]:
         ``terms`` a block, ``fewer`` multiplications and ``smaller`` as factors; only
         ``not met``, the reason, where no number of terms reached the drop.
     """
-    plain = trained_plainly(workload, dataset)
+    trained = train(workload, Recipe("dense"), dataset, RunPlan(seed=0))
+    plain = restore(trained.model).eval()
     state = plain.state_dict()
     batches = list(workload.test_batches(dataset))
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))

@@ -113,11 +113,16 @@ class Units:
         """Errors of K-TanH, an LSTM with it, and the losses; see :data:`BETWEEN`."""
         found: dict[str, Any] = {}
         for name, changes in BETWEEN.items():
-            workload = Workload(
-                **{"name": name, "dataset": "digits", "model": "cnn"} | changes,
-                epochs=epochs,
-                train_images=train_images,
-                test_images=test_images,
+            workload = Workload.from_dict(
+                {
+                    "name": name,
+                    "dataset": "digits",
+                    "model": "cnn",
+                    "epochs": epochs,
+                    "train_images": train_images,
+                    "test_images": test_images,
+                }
+                | changes
             )
             dataset = workload.load_dataset()
             parts: dict[str, Callable[[], Mapping[str, Any]]] = {
