@@ -11,6 +11,9 @@ __all__ = ["curves_svg", "prices_svg"]
 #: Recipes a panel, each with the reference: more lines are not told apart.
 _LINES = 4
 
+#: Share from which the map's colours are light enough for dark figures.
+_LIGHT_ABOVE = 0.7
+
 #: Mean and deviation over seeds, epoch by epoch.
 Curve = tuple[Sequence[float], Sequence[float]]
 

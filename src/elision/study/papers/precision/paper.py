@@ -5,9 +5,10 @@ are for small networks on data that ship, trained for some epochs. They stand si
 to show what carries over, and are no reproduction of the published accuracies.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import TextWrapper
 from typing import Any
 
 from elision.common.checks import integer
@@ -160,6 +161,23 @@ class Precision(Paper):
         for network, runs in trainings.items():
             shown += _of_network(network, workloads[network], runs, figures[network])
         return shown + _of_parts(ternary, between)
+
+    def text(self, tables: Sequence[Table]) -> str:
+        """The tables for a terminal, which has no room for the claims as a table."""
+        claimed, *others = tables
+        parts = [claimed.title]
+        for row in claimed.rows:
+            lines = (
+                f"{row['technique']}: {row['published']} ({row['source']}; {row['mark']})",
+                f"ours: {row['ours, measured here']}",
+                row["caution"],
+            )
+            parts.append("\n".join(_WRAP.fill(line) for line in lines))
+        return "\n\n".join([*parts, super().text(others)])
+
+
+#: Lines of a claim under its first.
+_WRAP = TextWrapper(88, subsequent_indent="  ")
 
 
 def _files(

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from elision.study.papers.base import Rows
-from elision.study.papers.precision.runs import REFERENCE, curves, mean, words
+from elision.study.papers.precision.runs import REFERENCE, curves, words
 
 __all__ = [
     "accuracy_rows",
@@ -42,8 +43,8 @@ def accuracy_rows(runs: Runs) -> Rows:
                 if recipe == REFERENCE
                 else words(pairs, "+.2f", 100),
                 "training loss": words([run["loss"][-1] for run in seeds], ".4f"),
-                "work": f"{mean([run['work'] for run in seeds])[0]:.3f}",
-                "MACs a step, M": f"{mean([run['macs'] for run in seeds])[0] / 1e6:.1f}",
+                "work": f"{fmean(run['work'] for run in seeds):.3f}",
+                "MACs a step, M": f"{fmean(run['macs'] for run in seeds) / 1e6:.1f}",
                 "diverged": sum(run["diverged"] is not None for run in seeds),
             }
         )
