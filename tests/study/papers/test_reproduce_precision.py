@@ -155,7 +155,7 @@ def test_findings_name_a_drop_that_was_not_met():
             ]
         }
     }
-    seeds = {"accuracy": [0.5], "loss": [1.0]}
+    seeds = {"accuracy": [0.5], "loss": [1.0], "by probability": [0.6]}
     between = {
         "k_tanh": {"speed": {"bfloat16": 4.0}},
         "lstm": {"rows": [{"gates": "exact", **seeds}]},
@@ -164,6 +164,7 @@ def test_findings_name_a_drop_that_was_not_met():
     found = findings({"cnn": {"dense": [run(0.9)]}}, ternary, between)
     assert found["ternary, blocks of 64, drop 0.01"] == "cnn: drop not met"
     assert "32.0 times fewer" in found["ternary, blocks of 64, drop 0.02"]
+    assert found["softmax"] == "softmax 60.0 %"
     assert found["k-tanh speed"].startswith("4.0 times")
     keys = {f.ours for f in PUBLISHED}
     assert {"k-tanh lstm", "softmax", "ternary, blocks of 64, drop 0.02"} <= keys

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from elision.common.timing import interleaved
 from elision.functional import (
@@ -21,6 +21,7 @@ from elision.functional import (
     k_tanh,
     sm_softmax_loss,
     sm_taylor_softmax_loss,
+    taylor_softmax,
     taylor_softmax_loss,
 )
 from elision.layers import elide
@@ -129,7 +130,10 @@ def softmax_losses(
     """A network trained by each loss; everything but the loss is the same.
 
     Returns:
-        ``rows``: ``training loss`` (its name), ``accuracy`` and ``loss``, one a seed.
+        ``rows``: ``training loss`` (its name), ``accuracy``, ``loss`` and
+        ``by probability``, one a seed. The latter is the accuracy of the class with the
+        largest probability of the softmax that trained the network: a series falls with
+        its logit where that is small, so that the largest logit may be of another class.
     """
     rows = []
     for name, loss in LOSSES.items():
@@ -146,8 +150,8 @@ def _trained(
     seed: int,
     loss: Loss = F.cross_entropy,
     functions: Mapping[str, str] | None = None,
-) -> tuple[float, float]:
-    """Test accuracy, and mean training loss of the last epoch."""
+) -> tuple[float, float, float]:
+    """Test accuracy, mean training loss of the last epoch, accuracy by probability."""
     torch.manual_seed(seed)
     model = workload.make_model(dataset)
     if functions:
@@ -167,9 +171,28 @@ def _trained(
             optimizer.step()
             losses.append(value.item())
     accuracy = workload.task.evaluate(model, workload.test_batches(dataset))
-    return accuracy, statistics.fmean(losses)
+    likely = _by_probability(workload, model, dataset, loss)
+    return accuracy, statistics.fmean(losses), likely
 
 
-def _by_seed(runs: Sequence[tuple[float, float]]) -> dict[str, list[float]]:
-    accuracies, losses = zip(*runs, strict=True)
-    return {"accuracy": list(accuracies), "loss": list(losses)}
+@torch.no_grad()
+def _by_probability(
+    workload: Workload, model: nn.Module, dataset: Dataset, loss: Loss
+) -> float:
+    """Share of test images whose class has the largest probability."""
+    order = loss.keywords.get("order") if isinstance(loss, partial) else None
+    model.eval()
+    right = count = 0
+    for images, labels in workload.test_batches(dataset):
+        z = model(images)
+        p = (
+            z if order is None else taylor_softmax(z, order, 1)
+        )  # softmax keeps the order
+        right += int((p.argmax(1) == labels).sum())
+        count += len(labels)
+    return right / count
+
+
+def _by_seed(runs: Sequence[tuple[float, float, float]]) -> dict[str, list[float]]:
+    accuracies, losses, likely = map(list, zip(*runs, strict=True))
+    return {"accuracy": accuracies, "loss": losses, "by probability": likely}

@@ -48,7 +48,7 @@ def findings(
         for row in between["lstm"]["rows"]
     ]
     found["softmax"] = [
-        f"{row['training loss']} {_final(row['accuracy'])} %"
+        f"{row['training loss']} {_final(row['by probability'])} %"
         for row in between["softmax"]["rows"]
     ]
     return {key: "; ".join(texts) for key, texts in found.items()}

@@ -276,7 +276,9 @@ def _of_parts(ternary: Mapping[str, Any], between: Mapping[str, Any]) -> list[Ta
         ),
         Table(
             "Alternatives to softmax\nA convolutional network on digits; the loss alone "
-            "differs, so losses are not compared with one another.",
+            "differs, so losses are not compared with one another. By probability: the class "
+            "of the largest probability counts, not that of the largest logit, which differ "
+            "where a series falls.",
             between_rows(between["softmax"], "training loss"),
             origin=here,
         ),

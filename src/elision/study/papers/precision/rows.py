@@ -146,6 +146,11 @@ def between_rows(found: Mapping[str, Any], column: str) -> Rows:
         {
             column: row[column],
             "accuracy, %": words(row["accuracy"], ".2f", 100),
+            **(
+                {"by probability, %": words(row["by probability"], ".2f", 100)}
+                if column == "training loss"
+                else {}
+            ),
             "its training loss": words(row["loss"], ".4f"),
         }
         for row in found["rows"]
