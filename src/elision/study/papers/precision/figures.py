@@ -91,8 +91,7 @@ def prices_svg(
             axes.grid(visible=False)
             for (row, column), value in np.ndenumerate(values):
                 text = "–" if np.isnan(value) else f"{value:.2f}"
-                # Dark colours are below the middle of the map.
-                light = not np.isnan(value) and value < 0.5
+                light = not np.isnan(value) and value < _LIGHT_ABOVE
                 axes.text(
                     column,
                     row,
