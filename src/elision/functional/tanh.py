@@ -1,4 +1,6 @@
-"""K-TanH, and the activations that are reckoned through it::
+"""K-TanH, and the activations that are reckoned through it.
+
+::
 
     t = (E & 3)·8 + (M >> 4)                          piece of x = (sign, E, M)
     k_tanh(x) = x                                     |x| < 0.25, or NaN
