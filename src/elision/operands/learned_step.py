@@ -186,6 +186,13 @@ class LearnedStep(QuantisedWeight):
                 return step
             return first
 
+    @property
+    def number_format(self) -> str:
+        """That of the codes ``k``; 0 and 1, like −1 and 1, take a bit and no multiplier."""
+        if self.signed:
+            return f"int{self.bits}"
+        return "binary" if self.bits == 1 else f"uint{self.bits}"
+
     def __str__(self) -> str:
         signed = "signed " if self.signed else ""
         kept = "learned" if self.learns else "fixed"

@@ -63,5 +63,10 @@ class NoisyLevels(Transform):
         result = scale * (codes / levels - 0.5)
         return torch.where(largest > 0, result, x)
 
+    @property
+    def number_format(self) -> str:
+        """The numbers of the levels, from 0; of 1 bit, the signs."""
+        return "binary" if self.bits == 1 else f"uint{self.bits}"
+
     def __str__(self) -> str:
         return f"{2**self.bits} levels behind noise"

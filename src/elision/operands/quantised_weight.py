@@ -144,6 +144,13 @@ class Project(QuantisedWeight):
             return ternary(groups, self.threshold)
         return uniform(groups, self.bits, self.fit)
 
+    @property
+    def number_format(self) -> str:
+        """That of the codes; the scale is the result's."""
+        if self.bits == FLOAT_BITS:
+            return super().number_format
+        return {1: "binary", 2: "ternary"}.get(self.bits, f"int{self.bits}")
+
     def __str__(self) -> str:
         if self.bits == FLOAT_BITS:
             return "float weights"
@@ -190,6 +197,11 @@ class TanhLevels(QuantisedWeight):
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         with torch.no_grad():
             return self.differentiable(x, state, training)
+
+    @property
+    def number_format(self) -> str:
+        """The numbers of the levels, from 0; half of their range is taken off the sum."""
+        return f"uint{self.bits}"
 
     def __str__(self) -> str:
         return f"{2**self.bits} levels of tanh"

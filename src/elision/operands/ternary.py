@@ -65,6 +65,11 @@ class Ternary(Transform):
         decoded = weight_of(terms.decode(counts), x.shape).to(x.dtype)
         return torch.where(x.isfinite(), decoded, torch.nan)
 
+    @property
+    def number_format(self) -> str:
+        """``ternary`` of one term; several are no format that has a price: float32."""
+        return "ternary" if self.terms == 1 else super().number_format
+
     def __str__(self) -> str:
         mean = f"{self.budget:g} of " if self.budget is not None else ""
         return f"{mean}{self.terms} ternary terms, blocks of {self.block}"
@@ -96,6 +101,11 @@ class Binary(Transform):
             return x
         codes, scale = binary(_groups(x, self.scale))
         return (codes * scale).view(x.shape)
+
+    @property
+    def number_format(self) -> str:
+        """Signs."""
+        return "binary"
 
     def __str__(self) -> str:
         return f"binary, a scale a {self.scale}"
@@ -131,6 +141,11 @@ class Uniform(Transform):
             return x
         codes, step = uniform(_groups(x, self.scale), self.bits, self.fit)
         return (codes * step).view(x.shape)
+
+    @property
+    def number_format(self) -> str:
+        """Symmetric integers."""
+        return f"int{self.bits}"
 
     def __str__(self) -> str:
         return f"{self.bits}-bit steps, one a {self.scale}"
