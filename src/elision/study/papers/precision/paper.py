@@ -86,8 +86,7 @@ class Precision(Paper):
     unstated = (
         "Own choices: networks, data, epochs and rates; emulation of the formats with sums "
         "in float32; bcgd from random weights; prices of narrow formats on the straight "
-        "line through the two entries of Horowitz's table. bcgd names no format, so it is "
-        "not priced."
+        "line through the two entries of Horowitz's table."
     )
 
     network: tuple[str, ...] = tuple(NETWORKS)

@@ -7,7 +7,6 @@ from typing import Any
 from elision.accelerators import ACCELERATORS
 from elision.accelerators.simulate import simulate, total
 from elision.methods import make_recipe
-from elision.methods.quantised import Quantised
 from elision.products import Trace
 from elision.training.loop import RunPlan, TrainingDivergedError, train
 from elision.workloads import Dataset, Workload, find_workload
@@ -110,8 +109,7 @@ def trained(
         "work": work.ratio,
         "macs": work.done_macs / -(-steps // _METER_EVERY),
         "diverged": result.diverged,
-        # A method that names no format would be priced as float32, which it is not.
-        "costs": [] if isinstance(method, Quantised) else priced(result.trace),
+        "costs": priced(result.trace),
     }
 
 
