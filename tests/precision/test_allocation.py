@@ -175,11 +175,11 @@ def test_a_recipe_rounds_each_operand_as_it_was_allotted() -> None:
     first, second = model[0], model[2]
     hidden = nn.functional.linear(
         rounding("4", "input")(x, [], False),
-        rounding("8", "weight")(first.weight.detach(), [], False),
-        first.bias,
+        rounding("8", "weight")(first.weight.detach(), [], False),  # pyright: ignore[reportCallIssue]
+        first.bias,  # pyright: ignore[reportArgumentType]
     ).relu()
-    w2 = rounding("2", "weight")(second.weight.detach(), [], False)
-    expected = nn.functional.linear(hidden, w2, second.bias)
+    w2 = rounding("2", "weight")(second.weight.detach(), [], False)  # pyright: ignore[reportCallIssue]
+    expected = nn.functional.linear(hidden, w2, second.bias)  # pyright: ignore[reportArgumentType]
     found = elision.elide(model, chosen.recipe())(x)
     torch.testing.assert_close(found, expected)
     assert chosen.rows() == [
@@ -193,7 +193,7 @@ def test_an_allotted_network_errs_less_than_a_uniform_one() -> None:
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
     with torch.no_grad():
-        model[0].weight[:, 0] *= (
+        model[0].weight[:, 0] *= (  # pyright: ignore[reportIndexIssue]
             8  # channels that need more bits than those of the last
         )
     x = torch.randn(64, 8)

@@ -137,7 +137,7 @@ def test_noise_is_that_of_the_layer_alone_and_changes_are_measured() -> None:
         how = rounding(row.format, row.operand)
         other = copy.deepcopy(model)
         hidden = x if row.layer == "0" else torch.tanh(model[0](x)).detach()
-        w = model.get_submodule(row.layer).weight.detach()
+        w = model.get_submodule(row.layer).weight.detach()  # pyright: ignore[reportCallIssue]
         rounded = [hidden, w]
         i = 0 if row.operand == "input" else 1
         rounded[i] = how(rounded[i], [], False)
@@ -177,7 +177,7 @@ def test_a_rounded_gradient_costs_a_share_of_the_decrease() -> None:
     model, (x, labels) = network(), batch()
     found = sensitivity(model, (x, labels), ("3",), ("grad_output",))
     hidden = torch.tanh(model[0](x)).detach()
-    w2 = model[2].weight.detach()
+    w2 = model[2].weight.detach()  # pyright: ignore[reportCallIssue]
     shares = (model(x).softmax(1) - F.one_hot(labels)).detach() / len(x)
 
     def weight_gradients(
@@ -222,7 +222,9 @@ def test_functions_in_place_change_nothing(operand: str) -> None:
         )
 
     pair = torch.randn(8, 1, 6, 6), torch.arange(8) % 3
-    found = [sensitivity(made(flag), pair, ("4",), (operand,)) for flag in (0, 1)]
+    found = [
+        sensitivity(made(flag), pair, ("4",), (operand,)) for flag in (False, True)
+    ]
     assert found[0] == found[1]
 
 
