@@ -17,6 +17,12 @@ _Operands = Annotated[
     tuple[str, ...], Parameter(consume_multiple=1, negative="--no-operand")
 ]
 
+#: Its words stand here, since "examples" in a docstring heads a section.
+_Examples = Annotated[
+    Integer | None,
+    Parameter(help="Test examples for one operand at a time; default: 64."),
+]
+
 
 def sensitivity(
     source: Path | None = None,
@@ -29,7 +35,7 @@ def sensitivity(
     formats: Names = (),
     operand: _Operands = ("weight", "input", "grad_output"),
     budget: float | None = None,
-    examples: Integer | None = None,
+    examples: _Examples = None,
     threshold: float | None = None,
     epochs: Integer | None = None,
     seed: Integer = 0,
@@ -66,9 +72,6 @@ def sensitivity(
         Operands that are rounded one at a time: weight, input, grad_output.
     budget
         Mean bits of the weights, and of the inputs; default: 4.
-
-    Examples:
-        Test examples for one operand at a time; default: 64.
     threshold
         Relative error of a product that is allowed; default: 0.06.
     epochs
@@ -106,6 +109,14 @@ def sensitivity(
             _refuse(f"{source} is trained", of_training)
         else:
             _refuse("there is no run folder", {"recipe": recipe})
+        from elision.precision.sensitivity import BITS
+        from elision.study.sensitivity import check_choices
+
+        formats = formats or BITS
+        budget = 4.0 if budget is None else budget
+        examples = 64 if examples is None else examples
+        # Before the training, which takes minutes.
+        check_choices(arithmetic, formats, operand, budget, examples)
         with Bar() as bar:
             name, lead, model, dataset = _network(
                 source, recipe, workload, epochs, seed, data, bar
@@ -179,13 +190,12 @@ def _of_network(
     arithmetics: tuple[str, ...],
     formats: tuple[str, ...],
     operands: tuple[str, ...],
-    budget: float | None,
-    examples: int | None,
+    budget: float,
+    examples: int,
     seed: int,
 ) -> _Found:
     from dataclasses import asdict
 
-    from elision.precision.sensitivity import BITS
     from elision.report.table import rows_as_text
     from elision.study.page.sensitivity import Page
     from elision.study.sensitivity import examined
@@ -195,10 +205,10 @@ def _of_network(
         dataset.normalise(dataset.test_images),
         dataset.test_labels,
         arithmetics=arithmetics,
-        formats=formats or BITS,
+        formats=formats,
         operands=operands,
-        budget=4.0 if budget is None else budget,
-        examples=64 if examples is None else examples,
+        budget=budget,
+        examples=examples,
         seed=seed,
     )
     page = Page(name, lead)

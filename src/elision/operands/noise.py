@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from elision.common.checks import integer, one_of
-from elision.common.seeds import stream_of
+from elision.common.seeds import seed_at, stream_of
 from elision.operands.base import State, Transform
 from elision.operands.cast import Cast
 
@@ -66,18 +66,21 @@ class Noise(Transform):
             return x
         step, stream = int(state["step"]), int(state["stream"])
         state["step"].add_(1)
-        generator = torch.Generator().manual_seed(stream << 32 | step)
+        # 32 bits of a seed are all that torch's generator of the CPU reads.
+        generator = torch.Generator().manual_seed(seed_at(stream, step))
         error = self._error(x, stream + step)
         if self.shape == "shuffled":
             order = torch.randperm(x.numel(), generator=generator).to(x.device)
             return x + error.flatten()[order].view(x.shape)
-        size = error.square().mean().sqrt()
-        drawn = torch.empty(x.shape)
+        # Squares of an error would vanish in fp16.
+        wide = error if error.dtype.itemsize >= 4 else error.float()
+        size = wide.square().mean().sqrt()
+        drawn = torch.empty(x.shape, dtype=wide.dtype)
         if self.shape == "gaussian":
             drawn.normal_(generator=generator)
         else:
             drawn.uniform_(-(3**0.5), 3**0.5, generator=generator)
-        return x + size * drawn.to(x)
+        return x + (size * drawn.to(x.device)).to(x.dtype)
 
     def _error(self, x: Tensor, seed: int) -> Tensor:
         """The rounding's error on ``x``; of stochastic rounding, one draw of it."""

@@ -98,7 +98,8 @@ def allocate(
             of its multiplications; the budget is then of both operands together.
 
     Raises:
-        ValueError: no such rows, or a budget below the fewest bits that were measured.
+        ValueError: no such rows, a damage that is not finite, a place without a cost above
+            zero, or a budget below the fewest bits that were measured.
 
     Example:
         >>> rows = [
@@ -117,8 +118,14 @@ def allocate(
     if not rows:
         raise ValueError("allocate: nothing was measured of a weight or an input")
     places = list(dict.fromkeys((row.layer, row.operand) for row in rows))
-    shares = _shares(rows, places, weights)
     damage = np.array([_damage(row, by) for row in rows])
+    for row, value in zip(rows, damage, strict=True):
+        if not np.isfinite(value):
+            raise ValueError(
+                f"allocate: the damage of {row.format} at the {row.operand} of {row.layer} "
+                f"is {value}"
+            )
+    shares = _shares(rows, places, weights)
     member = np.array(
         [[(r.layer, r.operand) == place for r in rows] for place in places]
     )
@@ -172,6 +179,13 @@ def _shares(
 ) -> dict[str, np.ndarray]:
     """Bits that each row adds to the mean of each budget."""
     if weights is not None:
+        for layer, operand in places:
+            given = weights.get((layer, operand))
+            if given is None:
+                raise ValueError(
+                    f"allocate: weights has no cost of a bit of the {operand} of {layer}"
+                )
+            number(f"allocate: {operand} of {layer}", "cost", given, "> 0")
         budgets, cost = {"cost": list(places)}, weights
     else:
         operands = dict.fromkeys(operand for _, operand in places)
@@ -188,5 +202,5 @@ def _shares(
 
 def _damage(row: SensitivityRow, by: str) -> float:
     if by == "loss":
-        return max(row.loss_change, 0.0)
+        return float(np.maximum(row.loss_change, 0.0))  # NaN stays NaN
     return (row.score_noise if by == "scores" else row.noise) ** 2

@@ -5,7 +5,7 @@ trace of ``H`` and ``E[v ⊙ Hv]`` its diagonal; ``Hv`` costs about two backward
 
 Source: Hutchinson, Communications in Statistics 18, 1989; for the diagonal Bekas, Kokiopoulou
 and Saad, Applied Numerical Mathematics 57, 2007. Written here, since it is ten lines of
-autograd; a test holds it against the exact Hessian.
+autograd; ``tests/precision/test_curvature.py`` holds it against the exact Hessian.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,7 +49,8 @@ def hessian_diagonal(
 ) -> list[Tensor]:
     """The Hessian's diagonal, estimated without bias from ``probes`` random vectors.
 
-    Its variance is the mean over probes of the squares beside the diagonal.
+    The variance of an entry is the sum of the squares beside it in its row of the Hessian,
+    over ``probes``: exact where the Hessian is diagonal.
 
     Args:
         loss: computes the loss, a scalar, from ``at``.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from elision.common.checks import integer
 from elision.layers import Recipe, elide, restore
 from elision.precision.arithmetic import arithmetic
 
@@ -50,6 +51,9 @@ def top_classes(
         formats: see :func:`elision.precision.arithmetic`.
         count: classes of each example.
 
+    Raises:
+        ValueError: an unknown arithmetic, or more classes than the model has.
+
     Example:
         >>> found = top_classes(nn.Linear(3, 8), torch.randn(2, 3), ["8a-8w"], count=3)
         >>> [(top.arithmetic, tuple(top.classes.shape)) for top in found]
@@ -60,7 +64,9 @@ def top_classes(
     for each in (None, *map(arithmetic, formats)):
         if each is not None:
             elide(made, Recipe(each.name, each.table()), engine="torch")
-        shares, classes = made(inputs).softmax(1).topk(count, dim=1)
+        scores = made(inputs)
+        integer("top_classes", "count", count, f"[1, {scores.shape[1]}]")
+        shares, classes = scores.softmax(1).topk(count, dim=1)
         found.append(
             TopClasses("float" if each is None else each.name, classes, shares)
         )

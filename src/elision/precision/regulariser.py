@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elision.common.checks import integer
 from elision.layers import Recipe, Table, elide, restore
 from elision.operands import Cast, Noise, Transform
 from elision.products import Product
@@ -168,10 +169,15 @@ def regularised(
         progress: called with runs done and runs in all.
 
     Raises:
-        ValueError: fewer than two seeds, of which no spread follows.
+        ValueError: fewer than two seeds, of which no spread follows, one of them twice, or
+            a batch larger than the training data.
     """
     if len(seeds) < 2:
         raise ValueError(f"regularised: needs two seeds or more, got {list(seeds)}")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"regularised: needs different seeds, got {list(seeds)}")
+    integer("regularised", "epochs", epochs)
+    integer("regularised", "batch_size", batch_size, f"[1, {len(train[0])}]")
     choices: dict[str, Recipe | None] = {PLAIN: None, **recipes}
     runs: list[Run] = []
     for seed in seeds:
@@ -204,7 +210,7 @@ def _train(
     inputs, labels = train
     order = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.SGD(model.parameters(), rate, momentum, nesterov=True)
-    steps = epochs * len(inputs) // batch_size
+    steps = epochs * (len(inputs) // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     model.train()
     for _ in range(epochs):

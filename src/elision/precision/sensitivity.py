@@ -153,11 +153,12 @@ def sensitivity(
         formats: see :func:`elision.precision.rounding`.
         operands: of ``"weight"``, ``"input"`` and ``"grad_output"``.
         loss: scores and labels to a scalar.
-        probes: random vectors of the Hessian's diagonal.
+        probes: random vectors of the Hessian's diagonal, common to all operands.
         seed: of these.
 
     Raises:
-        ValueError: an unknown format or operand, a loss that is not finite, or a layer
+        ValueError: an unknown format or operand, a loss that is not finite, a gradient
+            that is zero where gradients are rounded, a model without layers, or a layer
             that is called more than once (its operands are several).
     """
     for operand in operands:
@@ -203,14 +204,17 @@ class _Work:
                         f"sensitivity: layer {name} is called more than once in a pass; "
                         "its operands are several tensors"
                     )
-                self.inputs_of[name], self.outputs_of[name] = (
-                    args[0].detach(),
-                    y.detach(),
-                )
+                # Copies, since a function after the layer may write in place.
+                self.inputs_of[name] = args[0].detach().clone()
+                self.outputs_of[name] = y.detach().clone()
 
             return hook
 
         reached = elidable_layers(self.model)
+        if not reached:
+            raise ValueError(
+                f"sensitivity: {type(self.model).__name__} has no Conv2d or Linear"
+            )
         handles = [m.register_forward_hook(keep(n)) for n, m in reached.items()]
         try:
             with torch.no_grad():
@@ -292,7 +296,7 @@ class _Work:
         found: list[Tensor] = []
 
         def keep(_: nn.Module, __: tuple[Any, ...], y: Tensor) -> None:
-            found.append(y)
+            found.append(y.clone())
 
         with _elided(self.model, name, table) as layer, torch.no_grad():
             handle = layer.register_forward_hook(keep)
@@ -310,6 +314,8 @@ class _Work:
         exact = {n: self.gradients["weight", n] for n in self.layers}
         found = self._weight_gradients(name, table)
         size = sum(float(g.square().sum()) for g in exact.values())
+        if not size:
+            raise ValueError("sensitivity: the gradient of the batch is zero")
         along = sum(float((exact[n] * found[n]).sum()) for n in exact)
         own = float((exact[name] * (exact[name] - found[name])).sum()) / size
         return SensitivityRow(
@@ -372,7 +378,7 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     """Spearman's rank correlation, ties at their mean rank; NaN where one is constant.
 
     Example:
-        >>> round(rank_correlation([1.0, 2.0, 3.0], [1.0, 4.0, 9.0]), 6)
+        >>> round(rank_correlation([1.0, 2.0, 3.0], [1.0, 4.0, 9.0]), 12)
         1.0
     """
     if len(first) < 2:
@@ -385,6 +391,6 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
 
 def _ranks(values: Sequence[float]) -> Tensor:
     x = torch.tensor(values, dtype=torch.float64)
-    below = (x[:, None] > x).sum(1)
-    equal = (x[:, None] == x).sum(1)
+    below = (x[:, None] > x).sum(1).double()
+    equal = (x[:, None] == x).sum(1).double()
     return below + (equal - 1) / 2

@@ -1,5 +1,6 @@
 """The format that suffices for each operand of each product of a recorded training run."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -37,7 +38,8 @@ class OperandError:
         operand: that is rounded.
         format: of it.
         bits: of an element.
-        error: relative error of the product against float64; the worst recorded step.
+        error: relative error of the product against float64, of the worst recorded step;
+            infinite where a value is not finite.
     """
 
     layer: str
@@ -144,17 +146,22 @@ def sufficient(
         threshold: relative error of a product that is allowed.
 
     Raises:
-        ValueError: an unknown format, or a threshold that is not positive.
+        ValueError: an unknown format, a threshold that is not positive, or a product
+            without its operands.
     """
     number("sufficient", "threshold", threshold, "> 0")
     worst: dict[tuple[str, Product, str, str], float] = {}
     for product in trace:
+        if product.first is None:
+            raise ValueError(f"sufficient: {product!r} holds no operands to round")
         exact = in_float64(product).compute()
         for operand in product.kind.operands:
             for format in formats:
                 how = rounding(format, operand, product.kind)
                 error = product_noise(product, {operand: how}, exact)
                 place = (product.name, product.kind, operand, format)
+                if math.isnan(error):  # an operand that is not finite suffices nowhere
+                    error = math.inf
                 worst[place] = max(worst.get(place, 0.0), error)
     found = tuple(
         OperandError(layer, kind.value, operand, format, bits_of(format), error)

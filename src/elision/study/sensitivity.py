@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from elision.common.checks import integer, number
 from elision.common.files import to_csv, without_nan, write_json, write_text
 from elision.layers import Recipe, elide, restore
 from elision.precision import (
@@ -20,13 +21,17 @@ from elision.precision import (
     Sensitivity,
     TopClasses,
     allocate,
+    arithmetic,
     folded,
     perturbation,
+    rounding,
     sensitivity,
     top_classes,
     uniform_recipe,
 )
+from elision.precision.arithmetic import bits_of
 from elision.precision.noise import relative_error
+from elision.products import Product
 from elision.study.page.sensitivity import Page
 from elision.training.execution import Execution
 from elision.training.loop import Progress, RunPlan, train
@@ -41,6 +46,7 @@ from elision.workloads.models.trained import trained_mobilenet_v2
 __all__ = [
     "Examination",
     "PhotoView",
+    "check_choices",
     "examined",
     "photo_view",
     "trained_plainly",
@@ -91,6 +97,41 @@ def trained_plainly(
         progress=progress,
     )
     return restore(result.model).eval()
+
+
+def check_choices(
+    arithmetics: Sequence[str],
+    formats: Sequence[str],
+    operands: Sequence[str],
+    budget: float,
+    examples: int,
+) -> None:
+    """Check what :func:`examined` is asked for, before a network is trained for it.
+
+    Args:
+        arithmetics: of all layers together.
+        formats: of one operand at a time.
+        operands: that are rounded one at a time.
+        budget: mean bits of the weights, and of the inputs.
+        examples: for the sensitivities.
+
+    Raises:
+        ValueError: an unknown arithmetic, format or operand, a format that an operand
+            cannot have, a budget below the fewest bits, or no examples.
+
+    Example:
+        >>> check_choices(["8a-4w"], ["4", "8"], ["weight"], 3.0, 64)
+        Traceback (most recent call last):
+        ValueError: sensitivity(budget=3.0): must be a number >= 4
+    """
+    for text in arithmetics:
+        arithmetic(text)
+    for operand in operands:
+        for format in formats:
+            rounding(format, operand)
+    integer("sensitivity", "examples", examples)
+    if any(operand in Product.FORWARD.operands for operand in operands):
+        number("sensitivity", "budget", budget, f">= {min(map(bits_of, formats))}")
 
 
 def examined(
