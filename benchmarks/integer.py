@@ -45,18 +45,21 @@ def candidates(
 ) -> dict[str, Callable[[], object]]:
     """Ways to compute one product."""
     torch.manual_seed(0)
-    plain = [torch.randn(geometry.shape_of(name)) for name in kind.operands]
-    whole = LayerProduct(kind, geometry, *plain)
+    first, second = (torch.randn(geometry.shape_of(name)) for name in kind.operands)
+    whole = LayerProduct(kind, geometry, first, second)
     ways: dict[str, Callable[[], object]] = {"float32": whole.compute}
     if isinstance(geometry, Conv2dGeometry):
-        last = [x.to(memory_format=torch.channels_last) for x in plain]
-        ways["float32 channels_last"] = LayerProduct(kind, geometry, *last).compute
-    ways["bfloat16"] = LayerProduct(
-        kind, geometry, *(x.bfloat16() for x in plain)
-    ).compute
+        a, b = (
+            x.contiguous(memory_format=torch.channels_last) for x in (first, second)
+        )
+        ways["float32 channels_last"] = LayerProduct(kind, geometry, a, b).compute
+    half = LayerProduct(kind, geometry, first.bfloat16(), second.bfloat16())
+    ways["bfloat16"] = half.compute
     for format in FORMATS:
-        rounded = [Cast(format)(x, [], True) for x in plain]
-        product = LayerProduct(kind, geometry, *rounded)
+        cast = Cast(format)
+        product = LayerProduct(
+            kind, geometry, cast(first, [], True), cast(second, [], True)
+        )
         ways[format] = lambda product=product: compute(product, Accumulate("int32"))
     return ways
 
