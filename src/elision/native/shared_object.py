@@ -43,6 +43,12 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [_POINTER] * 2 + [_LONG] * 4 + [_POINTER] * 2 + [_INT, _SEED, _INT],
     ),
     "accumulate": (_INT, [_POINTER] * 5 + [_INT]),
+    "integers_scan": (None, [_POINTER, _LONG, _POINTER, _POINTER]),
+    "integers_of": (_INT, [_POINTER, _LONG, ctypes.c_double, _POINTER]),
+    "integer_sums": (
+        _INT,
+        [_POINTER] * 4 + [_LONG, ctypes.c_double, _LONG, _INT],
+    ),
     "ternary_quantise": (_INT, [_POINTER] * 3 + [_FLOAT, _INT, _INT]),
     "ternary_forward": (_INT, [_POINTER] * 7 + [_FLOAT, _POINTER, _INT]),
     "ternary_planes": (_INT, [_POINTER] * 3 + [_FLOAT, _INT, _INT]),

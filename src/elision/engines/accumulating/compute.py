@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from elision.engines.accumulating import integers, kernel, oracle
+from elision.engines.accumulating import integer_kernel, integers, kernel, oracle
 from elision.formats import fast_round, format_named
 from elision.formats.accumulate import INT32, Accumulate
 from elision.products import Conv2dGeometry, LayerProduct, Product
@@ -89,6 +89,8 @@ def in_order(
 
 def _way(product: LayerProduct, accumulate: Accumulate) -> Sums:
     if accumulate.format == INT32:
+        if product.first.is_cpu and integer_kernel.can_compute(accumulate):
+            return integer_kernel.sums
         return integers.sums
     if product.first.is_cpu and kernel.can_compute(accumulate):
         return kernel.sums

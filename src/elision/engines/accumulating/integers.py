@@ -16,13 +16,20 @@ from elision.engines.accumulating.oracle import lowered, promoted
 from elision.formats.accumulate import Accumulate
 from elision.products.terms import OrderedSum
 
-__all__ = ["ChainOverflowWarning", "Scaled", "integers_of", "sums"]
+__all__ = [
+    "MOST",
+    "PARTS",
+    "ChainOverflowWarning",
+    "Scaled",
+    "integers_of",
+    "sums",
+]
 
 #: The largest magnitude of a 16-bit integer.
-_MOST = 2**15
+MOST = 2**15
 
 #: Largest integers of symmetric formats whose scale is a part of the largest magnitude.
-_PARTS = (127, 32767)
+PARTS = (127, 32767)
 
 
 class ChainOverflowWarning(UserWarning):
@@ -74,9 +81,9 @@ def integers_of(x: Tensor) -> Scaled:
         whole != 0, (whole & -whole).double().log2() + exponent, torch.inf
     )
     scale = 2.0 ** (unit.min().item() - 24)
-    if largest / scale <= _MOST:
+    if largest / scale <= MOST:
         return Scaled(values / scale, scale)
-    for most in _PARTS:
+    for most in PARTS:
         scale = largest / most
         integers = torch.round(values / scale)
         if bool(((integers * scale - values).abs() <= values.abs() * 2.0**-22).all()):

@@ -13,7 +13,7 @@ from elision.formats.native_parameters import Element, element_of
 from elision.native import shared_object
 from elision.products.terms import OrderedSum
 
-__all__ = ["can_compute", "sums"]
+__all__ = ["can_compute", "sizes", "sums"]
 
 _WAYS = {"nearest": 0, "zero": 1, "stochastic": 2}
 _INT, _LONG = ctypes.c_int32, ctypes.c_int64
@@ -78,7 +78,7 @@ def sums(
         a.data_ptr(),
         b.data_ptr(),
         out.data_ptr(),
-        _sizes(order),
+        sizes(order),
         ctypes.byref(told),
         torch.get_num_threads(),
     )
@@ -109,7 +109,7 @@ def _magnitude(x: Tensor) -> float:
 
 
 @functools.lru_cache(maxsize=1024)
-def _sizes(order: OrderedSum) -> ctypes.Array[ctypes.c_int64]:
+def sizes(order: OrderedSum) -> ctypes.Array[ctypes.c_int64]:
     """``Sum`` of ``native/kernels/accumulate.cpp``."""
     o = order
     numbers = [

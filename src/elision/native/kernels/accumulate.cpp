@@ -13,6 +13,7 @@
 #include <memory>
 #include <vector>
 
+#include "ordered_sum.hpp"
 #include "pool.hpp"
 #include "rounding.hpp"
 
@@ -26,19 +27,6 @@
 using namespace elision;
 
 namespace {
-
-// An index of up to three axes, the last fastest, over two tensors.
-struct Index {
-  int64_t sizes[3], strides[2][3];
-};
-
-// Filled in, in this order, by elision/engines/accumulating/kernel.py.
-struct Sum {
-  int64_t groups;
-  Index m, t, n;  // strides in (a, out), (a, b), (b, out)
-  int64_t a, b, out;  // where group 0 begins
-  int64_t a_group, b_group, out_group;
-};
 
 struct How {
   Element narrow, wide;
@@ -142,17 +130,6 @@ struct Compensated : Round {
     s[0] = sum;
   }
 };
-
-// Offsets that an index walks in one of its tensors.
-std::vector<int64_t> walk(const Index& of, int tensor) {
-  const int64_t *n = of.sizes, *by = of.strides[tensor];
-  std::vector<int64_t> offsets;
-  offsets.reserve(n[0] * n[1] * n[2]);
-  for (int64_t i = 0; i < n[0]; ++i)
-    for (int64_t j = 0; j < n[1]; ++j)
-      for (int64_t k = 0; k < n[2]; ++k) offsets.push_back(i * by[0] + j * by[1] + k * by[2]);
-  return offsets;
-}
 
 // Adds the sums of a chunk, in memory, to those of the chunks before it.
 class Promotion {
