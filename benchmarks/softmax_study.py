@@ -15,28 +15,24 @@ that trained the network: where the series falls as the logit grows, these diffe
 import argparse
 import statistics
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
-import elision
 from elision.common.files import write_json
 from elision.functional import (
     RangeWarning,
     sm_softmax_loss,
     sm_taylor_softmax_loss,
-    taylor_softmax,
     taylor_softmax_loss,
 )
 from elision.study.folder import environment
+from elision.study.papers.precision.losses import Loss, trained_by
 from elision.workloads import Workload
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 ORDERS = (2, 4, 6)
 MARGINS = (0.2, 0.6, 1.0)
@@ -84,53 +80,6 @@ ROWS = Workload(
 )
 
 
-def trained(
-    workload: Workload,
-    dataset: Any,
-    seed: int,
-    loss: Loss = F.cross_entropy,
-    functions: Mapping[str, str] | None = None,
-) -> dict[str, float]:
-    """Test accuracy, and the mean loss of the last epoch's batches."""
-    torch.manual_seed(seed)
-    model = workload.make_model(dataset)
-    if functions:
-        elision.elide(model, "dense", functions=functions)
-    optimizer = workload.make_optimizer(model)
-    steps = workload.steps_per_epoch(dataset)
-    losses: list[float] = []
-    for epoch in range(workload.epochs):
-        losses.clear()
-        batches = workload.train_batches(dataset, seed=seed, epoch=epoch)
-        for number, (images, labels) in enumerate(batches):
-            workload.set_learning_rate(optimizer, epoch * steps + number, steps)
-            optimizer.zero_grad()
-            value = loss(model(images), labels)
-            value.backward()
-            optimizer.step()
-            losses.append(value.item())
-    return {"loss": statistics.fmean(losses), **tested(workload, model, dataset, loss)}
-
-
-@torch.no_grad()
-def tested(
-    workload: Workload, model: nn.Module, dataset: Any, loss: Loss
-) -> dict[str, float]:
-    """Shares right by the largest logit and probability, and softmax's cross-entropy."""
-    model.eval()
-    order = loss.keywords.get("order") if isinstance(loss, partial) else None
-    sums = {"accuracy": 0.0, "accuracy_by_probability": 0.0, "test_loss": 0.0}
-    count = 0
-    for images, labels in workload.test_batches(dataset):
-        z = model(images)
-        p = z.softmax(1) if order is None else taylor_softmax(z, order, 1)
-        sums["accuracy"] += float((z.argmax(1) == labels).sum())
-        sums["accuracy_by_probability"] += float((p.argmax(1) == labels).sum())
-        sums["test_loss"] += float(F.cross_entropy(z, labels, reduction="sum"))
-        count += len(labels)
-    return {name: value / count for name, value in sums.items()}
-
-
 def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
     """Mean, standard deviation and values over the seeds."""
     return {
@@ -169,14 +118,16 @@ def main() -> None:
     for name, workload in IMAGES.items():
         dataset = workload.load_dataset()
         rows = {
-            loss: summary([trained(workload, dataset, s, call) for s in seeds])
+            loss: summary([trained_by(workload, dataset, s, call) for s in seeds])
             for loss, call in LOSSES.items()
         }
         results[name] = {"workload": workload.to_dict(), "losses": rows}
         show(f"{name}: losses", rows)
     dataset = ROWS.load_dataset()
     rows = {
-        name: summary([trained(ROWS, dataset, s, functions=functions) for s in seeds])
+        name: summary(
+            [trained_by(ROWS, dataset, s, functions=functions) for s in seeds]
+        )
         for name, functions in GATES.items()
     }
     results["lstm"] = {"workload": ROWS.to_dict(), "gates": rows}

@@ -110,7 +110,7 @@ def _magnitude(x: Tensor) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def sizes(order: OrderedSum) -> ctypes.Array[ctypes.c_int64]:
-    """``Sum`` of ``native/kernels/accumulate.cpp``."""
+    """``Sum`` of ``native/kernels/ordered_sum.hpp``."""
     o = order
     numbers = [
         o.groups,

@@ -2,13 +2,12 @@
 
 import statistics
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
 from elision.common.timing import interleaved
 from elision.functional import (
@@ -21,15 +20,12 @@ from elision.functional import (
     k_tanh,
     sm_softmax_loss,
     sm_taylor_softmax_loss,
-    taylor_softmax,
     taylor_softmax_loss,
 )
-from elision.layers import elide
+from elision.study.papers.precision.losses import Loss, trained_by
 from elision.workloads import Dataset, Workload
 
 __all__ = ["GATES", "LOSSES", "k_tanh_errors", "k_tanh_lstm", "softmax_losses"]
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 #: Losses of the study, a member of each family; order and margin are own choices.
 LOSSES: dict[str, Loss] = {
@@ -118,7 +114,7 @@ def k_tanh_lstm(
     rows = []
     for name, functions in GATES.items():
         runs = [
-            _trained(workload, dataset, seed, functions=functions) for seed in seeds
+            trained_by(workload, dataset, seed, functions=functions) for seed in seeds
         ]
         rows.append({"gates": name, **_by_seed(runs)})
     return {"rows": rows}
@@ -139,60 +135,14 @@ def softmax_losses(
     for name, loss in LOSSES.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RangeWarning)
-            runs = [_trained(workload, dataset, seed, loss) for seed in seeds]
+            runs = [trained_by(workload, dataset, seed, loss) for seed in seeds]
         rows.append({"training loss": name, **_by_seed(runs)})
     return {"rows": rows}
 
 
-def _trained(
-    workload: Workload,
-    dataset: Dataset,
-    seed: int,
-    loss: Loss = F.cross_entropy,
-    functions: Mapping[str, str] | None = None,
-) -> tuple[float, float, float]:
-    """Test accuracy, mean training loss of the last epoch, accuracy by probability."""
-    torch.manual_seed(seed)
-    model = workload.make_model(dataset)
-    if functions:
-        elide(model, "dense", functions=functions)
-    optimizer = workload.make_optimizer(model)
-    per_epoch = workload.steps_per_epoch(dataset)
-    losses: list[float] = []
-    for epoch in range(workload.epochs):
-        losses.clear()
-        batches = workload.train_batches(dataset, seed=seed, epoch=epoch)
-        for index, (images, labels) in enumerate(batches):
-            step = epoch * per_epoch + index
-            workload.set_learning_rate(optimizer, step, per_epoch)
-            optimizer.zero_grad()
-            value = loss(model(images), labels)
-            value.backward()
-            optimizer.step()
-            losses.append(value.item())
-    accuracy = workload.task.evaluate(model, workload.test_batches(dataset))
-    likely = _by_probability(workload, model, dataset, loss)
-    return accuracy, statistics.fmean(losses), likely
-
-
-@torch.no_grad()
-def _by_probability(
-    workload: Workload, model: nn.Module, dataset: Dataset, loss: Loss
-) -> float:
-    """Share of test images whose class has the largest probability."""
-    order = loss.keywords.get("order") if isinstance(loss, partial) else None
-    model.eval()
-    right = count = 0
-    for images, labels in workload.test_batches(dataset):
-        z = model(images)
-        p = (
-            z if order is None else taylor_softmax(z, order, 1)
-        )  # softmax keeps the order
-        right += int((p.argmax(1) == labels).sum())
-        count += len(labels)
-    return right / count
-
-
-def _by_seed(runs: Sequence[tuple[float, float, float]]) -> dict[str, list[float]]:
-    accuracies, losses, likely = map(list, zip(*runs, strict=True))
-    return {"accuracy": accuracies, "loss": losses, "by probability": likely}
+def _by_seed(runs: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    names = {"by probability": "accuracy_by_probability"}
+    return {
+        column: [run[names.get(column, column)] for run in runs]
+        for column in ("accuracy", "loss", "by probability")
+    }

@@ -151,11 +151,11 @@ def words(values: Sequence[float | None], form: str = ".2f", scale: float = 1) -
         >>> words([0.96, 0.98], ".1f", 100)
         '97.0 ± 1.4'
     """
-    known = [value for value in values if value is not None]
-    if not known:
+    middle, spread = mean(values)
+    if middle is None:
         return "diverged"
-    text, (_, spread) = f"{scale * statistics.fmean(known):{form}}", mean(known)
-    if len(known) == 1:
+    text = f"{scale * middle:{form}}"
+    if sum(value is not None for value in values) == 1:
         return text
     return f"{text} ± {scale * spread:{form.lstrip('+')}}"
 
