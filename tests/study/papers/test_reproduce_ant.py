@@ -87,7 +87,8 @@ def test_what_is_written_and_shown(tmp_path, monkeypatch):
     told = []
     paper = AntClaims(network=("small",), recorded=(), startup_cycles=3)
     rows = paper.rows()
-    ((_, table),) = paper.run(tmp_path, lambda *step: told.append(step))
+    (shown,) = paper.run(tmp_path, lambda *step: told.append(step))
+    table = shown.rows
     assert told == [(0, 1)]
     found = json.loads((tmp_path / "ant.json").read_text())
     assert found["published"]["speedup"] == 3.71

@@ -69,12 +69,12 @@ def test_one_sided_machines_keep_the_other_operands_zeros():
 
 def test_what_is_written_and_shown(tmp_path, monkeypatch):
     monkeypatch.setattr("elision.study.papers.scnn.googlenet_layers", lambda: LAYERS)
-    ((_, table),) = ScnnPoints(density=(0.4, 0.3)).run(tmp_path)
+    (written,) = ScnnPoints(density=(0.4, 0.3)).run(tmp_path)
     found = json.loads((tmp_path / "scnn.json").read_text())
     assert [row["rules"] for row in found["rows"]] == 2 * [*RULES]
     assert found["rows"][0]["published_over_input_sided"] == 2.6
     assert found["rows"][-1]["published_over_input_sided"] is None
-    published, *shown = table
+    published, *shown = written.rows
     assert published["rules"] == "published"
     assert published["over weight-sided"] == "1.7x"
     assert [line["rules"] for line in shown] == 2 * [*RULES]
