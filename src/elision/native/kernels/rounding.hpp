@@ -5,6 +5,8 @@
 // NaN stays NaN. Written on magnitudes; the sign comes back at the end.
 #pragma once
 
+#include <utility>
+
 #include "vec.hpp"
 
 #if defined(__AVX2__)
@@ -25,25 +27,32 @@ static inline float as_float(int32_t bits) {
   return value;
 }
 static inline vi larger(vi a, vi b) { return a > b ? a : b; }
+// Lanes of a where the lane's bit STEP is 0, of b where it is 1; FLIP: of its neighbour
+// across that bit.
+template <int STEP, bool FLIP, int... LANE>
+static inline vi halves(vi a, vi b, std::integer_sequence<int, LANE...>) {
+  return __builtin_shufflevector(
+      a, b, ((FLIP ? LANE ^ STEP : LANE) + (LANE & STEP ? WIDTH : 0))...);
+}
+// The largest of the lanes of `a` across the bit STEP where that bit is 0; of b where 1.
+template <int STEP>
+static inline vi larger_half(vi a, vi b) {
+  std::make_integer_sequence<int, WIDTH> lanes;
+  return larger(halves<STEP, false>(a, b, lanes), halves<STEP, true>(a, b, lanes));
+}
+// The largest lane of each of the WIDTH vectors v: in lane i that of v[i]. Overwrites v.
+template <int STEP = 1>
+static inline vi largest_lanes(vi* v) {
+  for (int i = 0; i < WIDTH / STEP; i += 2) v[i / 2] = larger_half<STEP>(v[i], v[i + 1]);
+  if constexpr (2 * STEP < WIDTH) return largest_lanes<2 * STEP>(v);
+  return v[0];
+}
 // The largest lane, in all lanes.
+template <int STEP = 1>
 static inline vi largest_lane(vi v) {
-#if defined(ELISION_AVX512)
-  v = larger(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4,
-                                        5, 6, 7));
-  v = larger(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8,
-                                        9, 10, 11));
-  v = larger(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14,
-                                        15, 12, 13));
-  return larger(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13,
-                                           12, 15, 14));
-#elif defined(__AVX2__)
-  v = larger(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3));
-  v = larger(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5));
-  return larger(v, __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6));
-#else
-  v = larger(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));
-  return larger(v, __builtin_shufflevector(v, v, 1, 0, 3, 2));
-#endif
+  v = larger_half<STEP>(v, v);
+  if constexpr (2 * STEP < WIDTH) return largest_lane<2 * STEP>(v);
+  return v;
 }
 // Up to WIDTH floats, zeros for those that are not there.
 static inline vf load_some(const float* p, int64_t count) {

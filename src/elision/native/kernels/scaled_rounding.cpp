@@ -185,13 +185,41 @@ int32_t largest_of(const Call& c) {
   return top.load();
 }
 
+// WIDTH whole blocks one after the other, of `rows` vectors each; the largest magnitude of
+// each is found for all of them together. False: some value is not finite; nothing is done.
+template <typename Round>
+bool whole_blocks(const Call& c, int64_t offset, int64_t rows, const Scales& scales,
+                  const Change<Round>& change) {
+  vi top[WIDTH] = {};
+  const float* x = c.x + offset;
+  for (vi& block : top)
+    for (int64_t r = 0; r < rows; ++r, x += WIDTH)
+      block = larger(block, bits(load(x)) & 0x7FFFFFFF);
+  Found found{largest_lanes(top), {}};
+  if (any(found.top >= INFINITE)) return false;
+  Scale all = scales.of(found);
+  Random random(c.seed, offset);
+  x = c.x + offset;
+  float* y = c.y + offset;
+  for (int b = 0; b < WIDTH; ++b) {
+    Scale scale{splat(all.scale[b]), splat(all.inverse[b])};
+    for (int64_t r = 0; r < rows; ++r, x += WIDTH, y += WIDTH)
+      store(y, change(load(x), scale, Round::RANDOM ? random.next() : vu{}));
+  }
+  return true;
+}
+
 // Blocks of neighbours in memory; the scales of WIDTH blocks are computed together.
 template <typename Round>
 void blocks_in_line(const Call& c, const Scales& scales, const Change<Round>& change) {
   int64_t per_line = (c.length + c.block - 1) / c.block, blocks = c.outer * per_line;
+  bool whole = c.block % WIDTH == 0 && c.length % c.block == 0;
   over((blocks + WIDTH - 1) / WIDTH, c.block * WIDTH, c.threads, [&](int64_t unit) {
     int64_t offset[WIDTH], count[WIDTH];
     int here = static_cast<int>(std::min<int64_t>(WIDTH, blocks - unit * WIDTH));
+    if (whole && here == WIDTH &&
+        whole_blocks(c, unit * WIDTH * c.block, c.block / WIDTH, scales, change))
+      return;
     Found found;
     for (int b = 0; b < here; ++b) {
       int64_t index = unit * WIDTH + b, begin = index % per_line * c.block;
