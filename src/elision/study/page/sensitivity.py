@@ -217,7 +217,8 @@ class Page:
                 "measured here",
                 "One operand of one product is rounded, the other is exact; the relative "
                 "error is that of the product against float64, the worst of the recorded "
-                f"steps. Tried in this order: {escape(tried)}.",
+                f"steps. Tried in this order: {escape(tried)}. Empty: no such product was "
+                "computed.",
                 (figure,),
             )
         )
