@@ -113,7 +113,8 @@ def test_without_a_compiler_the_engine_computes_with_torch(monkeypatch):
 def test_the_variant_is_the_best_that_the_cpu_runs(monkeypatch):
     monkeypatch.delenv("ELISION_VARIANT", raising=False)
     for capability, flags, expected in [
-        ("AVX512", "avx512f avx512_fp16", "avx512fp16"),
+        ("AVX512", "avx512f avx512_vnni avx512_fp16", "avx512fp16"),
+        ("AVX512", "avx512f avx512_vnni", "avx512vnni"),
         ("AVX512", "avx512f", "avx512"),
         ("AVX2", "", "avx2"),
         ("DEFAULT", "", "portable"),
@@ -129,11 +130,12 @@ def test_the_variant_is_the_best_that_the_cpu_runs(monkeypatch):
 
 def test_a_compiler_older_than_the_cpu_builds_the_next_best(cache, monkeypatch, capsys):
     del cache
-    unknown = {"avx512fp16": ("-mno-such-flag",), "avx512": ()}
+    unknown = dict.fromkeys(("avx512fp16", "avx512vnni"), ("-mno-such-flag",))
+    unknown["avx512"] = ()
     monkeypatch.setattr(builder, "VARIANTS", unknown)
     monkeypatch.setattr(shared_object, "variant", lambda: "avx512fp16")
     assert shared_object.path.__wrapped__().name.startswith("kernels-avx512-")
-    assert capsys.readouterr().err.count("building the native kernels") == 2
+    assert capsys.readouterr().err.count("building the native kernels") == 3
     monkeypatch.setattr(shared_object, "variant", lambda: "avx512")
     unknown["avx512"] = ("-mno-such-flag",)
     with pytest.raises(builder.BuildError, match="no-such-flag"):

@@ -44,14 +44,15 @@ _AVX512 = (
 
 #: Instruction sets a library can be built for, best first, and the flags for each.
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "avx512fp16": (*_AVX512, "-mavx512fp16"),
+    "avx512fp16": (*_AVX512, "-mavx512vnni", "-mavx512fp16"),
+    "avx512vnni": (*_AVX512, "-mavx512vnni"),
     "avx512": _AVX512,
     "avx2": ("-mavx2", "-mfma"),
     "portable": (),
 }
 
 #: What to build where the compiler is older than the CPU.
-NEXT_BEST = {"avx512fp16": "avx512"}
+NEXT_BEST = {"avx512fp16": "avx512vnni", "avx512vnni": "avx512"}
 
 _COMMON = ("-std=c++17", "-O3", "-shared", "-fPIC", "-pthread", "-w")
 
@@ -84,7 +85,9 @@ def variant() -> str:
     capability = torch.backends.cpu.get_cpu_capability()
     if capability.startswith("AVX512"):
         flags = cpu_fields().get("flags", "").split()
-        return "avx512fp16" if "avx512_fp16" in flags else "avx512"
+        if "avx512_vnni" not in flags:
+            return "avx512"
+        return "avx512fp16" if "avx512_fp16" in flags else "avx512vnni"
     return "avx2" if capability == "AVX2" else "portable"
 
 

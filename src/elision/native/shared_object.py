@@ -44,10 +44,11 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     ),
     "accumulate": (_INT, [_POINTER] * 5 + [_INT]),
     "integers_scan": (None, [_POINTER, _LONG, _POINTER, _POINTER]),
-    "integers_of": (_INT, [_POINTER, _LONG, ctypes.c_double, _POINTER]),
+    "integers_of": (_INT, [_POINTER, _LONG, ctypes.c_double, _INT, _POINTER]),
+    "multiplies_bytes": (_INT, []),
     "integer_sums": (
         _INT,
-        [_POINTER] * 4 + [_LONG, ctypes.c_double, _LONG, _INT],
+        [_POINTER] * 4 + [_LONG, ctypes.c_double, _LONG, _INT, _INT],
     ),
     "ternary_quantise": (_INT, [_POINTER] * 3 + [_FLOAT, _INT, _INT]),
     "ternary_forward": (_INT, [_POINTER] * 7 + [_FLOAT, _POINTER, _INT]),
@@ -69,12 +70,13 @@ def path() -> Path:
         BuildError: it cannot be built; the message gives the reason.
     """
     best = variant()
-    try:
-        return Build(best).library()
-    except BuildError:
-        if best not in NEXT_BEST:
-            raise
-        return Build(NEXT_BEST[best]).library()
+    while True:
+        try:
+            return Build(best).library()
+        except BuildError:
+            if best not in NEXT_BEST:
+                raise
+            best = NEXT_BEST[best]
 
 
 @functools.cache

@@ -1,23 +1,18 @@
 """A product under an accumulator: its operands in order, its sums, its result."""
 
 import zlib
-from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from elision.engines.accumulating import integer_kernel, integers, kernel, oracle
+from elision.engines.accumulating.summation import Summation, Sums
 from elision.formats import fast_round, format_named
 from elision.formats.accumulate import INT32, Accumulate
 from elision.products import Conv2dGeometry, LayerProduct, Product
-from elision.products.terms import OrderedSum, term_order
+from elision.products.terms import term_order
 
-__all__ = ["Sums", "compute", "random_key"]
-
-#: Computes one ordered sum: operands of the roles a and b, contiguous float32, b padded;
-#: writes the contiguous result.
-Sums = Callable[[OrderedSum, Tensor, Tensor, Tensor, Accumulate, int], None]
+__all__ = ["compute", "random_key"]
 
 _LOW = 0xFFFF_FFFF
 
@@ -74,16 +69,14 @@ def _is_channels_last(x: Tensor) -> bool:
 def in_order(
     product: LayerProduct, accumulate: Accumulate, sums: Sums, key: int = 0
 ) -> Tensor:
-    """One product in float32, each of its ordered sums by ``sums``."""
+    """One product in float32, its ordered sums by ``sums``."""
     own = product.as_convolution()
     assert isinstance(own.geometry, Conv2dGeometry)
     order = term_order(own.kind, own.geometry)
     read = {name: x.detach().float() for name, x in own.operands.items()}
-    a, b = read[order.a].contiguous(), read[order.b]
-    b = (F.pad(b, order.padding) if any(order.padding) else b).contiguous()
+    a, b = read[order.a].contiguous(), read[order.b].contiguous()
     out = a.new_zeros(own.result_shape)
-    for each in order.sums:
-        sums(each, a, b, out, accumulate, key)
+    sums(Summation(order, a, b, out, accumulate, key))
     return product.geometry.from_convolution(product.kind.absent, out)
 
 

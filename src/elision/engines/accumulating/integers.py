@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from elision.engines.accumulating.oracle import lowered, promoted
-from elision.formats.accumulate import Accumulate
-from elision.products.terms import OrderedSum
+from elision.engines.accumulating.oracle import lowered, promoted, written
+from elision.engines.accumulating.summation import Summation
 
 __all__ = [
     "MOST",
@@ -94,15 +93,8 @@ def integers_of(x: Tensor) -> Scaled:
     )
 
 
-def sums(
-    order: OrderedSum,
-    a: Tensor,
-    b: Tensor,
-    out: Tensor,
-    accumulate: Accumulate,
-    key: int,
-) -> None:
-    """Compute ordered sums of integers; arguments are those of :func:`oracle.sums`.
+def sums(of: Summation) -> None:
+    """Compute sums of integers.
 
     Raises:
         ValueError: an operand is not integers times one scale.
@@ -110,17 +102,18 @@ def sums(
     Warns:
         ChainOverflowWarning: a chain wrapped around.
     """
-    del key
-    left, right = integers_of(a), integers_of(b)
-    # Sums of 2^22 products of 31 bits are exact in float64.
-    x, y = lowered(order, left.integers, right.integers)
+    left, right = integers_of(of.a), integers_of(of.b)
     worth = left.scale * right.scale
-    size = accumulate.chunk or order.terms
-    chunks = (
-        (_wrapped(x[:, :, t : t + size], y[:, t : t + size]) * worth).float()
-        for t in range(0, order.terms, size)
-    )
-    out.view(-1)[order.out_places().to(out.device)] = promoted(chunks, accumulate)
+    b = of.padded(right.integers)
+    for order in of.order.sums:
+        # Sums of 2^22 products of 31 bits are exact in float64.
+        x, y = lowered(order, left.integers, b)
+        size = of.accumulate.chunk or order.terms
+        chunks = (
+            (_wrapped(x[:, :, t : t + size], y[:, t : t + size]) * worth).float()
+            for t in range(0, order.terms, size)
+        )
+        written(order, of.out, promoted(chunks, of.accumulate))
 
 
 def _wrapped(a: Tensor, b: Tensor) -> Tensor:

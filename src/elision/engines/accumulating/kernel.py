@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from elision.engines.accumulating.summation import Summation
 from elision.formats import FORMATS, Floating
 from elision.formats.accumulate import INT32, Accumulate
 from elision.formats.native_parameters import Element, element_of
@@ -42,26 +43,34 @@ def can_compute(accumulate: Accumulate) -> bool:
     return shared_object.unavailable() is None
 
 
-def sums(
-    order: OrderedSum,
-    a: Tensor,
-    b: Tensor,
-    out: Tensor,
-    accumulate: Accumulate,
-    key: int,
-) -> None:
-    """Compute ordered sums; arguments are those of :func:`oracle.sums`.
+def sums(of: Summation) -> None:
+    """Compute sums of any format that :func:`can_compute` knows.
 
     Raises:
         MemoryError: there is no memory for the operands in the kernel's order.
     """
-    how = accumulate
+    b = of.padded(of.b)
+    for order in of.order.sums:
+        failed = shared_object.load().elision_accumulate(
+            of.a.data_ptr(),
+            b.data_ptr(),
+            of.out.data_ptr(),
+            sizes(order),
+            ctypes.byref(_told(of, order.terms)),
+            torch.get_num_threads(),
+        )
+        if failed:
+            raise MemoryError("the native kernels ran out of memory")
+
+
+def _told(of: Summation, terms: int) -> _How:
+    how = of.accumulate
     narrow = element_of(FORMATS[how.format], how.rounding)
     wide = element_of(FORMATS[how.wide], "nearest")
     assert narrow is not None
     assert wide is not None
-    chunk = min(how.chunk or order.terms, order.terms)
-    told = _How(
+    chunk = min(how.chunk or terms, terms)
+    return _How(
         narrow=narrow,
         wide=wide,
         narrows=how.format != "fp32",
@@ -69,21 +78,11 @@ def sums(
         each=how.rounds == "addition",
         way=_WAYS[how.rounding],
         compensated=how.compensated,
-        bounded=_is_bounded(how, chunk, a, b),
+        bounded=_is_bounded(how, chunk, of.a, of.b),
         chunk=how.chunk,
         wide_chunk=how.wide_chunk,
-        key=key,
+        key=of.key,
     )
-    failed = shared_object.load().elision_accumulate(
-        a.data_ptr(),
-        b.data_ptr(),
-        out.data_ptr(),
-        sizes(order),
-        ctypes.byref(told),
-        torch.get_num_threads(),
-    )
-    if failed:
-        raise MemoryError("the native kernels ran out of memory")
 
 
 def _is_bounded(how: Accumulate, terms: int, a: Tensor, b: Tensor) -> bool:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from elision.engines.accumulating.summation import Summation
 from elision.formats import FORMATS, Floating
 from elision.formats.accumulate import Accumulate
 from elision.products.terms import OrderedSum
 
-__all__ = ["fma", "lowered", "promoted", "quick_sums", "random_bits", "sums"]
+__all__ = ["fma", "lowered", "promoted", "quick_sums", "random_bits", "sums", "written"]
 
 _LOW = 0xFFFF_FFFF
 
@@ -25,54 +26,36 @@ _GOLDEN = 0x9E37_79B9
 Rounded = Callable[[Tensor, int], Tensor]
 
 
-def sums(
-    order: OrderedSum,
-    a: Tensor,
-    b: Tensor,
-    out: Tensor,
-    accumulate: Accumulate,
-    key: int,
-) -> None:
-    """Compute ordered sums, one addition after another.
-
-    Args:
-        order: the sums.
-        a: float32 operand of the role a.
-        b: float32 operand of the role b, padded.
-        out: float32 result, written where ``order`` says.
-        accumulate: any but torch's own and ``"int32"``.
-        key: of the random bits of stochastic rounding.
-    """
-    left, right = lowered(order, a, b)
-    rounded = _rounding(order, accumulate, key, a.device)
-    chunks = (
-        _chunk(left, right, first, last, rounded, accumulate)
-        for first, last in _chunks(order.terms, accumulate.chunk)
-    )
-    _write(order, out, promoted(chunks, accumulate))
+def sums(of: Summation) -> None:
+    """Compute sums, one addition after another; of any format but ``"int32"``."""
+    b = of.padded(of.b)
+    for order in of.order.sums:
+        left, right = lowered(order, of.a, b)
+        rounded = _rounding(order, of.accumulate, of.key, b.device)
+        chunks = (
+            _chunk(left, right, first, last, rounded, of.accumulate)
+            for first, last in _chunks(order.terms, of.accumulate.chunk)
+        )
+        written(order, of.out, promoted(chunks, of.accumulate))
 
 
-def quick_sums(
-    order: OrderedSum,
-    a: Tensor,
-    b: Tensor,
-    out: Tensor,
-    accumulate: Accumulate,
-    key: int,
-) -> None:
+def quick_sums(of: Summation) -> None:
     """:func:`sums`, but a chunk that is rounded once is one matrix product of torch's.
 
     Its additions inside a chunk then have torch's order, not the stated one.
     """
-    if accumulate.rounds != "chunk":
-        return sums(order, a, b, out, accumulate, key)
-    left, right = lowered(order, a, b)
-    rounded = _rounding(order, accumulate, key, a.device)
-    chunks = (
-        rounded(left[:, :, first:last] @ right[:, first:last], last - 1)
-        for first, last in _chunks(order.terms, accumulate.chunk)
-    )
-    return _write(order, out, promoted(chunks, accumulate))
+    if of.accumulate.rounds != "chunk":
+        return sums(of)
+    b = of.padded(of.b)
+    for order in of.order.sums:
+        left, right = lowered(order, of.a, b)
+        rounded = _rounding(order, of.accumulate, of.key, b.device)
+        chunks = (
+            rounded(left[:, :, first:last] @ right[:, first:last], last - 1)
+            for first, last in _chunks(order.terms, of.accumulate.chunk)
+        )
+        written(order, of.out, promoted(chunks, of.accumulate))
+    return None
 
 
 def lowered(order: OrderedSum, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,7 +168,8 @@ def _stochastic(format: Floating, x: Tensor, bits: Tensor) -> Tensor:
     return format.round(value.copysign(x)).float() + 0.0
 
 
-def _write(order: OrderedSum, out: Tensor, values: Tensor) -> None:
+def written(order: OrderedSum, out: Tensor, values: Tensor) -> None:
+    """Write values ``(groups, M, N)`` where an ordered sum has its results."""
     out.view(-1)[order.out_places().to(out.device)] = values
 
 

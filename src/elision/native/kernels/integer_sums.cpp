@@ -1,10 +1,10 @@
-// Products of integers of 16 bits, summed in chains of 32 bits: two terms an instruction.
+// Products of integers, summed in chains of 32 bits: two of 16 bits an instruction, or four
+// of 8 bits where the CPU has VNNI.
 //
-// An operand is integers times one scale (elision/engines/accumulating/integers.py). A
-// chain of them is summed exactly, becomes float32 times both scales, and is added to the
-// chains before it. Tensors are read where they lie, by sizes and strides; two terms that
-// follow one another share a word. A task computes a block of outputs alone, so that
-// results do not depend on the number of threads.
+// An operand is integers times one scale (integers.cpp). A chain of them is summed exactly,
+// becomes float32 times both scales, and is added to the chains before it. Tensors are read
+// where they lie, by sizes and strides; terms that follow one another share a word. A task
+// computes a block of outputs alone, so that results do not depend on the number of threads.
 
 #include <algorithm>
 #include <atomic>
@@ -13,6 +13,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <type_traits>
 #include <vector>
 
 #include "ordered_sum.hpp"
@@ -31,30 +32,35 @@ namespace {
 
 typedef int32_t vi __attribute__((vector_size(WIDTH * 4)));
 typedef int32_t vi_any __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
+typedef uint32_t vw __attribute__((vector_size(WIDTH * 4)));
 typedef double vd __attribute__((vector_size(WIDTH * 8)));
 
 static inline vi load_words(const int32_t* p) { return *reinterpret_cast<const vi_any*>(p); }
 static inline void store_words(int32_t* p, vi v) { *reinterpret_cast<vi_any*>(p) = v; }
 
-// In every word, the sum of the products of its low and of its high halves.
-static inline vi multiplied(vi a, vi b) {
-#if defined(ELISION_AVX512)
-  return (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+// In every word, a sum and the products of the terms that share the word.
+static inline vi added(vi sum, vi a, vi b, int16_t) {
+#if defined(ELISION_AVX512) && defined(__AVX512VNNI__)
+  return (vi)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+#elif defined(ELISION_AVX512)
+  return (vi)((vw)sum + (vw)_mm512_madd_epi16((__m512i)a, (__m512i)b));
 #elif defined(__AVX2__)
-  return (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+  return (vi)((vw)sum + (vw)_mm256_madd_epi16((__m256i)a, (__m256i)b));
 #elif defined(__SSE2__)
-  return (vi)_mm_madd_epi16((__m128i)a, (__m128i)b);
+  return (vi)((vw)sum + (vw)_mm_madd_epi16((__m128i)a, (__m128i)b));
 #else
-  typedef uint32_t vu __attribute__((vector_size(WIDTH * 4)));
-  vi low = ((vi)((vu)a << 16) >> 16) * ((vi)((vu)b << 16) >> 16);
-  return low + (a >> 16) * (b >> 16);
+  vi low = ((vi)((vw)a << 16) >> 16) * ((vi)((vw)b << 16) >> 16);
+  return (vi)((vw)sum + (vw)low + (vw)((a >> 16) * (b >> 16)));
 #endif
 }
 
-static inline int32_t word(int16_t low, int16_t high) {
-  return static_cast<int32_t>(static_cast<uint16_t>(low) |
-                              static_cast<uint32_t>(static_cast<uint16_t>(high)) << 16);
+#if defined(ELISION_AVX512) && defined(__AVX512VNNI__)
+#define ELISION_BYTES 1
+// The instruction wants one factor without a sign: b's bytes are 128 more than they are.
+static inline vi added(vi sum, vi a, vi b, int8_t) {
+  return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)b, (__m512i)a);
 }
+#endif
 
 #if defined(ELISION_AVX512)
 constexpr int MR = 8;
@@ -62,7 +68,7 @@ constexpr int MR = 8;
 constexpr int MR = 4;
 #endif
 constexpr int NV = 2, NR = NV * WIDTH, TILES = 4;
-constexpr int64_t BLOCK = 256;  // pairs of terms that are packed at once
+constexpr int64_t BLOCK = 256;  // words that are packed at once
 
 // Whether a float32 times a power of two is rounded only once: no sum becomes subnormal.
 static bool is_safe_power(double x) {
@@ -70,27 +76,38 @@ static bool is_safe_power(double x) {
   return std::frexp(x, &exponent) == 0.5 && exponent > -100 && exponent < 90;
 }
 
-template <bool POWER>
+// T: what an operand's integers are stored as. POWER: is_safe_power(worth).
+template <typename T, bool POWER>
 class Chains {
  public:
-  Chains(const int16_t* a, const int16_t* b, float* out, const Sum& sum, int64_t chunk,
-         double worth)
+  Chains(const T* a, const T* b, float* out, const Sum& sum, int64_t chunk, double worth,
+         bool counts)
       : a_(a + sum.a), b_(b + sum.b), out_(out + sum.out), sum_(sum), worth_(worth),
-        am_(walk(sum.m, 0)), om_(walk(sum.m, 1)), at_(walk(sum.t, 0)), bt_(walk(sum.t, 1)),
-        bn_(walk(sum.n, 0)), on_(walk(sum.n, 1)), rows_(am_.size()), columns_(bn_.size()) {
-    int64_t terms = at_.size();
+        counts_(counts), am_(walk(sum.m, 0)), om_(walk(sum.m, 1)), on_(walk(sum.n, 1)),
+        rows_(am_.size()), columns_(on_.size()), bn_(walk(sum.n, 0)) {
+    std::vector<int64_t> at = walk(sum.t, 0), bt = walk(sum.t, 1);
+    int64_t terms = at.size();
     if (!chunk || chunk > terms) chunk = terms;
-    // A chain of an odd number of terms ends with half a pair.
-    for (int64_t begin = 0; begin < terms; begin += chunk) {
-      int64_t end = std::min(terms, begin + chunk);
-      for (int64_t t = begin; t < end; t += 2) {
-        first_.push_back(t);
-        second_.push_back(t + 1 < end ? t + 1 : -1);
+    // A chain ends with a word that may hold fewer terms; it repeats its first, times zero.
+    for (int64_t begin = 0; begin < terms; begin += chunk)
+      for (int64_t t = begin; t < std::min(terms, begin + chunk); t += PER) {
+        Word word{};
+        word.terms = std::min<int64_t>(PER, std::min(terms, begin + chunk) - t);
+        word.a_together = word.b_together = word.terms == PER;
+        for (int i = 0; i < PER; ++i) {
+          int64_t term = i < word.terms ? t + i : t;
+          word.a[i] = at[term], word.b[i] = bt[term];
+          word.a_together &= word.a[i] - word.a[0] == i;
+          word.b_together &= word.b[i] - word.b[0] == i;
+        }
+        words_.push_back(word);
       }
-    }
-    pairs_ = first_.size();
-    chain_ = (chunk + 1) / 2;
+    count_ = words_.size();
+    chain_ = (chunk + PER - 1) / PER;
+    chains_ = (count_ + chain_ - 1) / chain_;
     block_ = chain_ <= BLOCK ? BLOCK / chain_ * chain_ : BLOCK;
+    // Columns behind the last repeat it; nothing reads their sums.
+    bn_.resize((columns_ + NR - 1) / NR * NR, bn_.back());
   }
 
   void run(int threads) {
@@ -100,7 +117,8 @@ class Chains {
     int64_t parts = 1;
     while (sum_.groups * strips * parts < 2 * threads && panels / parts >= 8) parts *= 2;
     int64_t own = (panels + parts - 1) / parts;
-    packed_.reset(new int32_t[sum_.groups * panels * MR * pairs_]);
+    packed_.reset(new int32_t[sum_.groups * panels * MR * count_]);
+    if (BYTES) starts_.reset(new int32_t[sum_.groups * panels * MR * chains_]);
     parallel(sum_.groups * panels, threads,
              [&](int i) { pack_a(i / panels, i % panels, panels); });
     parallel(sum_.groups * strips * parts, threads, [&](int i) {
@@ -110,57 +128,127 @@ class Chains {
     });
   }
 
-  // The largest sum of magnitudes of b's values in one chain.
+  // The largest sum of magnitudes of b's values in one chain, where they are counted.
   int64_t largest() const { return largest_; }
 
  private:
-  // Rows of a panel side by side, pair by pair; rows behind the last are zero.
+  static constexpr bool BYTES = sizeof(T) == 1;
+  static constexpr int PER = 4 / sizeof(T);             // terms in a word
+  static constexpr uint32_t SIGNS = BYTES ? 0x80808080u : 0;  // adds 128 to every byte
+
+  // Terms that share a word, by their places in a and b.
+  struct Word {
+    int64_t a[PER], b[PER];
+    int terms;
+    bool a_together, b_together;
+  };
+
+  // The j-th of each row, side by side in a word.
+  static inline uint32_t joined(const T* const* rows, int64_t j) {
+    typedef typename std::make_unsigned<T>::type U;
+    uint32_t word = 0;
+#pragma GCC unroll 4
+    for (int i = 0; i < PER; ++i)
+      word |= static_cast<uint32_t>(static_cast<U>(rows[i][j])) << (8 * sizeof(T) * i);
+    return word;
+  }
+
+  static inline uint32_t word_at(const T* from) {
+    uint32_t word;
+    std::memcpy(&word, from, sizeof(word));
+    return word;
+  }
+
+  // Rows of a panel side by side, word by word; rows behind the last are zero.
   void pack_a(int64_t group, int64_t panel, int64_t panels) {
-    int32_t* to = packed_.get() + (group * panels + panel) * MR * pairs_;
+    int64_t own = group * panels + panel;
+    int32_t* to = packed_.get() + own * MR * count_;
+    if (BYTES) std::fill_n(starts_.get() + own * MR * chains_, MR * chains_, 0);
     for (int r = 0; r < MR; ++r) {
       int64_t row = panel * MR + r;
       if (row >= rows_) {
-        for (int64_t p = 0; p < pairs_; ++p) to[p * MR + r] = 0;
+        for (int64_t p = 0; p < count_; ++p) to[p * MR + r] = 0;
         continue;
       }
-      const int16_t* from = a_ + group * sum_.a_group + am_[row];
-      for (int64_t p = 0; p < pairs_; ++p) {
-        int16_t high = second_[p] < 0 ? int16_t{0} : from[at_[second_[p]]];
-        to[p * MR + r] = word(from[at_[first_[p]]], high);
+      const T* from = a_ + group * sum_.a_group + am_[row];
+      for (int64_t p = 0; p < count_; ++p) {
+        const Word& word = words_[p];
+        uint32_t packed = 0;
+        if (word.a_together) {
+          packed = word_at(from + word.a[0]);
+        } else {
+          T values[PER] = {};
+          for (int i = 0; i < word.terms; ++i) values[i] = from[word.a[i]];
+          packed = word_at(values);
+        }
+        to[p * MR + r] = static_cast<int32_t>(packed);
       }
+      if (BYTES) take_back(to + r, starts_.get() + own * MR * chains_ + r);
     }
   }
 
-  // Columns of a panel side by side, pair by pair; columns behind the last are zero.
-  void pack_b(const int16_t* from, int64_t column, int64_t p0, int64_t count, int32_t* to,
-              int64_t* magnitudes) {
-    static const int16_t zeros[NR] = {};
-    int live = static_cast<int>(std::min<int64_t>(NR, columns_ - column));
-    const int64_t* on = bn_.data() + column;
-    bool together = live == NR;
-    for (int j = 1; together && j < NR; ++j) together = on[j] - on[j - 1] == 1;
-    int64_t most = 0;
-    for (int64_t p = 0; p < count; ++p, to += NR) {
-      if ((p0 + p) % chain_ == 0) std::fill(magnitudes, magnitudes + NR, 0);
-      const int16_t* low = from + bt_[first_[p0 + p]];
-      bool paired = second_[p0 + p] >= 0;
-      const int16_t* high = paired ? from + bt_[second_[p0 + p]] : zeros;
-      if (together) {
-        const int16_t *x = low + on[0], *y = paired ? high + on[0] : zeros;
-        for (int j = 0; j < NR; ++j) to[j] = word(x[j], y[j]);
-      } else {
-        for (int j = 0; j < live; ++j) to[j] = word(low[on[j]], paired ? high[on[j]] : 0);
-        for (int j = live; j < NR; ++j) to[j] = 0;
-      }
-      for (int j = 0; j < NR; ++j) {
-        int32_t x = static_cast<int16_t>(to[j]), y = to[j] >> 16;
-        magnitudes[j] += (x < 0 ? -x : x) + (y < 0 ? -y : y);
-      }
-      if ((p0 + p + 1) % chain_ == 0 || p0 + p + 1 == pairs_)
-        most = std::max(most, *std::max_element(magnitudes, magnitudes + NR));
+  // What a chain starts with: minus the 128 times a row of a that b's bytes have too much.
+  void take_back(const int32_t* row, int32_t* starts) const {
+    for (int64_t p = 0; p < count_; ++p) {
+      int8_t values[4];
+      std::memcpy(values, row + p * MR, 4);
+      starts[p / chain_ * MR] -= 128 * (values[0] + values[1] + values[2] + values[3]);
     }
-    int64_t before = largest_;
+  }
+
+  // Columns of a panel side by side, word by word; RUN of them lie side by side in b.
+  template <int RUN>
+  void pack_b(const T* from, int64_t column, int64_t p0, int64_t count, int32_t* to,
+              int64_t* magnitudes) {
+    const int64_t* on = bn_.data() + column;
+    for (int64_t p = p0; p < p0 + count; ++p, to += NR) {
+      const Word& word = words_[p];
+      if (RUN < 4 && word.b_together) {
+        const T* row = from + word.b[0];
+        for (int j = 0; j < NR; ++j) to[j] = static_cast<int32_t>(word_at(row + on[j]) ^ SIGNS);
+      } else {
+        for (int k = 0; k < NR; k += RUN) {
+          const T* rows[PER];
+#pragma GCC unroll 4
+          for (int i = 0; i < PER; ++i) rows[i] = from + word.b[i] + on[k];
+          for (int j = 0; j < RUN; ++j)
+            to[k + j] = static_cast<int32_t>(joined(rows, j) ^ SIGNS);
+        }
+      }
+      if (counts_) count_magnitudes(to, p, magnitudes);
+    }
+  }
+
+  void count_magnitudes(const int32_t* words, int64_t p, int64_t* magnitudes) {
+    if (p % chain_ == 0) std::fill(magnitudes, magnitudes + NR, 0);
+    bool paired = words_[p].terms == PER;
+    for (int j = 0; j < NR; ++j) {
+      int32_t x = static_cast<int16_t>(words[j]), y = paired ? words[j] >> 16 : 0;
+      magnitudes[j] += (x < 0 ? -x : x) + (y < 0 ? -y : y);
+    }
+    if ((p + 1) % chain_ != 0 && p + 1 != count_) return;
+    int64_t most = *std::max_element(magnitudes, magnitudes + NR), before = largest_;
     while (before < most && !largest_.compare_exchange_weak(before, most)) {
+    }
+  }
+
+  // The longest runs of columns, aligned in a panel, that lie side by side.
+  int run_of(int64_t column) const {
+    const int64_t* on = bn_.data() + column;
+    int run = NR;
+    for (int j = 1; j < NR; ++j)
+      while (j % run != 0 && on[j] - on[j - 1] != 1) run /= 2;
+    return run;
+  }
+
+  void pack(const T* from, int64_t column, int64_t p0, int64_t count, int32_t* to,
+            int64_t* magnitudes) {
+    switch (run_of(column)) {
+      case NR: return pack_b<NR>(from, column, p0, count, to, magnitudes);
+      case NR / 2: return pack_b<NR / 2>(from, column, p0, count, to, magnitudes);
+      case NR / 4: return pack_b<NR / 4>(from, column, p0, count, to, magnitudes);
+      case NR / 8: return pack_b<NR / 8>(from, column, p0, count, to, magnitudes);
+      default: return pack_b<1>(from, column, p0, count, to, magnitudes);
     }
   }
 
@@ -172,18 +260,20 @@ class Chains {
     int32_t* sums = reinterpret_cast<int32_t*>(total + plane);
     int32_t* b = sums + plane;
     std::vector<int64_t> magnitudes(tiles * NR);
-    const int16_t* from = b_ + group * sum_.b_group;
+    const T* from = b_ + group * sum_.b_group;
     std::fill(total, total + plane, 0.0f);
-    for (int64_t p0 = 0; p0 < pairs_; p0 += block_) {
-      int64_t count = std::min(block_, pairs_ - p0);
+    for (int64_t p0 = 0; p0 < count_; p0 += block_) {
+      int64_t count = std::min(block_, count_ - p0);
       for (int64_t j = 0; j < tiles; ++j)
-        pack_b(from, column + j * NR, p0, count, b + j * NR * count,
-               magnitudes.data() + j * NR);
+        pack(from, column + j * NR, p0, count, b + j * NR * count,
+             magnitudes.data() + j * NR);
       for (int64_t i = begin; i < end; ++i) {
-        const int32_t* a = packed_.get() + ((group * panels + i) * pairs_ + p0) * MR;
+        int64_t panel = group * panels + i;
+        const int32_t* a = packed_.get() + (panel * count_ + p0) * MR;
+        const int32_t* starts = BYTES ? starts_.get() + panel * chains_ * MR : nullptr;
         for (int64_t j = 0; j < tiles; ++j) {
           size_t at = ((i - begin) * tiles + j) * MR * NR;
-          tile(a, b + j * NR * count, p0, count, sums + at, total + at);
+          tile(a, b + j * NR * count, starts, p0, count, sums + at, total + at);
         }
       }
     }
@@ -206,19 +296,23 @@ class Chains {
     return __builtin_convertvector(__builtin_convertvector(sum, vd) * worth_, vf);
   }
 
-  // `count` pairs from p0 on of MR x NR sums.
-  __attribute__((noinline)) void tile(const int32_t* a, const int32_t* b, int64_t p0,
-                                      int64_t count, int32_t* sums, float* total) {
+  // `count` words from p0 on of MR x NR sums.
+  __attribute__((noinline)) void tile(const int32_t* a, const int32_t* b,
+                                      const int32_t* starts, int64_t p0, int64_t count,
+                                      int32_t* sums, float* total) {
     const int64_t end = p0 + count;
     for (int64_t p = p0; p < end;) {
-      int64_t full = std::min(pairs_, (p / chain_ + 1) * chain_), stop = std::min(full, end);
+      int64_t chain = p / chain_, full = std::min(count_, (chain + 1) * chain_);
+      int64_t stop = std::min(full, end);
       vi s[MR][NV];
       bool begins = p % chain_ == 0;
 #pragma GCC unroll 8
-      for (int i = 0; i < MR; ++i)
+      for (int i = 0; i < MR; ++i) {
+        vi start = BYTES ? starts[chain * MR + i] - vi{} : vi{};
 #pragma GCC unroll 2
         for (int j = 0; j < NV; ++j)
-          s[i][j] = begins ? vi{} : load_words(sums + i * NR + j * WIDTH);
+          s[i][j] = begins ? start : load_words(sums + i * NR + j * WIDTH);
+      }
       for (; p < stop; ++p, a += MR, b += NR) {
         vi x[NV];
 #pragma GCC unroll 2
@@ -227,8 +321,7 @@ class Chains {
         for (int i = 0; i < MR; ++i) {
           vi y = a[i] - vi{};
 #pragma GCC unroll 2
-          for (int j = 0; j < NV; ++j)
-            s[i][j] = (vi)((vw)s[i][j] + (vw)multiplied(y, x[j]));
+          for (int j = 0; j < NV; ++j) s[i][j] = added(s[i][j], y, x[j], T{});
         }
       }
 #pragma GCC unroll 8
@@ -244,80 +337,61 @@ class Chains {
     }
   }
 
-  typedef uint32_t vw __attribute__((vector_size(WIDTH * 4)));
-
-  const int16_t *a_, *b_;
+  const T *a_, *b_;
   float* out_;
   const Sum& sum_;
   const double worth_;
-  const std::vector<int64_t> am_, om_, at_, bt_, bn_, on_;
+  const bool counts_;
+  const std::vector<int64_t> am_, om_, on_;
   const int64_t rows_, columns_;
-  std::vector<int64_t> first_, second_;
-  int64_t pairs_, chain_, block_;
-  std::unique_ptr<int32_t[]> packed_;
+  std::vector<int64_t> bn_;
+  std::vector<Word> words_;
+  int64_t count_, chain_, chains_, block_;  // words; words of a chain; chains
+  std::unique_ptr<int32_t[]> packed_, starts_;
   std::atomic<int64_t> largest_{0};
 };
 
-// Exponent of the last bit of a number that is set; nothing for zero.
-static inline int32_t last_bit(uint32_t bits) {
-  int32_t exponent = (bits >> 23) & 0xFF;
-  int32_t whole = (bits & 0x7FFFFF) | (exponent ? 0x800000 : 0);
-  if (!exponent) exponent = 1;
-  float last = static_cast<float>(whole & -whole);  // a power of two
-  int32_t found;
-  std::memcpy(&found, &last, 4);
-  found = (found >> 23) - 127 + exponent - 150;
-  return whole ? found : std::numeric_limits<int32_t>::max();
+// The largest sum of magnitudes that Chains counted.
+template <typename T>
+int64_t computed(const T* a, const T* b, float* out, const Sum& sum, int64_t chunk,
+                 double worth, bool counts, int threads) {
+  if (is_safe_power(worth)) {
+    Chains<T, true> chains(a, b, out, sum, chunk, worth, counts);
+    chains.run(threads);
+    return chains.largest();
+  }
+  Chains<T, false> chains(a, b, out, sum, chunk, worth, counts);
+  chains.run(threads);
+  return chains.largest();
 }
 
 }  // namespace
 
-// The largest magnitude (as bits, infinities and NaN above all) of n values, and the
-// smallest exponent of a last bit.
-extern "C" void elision_integers_scan(const float* x, int64_t n, int32_t* largest,
-                                      int32_t* last) {
-  int32_t most = 0, least = std::numeric_limits<int32_t>::max();
-  for (int64_t i = 0; i < n; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, x + i, 4);
-    most = std::max(most, static_cast<int32_t>(bits & 0x7FFFFFFF));
-    least = std::min(least, last_bit(bits));
-  }
-  *largest = most;
-  *last = least;
+// Whether there are sums of bytes: elision_integer_sums takes `bytes`.
+extern "C" int elision_multiplies_bytes() {
+#if defined(ELISION_BYTES)
+  return 1;
+#else
+  return 0;
+#endif
 }
 
-// Values as multiples of a scale. Returns whether all are, to the last bit of float32.
-extern "C" int elision_integers_of(const float* x, int64_t n, double scale, int16_t* out) {
-  int bad = 0, exponent;
-  // The quotient by a power of two is a product, without a rounding either way.
-  bool power = std::frexp(scale, &exponent) == 0.5;
-  double inverse = 1 / scale;
-  for (int64_t i = 0; i < n; ++i) {
-    double value = x[i], whole = std::nearbyint(power ? value * inverse : value / scale);
-    bad |= std::fabs(whole * scale - value) > std::fabs(value) * 0x1p-22;
-    bad |= whole > 32767 || whole < -32768;
-    out[i] = static_cast<int16_t>(static_cast<int32_t>(whole));
-  }
-  return !bad;
-}
-
-// Computes one ordered sum of every output. `largest`: the largest magnitude in a.
+// Computes one ordered sum of every output, of int16 or, if `bytes`, of int8. `largest`:
+// the largest magnitude in a; 0: no chain can pass 32 bits, as must be so of bytes.
 // Returns 0; 1: a chain may have passed 32 bits; -1: no memory.
-extern "C" int elision_integer_sums(const int16_t* a, const int16_t* b, float* out,
+extern "C" int elision_integer_sums(const void* a, const void* b, float* out,
                                     const Sum* sum, int64_t chunk, double worth,
-                                    int64_t largest, int threads) {
+                                    int64_t largest, int bytes, int threads) {
   try {
-    int64_t most;
-    if (is_safe_power(worth)) {
-      Chains<true> chains(a, b, out, *sum, chunk, worth);
-      chains.run(threads);
-      most = chains.largest();
-    } else {
-      Chains<false> chains(a, b, out, *sum, chunk, worth);
-      chains.run(threads);
-      most = chains.largest();
+#if defined(ELISION_BYTES)
+    if (bytes) {
+      auto x = static_cast<const int8_t*>(a), y = static_cast<const int8_t*>(b);
+      computed(x, y, out, *sum, chunk, worth, false, threads);
+      return 0;
     }
+#endif
+    auto x = static_cast<const int16_t*>(a), y = static_cast<const int16_t*>(b);
+    int64_t most = computed(x, y, out, *sum, chunk, worth, largest > 0, threads);
     return most * largest > std::numeric_limits<int32_t>::max();
   } catch (const std::bad_alloc&) {
     return -1;
