@@ -1,9 +1,10 @@
 """Products of integers in chains of 32 bits, over the same products in torch's floats.
 
-ResNet-18's convolutions at 32x32 (batch 32) and a linear layer; operands as `dfp8` and
-`int8` leave them, chains as long as 32 bits allow. Candidates take turns; printed is the
-median time over float32's in torch's default layout, and in `channels_last`. The integer
-time holds all it takes from rounded float32 operands to a float32 result.
+ResNet-18's convolutions at 32x32 (batch 32) and a linear layer; operands as a format leaves
+them, chains as long as 32 bits allow. Candidates take turns; printed is the median time
+over float32's in torch's default layout, and in `channels_last`. The integer time holds all
+it takes from rounded float32 operands to a float32 result; torch's own int8 has its
+operands as bytes already and its weights packed, and is there for the forward product only.
 
     python benchmarks/integer.py [--rounds 9] [--threads 1] [--out FILE]
 """
@@ -26,7 +27,8 @@ from elision.study.folder import environment
 BATCH = 32
 #: (channels in and out, pixels a side, stride) of ResNet-18's 3x3 convolutions at 32x32.
 CONVOLUTIONS = ((64, 64, 32, 1), (64, 128, 32, 2), (128, 128, 16, 1), (512, 512, 4, 1))
-FORMATS = ("dfp8", "int8")
+#: Formats of the operands, and the terms of a chain; 0: all.
+FORMATS = {"dfp8": 0, "int8": 0, "dfp12": 512, "dfp16": 2}
 
 
 def layers() -> dict[str, Conv2dGeometry | MatmulGeometry]:
@@ -55,13 +57,36 @@ def candidates(
         ways["float32 channels_last"] = LayerProduct(kind, geometry, a, b).compute
     half = LayerProduct(kind, geometry, first.bfloat16(), second.bfloat16())
     ways["bfloat16"] = half.compute
-    for format in FORMATS:
+    if kind is Product.FORWARD:
+        ways["torch int8"] = of_bytes(geometry, first, second)
+    for format, chunk in FORMATS.items():
         cast = Cast(format)
         product = LayerProduct(
             kind, geometry, cast(first, [], True), cast(second, [], True)
         )
-        ways[format] = lambda product=product: compute(product, Accumulate("int32"))
+        cell = Accumulate("int32", chunk)
+        ways[format] = lambda product=product, cell=cell: compute(product, cell)
     return ways
+
+
+def of_bytes(
+    geometry: Conv2dGeometry | MatmulGeometry, x: torch.Tensor, w: torch.Tensor
+) -> Callable[[], object]:
+    """Torch's product of bytes: a quantized convolution, or a matrix product to int32."""
+    if isinstance(geometry, MatmulGeometry):
+        codes, turned = (v.mul(32).to(torch.int8) for v in (x, w.t().contiguous()))
+        return lambda: torch.ops.aten._int_mm(codes, turned)
+    images = torch.quantize_per_tensor(x, 1 / 32, 128, torch.quint8)
+    images = images.contiguous(memory_format=torch.channels_last)
+    packed = torch.ops.quantized.conv2d_prepack(
+        torch.quantize_per_tensor(w, 1 / 32, 0, torch.qint8),
+        None,
+        geometry.stride,
+        geometry.padding,
+        geometry.dilation,
+        geometry.groups,
+    )
+    return lambda: torch.ops.quantized.conv2d(images, packed, 1.0, 128)
 
 
 def main() -> None:

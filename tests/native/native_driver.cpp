@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "meeting.hpp"
+#include "ordered_sum.hpp"
 #include "rounding.hpp"
 
 using elision::Conv;
@@ -52,6 +53,10 @@ int elision_ternary_planes(const float*, int16_t*, const int*, float, int, int);
 int elision_ternary_sums(const int*, const int16_t*, const int16_t*, const int32_t*,
                          const float*, const int32_t*, const uint8_t*, const int32_t*,
                          const float*, float, float*, int);
+int elision_integers_of(const float*, int64_t, double, int, void*);
+int elision_multiplies_bytes();
+int elision_integer_sums(const void*, const void*, float*, const elision::Sum*, int64_t,
+                         double, int64_t, int, int);
 void elision_max_pool_forward(const int*, const float*, float*, int);
 void elision_max_pool_backward(const int*, const float*, const float*, float*, int);
 }
@@ -320,11 +325,39 @@ static void ternary() {
   compare("summed ternary", z, expected);
 }
 
+// a[m, t], whose terms may lie apart, times b[t, n] or b[n, t] of small integers.
+template <typename T>
+static void integers() {
+  int64_t m = pick(1, 20), t = pick(1, 700), n = pick(1, 150), step = pick(1, 2);
+  bool turned = pick(0, 1);
+  Floats x = random_integers(m * t * step, 1), y = random_integers(t * n, 1);
+  std::vector<T> a(x.size()), b(y.size());
+  failures += !elision_integers_of(x.data(), x.size(), 1, sizeof(T) == 1, a.data());
+  failures += !elision_integers_of(y.data(), y.size(), 1, sizeof(T) == 1, b.data());
+  Floats out(m * n);
+  elision::Sum sum{1,
+                   {{1, 1, m}, {{0, 0, t * step}, {0, 0, n}}},
+                   {{1, 1, t}, {{0, 0, step}, {0, 0, turned ? 1 : n}}},
+                   {{1, 1, n}, {{0, 0, turned ? t : 1}, {0, 0, 1}}}};
+  int64_t chunk = pick(0, 9), largest = sizeof(T) == 1 ? 0 : 100;
+  failures += elision_integer_sums(a.data(), b.data(), out.data(), &sum, chunk, 1, largest,
+                                   sizeof(T) == 1, pick(1, 3)) != 0;
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < n; ++j) {
+      double exact = 0;
+      for (int64_t k = 0; k < t; ++k)
+        exact += x[(i * t + k) * step] * y[turned ? j * t + k : k * n + j];
+      failures += out[i * n + j] != exact;
+    }
+}
+
 int main() {
   for (int halves = 0; halves <= elision_multiplies_halves(); ++halves)
     for (int i = 0; i < 24; ++i)
       convolution(i % 4 == 0 ? 1.0 : i % 4 == 1 ? 0.0 : 0.2, halves);
   for (int i = 0; i < 10; ++i) normalisation(), pooling(), rounding(), ternary();
+  for (int i = 0; i < 20; ++i) integers<int16_t>();
+  for (int i = 0; i < 20 && elision_multiplies_bytes(); ++i) integers<int8_t>();
   Floats many = random_floats(70000, 0.5);
   float level = elision_threshold(many.data(), 70000, 7000, 70000, 2);
   int above = 0;

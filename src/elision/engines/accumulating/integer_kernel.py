@@ -1,7 +1,6 @@
 """Chains of integers by the native kernel: two terms of 16 bits a word, or four of 8."""
 
 import ctypes
-import functools
 import math
 
 import torch
@@ -82,7 +81,7 @@ def sums(of: Summation) -> None:
     if left is None or right is None:
         return integers.sums(of)
     (a, a_scale, a_most), (b, b_scale, b_most) = left, right
-    terms = max(order.terms for order in of.order.sums)
+    terms = max((order.terms for order in of.order.sums), default=0)
     chain = min(of.accumulate.chunk or terms, terms)
     is_safe = chain * a_most * b_most <= torch.iinfo(torch.int32).max
     bytes_ = is_safe and a.dtype == b.dtype == torch.int8
@@ -108,7 +107,6 @@ def sums(of: Summation) -> None:
     return None
 
 
-@functools.cache
 def _narrowest() -> torch.dtype:
     """The narrowest integers that the kernel multiplies on this machine."""
     sums_bytes = shared_object.load().elision_multiplies_bytes()

@@ -19,48 +19,11 @@
 #include "ordered_sum.hpp"
 #include "pool.hpp"
 #include "vec.hpp"
-
-#if defined(__AVX2__) && !defined(ELISION_AVX512)
-#include <immintrin.h>
-#elif defined(__SSE2__) && !defined(ELISION_AVX512)
-#include <emmintrin.h>
-#endif
+#include "words.hpp"
 
 using namespace elision;
 
 namespace {
-
-typedef int32_t vi __attribute__((vector_size(WIDTH * 4)));
-typedef int32_t vi_any __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
-typedef uint32_t vw __attribute__((vector_size(WIDTH * 4)));
-typedef double vd __attribute__((vector_size(WIDTH * 8)));
-
-static inline vi load_words(const int32_t* p) { return *reinterpret_cast<const vi_any*>(p); }
-static inline void store_words(int32_t* p, vi v) { *reinterpret_cast<vi_any*>(p) = v; }
-
-// In every word, a sum and the products of the terms that share the word.
-static inline vi added(vi sum, vi a, vi b, int16_t) {
-#if defined(ELISION_AVX512) && defined(__AVX512VNNI__)
-  return (vi)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
-#elif defined(ELISION_AVX512)
-  return (vi)((vw)sum + (vw)_mm512_madd_epi16((__m512i)a, (__m512i)b));
-#elif defined(__AVX2__)
-  return (vi)((vw)sum + (vw)_mm256_madd_epi16((__m256i)a, (__m256i)b));
-#elif defined(__SSE2__)
-  return (vi)((vw)sum + (vw)_mm_madd_epi16((__m128i)a, (__m128i)b));
-#else
-  vi low = ((vi)((vw)a << 16) >> 16) * ((vi)((vw)b << 16) >> 16);
-  return (vi)((vw)sum + (vw)low + (vw)((a >> 16) * (b >> 16)));
-#endif
-}
-
-#if defined(ELISION_AVX512) && defined(__AVX512VNNI__)
-#define ELISION_BYTES 1
-// The instruction wants one factor without a sign: b's bytes are 128 more than they are.
-static inline vi added(vi sum, vi a, vi b, int8_t) {
-  return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)b, (__m512i)a);
-}
-#endif
 
 #if defined(ELISION_AVX512)
 constexpr int MR = 8;
@@ -133,8 +96,8 @@ class Chains {
 
  private:
   static constexpr bool BYTES = sizeof(T) == 1;
-  static constexpr int PER = 4 / sizeof(T);             // terms in a word
-  static constexpr uint32_t SIGNS = BYTES ? 0x80808080u : 0;  // adds 128 to every byte
+  static constexpr int PER = 4 / sizeof(T);  // terms in a word
+  static constexpr uint32_t SIGNS = BYTES ? 0x80808080 : 0;  // adds 128 to every byte
 
   // Terms that share a word, by their places in a and b.
   struct Word {
@@ -173,7 +136,7 @@ class Chains {
       const T* from = a_ + group * sum_.a_group + am_[row];
       for (int64_t p = 0; p < count_; ++p) {
         const Word& word = words_[p];
-        uint32_t packed = 0;
+        uint32_t packed;
         if (word.a_together) {
           packed = word_at(from + word.a[0]);
         } else {
@@ -198,9 +161,8 @@ class Chains {
 
   // Columns of a panel side by side, word by word; RUN of them lie side by side in b.
   template <int RUN>
-  void pack_b(const T* from, int64_t column, int64_t p0, int64_t count, int32_t* to,
+  void pack_b(const T* from, const int64_t* on, int64_t p0, int64_t count, int32_t* to,
               int64_t* magnitudes) {
-    const int64_t* on = bn_.data() + column;
     for (int64_t p = p0; p < p0 + count; ++p, to += NR) {
       const Word& word = words_[p];
       if (RUN < 4 && word.b_together) {
@@ -233,22 +195,21 @@ class Chains {
   }
 
   // The longest runs of columns, aligned in a panel, that lie side by side.
-  int run_of(int64_t column) const {
-    const int64_t* on = bn_.data() + column;
+  static int run_of(const int64_t* on) {
     int run = NR;
     for (int j = 1; j < NR; ++j)
       while (j % run != 0 && on[j] - on[j - 1] != 1) run /= 2;
     return run;
   }
 
-  void pack(const T* from, int64_t column, int64_t p0, int64_t count, int32_t* to,
+  void pack(const T* from, const int64_t* on, int64_t p0, int64_t count, int32_t* to,
             int64_t* magnitudes) {
-    switch (run_of(column)) {
-      case NR: return pack_b<NR>(from, column, p0, count, to, magnitudes);
-      case NR / 2: return pack_b<NR / 2>(from, column, p0, count, to, magnitudes);
-      case NR / 4: return pack_b<NR / 4>(from, column, p0, count, to, magnitudes);
-      case NR / 8: return pack_b<NR / 8>(from, column, p0, count, to, magnitudes);
-      default: return pack_b<1>(from, column, p0, count, to, magnitudes);
+    switch (run_of(on)) {
+      case NR: return pack_b<NR>(from, on, p0, count, to, magnitudes);
+      case NR / 2: return pack_b<NR / 2>(from, on, p0, count, to, magnitudes);
+      case NR / 4: return pack_b<NR / 4>(from, on, p0, count, to, magnitudes);
+      case NR / 8: return pack_b<NR / 8>(from, on, p0, count, to, magnitudes);
+      default: return pack_b<1>(from, on, p0, count, to, magnitudes);
     }
   }
 
@@ -265,7 +226,7 @@ class Chains {
     for (int64_t p0 = 0; p0 < count_; p0 += block_) {
       int64_t count = std::min(block_, count_ - p0);
       for (int64_t j = 0; j < tiles; ++j)
-        pack(from, column + j * NR, p0, count, b + j * NR * count,
+        pack(from, bn_.data() + column + j * NR, p0, count, b + j * NR * count,
              magnitudes.data() + j * NR);
       for (int64_t i = begin; i < end; ++i) {
         int64_t panel = group * panels + i;
@@ -273,7 +234,10 @@ class Chains {
         const int32_t* starts = BYTES ? starts_.get() + panel * chains_ * MR : nullptr;
         for (int64_t j = 0; j < tiles; ++j) {
           size_t at = ((i - begin) * tiles + j) * MR * NR;
-          tile(a, b + j * NR * count, starts, p0, count, sums + at, total + at);
+          if (chain_ == 1 && !BYTES)
+            tile_of_words(a, b + j * NR * count, count, total + at);
+          else
+            tile(a, b + j * NR * count, starts, p0, count, sums + at, total + at);
         }
       }
     }
@@ -285,15 +249,51 @@ class Chains {
   void scatter(const float* total, int64_t group, int64_t row, int64_t column) {
     int rows = static_cast<int>(std::min<int64_t>(MR, rows_ - row));
     int live = static_cast<int>(std::min<int64_t>(NR, columns_ - column));
-    for (int r = 0; r < rows; ++r) {
-      float* to = out_ + group * sum_.out_group + om_[row + r];
-      for (int j = 0; j < live; ++j) to[on_[column + j]] = total[r * NR + j];
+    for (int k = 0; k < live; k += WIDTH) {
+      const int64_t* on = on_.data() + column + k;
+      int own = std::min(WIDTH, live - k);
+      bool together = own == WIDTH;
+      for (int j = 1; together && j < WIDTH; ++j) together = on[j] - on[j - 1] == 1;
+      for (int r = 0; r < rows; ++r) {
+        float* to = out_ + group * sum_.out_group + om_[row + r];
+        const float* from = total + r * NR + k;
+        if (together) {
+          store(to + on[0], load(from));
+        } else {
+          for (int j = 0; j < own; ++j) to[on[j]] = from[j];
+        }
+      }
     }
   }
 
   vf worth(vi sum) const {
     if (POWER) return __builtin_convertvector(sum, vf) * static_cast<float>(worth_);
     return __builtin_convertvector(__builtin_convertvector(sum, vd) * worth_, vf);
+  }
+
+  // `count` words of MR x NR sums where every word is a chain: totals stay in registers.
+  __attribute__((noinline)) void tile_of_words(const int32_t* a, const int32_t* b,
+                                               int64_t count, float* total) const {
+    vf t[MR][NV];
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+      for (int j = 0; j < NV; ++j) t[i][j] = load(total + i * NR + j * WIDTH);
+    for (int64_t p = 0; p < count; ++p, a += MR, b += NR) {
+      vi x[NV];
+#pragma GCC unroll 2
+      for (int j = 0; j < NV; ++j) x[j] = load_words(b + j * WIDTH);
+#pragma GCC unroll 8
+      for (int i = 0; i < MR; ++i) {
+        vi y = a[i] - vi{};
+#pragma GCC unroll 2
+        for (int j = 0; j < NV; ++j) t[i][j] += worth(added(vi{}, y, x[j], T{}));
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 2
+      for (int j = 0; j < NV; ++j) store(total + i * NR + j * WIDTH, t[i][j]);
   }
 
   // `count` words from p0 on of MR x NR sums.
