@@ -46,8 +46,8 @@ class Chains {
   Chains(const T* a, const T* b, float* out, const Sum& sum, int64_t chunk, double worth,
          bool counts)
       : a_(a + sum.a), b_(b + sum.b), out_(out + sum.out), sum_(sum), worth_(worth),
-        counts_(counts), am_(walk(sum.m, 0)), om_(walk(sum.m, 1)), on_(walk(sum.n, 1)),
-        rows_(am_.size()), columns_(on_.size()), bn_(walk(sum.n, 0)) {
+        counts_(counts), om_(walk(sum.m, 1)), on_(walk(sum.n, 1)), rows_(om_.size()),
+        columns_(on_.size()), am_(walk(sum.m, 0)), bn_(walk(sum.n, 0)) {
     std::vector<int64_t> at = walk(sum.t, 0), bt = walk(sum.t, 1);
     int64_t terms = at.size();
     if (!chunk || chunk > terms) chunk = terms;
@@ -69,7 +69,8 @@ class Chains {
     chain_ = (chunk + PER - 1) / PER;
     chains_ = (count_ + chain_ - 1) / chain_;
     block_ = chain_ <= BLOCK ? BLOCK / chain_ * chain_ : BLOCK;
-    // Columns behind the last repeat it; nothing reads their sums.
+    // Rows and columns behind the last repeat it; nothing reads their sums.
+    am_.resize((rows_ + MR - 1) / MR * MR, am_.back());
     bn_.resize((columns_ + NR - 1) / NR * NR, bn_.back());
   }
 
@@ -122,32 +123,28 @@ class Chains {
     return word;
   }
 
-  // Rows of a panel side by side, word by word; rows behind the last are zero.
+  // Rows of a panel side by side, word by word.
   void pack_a(int64_t group, int64_t panel, int64_t panels) {
     int64_t own = group * panels + panel;
     int32_t* to = packed_.get() + own * MR * count_;
-    if (BYTES) std::fill_n(starts_.get() + own * MR * chains_, MR * chains_, 0);
-    for (int r = 0; r < MR; ++r) {
-      int64_t row = panel * MR + r;
-      if (row >= rows_) {
-        for (int64_t p = 0; p < count_; ++p) to[p * MR + r] = 0;
-        continue;
+    const T* from = a_ + group * sum_.a_group;
+    const int64_t* on = am_.data() + panel * MR;
+    for (int64_t p = 0; p < count_; ++p) {
+      const Word& word = words_[p];
+      for (int r = 0; r < MR; ++r) {
+        const T* row = from + on[r];
+        T values[PER] = {};
+        if (word.a_together)
+          std::memcpy(values, row + word.a[0], sizeof(values));
+        else
+          for (int i = 0; i < word.terms; ++i) values[i] = row[word.a[i]];
+        to[p * MR + r] = static_cast<int32_t>(word_at(values));
       }
-      const T* from = a_ + group * sum_.a_group + am_[row];
-      for (int64_t p = 0; p < count_; ++p) {
-        const Word& word = words_[p];
-        uint32_t packed;
-        if (word.a_together) {
-          packed = word_at(from + word.a[0]);
-        } else {
-          T values[PER] = {};
-          for (int i = 0; i < word.terms; ++i) values[i] = from[word.a[i]];
-          packed = word_at(values);
-        }
-        to[p * MR + r] = static_cast<int32_t>(packed);
-      }
-      if (BYTES) take_back(to + r, starts_.get() + own * MR * chains_ + r);
     }
+    if (!BYTES) return;
+    int32_t* starts = starts_.get() + own * MR * chains_;
+    std::fill_n(starts, MR * chains_, 0);
+    for (int r = 0; r < MR; ++r) take_back(to + r, starts + r);
   }
 
   // What a chain starts with: minus the 128 times a row of a that b's bytes have too much.
@@ -254,15 +251,13 @@ class Chains {
       int own = std::min(WIDTH, live - k);
       bool together = own == WIDTH;
       for (int j = 1; together && j < WIDTH; ++j) together = on[j] - on[j - 1] == 1;
-      for (int r = 0; r < rows; ++r) {
-        float* to = out_ + group * sum_.out_group + om_[row + r];
-        const float* from = total + r * NR + k;
-        if (together) {
-          store(to + on[0], load(from));
-        } else {
-          for (int j = 0; j < own; ++j) to[on[j]] = from[j];
-        }
-      }
+      float* to = out_ + group * sum_.out_group;
+      const float* from = total + k;
+      if (together)
+        for (int r = 0; r < rows; ++r) store(to + om_[row + r] + on[0], load(from + r * NR));
+      else
+        for (int j = 0; j < own; ++j)
+          for (int r = 0; r < rows; ++r) to[om_[row + r] + on[j]] = from[r * NR + j];
     }
   }
 
@@ -342,9 +337,9 @@ class Chains {
   const Sum& sum_;
   const double worth_;
   const bool counts_;
-  const std::vector<int64_t> am_, om_, on_;
+  const std::vector<int64_t> om_, on_;
   const int64_t rows_, columns_;
-  std::vector<int64_t> bn_;
+  std::vector<int64_t> am_, bn_;
   std::vector<Word> words_;
   int64_t count_, chain_, chains_, block_;  // words; words of a chain; chains
   std::unique_ptr<int32_t[]> packed_, starts_;
