@@ -220,6 +220,7 @@ def test_schedules_of_parts_fit_the_run() -> None:
         ),
         (lambda: Mx("bf16"), "shares no scale in blocks; give mxfp8"),
         (lambda: Bf16(chunk=8), "name the format of the sums"),
+        (lambda: Int8(accumulate="int32"), "give weights='tensor'"),
         (lambda: Bf16(updates="bf15"), "unknown number format 'bf15'"),
         (lambda: Cast("mxfp8", "tensor"), "has scales of its own"),
     ],

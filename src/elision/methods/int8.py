@@ -33,7 +33,7 @@ class Int8(LowPrecision):
 
     Attributes:
         bits: of every operand, 2 to 16.
-        weights: ``"channel"`` or ``"tensor"``.
+        weights: ``"channel"`` or ``"tensor"``; ``accumulate="int32"`` needs the latter.
         gradient_rounding: rounding of ``G``.
 
     Example:
@@ -64,6 +64,11 @@ class Int8(LowPrecision):
         one_of("Int8", "weights", self.weights, ("channel", "tensor"))
         roundings = ("nearest", "zero", "stochastic")
         one_of("Int8", "gradient_rounding", self.gradient_rounding, roundings)
+        if self.accumulate == "int32" and self.weights != "tensor":
+            raise ValueError(
+                f"Int8(accumulate='int32', weights={self.weights!r}): a sum of integers "
+                "has one scale for each operand; give weights='tensor'"
+            )
         return super().build()
 
     def cast(self, product: Product, operand: str) -> Cast:

@@ -28,7 +28,8 @@ class LowPrecision(Method):
     each product reads a rounded copy, unless ``updates`` names a format. Biases, norms,
     activation functions, results of products and the optimiser's state stay float32, and
     the sum of a product is torch's unless ``accumulate`` names a format. All of it is
-    emulated: the values are those of the format, and nothing gets faster.
+    emulated: the values are those of the format, and nothing gets faster; but for sums in
+    ``"int32"``, which are computed with the CPU's integers.
 
     Attributes:
         accumulate: format of the sums of all three products; None: as torch sums.
