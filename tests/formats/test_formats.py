@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -129,8 +130,10 @@ def test_stochastic_rounding_depends_on_seed_and_index_alone() -> None:
     assert torch.equal(first, again)
     reshaped = elision.formats.round(x.view(10, 100), "fp8-e4m3", "stochastic", seed=1)
     assert torch.equal(reshaped.flatten(), first)
-    other = elision.formats.round(x, "fp8-e4m3", "stochastic", seed=2)
-    assert (first != other).float().mean() > 0.1
+    # Every one of 64 bits of a seed has a say.
+    for seed in (2, 1 + 2**32, 1 + 2**63):
+        other = elision.formats.round(x, "fp8-e4m3", "stochastic", seed=seed)
+        assert (first != other).float().mean() > 0.1, seed
     numbers = uniform(torch.tensor([0, 1, 2**32, 2**32 + 1]), seed=1)
     assert len(set(numbers.tolist())) == 4
 
@@ -140,3 +143,34 @@ def test_unknown_names_are_answered_with_the_known() -> None:
         elision.formats.round(torch.ones(1), "bf61")
     with pytest.raises(ValueError, match=r"rounding='up'.*'nearest' or 'zero'"):
         elision.formats.round(torch.ones(1), "bf16", "up")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp8-e5m2", "dfp16", "mxfp8", "int8", "log8"])
+@pytest.mark.parametrize(
+    ("x", "kind"),
+    [
+        (torch.arange(5), "torch.int64"),
+        (torch.ones(2, dtype=torch.bool), "torch.bool"),
+        (torch.ones(2, dtype=torch.complex64), "torch.complex64"),
+        (torch.eye(2).to_sparse(), "torch.sparse_coo"),
+        ([1.0, 2.0], "list"),
+    ],
+)
+def test_what_no_format_holds_is_refused(name: str, x: Any, kind: str) -> None:
+    with pytest.raises(TypeError, match=f"real floating point, got .*{kind}$"):
+        elision.formats.round(x, name)
+
+
+def test_a_seed_is_an_integer_and_a_name_is_text() -> None:
+    x = torch.ones(2)
+    with pytest.raises(ValueError, match=r"round\(seed=1.5\): must be an integer"):
+        elision.formats.round(x, "bf16", "stochastic", seed=1.5)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"no name of a number format; give its text"):
+        elision.formats.round(x, FLOATS["bf16"])  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", ["bf16", "dfp16", "mxfp4", "uint8", "ternary"])
+def test_without_data_there_is_a_shape(name: str) -> None:
+    found = elision.formats.round(torch.empty(2, 3, device="meta").half(), name)
+    assert found.is_meta
+    assert (found.shape, found.dtype) == ((2, 3), torch.float16)

@@ -276,6 +276,16 @@ def test_the_dtype_stays(format: Scaled, dtype: torch.dtype) -> None:
         assert torch.equal(found, format.round(x.float()).to(dtype))
 
 
+@pytest.mark.parametrize("name", ["mxfp8", "int4", "binary", "uint8"])
+@pytest.mark.parametrize("block", [10**12, 10**20])
+def test_a_block_longer_than_the_axis_takes_no_room(name: str, block: int) -> None:
+    x = draws(3, 40)
+    longer = scaled(f"{name}:block={block}")
+    rows = torch.stack([scaled(f"{name}:block=40").round(row) for row in x])
+    assert torch.equal(longer.round(x), rows)
+    assert torch.equal(formats.round(x, longer.name), rows)
+
+
 @pytest.mark.parametrize("format", SCALED, ids=IDS)
 def test_a_shorter_block_is_as_if_filled_up_with_zeros(format: Scaled) -> None:
     block = blocks_of(format)

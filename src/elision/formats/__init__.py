@@ -5,6 +5,7 @@
 
 from torch import Tensor
 
+from elision.common import checks
 from elision.formats.affine import Affine as Affine
 from elision.formats.base import Coded as Coded
 from elision.formats.base import Format as Format
@@ -56,11 +57,19 @@ def round(
             channel, the dimension whose slices have a scale each.
 
     Raises:
-        ValueError: an unknown format or rounding, or an axis that ``x`` has not.
+        ValueError: an unknown format or rounding, a seed that is no integer, or an axis
+            that ``x`` has not.
+        TypeError: ``x`` is no dense tensor of real floating point.
 
     Example:
         >>> import torch
         >>> round(torch.tensor([0.3, 1000.0]), "fp8-e5m2").tolist()
         [0.3125, 1024.0]
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            "round: x must be a dense tensor of real floating point, got "
+            f"{type(x).__name__}"
+        )
+    checks.integer("round", "seed", seed, "(-inf, inf)")
     return fast_round(format_named(name), x, rounding, seed, axis)

@@ -12,7 +12,7 @@ channel or the block: it holds the coded format of an element and the rule of th
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Literal, Self, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ __all__ = [
     "power_of_two",
     "refuse_nan",
     "rounded_to_integer",
+    "seed_word",
     "uniform",
 ]
 
@@ -35,6 +36,8 @@ __all__ = [
 Rounding = Literal["nearest", "zero", "stochastic"]
 
 _LOW = 0xFFFF_FFFF
+
+Word = TypeVar("Word", int, Tensor)
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ def uniform(index: Tensor, seed: int) -> Tensor:
 
     Args:
         index: int64, not negative, of any shape.
-        seed: any integer.
+        seed: any integer; 64 bits of it have a say.
 
     Source: the finaliser ``lowbias32`` of Wellons, "Prospecting for Hash Functions", 2018.
 
@@ -210,11 +213,23 @@ def uniform(index: Tensor, seed: int) -> Tensor:
         >>> uniform(torch.arange(3), seed=1).shape
         torch.Size([3])
     """
-    high = _hashed((index >> 32) ^ (seed & _LOW))
+    high = _hashed((index >> 32) ^ seed_word(seed))
     return (_hashed((index & _LOW) ^ high) >> 8).double() / 2**24
 
 
-def _hashed(x: Tensor) -> Tensor:
+def seed_word(seed: int) -> int:
+    """The 32 bits that rounding reads of a seed: itself, if it has no more.
+
+    Those above are hashed into them, so that seeds that differ there alone differ.
+
+    Example:
+        >>> seed_word(7), seed_word(7 + 2**32) == 7
+        (7, False)
+    """
+    return (seed ^ _hashed(seed >> 32 & _LOW)) & _LOW
+
+
+def _hashed(x: Word) -> Word:
     """``lowbias32`` of 32-bit numbers in int64; the products wrap, their low half holds."""
     x = (x ^ (x >> 16)) * 0x7FEB_352D & _LOW
     x = (x ^ (x >> 15)) * 0x846C_A68B & _LOW

@@ -49,9 +49,22 @@ def _eager(
     format: Format, x: Tensor, rounding: Rounding, seed: int, axis: int
 ) -> Tensor:
     found = native.rounded(x, format, rounding, seed, axis)
+    if found is None:
+        _refuse_other(x)
+        if x.is_meta:
+            return torch.empty_like(x)
     if found is None and rounding == "nearest" and isinstance(format, Floating):
         found = _nearest(format, x)
     return format.round(x, rounding, seed, axis) if found is None else found
+
+
+def _refuse_other(x: Tensor) -> None:
+    """Raise TypeError for what no format holds: neither is it rounded on the way."""
+    if not x.is_floating_point() or x.layout != torch.strided:
+        kind = x.dtype if x.layout == torch.strided else f"a tensor of {x.layout}"
+        raise TypeError(
+            f"round: x must be a dense tensor of real floating point, got {kind}"
+        )
 
 
 def _nearest(format: Floating, x: Tensor) -> Tensor | None:

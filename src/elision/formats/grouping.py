@@ -68,6 +68,15 @@ class Grouping:
         blocks = -(-shape[axis] // self.block)
         return (*shape[:axis], blocks, *shape[axis + 1 :])
 
+    def within(self, length: int) -> int:
+        """The length of a block of so many values: a longer one is not filled up.
+
+        Example:
+            >>> Grouping("block", 10**12).within(3)
+            3
+        """
+        return max(1, min(self.block, length))
+
     def split(self, x: Tensor, axis: int) -> Groups:
         """Rows of the values that share a scale, in the order of the scales."""
         x = x if x.dim() else x.view(1)
@@ -80,14 +89,15 @@ class Grouping:
             rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
             return Groups(rows, _full(rows))
         length = x.shape[axis]
-        blocks = -(-length // self.block)
+        block = self.within(length)
+        blocks = -(-length // block)
         lines = x.double().movedim(axis, -1)
-        lines = torch.nn.functional.pad(lines, (0, blocks * self.block - length))
-        rows = lines.unflatten(-1, (blocks, self.block)).movedim(-2, axis)
-        rows = rows.reshape(-1, self.block)
-        count = torch.full((blocks,), float(self.block), dtype=torch.float64)
+        lines = torch.nn.functional.pad(lines, (0, blocks * block - length))
+        rows = lines.unflatten(-1, (blocks, block)).movedim(-2, axis)
+        rows = rows.reshape(-1, block)
+        count = torch.full((blocks,), float(block), dtype=torch.float64)
         if blocks:
-            count[-1] = length - (blocks - 1) * self.block
+            count[-1] = length - (blocks - 1) * block
         shape = [1] * x.dim()
         shape[axis] = blocks
         counts = count.to(x.device).view(shape).expand(self.shape(x.shape, axis))
@@ -100,7 +110,8 @@ class Grouping:
         axis = _dimension(shape, axis)
         if self.over == "channel":
             return scales.view(-1, *[1] * (len(shape) - axis - 1))
-        return scales.repeat_interleave(self.block, axis).narrow(axis, 0, shape[axis])
+        block = self.within(shape[axis])
+        return scales.repeat_interleave(block, axis).narrow(axis, 0, shape[axis])
 
 
 def _full(rows: Tensor) -> Tensor:

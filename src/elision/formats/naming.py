@@ -67,12 +67,15 @@ def format_named(text: str) -> Format:
             ``name`` is such a text.
 
     Raises:
-        ValueError: an unknown name or parameter; the message lists the known.
+        ValueError: no text, or an unknown name or parameter; the message lists the
+            known.
 
     Example:
         >>> format_named("e5m3").bits, format_named("int4:block=64").grouping
         (9, Grouping(over='block', block=64))
     """
+    if not isinstance(text, str):
+        raise ValueError(f"{text!r}: is no name of a number format; give its text")
     known = {**MAKERS, "scaled": scaled}
     name = parse(text).name
     if found := _FLOAT.fullmatch(name):

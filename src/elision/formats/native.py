@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from elision.formats.base import Format, Rounding
+from elision.formats.base import Format, Rounding, seed_word
 from elision.formats.native_parameters import Element, element_of, rule_of
 from elision.formats.scaled import Scaled
 from elision.native import shared_object
@@ -116,7 +116,7 @@ def _single(
         source.numel(),
         ctypes.byref(element),
         _WAYS[rounding],
-        seed & 0xFFFF_FFFF,
+        seed_word(seed),
         above,
         torch.get_num_threads(),
     )
@@ -140,7 +140,8 @@ def _scaled(
             shape[place],
             math.prod(shape[place + 1 :]),
         )
-        block = format.grouping.block
+        over = format.grouping
+        block = over.within(length) if over.over == "block" else 0
     done = shared_object.load().elision_round_scaled(
         source.data_ptr(),
         y.data_ptr(),
@@ -151,7 +152,7 @@ def _scaled(
         ctypes.byref(element),
         ctypes.byref(rule),
         _WAYS[rounding],
-        seed & 0xFFFF_FFFF,
+        seed_word(seed),
         torch.get_num_threads(),
     )
     if done < 0:
