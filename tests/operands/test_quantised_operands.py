@@ -207,14 +207,15 @@ def test_noisy_levels_are_unbiased_within_their_spread_and_repeat():
     x[:, 1] = 1.0
     transform = NoisyLevels(2)
     states = [
-        {"step": torch.tensor(s), "layer": torch.tensor(n)} for s, n in ((0, 0), (0, 0))
+        {"step": torch.tensor(s), "stream": torch.tensor(n)}
+        for s, n in ((0, 0), (0, 0))
     ]
     first, again = (transform.apply(x, state, True) for state in states)
     assert torch.equal(first, again)
     assert states[0]["step"].item() == 1
     other = transform.apply(x, states[0], True)
     assert not torch.equal(first, other)
-    state = {"step": torch.tensor(0), "layer": torch.tensor(1)}
+    state = {"step": torch.tensor(0), "stream": torch.tensor(1)}
     assert not torch.equal(first, transform.apply(x, state, True))
     # Levels −1, −1/3, 1/3, 1: noise of one level makes the mean exact, sd <= 1/3.
     assert sorted(first[:, 0].unique().tolist()) == pytest.approx([-1 / 3, 1 / 3])
@@ -222,6 +223,10 @@ def test_noisy_levels_are_unbiased_within_their_spread_and_repeat():
     assert first[:, 1].unique().tolist() == pytest.approx([1.0])
     zero = torch.zeros(2, 3)
     assert torch.equal(transform.apply(zero, state, True), zero)
+    here, there = (transform.state_at(place) for place in ("a", "b"))
+    assert not torch.equal(
+        transform.apply(x, here, True), transform.apply(x, there, True)
+    )
 
 
 @pytest.mark.parametrize(

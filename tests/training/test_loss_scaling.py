@@ -1,5 +1,7 @@
 """Loss scaling: what a recipe asks for, and a scale that does not recover."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -101,3 +103,31 @@ def test_a_run_ends_as_diverged(monkeypatch: pytest.MonkeyPatch) -> None:
         train(SMALL, Fp16(), SMALL.load_dataset(), RunPlan())
     assert told.value.result is not None
     assert told.value.result.diverged is not None
+
+
+def test_a_skipped_step_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = replace(SMALL, train_images=4 * 48)
+    original = LossScaling.backward
+
+    def overflows(scaling: LossScaling, loss: torch.Tensor) -> None:
+        # The third of four steps, which is the one to be recorded.
+        calls.append(loss)
+        original(scaling, loss * torch.inf if len(calls) == 3 else loss)
+
+    calls: list[torch.Tensor] = []
+    monkeypatch.setattr(LossScaling, "backward", overflows)
+    plan = RunPlan(record_epochs=(0,))
+    trace = train(steps, Fp16(8), steps.load_dataset(), plan).trace
+    assert {product.step for product in trace} == {3}
+    assert all(bool(product.first.isfinite().all()) for product in trace)
+
+
+def test_a_run_whose_every_step_is_skipped_says_so() -> None:
+    plan = RunPlan(record_epochs=(0,))
+    message = (
+        "loss scale 1e\\+30 overflowed in 2 steps in a row, up to the last; give a"
+    )
+    with pytest.raises(TrainingDivergedError, match=message) as told:
+        train(SMALL, Fp16(1e30), SMALL.load_dataset(), plan)
+    assert told.value.result is not None
+    assert len(told.value.result.history) == 1

@@ -13,7 +13,8 @@ import torch
 from training_ranks import RUNS, run
 
 import elision
-from elision.training import Ranks
+from elision.training import Ranks, RunPlan
+from elision.training.loop import _Run
 
 SCRIPT = Path(__file__).with_name("training_ranks.py")
 
@@ -109,3 +110,23 @@ def test_the_command_writes_one_folder_that_only_as_many_processes_continue(
     )
     with pytest.raises(AssertionError, match="holds a run with another processes"):
         torchrun(*command, ranks=1)
+
+
+def test_every_rank_draws_its_own_numbers_and_rank_0_those_of_one_process() -> None:
+    workload, method, execution = RUNS["dense"]
+    data, plan, device = workload.load_dataset(), RunPlan(seed=3), torch.device("cpu")
+    drawn, weights = [], []
+    for rank in range(3):
+        with torch.random.fork_rng():
+            made = _Run(
+                workload, method, data, plan, execution, Ranks(rank), device
+            ).model
+            drawn.append(torch.rand(8).tolist())
+            weights.append(torch.cat([p.flatten() for p in made.parameters()]).tolist())
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        workload.make_model(data)
+        alone = torch.rand(8).tolist()
+    assert drawn[0] == alone
+    assert len(set(map(tuple, drawn))) == 3
+    assert weights[0] == weights[1] == weights[2]

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import tomllib
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +23,8 @@ from elision.cli.parameters import epilogue
 from elision.common.names import lookup
 
 __all__ = ["app", "main"]
+
+_PACKAGE = Path(__file__).parents[1]
 
 app = App(
     name="elision",
@@ -93,15 +96,26 @@ def _run(arguments: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _notices() -> Iterator[None]:
-    """Context in which the library's log, notices included, is on standard error."""
+    """Context in which the library's log and warnings are lines of standard error."""
     log, handler = logging.getLogger("elision"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("elision: %(message)s"))
     level = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
+    written = warnings.formatwarning
+
+    def line(
+        message: Warning | str, category: type[Warning], file: str, *rest: Any
+    ) -> str:
+        if Path(file).is_relative_to(_PACKAGE):
+            return f"elision: {message}\n"
+        return written(message, category, file, *rest)
+
+    warnings.formatwarning = line
     try:
         yield
     finally:
+        warnings.formatwarning = written
         log.setLevel(level)
         log.removeHandler(handler)
 

@@ -6,13 +6,11 @@ import torch
 from torch import Tensor
 
 from elision.common.checks import integer
+from elision.common.seeds import seed_at, stream_of
 from elision.formats.base import uniform
 from elision.operands.base import State, Transform
 
 __all__ = ["NoisyLevels"]
-
-#: An odd number near 2^32 over the golden ratio, which spreads the layers' seeds.
-_SPREAD = 0x9E37_79B1
 
 
 @dataclass(frozen=True)
@@ -24,9 +22,9 @@ class NoisyLevels(Transform):
 
         r = x/(2m) + 1/2 + u/L        result = 2m·(round(L·r)/L − 1/2)
 
-    ``r`` is cut off to [0, 1]. The noise is a function of the layer's number, the step and
+    ``r`` is cut off to [0, 1]. The noise is a function of the layer's name, the step and
     the place of a value alone, the same for any number of threads; the buffer ``step``
-    counts the results so far and ``layer`` holds the number.
+    counts the results so far and ``stream`` holds a number that the name gives.
 
     Attributes:
         bits: width of a code, in [1, 8].
@@ -46,12 +44,17 @@ class NoisyLevels(Transform):
 
     def initial_state(self) -> State:
         zero = torch.zeros((), dtype=torch.int64)
-        return {"step": zero, "layer": zero.clone()}
+        return {"step": zero, "stream": zero.clone()}
+
+    def state_at(self, place: str) -> State:
+        state = self.initial_state()
+        state["stream"].fill_(stream_of(place))
+        return state
 
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         seed = 0
         if state:
-            seed = int(state["layer"]) * _SPREAD + int(state["step"])
+            seed = seed_at(int(state["stream"]), int(state["step"]))
             if training:
                 state["step"].add_(1)
         index = torch.arange(x.numel(), device=x.device).view(x.shape)

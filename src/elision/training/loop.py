@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from elision.common.checks import integer
+from elision.common.seeds import seed_at
 from elision.layers import elide
 from elision.layers.meter import WorkMeter
 from elision.layers.recipe import Recipe
@@ -144,7 +145,7 @@ def train(
     Raises:
         TrainingDivergedError: the loss became NaN or infinite; the message names the
             step and the first layer with such a value. Or the loss scale of a recipe in
-            float16 fell and did not recover.
+            float16 fell and did not recover, or left no step to record.
         ValueError: the folder holds a checkpoint that does not fit or is damaged, the
             device is not there, or a batch has fewer examples than there are ranks.
 
@@ -204,7 +205,8 @@ class _Run:
         scaling = execution.loss_scaling(recipe)
         self.scaling = LossScaling(device.type, scaling, self.optimizer)
         if ranks.rank:  # the same weights everywhere, another dropout on each rank
-            torch.manual_seed(plan.seed + (ranks.rank << 32))
+            # 32 bits of a seed are all that torch's generator of the CPU reads.
+            torch.manual_seed(seed_at(plan.seed, ranks.rank))
 
     def resume(self, folder: Path | None) -> None:
         """Load the folder's checkpoint, if it has one."""
@@ -230,6 +232,9 @@ class _Run:
                 )
             if progress is not None:
                 progress((epoch + 1) * self.per_epoch, total, metrics)
+        recorded = any(self.ranks.gather(bool(self.state.trace)))
+        if self.plan.record_epochs and self.scaling.skipped and not recorded:
+            raise TrainingDivergedError(self.scaling.gave_up())
 
     def result(self) -> TrainResult:
         """The finished run; work of all ranks added up."""
@@ -262,15 +267,16 @@ class _Run:
         # New in every epoch, so that nothing it learns is missing after a checkpoint.
         policy = self.execution.policy()
         total, examples, rate = 0.0, 0, workload.learning_rate
+        wanted = epoch in plan.record_epochs
         batches = workload.train_batches(self.dataset, seed=plan.seed, epoch=epoch)
         for index, whole in enumerate(batches):
             step = epoch * self.per_epoch + index
             rate = workload.set_learning_rate(self.optimizer, step, self.per_epoch)
             # One step before the last is recorded: the last batch may be a small one.
-            recorded = epoch in plan.record_epochs and index == max(
-                0, self.per_epoch - 2
-            )
+            # Where the loss scaler skips it, for an infinite gradient, the last one is.
+            recorded = wanted and index >= max(0, self.per_epoch - 2)
             loss = self._watched_step(whole, step, policy, recorded)
+            wanted = wanted and not (recorded and self.scaling.took_step)
             total += loss * self.task.size(whole)
             examples += self.task.size(whole)
             if progress is not None:
@@ -300,7 +306,7 @@ class _Run:
             loss = self._step(batch, factor, step, policy)
             if not (recorded or metered):
                 state.seconds.append(time.perf_counter() - began)
-            if trace is not None:
+            if trace is not None and self.scaling.took_step:
                 state.trace.extend(trace)
         return loss
 

@@ -31,6 +31,10 @@ class LossScaling:
         scaling: ``"dynamic"``, a fixed scale, or None.
         optimizer: whose steps are skipped where a gradient is not finite.
 
+    Attributes:
+        took_step: whether the last call of :meth:`step` was no skipped one.
+        skipped: steps skipped in a row.
+
     Example:
         >>> weight = torch.nn.Parameter(torch.ones(1))
         >>> scaling = LossScaling("cpu", 8.0, torch.optim.SGD([weight], lr=1.0))
@@ -54,11 +58,11 @@ class LossScaling:
         )
         self.optimizer = optimizer
         self.skipped = 0
-        self._stepped = False
+        self.took_step = False
         optimizer.register_step_post_hook(self._note)
 
     def _note(self, *args: Any) -> None:
-        self._stepped = True
+        self.took_step = True
 
     def backward(self, loss: torch.Tensor) -> None:
         """Backward pass of the scaled loss."""
@@ -76,12 +80,12 @@ class LossScaling:
         Raises:
             LossScaleError: the scale does not recover.
         """
-        self._stepped = False
+        self.took_step = False
         self.scaler.step(self.optimizer)
         self.scaler.update(self.fixed)
-        self.skipped = 0 if self._stepped else self.skipped + 1
+        self.skipped = 0 if self.took_step else self.skipped + 1
         if not self.scaler.is_enabled():
-            return self._stepped
+            return self.took_step
         scale = self.scaler.get_scale()
         if self.fixed is None and scale < LEAST_SCALE:
             raise LossScaleError(
@@ -90,11 +94,18 @@ class LossScaling:
                 "rate, or use a format with a wider range (bf16)"
             )
         if self.fixed is not None and self.skipped >= MOST_SKIPPED:
-            raise LossScaleError(
-                f"the loss scale {scale:.6g} overflowed in {self.skipped} steps in a row, "
-                f"the last of them step {step}; give a smaller one, or 'dynamic'"
-            )
-        return self._stepped
+            raise LossScaleError(self.gave_up())
+        return self.took_step
+
+    def gave_up(self) -> str:
+        """The steps skipped up to now, in words."""
+        advice = "give a smaller one, or 'dynamic'"
+        if self.fixed is None:
+            advice = "give it more steps to come down"
+        return (
+            f"the loss scale {self.scaler.get_scale():.6g} overflowed in {self.skipped} "
+            f"steps in a row, up to the last; {advice}"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The scaler's state, and the steps skipped in a row; empty without a scale."""

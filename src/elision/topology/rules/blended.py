@@ -11,7 +11,7 @@ from torch import Tensor, distributed
 from elision.common.checks import integer, number
 from elision.common.sharding import full, local, scatter_like
 from elision.layers import plan_of, states_of
-from elision.operands import LearnedStep, NoisyLevels, QuantisedWeight, Transform
+from elision.operands import LearnedStep, QuantisedWeight, Transform
 from elision.operands.chain import links_of
 from elision.products import Product
 from elision.topology.rule import Rule
@@ -98,7 +98,7 @@ class Blended(Rule):
     def start(
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
     ) -> None:
-        """Check the weights, give their steps first values, number the layers."""
+        """Check the weights and give their steps first values."""
         del dense
         for weight in weights:
             values = full(weight.weight.detach())
@@ -110,10 +110,6 @@ class Blended(Rule):
             for step in _steps(weight):
                 if step.operand == "weight" and not bool(step.value):
                     step.value.copy_(step.transform.first_step(values))
-        links = (link for weight in weights for link in _links(weight))
-        noisy = (link for link in links if isinstance(link.transform, NoisyLevels))
-        for place, link in enumerate(noisy):
-            link.state["layer"].fill_(place)
 
     def initial_state(self) -> dict[str, Tensor]:
         return {"at_bound": torch.zeros((), dtype=torch.int64)}
