@@ -42,3 +42,20 @@ def test_what_cannot_be_is_said_before_the_training(
     assert said in error
     assert "\n" not in error
     assert not list(tmp_path.iterdir())
+
+
+def test_the_usual_budget_is_one_that_the_formats_reach(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checked: list[float] = []
+
+    def check(*choices: object) -> None:
+        checked.append(choices[3])  # pyright: ignore[reportArgumentType]
+        raise ValueError("enough")
+
+    monkeypatch.setattr(cli.app, "config", cli.app.config)
+    monkeypatch.setattr("elision.study.sensitivity.check_choices", check)
+    for formats in ("2 4", "6 8", "mxfp8 int16"):
+        with pytest.raises(SystemExit):
+            cli.main(["sensitivity", "--formats", *formats.split()])
+    assert checked == [4.0, 6.0, 8.0]

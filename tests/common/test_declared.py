@@ -53,7 +53,7 @@ def test_a_value_becomes_one_of_its_type(
         (8, tuple[int, int], "must be 2 integers, such as 8x4"),
         ((8, 4, 2), tuple[int, int], "must be 2 integers"),
         ((8, 0.5), tuple[int, int], "must be 2 integers"),
-        ("conv1", tuple[str, ...], "must be any number of texts"),
+        ("conv1", tuple[str, ...], "must be any number of texts, such as (a, b)"),
         ("c", Literal["a", "b"], "must be 'a' or 'b'"),
         (2.5, int | None, "must be an integer or none"),
     ],

@@ -31,6 +31,9 @@ from elision.common.specs import Spec, build, parse, resolve
         ("f:word='it''s, a=1)'", "f", (), {"word": "it's, a=1)"}),
         ('f("8x4", g("(", 1))', "f", ("8x4", 'g("(", 1)'), {}),
         ("f:key=timm:resnet18", "f", (), {"key": "timm:resnet18"}),
+        ("fp8:dense=(:first, :last)", "fp8", (), {"dense": (":first", ":last")}),
+        ("fp8(dense=(:first), b=())", "fp8", (), {"dense": (":first",), "b": ()}),
+        ("f((1, 'a,b'), 2x3x4)", "f", ((1, "a,b"), "2x3x4"), {}),
     ],
 )
 def test_both_notations_give_a_name_and_parameters(
@@ -51,6 +54,8 @@ def test_both_notations_give_a_name_and_parameters(
         ("swat:a=", "'a=' is not a parameter"),
         ("swat(a=1, 2)", "'2' is not a parameter"),
         ("swat:a='b'c", "is not a parameter"),
+        ("swat:a=(b=1)", "'a=(b=1)' is not a parameter"),
+        ("swat:a=(b,)", "'a=(b,)' is not a parameter"),
         ("grid:rows=32,rows=16", "'rows' is given twice"),
         ("grid(rows=32, rows=16)", "'rows' is given twice"),
         ("", "a name is missing"),
@@ -78,6 +83,7 @@ VALUES = (
     | st.tuples(st.integers(0), st.integers(0))
     | st.text()
     | st.text("abx:=(),'\" 18.", max_size=9)
+    | st.lists(st.text("abx:=(),'\" 18.", max_size=9), max_size=3).map(tuple)
 )
 PARAMETERS = st.dictionaries(st.from_regex(r"[A-Za-z_]\w*", fullmatch=True), VALUES)
 

@@ -49,6 +49,15 @@ def test_weights_are_in_the_format_after_every_step(name: str) -> None:
     )
 
 
+def test_a_channel_of_a_weight_is_an_output() -> None:
+    model, optimizer = made(Bf16(updates="int8-channel", update_rounding="nearest"))
+    elision.topology.attach(model, optimizer)
+    step(model, optimizer, 0)
+    for layer in (model[0], model[2]):
+        for row in layer.weight.detach():
+            assert torch.equal(rounded(row, "int8"), row)
+
+
 def test_small_updates_survive_stochastic_rounding_alone() -> None:
     ends = {}
     for rounding in ("nearest", "stochastic"):

@@ -71,7 +71,8 @@ def sensitivity(
     operand
         Operands that are rounded one at a time: weight, input, grad_output.
     budget
-        Mean bits of the weights, and of the inputs; default: 4.
+        Mean bits of the weights, and of the inputs; default: 4, or the fewest of
+        --formats.
     threshold
         Relative error of a product that is allowed; default: 0.06.
     epochs
@@ -109,11 +110,13 @@ def sensitivity(
             _refuse(f"{source} is trained", of_training)
         else:
             _refuse("there is no run folder", {"recipe": recipe})
+        from elision.precision.arithmetic import bits_of
         from elision.precision.sensitivity import BITS
         from elision.study.sensitivity import check_choices
 
         formats = formats or BITS
-        budget = 4.0 if budget is None else budget
+        if budget is None:
+            budget = float(max(4, min(map(bits_of, formats))))
         examples = 64 if examples is None else examples
         # Before the training, which takes minutes.
         check_choices(arithmetic, formats, operand, budget, examples)

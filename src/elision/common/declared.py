@@ -157,7 +157,7 @@ def _noun(kind: Any) -> str:
     if get_origin(kind) is tuple:
         noun = {int: "integers", float: "numbers", str: "texts"}.get(parts[0], "values")
         if parts[-1:] == (...,):
-            return f"any number of {noun}"
+            return f"any number of {noun}, such as (a, b)"
         example = ", such as 8x4" if parts == (int, int) else ""
         return f"{len(parts)} {noun}{example}"
     return _NOUNS.get(kind, f"a {getattr(kind, '__name__', kind)}")

@@ -7,9 +7,10 @@ Two notations say the same, on the command line, in files and in code::
     argument   = value | named            values without a name come first
     named      = parameter "=" value
     value      = number | "true" | "false" | "none" | rows "x" columns
-               | quoted | spec | word
+               | "(" value { "," value } ")" | quoted | spec | word
 
-``swat:sparsity=0.9`` and ``swat(0.9)`` are the same recipe. A value in quotes is a word
+``swat:sparsity=0.9`` and ``swat(0.9)`` are the same recipe; ``fp8:dense=(:first, :last)``
+gives several values. A value in quotes is a word
 whatever it contains; a quote inside it is doubled. A spec inside a spec stays text, for
 the parameter that it is given to. The type that a parameter declares decides what its
 value may be (:mod:`elision.common.declared`): ``zero_gating=no`` is False.
@@ -242,6 +243,9 @@ def _value(spec: str, name: str, part: str, text: str) -> Any:
         return int(sides[1]), int(sides[2])
     if _QUOTED.fullmatch(text):
         return text[1:-1].replace(2 * text[0], text[0])
+    if text.startswith("(") and text.endswith(")"):
+        inner = _parts(spec, text[1:-1])
+        return tuple(_value(spec, name, part, each) for each in inner)
     if not text or text[0] in "'\"" or _STRAY_EQUALS.match(text):
         raise _no_parameter(spec, name, part)
     return text
@@ -257,7 +261,10 @@ def _no_parameter(spec: str, name: str, part: str) -> ValueError:
 def _written(value: Any) -> str:
     """The value as :func:`parse` reads it, a word in quotes only where it must be."""
     if isinstance(value, tuple):
-        return "x".join(map(str, value))
+        sides = len(value) == 2 and all(type(v) is int and v >= 0 for v in value)
+        return (
+            "{}x{}".format(*value) if sides else f"({', '.join(map(_written, value))})"
+        )
     if not isinstance(value, str):
         return str(value)
     try:

@@ -232,9 +232,6 @@ class _Run:
                 )
             if progress is not None:
                 progress((epoch + 1) * self.per_epoch, total, metrics)
-        recorded = any(self.ranks.gather(bool(self.state.trace)))
-        if self.plan.record_epochs and self.scaling.skipped and not recorded:
-            raise TrainingDivergedError(self.scaling.gave_up())
 
     def result(self) -> TrainResult:
         """The finished run; work of all ranks added up."""
@@ -281,6 +278,9 @@ class _Run:
             examples += self.task.size(whole)
             if progress is not None:
                 progress(step + 1, workload.epochs * self.per_epoch, None)
+        missed = wanted and epoch + 1 == workload.epochs  # the last steps were skipped
+        if missed and not any(self.ranks.gather(len(self.state.trace))):
+            raise TrainingDivergedError(self.scaling.gave_up())
         if self.ranks.count > 1:
             total = sum(self.ranks.gather(total)) / self.ranks.count
             self.topology.check_ranks()

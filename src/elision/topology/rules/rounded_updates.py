@@ -8,7 +8,7 @@ from torch import Tensor
 
 from elision.common.checks import integer, one_of
 from elision.common.seeds import seed_at, stream_of
-from elision.formats import Rounding, fast_round, format_named
+from elision.formats import Rounding, Scaled, fast_round, format_named
 from elision.operands import Cast
 from elision.topology.rule import Rule
 from elision.topology.run import Run
@@ -82,6 +82,9 @@ class RoundedUpdates(Rule):
 
     @torch.no_grad()
     def _round(self, weight: Tensor, rounding: Rounding, seed: int) -> None:
-        # Blocks run along the inputs of a product's sum, as in the forward product.
+        # Blocks run along the inputs of a product's sum, and a channel is an output, as in
+        # the forward product.
         format = format_named(self.format)
-        weight.copy_(fast_round(format, weight.detach(), rounding, seed, axis=1))
+        by_channel = isinstance(format, Scaled) and format.grouping.over == "channel"
+        axis = 0 if by_channel else 1
+        weight.copy_(fast_round(format, weight.detach(), rounding, seed, axis))
