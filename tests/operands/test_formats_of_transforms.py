@@ -8,7 +8,6 @@ from elision.layers.plan import LayerPlan
 from elision.methods import Bcgd
 from elision.operands import (
     KEEP,
-    Binary,
     Cast,
     Chain,
     LearnedStep,
@@ -18,17 +17,16 @@ from elision.operands import (
     Ternary,
     TopK,
     Transform,
-    Uniform,
 )
 from elision.products import Product
 
 CODES = {
-    "binary": [Project(1), Binary("tensor"), NoisyLevels(1), LearnedStep(1)],
+    "binary": [Project(1), NoisyLevels(1), LearnedStep(1)],
     "ternary": [Project(2), Ternary(block=4096, terms=1)],
-    "int3": [Project(3), Uniform(3, "tensor")],
+    "int3": [Project(3), Project(3, fit="largest")],
     "int4": [
         LearnedStep(4, "round", "lsq", signed=True),
-        Uniform(4, "tensor", "least-squares"),
+        Project(4, fit="least-squares"),
     ],
     "uint4": [LearnedStep(4), TanhLevels(4), NoisyLevels(4)],
     "uint8": [LearnedStep(8, "round", "pact")],

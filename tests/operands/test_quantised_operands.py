@@ -142,6 +142,9 @@ def test_projections_of_weights():
     assert Project(1, statistic="median")(w, [], True).abs().unique().tolist() == [1]
     assert Project(1, "channel")(w, [], True).tolist() == [[2, -2], [2.25, -2.25]]
     assert Project(1, "none")(w, [], True).tolist() == [[1, -1], [1, -1]]
+    assert Project(1, "channel")(w[:0], [], True).shape == (0, 2)
+    large = Project(3, "channel", fit="largest")(w, [], True)
+    assert torch.allclose(large, torch.tensor([[3.0, -1.0], [0.0, -4.0]]))
     assert Project(2)(w, [], True).tolist() == [[3.5, 0], [0, -3.5]]
     assert Project(32)(w, [], True) is w
     four = Project(4)(w, [], True)
@@ -153,7 +156,7 @@ def test_projections_of_weights():
 @settings(max_examples=40, deadline=None)
 @given(
     values=st.lists(st.floats(-8, 8, width=32), min_size=1, max_size=24),
-    bits=st.sampled_from([1, 2, 3, 4, 8]),
+    bits=st.sampled_from([1, 2, 3, 4, 8, 16]),
     group=st.sampled_from(["layer", "channel"]),
 )
 def test_a_projection_has_few_values_and_keeps_signs(values, bits, group):
@@ -232,7 +235,7 @@ def test_noisy_levels_are_unbiased_within_their_spread_and_repeat():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Project(9), r"Project\(bits=9\): must be an integer in \[1, 8\]"),
+        (lambda: Project(17), r"Project\(bits=17\): must be an integer in \[1, 16\]"),
         (lambda: Project(4, "none"), "need a scale"),
         (lambda: Project(2, gradient="scaled"), "XNOR-Net is that of 1 bit"),
         (lambda: LearnedStep(0), r"LearnedStep\(bits=0\)"),

@@ -1,4 +1,4 @@
-"""Ternary terms, binary and uniform weights against their definitions."""
+"""Ternary terms against their definitions."""
 
 import math
 from itertools import product
@@ -17,7 +17,7 @@ from elision.formats.ternary_blocks import (
     weight_of,
 )
 from elision.layers.recipe import Recipe, Table
-from elision.operands import Binary, Ternary, Uniform
+from elision.operands import Project, Ternary
 from elision.products import Product
 
 
@@ -120,7 +120,8 @@ def test_rows_and_back(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_zeros_short_rows_and_dtypes(dtype: torch.dtype) -> None:
-    for transform in (Ternary(64, 3), Ternary(4, 3, budget=1.5), Binary(), Uniform(4)):
+    projected = Project(1, "channel"), Project(2), Project(4, "channel")
+    for transform in (Ternary(64, 3), Ternary(4, 3, budget=1.5), *projected):
         assert not transform(torch.zeros(3, 5, 1, 1, dtype=dtype), [], True).any()
         assert transform(torch.zeros(0, 5, dtype=dtype), [], True).shape == (0, 5)
         x = torch.randn(3, 5).to(dtype)
@@ -153,21 +154,7 @@ def test_a_budget_lies_between_the_terms_around_it() -> None:
     assert half < middle
 
 
-def test_binary_and_uniform_by_channel_and_by_tensor() -> None:
-    x = torch.tensor([[0.3, -0.8], [2.0, 1.0]])
-    assert Binary()(x, [], True).abs().tolist() == [
-        [pytest.approx(0.55)] * 2,
-        [1.5] * 2,
-    ]
-    assert Binary("tensor")(x, [], True).abs().unique().numel() == 1
-    assert Uniform(2)(x, [], True).tolist() == [
-        [pytest.approx(0.0), pytest.approx(-0.8)],
-        [2.0, 0.0],  # a half goes to the even code
-    ]
-    assert Uniform(8, "tensor")(x, [], True).abs().max() == 2.0
-
-
-@pytest.mark.parametrize("transform", [Ternary(16, 2), Binary(), Uniform(4)])
+@pytest.mark.parametrize("transform", [Ternary(16, 2), Project(4, "channel")])
 def test_as_a_recipe_the_weight_learns_straight_through(transform: object) -> None:
     torch.manual_seed(0)
     layer, x = nn.Conv2d(3, 4, 3), torch.randn(2, 3, 6, 6)
@@ -197,8 +184,6 @@ def test_as_a_recipe_the_weight_learns_straight_through(transform: object) -> No
         (lambda: Ternary(terms=0), "Ternary\\(terms=0\\)"),
         (lambda: Ternary(terms=2, budget=2.5), "must be a number in \\[1, 2\\]"),
         (lambda: Ternary(threshold="best"), "must be 'exact' or 'twn'"),
-        (lambda: Binary("row"), "must be 'channel' or 'tensor'"),
-        (lambda: Uniform(1), "Uniform\\(bits=1\\)"),
     ],
 )
 def test_bad_input(make, message: str) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from elision.formats import FORMATS
 from elision.layers import Table
-from elision.operands import KEEP, Binary, Cast, Ternary, Uniform
+from elision.operands import KEEP, Cast, Project, Ternary
 from elision.precision import arithmetic, rounding
 from elision.products import OPERANDS, Product
 
@@ -54,9 +54,10 @@ def test_what_is_no_arithmetic_is_said_in_one_line(text: str, says: str) -> None
 
 
 def test_bits_of_a_weight_choose_its_grid() -> None:
-    assert rounding("1", "weight") == Binary()
+    assert rounding("1", "weight") == Project(1, "channel", fit="least-squares")
     assert rounding("2", "weight") == Ternary(64, 1)
-    assert rounding("4", "weight") == Uniform(4, fit="least-squares")
+    assert rounding("4", "weight") == Project(4, "channel", fit="least-squares")
+    assert rounding("16", "weight") == Project(16, "channel", fit="least-squares")
 
 
 def test_an_input_of_few_bits_has_a_zero_point() -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import elision
-from elision.operands import Uniform
+from elision.operands import Project
 from elision.precision import folded, perturbation, product_noise, rounding
 from elision.precision.noise import NoiseSum, relative_error
 from elision.products import LayerProduct, MatmulGeometry, Product
@@ -144,10 +144,10 @@ def test_products_are_measured_against_float64(kind: Product) -> None:
     product = LayerProduct(kind, geometry, first, second)
     assert product_noise(product, {}) == 0
     name = kind.operands[0]
-    rounded = Uniform(4, scale="tensor").apply(first, {}, False)
+    rounded = Project(4, fit="largest").apply(first, {}, False)
     wide = LayerProduct(kind, geometry, rounded.double(), second.double()).compute()
     exact = LayerProduct(kind, geometry, first.double(), second.double()).compute()
-    found = product_noise(product, {name: Uniform(4, scale="tensor")})
+    found = product_noise(product, {name: Project(4, fit="largest")})
     assert found == pytest.approx(float((wide - exact).norm() / exact.norm()))
 
 

@@ -19,9 +19,7 @@ from elision.operands.quantised_weight import Project as Project
 from elision.operands.quantised_weight import QuantisedWeight as QuantisedWeight
 from elision.operands.quantised_weight import TanhLevels as TanhLevels
 from elision.operands.reuse import Reuse as Reuse
-from elision.operands.ternary import Binary as Binary
 from elision.operands.ternary import Ternary as Ternary
-from elision.operands.ternary import Uniform as Uniform
 from elision.operands.top_k import TopK as TopK
 from elision.operands.top_k_channels import TopKChannels as TopKChannels
 from elision.operands.top_k_per_example import TopKPerExample as TopKPerExample
@@ -33,7 +31,6 @@ from elision.operands.top_n_of_m import TopNofM as TopNofM
 TRANSFORMS: dict[str, type[Transform]] = {
     kind.__name__: kind
     for kind in (
-        Binary,
         Cast,
         Chain,
         Keep,
@@ -52,6 +49,5 @@ TRANSFORMS: dict[str, type[Transform]] = {
         TopKShare,
         TopKSlices,
         TopNofM,
-        Uniform,
     )
 }

@@ -47,7 +47,7 @@ class Project(QuantisedWeight):
     ====  =================  ========================================================
     1     −1, 1              mean (or median) magnitude; zero counts as positive
     2     −1, 0, 1           mean magnitude of what is kept
-    3..8  −m..m              by ``fit`` of :func:`elision.formats.projections.uniform`,
+    3..16 −m..m              by ``fit`` of :func:`elision.formats.projections.uniform`,
                              ``m = 2^(b−1) − 1``
     32    the weights        none: they stay float
     ====  =================  ========================================================
@@ -55,7 +55,7 @@ class Project(QuantisedWeight):
     The gradient passes unchanged (straight-through), or is that of XNOR-Net.
 
     Attributes:
-        bits: width of a code, in [1, 8], or 32.
+        bits: width of a code, in [1, 16], or 32.
         group: what shares a scale: ``"layer"``, ``"channel"`` (an output channel), or
             ``"none"``: the codes themselves, of 1 or 2 bits.
         statistic: scale of binary weights: ``"mean"`` minimises ``‖w − s·c‖``,
@@ -93,7 +93,7 @@ class Project(QuantisedWeight):
 
     def check(self) -> None:
         if self.bits != FLOAT_BITS:
-            integer("Project", "bits", self.bits, "[1, 8]")
+            integer("Project", "bits", self.bits, "[1, 16]")
         one_of("Project", "group", self.group, ("layer", "channel", "none"))
         one_of("Project", "statistic", self.statistic, ("mean", "median"))
         one_of("Project", "threshold", self.threshold, ("twn", "exact"))
@@ -131,7 +131,9 @@ class Project(QuantisedWeight):
 
     def _grouped(self, x: Tensor) -> Tensor:
         """The values that share a scale, ``(G, n)``."""
-        return x.reshape(len(x) if self.group == "channel" else 1, -1)
+        if self.group == "channel" and x.dim() > 1:
+            return x.flatten(1)
+        return x.reshape(1, -1)
 
     def _projected(self, groups: Tensor) -> tuple[Tensor, Tensor]:
         """Codes ``(G, n)`` and scales ``(G, 1)``."""

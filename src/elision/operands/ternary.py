@@ -1,4 +1,4 @@
-"""A weight on the smallest grids: ternary terms of blocks, two values, a few steps."""
+"""A weight as ternary terms of blocks."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from elision.common.checks import integer, number, one_of
-from elision.formats.projections import binary, uniform
 from elision.formats.ternary_blocks import (
     counts_of_best,
     rows_of,
@@ -15,7 +14,7 @@ from elision.formats.ternary_blocks import (
 )
 from elision.operands.base import State, Transform
 
-__all__ = ["Binary", "Ternary", "Uniform"]
+__all__ = ["Ternary"]
 
 
 @dataclass(frozen=True)
@@ -73,84 +72,3 @@ class Ternary(Transform):
     def __str__(self) -> str:
         mean = f"{self.budget:g} of " if self.budget is not None else ""
         return f"{mean}{self.terms} ternary terms, blocks of {self.block}"
-
-
-@dataclass(frozen=True)
-class Binary(Transform):
-    """A weight as signs and mean magnitudes (XNOR-Net, ECCV 2016).
-
-    The nearest point of ``{−α, α}ⁿ``. A zero counts as positive.
-
-    Attributes:
-        scale: what shares an ``α``: ``"channel"``, the weights of an output, as
-            published, or ``"tensor"``.
-
-    Example:
-        >>> Binary()(torch.tensor([[0.3, -0.8]]), [], True)
-        tensor([[ 0.5500, -0.5500]])
-    """
-
-    scale: str = "channel"
-
-    def check(self) -> None:
-        one_of("Binary", "scale", self.scale, ("channel", "tensor"))
-
-    def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
-        del state, training
-        if not x.numel():
-            return x
-        codes, scale = binary(_groups(x, self.scale))
-        return (codes * scale).view(x.shape)
-
-    @property
-    def number_format(self) -> str:
-        """Signs."""
-        return "binary"
-
-    def __str__(self) -> str:
-        return f"binary, a scale a {self.scale}"
-
-
-@dataclass(frozen=True)
-class Uniform(Transform):
-    """A weight in ``2^bits − 1`` evenly spaced values, symmetric about zero.
-
-    Attributes:
-        bits: in [2, 16].
-        scale: what shares a step: ``"channel"``, the weights of an output, or
-            ``"tensor"``.
-        fit: ``"largest"``: nothing is cut off; ``"least-squares"``: the nearest point.
-
-    Example:
-        >>> Uniform(3)(torch.tensor([[1.5, -3.0, 0.9]]), [], True).tolist()
-        [[2.0, -3.0, 1.0]]
-    """
-
-    bits: int
-    scale: str = "channel"
-    fit: str = "largest"
-
-    def check(self) -> None:
-        integer("Uniform", "bits", self.bits, "[2, 16]")
-        one_of("Uniform", "scale", self.scale, ("channel", "tensor"))
-        one_of("Uniform", "fit", self.fit, ("largest", "least-squares"))
-
-    def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
-        del state, training
-        if not x.numel():
-            return x
-        codes, step = uniform(_groups(x, self.scale), self.bits, self.fit)
-        return (codes * step).view(x.shape)
-
-    @property
-    def number_format(self) -> str:
-        """Symmetric integers."""
-        return f"int{self.bits}"
-
-    def __str__(self) -> str:
-        return f"{self.bits}-bit steps, one a {self.scale}"
-
-
-def _groups(x: Tensor, scale: str) -> Tensor:
-    """The values that share a scale, one group a row."""
-    return x.flatten(1) if scale == "channel" and x.ndim > 1 else x.reshape(1, -1)

@@ -164,7 +164,7 @@ def uniform_recipe(format: str, operands: Sequence[str] = _READ) -> Recipe:
 
     Example:
         >>> print(uniform_recipe("8", ("weight",)).table[Product.FORWARD, "weight"])
-        8-bit steps, one a channel
+        8 bits by channel
     """
     cells: dict[str, Transform] = {o: rounding(format, o) for o in operands}
     return Recipe(

@@ -13,7 +13,7 @@ from elision.common.checks import integer
 from elision.common.names import lookup
 from elision.formats import FLOATS, format_named
 from elision.layers.table import Table
-from elision.operands import KEEP, Binary, Cast, Ternary, Transform, Uniform
+from elision.operands import KEEP, Cast, Project, Ternary, Transform
 from elision.products import OPERANDS, Product
 
 __all__ = ["Arithmetic", "arithmetic", "bits_of", "rounding"]
@@ -60,7 +60,7 @@ def rounding(format: str, operand: str, product: Product | None = None) -> Trans
 
     Example:
         >>> print(rounding("4", "weight"))
-        4-bit steps, one a channel
+        4 bits by channel
     """
     lookup("operand", operand, dict.fromkeys(OPERANDS))
     if format.isdecimal():
@@ -80,13 +80,9 @@ def _of_bits(bits: int, operand: str) -> Transform:
     if operand != "weight":
         integer("rounding", "bits", bits, "[2, 16]")
         return Cast(f"{'u' if operand == 'input' and bits <= _NARROW else ''}int{bits}")
-    if bits == 1:
-        return Binary()
-    return (
-        Ternary(block=BLOCK, terms=1)
-        if bits == 2
-        else Uniform(bits, fit="least-squares")
-    )
+    if bits == 2:
+        return Ternary(block=BLOCK, terms=1)
+    return Project(bits, "channel", fit="least-squares")
 
 
 def bits_of(format: str) -> int:
@@ -112,7 +108,7 @@ class Arithmetic:
         >>> found.formats
         {'input': '8', 'weight': '4'}
         >>> print(found.rounding("weight"))
-        4-bit steps, one a channel
+        4 bits by channel
     """
 
     name: str

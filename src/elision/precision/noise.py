@@ -63,11 +63,12 @@ def product_noise(
         exact: the product in float64, if it is there already.
 
     Example:
-        >>> from elision.operands import Uniform
+        >>> from elision.operands import Project
         >>> from elision.products import MatmulGeometry, Product
         >>> x, w = torch.tensor([[1.0, 0.26]]), torch.tensor([[1.0, 1.0]])
         >>> product = LayerProduct(Product.FORWARD, MatmulGeometry(1, 2, 1), x, w)
-        >>> round(product_noise(product, {"input": Uniform(3)}), 4)  # 0.26 becomes 1/3
+        >>> thirds = Project(3, fit="largest")
+        >>> round(product_noise(product, {"input": thirds}), 4)  # 0.26 becomes 1/3
         0.0582
     """
     if exact is None:
