@@ -205,3 +205,14 @@ def test_coarse_gradient_descent_finds_the_teacher():
             net.first.weight /= net.first.weight.norm()
     assert first > 0.5
     assert net.angle() < 0.1
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_model_without_values_is_refused_and_left_as_it_was(spec: str) -> None:
+    with torch.device("meta"):
+        model = net()
+    plain = [type(layer) for layer in model]
+    with pytest.raises(ValueError, match="starts from the weights' values") as told:
+        elision.elide(model, make_recipe(spec))
+    assert "\n" not in str(told.value)
+    assert [type(layer) for layer in model] == plain

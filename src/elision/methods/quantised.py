@@ -11,6 +11,7 @@ from elision.operands import KEEP, LearnedStep, QuantisedWeight, Transform
 from elision.operands.quantised_weight import FLOAT_BITS
 from elision.products import Product
 from elision.topology import Blended, install
+from elision.topology.install import refuse_meta
 from elision.topology.weights import sparse_weights
 
 __all__ = ["FLOAT_BITS", "Quantised"]
@@ -80,5 +81,6 @@ class Quantised(Method):
         if rule.acts_on(weights):
             install(model, rule, self.key, replace(self, overrides=()))
             return
+        refuse_meta(weights, self.key)
         rule.start(weights, {})
         super().prepare(model)

@@ -35,6 +35,7 @@ __all__ = [
     "installed_in",
     "installed_on",
     "refuse_masks",
+    "refuse_meta",
 ]
 
 #: What the two rules act on that a model may have: its masks, and its weights after a
@@ -193,12 +194,7 @@ def install(
     weights = sparse_weights(model, rule.transform)
     if not weights:
         return
-    if any(weight.weight.is_meta for weight in weights):
-        raise ValueError(
-            f"{method} draws masks from the weights, and this model has none on the meta "
-            "device: give it memory and values (model.to_empty, then its own "
-            "initialisation) before elide"
-        )
+    refuse_meta(weights, method)
     rule.start(weights, left_dense(model, weights))
     for weight in weights:
         if rule.masks_weights and weight.has_mask:
@@ -230,6 +226,16 @@ def refuse_masks(model: nn.Module, method: str) -> None:
     check = partial(_check_no_masks, method)
     hook = model.register_load_state_dict_pre_hook(check)
     attach_extra(model, _REFUSAL, method, [hook])
+
+
+def refuse_meta(weights: list[SparseWeight], method: str) -> None:
+    """Raise ValueError where a weight has no values that a rule could start from."""
+    if any(weight.weight.is_meta for weight in weights):
+        raise ValueError(
+            f"{method} starts from the weights' values, and this model has none on the "
+            "meta device: give it memory and values (model.to_empty, then its own "
+            "initialisation) before elide"
+        )
 
 
 def installed_on(module: nn.Module, slot: str = MASKS) -> Installed | None:
