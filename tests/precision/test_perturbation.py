@@ -129,6 +129,11 @@ def test_a_model_without_layers_is_refused() -> None:
         perturbation(nn.Flatten(), torch.randn(2, 3))
 
 
+def test_a_batch_without_examples_is_refused() -> None:
+    with pytest.raises(ValueError, match="the batch holds no examples"):
+        perturbation(network(), images(0))
+
+
 def test_it_prints_and_becomes_json() -> None:
     found = perturbation(network(), images(), ("8a-8w",))
     assert "8a-8w" in str(found)

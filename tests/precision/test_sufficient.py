@@ -146,3 +146,8 @@ def test_what_cannot_be_rounded_is_said_in_one_line(
     with pytest.raises(ValueError, match=says) as caught:
         sufficient(trace, **options)  # pyright: ignore[reportArgumentType]
     assert "\n" not in str(caught.value)
+
+
+def test_no_format_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="give at least one number format"):
+        sufficient([], ())

@@ -296,6 +296,7 @@ def not_finite() -> Any:
             r"budget=9\): must be a number in \[1, 6\]",
         ),
         (lambda: ternary_residual(network(), images()[:0]), "no examples"),
+        (lambda: ternary_residual(network(), images() / 0), "a NaN or an infinity"),
         (lambda: ternary_residual(network(), [{"x": 1}]), "got a dict"),
         (elided, "is elided"),
         (twice, "is ternary already"),

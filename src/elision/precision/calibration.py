@@ -58,7 +58,8 @@ class Calibration:
         """Take the data in any of the forms of :func:`ternary_residual`.
 
         Raises:
-            ValueError: there are no examples, or a batch is no tensor or pair.
+            ValueError: there are no examples, one holds a NaN or an infinity, or a batch
+                is no tensor or pair.
 
         Example:
             >>> data = Calibration.of(nn.Identity(), torch.eye(3))
@@ -72,6 +73,8 @@ class Calibration:
             )
         if not sum(len(x) for x, _ in batches):
             raise ValueError("calibration holds no examples")
+        if not all(bool(x.isfinite().all()) for x, _ in batches):
+            raise ValueError("calibration holds a NaN or an infinity")
         made = cls(batches, score)
         made.accuracy = made.score(model)
         if score is None:

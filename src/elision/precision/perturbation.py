@@ -166,7 +166,8 @@ def perturbation(
         formats: see :func:`elision.precision.arithmetic`; gradients are of no account.
 
     Raises:
-        ValueError: an unknown format, or a model without a layer that is reached.
+        ValueError: an unknown format, a model without a layer that is reached, or a
+            batch without examples.
     """
     inputs, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
     chosen = [arithmetic(text) for text in formats]
@@ -175,6 +176,8 @@ def perturbation(
     sums: dict[str, NoiseSum] = {}
     with torch.no_grad(), watch(plain, _observer(chosen, sums)):
         exact, outputs = _run(plain, inputs)
+    if not exact.numel():
+        raise ValueError("perturbation: the batch holds no examples")
     rows: list[LayerRow] = []
     of_formats = [_format_row("float", exact, exact, labels, [])]
     for each in chosen:

@@ -146,10 +146,12 @@ def sufficient(
         threshold: relative error of a product that is allowed.
 
     Raises:
-        ValueError: an unknown format, a threshold that is not positive, or a product
-            without its operands.
+        ValueError: an unknown format or none, a threshold that is not positive, or a
+            product without its operands.
     """
     number("sufficient", "threshold", threshold, "> 0")
+    if not formats:
+        raise ValueError("sufficient(formats=()): give at least one number format")
     worst: dict[tuple[str, Product, str, str], float] = {}
     for product in trace:
         if product.first is None:
