@@ -2,6 +2,7 @@
 
 import resource
 import tomllib
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -277,3 +278,13 @@ def test_an_interruption_says_how_it_goes_on(
 
     monkeypatch.setattr("elision.study.study", interrupted)
     assert elision(DIGITS) == (1, "elision: interrupted; the same command continues")
+
+
+def test_a_warning_of_the_library_is_one_line_and_others_keep_their_place() -> None:
+    usual = warnings.formatwarning
+    with cli._notices():
+        own = warnings.formatwarning("it wraps", UserWarning, cli.__file__, 1)
+        other = warnings.formatwarning("it wraps", UserWarning, "model.py", 1)
+    assert own == "elision: it wraps\n"
+    assert other == usual("it wraps", UserWarning, "model.py", 1)
+    assert warnings.formatwarning is usual

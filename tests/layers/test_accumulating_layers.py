@@ -213,3 +213,12 @@ def test_integers_that_are_none_are_refused_by_the_layers_product() -> None:
     )
     elision.elide(layer, recipe)
     passed(layer, x)
+
+
+def test_a_sum_that_cannot_be_names_its_layer_and_product() -> None:
+    model = nn.Sequential(nn.Linear(4, 4))
+    elision.elide(model, everywhere(Accumulate("int32")))
+    with pytest.raises(
+        ValueError, match=r"^forward of layer '0': a sum in int32 needs"
+    ):
+        model(torch.rand(2, 4))

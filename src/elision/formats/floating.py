@@ -24,7 +24,8 @@ class Floating(Coded):
 
     Exponent field 0 holds zero and the subnormals ``0.f · 2^(1 − bias)``. Without
     fraction bits, the values are zero and powers of two, and what lies half-way between
-    two powers goes to the larger, as with torch's and ml_dtypes' E8M0.
+    two powers goes to the larger, as with torch's and ml_dtypes' E8M0; half of the
+    smallest power becomes zero.
 
     Attributes:
         exponent_bits: width of the exponent field, in [1, 8].

@@ -63,11 +63,18 @@ def product(
         name: of the layer.
         step: number of the training step, int64 without axes; None where no bits are
             random.
+
+    Raises:
+        ValueError: the sum is none of these operands; the message names the layer.
     """
     key = 0
     if step is not None:
         key = random_key(accumulate, name, layer_product.kind, int(step))
-    return compute(layer_product, accumulate, key)
+    try:
+        return compute(layer_product, accumulate, key)
+    except ValueError as error:
+        place = f"{layer_product.kind.value} of layer {name!r}"
+        raise ValueError(f"{place}: {error}") from error
 
 
 def in_graph(
