@@ -188,7 +188,8 @@ def _uint(bits: int) -> Maker:
 def _pow2(bits: int) -> Maker:
     """Zero and powers of two up to the one nearest the largest magnitude.
 
-    A value goes to the nearest; the largest power is ``2^⌊log2(4/3 · max|x|)⌋``. Source:
+    A value goes to the nearest, half of the smallest power to zero, where the paper takes
+    the power; the largest power is ``2^⌊log2(4/3 · max|x|)⌋``. Source:
     Zhou et al., Incremental Network Quantization, ICLR 2017, equations 1 to 4, which has
     ``2^(bits − 2)`` powers where this has ``2^(bits − 1) − 1``.
     """
