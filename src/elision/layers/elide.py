@@ -32,8 +32,10 @@ from elision.layers.blocked import sparsity_of
 from elision.layers.effects import NoEffectWarning
 from elision.layers.extras import give_extras, remove_all, remove_extras, take_extras
 from elision.layers.forms import Forms
-from elision.layers.modules import ELIDED, plain_type
+from elision.layers.modules import ELIDED, WHOLES, plain_type
 from elision.layers.modules.base import ElidedLayer
+from elision.layers.modules.part import ElidedWhole
+from elision.layers.parts import Part
 from elision.layers.plan import ACCUMULATE, LayerPlan, buffer_name
 from elision.layers.reach import elidable_layers, tied_to, unreached
 from elision.layers.readers import guard_readers
@@ -143,6 +145,7 @@ class _Before:
                 {n: v for n, v in vars(module).items() if _is_ours(n)},
                 dict(module._buffers),
                 set(module._non_persistent_buffers_set),
+                dict(module._modules),
             )
             for module in modules
         ]
@@ -151,8 +154,9 @@ class _Before:
 
     def put_back(self) -> None:
         """Give the model its recipe back, with the state it had."""
-        for module, kind, attributes, buffers, unsaved in self._states:
+        for module, kind, attributes, buffers, unsaved, children in self._states:
             module.__class__ = kind  # pyright: ignore[reportAttributeAccessIssue]
+            module._modules.update(children)  # the parts
             vars(module).update(attributes)
             module._buffers.update(buffers)
             module._non_persistent_buffers_set.update(unsaved)
@@ -240,6 +244,9 @@ def _elide_layer(
     assert isinstance(weight, Tensor)
     elided = ELIDED[type(layer)]
     layer.__class__ = elided
+    if isinstance(layer, Part):
+        layer.whole._modules[layer.name] = layer
+        layer.whole.__class__ = WHOLES.get(type(layer.whole), type(layer.whole))
     layer._elision_plan = plan  # pyright: ignore[reportArgumentType]
     layer._elision_name = name  # pyright: ignore[reportArgumentType]
     layer._elision_engine = make_engine(engine)  # pyright: ignore[reportArgumentType]
@@ -288,8 +295,8 @@ def _give_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
     for name, layer in layers.items():
         plan: LayerPlan = layer._elision_plan  # pyright: ignore[reportAssignmentType]
         sparsity = sparsities[name]
-        if plan.accumulates:
-            continue  # product by product, whatever the engine
+        if plan.accumulates or isinstance(layer, Part):
+            continue  # product by product, whatever the engine; a part's whole has forms
         if sparsity is not None or (timed and plan.leaves_out):
             forms = Forms(plan, sparsity, timed=timed)
             layer._elision_forms = forms  # pyright: ignore[reportArgumentType]
@@ -303,7 +310,7 @@ def _warn_without_effect(
     if not layers or (recipe.changes and not any(tables.values())):
         warnings.warn(
             f"recipe {recipe.name!r} changes no layer of this model "
-            f"({len(layers)} Conv2d and Linear layers found)",
+            f"({len(layers)} layers found that it could change)",
             NoEffectWarning,
             stacklevel=4,
         )
@@ -351,7 +358,10 @@ def restore(model: Model) -> Model:
             module._buffers = dict(module._buffers)
         for attribute in [a for a in vars(module) if _is_ours(a)]:
             delattr(module, attribute)
-        if isinstance(module, ElidedLayer):
+        if isinstance(module, ElidedWhole):
+            for part in module.elided_parts.values():
+                del module._modules[part.name]
+        if isinstance(module, ElidedLayer | ElidedWhole):
             module.__class__ = plain_type(type(module))  # pyright: ignore[reportAttributeAccessIssue]
     ignored = getattr(model, _DDP_IGNORE, None)
     if ignored is not None:

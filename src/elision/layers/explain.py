@@ -18,8 +18,10 @@ from elision.common.restoring import restored
 from elision.layers.between.replace import replaced_functions
 from elision.layers.between.work import Replaced
 from elision.layers.meter import WorkMeter, metered
-from elision.layers.modules import ELIDED
+from elision.layers.modules import ELIDED, WHOLES
 from elision.layers.modules.base import ElidedLayer, plan_of, tied_reader
+from elision.layers.modules.part import ElidedWhole
+from elision.layers.parts import parameter_of
 from elision.layers.reach import elidable_layers, elided_layers
 
 __all__ = ["Explanation", "Unreached", "explain"]
@@ -198,7 +200,7 @@ def _why_dense(layer: ElidedLayer) -> str:
         return f"its weight is also read by {reader}"
     if not plan_of(layer).table:
         return "left dense by the recipe"
-    weight = layer._parameters.get("weight")
+    weight = parameter_of(layer)
     return _FROZEN if weight is not None and not weight.requires_grad else ""
 
 
@@ -213,8 +215,10 @@ def _why_unknown(module: nn.Module) -> str:
     own: list[Tensor] = [p for p in module._parameters.values() if p is not None]
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return "a lookup, no product"
-    if isinstance(module, nn.RNNBase):
-        return "recurrent: its products are in one kernel"
+    if isinstance(module, ElidedWhole) or type(module) in WHOLES:
+        return ""  # its parts are listed
+    if isinstance(module, nn.RNNBase) and not parametrize.is_parametrized(module):
+        return "a subclass that is not registered: its products are in one kernel"
     if isinstance(module, nn.MultiheadAttention):
         return "attention: products of bare parameters"
     if parametrize.is_parametrized(module):

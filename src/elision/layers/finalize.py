@@ -20,6 +20,7 @@ from elision.layers.between.replace import replaced_functions
 from elision.layers.elide import restore
 from elision.layers.extras import tell_extras
 from elision.layers.modules.base import plan_of, states_of
+from elision.layers.parts import Part, home_of, parameter_of
 from elision.layers.reach import elidable_layers, elided_layers
 from elision.operands import KEEP, TORCH, density
 from elision.products import Product
@@ -89,7 +90,7 @@ def finalize(model: Model) -> Model:
             )
         use = plan.use(Product.FORWARD, "weight")
         transform = plan.uses[use]
-        if transform != KEEP and "weight" not in layer._parameters:
+        if transform != KEEP and parameter_of(layer) is None:
             raise ValueError(
                 f"layer {name}: its weight is computed (a parametrisation, weight_norm), "
                 "so there is none to write the sparse one into; remove that first"
@@ -143,7 +144,8 @@ def save_sparse(model: nn.Module, path: str | Path, *, below: float = 0.5) -> No
             "the model is still elided: call elision.export.finalize first"
         )
     sparse = to_csr(model, below=below)
-    names = {f"{layer}.weight" if layer else "weight": m for layer, m in sparse.items()}
+    layers = elidable_layers(model)
+    names = {_key_of(name, layers[name]): matrix for name, matrix in sparse.items()}
     tensors: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
     for name, value in model.state_dict().items():
@@ -155,6 +157,13 @@ def save_sparse(model: nn.Module, path: str | Path, *, below: float = 0.5) -> No
         tensors[f"{_SPARSE}{name}/columns"] = matrix.col_indices().int()
         tensors[f"{_SPARSE}{name}/values"] = matrix.values()
     save_tensors(Path(path), tensors, {"shapes": shapes})
+
+
+def _key_of(name: str, layer: nn.Module) -> str:
+    """Key of a layer's weight in the state dict of its model."""
+    _, key = home_of(layer)
+    module = name.rpartition(".")[0] if isinstance(layer, Part) else name
+    return f"{module}.{key}" if module else key
 
 
 def load_sparse(path: str | Path) -> dict[str, Tensor]:

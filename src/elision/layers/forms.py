@@ -34,7 +34,7 @@ from elision.operands import KEEP
 from elision.operands.blocked_form import LargestForm, MaskForm
 from elision.products import Geometry, Product, dense, geometry_of
 
-__all__ = ["Forms"]
+__all__ = ["Forms", "mask_of", "masked"]
 
 Form = Callable[[Tensor, Tensor], Tensor]
 
@@ -159,16 +159,8 @@ class Forms:
     def _direct(
         self, layer: Any, bias: Tensor | None, convolution: Any, x: Tensor, w: Tensor
     ) -> Tensor:
-        """Torch's own function of what the mask leaves.
-
-        The weight gradient is masked, too, unless the rule needs more of it.
-        """
-        assert self._mask is not None
-        mask, needed = (layer._buffers[name] for name in self._mask)
-        if mask.numel():
-            mask = mask.view(w.shape)
-            w = _selected(w, mask, whole=needed.item() >= 1)
-        return dense.forward(as_plain(x), w, bias, convolution)
+        """Torch's own function of what the mask leaves."""
+        return dense.forward(as_plain(x), masked(layer, w), bias, convolution)
 
     def _fastest(self, call: _Call, forms: dict[str, Form]) -> str:
         """Name of the fastest form of such a call."""
@@ -211,6 +203,33 @@ class Forms:
         if self._level[0] != key:
             self._level = (key, density_level(mask))
         return self._level[1]
+
+
+def mask_of(layer: Any) -> tuple[str, str] | None:
+    """Buffers of a mask that is the whole recipe of an elided layer; None: it is not.
+
+    They hold the mask and the fraction of the weight gradient that its rule needs.
+    """
+    return _only_mask(layer._elision_plan)
+
+
+def masked(layer: Any, weight: Tensor) -> Tensor:
+    """What its mask leaves of a layer's weight, if that is all that its recipe does.
+
+    The weight gradient is masked, too, unless the rule needs more of it.
+
+    Args:
+        layer: an elided layer of which a mask is the whole recipe (:func:`mask_of`), or
+            that changes nothing.
+        weight: its weight.
+    """
+    found = mask_of(layer)
+    if found is None:
+        return weight
+    mask, needed = (layer._buffers[name] for name in found)
+    if not mask.numel():
+        return weight
+    return _selected(weight, mask.view(weight.shape), whole=needed.item() >= 1)
 
 
 #: Values of a weight below which torch's own selection costs less than a call from the
@@ -299,6 +318,7 @@ def _words(plan: LayerPlan) -> str:
     return ", ".join(f"{p.value} {o} {t}" for p, o, t in plan.table if t != KEEP)
 
 
+@functools.lru_cache(maxsize=256)
 def _only_mask(plan: LayerPlan) -> tuple[str, str] | None:
     """Buffers of a mask that is the whole recipe of a layer, and of the need for more.
 

@@ -114,7 +114,9 @@ class Gates:
 
     def _sequences(self, step: "Step", args: tuple[Any, ...]) -> tuple[Tensor, ...]:
         """A recurrent function on a padded (``hx`` second) or packed (third) sequence."""
-        if isinstance(args[3], bool):  # input, hx, weights, has_biases, ..., batch_first
+        if isinstance(
+            args[3], bool
+        ):  # input, hx, weights, has_biases, ..., batch_first
             x, hx, flat, *options, batch_first = args
             x = x.transpose(0, 1) if batch_first else x
             data, counts = x.flatten(0, 1), [x.shape[1]] * x.shape[0]

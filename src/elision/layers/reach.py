@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from elision.layers.modules import ELIDED
+from elision.layers.modules import ELIDED, WHOLES
 from elision.layers.modules.base import ElidedLayer
+from elision.layers.modules.part import ElidedWhole
+from elision.layers.parts import home_of, parts_of
 
 __all__ = ["elidable_layers", "elided_layers", "tied_to", "unreached"]
 
@@ -19,17 +21,28 @@ def elidable_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers that a recipe can reach, by name, in the order of registration.
 
     These are the modules whose type is a key of :data:`elision.layers.ELIDED` (exactly
-    ``Conv2d`` or ``Linear``, unless others are registered) with a weight of real
-    floating-point numbers, at least one, and the elided ones. A subclass that is not
-    registered is left alone, as is what a module computes from bare parameters, such as
-    the projections of ``MultiheadAttention``; :func:`elision.explain` lists them.
+    ``Conv2d`` or ``Linear``, unless others are registered), and the weights of recurrent
+    layers and cells, as parts (``lstm.hh_l0``), with a weight of real floating-point
+    numbers, at least one, and the elided ones. A subclass that is not registered is left
+    alone, as is what a module computes from bare parameters, such as the projections of
+    ``MultiheadAttention``; :func:`elision.explain` lists them.
     """
     return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, ElidedLayer)
-        or (type(module) in ELIDED and _has_real_weight(module) and _has_values(module))
+        name: layer
+        for name, layer in _known_layers(model)
+        if isinstance(layer, ElidedLayer)
+        or (_has_real_weight(layer) and _has_values(layer))
     }
+
+
+def _known_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The layers of types that recipes reach; of plain wholes, new parts."""
+    for name, module in model.named_modules():
+        if isinstance(module, ElidedLayer) or type(module) in ELIDED:
+            yield name, module
+        elif type(module) in WHOLES:
+            for part, layer in parts_of(module).items():
+                yield f"{name}.{part}" if name else part, layer
 
 
 def elided_layers(model: nn.Module) -> Iterator[tuple[str, ElidedLayer]]:
@@ -59,10 +72,13 @@ def _reason(module: nn.Module) -> str | None:
             "layers without weights stay dense: {}; run a batch through the model, then "
             "elide it"
         )
-    if type(module) in ELIDED and not _has_real_weight(module):
+    own = [*parts_of(module).values()] if type(module) in WHOLES else []
+    if type(module) in ELIDED:
+        own.append(module)
+    if not all(map(_has_real_weight, own)):
         return "layers of complex numbers, integers or another kind of tensor stay dense: {}"
-    kinds = [kind for kind in ELIDED if kind in type(module).__bases__]
-    if not kinds or isinstance(module, ElidedLayer):
+    kinds = [kind for kind in (*ELIDED, *WHOLES) if kind in type(module).__bases__]
+    if not kinds or isinstance(module, ElidedLayer | ElidedWhole):
         return None
     if parametrize.is_parametrized(module) or type(module).__name__.startswith("FSDP"):
         return (
@@ -96,11 +112,12 @@ def tied_to(
             share among themselves they all read changed.
         including: shell-style patterns of layers to leave out of the answer.
     """
-    own = {id(layer) for layer in layers.values()}
+    homes = [home_of(layer) for layer in layers.values()]
+    own = {(id(module), key) for module, key in homes}
     readers: dict[object, str] = {}
     for name, module in model.named_modules():
         for parameter, value in module._parameters.items():
-            if value is not None and not (id(module) in own and parameter == "weight"):
+            if value is not None and (id(module), parameter) not in own:
                 readers.setdefault(_place(value), name or "(the model itself)")
     return {
         name: readers[_place(layer.weight)]

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from elision.layers.extras import attach_extra
 from elision.layers.modules.base import ElidedLayer, plan_of
+from elision.layers.parts import parameter_of
 from elision.layers.reach import elided_layers
 from elision.layers.recomputation import OWN_PRODUCTS, is_recomputation
 
@@ -174,7 +175,7 @@ class _Reads(TorchFunctionMode):
             id(weight): name
             for name, layer in layers.items()
             if plan_of(layer).changes_weight
-            and (weight := layer._parameters.get("weight")) is not None
+            and (weight := parameter_of(layer)) is not None
         }
 
     def __torch_function__(

@@ -5,7 +5,7 @@ computes the products.
 """
 
 import functools
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,10 +27,26 @@ from elision.products import (
 )
 
 __all__ = [
+    "Held",
     "Step",
     "forward_product",
     "gradient_products",
 ]
+
+
+@dataclass
+class Held:
+    """What several calls of a layer in one pass read of its weight, transformed once.
+
+    Attributes:
+        read: by use.
+        changed: the uses whose transform changed the weight.
+        weight: after a transform that has a gradient of its own; None without one.
+    """
+
+    read: dict[str, Tensor] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
+    weight: Tensor | None = None
 
 
 class Step:
@@ -49,6 +65,7 @@ class Step:
         observers: called with an observation of every product.
         name: of the layer.
         again: whether the forward product is a recomputation, which no observer sees.
+        held: what calls of the same pass share; None: this is the only one.
     """
 
     def __init__(
@@ -64,12 +81,14 @@ class Step:
         observers: tuple[Observer, ...] = (),
         name: str = "",
         again: bool = False,
+        held: Held | None = None,
     ) -> None:
         self.plan, self.states, self.engine = plan, states, engine
         self.input_shape, self.weight_shape = input, weight
         self.convolution = convolution
         self.training, self.observers, self.name = training, observers, name
         self.again = again
+        self.held = held
         self._changed: set[str] = set()
         self._reused: dict[str, Tensor] = {}
         self._number: Tensor | None = None
@@ -89,6 +108,10 @@ class Step:
             if not torch.compiler.is_compiling():
                 self._changed.add(use)
             return x
+        held = self.held if operand == "weight" else None
+        if held is not None and use in held.read:
+            done[use] = held.read[use]
+            self._changed |= held.changed
         if use not in done:
             state = self.states[use]
             reused = transform.reused(state) if self._splits_reuse() else None
@@ -97,6 +120,9 @@ class Step:
                 self._reused[use] = reused
             if not torch.compiler.is_compiling() and done[use] is not x:
                 self._changed.add(use)
+            if held is not None:
+                held.read[use] = done[use]
+                held.changed |= self._changed & {use}
         return done[use]
 
     def native(self, kind: Product, first: Tensor, second: Tensor) -> Tensor | None:

@@ -22,14 +22,36 @@ from torch import nn
 from elision.layers.modules.base import ElidedLayer
 from elision.layers.modules.conv2d import ElidedConv2d
 from elision.layers.modules.linear import ElidedLinear
+from elision.layers.modules.part import ElidedPart, ElidedWhole
+from elision.layers.modules.recurrent import (
+    ElidedGRU,
+    ElidedGRUCell,
+    ElidedLSTM,
+    ElidedLSTMCell,
+    ElidedRNN,
+    ElidedRNNCell,
+)
+from elision.layers.parts import Part
 
-__all__ = ["ELIDED", "plain_type", "register"]
+__all__ = ["ELIDED", "WHOLES", "plain_type", "register"]
 
 #: Elided type of each plain layer type; ``elide`` changes the class of exactly these.
 ELIDED: dict[type[nn.Module], type[ElidedLayer]] = {}
 
+#: Elided type of each plain type of layer that has parts (:mod:`elision.layers.parts`).
+WHOLES: dict[type[nn.Module], type[ElidedWhole]] = {
+    nn.LSTM: ElidedLSTM,
+    nn.GRU: ElidedGRU,
+    nn.RNN: ElidedRNN,
+    nn.LSTMCell: ElidedLSTMCell,
+    nn.GRUCell: ElidedGRUCell,
+    nn.RNNCell: ElidedRNNCell,
+}
+
 #: The way back; an elided type that was replaced in ``ELIDED`` stays, for its layers.
 _PLAIN: dict[type[ElidedLayer], type[nn.Module]] = {}
+
+_PLAIN_WHOLES = {elided: plain for plain, elided in WHOLES.items()}
 
 
 def register(plain: type[nn.Module], elided: type[ElidedLayer]) -> None:
@@ -79,11 +101,11 @@ def plain_type(elided: type[nn.Module]) -> type[nn.Module]:
     The registered one; or, of a class that torch derived from an elided type (for a
     parametrisation, for FSDP), the class that it would have derived from the plain one.
     """
-    known: dict[Any, type[nn.Module]] = dict(_PLAIN)
+    known: dict[Any, type[nn.Module]] = {**_PLAIN, **_PLAIN_WHOLES}
     if elided in known:
         return known[elided]
     bases = tuple(
-        plain_type(base) if issubclass(base, ElidedLayer) else base
+        plain_type(base) if issubclass(base, ElidedLayer | ElidedWhole) else base
         for base in elided.__bases__
     )
     body = {
@@ -126,3 +148,4 @@ def _name(kind: object) -> str:
 
 register(nn.Conv2d, ElidedConv2d)
 register(nn.Linear, ElidedLinear)
+register(Part, ElidedPart)

@@ -11,6 +11,8 @@ A transform with a gradient of its own stands in front of all three: autograd ru
 backward pass behind the gradient product.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,7 +33,7 @@ from elision.layers.recomputation import (
     is_recomputation,
     unseen,
 )
-from elision.layers.step import Step, forward_product, gradient_products
+from elision.layers.step import Held, Step, forward_product, gradient_products
 from elision.products import Geometry, Product, dense, geometry_of
 
 __all__ = ["ElidedLayer", "plan_of", "set_state", "states_of", "tied_reader"]
@@ -118,6 +120,7 @@ class ElidedLayer(nn.Module):
     _elision_offers: bool = False
     _elision_calls: LatestCalls | None = None
     _elision_tied_to: str | None = None
+    _elision_held: Held | None = None
 
     def _elision_traced(self, input: Any) -> Any:
         """A call as one node of a graph that ``torch.fx`` traces, as of a plain layer."""
@@ -196,6 +199,19 @@ class ElidedLayer(nn.Module):
                 elif loaded is not None and buffer is not None and not buffer.numel():
                     self._buffers[name] = buffer.new_zeros(loaded.shape)
         super()._load_from_state_dict(rest, prefix, *args, **kwargs)
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Context manager: all calls in it read the weight as the first one does.
+
+        For a layer that one pass of the model calls at every time step: a weight's
+        transform runs once, and its state moves once.
+        """
+        self._elision_held = Held()
+        try:
+            yield
+        finally:
+            del self._elision_held
 
     def run_products(
         self,
@@ -311,6 +327,7 @@ class ElidedLayer(nn.Module):
             observers=self._elision_observers,
             name=self._elision_name,
             again=again,
+            held=self._elision_held,
         )
         if needs_gradient:
             return _Products.apply(x, weight, bias, step)  # pyright: ignore[reportReturnType]
@@ -329,10 +346,16 @@ class ElidedLayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Operands after the transforms that have gradients of their own."""
         plan, operands = self._elision_plan, {"input": x, "weight": weight}
+        held = self._elision_held
         for operand, use in plan.ahead.items():
+            if held is not None and operand == "weight" and held.weight is not None:
+                operands[operand] = held.weight
+                continue
             operands[operand] = plan.uses[use].differentiable(
                 operands[operand], states[use], training
             )
+            if held is not None and operand == "weight":
+                held.weight = operands[operand]
         return operands["input"], operands["weight"]
 
 

@@ -1,0 +1,37 @@
+"""The elided forms of a part, and of the layer that it is a part of."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from elision.layers.modules.base import ElidedLayer
+from elision.layers.parts import Part
+
+__all__ = ["ElidedPart", "ElidedWhole"]
+
+
+class ElidedPart(ElidedLayer, Part):
+    """One weight of a layer that has several, whose products a recipe changes.
+
+    Example:
+        >>> import elision
+        >>> model = elision.elide(nn.GRU(3, 4), elision.methods.Swat(0.5, dense=()))
+        >>> [(name, type(part).__name__) for name, part in model.named_children()]
+        [('ih_l0', 'ElidedPart'), ('hh_l0', 'ElidedPart')]
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: D102
+        return self.run_products(input, self.weight, self.bias)
+
+
+class ElidedWhole(nn.Module):
+    """Base of the elided layers that have parts; a member is one of the plain type, too.
+
+    Its parts are its children, so that what walks over a model's layers meets them.
+    """
+
+    @property
+    def elided_parts(self) -> dict[str, ElidedPart]:
+        """The parts by the names of their parameters."""
+        children: Any = self._modules.values()
+        return {part.key: part for part in children if isinstance(part, ElidedPart)}
