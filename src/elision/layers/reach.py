@@ -72,9 +72,9 @@ def _reason(module: nn.Module) -> str | None:
             "layers without weights stay dense: {}; run a batch through the model, then "
             "elide it"
         )
-    own = [*parts_of(module).values()] if type(module) in WHOLES else []
-    if type(module) in ELIDED:
-        own.append(module)
+    own: list[nn.Module] = [module] if type(module) in ELIDED else []
+    if type(module) in WHOLES:
+        own += parts_of(module).values()
     if not all(map(_has_real_weight, own)):
         return "layers of complex numbers, integers or another kind of tensor stay dense: {}"
     kinds = [kind for kind in (*ELIDED, *WHOLES) if kind in type(module).__bases__]

@@ -32,6 +32,6 @@ class ElidedWhole(nn.Module):
 
     @property
     def elided_parts(self) -> dict[str, ElidedPart]:
-        """The parts by the names of their parameters."""
+        """The parts by the names of their parameters, in the parameters' order."""
         children: Any = self._modules.values()
         return {part.key: part for part in children if isinstance(part, ElidedPart)}

@@ -40,25 +40,26 @@ class _Recurrent(ElidedWhole):
     """Answers torch's recurrent kernels with the products of the parts."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        parts = self.elided_parts
-        observed = any(part._elision_observers for part in parts.values())
-        if not observed and not any(plan_of(p).changes for p in parts.values()):
-            return super().forward(*args, **kwargs)
+        plain: Any = super().forward
+        parts = list(self.elided_parts.values())
+        observed = any(part._elision_observers for part in parts)
+        if not observed and not any(plan_of(part).changes for part in parts):
+            return plain(*args, **kwargs)
         with _Answers(parts, observed=observed):
-            return super().forward(*args, **kwargs)
+            return plain(*args, **kwargs)
 
 
 class _Answers(TorchFunctionMode):
     """Computes torch's recurrent kernels for one layer.
 
     Args:
-        parts: the layer's parts, by the names of their parameters.
+        parts: the layer's parts, in the order of its parameters.
         observed: whether somebody watches the products.
     """
 
-    def __init__(self, parts: dict[str, ElidedPart], *, observed: bool) -> None:
+    def __init__(self, parts: list[ElidedPart], *, observed: bool) -> None:
         super().__init__()
-        self._parts = list(parts.values())
+        self._parts = parts
         self._only_masked = not observed and all(
             not plan_of(part).changes or mask_of(part) is not None
             for part in self._parts
