@@ -18,10 +18,10 @@ from elision.common.restoring import restored
 from elision.layers.between.replace import replaced_functions
 from elision.layers.between.work import Replaced
 from elision.layers.meter import WorkMeter, metered
-from elision.layers.modules import ELIDED, WHOLES
+from elision.layers.modules import ELIDED, WHOLES, plain_type
 from elision.layers.modules.base import ElidedLayer, plan_of, tied_reader
 from elision.layers.modules.part import ElidedWhole
-from elision.layers.parts import parameter_of
+from elision.layers.parts import Part, parameter_of
 from elision.layers.reach import elidable_layers, elided_layers
 
 __all__ = ["Explanation", "Unreached", "explain"]
@@ -189,8 +189,16 @@ def _parts(model: nn.Module) -> list[tuple[str, str, str]]:
         else:
             why = _why_unknown(module)
         if why:
-            found.append((name, type(module).__name__.replace("Elided", ""), why))
+            found.append((name, _type_name(module), why))
     return found
+
+
+def _type_name(module: nn.Module) -> str:
+    """Name of a module's plain type; of a part, that of the layer it is a part of."""
+    kind = type(module.whole if isinstance(module, Part) else module)
+    if issubclass(kind, ElidedLayer | ElidedWhole):
+        kind = plain_type(kind)
+    return kind.__name__
 
 
 def _why_dense(layer: ElidedLayer) -> str:
@@ -220,7 +228,7 @@ def _why_unknown(module: nn.Module) -> str:
     if isinstance(module, nn.RNNBase) and not parametrize.is_parametrized(module):
         return "a subclass that is not registered: its products are in one kernel"
     if isinstance(module, nn.MultiheadAttention):
-        return "attention: products of bare parameters"
+        return "a subclass that is not registered: products of bare parameters"
     if parametrize.is_parametrized(module):
         names = ", ".join(module.parametrizations)  # pyright: ignore[reportCallIssue, reportArgumentType]
         return f"parametrised: {names} is computed"

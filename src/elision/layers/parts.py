@@ -1,8 +1,9 @@
 """Layers with several weights: wholes, and their parts.
 
-A recurrent layer holds a weight for each of its products. Each such weight is one *part*:
-a layer of the table by itself, named after its parameter (``lstm.hh_l0`` for
-``lstm.weight_hh_l0``). The parameters stay where they are, so the keys of the state dict
+A recurrent layer holds a weight for each of its products, attention one for queries, keys
+and values. Each such weight is one *part*: a layer of the table by itself, named after its
+parameter (``lstm.hh_l0`` for ``lstm.weight_hh_l0``, ``attn.in_proj`` for
+``attn.in_proj_weight``). The parameters stay where they are, so the keys of the state dict
 are the old ones; a part reads them from its whole.
 
 A plain whole has no parts as modules. :func:`parts_of` makes them for whoever asks what
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 __all__ = ["Part", "home_of", "parameter_of", "parts_of"]
 
-_PREFIX = "weight_"
+#: What a parameter's name has before or after the part's.
+_PREFIX, _SUFFIX = "weight_", "_weight"
 
 
 class Part(nn.Module):
@@ -47,7 +49,7 @@ class Part(nn.Module):
     @property
     def name(self) -> str:
         """Name of the part in its whole."""
-        return self.key.removeprefix(_PREFIX)
+        return self.key.removeprefix(_PREFIX).removesuffix(_SUFFIX)
 
     @property
     def weight(self) -> Tensor:
@@ -56,8 +58,8 @@ class Part(nn.Module):
 
     @property
     def bias(self) -> Tensor | None:
-        """The bias that is added to the part's product, ``(columns,)``."""
-        return getattr(self.whole, f"bias_{self.name}", None)
+        """The bias of the same name, ``(columns,)``."""
+        return getattr(self.whole, self.key.replace("weight", "bias"), None)
 
     @property
     def in_features(self) -> int:
@@ -80,8 +82,11 @@ class Part(nn.Module):
 
 def parts_of(whole: nn.Module) -> dict[str, Part]:
     """New parts of a layer with several weights, by name, in the parameters' order."""
-    keys = [key for key in whole._parameters if key.startswith(_PREFIX)]
-    parts = [Part(whole, key) for key in keys if whole._parameters[key] is not None]
+    parts = [
+        Part(whole, key)
+        for key, value in whole._parameters.items()
+        if value is not None and (key.startswith(_PREFIX) or key.endswith(_SUFFIX))
+    ]
     return {part.name: part for part in parts}
 
 

@@ -22,10 +22,10 @@ def elidable_layers(model: nn.Module) -> dict[str, nn.Module]:
 
     These are the modules whose type is a key of :data:`elision.layers.ELIDED` (exactly
     ``Conv2d`` or ``Linear``, unless others are registered), and the weights of recurrent
-    layers and cells, as parts (``lstm.hh_l0``), with a weight of real floating-point
-    numbers, at least one, and the elided ones. A subclass that is not registered is left
-    alone, as is what a module computes from bare parameters, such as the projections of
-    ``MultiheadAttention``; :func:`elision.explain` lists them.
+    layers, their cells and attention, as parts (``lstm.hh_l0``, ``attn.in_proj``), with a
+    weight of real floating-point numbers, at least one, and the elided ones. A subclass
+    that is not registered is left alone, as is what a module computes from bare
+    parameters; :func:`elision.explain` lists them.
     """
     return {
         name: layer

@@ -28,6 +28,7 @@ from elision.products import (
 
 __all__ = [
     "Held",
+    "Rows",
     "Step",
     "forward_product",
     "gradient_products",
@@ -49,6 +50,19 @@ class Held:
     weight: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a weight, of which a product reads no others.
+
+    Attributes:
+        whole: the weight.
+        chosen: the rows.
+    """
+
+    whole: Tensor
+    chosen: slice
+
+
 class Step:
     """One forward call of one layer and its backward: operands, products, observers.
 
@@ -66,6 +80,8 @@ class Step:
         name: of the layer.
         again: whether the forward product is a recomputation, which no observer sees.
         held: what calls of the same pass share; None: this is the only one.
+        rows: the rows of the weight that the products read; None: all. Transforms are of
+            the whole weight.
     """
 
     def __init__(
@@ -82,13 +98,14 @@ class Step:
         name: str = "",
         again: bool = False,
         held: Held | None = None,
+        rows: Rows | None = None,
     ) -> None:
         self.plan, self.states, self.engine = plan, states, engine
         self.input_shape, self.weight_shape = input, weight
         self.convolution = convolution
         self.training, self.observers, self.name = training, observers, name
         self.again = again
-        self.held = held
+        self.held, self.rows = held, rows
         self._changed: set[str] = set()
         self._reused: dict[str, Tensor] = {}
         self._number: Tensor | None = None
@@ -108,6 +125,9 @@ class Step:
             if not torch.compiler.is_compiling():
                 self._changed.add(use)
             return x
+        rows = self.rows if operand == "weight" else None
+        if rows is not None:
+            x = rows.whole
         held = self.held if operand == "weight" else None
         if held is not None and use in held.read:
             done[use] = held.read[use]
@@ -123,7 +143,7 @@ class Step:
             if held is not None:
                 held.read[use] = done[use]
                 held.changed |= self._changed & {use}
-        return done[use]
+        return done[use] if rows is None else done[use][rows.chosen]
 
     def native(self, kind: Product, first: Tensor, second: Tensor) -> Tensor | None:
         """The product by its accumulator, or by an engine that leaves zeros out.
@@ -222,7 +242,10 @@ class Step:
     def _wanted(self) -> Tensor | None:
         """Tensor that is zero where the weight gradient is not needed; None: all is."""
         use = self.plan.use(Product.FORWARD, "weight")
-        return self.plan.uses[use].wanted_gradient(self.states[use])
+        wanted = self.plan.uses[use].wanted_gradient(self.states[use])
+        if wanted is None or self.rows is None:
+            return wanted
+        return wanted.view(self.rows.whole.shape)[self.rows.chosen]
 
     def geometry(self) -> Geometry:
         """The layer's geometry in this call."""

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["attention", "multi_head"]
+__all__ = ["attention", "multi_head", "rebound"]
 
 #: ``softmax(scores, dim=...)``.
 Softmax = Callable[..., Tensor]
@@ -67,12 +67,16 @@ def attention(
 
 def multi_head(softmax: Softmax, attend: Callable[..., Any]) -> Callable[..., Any]:
     """``F.multi_head_attention_forward`` with another softmax and another attention."""
+    return rebound({"softmax": softmax, "scaled_dot_product_attention": attend})
+
+
+def rebound(names: dict[str, Any]) -> Callable[..., Any]:
+    """Torch's own body of ``multi_head_attention_forward``, with some names bound anew.
+
+    No function mode is asked about the whole of it, only about what it calls.
+    """
     body: Any = F.multi_head_attention_forward
-    names = vars(F) | {
-        "softmax": softmax,
-        "scaled_dot_product_attention": attend,
-        "has_torch_function": _never,
-    }
+    names = vars(F) | {"has_torch_function": _never} | names
     made = FunctionType(body.__code__, names, body.__name__, body.__defaults__)
     made.__kwdefaults__ = body.__kwdefaults__
     # Dynamo looks names up in the module that a function says it is from.

@@ -18,7 +18,12 @@ forward of its own is reached once it is registered::
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from elision.layers.modules.attention import (
+    ElidedMultiheadAttention,
+    ElidedOutProjection,
+)
 from elision.layers.modules.base import ElidedLayer
 from elision.layers.modules.conv2d import ElidedConv2d
 from elision.layers.modules.linear import ElidedLinear
@@ -46,6 +51,7 @@ WHOLES: dict[type[nn.Module], type[ElidedWhole]] = {
     nn.LSTMCell: ElidedLSTMCell,
     nn.GRUCell: ElidedGRUCell,
     nn.RNNCell: ElidedRNNCell,
+    nn.MultiheadAttention: ElidedMultiheadAttention,
 }
 
 #: The way back; an elided type that was replaced in ``ELIDED`` stays, for its layers.
@@ -148,4 +154,5 @@ def _name(kind: object) -> str:
 
 register(nn.Conv2d, ElidedConv2d)
 register(nn.Linear, ElidedLinear)
+register(NonDynamicallyQuantizableLinear, ElidedOutProjection)
 register(Part, ElidedPart)

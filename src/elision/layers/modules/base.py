@@ -33,7 +33,13 @@ from elision.layers.recomputation import (
     is_recomputation,
     unseen,
 )
-from elision.layers.step import Held, Step, forward_product, gradient_products
+from elision.layers.step import (
+    Held,
+    Rows,
+    Step,
+    forward_product,
+    gradient_products,
+)
 from elision.products import Geometry, Product, dense, geometry_of
 
 __all__ = ["ElidedLayer", "plan_of", "set_state", "states_of", "tied_reader"]
@@ -219,6 +225,7 @@ class ElidedLayer(nn.Module):
         weight: Tensor,
         bias: Tensor | None,
         convolution: Any = None,
+        rows: slice | None = None,
     ) -> Tensor:
         """Forward product of a layer under its plan; autograd runs the gradient products.
 
@@ -228,6 +235,8 @@ class ElidedLayer(nn.Module):
             bias: (K,) or (columns,); None for none.
             convolution: stride, padding, dilation (each a pair) and groups; None for a
                 matrix product.
+            rows: rows of the weight that the products read, of a matrix product without
+                forms; None: all.
 
         Returns:
             The output with its bias, (N, K, P, Q) or (rows, columns).
@@ -239,16 +248,22 @@ class ElidedLayer(nn.Module):
         """
         if torch.compiler.is_compiling():
             engine = self._elision_engine
-            return self._plain_products(x, weight, bias, convolution, engine)
+            return self._plain_products(x, weight, bias, convolution, engine, rows=rows)
         with OWN_PRODUCTS:
-            return self._products(x, weight, bias, convolution)
+            return self._products(x, weight, bias, convolution, rows)
 
     def _products(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        convolution: Any,
+        rows: slice | None,
     ) -> Tensor:
         self._refuse(x, weight)
         if not x.numel() or not weight.numel():  # nothing to leave out; no state moves
-            return dense.forward(as_plain(x), weight, bias, convolution)
+            read = weight if rows is None else weight[rows]
+            return dense.forward(as_plain(x), read, bias, convolution)
         again, calls = is_recomputation(), self._elision_calls
         recalled: States = {}
         if calls is not None and self._is_in_step:
@@ -259,12 +274,13 @@ class ElidedLayer(nn.Module):
 
         def products(x: Tensor, weight: Tensor, engine: Engine) -> Tensor:
             return self._plain_products(
-                as_plain(x), weight, bias, convolution, engine, recalled, again
+                as_plain(x), weight, bias, convolution, engine, recalled, again, rows
             )
 
         forms = self._elision_forms
         if not (self._elision_observers or self._elision_plan.changes):
-            y = dense.forward(as_plain(x), weight, bias, convolution)  # the plain layer
+            read = weight if rows is None else weight[rows]
+            y = dense.forward(as_plain(x), read, bias, convolution)  # the plain layer
         elif self._elision_observers or forms is None or recalled:
             # The blocked form reads thresholds from the buffers alone.
             y = products(x, weight, self._elision_engine)
@@ -304,6 +320,7 @@ class ElidedLayer(nn.Module):
         engine: Engine,
         recalled: States | None = None,
         again: bool = False,
+        rows: slice | None = None,
     ) -> Tensor:
         kind = x.device.type
         if torch.is_autocast_enabled(kind):
@@ -316,6 +333,8 @@ class ElidedLayer(nn.Module):
             _shape_states(self, tuple(x.shape), tuple(weight.shape), convolution)
         states = self._elision_states() | (recalled or {})
         x, weight = self._ahead(x, weight, states, is_in_step)
+        part = None if rows is None else Rows(weight.detach(), rows)
+        weight = weight if rows is None else weight[rows]
         step = Step(
             self._elision_plan,
             states,
@@ -328,6 +347,7 @@ class ElidedLayer(nn.Module):
             name=self._elision_name,
             again=again,
             held=self._elision_held,
+            rows=part,
         )
         if needs_gradient:
             return _Products.apply(x, weight, bias, step)  # pyright: ignore[reportReturnType]

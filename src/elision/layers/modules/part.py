@@ -23,6 +23,18 @@ class ElidedPart(ElidedLayer, Part):
     def forward(self, input: Tensor) -> Tensor:  # noqa: D102
         return self.run_products(input, self.weight, self.bias)
 
+    def of_rows(self, input: Tensor, bias: Tensor | None, rows: slice) -> Tensor:
+        """The product with some rows of the weight, ``input·W[rows]ᵀ + b``.
+
+        Args:
+            input: ``(..., inner)``.
+            bias: of these rows, or None.
+            rows: rows of the weight; a transform sees the whole of it.
+        """
+        flat = input.reshape(-1, input.shape[-1])
+        y = self.run_products(flat, self.weight, bias, rows=rows)
+        return y.unflatten(0, input.shape[:-1])
+
 
 class ElidedWhole(nn.Module):
     """Base of the elided layers that have parts; a member is one of the plain type, too.
