@@ -79,7 +79,7 @@ class _Projections(TorchFunctionMode):
             return F.linear(input, weight, bias)
         if isinstance(layer, ElidedOutProjection):
             return layer.forward(input)
-        first = weight.storage_offset() // weight.shape[1]
+        first = int(weight.storage_offset()) // weight.shape[1]
         return layer.of_rows(input, bias, slice(first, first + weight.shape[0]))
 
 
