@@ -59,6 +59,7 @@ def test_your_own_data_and_network_as_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = PAGE.read_text(encoding="utf-8").partition("## Your own data and network")[2]
+    page = page.partition("\n## ")[0]
     (file,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)

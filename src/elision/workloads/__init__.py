@@ -2,7 +2,12 @@
 
 from elision.workloads.data import DATASETS as DATASETS
 from elision.workloads.data import Augmentation as Augmentation
+from elision.workloads.data import BatchEfficiency as BatchEfficiency
 from elision.workloads.data import Dataset as Dataset
+from elision.workloads.data import GlobalBuckets as GlobalBuckets
+from elision.workloads.data import LocalBuckets as LocalBuckets
+from elision.workloads.data import RandomBatches as RandomBatches
+from elision.workloads.data import batch_efficiency as batch_efficiency
 from elision.workloads.data import batches as batches
 from elision.workloads.data import load_dataset as load_dataset
 from elision.workloads.models import MODELS as MODELS

@@ -8,7 +8,9 @@ from typing import Any
 from elision.common import objects
 from elision.common.names import lookup
 from elision.workloads.data.base import Dataset
+from elision.workloads.data.batch_efficiency import BatchEfficiency, batch_efficiency
 from elision.workloads.data.batches import Augmentation, batches
+from elision.workloads.data.buckets import GlobalBuckets, LocalBuckets, RandomBatches
 from elision.workloads.data.cifar import load_cifar10, load_cifar100
 from elision.workloads.data.digits import load_digits
 from elision.workloads.data.folder import load_folder
@@ -16,7 +18,18 @@ from elision.workloads.data.mnist import load_fashion_mnist, load_mnist
 from elision.workloads.data.mnist5k import load_mnist5k
 from elision.workloads.data.photo_patches import load_photo_patches
 
-__all__ = ["DATASETS", "Augmentation", "Dataset", "batches", "load_dataset"]
+__all__ = [
+    "DATASETS",
+    "Augmentation",
+    "BatchEfficiency",
+    "Dataset",
+    "GlobalBuckets",
+    "LocalBuckets",
+    "RandomBatches",
+    "batch_efficiency",
+    "batches",
+    "load_dataset",
+]
 
 #: Names by which the command line knows the data sets. The first line of a loader's
 #: docstring says what it loads and whether it needs a path.
