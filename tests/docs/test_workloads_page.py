@@ -55,6 +55,18 @@ def test_the_accuracies_on_the_page_are_the_recorded_ones():
     assert sorted(on_page) == sorted(rows)
 
 
+def test_the_speeds_of_batches_on_the_page_are_the_recorded_ones():
+    record = ROOT / "records" / "2026-11-29-recurrent" / "buckets.json"
+    cells: dict[str, list[str]] = {}
+    for run in json.loads(record.read_text(encoding="utf-8"))["runs"]:
+        cell = f"{run['ratio']:.2f} ({run['ratio_by_tokens']:.2f})"
+        cells.setdefault(run["scheme"], []).append(cell)
+    page = PAGE.read_text(encoding="utf-8")
+    assert set(cells.pop("random")) == {"1.00 (1.00)"}
+    for scheme, row in cells.items():
+        assert f"\n| {scheme} | {' | '.join(row)} |\n" in page
+
+
 def test_your_own_data_and_network_as_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
