@@ -44,5 +44,6 @@ from elision.layers.recipe import Recipe as Recipe
 from elision.layers.recipe import Table as Table
 from elision.layers.record import record as record
 from elision.layers.turned import groups_if_turned as groups_if_turned
+from elision.layers.turned import turned_transform as turned_transform
 from elision.layers.watch import Watch as Watch
 from elision.layers.watch import watch as watch

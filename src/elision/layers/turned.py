@@ -12,7 +12,7 @@ from elision.operands import Accumulate, Chain, Transform
 from elision.operands.outputs_first import OutputsFirst
 from elision.products import Product
 
-__all__ = ["groups_if_turned", "turned_table"]
+__all__ = ["groups_if_turned", "turned_table", "turned_transform"]
 
 
 def groups_if_turned(layer: nn.Module) -> int | None:
@@ -37,13 +37,22 @@ def turned_table(table: Table, layer: nn.Module) -> Table:
     }
     for product, operand, transform in table:
         is_weight = operand == "weight"
-        rows[product][operand] = _seen(transform, groups) if is_weight else transform
+        rows[product][operand] = (
+            turned_transform(transform, groups) if is_weight else transform
+        )
     return Table(rows)
 
 
-def _seen(transform: Transform, groups: int) -> Transform:
+def turned_transform(transform: Transform, groups: int) -> Transform:
+    """A transform of a weight that has its inputs on axis 0.
+
+    Example:
+        >>> from elision.operands import Mask, TopNofM
+        >>> turned_transform(Mask(), 1) == Mask(), turned_transform(TopNofM(), 2).groups
+        (True, 2)
+    """
     if not transform.reads_axes:
         return transform
     if isinstance(transform, Chain):  # the state of its masks is the weight's
-        return Chain(tuple(_seen(link, groups) for link in transform.links))
+        return Chain(tuple(turned_transform(link, groups) for link in transform.links))
     return OutputsFirst(transform, groups)
