@@ -154,6 +154,15 @@ class TransposedConvolution(Geometry):
         """The convolution's product that has changed places with ``kind``."""
         return self.convolution.as_convolution(_TRANSPOSED[kind])
 
+    @property
+    def reshaped_convolution(self) -> Conv2dGeometry | None:
+        """That of the convolution; None over three axes."""
+        return self.convolution.reshaped_convolution
+
+    def convolution_product(self, kind: Product) -> Product:
+        """Forward product and input gradient have changed places."""
+        return _TRANSPOSED[kind]
+
     def convolution_operand(self, operand: str) -> str:
         """Input and gradient of the output exchange their names."""
         exchanged = {"input": "grad_output", "grad_output": "input"}
