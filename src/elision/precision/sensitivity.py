@@ -276,9 +276,8 @@ class _Work:
             return self._gradient_row(name, format)
         exact = self.weights[name] if operand == "weight" else self.inputs_of[name]
         how = rounding(format, operand)
-        groups = groups_if_turned(self.layers[name])
-        turns = operand == "weight" and groups is not None
-        read = turned_transform(how, groups) if turns else how
+        groups = groups_if_turned(self.layers[name]) if operand == "weight" else None
+        read = how if groups is None else turned_transform(how, groups)
         delta = rounded_operand(exact, read) - exact
         g, h = self.gradients[operand, name], self.diagonals[operand, name]
         first, size = float((g * delta).sum()), float(delta.square().sum())

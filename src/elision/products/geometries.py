@@ -69,7 +69,7 @@ def geometry_of(
     """
     if convolution is None:
         return MatmulGeometry(input[0], input[1], weight[0])
-    how = ConvolutionParameters(*convolution)
+    how = ConvolutionParameters(*convolution)  # pyright: ignore[reportArgumentType]
     stride, padding, dilation, groups, transposed, _ = how
     place = len(stride) - 1
     if transposed:
