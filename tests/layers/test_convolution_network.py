@@ -195,7 +195,7 @@ def test_every_engine_computes_the_same(engine: str) -> None:
 
 def test_the_table_of_a_transposed_layer_prints_as_the_recipe_s() -> None:
     method = elision.methods.SwatStructured(0.5, dense=())
-    model = elision.elide(Network(), method)
+    model: Any = elision.elide(Network(), method)
     assert str(plan_of(model.line_up).table) == str(plan_of(model.line).table)
 
 

@@ -237,7 +237,7 @@ def test_thresholds_are_learned_for_each_output() -> None:
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     elision.topology.attach(layer, optimizer)
     use = plan_of(layer).use(Product.FORWARD, "weight")
-    plain = elision.elide(nn.Conv2d(8, 12, 3, groups=2), DST(alpha=0.05, dense=()))
+    plain: Any = elision.elide(nn.Conv2d(8, 12, 3, groups=2), DST(alpha=0.05, dense=()))
     with torch.no_grad():
         plain.weight.copy_(turned(layer.weight, 2))
     other = torch.optim.SGD(plain.parameters(), lr=0.1)

@@ -32,7 +32,7 @@ def convolved(
     if isinstance(input, Proxy) and type(layer).forward is plain.forward:
         return layer._elision_traced(input)
     unbatched = input.dim() == weight.dim() - 1
-    x: Tensor = input.unsqueeze(0) if unbatched else input
+    x: Any = input.unsqueeze(0) if unbatched else input
     padding = _zeros_on_both_sides(layer)
     if padding is None:
         mode = layer.padding_mode.replace("zeros", "constant")
