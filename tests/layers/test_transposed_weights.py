@@ -26,7 +26,6 @@ from elision.methods import (
 )
 from elision.operands import (
     TRANSFORMS,
-    Binary,
     Cast,
     Chain,
     LearnedThreshold,
@@ -36,7 +35,6 @@ from elision.operands import (
     TopKSlices,
     TopNofM,
     Transform,
-    Uniform,
     links_of,
 )
 from elision.operands.outputs_first import OutputsFirst, turned, turned_shape
@@ -76,8 +74,7 @@ def of_weight(transform: Transform) -> Recipe:
 
 
 READING = [
-    Binary(),
-    Uniform(3),
+    Project(3, "channel"),
     Project(1, "channel"),
     Project(1, "channel", gradient="scaled"),
     TopKSlices(0.5, "filter"),
