@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_layers import convolutions, matmuls
+from small_layers import convolutions, deep_geometries, lines, matmuls
 
 from elision.engines.accumulating import (
     ChainOverflowWarning,
@@ -23,7 +23,14 @@ from elision.formats import FORMATS, Floating
 from elision.formats.accumulate import Accumulate, sums_in
 from elision.native import shared_object
 from elision.operands import Cast
-from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
+from elision.products import (
+    Conv1dGeometry,
+    Conv2dGeometry,
+    Conv3dGeometry,
+    LayerProduct,
+    MatmulGeometry,
+    Product,
+)
 from elision.products.terms import term_order
 
 built = pytest.mark.skipif(
@@ -72,7 +79,7 @@ def same(a, b):
 @built
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    geometry=st.one_of(convolutions(), matmuls),
+    geometry=st.one_of(convolutions(), matmuls, lines(), deep_geometries),
     kind=st.sampled_from(Product),
     cell=st.sampled_from(CELLS),
     size=st.sampled_from([1.0, 1e-4, 1e-8, 30.0, 1e4, 1e19]),
@@ -113,7 +120,10 @@ def test_large_products_have_the_bits_of_the_oracle(kind, geometry, cell):
 
 
 @settings(max_examples=50, deadline=None)
-@given(geometry=st.one_of(convolutions(), matmuls), kind=st.sampled_from(Product))
+@given(
+    geometry=st.one_of(convolutions(), matmuls, lines(), deep_geometries),
+    kind=st.sampled_from(Product),
+)
 def test_the_ordered_sums_are_the_product(geometry, kind):
     generator = torch.Generator().manual_seed(0)
     first, second = (
@@ -129,22 +139,20 @@ def literal(product, format):
     """The definition, in loops: of values whose products and sums float64 holds."""
     v, x = product.geometry, product.operands
     out = torch.zeros(product.result_shape)
-    (t, _), (p, _), (d, _) = v.stride, v.padding, v.dilation
+    rank = range(len(v.kernel))
     axes = {
         "n": range(v.batch),
         "k": range(v.out_channels),
         "c": range(v.in_channels),
-        "p": range(v.out_height),
-        "q": range(v.out_width),
-        "y": range(v.height),
-        "x": range(v.width),
-        "r": range(v.kernel[0]),
-        "s": range(v.kernel[1]),
+        **{f"p{j}": range(v.out_sizes[j]) for j in rank},
+        **{f"y{j}": range(v.sizes[j]) for j in rank},
+        **{f"r{j}": range(v.kernel[j]) for j in rank},
     }
+    p, y, r = ([f"{letter}{j}" for j in rank] for letter in "pyr")
     output, order = {
-        Product.FORWARD: ("nkpq", "crs"),
-        Product.INPUT_GRAD: ("ncyx", "krs"),
-        Product.WEIGHT_GRAD: ("kcrs", "npq"),
+        Product.FORWARD: (["n", "k", *p], ["c", *r]),
+        Product.INPUT_GRAD: (["n", "c", *y], ["k", *r]),
+        Product.WEIGHT_GRAD: (["k", "c", *r], ["n", *p]),
     }[product.kind]
 
     def at(tensor, *place):
@@ -156,21 +164,20 @@ def literal(product, format):
         s = 0.0
         for term in pairs(*(axes[a] for a in order)):
             i |= dict(zip(order, term, strict=True))
+            tap = [i[f"r{j}"] * v.dilation[j] - v.padding[j] for j in rank]
             if product.kind is Product.INPUT_GRAD:
-                (row, off), (column, beside) = (
-                    divmod(i[a] + p - i[b] * d, t) for a, b in ("yr", "xs")
-                )
-                if off or beside:  # the tap does not reach the pixel
+                steps = [divmod(i[f"y{j}"] - tap[j], v.stride[j]) for j in rank]
+                if any(off for _, off in steps):  # the tap does not reach the pixel
                     continue
-                a = at(x["grad_output"], i["n"], i["k"], row, column)
-                b = at(x["weight"], i["k"], i["c"], i["r"], i["s"])
+                a = at(x["grad_output"], i["n"], i["k"], *(o for o, _ in steps))
+                b = at(x["weight"], i["k"], i["c"], *(i[n] for n in r))
             else:
-                y, z = (i[a] * t + i[b] * d - p for a, b in ("pr", "qs"))
-                a = at(x["input"], i["n"], i["c"], y, z)
+                pixel = (i[f"p{j}"] * v.stride[j] + tap[j] for j in rank)
+                a = at(x["input"], i["n"], i["c"], *pixel)
                 if product.kind is Product.FORWARD:
-                    b = at(x["weight"], i["k"], i["c"], i["r"], i["s"])
+                    b = at(x["weight"], i["k"], i["c"], *(i[n] for n in r))
                 else:
-                    b = at(x["grad_output"], i["n"], i["k"], i["p"], i["q"])
+                    b = at(x["grad_output"], i["n"], i["k"], *(i[n] for n in p))
             s = format.round(torch.tensor(a * b + s)).item()
         out[place] = s
     return out
@@ -183,6 +190,9 @@ def literal(product, format):
         Conv2dGeometry(2, 2, 4, 3, 2, 3, 1, 1, 1, 1),
         Conv2dGeometry(1, 2, 5, 6, 2, 3, 2, 2, 1, 1),
         Conv2dGeometry(1, 2, 7, 6, 2, (3, 2), 3, 0, 2, 1),
+        Conv1dGeometry(2, 2, 7, 3, 3, 2, 1, 2),
+        Conv3dGeometry(2, 2, 4, 3, 3, 2, (3, 2, 2), (1, 2, 1), (1, 0, 1)),
+        Conv3dGeometry(1, 2, 7, 2, 3, 2, (3, 1, 2), (3, 1, 1), (1, 0, 0), (2, 1, 1)),
     ],
 )
 def test_terms_are_added_in_the_order_that_is_stated(kind, geometry):

@@ -16,7 +16,7 @@ from elision.layers import compiled_product, elided_layers
 from elision.layers import step as layer_step
 from elision.methods import Dense, MeProp, ReSprop, RigL, Swat
 from elision.operands.split_reuse import shared_part
-from elision.products import Product
+from elision.products import ConvolutionParameters, Product
 
 needs_native = pytest.mark.skipif(
     library.unavailable() is not None, reason=str(library.unavailable())
@@ -283,15 +283,19 @@ def test_auto_decides_when_the_graph_runs(eager_auto, monkeypatch, faster):
 
 def test_the_operator_passes_torch_s_own_checks():
     weight, state = torch.randn(6, 4, 3, 2), []
-    convolution = [2, 1, 1, 2, 1, 2, 1]
+    convolution = ConvolutionParameters((2, 1), (1, 2), (1, 2)).numbers
     x, g = torch.randn(5, 4, 7, 8), torch.randn(5, 6, 4, 10)
     shapes = (list(x.shape), list(weight.shape), convolution, "native")
     rows = ([5, 4], [3, 4], [], "native")
+    up = ConvolutionParameters((2,), (1,), (1,), 2, True, (1,)).numbers
+    line = ([5, 4, 6], [4, 3, 3], up, "native")
     for first, second, kind, sparse, how in (
         (x, weight, "forward", "weight", shapes),
         (g, weight, "input_grad", "weight", shapes),
         (g, x, "weight_grad", "input", shapes),
         (torch.randn(5, 4), torch.randn(3, 4), "forward", "weight", rows),
+        (torch.randn(5, 4, 6), torch.randn(4, 3, 3), "forward", "weight", line),
+        (torch.randn(5, 6, 12), torch.randn(5, 4, 6), "weight_grad", "input", line),
     ):
         arguments = (first, second, kind, sparse, None, state, *how)
         torch.library.opcheck(

@@ -40,6 +40,17 @@ class UNet(nn.Module):
         return self.skip(torch.cat([self.up(F.relu(self.middle(h))), x], 1))
 
 
+class Bare(nn.Module):
+    """A product with a parameter that belongs to no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Parameter(torch.randn(10, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.mix
+
+
 class Recurrent(nn.Module):
     def __init__(self, kind: type[nn.RNNBase]) -> None:
         super().__init__()
@@ -67,7 +78,15 @@ NETWORKS = {
         ),
         (2, 3, 10),
     ),
-    "no layer of the table": (lambda: nn.Conv1d(3, 4, 3), (2, 3, 10)),
+    "up": (
+        lambda: nn.Sequential(
+            nn.ConvTranspose1d(3, 4, 3, 2, 1, 1, groups=1),
+            nn.Unflatten(2, (5, 2, 2)),
+            nn.ConvTranspose3d(4, 5, 2, dilation=2),
+        ),
+        (2, 3, 10),
+    ),
+    "no layer of the table": (Bare, (2, 3, 10)),
 }
 
 
@@ -231,6 +250,14 @@ def test_explain_lists_what_the_table_does_not_reach() -> None:
 
 def test_explain_of_a_plain_model_says_what_a_recipe_could_reach() -> None:
     found = elision.explain(UNet(), torch.randn(1, 3, 8, 8))
-    assert found.reached == ["down", "middle", "skip"]
-    assert [part.name for part in found.unreached] == ["up"]
-    assert "not registered" in found.unreached[0].why
+    assert found.reached == ["down", "middle", "up", "skip"]
+    assert found.unreached == []
+    assert found.share == 1
+    model = nn.ModuleList([Bare(), nn.Bilinear(2, 2, 2)])
+    model.forward = lambda x: model[0](x)
+    found = elision.explain(model, torch.randn(2, 3, 10))
+    assert found.reached == []
+    assert [part.name for part in found.unreached] == ["0", "1"]
+    assert "in no layer of the table" in found.unreached[0].why
+    assert "not registered" in found.unreached[1].why
+    assert found.share == 0

@@ -125,7 +125,7 @@ def test_a_layer_that_is_called_several_times_has_one_row() -> None:
 
 
 def test_a_model_without_layers_is_refused() -> None:
-    with pytest.raises(ValueError, match="no Conv2d or Linear"):
+    with pytest.raises(ValueError, match="Flatten has no layer in reach"):
         perturbation(nn.Flatten(), torch.randn(2, 3))
 
 

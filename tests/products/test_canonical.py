@@ -9,9 +9,12 @@ from small_layers import batched_matmuls, convolutions, sparse_operands
 
 from elision.products import (
     OPERANDS,
+    Conv1dGeometry,
     Conv2dGeometry,
     Conv3dGeometry,
+    ConvTranspose1dGeometry,
     ConvTranspose2dGeometry,
+    ConvTranspose3dGeometry,
     Geometry,
     LayerProduct,
     MatmulGeometry,
@@ -27,6 +30,19 @@ NOTATIONS: dict[str, tuple[Geometry, MatmulGeometry]] = {
     "one pixel, any stride": (
         Conv2dGeometry(20, 6, 1, 1, 3, 1, 3, 0, 2),
         MatmulGeometry(20, 6, 3),
+    ),
+    "line": (Conv1dGeometry(4, 6, 5, 3, 1), MatmulGeometry(20, 6, 3)),
+    "line of patches": (
+        Conv1dGeometry(2, 4, 6, 5, 3, 3, groups=1),
+        MatmulGeometry(4, 12, 5),
+    ),
+    "transposed line": (
+        ConvTranspose1dGeometry.of((2, 4, 3), (4, 3, 2), stride=2, groups=2),
+        MatmulGeometry(6, 2, 6, 2),
+    ),
+    "transposed volume": (
+        ConvTranspose3dGeometry.of((2, 4, 3, 1, 1), (4, 3, 2, 1, 1), (2, 1, 1)),
+        MatmulGeometry(6, 4, 6),
     ),
     "signal": (
         Conv2dGeometry.of_1d((4, 6, 5), (3, 6, 1)),

@@ -8,23 +8,48 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from elision.products import (
+    Conv1dGeometry,
     Conv2dGeometry,
+    Conv3dGeometry,
+    Convolution,
+    ConvolutionParameters,
+    ConvTranspose1dGeometry,
+    ConvTranspose2dGeometry,
+    ConvTranspose3dGeometry,
     Geometry,
     LayerProduct,
     MatmulGeometry,
     Product,
+    TransposedConvolution,
     dense,
 )
 
 GEOMETRIES = {
     "matmul": MatmulGeometry(5, 7, 3),
+    "line": Conv1dGeometry(3, 4, 9, 6, 3, 2, 1, 2, 2),
     "convolution": Conv2dGeometry(3, 4, 9, 8, 6, (3, 2), (2, 1), (1, 0), (1, 2), 2),
+    "block": Conv3dGeometry(2, 4, 5, 6, 7, 6, (3, 2, 1), (1, 2, 1), (1, 0, 2)),
+    "line up": ConvTranspose1dGeometry.of((3, 4, 5), (4, 6, 3), 2, 1, 1),
+    "up": ConvTranspose2dGeometry.of(
+        (3, 4, 5, 6), (4, 3, 3, 2), (2, 3), (1, 0), (0, 2), (2, 1), groups=2
+    ),
+    "block up": ConvTranspose3dGeometry.of((2, 4, 3, 2, 4), (4, 3, 2, 3, 1), 2, 0, 1),
+}
+
+FUNCTIONS: dict[str, Any] = {
+    "matmul": F.linear,
+    "conv1d": F.conv1d,
+    "conv2d": F.conv2d,
+    "conv3d": F.conv3d,
+    "conv_transpose1d": F.conv_transpose1d,
+    "conv_transpose2d": F.conv_transpose2d,
+    "conv_transpose3d": F.conv_transpose3d,
 }
 
 
-def convolution_of(geometry: Geometry) -> Any:
-    if isinstance(geometry, Conv2dGeometry):
-        return geometry.stride, geometry.padding, geometry.dilation, geometry.groups
+def convolution_of(geometry: Geometry) -> ConvolutionParameters | None:
+    if isinstance(geometry, Convolution | TransposedConvolution):
+        return geometry.parameters
     return None
 
 
@@ -38,15 +63,17 @@ def drawn(geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def plain(x: Tensor, w: Tensor, b: Tensor, geometry: Geometry) -> Tensor:
-    if isinstance(geometry, Conv2dGeometry):
-        return F.conv2d(x, w, b, *convolution_of(geometry))
-    return F.linear(x, w, b)
+    how = convolution_of(geometry)
+    own = {} if how is None else how._asdict()
+    if own and not own.pop("transposed"):
+        del own["output_padding"]
+    return FUNCTIONS[geometry.layer](x, w, b, **own)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=[*GEOMETRIES])
 def test_a_step_is_the_plain_layer_s_to_the_last_bit(geometry: Geometry) -> None:
     x, w, g = (value.requires_grad_() for value in drawn(geometry))
-    bias = torch.randn(w.shape[0], requires_grad=True)
+    bias = torch.randn(g.shape[1], requires_grad=True)
     y = plain(x, w, bias, geometry)
     expected = torch.autograd.grad(y, (x, w, bias), g)
     x, w, g, b = (value.detach() for value in (x, w, g, bias))

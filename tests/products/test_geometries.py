@@ -13,21 +13,26 @@ from small_layers import (
     convolutions,
     convolutions_3d,
     forward,
+    lines,
     matmuls,
     sparse_operands,
     transposed_convolutions,
 )
 
 from elision.products import (
+    Conv1dGeometry,
     Conv2dGeometry,
     Conv3dGeometry,
     Convolution,
+    ConvTranspose1dGeometry,
     ConvTranspose2dGeometry,
+    ConvTranspose3dGeometry,
     Geometry,
     LayerProduct,
     MatmulGeometry,
     Product,
     Trace,
+    TransposedConvolution,
 )
 from elision.products.canonical import canonical_geometry
 from elision.products.geometries import geometry_from_json
@@ -38,6 +43,9 @@ every_geometry = (
     | convolutions()
     | transposed_convolutions()
     | convolutions_3d()
+    | lines()
+    | transposed_convolutions(1)
+    | transposed_convolutions(3)
 )
 kinds = st.sampled_from(list(Product))
 patterns = st.sampled_from(["dense", "empty", "half", "slices"])
@@ -66,7 +74,7 @@ def terms(geometry: Geometry) -> list[tuple[Place, Place, Place]]:
             entry = () if geometry.batch == 1 else (b,)
             found.append(((*entry, m, i), (*entry, n, i), (*entry, m, n)))
         return found
-    if isinstance(geometry, ConvTranspose2dGeometry):
+    if isinstance(geometry, TransposedConvolution):
         return [(y, w, x) for x, w, y in terms(geometry.convolution)]
     assert isinstance(geometry, Convolution)
     channels = geometry.in_channels // geometry.groups
@@ -244,9 +252,12 @@ def test_a_matrix_product_is_saved_as_before_there_were_batches() -> None:
 def test_traces_hold_every_geometry(tmp_path: Path) -> None:
     layers = [
         MatmulGeometry(2, 3, 4, batch=2),
+        Conv1dGeometry(2, 2, 5, 4, 3),
         Conv2dGeometry.of_1d((2, 2, 5), (4, 2, 3)),
-        ConvTranspose2dGeometry.of((1, 2, 3, 3), (2, 2, 2, 2), stride=2),
         Conv3dGeometry(1, 2, 3, 3, 3, 2, 2),
+        ConvTranspose1dGeometry.of((1, 2, 3), (2, 2, 2), 2, output_padding=1),
+        ConvTranspose2dGeometry.of((1, 2, 3, 3), (2, 2, 2, 2), stride=2),
+        ConvTranspose3dGeometry.of((1, 2, 3, 3, 2), (2, 2, 2, 2, 1), stride=2),
     ]
     products = [
         product_of(kind, geometry, sparse_operands(geometry, "half", 0))
@@ -273,6 +284,8 @@ def test_a_1d_convolution_is_one_of_height_1(
     geometry = Conv2dGeometry.of_1d(
         (2, 4, 9), (6, 4 // groups, 3), stride, padding, dilation, groups
     )
+    line = Conv1dGeometry(2, 4, 9, 6, 3, stride, padding, dilation, groups)
+    assert line.on_two_axes == geometry
     x, weight = x.double(), weight.double()
     expected = torch.nn.functional.conv1d(
         x, weight, None, stride, padding, dilation, groups
@@ -280,6 +293,12 @@ def test_a_1d_convolution_is_one_of_height_1(
     first, second = x.unsqueeze(2), weight.unsqueeze(2)
     found = LayerProduct(Product.FORWARD, geometry, first, second).compute()
     assert torch.equal(found.squeeze(2), expected)
+    product = LayerProduct(Product.FORWARD, line, x, weight)
+    assert torch.equal(product.compute(), expected)
+    flat = product.as_convolution()
+    assert flat.geometry == geometry
+    assert torch.equal(flat.first, first)
+    assert canonical_geometry(line) == canonical_geometry(geometry)
 
 
 def test_wrong_geometries_are_named() -> None:
@@ -287,6 +306,10 @@ def test_wrong_geometries_are_named() -> None:
         MatmulGeometry(1, 2, 3, batch=0)
     with pytest.raises(ValueError, match=r"Conv3dGeometry\.kernel .* or a triple of"):
         Conv3dGeometry(1, 2, 3, 3, 3, 2, kernel=(1, 2))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"Conv1dGeometry\.stride .* a tuple of one"):
+        Conv1dGeometry(1, 2, 9, 2, 3, stride=(1, 2))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"ConvTranspose3dGeometry\(output_padding=2"):
+        ConvTranspose3dGeometry.of((1, 2, 3, 3, 3), (2, 2, 2, 2, 2), 2, 0, 2)
     with pytest.raises(ValueError, match="does not fit the input 3x3x3"):
         Conv3dGeometry(1, 2, 3, 3, 3, 2, kernel=4)
     with pytest.raises(ValueError, match=r"output_padding=2\): must be less than"):
@@ -318,6 +341,10 @@ def test_depthwise_layers_say_so() -> None:
         (
             Conv3dGeometry(1, 2, 4, 5, 6, 4, 2),
             "conv3d 1 x 2 @ 4x5x6 -> 4, kernel 2x2x2",
+        ),
+        (
+            Conv1dGeometry(1, 2, 9, 4, 3, 2, 1, 1, 2),
+            "conv1d 1 x 2 @ 9 -> 4, kernel 3, stride 2, padding 1, groups 2x1",
         ),
         (
             ConvTranspose2dGeometry.of((1, 2, 3, 3), (2, 4, 2, 2)),

@@ -1,17 +1,24 @@
 """Small layers, drawn by hypothesis, and integer operands for them."""
 
+from typing import Any
+
 import hypothesis.strategies as st
 import torch
 
 from elision.products import (
     OPERANDS,
+    Conv1dGeometry,
     Conv2dGeometry,
     Conv3dGeometry,
+    Convolution,
+    ConvTranspose1dGeometry,
     ConvTranspose2dGeometry,
+    ConvTranspose3dGeometry,
     Geometry,
     LayerProduct,
     MatmulGeometry,
     Product,
+    TransposedConvolution,
 )
 
 matmuls = st.builds(
@@ -43,19 +50,37 @@ def convolutions(draw: st.DrawFn) -> Conv2dGeometry:
 
 
 @st.composite
-def transposed_convolutions(draw: st.DrawFn) -> ConvTranspose2dGeometry:
+def lines(draw: st.DrawFn) -> Conv1dGeometry:
+    groups = draw(st.integers(1, 3))
+    kernel, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    reach = dilation * (kernel - 1) + 1
+    return Conv1dGeometry(
+        batch=draw(st.integers(1, 2)),
+        in_channels=groups * draw(st.integers(1, 2)),
+        length=draw(st.integers(reach, reach + 4)),
+        out_channels=groups * draw(st.integers(1, 3)),
+        kernel=kernel,
+        stride=draw(st.integers(1, 3)),
+        padding=draw(st.integers(0, 2)),
+        dilation=dilation,
+        groups=groups,
+    )
+
+
+@st.composite
+def transposed_convolutions(draw: st.DrawFn, rank: int = 2) -> Any:
     groups = draw(st.integers(1, 2))
     channels = groups * draw(st.integers(1, 2))
-    kernel = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+    kernel = tuple(draw(st.integers(1, 3)) for _ in range(rank))
     stride, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2))
     # Less padding than the smallest kernel's reach leaves an output pixel.
     reach = dilation * (min(kernel) - 1) + 1
-    return ConvTranspose2dGeometry.of(
+    kinds = (ConvTranspose1dGeometry, ConvTranspose2dGeometry, ConvTranspose3dGeometry)
+    return kinds[rank - 1].of(
         (
             draw(st.integers(1, 2)),
             channels,
-            draw(st.integers(1, 3)),
-            draw(st.integers(1, 3)),
+            *(draw(st.integers(1, 3)) for _ in range(rank)),
         ),
         (channels, draw(st.integers(1, 2)), *kernel),
         stride=stride,
@@ -93,7 +118,15 @@ batched_matmuls = st.builds(
 )
 geometries = matmuls | convolutions()
 #: What machines of planes and matrices run.
-planar_geometries = geometries | batched_matmuls | transposed_convolutions()
+planar_geometries = (
+    geometries
+    | batched_matmuls
+    | transposed_convolutions()
+    | lines()
+    | transposed_convolutions(1)
+)
+#: Layers of three axes, which they refuse.
+deep_geometries = convolutions_3d() | transposed_convolutions(3)
 sides = st.integers(1, 6)
 
 
@@ -115,8 +148,9 @@ def forward(geometry: Geometry, input, weight):
     functional = torch.nn.functional
     if isinstance(geometry, MatmulGeometry):
         return input @ weight.transpose(-2, -1)
-    if isinstance(geometry, ConvTranspose2dGeometry):
+    if isinstance(geometry, TransposedConvolution):
         conv = geometry.convolution
+        rank = len(conv.kernel)
         sizes = zip(
             geometry.shape_of("input")[2:],
             geometry.shape_of("grad_output")[2:],
@@ -127,7 +161,12 @@ def forward(geometry: Geometry, input, weight):
             out - ((size - 1) * stride - 2 * padding + dilation * (taps - 1) + 1)
             for size, out, taps, stride, padding, dilation in sizes
         ]
-        return functional.conv_transpose2d(
+        convolve = (
+            functional.conv_transpose1d,
+            functional.conv_transpose2d,
+            functional.conv_transpose3d,
+        )[rank - 1]
+        return convolve(
             input,
             weight,
             stride=conv.stride,
@@ -136,10 +175,9 @@ def forward(geometry: Geometry, input, weight):
             dilation=conv.dilation,
             groups=conv.groups,
         )
-    assert isinstance(geometry, (Conv2dGeometry, Conv3dGeometry))
-    three = isinstance(geometry, Conv3dGeometry)
-    convolve = functional.conv3d if three else functional.conv2d
-    return convolve(
+    assert isinstance(geometry, Convolution)
+    functions = (functional.conv1d, functional.conv2d, functional.conv3d)
+    return functions[len(geometry.kernel) - 1](
         input,
         weight,
         stride=geometry.stride,

@@ -22,7 +22,18 @@ from elision.layers.modules.base import plan_of as plan_of
 from elision.layers.modules.base import set_state as set_state
 from elision.layers.modules.base import states_of as states_of
 from elision.layers.modules.base import tied_reader as tied_reader
+from elision.layers.modules.conv1d import ElidedConv1d as ElidedConv1d
 from elision.layers.modules.conv2d import ElidedConv2d as ElidedConv2d
+from elision.layers.modules.conv3d import ElidedConv3d as ElidedConv3d
+from elision.layers.modules.conv_transpose1d import (
+    ElidedConvTranspose1d as ElidedConvTranspose1d,
+)
+from elision.layers.modules.conv_transpose2d import (
+    ElidedConvTranspose2d as ElidedConvTranspose2d,
+)
+from elision.layers.modules.conv_transpose3d import (
+    ElidedConvTranspose3d as ElidedConvTranspose3d,
+)
 from elision.layers.modules.linear import ElidedLinear as ElidedLinear
 from elision.layers.observation import Observation as Observation
 from elision.layers.observation import Observer as Observer
@@ -32,5 +43,7 @@ from elision.layers.readers import DenseReadWarning as DenseReadWarning
 from elision.layers.recipe import Recipe as Recipe
 from elision.layers.recipe import Table as Table
 from elision.layers.record import record as record
+from elision.layers.turned import groups_if_turned as groups_if_turned
+from elision.layers.turned import turned_transform as turned_transform
 from elision.layers.watch import Watch as Watch
 from elision.layers.watch import watch as watch

@@ -95,8 +95,8 @@ def in_graph(
         accumulate: how it sums.
         name: of the layer.
         step: as for :func:`product`.
-        shapes: of the layer's input and weight; stride, padding, dilation and groups in
-            one list, empty for a linear layer.
+        shapes: of the layer's input and weight; a convolution's parameters in one list,
+            empty for a linear layer.
     """
     cell = _text(accumulate)
     return _accumulated(first, second, kind.value, cell, name, step, *shapes)

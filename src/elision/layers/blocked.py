@@ -54,15 +54,18 @@ def has_kernels(x: Tensor, weight: Tensor, convolution: Any) -> bool:
     Torch refuses these in a user's words.
 
     Args:
-        x: ``(N, C, H, W)`` or ``(rows, inner)``.
-        weight: ``(K, C/groups, R, S)`` or ``(columns, inner)``.
-        convolution: stride, padding, dilation and groups; None for a linear layer.
+        x: ``(N, C, *sizes)`` or ``(rows, inner)``.
+        weight: ``(K, C/groups, *kernel)`` or ``(columns, inner)``.
+        convolution: parameters of a convolution; None for a linear layer. The layout is
+            that of images of two axes, and no transposed convolution has a kernel.
     """
+    if convolution is not None and (convolution.transposed or x.dim() != 4):
+        return False
     if x.shape[1] != weight.shape[1]:
         return False  # groups, too
     if convolution is None:
         return True
-    _, padding, dilation, _ = convolution
+    _, padding, dilation, *_ = convolution
     reach = zip(x.shape[2:], weight.shape[2:], padding, dilation, strict=True)
     fits = all(n + 2 * p > d * (k - 1) for n, k, p, d in reach)
     return fits and math.prod(weight.shape[2:]) <= library.MOST_TAPS

@@ -7,16 +7,21 @@ stays in one graph with it.
 """
 
 import functools
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from elision.engines import AutoEngine, Engine, Hint, NativeEngine
 from elision.operands import Transform
-from elision.products import Geometry, LayerProduct, Product, geometry_of
+from elision.products import (
+    ConvolutionParameters,
+    Geometry,
+    LayerProduct,
+    Product,
+    geometry_of,
+)
 
-__all__ = ["empty_result", "geometry", "product", "sizes_of"]
+__all__ = ["empty_result", "geometry", "numbers_of", "product"]
 
 
 @functools.cache
@@ -51,8 +56,8 @@ def product(
         state: state tensors of that transform, in order.
         input: shape of the layer's input.
         weight: shape of its weight.
-        convolution: stride, padding and dilation, pairs each, and groups; empty for a
-            linear layer.
+        convolution: parameters in one list, see :func:`numbers_of`; empty for a linear
+            layer.
         engine: ``"native"`` or ``"auto"``.
     """
     wanted = None
@@ -71,18 +76,14 @@ def product(
     return layer_product.compute().contiguous()
 
 
-def sizes_of(convolution: Any) -> list[int]:
-    """Stride, padding, dilation and groups in one list; empty for a linear layer."""
-    how = convolution or ()
-    return [n for pair in how[:3] for n in pair] + list(how[3:])
+def numbers_of(convolution: ConvolutionParameters | None) -> list[int]:
+    """Parameters of a convolution in one list; empty for a linear layer."""
+    return [] if convolution is None else convolution.numbers
 
 
 def geometry(input: list[int], weight: list[int], convolution: list[int]) -> Geometry:
     """The layer's geometry; arguments are those of :func:`product`."""
-    if not convolution:
-        return geometry_of(tuple(input), tuple(weight), None)
-    *pairs, groups = convolution
-    how = (*(tuple(pairs[i : i + 2]) for i in (0, 2, 4)), groups)
+    how = ConvolutionParameters.of_numbers(convolution) if convolution else None
     return geometry_of(tuple(input), tuple(weight), how)
 
 
@@ -105,11 +106,5 @@ def empty_result(
         return first.new_empty(weight)
     if not convolution:
         return first.new_empty(input[0], weight[0])
-    reaches = (
-        size + 2 * pad - dilation * (kernel - 1) - 1
-        for size, kernel, pad, dilation in zip(
-            input[2:], weight[2:], convolution[2:4], convolution[4:6], strict=True
-        )
-    )
-    sides = [r // s + 1 for r, s in zip(reaches, convolution, strict=False)]
-    return first.new_empty(input[0], weight[0], *sides)
+    how = ConvolutionParameters.of_numbers(convolution)
+    return first.new_empty(how.output_shape(tuple(input), tuple(weight)))

@@ -41,6 +41,7 @@ from elision.layers.reach import elidable_layers, tied_to, unreached
 from elision.layers.readers import guard_readers
 from elision.layers.recipe import SELECTORS, Recipe, Table, as_recipe, selects
 from elision.layers.recomputation import LatestCalls
+from elision.layers.turned import turned_table
 from elision.operands import KEEP
 
 __all__ = ["TiedWeightWarning", "elide", "restore"]
@@ -75,7 +76,7 @@ def elide(
     tied: Collection[str] = (),
     functions: Functions | None = None,
 ) -> Model:
-    """Run the products of a model's convolutions and linear layers through a recipe.
+    """Run the products of a model's layers through a recipe.
 
     In place; a model that was elided before gets the new recipe with fresh state.
     A recipe that is refused leaves the model as it was. State-dict keys do not change;
@@ -198,7 +199,7 @@ def _elide(
     if recipe.changes:
         _warn_of_dense_layers(model, tied)
     for name, layer in layers.items():
-        plan = LayerPlan(recipe.name, tables[name])
+        plan = LayerPlan(recipe.name, turned_table(tables[name], layer))
         _elide_layer(layer, name, plan, engine, tied.get(name))
     recipe.prepare(model)
     guard_readers(model)

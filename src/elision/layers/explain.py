@@ -60,10 +60,16 @@ class Explanation:
 
     Example:
         >>> import elision
-        >>> model = nn.Sequential(nn.Linear(4, 4), nn.Conv1d(2, 3, 2))
-        >>> found = elision.explain(model, torch.ones(1, 2, 4))
+        >>> class Mix(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.weight = nn.Parameter(torch.ones(4, 3))
+        ...     def forward(self, x):
+        ...         return x @ self.weight
+        >>> model = nn.Sequential(nn.Linear(4, 4), Mix())
+        >>> found = elision.explain(model, torch.ones(2, 4))
         >>> found.reached, round(found.share, 2), found.unreached[0].what
-        (['0'], 0.47, 'Conv1d')
+        (['0'], 0.57, 'Mix')
     """
 
     reached: list[str]

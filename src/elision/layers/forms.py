@@ -120,10 +120,10 @@ class Forms:
 
         Args:
             layer: the layer, for its buffers and mode.
-            x: ``(N, C, H, W)`` or ``(rows, inner)``.
+            x: ``(N, C, *sizes)`` or ``(rows, inner)``.
             weight: its weight.
             bias: its bias.
-            convolution: stride, padding, dilation and groups; None for a linear layer.
+            convolution: parameters of a convolution; None for a linear layer.
             products: the form product by product, of an input, a weight and an engine.
         """
         forms: dict[str, Form] = {}

@@ -234,11 +234,11 @@ def metered(model: nn.Module, meter: WorkMeter | None = None) -> Iterator[WorkMe
 
     Example:
         >>> import torch, elision
-        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Conv1d(3, 5, 2))
-        >>> with elision.metered(model) as meter:
-        ...     _ = model(torch.ones(1, 3, 4))
+        >>> layer = torch.nn.Linear(4, 2)
+        >>> with elision.metered(layer) as meter:
+        ...     _ = layer(torch.ones(3, 4)) @ torch.ones(2, 5)
         >>> meter.total().dense_macs, meter.outside
-        (54, {('1', 'convolution'): 30})
+        (54, {('', 'mm'): 30})
     """
     meter = WorkMeter() if meter is None else meter
     with ExitStack() as watching:

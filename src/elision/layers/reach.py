@@ -21,11 +21,12 @@ def elidable_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers that a recipe can reach, by name, in the order of registration.
 
     These are the modules whose type is a key of :data:`elision.layers.ELIDED` (exactly
-    ``Conv2d`` or ``Linear``, unless others are registered), and the weights of recurrent
-    layers, their cells and attention, as parts (``lstm.hh_l0``, ``attn.in_proj``), with a
-    weight of real floating-point numbers, at least one, and the elided ones. A subclass
-    that is not registered is left alone, as is what a module computes from bare
-    parameters; :func:`elision.explain` lists them.
+    ``Linear``, ``Conv1d`` to ``Conv3d`` or ``ConvTranspose1d`` to ``ConvTranspose3d``,
+    unless others are registered), and the weights of recurrent layers, their cells and
+    attention, as parts (``lstm.hh_l0``, ``attn.in_proj``), with a weight of real
+    floating-point numbers, at least one, and the elided ones. A subclass that is not
+    registered is left alone, as is what a module computes from bare parameters;
+    :func:`elision.explain` lists them.
     """
     return {
         name: layer

@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeGuard
 
 from torch import nn
 
@@ -39,12 +39,18 @@ __all__ = [
 VERSION = 1
 
 
+def _is_convolution(layer: nn.Module) -> TypeGuard[nn.modules.conv._ConvNd]:
+    """Whether a layer is a convolution of any number of axes, transposed or not."""
+    return isinstance(layer, nn.modules.conv._ConvNd)
+
+
 def _is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
+    return _is_convolution(layer) and layer.groups == layer.in_channels > 1
 
 
 #: Layer selectors that are not name patterns. ``:first`` and ``:last`` go by the order
-#: in which the model registers its convolutions and linear layers.
+#: in which the model registers its layers. ``:conv`` is a convolution of any kind,
+#: ``:depthwise`` one whose input channels each have filters of their own.
 SELECTORS = (":first", ":last", ":conv", ":linear", ":depthwise")
 
 
@@ -70,7 +76,7 @@ def selects(pattern: str, name: str, layer: nn.Module, names: list[str]) -> bool
     return {
         ":first": name == names[0],
         ":last": name == names[-1],
-        ":conv": isinstance(layer, nn.Conv2d),
+        ":conv": _is_convolution(layer),
         ":linear": isinstance(layer, nn.Linear),
         ":depthwise": _is_depthwise(layer),
     }[pattern]

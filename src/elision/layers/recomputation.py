@@ -137,10 +137,10 @@ def _excerpt(x: Tensor) -> Tensor:
     x = x.detach()
     if x.dim() == 2:
         return x[0].clone()
-    row, column = (size // 2 for size in x.shape[2:4])
+    place = [size // 2 for size in x.shape[2:]]
     if isinstance(x, BlockedTensor):
-        return x.storage_.value.blocked()[0, :, row, column, 0].clone()
-    return x[0, :, row, column].clone()
+        return x.storage_.value.blocked()[0, :, *place, 0].clone()
+    return x[0, :, *place].clone()
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

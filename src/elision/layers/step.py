@@ -19,6 +19,7 @@ from elision.operands import KEEP, TORCH, Accumulate
 from elision.operands.split_reuse import shared_part
 from elision.products import (
     Arithmetic,
+    ConvolutionParameters,
     Geometry,
     LayerProduct,
     Product,
@@ -72,9 +73,9 @@ class Step:
         plan: transforms of the layer's operands.
         states: state tensors of each use, by name.
         engine: engine of the layer's products.
-        input: shape of the layer's input, (N, C, H, W) or (rows, inner).
+        input: shape of the layer's input, (N, C, *sizes) or (rows, inner).
         weight: shape of its weight.
-        convolution: stride, padding, dilation and groups; None for a linear layer.
+        convolution: parameters of a convolution; None for a linear layer.
         training: whether transforms may change their state.
         observers: called with an observation of every product.
         name: of the layer.
@@ -91,7 +92,7 @@ class Step:
         engine: Engine,
         input: torch.Size,
         weight: torch.Size,
-        convolution: Any,
+        convolution: ConvolutionParameters | None,
         *,
         training: bool,
         observers: tuple[Observer, ...] = (),
@@ -183,7 +184,7 @@ class Step:
                 (
                     list(self.input_shape),
                     list(self.weight_shape),
-                    compiled_product.sizes_of(self.convolution),
+                    compiled_product.numbers_of(self.convolution),
                 ),
             )
         product = LayerProduct.unchecked(kind, self.geometry(), first, second)
@@ -220,7 +221,7 @@ class Step:
             [] if use is None else list(self.states[use].values()),
             list(self.input_shape),
             list(self.weight_shape),
-            compiled_product.sizes_of(self.convolution),
+            compiled_product.numbers_of(self.convolution),
             self.engine.name,
         )
 
@@ -309,7 +310,7 @@ def forward_product(step: Step, x: Tensor, w: Tensor, bias: Tensor | None) -> Te
     if y is not None:
         if bias is None:
             return y
-        return y + (bias if step.convolution is None else bias.view(-1, 1, 1))
+        return y + bias.view(-1, *[1] * (y.dim() - 2))
     return dense.forward(x, w, bias, step.convolution)
 
 

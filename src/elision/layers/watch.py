@@ -92,7 +92,7 @@ def watch(model: nn.Module, observer: Observer) -> Watch:
             "(model._orig_mod) and run that one"
         )
     if not elidable_layers(model):
-        raise ValueError(f"{type(model).__name__} has no Conv2d or Linear to observe")
+        raise ValueError(f"{type(model).__name__} has no layer in reach to observe")
     if next(elided_layers(model), None) is None:
         elide(model, Recipe("dense"), engine="torch")
         attach_extra(model, _ONLY_WATCHED, True)

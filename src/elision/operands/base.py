@@ -85,6 +85,8 @@ class Transform(ABC):
 
     #: True if each value of the result follows from the value in its place alone.
     pointwise: ClassVar[bool] = False
+    #: False if the result does not depend on which axis of the operand is which.
+    reads_axes: ClassVar[bool] = True
     #: True if the operand's gradient is not the result's: :meth:`differentiable` is
     #: applied in front of the products, once for both that read the operand.
     own_gradient: ClassVar[bool] = False
@@ -299,6 +301,7 @@ class Keep(Transform):
     """
 
     pointwise = True
+    reads_axes = False
 
     def apply(self, x: Tensor, state: State, training: bool) -> Tensor:
         del state, training

@@ -121,6 +121,11 @@ class Cast(Transform):
         return Scaled(self.format, format, Power(lead), over)
 
     @property
+    def reads_axes(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True if blocks or slices have scales."""
+        return reads_axis(self)
+
+    @property
     def pointwise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """True if neither a scale nor a random number has a say."""
         return isinstance(self._format, Coded) and not self.state_names

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from elision.operands.base import State, Transform
+from elision.operands.outputs_first import OutputsFirst
 
 __all__ = ["Chain", "links_of"]
 
@@ -14,13 +15,16 @@ __all__ = ["Chain", "links_of"]
 def links_of(transform: Transform, prefix: str = "") -> Iterator[tuple[str, Transform]]:
     """The transforms of a chain, each with what the names of its state begin with.
 
-    A transform that is no chain is its own only link.
+    A transform that is no chain is its own only link; of one that sees a turned weight,
+    it is the transform inside.
 
     Example:
         >>> from elision.operands import Cast, Mask
         >>> [(prefix, str(link)) for prefix, link in links_of(Chain((Mask(), Cast("bf16"))))]
         [('0_', 'masked'), ('1_', 'bf16')]
     """
+    if isinstance(transform, OutputsFirst):
+        transform = transform.inner
     if not isinstance(transform, Chain):
         yield prefix, transform
         return
@@ -66,6 +70,11 @@ class Chain(Transform):
     def pointwise(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """True if all links are."""
         return all(link.pointwise for link in self.links)
+
+    @property
+    def reads_axes(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """True if any link does."""
+        return any(link.reads_axes for link in self.links)
 
     @property
     def writes_state(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -88,6 +88,7 @@ class LearnedStep(QuantisedWeight):
     bounds: tuple[float, float] = (1e-3, 5.0)
 
     own_gradient = True
+    reads_axes = False
     # Data give the first step alone, and a pass computed again finds it there.
     writes_state = False
 

@@ -38,6 +38,7 @@ class Mask(Transform):
     sparsifies = True
     limits_gradient = True
     writes_state = False
+    reads_axes = False  # the mask has the operand's shape
 
     def initial_state(self) -> State:
         state = {

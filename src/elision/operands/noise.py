@@ -44,6 +44,11 @@ class Noise(Transform):
     shape: Shape = "gaussian"
     seed: int = 0
 
+    @property
+    def reads_axes(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """That of the cast."""
+        return self.cast.reads_axes
+
     def check(self) -> None:
         if not isinstance(self.cast, Cast):
             raise ValueError(f"Noise: cast must be a Cast, got {self.cast!r}")

@@ -77,6 +77,7 @@ class TopK(Transform):
     sample_size: int = 16384
 
     sparsifies = True
+    reads_axes = False
 
     def check(self) -> None:
         number("TopK", "sparsity", self.sparsity, "[0, 1)")

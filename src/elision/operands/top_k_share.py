@@ -31,6 +31,7 @@ class TopKShare(Transform):
     sparsity: float
 
     sparsifies = True
+    reads_axes = False
     writes_state = False
 
     def check(self) -> None:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from elision.layers import turned_transform
 from elision.operands import Transform
-from elision.products import LayerProduct
+from elision.products import Geometry, LayerProduct, TransposedConvolution
 
 __all__ = [
     "NoiseSum",
+    "as_read",
     "product_noise",
     "relative_error",
     "rounded_operand",
@@ -34,6 +36,16 @@ def rounded_operand(x: Tensor, how: Transform) -> Tensor:
     return how(x, list(how.initial_state().values()), False)
 
 
+def as_read(geometry: Geometry, operand: str, how: Transform) -> Transform:
+    """A transform as a layer of this geometry applies it.
+
+    That of a transposed convolution's weight sees the outputs on axis 0.
+    """
+    if operand == "weight" and isinstance(geometry, TransposedConvolution):
+        return turned_transform(how, geometry.convolution.groups)
+    return how
+
+
 def rounded_product(
     product: LayerProduct, roundings: Mapping[str, Transform]
 ) -> LayerProduct:
@@ -44,7 +56,9 @@ def rounded_product(
         roundings: operand -> what is done to it; others stay.
     """
     first, second = (
-        rounded_operand(x, roundings[name]) if name in roundings else x
+        rounded_operand(x, as_read(product.geometry, name, roundings[name]))
+        if name in roundings
+        else x
         for name, x in product.operands.items()
     )
     return LayerProduct.unchecked(product.kind, product.geometry, first, second)

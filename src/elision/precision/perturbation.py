@@ -20,7 +20,7 @@ from elision.layers import Observation, Recipe, elidable_layers, elide, restore,
 from elision.operands import KEEP, Transform
 from elision.precision.arithmetic import Arithmetic, arithmetic
 from elision.precision.bounds import is_safe, root_sum_square
-from elision.precision.noise import NoiseSum, relative_error, rounded_operand
+from elision.precision.noise import NoiseSum, as_read, relative_error, rounded_operand
 from elision.products import LayerProduct, Product
 
 __all__ = ["FormatRow", "LayerRow", "Perturbation", "perturbation"]
@@ -245,7 +245,9 @@ class _Rounded:
 
     def _operand(self, name: str, x: Tensor, how: Transform) -> Tensor:
         if (name, how) not in self._operands:
-            self._operands[name, how] = rounded_operand(x, how)
+            self._operands[name, how] = rounded_operand(
+                x, as_read(self._product.geometry, name, how)
+            )
         return self._operands[name, how]
 
 
@@ -298,7 +300,7 @@ def _format_row(
 
 
 def _kind(layer: nn.Module) -> str:
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, nn.modules.conv._ConvNd):
         depthwise = layer.groups == layer.in_channels > 1
         return "depthwise" if depthwise else "conv"
     return "linear" if isinstance(layer, nn.Linear) else type(layer).__name__

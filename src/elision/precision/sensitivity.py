@@ -23,7 +23,15 @@ import torch
 from torch import Tensor, nn
 
 from elision.common.checks import one_of
-from elision.layers import Recipe, Table, elidable_layers, elide, restore
+from elision.layers import (
+    Recipe,
+    Table,
+    elidable_layers,
+    elide,
+    groups_if_turned,
+    restore,
+    turned_transform,
+)
 from elision.precision.arithmetic import bits_of, rounding
 from elision.precision.curvature import hessian_diagonal
 from elision.precision.noise import relative_error, rounded_operand
@@ -213,7 +221,7 @@ class _Work:
         reached = elidable_layers(self.model)
         if not reached:
             raise ValueError(
-                f"sensitivity: {type(self.model).__name__} has no Conv2d or Linear"
+                f"sensitivity: {type(self.model).__name__} has no layer in reach"
             )
         handles = [m.register_forward_hook(keep(n)) for n, m in reached.items()]
         try:
@@ -268,7 +276,9 @@ class _Work:
             return self._gradient_row(name, format)
         exact = self.weights[name] if operand == "weight" else self.inputs_of[name]
         how = rounding(format, operand)
-        delta = rounded_operand(exact, how) - exact
+        groups = groups_if_turned(self.layers[name]) if operand == "weight" else None
+        read = how if groups is None else turned_transform(how, groups)
+        delta = rounded_operand(exact, read) - exact
         g, h = self.gradients[operand, name], self.diagonals[operand, name]
         first, size = float((g * delta).sum()), float(delta.square().sum())
         table = Table({Product.FORWARD: {operand: how}})
@@ -367,7 +377,7 @@ def _bias(layer: nn.Module) -> Tensor | float:
     bias = getattr(layer, "bias", None)
     if not isinstance(bias, Tensor):
         return 0.0
-    return bias.view(-1, 1, 1) if isinstance(layer, nn.Conv2d) else bias
+    return bias.view(-1, *[1] * (_weight(layer).dim() - 2))
 
 
 def _joined(tensors: Mapping[str, Tensor]) -> Tensor:

@@ -16,10 +16,15 @@ from dataclasses import replace
 from typing import Any
 
 from elision.products.axes import axes_of
+from elision.products.conv1d import Conv1dGeometry
 from elision.products.convolution import Convolution
 from elision.products.geometry import Geometry
 from elision.products.matmul import MatmulGeometry
-from elision.products.transposed import ConvTranspose2dGeometry
+from elision.products.transposed import (
+    ConvTranspose1dGeometry,
+    ConvTranspose2dGeometry,
+    TransposedConvolution,
+)
 
 __all__ = ["canonical_geometry", "canonical_operand"]
 
@@ -28,8 +33,9 @@ def canonical_geometry(geometry: Geometry) -> Geometry:
     """The geometry in which all layers with the same products are equal.
 
     A matrix product in any notation is a :class:`MatmulGeometry`. A transposed
-    convolution that is one has the operands of a linear layer. In a convolution that is
-    none, a dilation of a single tap and a stride of a single output become 1.
+    convolution that is one has the operands of a linear layer. What is convolved over a
+    line has images of one row. In a convolution that is no matrix product, a dilation of a
+    single tap and a stride of a single output become 1.
 
     Example:
         >>> from elision.products import Conv2dGeometry
@@ -40,11 +46,12 @@ def canonical_geometry(geometry: Geometry) -> Geometry:
         >>> canonical_geometry(Conv2dGeometry(2, 8, 4, 4, 16, kernel=2)).layer
         'conv2d'
     """
+    geometry = _on_two_axes(geometry)
     if isinstance(geometry, Convolution):
         return _matmul(geometry) if _tiles(geometry) else _plain(geometry)
-    if isinstance(geometry, ConvTranspose2dGeometry):
+    if isinstance(geometry, TransposedConvolution):
         if not _tiles(geometry.convolution):
-            return ConvTranspose2dGeometry(_plain(geometry.convolution))
+            return type(geometry)(_plain(geometry.convolution))
         own = _matmul(geometry.convolution)
         return replace(own, inner=own.columns, columns=own.inner)
     return geometry
@@ -58,13 +65,25 @@ def canonical_operand(geometry: Geometry, operand: str, value: Any) -> Any:
         operand: ``"input"``, ``"weight"`` or ``"grad_output"``.
         value: in the layer's own layout.
     """
+    flat = _on_two_axes(geometry)
+    if flat is not geometry:
+        geometry, value = flat, geometry.to_convolution(operand, value)
     if isinstance(geometry, Convolution):
         return _flat(geometry, operand, value) if _tiles(geometry) else value
-    if isinstance(geometry, ConvTranspose2dGeometry) and _tiles(geometry.convolution):
+    if isinstance(geometry, TransposedConvolution) and _tiles(geometry.convolution):
         own = geometry.convolution_operand(operand)
         flat = _flat(geometry.convolution, own, value)
         return flat.swapaxes(-1, -2) if operand == "weight" else flat
     return value
+
+
+def _on_two_axes(geometry: Geometry) -> Geometry:
+    """A layer over a line as one over images of one row; any other as it is."""
+    if isinstance(geometry, Conv1dGeometry):
+        return geometry.on_two_axes
+    if isinstance(geometry, ConvTranspose1dGeometry):
+        return ConvTranspose2dGeometry(geometry.convolution.on_two_axes)
+    return geometry
 
 
 def _tiles(geometry: Convolution[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Convolutions over images of two or three axes.
+"""Convolutions over images of any number of axes.
 
 All three products of a convolution range over the same set of index tuples. With
 stride ``t``, padding ``p`` and dilation ``d``, input pixel ``y``, kernel tap ``r`` and
@@ -18,6 +18,7 @@ from elision.common.checks import integer
 from elision.products import dense
 from elision.products.geometry import Geometry
 from elision.products.kinds import Product
+from elision.products.parameters import ConvolutionParameters
 
 __all__ = ["Conv2dGeometry", "Conv3dGeometry", "Convolution", "per_axis"]
 
@@ -145,6 +146,13 @@ class Convolution(Geometry, Generic[Axes]):
         return self.groups == self.in_channels > 1
 
     @property
+    def parameters(self) -> ConvolutionParameters:
+        """What torch's function of the layer is called with."""
+        return ConvolutionParameters(
+            self.stride, self.padding, self.dilation, self.groups
+        )
+
+    @property
     def description(self) -> str:
         """The shape in words, one line."""
         rank = len(self.axes)
@@ -170,11 +178,10 @@ class Convolution(Geometry, Generic[Axes]):
         self, kind: Product, first: torch.Tensor, second: torch.Tensor
     ) -> torch.Tensor:
         """One product, computed densely; see :meth:`Geometry.compute`."""
-        convolution = (self.stride, self.padding, self.dilation, self.groups)
         shapes = (self.shape_of("input"), self.shape_of("weight"))
-        return dense.product(kind, first, second, convolution, shapes)
+        return dense.product(kind, first, second, self.parameters, shapes)
 
-    def as_convolution(self, kind: Product) -> "tuple[Product, Convolution[Axes]]":
+    def as_convolution(self, kind: Product) -> "tuple[Product, Convolution[Any]]":
         """The product itself."""
         return kind, self
 
@@ -364,9 +371,10 @@ def per_axis(
         isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < minimum
         for v in values
     ):
-        group = {2: "a pair", 3: "a triple"}[rank]
+        group = {1: "a tuple", 2: "a pair", 3: "a triple"}[rank]
         raise ValueError(
-            f"{owner}.{name} must be an integer >= {minimum} or {group} of them, "
+            f"{owner}.{name} must be an integer >= {minimum} or {group} of "
+            f"{'one' if rank == 1 else 'them'}, "
             f"got {value!r}"
         )
     return tuple(int(v) for v in values)

@@ -4,45 +4,60 @@ These are the calls that a plain layer makes: one ``F.linear`` or convolution wi
 bias, one ``convolution_backward`` for all gradients that are wanted. A product with
 nothing left out is therefore the plain layer's to the last bit.
 
-``convolution`` is ``(stride, padding, dilation, groups)``, with one number per axis of
-the image for the first three, or None for a matrix product. Convolutions have two or
-three axes; matrix products may have a leading batch axis, on all operands alike.
+``convolution`` is a :class:`ConvolutionParameters`, or None for a matrix product.
+Convolutions, transposed ones among them, have one to three axes; matrix products may have
+a leading batch axis, on all operands alike.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from elision.products.kinds import Product
+from elision.products.parameters import ConvolutionParameters
 
 __all__ = ["forward", "gradients", "product"]
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
+#: Torch's functions by the axes of a weight.
+_CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+_TRANSPOSED = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Any) -> Tensor:
+
+def forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    convolution: ConvolutionParameters | None,
+) -> Tensor:
     """``Y`` of a layer, bias added.
 
     Args:
-        x: input, ``(N, C, H, W)`` or ``(rows, inner)``.
-        weight: ``(K, C/groups, R, S)`` or ``(columns, inner)``.
+        x: input, ``(N, C, *sizes)`` or ``(rows, inner)``.
+        weight: ``(K, C/groups, *kernel)``, transposed ``(C, K/groups, *kernel)``, or
+            ``(columns, inner)``.
         bias: one value per output channel, or None; not for a batch of matrix products.
         convolution: parameters, or None; see the module.
     """
     if convolution is None:
         return F.linear(x, weight, bias) if weight.dim() == 2 else x @ weight.mT
-    convolve = F.conv2d if weight.dim() == 4 else F.conv3d
-    return convolve(x, weight, bias, *convolution)
+    stride, padding, dilation, groups, transposed, _ = convolution
+    if not transposed:
+        convolve = _CONVOLVE[weight.dim()]
+        return convolve(x, weight, bias, stride, padding, dilation, groups)
+    convolve = _TRANSPOSED[weight.dim()]
+    extra = convolution.extra
+    return convolve(x, weight, bias, stride, padding, extra, groups, dilation)
 
 
 def gradients(
     grad_output: Tensor,
     x: Tensor | None,
     weight: Tensor | None,
-    convolution: Any,
+    convolution: ConvolutionParameters | None,
     *,
     shapes: tuple[Sequence[int], Sequence[int]],
     bias: bool = False,
@@ -50,7 +65,7 @@ def gradients(
     """``dX``, ``dW`` and ``db`` from one output gradient, those that are wanted.
 
     Args:
-        grad_output: ``(N, K, P, Q)`` or ``(rows, columns)``.
+        grad_output: ``(N, K, *sizes)`` or ``(rows, columns)``.
         x: input, for ``dW``; None leaves ``dW`` out.
         weight: for ``dX``; None leaves ``dX`` out.
         convolution: parameters, or None; see the module.
@@ -74,7 +89,7 @@ def gradients(
     if weight is None:
         weight = grad_output.new_empty(1).expand(shapes[1])
     sizes = [grad_output.shape[1]] if bias else None
-    stride, padding, dilation, groups = convolution
+    stride, padding, dilation, groups, transposed, _ = convolution
     dx, dw, db = torch.ops.aten.convolution_backward(
         grad_output,
         x,
@@ -83,8 +98,8 @@ def gradients(
         stride,
         padding,
         dilation,
-        False,
-        [0] * len(stride),
+        transposed,
+        convolution.extra,
         groups,
         wanted,
     )
@@ -96,7 +111,7 @@ def product(
     kind: Product,
     first: Tensor,
     second: Tensor,
-    convolution: Any,
+    convolution: ConvolutionParameters | None,
     shapes: tuple[Sequence[int], Sequence[int]],
 ) -> Tensor:
     """One product of a layer.

@@ -2,21 +2,34 @@
 
 from typing import Any
 
-from elision.products.convolution import Conv2dGeometry, Conv3dGeometry
+from elision.products.conv1d import Conv1dGeometry
+from elision.products.convolution import Conv2dGeometry, Conv3dGeometry, Convolution
 from elision.products.geometry import Geometry
 from elision.products.matmul import MatmulGeometry
-from elision.products.transposed import ConvTranspose2dGeometry
+from elision.products.parameters import ConvolutionParameters
+from elision.products.transposed import (
+    ConvTranspose1dGeometry,
+    ConvTranspose2dGeometry,
+    ConvTranspose3dGeometry,
+    TransposedConvolution,
+)
 
 __all__ = ["geometry_from_json", "geometry_of"]
 
+#: Convolutions and transposed ones by the axes of their images, from one on.
+_CONVOLUTIONS: tuple[type[Convolution[Any]], ...] = (
+    Conv1dGeometry,
+    Conv2dGeometry,
+    Conv3dGeometry,
+)
+_TRANSPOSED: tuple[type[TransposedConvolution], ...] = (
+    ConvTranspose1dGeometry,
+    ConvTranspose2dGeometry,
+    ConvTranspose3dGeometry,
+)
+
 _GEOMETRIES: dict[str, type[Geometry]] = {
-    member.layer: member
-    for member in (
-        Conv2dGeometry,
-        MatmulGeometry,
-        ConvTranspose2dGeometry,
-        Conv3dGeometry,
-    )
+    member.layer: member for member in (MatmulGeometry, *_CONVOLUTIONS, *_TRANSPOSED)
 }
 
 
@@ -37,18 +50,32 @@ def geometry_from_json(entry: dict[str, Any]) -> Geometry:
 
 
 def geometry_of(
-    input: tuple[int, ...], weight: tuple[int, ...], convolution: Any
+    input: tuple[int, ...],
+    weight: tuple[int, ...],
+    convolution: ConvolutionParameters | tuple[Any, ...] | None,
 ) -> Geometry:
-    """Geometry from the shapes of a linear layer's or 2-D convolution's operands.
+    """Geometry from the shapes of a linear layer's or a convolution's operands.
 
     Args:
         input: shape of X.
         weight: shape of W.
-        convolution: (stride, padding, dilation, groups); None: a linear layer.
+        convolution: parameters of the convolution, of one to three axes, or a tuple of
+            the first of them; None: a linear layer.
+
+    Example:
+        >>> up = ConvolutionParameters((2,), (0,), (1,), transposed=True)
+        >>> geometry_of((1, 8, 4), (8, 3, 2), up).shape_of("grad_output")
+        (1, 3, 8)
     """
     if convolution is None:
         return MatmulGeometry(input[0], input[1], weight[0])
-    stride, padding, dilation, groups = convolution
-    return Conv2dGeometry.of(
+    how = ConvolutionParameters(*convolution)  # pyright: ignore[reportArgumentType]
+    stride, padding, dilation, groups, transposed, _ = how
+    place = len(stride) - 1
+    if transposed:
+        return _TRANSPOSED[place].of(
+            input, weight, stride, padding, how.extra, dilation, groups
+        )
+    return _CONVOLUTIONS[place].of(
         input, weight, stride=stride, padding=padding, dilation=dilation, groups=groups
     )

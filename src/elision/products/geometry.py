@@ -76,8 +76,16 @@ class Geometry(ABC):
 
     @property
     def reshaped_convolution(self) -> Any:
-        """The 2-D convolution whose operands are this layer's reshaped; None: none."""
+        """The 2-D convolution whose operands are this layer's reshaped; None: none.
+
+        Its product and operands are those that :meth:`convolution_product` and
+        :meth:`convolution_operand` name.
+        """
         return None
+
+    def convolution_product(self, kind: Product) -> Product:
+        """The product, in :meth:`as_convolution`, that ``kind`` of this layer is."""
+        return kind
 
     def convolution_operand(self, operand: str) -> str:
         """Name, in :meth:`as_convolution`'s product, of an operand; its own inverse."""

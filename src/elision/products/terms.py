@@ -16,21 +16,25 @@ Padding counts: a term that reads a padding pixel is a zero with a place of its 
 that all outputs have their chunks in the same places. The input gradient of a strided
 convolution has one ordered sum for each residue of the pixel modulo the stride, with only
 the taps that reach such a pixel; no inserted zeros are counted, but pixels of G beyond
-its border are, as padding is. A matrix product is a convolution of 1x1 taps.
+its border are, as padding is. A matrix product is a convolution of 1x1 taps; what
+is convolved over a line has images of one row. Of a convolution over three axes the planes
+along the first are images and its taps belong to the channels
+(:mod:`elision.products.unfolded`).
 """
 
 import functools
 import math
 from dataclasses import dataclass
 from itertools import product as pairs
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from elision.products.convolution import Conv2dGeometry
+from elision.products.convolution import Conv2dGeometry, Convolution
 from elision.products.kinds import Product
 
-__all__ = ["OrderedSum", "TermOrder", "term_order"]
+__all__ = ["OrderedSum", "Residue", "TermOrder", "residues", "term_order"]
 
 #: One number for each of an index's three axes.
 Triple = tuple[int, int, int]
@@ -180,7 +184,7 @@ def term_order(kind: Product, geometry: Conv2dGeometry) -> TermOrder:
 
 
 @dataclass(frozen=True)
-class _Residue:
+class Residue:
     """One axis of the input gradient: the pixels of one residue modulo the stride.
 
     Attributes:
@@ -189,6 +193,11 @@ class _Residue:
             how many there are.
         output: the output pixel that the first tap reaches from the first pixel.
         back: output pixels from one tap back to the next.
+
+    Example:
+        >>> layer = Conv2dGeometry(1, 1, 5, 5, 1, kernel=3, stride=2, padding=1)
+        >>> [(r.first, r.count, r.taps) for r in residues(layer, 0)]
+        [(0, 3, 1), (1, 2, 2)]
     """
 
     first: int
@@ -210,8 +219,8 @@ class _Residue:
         return self.output + self.count - 1
 
 
-def _residues(geometry: Conv2dGeometry, axis: int) -> list[_Residue]:
-    """The residues of an axis that any tap reaches."""
+def residues(geometry: Convolution[Any], axis: int) -> list[Residue]:
+    """The residues of an axis of a convolution that any tap reaches."""
     stride, dilation = geometry.stride[axis], geometry.dilation[axis]
     padding, kernel = geometry.padding[axis], geometry.kernel[axis]
     size = geometry.sizes[axis]
@@ -222,7 +231,7 @@ def _residues(geometry: Conv2dGeometry, axis: int) -> list[_Residue]:
         taps = [r for r in range(kernel) if (reached - r * dilation) % stride == 0]
         if taps:
             found.append(
-                _Residue(
+                Residue(
                     first=first,
                     count=-(-(size - first) // stride),
                     tap=taps[0],
@@ -236,7 +245,7 @@ def _residues(geometry: Conv2dGeometry, axis: int) -> list[_Residue]:
 
 
 def _input_grad(v: Conv2dGeometry) -> TermOrder:
-    by_row, by_column = _residues(v, 0), _residues(v, 1)
+    by_row, by_column = residues(v, 0), residues(v, 1)
     top = max([0, *(-r.lowest for r in by_row)])
     left = max([0, *(-r.lowest for r in by_column)])
     bottom = max([0, *(r.highest - v.out_height + 1 for r in by_row)])

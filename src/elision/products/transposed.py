@@ -1,15 +1,28 @@
 """Transposed convolutions: a convolution whose products have changed places."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 
-from elision.products.convolution import Conv2dGeometry, per_axis
+from elision.products import dense
+from elision.products.conv1d import Conv1dGeometry
+from elision.products.convolution import (
+    Conv2dGeometry,
+    Conv3dGeometry,
+    Convolution,
+    per_axis,
+)
 from elision.products.geometry import Geometry
 from elision.products.kinds import Product
+from elision.products.parameters import ConvolutionParameters
 
-__all__ = ["ConvTranspose2dGeometry"]
+__all__ = [
+    "ConvTranspose1dGeometry",
+    "ConvTranspose2dGeometry",
+    "ConvTranspose3dGeometry",
+    "TransposedConvolution",
+]
 
 _TRANSPOSED = {
     Product.FORWARD: Product.INPUT_GRAD,
@@ -19,54 +32,53 @@ _TRANSPOSED = {
 
 
 @dataclass(frozen=True)
-class ConvTranspose2dGeometry(Geometry):
-    """Shape of a transposed 2-D convolution, by the convolution that it transposes.
+class TransposedConvolution(Geometry):
+    """Shape of a transposed convolution, by the convolution that it transposes.
 
     Forward product and input gradient have changed places: the layer's input is the
     convolution's ``grad_output``, its output has the shape of the convolution's input.
-    The weight is ``(C, K/groups, R, S)`` for ``C`` input and ``K`` output channels.
+    The weight is ``(C, K/groups, *kernel)`` for ``C`` input and ``K`` output channels.
 
     Attributes:
         convolution: from the layer's output to its input.
 
     Example:
-        >>> layer = ConvTranspose2dGeometry.of((1, 8, 4, 4), (8, 3, 2, 2), stride=2)
-        >>> layer.shape_of("grad_output")
-        (1, 3, 8, 8)
+        >>> layer = ConvTranspose1dGeometry.of((1, 8, 4), (8, 3, 2), stride=2)
+        >>> isinstance(layer, TransposedConvolution), layer.description
+        (True, 'transposed conv1d 1 x 3 @ 8 -> 8, kernel 2, stride 2')
     """
 
-    convolution: Conv2dGeometry
+    convolution: Convolution[Any]
 
-    layer: ClassVar[str] = "conv_transpose2d"
+    #: Class of the convolution.
+    transposes: ClassVar[type[Convolution[Any]]]
 
     @classmethod
     def of(
         cls,
         input_shape: tuple[int, ...],
         weight_shape: tuple[int, ...],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        output_padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
+        stride: int | tuple[int, ...] = 1,
+        padding: int | tuple[int, ...] = 0,
+        output_padding: int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
         groups: int = 1,
-    ) -> "ConvTranspose2dGeometry":
+    ) -> Self:
         """Geometry from the shapes of the layer's input and weight.
 
         Args:
-            input_shape: ``(N, C, H, W)``.
-            weight_shape: ``(C, K/groups, R, S)``.
+            input_shape: ``(N, C, *sizes)``.
+            weight_shape: ``(C, K/groups, *kernel)``.
             stride: pixels of the output between those of neighbouring inputs.
-            padding: rows and columns cut off on each side of the output.
-            output_padding: rows and columns added to the output's end; less than the
-                stride, as more would belong to no product.
+            padding: pixels cut off on each side of the output.
+            output_padding: pixels added to the output's end; less than the stride, as
+                more would belong to no product.
             dilation: step between taps.
             groups: independent blocks of channels.
 
         Raises:
             ValueError: a parameter out of range.
         """
-        batch, _, *inputs = input_shape
-        channels, per_group, *kernel = weight_shape
         named = {
             "stride": stride,
             "padding": padding,
@@ -74,34 +86,39 @@ class ConvTranspose2dGeometry(Geometry):
             "dilation": dilation,
         }
         minimum = {"stride": 1, "dilation": 1}
-        owner = cls.__name__
+        owner, rank = cls.__name__, len(cls.transposes.axes)
         s, p, extra, d = (
-            per_axis(owner, name, value, minimum.get(name, 0), 2)
+            per_axis(owner, name, value, minimum.get(name, 0), rank)
             for name, value in named.items()
         )
-        if extra[0] >= s[0] or extra[1] >= s[1]:
+        if any(e >= step for e, step in zip(extra, s, strict=True)):
             raise ValueError(
                 f"{owner}(output_padding={output_padding!r}): must be less than the "
                 f"stride {s}"
             )
-        outputs = [
-            (size - 1) * s[axis]
-            - 2 * p[axis]
-            + d[axis] * (kernel[axis] - 1)
-            + extra[axis]
-            + 1
-            for axis, size in enumerate(inputs)
-        ]
+        how = ConvolutionParameters(s, p, d, groups, True, extra)
         return cls(
-            Conv2dGeometry.of(
-                (batch, per_group * groups, *outputs),
-                (channels, per_group, *kernel),
+            cls.transposes.of(
+                how.output_shape(input_shape, weight_shape),
+                weight_shape,
                 stride=s,
                 padding=p,
                 dilation=d,
                 groups=groups,
             )
         )
+
+    @property
+    def parameters(self) -> ConvolutionParameters:
+        """What torch's function of the layer is called with."""
+        own = self.convolution
+        how = ConvolutionParameters(
+            own.stride, own.padding, own.dilation, own.groups, True
+        )
+        shapes = self.shape_of("input"), self.shape_of("weight")
+        bare = how.output_shape(*shapes)[2:]
+        extra = (n - least for n, least in zip(own.sizes, bare, strict=True))
+        return how._replace(output_padding=tuple(extra))
 
     def shape_of(self, operand: str) -> tuple[int, ...]:
         """Torch shape of ``"input"``, ``"weight"`` or ``"grad_output"``."""
@@ -122,34 +139,98 @@ class ConvTranspose2dGeometry(Geometry):
         """The shape in words, one line."""
         return f"transposed {self.convolution.description}"
 
-    def with_batch(self, batch: int) -> "ConvTranspose2dGeometry":
+    def with_batch(self, batch: int) -> Self:
         """The same layer for ``batch`` images."""
-        return ConvTranspose2dGeometry(self.convolution.with_batch(batch))
+        return type(self)(self.convolution.with_batch(batch))
 
     def compute(
         self, kind: Product, first: torch.Tensor, second: torch.Tensor
     ) -> torch.Tensor:
         """One product, computed densely; see :meth:`Geometry.compute`."""
-        if (
-            kind is Product.WEIGHT_GRAD
-        ):  # the convolution's gradient is this one's input
-            first, second = second, first
-        return self.convolution.compute(_TRANSPOSED[kind], first, second)
+        shapes = self.shape_of("input"), self.shape_of("weight")
+        return dense.product(kind, first, second, self.parameters, shapes)
 
-    def as_convolution(self, kind: Product) -> tuple[Product, Conv2dGeometry]:
+    def as_convolution(self, kind: Product) -> tuple[Product, Convolution[Any]]:
         """The convolution's product that has changed places with ``kind``."""
-        return _TRANSPOSED[kind], self.convolution
+        return self.convolution.as_convolution(_TRANSPOSED[kind])
+
+    @property
+    def reshaped_convolution(self) -> Conv2dGeometry | None:
+        """That of the convolution; None over three axes."""
+        return self.convolution.reshaped_convolution
+
+    def convolution_product(self, kind: Product) -> Product:
+        """Forward product and input gradient have changed places."""
+        return _TRANSPOSED[kind]
 
     def convolution_operand(self, operand: str) -> str:
         """Input and gradient of the output exchange their names."""
         exchanged = {"input": "grad_output", "grad_output": "input"}
         return exchanged.get(operand, operand)
 
+    def to_convolution(self, operand: str, value: Any) -> Any:
+        """An operand of the convolution, over a line with one row."""
+        own = self.convolution_operand(operand)
+        return self.convolution.to_convolution(own, value)
+
+    def from_convolution(self, operand: str, value: Any) -> Any:
+        """Inverse of :meth:`to_convolution`."""
+        own = self.convolution_operand(operand)
+        return self.convolution.from_convolution(own, value)
+
     def to_json(self) -> dict[str, Any]:
         """Kind of layer and sizes of the convolution."""
-        return {"kind": self.layer, **asdict(self.convolution)}
+        return {"kind": self.layer, **asdict(self.convolution)}  # pyright: ignore[reportArgumentType]
 
     @classmethod
-    def from_sizes(cls, sizes: dict[str, Any]) -> "ConvTranspose2dGeometry":
+    def from_sizes(cls, sizes: dict[str, Any]) -> Self:
         """The geometry of the sizes in :meth:`to_json`."""
-        return cls(Conv2dGeometry(**sizes))
+        return cls(cls.transposes(**sizes))
+
+
+@dataclass(frozen=True)
+class ConvTranspose1dGeometry(TransposedConvolution):
+    """Shape of a transposed 1-D convolution.
+
+    Example:
+        >>> layer = ConvTranspose1dGeometry.of((1, 8, 4), (8, 3, 2), stride=2)
+        >>> layer.shape_of("grad_output")
+        (1, 3, 8)
+    """
+
+    convolution: Conv1dGeometry
+
+    layer: ClassVar[str] = "conv_transpose1d"
+    transposes: ClassVar[type[Convolution[Any]]] = Conv1dGeometry
+
+
+@dataclass(frozen=True)
+class ConvTranspose2dGeometry(TransposedConvolution):
+    """Shape of a transposed 2-D convolution.
+
+    Example:
+        >>> layer = ConvTranspose2dGeometry.of((1, 8, 4, 4), (8, 3, 2, 2), stride=2)
+        >>> layer.shape_of("grad_output")
+        (1, 3, 8, 8)
+    """
+
+    convolution: Conv2dGeometry
+
+    layer: ClassVar[str] = "conv_transpose2d"
+    transposes: ClassVar[type[Convolution[Any]]] = Conv2dGeometry
+
+
+@dataclass(frozen=True)
+class ConvTranspose3dGeometry(TransposedConvolution):
+    """Shape of a transposed 3-D convolution.
+
+    Example:
+        >>> layer = ConvTranspose3dGeometry.of((1, 8, 2, 4, 4), (8, 3, 2, 2, 2), stride=2)
+        >>> layer.shape_of("grad_output")
+        (1, 3, 4, 8, 8)
+    """
+
+    convolution: Conv3dGeometry
+
+    layer: ClassVar[str] = "conv_transpose3d"
+    transposes: ClassVar[type[Convolution[Any]]] = Conv3dGeometry

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from elision.common.checks import integer
 from elision.common.names import lookup
+from elision.operands.outputs_first import turned, turned_shape
 
 __all__ = [
     "Block",
@@ -20,6 +21,7 @@ __all__ = [
     "Filter",
     "KernelSlice",
     "Pattern",
+    "Turned",
     "Unstructured",
     "pattern_named",
 ]
@@ -28,7 +30,7 @@ Shape = tuple[int, ...]
 
 
 class Pattern(ABC):
-    """Division of a weight ``(K, C/groups, R, S)`` or ``(columns, inner)`` into units.
+    """Division of a weight ``(K, C/groups, *kernel)`` or ``(columns, inner)`` into units.
 
     Example:
         >>> isinstance(pattern_named("block-2x4"), Pattern)
@@ -57,6 +59,36 @@ class Pattern(ABC):
     def active(self, mask: Tensor) -> Tensor:
         """Mask of the units that a mask of the weights makes active."""
         return self.reduce(mask.float()) > 0
+
+
+@dataclass(frozen=True)
+class Turned(Pattern):
+    """A pattern of weights that have their inputs on axis 0 (transposed convolutions).
+
+    Attributes:
+        inner: the pattern, of the weight with its outputs on axis 0.
+        groups: of the convolution.
+
+    Example:
+        >>> Turned(Filter()).units((8, 4, 3, 3))
+        4
+    """
+
+    inner: Pattern
+    groups: int = 1
+
+    def check(self, layer: str, shape: Shape) -> None:
+        self.inner.check(layer, turned_shape(shape, self.groups))
+
+    def grid(self, shape: Shape) -> Shape:
+        return self.inner.grid(turned_shape(shape, self.groups))
+
+    def reduce(self, score: Tensor) -> Tensor:
+        return self.inner.reduce(turned(score, self.groups))
+
+    def expand(self, units: Tensor, shape: Shape) -> Tensor:
+        own = self.inner.expand(units, turned_shape(shape, self.groups))
+        return turned(own, self.groups)
 
 
 @dataclass(frozen=True)

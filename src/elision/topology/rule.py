@@ -89,11 +89,14 @@ class Budget:
             ValueError: the budget cannot be met, or the pattern divides a layer not.
         """
         for weight in weights:
-            self.pattern.check(weight.name, weight.shape)
+            weight.divided_by(self.pattern).check(weight.name, weight.shape)
         return weight_counts(
             {weight.name: weight.shape for weight in weights},
             self.densities(weights, dense),
-            {weight.name: self.pattern.units(weight.shape) for weight in weights},
+            {
+                weight.name: weight.divided_by(self.pattern).units(weight.shape)
+                for weight in weights
+            },
         )
 
     def draw(
@@ -103,13 +106,14 @@ class Budget:
         counts = self.units(weights, dense)
         for weight in weights:
             random = generator(self.seed, weight.name, 0)
-            grid = self.pattern.grid(weight.shape)
+            pattern = weight.divided_by(self.pattern)
+            grid = pattern.grid(weight.shape)
             chosen = best(
                 torch.rand(grid, generator=random, device=random.device),
                 counts[weight.name],
                 random,
             )
-            weight.set_state("mask", self.pattern.expand(chosen, weight.shape))
+            weight.set_state("mask", pattern.expand(chosen, weight.shape))
 
 
 class Rule:

@@ -11,12 +11,15 @@ from elision.common.sharding import full, local, scatter_like
 from elision.layers import (
     ElidedLayer,
     elided_layers,
+    groups_if_turned,
     plan_of,
     set_state,
     states_of,
 )
 from elision.operands import Transform, links_of
+from elision.operands.outputs_first import turned, turned_shape
 from elision.products import Product
+from elision.topology.pattern import Pattern, Turned
 
 __all__ = ["SparseWeight", "momentum", "sparse_weights"]
 
@@ -63,6 +66,30 @@ class SparseWeight:
         """Shape of the whole weight."""
         return tuple(self.weight.shape)
 
+    @property
+    def groups_if_turned(self) -> int | None:
+        """Groups, if the weight has its inputs on axis 0; None: its outputs are there."""
+        return groups_if_turned(self.layers[0])
+
+    @property
+    def turned_shape(self) -> tuple[int, ...]:
+        """Shape with the outputs on axis 0."""
+        groups = self.groups_if_turned
+        return self.shape if groups is None else turned_shape(self.shape, groups)
+
+    def divided_by(self, pattern: Pattern) -> Pattern:
+        """A pattern as it divides this weight."""
+        groups = self.groups_if_turned
+        return pattern if groups is None else Turned(pattern, groups)
+
+    def turned(self, x: Tensor) -> Tensor:
+        """A tensor of the weight's shape with the outputs on axis 0, or such a one back.
+
+        A new tensor of a transposed convolution's; of any other weight's, ``x`` itself.
+        """
+        groups = self.groups_if_turned
+        return x if groups is None else turned(x, groups)
+
     def state(self, name: str) -> Tensor:
         """A state tensor of the transform."""
         return states_of(self.layers[0], self._use)[self._prefix + name]
@@ -88,7 +115,8 @@ class SparseWeight:
             return self.state("mask")
         state = [self.state(name) for name in self.transform.state_names]
         with torch.no_grad():
-            return self.transform(full(self.weight.detach()), state, False) != 0
+            own = self.turned(full(self.weight.detach()))
+            return self.turned(self.transform(own, state, False)) != 0
 
     @property
     def has_mask(self) -> bool:

@@ -23,6 +23,7 @@ LAYERS: list[tuple[nn.Module, tuple[int, ...]]] = [
     (nn.Conv3d(2, 4, 3, padding="same"), (1, 2, 5, 6, 7)),
     (nn.ConvTranspose1d(4, 6, 3, 2, 1, 1), (2, 4, 5)),
     (nn.ConvTranspose2d(4, 6, 3, 2, (1, 0), groups=2, dilation=2), (1, 4, 5, 6)),
+    (nn.ConvTranspose3d(4, 6, (3, 1, 2), 2, output_padding=1), (1, 4, 2, 3, 4)),
 ]
 
 
@@ -35,7 +36,7 @@ def test_every_kind_of_convolution(layer: Any, shape: tuple[int, ...]) -> None:
     with_height = (lambda s: (*s[:2], 1, s[2])) if line else tuple
     assert geometry.shape_of("grad_output") == with_height(out.shape)
     assert geometry.shape_of("weight") == with_height(layer.weight.shape)
-    transposed = isinstance(layer, (nn.ConvTranspose1d, nn.ConvTranspose2d))
+    transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
     each = torch.zeros(shape) if transposed else out
     assert geometry.dense_macs == each.numel() * layer.weight[0].numel()
 
@@ -137,20 +138,28 @@ def test_attention_has_the_products_of_its_projections() -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+class Added(nn.Module):
+    """A product whose operator has no reader."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 5, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.baddbmm(x, x, self.weight)
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (nn.ConvTranspose3d(3, 4, 3), r"weight \(1\)$"),
-        (nn.Sequential(nn.ConvTranspose3d(3, 4, 3)), r"0\.weight \(1\)$"),
-        (
-            nn.Sequential(nn.ConvTranspose3d(3, 3, 1), nn.ConvTranspose3d(3, 4, 3)),
-            r"0\.weight \(1\), 1\.weight \(1\)$",
-        ),
+        (Added(), r"weight \(1\)$"),
+        (nn.Sequential(Added()), r"0\.weight \(1\)$"),
+        (nn.Sequential(Added(), Added()), r"0\.weight \(1\), 1\.weight \(1\)$"),
     ],
 )
 def test_what_has_no_geometry_is_named(model: nn.Module, said: str) -> None:
     with pytest.warns(UserWarning, match="that are not read: " + said) as caught:
-        assert layer_shapes(model, (1, 3, 5, 5, 5)) == []
+        assert layer_shapes(model, (1, 5, 5)) == []
     assert len(caught) == 1
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
 

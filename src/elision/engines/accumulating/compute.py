@@ -11,18 +11,22 @@ from elision.formats import fast_round, format_named
 from elision.formats.accumulate import INT32, Accumulate
 from elision.products import Conv2dGeometry, LayerProduct, Product
 from elision.products.terms import term_order
+from elision.products.unfolded import by_planes
 
 __all__ = ["compute", "random_key"]
 
 _LOW = 0xFFFF_FFFF
+
+#: 2^32 over the golden ratio: tells the random bits of a product's parts apart.
+_GOLDEN = 0x9E37_79B9
 
 
 def compute(product: LayerProduct, accumulate: Accumulate, key: int = 0) -> Tensor:
     """One product, summed as ``accumulate`` says.
 
     Args:
-        product: of a 2-D convolution or a linear layer, with its operands as torch
-            tensors of any floating-point dtype; they are read as float32.
+        product: of any layer, with its operands as torch tensors of any floating-point
+            dtype; they are read as float32.
         accumulate: the cell of the product.
         key: of the random bits of stochastic rounding, from :func:`random_key`.
 
@@ -71,13 +75,26 @@ def in_order(
 ) -> Tensor:
     """One product in float32, its ordered sums by ``sums``."""
     own = product.as_convolution()
+    if isinstance(own.geometry, Conv2dGeometry):
+        out = _planar(own, accumulate, sums, key)
+    else:
+
+        def numbered(part: LayerProduct, number: int) -> Tensor:
+            return _planar(part, accumulate, sums, (key + number * _GOLDEN) & _LOW)
+
+        out = by_planes(own, numbered)
+    return product.geometry.from_convolution(product.kind.absent, out)
+
+
+def _planar(own: LayerProduct, accumulate: Accumulate, sums: Sums, key: int) -> Tensor:
+    """One product of a 2-D convolution in float32."""
     assert isinstance(own.geometry, Conv2dGeometry)
     order = term_order(own.kind, own.geometry)
     read = {name: x.detach().float() for name, x in own.operands.items()}
     a, b = read[order.a].contiguous(), read[order.b].contiguous()
     out = a.new_zeros(own.result_shape)
     sums(Summation(order, a, b, out, accumulate, key))
-    return product.geometry.from_convolution(product.kind.absent, out)
+    return out
 
 
 def _way(product: LayerProduct, accumulate: Accumulate) -> Sums:

@@ -13,7 +13,7 @@ from elision.engines.native import library
 from elision.engines.native.channels import is_finite, product_of_live_channels
 from elision.engines.native.groups import group_by_group, wide_enough
 from elision.engines.torch_engine import TorchEngine
-from elision.products import Conv2dGeometry, LayerProduct, Product
+from elision.products import Conv2dGeometry, Geometry, LayerProduct, Product
 
 __all__ = ["NativeEngine"]
 
@@ -35,9 +35,11 @@ class NativeEngine(Engine):
     On the CPU, of float32, bfloat16 or float16. Products of bfloat16 are computed in
     float32, which loses nothing; so are those of float16, unless this CPU multiplies
     halves (:func:`library.multiplies_halves`): then products of a sparse weight and of
-    a mask are computed in halves. Torch computes densely what has no kernel here (other
-    dtypes, groups of few channels) and operands with an infinity or a NaN, which zeros
-    spread in a dense product. A gradient most of whose channels are zero in the whole
+    a mask are computed in halves. What is convolved over a line has images of one row, and
+    a transposed convolution's products are those of the convolution that it transposes.
+    Torch computes densely what has no kernel here (other dtypes, groups of few channels,
+    images of three axes) and operands with an infinity or a NaN, which zeros spread in a
+    dense product. A gradient most of whose channels are zero in the whole
     batch (unified meProp) becomes the smaller dense product of the other channels.
 
     Args:
@@ -81,12 +83,16 @@ class NativeEngine(Engine):
         Kernels exist for a sparse weight in the forward product, for either operand of
         both gradients, and for a weight gradient wanted in part.
         """
-        conv = product.geometry.reshaped_convolution
+        geometry = product.geometry
+        conv = geometry.reshaped_convolution
         if conv is None or not wide_enough(conv):
             return False
         if hint.wanted is not None:
             return math.prod(conv.kernel) <= library.MOST_TAPS
-        return (product.kind, hint.sparse) in _WAYS
+        return (
+            geometry.convolution_product(product.kind),
+            _in_convolution(geometry, hint.sparse),
+        ) in _WAYS
 
     def choose(self, product: LayerProduct, hint: Hint = NO_HINT) -> Engine:
         """This engine, or torch's for a product without a kernel here."""
@@ -108,22 +114,27 @@ class NativeEngine(Engine):
         """Compute one product; see :meth:`Engine.compute`."""
         conv = product.geometry.reshaped_convolution
         if self.choose(product, hint) is self and conv is not None:
-            kind = product.kind
-            tensors = {
-                name: value.detach().reshape(conv.shape_of(name))
+            geometry = product.geometry
+            kind = geometry.convolution_product(product.kind)
+            sparse = _in_convolution(geometry, hint.sparse)
+            given = {
+                geometry.convolution_operand(name): value.detach()
                 for name, value in product.operands.items()
+            }
+            tensors = {
+                name: given[name].reshape(conv.shape_of(name)) for name in kind.operands
             }
             if hint.wanted is not None:
                 tensors["wanted"] = hint.wanted.reshape(conv.shape_of("weight"))
             if conv.groups == 1:
-                result = self._product(kind, conv, hint.sparse, *tensors.values())
+                result = self._product(kind, conv, sparse, *tensors.values())
             else:
                 alone = NativeEngine(keep=False)  # each group has lists of its own
 
                 def of_group(
                     part: Conv2dGeometry, *own: torch.Tensor
                 ) -> torch.Tensor | None:
-                    return alone._product(kind, part, hint.sparse, *own)
+                    return alone._product(kind, part, sparse, *own)
 
                 result = group_by_group(kind, conv, tensors, of_group)
             if result is not None:
@@ -193,6 +204,11 @@ class NativeEngine(Engine):
             kept.stamp, kept.weight = stamp, weight
         self._kept = kept
         return kept.weights
+
+
+def _in_convolution(geometry: Geometry, sparse: str | None) -> str | None:
+    """Name, in the convolution that a layer is, of its sparse operand."""
+    return None if sparse is None else geometry.convolution_operand(sparse)
 
 
 def _in_halves(operand: torch.Tensor) -> bool:

@@ -25,7 +25,12 @@ from elision.layers.modules.attention import (
     ElidedOutProjection,
 )
 from elision.layers.modules.base import ElidedLayer
+from elision.layers.modules.conv1d import ElidedConv1d
 from elision.layers.modules.conv2d import ElidedConv2d
+from elision.layers.modules.conv3d import ElidedConv3d
+from elision.layers.modules.conv_transpose1d import ElidedConvTranspose1d
+from elision.layers.modules.conv_transpose2d import ElidedConvTranspose2d
+from elision.layers.modules.conv_transpose3d import ElidedConvTranspose3d
 from elision.layers.modules.linear import ElidedLinear
 from elision.layers.modules.part import ElidedPart, ElidedWhole
 from elision.layers.modules.recurrent import (
@@ -67,8 +72,9 @@ def register(plain: type[nn.Module], elided: type[ElidedLayer]) -> None:
     type until they are restored.
 
     Args:
-        plain: a layer type with a parameter ``weight``, of shape (K, C/groups, R, S) or
-            (columns, inner). Subclasses are not covered; each is registered itself.
+        plain: a layer type with a parameter ``weight``, of shape (K, C/groups, *kernel),
+            (C, K/groups, *kernel) of a transposed convolution, or (columns, inner).
+            Subclasses are not covered; each is registered itself.
         elided: a subclass of :class:`ElidedLayer` and of ``plain``, in this order,
             whose forward calls :meth:`ElidedLayer.run_products`.
 
@@ -152,7 +158,12 @@ def _name(kind: object) -> str:
     return getattr(kind, "__name__", repr(kind))
 
 
+register(nn.Conv1d, ElidedConv1d)
 register(nn.Conv2d, ElidedConv2d)
+register(nn.Conv3d, ElidedConv3d)
+register(nn.ConvTranspose1d, ElidedConvTranspose1d)
+register(nn.ConvTranspose2d, ElidedConvTranspose2d)
+register(nn.ConvTranspose3d, ElidedConvTranspose3d)
 register(nn.Linear, ElidedLinear)
 register(NonDynamicallyQuantizableLinear, ElidedOutProjection)
 register(Part, ElidedPart)

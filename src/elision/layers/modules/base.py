@@ -40,7 +40,13 @@ from elision.layers.step import (
     forward_product,
     gradient_products,
 )
-from elision.products import Geometry, Product, dense, geometry_of
+from elision.products import (
+    ConvolutionParameters,
+    Geometry,
+    Product,
+    dense,
+    geometry_of,
+)
 
 __all__ = ["ElidedLayer", "plan_of", "set_state", "states_of", "tied_reader"]
 
@@ -98,7 +104,7 @@ class _Products(torch.autograd.Function):
         full = grads[0] is grad and grads[1] is grad
         dx, dw, db = gradient_products(step, grads, x, w, bias and full)
         if bias and not full:
-            db = grad.sum([0, 2, 3] if step.convolution is not None else [0])
+            db = grad.sum([0, *range(2, grad.dim())])
         return dx, dw, db, None
 
 
@@ -128,10 +134,10 @@ class ElidedLayer(nn.Module):
     _elision_tied_to: str | None = None
     _elision_held: Held | None = None
 
-    def _elision_traced(self, input: Any) -> Any:
+    def _elision_traced(self, input: Any, **keywords: Any) -> Any:
         """A call as one node of a graph that ``torch.fx`` traces, as of a plain layer."""
         name = input.tracer.path_of_module(self)
-        return input.tracer.create_proxy("call_module", name, (input,), {})
+        return input.tracer.create_proxy("call_module", name, (input,), keywords)
 
     # State whose shape only a batch shows (a reference gradient) is no buffer: whatever
     # averages, broadcasts or swaps buffers could not know what to do with it. It is an
@@ -230,22 +236,26 @@ class ElidedLayer(nn.Module):
         """Forward product of a layer under its plan; autograd runs the gradient products.
 
         Args:
-            x: input, (N, C, H, W) of a convolution or (rows, inner) of a matrix product.
-            weight: (K, C/groups, R, S) or (columns, inner).
+            x: input, (N, C, *sizes) of a convolution or (rows, inner) of a matrix product.
+            weight: (K, C/groups, *kernel), (C, K/groups, *kernel) of a transposed
+                convolution, or (columns, inner).
             bias: (K,) or (columns,); None for none.
-            convolution: stride, padding, dilation (each a pair) and groups; None for a
-                matrix product.
+            convolution: :class:`~elision.products.ConvolutionParameters`, or a tuple of
+                the first of them: stride, padding, dilation (one number an axis each) and
+                groups; None for a matrix product.
             rows: rows of the weight that the products read, of a matrix product without
                 forms; None: all.
 
         Returns:
-            The output with its bias, (N, K, P, Q) or (rows, columns).
+            The output with its bias, (N, K, *sizes) or (rows, columns).
 
         Raises:
             ValueError: the operands are complex or integers.
             RuntimeError: a transform of ``torch.func`` (vmap, grad, jvp) takes gradients,
                 or ``torch.jit.trace`` traces a layer that leaves something out.
         """
+        if type(convolution) is tuple:
+            convolution = ConvolutionParameters(*convolution)
         if torch.compiler.is_compiling():
             engine = self._elision_engine
             return self._plain_products(x, weight, bias, convolution, engine, rows=rows)
@@ -330,7 +340,9 @@ class ElidedLayer(nn.Module):
         needs_gradient = torch.is_grad_enabled()
         is_in_step = self._is_in_step
         if is_in_step and _has_unshaped_state(self):
-            _shape_states(self, tuple(x.shape), tuple(weight.shape), convolution)
+            # As a plain tuple: torch.compile makes no constant of a named one.
+            how = None if convolution is None else tuple(convolution)
+            _shape_states(self, tuple(x.shape), tuple(weight.shape), how)
         states = self._elision_states() | (recalled or {})
         x, weight = self._ahead(x, weight, states, is_in_step)
         part = None if rows is None else Rows(weight.detach(), rows)

@@ -61,11 +61,12 @@ class ConstantFanIn(Rule):
     ) -> None:
         wanted = self.budget.densities(weights, dense)
         for weight in weights:
-            neurons, inputs = weight.shape[0], prod(weight.shape[1:])
+            shape = weight.turned_shape
+            neurons, inputs = shape[0], prod(shape[1:])
             fan_in = max(1, int(round(wanted[weight.name] * inputs, 6)))
             random = generator(self.budget.seed, weight.name, 0)
             scores = torch.rand(neurons, inputs, generator=random, device=random.device)
-            weight.set_state("mask", _rows(scores, fan_in).view(weight.shape))
+            weight.set_state("mask", weight.turned(_rows(scores, fan_in).view(shape)))
 
     def moves(self, step: int) -> bool:
         return self.when.at(step)
@@ -88,22 +89,26 @@ class ConstantFanIn(Rule):
             return False
         moved = False
         for weight in run.learning:
-            active = weight.mask.flatten(1)
+            active = weight.mask
             dropped = int(self.fraction.at(run.step) * int(active.sum()))
             if dropped == 0 or active.all():
                 continue
-            run.move(weight, self._moved(run, weight, dropped).view(weight.shape))
+            new = self._moved(run, weight, dropped)
+            run.move(weight, weight.turned(new.view(weight.turned_shape)))
             moved = True
         return moved
 
     def _moved(self, run: Run, weight: SparseWeight, dropped: int) -> Tensor:
         """The new mask as a matrix (neurons, inputs)."""
         random = generator(self.budget.seed, weight.name, run.step)
-        active = weight.mask.flatten(1)
-        magnitude = torch.where(active, weight.magnitude().flatten(1), -math.inf)
+        active, size, gradient = (
+            weight.turned(x).flatten(1)
+            for x in (weight.mask, weight.magnitude(), run.gradient(weight).abs())
+        )
+        magnitude = torch.where(active, size, -math.inf)
         nnz = int(active.sum())
         kept = best(magnitude, nnz - dropped, random)
-        gradient = torch.where(kept, -math.inf, run.gradient(weight).abs().flatten(1))
+        gradient = torch.where(kept, -math.inf, gradient)
         alive = active.any(1)
         fan_in = nnz // int(alive.sum())
         open_ = torch.where(alive[:, None], gradient, -math.inf)

@@ -44,7 +44,8 @@ class GradualPruning(Rule):
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]
     ) -> None:
         for weight in weights:
-            self.budget.pattern.check(weight.name, weight.shape)
+            pattern = weight.divided_by(self.budget.pattern)
+            pattern.check(weight.name, weight.shape)
             weight.set_state("mask", torch.ones(weight.shape, dtype=torch.bool))
         # Fails here, not in the middle of a run, if the budget cannot be met.
         self.budget.densities(weights, dense)
@@ -72,15 +73,18 @@ class GradualPruning(Rule):
     def after_step(self, run: Run) -> None:
         if not self.moves(run.step):
             return
-        pattern = self.budget.pattern
         final = self.budget.densities(run.weights, run.left_dense)
         reached = self.progress.at(run.step)
         counts = weight_counts(
             {w.name: w.shape for w in run.weights},
             {name: 1 - reached * (1 - density) for name, density in final.items()},
-            {w.name: pattern.units(w.shape) for w in run.weights},
+            {
+                w.name: w.divided_by(self.budget.pattern).units(w.shape)
+                for w in run.weights
+            },
         )
         for weight in run.learning:
+            pattern = weight.divided_by(self.budget.pattern)
             units = pattern.active(weight.mask)
             if int(units.sum()) <= counts[weight.name]:
                 continue

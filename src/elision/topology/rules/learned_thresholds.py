@@ -76,7 +76,7 @@ class LearnedThresholds(Rule):
     ) -> None:
         del dense
         for weight in weights:
-            weight.set_state("threshold", torch.zeros(weight.shape[:1]))
+            weight.set_state("threshold", torch.zeros(weight.turned_shape[:1]))
 
     def initial_state(self) -> dict[str, Tensor]:
         return {"pressure": torch.ones((), dtype=torch.float64)}
@@ -96,14 +96,14 @@ class LearnedThresholds(Rule):
         for parameter in run.trained.values():
             parameter.grad = None
         for weight in run.learning:
-            w, t = weight.weight.detach(), weight.state("threshold")
-            grad = weight.weight.grad
+            t, grad = weight.state("threshold"), weight.weight.grad
             assert grad is not None
+            w, g = weight.turned(weight.weight.detach()), weight.turned(grad)
             q = w.abs() - t.to(w.dtype).view(-1, *[1] * (w.dim() - 1))
             slope = step_derivative(q)
-            pull = torch.where(slope > 0, grad * w * slope, 0)
-            weight.keep(grad, q > 0)
-            grad.add_(pull * w.sign())
+            pull = torch.where(slope > 0, g * w * slope, 0)
+            weight.keep(grad, weight.turned(q > 0))
+            grad.add_(weight.turned(pull * w.sign()))
             finite = torch.where(pull.isfinite(), pull, 0)
             learned = -finite.flatten(1).sum(1).to(t.dtype) - alpha * torch.exp(-t)
             run.trained[weight.name].grad = learned

@@ -128,8 +128,8 @@ class PruneAndGrow(Rule):
 
     def _move(self, run: Run) -> bool:
         """Move the masks of all that learns; False if there is nowhere to move."""
-        pattern = self.budget.pattern
-        active = {w.name: pattern.active(w.mask) for w in run.learning}
+        patterns = {w.name: w.divided_by(self.budget.pattern) for w in run.learning}
+        active = {w.name: patterns[w.name].active(w.mask) for w in run.learning}
         shares = self._shares(run) if self.redistribute else {}
         dropped = {
             w.name: self._dropped(run.step, active[w.name], shares.get(w.name))
@@ -149,7 +149,7 @@ class PruneAndGrow(Rule):
             grow_score = self._score(run, weight, self.grow, random, free)
             new = kept | best(grow_score, grown[name], random)
             old = weight.mask.clone()
-            run.move(weight, pattern.expand(new, weight.shape))
+            run.move(weight, patterns[name].expand(new, weight.shape))
             if self.momentum_seed:
                 grown_here = weight.mask & ~old
                 slope = torch.where(grown_here, run.gradient(weight), 0)
@@ -164,7 +164,8 @@ class PruneAndGrow(Rule):
         random: torch.Generator,
         allowed: Tensor,
     ) -> Tensor:
-        score = self.budget.pattern.reduce(SCORES[name](run, weight, random).float())
+        pattern = weight.divided_by(self.budget.pattern)
+        score = pattern.reduce(SCORES[name](run, weight, random).float())
         return torch.where(allowed, score, -math.inf)
 
     def _may_regrow(self, units: Tensor, grown: int) -> bool:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import get_args
 
 import torch
-from torch import Tensor
 
 from elision.common.checks import integer, one_of
 from elision.common.seeds import seed_at, stream_of
@@ -65,7 +64,7 @@ class RoundedUpdates(Rule):
                     f"layer {weight.name}: its weight is sharded; updates are rounded in "
                     "whole weights, so leave updates at None"
                 )
-            self._round(weight.weight, "nearest", 0)
+            self._round(weight, "nearest", 0)
 
     def unattached(self, name: str) -> str:
         return f"the weights of {name} are not rounded between the steps"
@@ -78,13 +77,15 @@ class RoundedUpdates(Rule):
     def after_step(self, run: Run) -> None:
         for weight in run.learning:
             seed = seed_at(stream_of(weight.name, self.seed), run.step)
-            self._round(weight.weight, self.rounding, seed)
+            self._round(weight, self.rounding, seed)
 
     @torch.no_grad()
-    def _round(self, weight: Tensor, rounding: Rounding, seed: int) -> None:
+    def _round(self, weight: SparseWeight, rounding: Rounding, seed: int) -> None:
         # Blocks run along the inputs of a product's sum, and a channel is an output, as in
         # the forward product.
         format = format_named(self.format)
         by_channel = isinstance(format, Scaled) and format.grouping.over == "channel"
         axis = 0 if by_channel else 1
-        weight.copy_(fast_round(format, weight.detach(), rounding, seed, axis))
+        values = weight.turned(weight.weight.detach())
+        rounded = fast_round(format, values, rounding, seed, axis)
+        weight.weight.copy_(weight.turned(rounded))

@@ -38,15 +38,16 @@ class StraightThroughDecay(Rule):
         """Check that every layer divides into groups."""
         del dense
         for weight in weights:
-            if weight.shape[1] % weight.transform.m:  # pyright: ignore[reportAttributeAccessIssue]
+            channels = weight.turned_shape[1]
+            if channels % weight.transform.m:  # pyright: ignore[reportAttributeAccessIssue]
                 raise ValueError(
                     f"layer {weight.name}: {weight.transform} does not divide its "
-                    f"{weight.shape[1]} input channels; leave the layer dense"
+                    f"{channels} input channels; leave the layer dense"
                 )
 
     def shape_gradients(self, run: Run) -> None:
         for weight in run.learning:
             w, grad = weight.weight.detach(), weight.weight.grad
             assert grad is not None
-            kept = weight.transform.kept(w)  # pyright: ignore[reportAttributeAccessIssue]
-            grad.add_(w.masked_fill(kept, 0), alpha=self.decay)
+            kept = weight.transform.kept(weight.turned(w))  # pyright: ignore[reportAttributeAccessIssue]
+            grad.add_(w.masked_fill(weight.turned(kept), 0), alpha=self.decay)

@@ -18,6 +18,7 @@ from elision.products import (
     Conv2dGeometry,
     Conv3dGeometry,
     ConvTranspose2dGeometry,
+    ConvTranspose3dGeometry,
     Geometry,
     MatmulGeometry,
 )
@@ -123,7 +124,8 @@ def _convolution(place: int, args: tuple[Any, ...]) -> Geometry | None:
     if not transposed:
         del how["output_padding"]
     if rank == 3:
-        return None if transposed else Conv3dGeometry.of(entry, weight, **how)
+        deep = ConvTranspose3dGeometry if transposed else Conv3dGeometry
+        return deep.of(entry, weight, **how)
     entry, weight, how = on_two_axes(entry, weight, how)
     kind = ConvTranspose2dGeometry if transposed else Conv2dGeometry
     return kind.of(entry, weight, **how)

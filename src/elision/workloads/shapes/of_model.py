@@ -12,6 +12,7 @@ from elision.products import (
     Conv2dGeometry,
     Conv3dGeometry,
     ConvTranspose2dGeometry,
+    ConvTranspose3dGeometry,
     Geometry,
     MatmulGeometry,
 )
@@ -36,7 +37,8 @@ def layer_shapes(
 
     A convolution whose padding is not one number of zeros per axis (``"same"`` with an
     even kernel, reflection, networks that pad before their convolution) is given as one
-    without padding on the padded image: these are the products that it computes.
+    without padding on the padded image: these are the products that it computes. One over
+    a line is given as one over images of one row.
 
     Args:
         model: any module.
@@ -46,8 +48,8 @@ def layer_shapes(
         Pairs of qualified name and geometry.
 
     Warns:
-        UserWarning: products of weights that have no geometry (a transposed convolution
-            over three axes), with their number.
+        UserWarning: products of weights that have no geometry (``torch.baddbmm``), with
+            their number.
 
     Raises:
         ValueError: the input of a convolution is no batch of images.
@@ -144,7 +146,7 @@ def _convolution(
 
 
 def _transposed(
-    module: nn.ConvTranspose1d | nn.ConvTranspose2d, entry: Shape, result: Shape
+    module: nn.modules.conv._ConvTransposeNd, entry: Shape, result: Shape
 ) -> Geometry:
     """Geometry of one call, whose output may be larger than the module's by default."""
     rank = _rank(module, entry)
@@ -163,6 +165,8 @@ def _transposed(
         size - base for size, base in zip(result[2:], least, strict=True)
     )
     how["groups"] = module.groups
+    if rank == 3:
+        return ConvTranspose3dGeometry.of(entry, weight, **how)
     entry, weight, how = on_two_axes(entry, weight, how)
     return ConvTranspose2dGeometry.of(entry, weight, **how)
 
@@ -188,6 +192,7 @@ _READERS: dict[type[nn.Module], Callable[[Any, Shape, Shape], Geometry]] = {
     nn.Conv3d: _convolution,
     nn.ConvTranspose1d: _transposed,
     nn.ConvTranspose2d: _transposed,
+    nn.ConvTranspose3d: _transposed,
 }
 
 

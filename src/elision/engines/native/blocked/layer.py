@@ -13,11 +13,9 @@ from elision.engines.native.blocked import functions as functions  # registers t
 from elision.engines.native.blocked.convolution import SparseCall, convolve
 from elision.engines.native.blocked.layer_lists import LayerLists
 from elision.engines.native.blocked.tensor import BlockedTensor, as_plain
-from elision.products import Conv2dGeometry
+from elision.products import Conv2dGeometry, ConvolutionParameters
 
 __all__ = ["KeptThreshold", "SparseLayer", "Sparsity"]
-
-Convolution = tuple[Any, Any, Any, int]
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class SparseLayer:
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        convolution: Convolution | None,
+        convolution: ConvolutionParameters | None,
     ) -> Tensor:
         """Output of the layer: blocked of a convolution, plain of a linear layer.
 
@@ -102,13 +100,13 @@ class SparseLayer:
             x: ``(N, C, H, W)``, plain or blocked, or plain ``(rows, inner)``.
             weight: ``(K, C, R, S)`` or ``(columns, inner)``.
             bias: ``(K,)`` or None.
-            convolution: stride, padding, dilation and 1; None for a linear layer, which
-                is computed as a convolution of 1x1 images.
+            convolution: parameters of a plain convolution without groups; None for a
+                linear layer, which is computed as a convolution of 1x1 images.
         """
         linear = convolution is None
         if linear:
             x, weight = as_plain(x)[..., None, None], weight[..., None, None]
-        stride, padding, dilation, _ = convolution or (1, 0, 1, 1)
+        stride, padding, dilation, *_ = convolution or (1, 0, 1)
         geometry = Conv2dGeometry.of(
             tuple(x.shape),
             tuple(weight.shape),

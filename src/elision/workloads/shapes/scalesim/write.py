@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from elision.common.files import write_text
-from elision.products import Conv2dGeometry, Geometry, MatmulGeometry
+from elision.products import Conv2dGeometry, Geometry, MatmulGeometry, Product
 from elision.workloads.shapes.scalesim.columns import CONVOLUTION, DEPTHWISE, PRODUCT
 
 __all__ = ["write_topology"]
@@ -80,7 +80,8 @@ def _conv_cells(name: str, geometry: Geometry) -> tuple[str | int, ...]:
 
 def _convolution(name: str, geometry: Geometry) -> Conv2dGeometry:
     convolution = geometry.reshaped_convolution
-    if convolution is None:
+    is_plain = geometry.convolution_product(Product.FORWARD) is Product.FORWARD
+    if convolution is None or not is_plain:
         raise ValueError(
             f"layer {name!r}: a topology file has no such layer: {geometry}"
         )
