@@ -1,0 +1,428 @@
+// A recurrent layer in one direction, forward and backward, for any cell.
+//
+// Tokens are the rows of the steps, one step after another; a step has at most as many as
+// the step before it (a packed sequence), and row n of every step belongs to sequence n.
+// Units come in blocks of 16. What a block's gates hold is kept as [block][token][64], so
+// that one strip of a product is a strip of gates (the cell is computed while it is hot),
+// the backward products read it as their left operand, batch by batch, and the products of
+// the weight gradients as their right one. The backward pass overwrites the gates by their
+// gradients.
+//
+// A cell says which of the 64 columns come from the input and which from the state (first
+// column and number, both of 16s), where torch's gates lie in them, and its equations.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "batch_reduce.hpp"
+#include "pool.hpp"
+
+namespace elision {
+
+constexpr int UNITS = 16;  // of a block
+// Rows and depths whose operands fit an L2 of 1 MiB beside each other (measured: 64 to 512
+// differ little).
+constexpr int TOKEN_ROWS = 120;    // rows of X that meet one block of weights
+constexpr int DEPTH_BLOCKS = 8;    // blocks of gates that are summed over at a time
+constexpr int DEPTH_TOKENS = 256;  // tokens that are summed over at a time
+constexpr int TOKENS_ROW = DEPTH_TOKENS + 16;  // not a power of two: no two in one cache set
+
+inline int blocks_of(int count, int size) { return (count + size - 1) / size; }
+
+// As passed from Python. Pointers may be null where the comment says so.
+struct Layer {
+  int64_t steps, inputs, units, reverse, threads;
+  const int64_t* sizes;  // sequences of each step
+  const float *x, *w_ih, *w_hh, *b_ih, *b_hh;  // b: null without bias
+  const float *h0, *c0;  // [sequences][units]; c0 null without cells
+  float *gates, *cells;  // [block][tokens][64], [block][tokens + sequences][16]
+  float *y, *hn, *cn;
+  // Backward alone.
+  const float* dy;
+  float *dh, *dc;        // of the last states on the way in, of the first on the way out
+  float *dx, *dw_ih, *dw_hh, *db_ih, *db_hh;   // dx, db: null where not wanted
+};
+
+// Where a step's rows and those of the step before (in the order of computing) lie.
+struct Step {
+  int token, rows;          // first token, number of rows
+  int before, continued;    // first token of the step before; rows that it has, too
+};
+
+template <typename Cell>
+class Recurrence {
+  static constexpr int WIDE_X = Cell::X_COLUMNS, WIDE_H = Cell::H_COLUMNS;
+
+ public:
+  explicit Recurrence(const Layer& layer)
+      : v(layer),
+        units(static_cast<int>(v.units)),
+        inputs(static_cast<int>(v.inputs)),
+        threads(static_cast<int>(v.threads)),
+        blocks(blocks_of(units, UNITS)),
+        sequences(static_cast<int>(v.sizes[0])),
+        tokens(0) {
+    std::vector<int> first;
+    for (int t = 0; t < v.steps; ++t) {
+      first.push_back(tokens);
+      tokens += static_cast<int>(v.sizes[t]);
+    }
+    int last = static_cast<int>(v.steps) - 1;
+    for (int s = 0; s <= last; ++s) {
+      int t = v.reverse ? last - s : s, before = v.reverse ? t + 1 : t - 1;
+      int rows = static_cast<int>(v.sizes[t]);
+      if (s == 0)
+        order.push_back({first[t], rows, 0, 0});
+      else
+        order.push_back({first[t], rows, first[before],
+                         std::min(rows, static_cast<int>(v.sizes[before]))});
+    }
+  }
+
+  void forward() {
+    std::vector<float> bias = packed_bias();
+    input_part(bias.data());
+    std::vector<float> packed = packed_columns(v.w_hh, units, Cell::H_GATES);
+    if (v.c0) blocks_of_cells();
+    for (size_t s = 0; s < order.size(); ++s) {
+      parallel(blocks, threads, [&](int block) { step_forward(order[s], block, packed); });
+      // Rows that the next step does not have are at their end.
+      int next = s + 1 < order.size() ? order[s + 1].continued : 0;
+      for (int n = next; n < order[s].rows; ++n) last_state(order[s].token + n, n);
+    }
+  }
+
+  void backward() {
+    if (v.c0) blocks_of_cells();
+    std::vector<float> packed = packed_rows(v.w_hh, units, Cell::H_GATES, WIDE_H);
+    width = blocks_of(units, BLOCK) * BLOCK;
+    carried.assign(static_cast<size_t>(sequences) * width, 0.0f);
+    cell_grads.assign(static_cast<size_t>(blocks) * sequences * UNITS, 0.0f);
+    for (int n = 0; n < sequences; ++n) {
+      std::copy_n(v.dh + static_cast<size_t>(n) * units, units, &carried[n * width]);
+      if (v.dc) cells_row(v.dc, n, cell_grads.data(), sequences, n);
+    }
+    int panels = width / BLOCK, groups = 1;
+    if (threads > panels)  // few units: share the sequences out, too
+      groups = std::min(blocks_of(threads, panels), blocks_of(sequences, 8));
+    for (int s = static_cast<int>(order.size()) - 1; s >= -1; --s) {
+      parallel(panels * groups, threads, [&](int task) {
+        int panel = task / groups, group = task % groups;
+        int low = sequences * group / groups, high = sequences * (group + 1) / groups;
+        if (s + 1 < static_cast<int>(order.size()))
+          carry(order[s + 1], panel, low, high, packed);
+        if (s < 0) return;
+        int end = std::min(high, order[s].rows);
+        for (int block = 4 * panel; block < std::min(4 * panel + 4, blocks); ++block)
+          step_backward(order[s], block, low, end);
+      });
+    }
+    for (int n = 0; n < sequences; ++n) {
+      std::copy_n(&carried[n * width], units, v.dh + static_cast<size_t>(n) * units);
+      if (v.dc)
+        for (int u = 0; u < units; ++u)
+          v.dc[static_cast<size_t>(n) * units + u] =
+              cell_grads[(static_cast<size_t>(u / UNITS) * sequences + n) * UNITS +
+                         u % UNITS];
+    }
+    if (v.dx) input_gradient();
+    if (v.dw_ih) weight_gradients();
+  }
+
+ private:
+  // --- where things lie ----------------------------------------------------------------
+
+  float* gates_of(int block, int token) const {
+    return v.gates + (static_cast<size_t>(block) * tokens + token) * BLOCK;
+  }
+  float* cells_of(int block, int row) const {
+    return v.cells + (static_cast<size_t>(block) * (tokens + sequences) + row) * UNITS;
+  }
+  int live(int block) const { return std::min(UNITS, units - block * UNITS); }
+  // The state before row n of a step, in y or in h0.
+  const float* state_before(const Step& step, int n) const {
+    return n < step.continued ? v.y + static_cast<size_t>(step.before + n) * units
+                              : v.h0 + static_cast<size_t>(n) * units;
+  }
+  const float* cells_before(const Step& step, int block, int n) const {
+    return cells_of(block, n < step.continued ? step.before + n : tokens + n);
+  }
+  void cells_row(const float* from, int row, float* to, int rows, int to_row) const {
+    for (int u = 0; u < units; ++u)
+      to[(static_cast<size_t>(u / UNITS) * rows + to_row) * UNITS + u % UNITS] =
+          from[static_cast<size_t>(row) * units + u];
+  }
+  void blocks_of_cells() const {
+    for (int b = 0; b < blocks; ++b)
+      std::fill_n(cells_of(b, tokens), sequences * UNITS, 0.0f);
+    for (int n = 0; n < sequences; ++n)
+      cells_row(v.c0, n, v.cells, tokens + sequences, tokens + n);
+  }
+  void last_state(int token, int n) const {
+    size_t to = static_cast<size_t>(n) * units;
+    std::copy_n(v.y + static_cast<size_t>(token) * units, units, v.hn + to);
+    if (!v.cn) return;
+    for (int u = 0; u < units; ++u)
+      v.cn[to + u] = cells_of(u / UNITS, token)[u % UNITS];
+  }
+
+  // --- packing ---------------------------------------------------------------------------
+
+  // [gates·units][depth] as [block][depth][64]: columns are the gates of a block's units.
+  std::vector<float> packed_columns(const float* w, int depth, const int* places) const {
+    std::vector<float> packed(static_cast<size_t>(blocks) * depth * BLOCK);
+    parallel(blocks, threads, [&](int block) {
+      float* to = &packed[static_cast<size_t>(block) * depth * BLOCK];
+      for (int gate = 0; gate < Cell::GATES; ++gate) {
+        const float* from = w + (static_cast<size_t>(gate) * units + block * UNITS) * depth;
+        transposed(from, depth, live(block), depth, to + places[gate], BLOCK);
+      }
+    });
+    return packed;
+  }
+  // [gates·units][columns] as [columns / 64][block · wide][64]: rows are the gates.
+  std::vector<float> packed_rows(const float* w, int columns, const int* places,
+                                 int wide) const {
+    int panels = blocks_of(columns, BLOCK), first = *std::min_element(places, places + Cell::GATES);
+    std::vector<float> packed(static_cast<size_t>(panels) * blocks * wide * BLOCK);
+    parallel(panels, threads, [&](int panel) {
+      int count = std::min(BLOCK, columns - panel * BLOCK);
+      for (int gate = 0; gate < Cell::GATES; ++gate)
+        for (int u = 0; u < units; ++u) {
+          size_t row = (static_cast<size_t>(panel) * blocks + u / UNITS) * wide +
+                       places[gate] - first + u % UNITS;
+          std::copy_n(w + (static_cast<size_t>(gate) * units + u) * columns + panel * BLOCK,
+                      count, &packed[row * BLOCK]);
+        }
+    });
+    return packed;
+  }
+  // The transpose of [rows][columns].
+  static void transposed(const float* from, ptrdiff_t from_row, int rows, int columns,
+                         float* to, ptrdiff_t to_row) {
+    for (int r = 0; r < rows; r += 16)
+      for (int c = 0; c < columns; c += 16) {
+        if (r + 16 <= rows && c + 16 <= columns) {
+          transpose16(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
+          continue;
+        }
+        for (int i = r; i < std::min(r + 16, rows); ++i)
+          for (int j = c; j < std::min(c + 16, columns); ++j)
+            to[j * to_row + i] = from[i * from_row + j];
+      }
+  }
+  // A bias for every column, 64 to a block: where a gate reads both, their sum.
+  std::vector<float> packed_bias() const {
+    std::vector<float> bias(static_cast<size_t>(blocks) * BLOCK, 0.0f);
+    if (!v.b_ih) return bias;
+    for (int gate = 0; gate < Cell::GATES; ++gate)
+      for (int u = 0; u < units; ++u) {
+        float* to = &bias[u / UNITS * BLOCK + u % UNITS];
+        to[Cell::X_GATES[gate]] += v.b_ih[gate * units + u];
+        to[Cell::H_GATES[gate]] += v.b_hh[gate * units + u];
+      }
+    return bias;
+  }
+
+  // --- forward -----------------------------------------------------------------------------
+
+  // The input's part of all gates, bias included.
+  void input_part(const float* bias) const {
+    std::vector<float> packed = packed_columns(v.w_ih, inputs, Cell::X_GATES);
+    int parts = blocks_of(tokens, TOKEN_ROWS);
+    parallel(parts * blocks, threads, [&](int task) {
+      int begin = task / blocks * TOKEN_ROWS, block = task % blocks;
+      const float* start = bias + block * BLOCK;
+      Factors f{nullptr, inputs, 0, &packed[static_cast<size_t>(block) * inputs * BLOCK],
+                0,       1,      inputs};
+      in_strips<WIDE_X>(begin, std::min(begin + TOKEN_ROWS, tokens), [&](int row, int rows) {
+        f.a = v.x + static_cast<size_t>(row) * inputs;
+        float* to = gates_of(block, row);
+        strip<WIDE_X>(rows, f, start, 0, to, BLOCK);
+        if (WIDE_X < BLOCK)  // what the state alone reaches begins at its bias
+          for (int i = 0; i < rows; ++i)
+            std::copy(start + WIDE_X, start + BLOCK, to + i * BLOCK + WIDE_X);
+      });
+    });
+  }
+
+  void step_forward(const Step& step, int block, const std::vector<float>& packed) const {
+    Factors f{nullptr, units, 0,
+              &packed[static_cast<size_t>(block) * units * BLOCK + Cell::H_FIRST],
+              0, 1, units};
+    auto work = [&](int row, int rows) {
+      f.a = state_before(step, row);
+      float* gates = gates_of(block, step.token + row);
+      float* own = gates + Cell::H_FIRST;
+      strip<WIDE_H>(rows, f, own, BLOCK, own, BLOCK);
+      for (int n = row; n < row + rows; ++n, gates += BLOCK) {
+        float *h = v.y + static_cast<size_t>(step.token + n) * units + block * UNITS;
+        const float* before = state_before(step, n) + block * UNITS;
+        const float* c = v.cells ? cells_before(step, block, n) : nullptr;
+        float* cell = v.cells ? cells_of(block, step.token + n) : nullptr;
+        if (live(block) == UNITS) {
+          Cell::forward(gates, before, c, h, cell);
+        } else {
+          float given[UNITS] = {}, made[UNITS];
+          std::copy_n(before, live(block), given);
+          Cell::forward(gates, given, c, made, cell);
+          std::copy_n(made, live(block), h);
+        }
+      }
+    };
+    in_strips<WIDE_H>(0, step.continued, work);
+    in_strips<WIDE_H>(step.continued, step.rows, work);
+  }
+
+  // --- backward ----------------------------------------------------------------------------
+
+  // What a step's gates want of the states before it: added to what is carried.
+  void carry(const Step& step, int panel, int low, int high,
+             const std::vector<float>& packed) {
+    size_t whole = static_cast<size_t>(tokens) * BLOCK;
+    const float* weights = &packed[static_cast<size_t>(panel) * blocks * WIDE_H * BLOCK];
+    for (int first = 0; first < blocks; first += DEPTH_BLOCKS) {
+      Factors f{nullptr, BLOCK, static_cast<ptrdiff_t>(whole),
+                weights + static_cast<size_t>(first) * WIDE_H * BLOCK, WIDE_H * BLOCK,
+                std::min(DEPTH_BLOCKS, blocks - first), WIDE_H};
+      in_strips<BLOCK>(low, std::min(high, step.rows), [&](int row, int rows) {
+        f.a = gates_of(first, step.token + row) + Cell::H_FIRST;
+        float* to = &carried[static_cast<size_t>(row) * width + panel * BLOCK];
+        strip<BLOCK>(rows, f, to, width, to, width);
+      });
+    }
+  }
+
+  void step_backward(const Step& step, int block, int low, int high) {
+    for (int n = low; n < high; ++n) {
+      size_t place = static_cast<size_t>(step.token + n) * units + block * UNITS;
+      const float *dy = v.dy + place, *before = state_before(step, n) + block * UNITS;
+      float given[2][UNITS] = {};
+      if (live(block) < UNITS) {
+        std::copy_n(dy, live(block), given[0]);
+        std::copy_n(before, live(block), given[1]);
+        dy = given[0];
+        before = given[1];
+      }
+      float* dh = &carried[static_cast<size_t>(n) * width + block * UNITS];
+      float* dc = &cell_grads[(static_cast<size_t>(block) * sequences + n) * UNITS];
+      Cell::backward(gates_of(block, step.token + n), before,
+                     v.cells ? cells_before(step, block, n) : nullptr,
+                     v.cells ? cells_of(block, step.token + n) : nullptr, dy, dh, dc);
+    }
+  }
+
+  void input_gradient() const {
+    std::vector<float> packed = packed_rows(v.w_ih, inputs, Cell::X_GATES, WIDE_X);
+    size_t whole = static_cast<size_t>(tokens) * BLOCK;
+    int panels = blocks_of(inputs, BLOCK);
+    parallel(blocks_of(tokens, TOKEN_ROWS), threads, [&](int task) {
+      int begin = task * TOKEN_ROWS, end = std::min(begin + TOKEN_ROWS, tokens);
+      for (int first = 0; first < blocks; first += DEPTH_BLOCKS)
+        for (int panel = 0; panel < panels; ++panel) {
+          Factors f{nullptr, BLOCK, static_cast<ptrdiff_t>(whole),
+                    &packed[(static_cast<size_t>(panel) * blocks + first) * WIDE_X * BLOCK],
+                    WIDE_X * BLOCK, std::min(DEPTH_BLOCKS, blocks - first), WIDE_X};
+          in_strips<BLOCK>(begin, end, [&](int row, int rows) {
+            f.a = gates_of(first, row);
+            add_strip(rows, f, inputs - panel * BLOCK, first > 0,
+                      v.dx + static_cast<size_t>(row) * inputs + panel * BLOCK, inputs);
+          });
+        }
+    });
+  }
+
+  // Both weight gradients and the bias's, in parts of the sum over tokens.
+  void weight_gradients() const {
+    std::vector<const float*> states(tokens);
+    for (const Step& step : order)
+      for (int n = 0; n < step.rows; ++n) states[step.token + n] = state_before(step, n);
+    std::vector<const float*> rows(tokens);
+    for (int n = 0; n < tokens; ++n) rows[n] = v.x + static_cast<size_t>(n) * inputs;
+    std::vector<float> bias(static_cast<size_t>(blocks) * BLOCK, 0.0f);
+    weight_gradient<WIDE_X>(rows, inputs, 0, Cell::X_GATES, v.dw_ih, bias.data());
+    weight_gradient<WIDE_H>(states, units, Cell::H_FIRST, Cell::H_GATES, v.dw_hh, nullptr);
+    if (!v.db_ih) return;
+    for (int gate = 0; gate < Cell::GATES; ++gate)
+      for (int u = 0; u < units; ++u) {
+        const float* from = &bias[u / UNITS * BLOCK + u % UNITS];
+        v.db_ih[gate * units + u] = from[Cell::X_GATES[gate]];
+        v.db_hh[gate * units + u] = from[Cell::H_GATES[gate]];
+      }
+  }
+
+  // gradient = gatesᵀ · operand, as operandᵀ · gates, whose right side lies ready.
+  template <int WIDE>
+  void weight_gradient(const std::vector<const float*>& operand, int depth, int first,
+                       const int* places, float* gradient, float* bias) const {
+    std::vector<float> left(static_cast<size_t>(depth) * TOKENS_ROW);
+    std::vector<float> sums(static_cast<size_t>(blocks) * depth * BLOCK, 0.0f);
+    for (int begin = 0; begin < tokens; begin += DEPTH_TOKENS) {
+      int count = std::min(DEPTH_TOKENS, tokens - begin);
+      parallel(blocks_of(depth, 64), threads, [&](int task) {
+        int low = task * 64, high = std::min(low + 64, depth);
+        for (int n = 0; n < count; n += 16)
+          columns_of(&operand[begin + n], std::min(16, count - n), low, high, &left[n]);
+      });
+      parallel(blocks, threads, [&](int block) {
+        const float* right = gates_of(block, begin);
+        Factors f{nullptr, TOKENS_ROW, 0, right + first, 0, 1, count};
+        in_strips<WIDE>(0, depth, [&](int row, int rows) {
+          f.a = &left[static_cast<size_t>(row) * TOKENS_ROW];
+          float* to = &sums[(static_cast<size_t>(block) * depth + row) * BLOCK];
+          strip<WIDE>(rows, f, to, BLOCK, to, BLOCK);
+        });
+        if (bias) add_rows(right, count, bias + block * BLOCK);
+      });
+    }
+    parallel(blocks, threads, [&](int block) {
+      const float* from = &sums[static_cast<size_t>(block) * depth * BLOCK];
+      for (int gate = 0; gate < Cell::GATES; ++gate)
+        transposed(from + places[gate] - first, BLOCK, depth, live(block),
+                   gradient + (static_cast<size_t>(gate) * units + block * UNITS) * depth,
+                   depth);
+    });
+  }
+  // Up to 16 rows, anywhere, as columns.
+  static void columns_of(const float* const* rows, int count, int low, int high, float* to) {
+    for (int c = low; c < high; c += 16) {
+      float square[16 * 16];
+      if (count == 16 && c + 16 <= high) {
+        for (int i = 0; i < 16; ++i) copy_lanes(square + 16 * i, rows[i] + c);
+        transpose16(square, 16, to + static_cast<size_t>(c) * TOKENS_ROW, TOKENS_ROW);
+        continue;
+      }
+      for (int i = 0; i < count; ++i)
+        for (int j = c; j < std::min(c + 16, high); ++j)
+          to[static_cast<size_t>(j) * TOKENS_ROW + i] = rows[i][j];
+    }
+  }
+  static void add_rows(const float* rows, int count, float* total) {
+    float sum[BLOCK] = {};
+    for (int n = 0; n < count; ++n, rows += BLOCK)
+      for (int j = 0; j < BLOCK; ++j) sum[j] += rows[j];
+    for (int j = 0; j < BLOCK; ++j) total[j] += sum[j];
+  }
+
+  const Layer& v;
+  int units, inputs, threads, blocks, sequences, tokens;
+  std::vector<Step> order;
+  int width = 0;                       // of a row of what is carried
+  std::vector<float> carried;          // [sequences][width]
+  std::vector<float> cell_grads;       // [block][sequences][16]
+};
+
+// 0, or -1 where memory runs out.
+template <typename Cell>
+int run_recurrence(const Layer& layer, bool back) {
+  try {
+    Recurrence<Cell> recurrence(layer);
+    back ? recurrence.backward() : recurrence.forward();
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return -1;
+  }
+}
+
+}  // namespace elision
