@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "batch_reduce.hpp"
+#include "large.hpp"
 #include "pool.hpp"
 
 namespace elision {
@@ -25,7 +26,8 @@ constexpr int UNITS = 16;  // of a block
 // differ little).
 constexpr int TOKEN_ROWS = 120;    // rows of X that meet one block of weights
 constexpr int DEPTH_BLOCKS = 8;    // blocks of gates that are summed over at a time
-constexpr int DEPTH_TOKENS = 256;  // tokens that are summed over at a time
+constexpr int DEPTH_PART = 192;    // rows of a weight gradient that meet one block of gates
+constexpr int DEPTH_TOKENS = 512;  // most tokens that are summed over at a time
 constexpr int TOKENS_ROW = DEPTH_TOKENS + 16;  // not a power of two: no two in one cache set
 
 inline int blocks_of(int count, int size) { return (count + size - 1) / size; }
@@ -81,9 +83,13 @@ class Recurrence {
   }
 
   void forward() {
-    std::vector<float> bias = packed_bias();
-    input_part(bias.data());
-    std::vector<float> packed = packed_columns(v.w_hh, units, Cell::H_GATES);
+    size_t bytes = static_cast<size_t>(blocks) * tokens * BLOCK * sizeof(float);
+    in_large_pages(v.gates, bytes);
+    if (v.cells) in_large_pages(v.cells, bytes / 4);
+    in_large_pages(v.y, static_cast<size_t>(tokens) * units * sizeof(float));
+    Floats bias = packed_bias();
+    input_part(bias.get());
+    Floats packed = packed_columns(v.w_hh, units, Cell::H_GATES);
     if (v.c0) blocks_of_cells();
     for (size_t s = 0; s < order.size(); ++s) {
       parallel(blocks, threads, [&](int block) { step_forward(order[s], block, packed); });
@@ -95,7 +101,7 @@ class Recurrence {
 
   void backward() {
     if (v.c0) blocks_of_cells();
-    std::vector<float> packed = packed_rows(v.w_hh, units, Cell::H_GATES, WIDE_H);
+    Floats packed = packed_rows(v.w_hh, units, Cell::H_GATES, WIDE_H);
     width = blocks_of(units, BLOCK) * BLOCK;
     carried.assign(static_cast<size_t>(sequences) * width, 0.0f);
     cell_grads.assign(static_cast<size_t>(blocks) * sequences * UNITS, 0.0f);
@@ -170,10 +176,12 @@ class Recurrence {
   // --- packing ---------------------------------------------------------------------------
 
   // [gates·units][depth] as [block][depth][64]: columns are the gates of a block's units.
-  std::vector<float> packed_columns(const float* w, int depth, const int* places) const {
-    std::vector<float> packed(static_cast<size_t>(blocks) * depth * BLOCK);
+  Floats packed_columns(const float* w, int depth, const int* places) const {
+    size_t size = static_cast<size_t>(depth) * BLOCK;
+    Floats packed(blocks * size);
     parallel(blocks, threads, [&](int block) {
-      float* to = &packed[static_cast<size_t>(block) * depth * BLOCK];
+      float* to = &packed[block * size];
+      if (live(block) < UNITS) std::fill_n(to, size, 0.0f);
       for (int gate = 0; gate < Cell::GATES; ++gate) {
         const float* from = w + (static_cast<size_t>(gate) * units + block * UNITS) * depth;
         transposed(from, depth, live(block), depth, to + places[gate], BLOCK);
@@ -182,12 +190,14 @@ class Recurrence {
     return packed;
   }
   // [gates·units][columns] as [columns / 64][block · wide][64]: rows are the gates.
-  std::vector<float> packed_rows(const float* w, int columns, const int* places,
+  Floats packed_rows(const float* w, int columns, const int* places,
                                  int wide) const {
     int panels = blocks_of(columns, BLOCK), first = *std::min_element(places, places + Cell::GATES);
-    std::vector<float> packed(static_cast<size_t>(panels) * blocks * wide * BLOCK);
+    size_t size = static_cast<size_t>(blocks) * wide * BLOCK;
+    Floats packed(panels * size);
     parallel(panels, threads, [&](int panel) {
       int count = std::min(BLOCK, columns - panel * BLOCK);
+      if (count < BLOCK || units % UNITS != 0) std::fill_n(&packed[panel * size], size, 0.0f);
       for (int gate = 0; gate < Cell::GATES; ++gate)
         for (int u = 0; u < units; ++u) {
           size_t row = (static_cast<size_t>(panel) * blocks + u / UNITS) * wide +
@@ -213,8 +223,8 @@ class Recurrence {
       }
   }
   // A bias for every column, 64 to a block: where a gate reads both, their sum.
-  std::vector<float> packed_bias() const {
-    std::vector<float> bias(static_cast<size_t>(blocks) * BLOCK, 0.0f);
+  Floats packed_bias() const {
+    Floats bias(static_cast<size_t>(blocks) * BLOCK, 0.0f);
     if (!v.b_ih) return bias;
     for (int gate = 0; gate < Cell::GATES; ++gate)
       for (int u = 0; u < units; ++u) {
@@ -229,7 +239,7 @@ class Recurrence {
 
   // The input's part of all gates, bias included.
   void input_part(const float* bias) const {
-    std::vector<float> packed = packed_columns(v.w_ih, inputs, Cell::X_GATES);
+    Floats packed = packed_columns(v.w_ih, inputs, Cell::X_GATES);
     int parts = blocks_of(tokens, TOKEN_ROWS);
     parallel(parts * blocks, threads, [&](int task) {
       int begin = task / blocks * TOKEN_ROWS, block = task % blocks;
@@ -247,7 +257,7 @@ class Recurrence {
     });
   }
 
-  void step_forward(const Step& step, int block, const std::vector<float>& packed) const {
+  void step_forward(const Step& step, int block, const Floats& packed) const {
     Factors f{nullptr, units, 0,
               &packed[static_cast<size_t>(block) * units * BLOCK + Cell::H_FIRST],
               0, 1, units};
@@ -279,7 +289,7 @@ class Recurrence {
 
   // What a step's gates want of the states before it: added to what is carried.
   void carry(const Step& step, int panel, int low, int high,
-             const std::vector<float>& packed) {
+             const Floats& packed) {
     size_t whole = static_cast<size_t>(tokens) * BLOCK;
     const float* weights = &packed[static_cast<size_t>(panel) * blocks * WIDE_H * BLOCK];
     for (int first = 0; first < blocks; first += DEPTH_BLOCKS) {
@@ -314,7 +324,8 @@ class Recurrence {
   }
 
   void input_gradient() const {
-    std::vector<float> packed = packed_rows(v.w_ih, inputs, Cell::X_GATES, WIDE_X);
+    in_large_pages(v.dx, static_cast<size_t>(tokens) * inputs * sizeof(float));
+    Floats packed = packed_rows(v.w_ih, inputs, Cell::X_GATES, WIDE_X);
     size_t whole = static_cast<size_t>(tokens) * BLOCK;
     int panels = blocks_of(inputs, BLOCK);
     parallel(blocks_of(tokens, TOKEN_ROWS), threads, [&](int task) {
@@ -356,24 +367,30 @@ class Recurrence {
   template <int WIDE>
   void weight_gradient(const std::vector<const float*>& operand, int depth, int first,
                        const int* places, float* gradient, float* bias) const {
-    std::vector<float> left(static_cast<size_t>(depth) * TOKENS_ROW);
-    std::vector<float> sums(static_cast<size_t>(blocks) * depth * BLOCK, 0.0f);
-    for (int begin = 0; begin < tokens; begin += DEPTH_TOKENS) {
-      int count = std::min(DEPTH_TOKENS, tokens - begin);
+    in_large_pages(gradient, sizeof(float) * Cell::GATES * units * depth);
+    Floats left(static_cast<size_t>(depth) * TOKENS_ROW);
+    Floats sums(static_cast<size_t>(blocks) * depth * BLOCK);
+    int chunks = blocks_of(tokens, DEPTH_TOKENS), most = blocks_of(tokens, chunks);
+    for (int begin = 0; begin < tokens; begin += most) {
+      int count = std::min(most, tokens - begin);
       parallel(blocks_of(depth, 64), threads, [&](int task) {
         int low = task * 64, high = std::min(low + 64, depth);
         for (int n = 0; n < count; n += 16)
           columns_of(&operand[begin + n], std::min(16, count - n), low, high, &left[n]);
       });
-      parallel(blocks, threads, [&](int block) {
+      int parts = blocks_of(depth, DEPTH_PART);
+      parallel(parts * blocks, threads, [&](int task) {
+        int low = task / blocks * DEPTH_PART, block = task % blocks;
         const float* right = gates_of(block, begin);
         Factors f{nullptr, TOKENS_ROW, 0, right + first, 0, 1, count};
-        in_strips<WIDE>(0, depth, [&](int row, int rows) {
+        in_strips<WIDE>(low, std::min(low + DEPTH_PART, depth), [&](int row, int rows) {
           f.a = &left[static_cast<size_t>(row) * TOKENS_ROW];
           float* to = &sums[(static_cast<size_t>(block) * depth + row) * BLOCK];
-          strip<WIDE>(rows, f, to, BLOCK, to, BLOCK);
+          for (int i = 0; i < rows * BLOCK; i += 16)  // the next strip's sums
+            __builtin_prefetch(to + rows * BLOCK + i, 1);
+          strip<WIDE>(rows, f, begin > 0 ? to : nullptr, BLOCK, to, BLOCK);
         });
-        if (bias) add_rows(right, count, bias + block * BLOCK);
+        if (bias && low == 0) add_rows(right, count, bias + block * BLOCK);
       });
     }
     parallel(blocks, threads, [&](int block) {
