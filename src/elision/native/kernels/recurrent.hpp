@@ -8,15 +8,17 @@
 // the weight gradients as their right one. The backward pass overwrites the gates by their
 // gradients.
 //
-// A cell says which of the 64 columns come from the input and which from the state (first
-// column and number, both of 16s), where torch's gates lie in them, and its equations.
+// A cell (cells.hpp) says which of the 64 columns come from the input, which from the state,
+// and where torch's gates lie in them.
 #pragma once
 
 #include <algorithm>
 #include <vector>
 
 #include "batch_reduce.hpp"
+#include "cells.hpp"
 #include "large.hpp"
+#include "layer.hpp"
 #include "pool.hpp"
 
 namespace elision {
@@ -32,26 +34,6 @@ constexpr int TOKENS_ROW = DEPTH_TOKENS + 16;  // not a power of two: no two in 
 
 inline int blocks_of(int count, int size) { return (count + size - 1) / size; }
 
-// As passed from Python. Pointers may be null where the comment says so.
-struct Layer {
-  int64_t steps, inputs, units, reverse, threads;
-  const int64_t* sizes;  // sequences of each step
-  const float *x, *w_ih, *w_hh, *b_ih, *b_hh;  // b: null without bias
-  const float *h0, *c0;  // [sequences][units]; c0 null without cells
-  float *gates, *cells;  // [block][tokens][64], [block][tokens + sequences][16]
-  float *y, *hn, *cn;
-  // Backward alone.
-  const float* dy;
-  float *dh, *dc;        // of the last states on the way in, of the first on the way out
-  float *dx, *dw_ih, *dw_hh, *db_ih, *db_hh;   // dx, db: null where not wanted
-};
-
-// Where a step's rows and those of the step before (in the order of computing) lie.
-struct Step {
-  int token, rows;          // first token, number of rows
-  int before, continued;    // first token of the step before; rows that it has, too
-};
-
 template <typename Cell>
 class Recurrence {
   static constexpr int WIDE_X = Cell::X_COLUMNS, WIDE_H = Cell::H_COLUMNS;
@@ -64,22 +46,8 @@ class Recurrence {
         threads(static_cast<int>(v.threads)),
         blocks(blocks_of(units, UNITS)),
         sequences(static_cast<int>(v.sizes[0])),
-        tokens(0) {
-    std::vector<int> first;
-    for (int t = 0; t < v.steps; ++t) {
-      first.push_back(tokens);
-      tokens += static_cast<int>(v.sizes[t]);
-    }
-    int last = static_cast<int>(v.steps) - 1;
-    for (int s = 0; s <= last; ++s) {
-      int t = v.reverse ? last - s : s, before = v.reverse ? t + 1 : t - 1;
-      int rows = static_cast<int>(v.sizes[t]);
-      if (s == 0)
-        order.push_back({first[t], rows, 0, 0});
-      else
-        order.push_back({first[t], rows, first[before],
-                         std::min(rows, static_cast<int>(v.sizes[before]))});
-    }
+        order(steps_of(v)) {
+    for (const Step& step : order) tokens += step.rows;
   }
 
   void forward() {
@@ -141,6 +109,13 @@ class Recurrence {
 
   float* gates_of(int block, int token) const {
     return v.gates + (static_cast<size_t>(block) * tokens + token) * BLOCK;
+  }
+  struct Rows {
+    float* row[4];
+  };
+  static Rows rows_of(float* gates) {
+    const int* at = Cell::ROWS;
+    return {{gates + at[0], gates + at[1], gates + at[2], gates + at[3]}};
   }
   float* cells_of(int block, int row) const {
     return v.cells + (static_cast<size_t>(block) * (tokens + sequences) + row) * UNITS;
@@ -267,16 +242,16 @@ class Recurrence {
       float* own = gates + Cell::H_FIRST;
       strip<WIDE_H>(rows, f, own, BLOCK, own, BLOCK);
       for (int n = row; n < row + rows; ++n, gates += BLOCK) {
-        float *h = v.y + static_cast<size_t>(step.token + n) * units + block * UNITS;
+        float* h = v.y + static_cast<size_t>(step.token + n) * units + block * UNITS;
         const float* before = state_before(step, n) + block * UNITS;
         const float* c = v.cells ? cells_before(step, block, n) : nullptr;
         float* cell = v.cells ? cells_of(block, step.token + n) : nullptr;
         if (live(block) == UNITS) {
-          Cell::forward(gates, before, c, h, cell);
+          Cell::forward(rows_of(gates).row, UNITS, before, c, h, cell);
         } else {
           float given[UNITS] = {}, made[UNITS];
           std::copy_n(before, live(block), given);
-          Cell::forward(gates, given, c, made, cell);
+          Cell::forward(rows_of(gates).row, UNITS, given, c, made, cell);
           std::copy_n(made, live(block), h);
         }
       }
@@ -317,7 +292,7 @@ class Recurrence {
       }
       float* dh = &carried[static_cast<size_t>(n) * width + block * UNITS];
       float* dc = &cell_grads[(static_cast<size_t>(block) * sequences + n) * UNITS];
-      Cell::backward(gates_of(block, step.token + n), before,
+      Cell::backward(rows_of(gates_of(block, step.token + n)).row, UNITS, before,
                      v.cells ? cells_before(step, block, n) : nullptr,
                      v.cells ? cells_of(block, step.token + n) : nullptr, dy, dh, dc);
     }
@@ -423,8 +398,8 @@ class Recurrence {
   }
 
   const Layer& v;
-  int units, inputs, threads, blocks, sequences, tokens;
-  std::vector<Step> order;
+  int units, inputs, threads, blocks, sequences, tokens = 0;
+  std::vector<Step> order;             // of computing
   int width = 0;                       // of a row of what is carried
   std::vector<float> carried;          // [sequences][width]
   std::vector<float> cell_grads;       // [block][sequences][16]
