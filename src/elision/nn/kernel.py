@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from elision.native.shared_object import load, unavailable
-from elision.nn.loop import Gates, Weights, direction_of
+from elision.nn.loop import Gates, State, Weights
 
 __all__ = ["recurrence", "takes"]
 
@@ -75,11 +75,11 @@ def recurrence(
     cell: str,
     data: Tensor,
     counts: Sequence[int],
-    state: tuple[Tensor, ...],
+    state: State,
     weights: Weights,
     *,
     reverse: bool = False,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, State]:
     """One layer in one direction by the kernel.
 
     Args:
@@ -91,7 +91,7 @@ def recurrence(
         reverse: from the last step to the first.
 
     Returns:
-        Outputs ``(tokens, units)``, and the last state of every sequence.
+        Outputs ``(tokens, units)``, and the last states, shaped as the first.
 
     Raises:
         MemoryError: the kernel ran out of memory.
@@ -100,7 +100,8 @@ def recurrence(
     Example:
         >>> lstm, x = torch.nn.LSTM(3, 4), torch.ones(2, 3)
         >>> zero = torch.zeros(1, 4)
-        >>> y, h, c = recurrence("lstm", x, [1, 1], (zero, zero), Weights(*lstm.all_weights[0]))
+        >>> weights = Weights(*lstm.all_weights[0])
+        >>> y, (h, c) = recurrence("lstm", x, [1, 1], (zero, zero), weights)
         >>> torch.allclose(y, lstm(x)[0], atol=1e-6)
         True
     """
@@ -110,7 +111,8 @@ def recurrence(
         *(cell, reverse, sizes, data, state[0], c, weights.input, weights.hidden),
         *(weights.input_bias, weights.hidden_bias),
     )
-    return found[: 1 + len(state)]  # pyright: ignore[reportIndexIssue]
+    y, *last = found  # pyright: ignore[reportGeneralTypeIssues]
+    return y, tuple(last[: len(state)])
 
 
 class _Recurrence(torch.autograd.Function):
@@ -234,9 +236,8 @@ def _differentiable(
     x, h0, c0, *weights = given
     assert x is not None and h0 is not None
     state = (h0,) if c0 is None else (h0, c0)
-    step = getattr(_EXACT, f"{ctx.cell}_step")
-    run = direction_of(ctx.reverse)
-    y, final = run(step, x, counts, state, Weights(*weights))  # pyright: ignore[reportArgumentType]
+    run = _EXACT.run(ctx.cell)
+    y, final = run(0, x, counts, state, Weights(*weights), ctx.reverse)  # pyright: ignore[reportArgumentType]
     pairs = [(o, g) for o, g in zip((y, *final), grads, strict=False) if g is not None]
     inputs = [t for t, want in zip(given, wanted, strict=True) if want]
     outputs, directions = zip(*pairs, strict=True)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Gates", "Weights", "direction_of"]
+__all__ = ["Gates", "Run", "State", "Weights", "sequences"]
 
 #: State of a layer: (h,), or (h, c) of an LSTM, each (sequences, units).
 State = tuple[Tensor, ...]
@@ -67,19 +67,31 @@ class Gates:
         """``h' = tanh(x + h)``."""
         return (self.tanh(x + F.linear(state[0], w.hidden, w.hidden_bias)),)
 
+    def run(self, cell: str) -> "Run":
+        """A layer in one direction, of ``"lstm"``, ``"gru"`` or ``"rnn"`` cells."""
+        step: Step = getattr(self, f"{cell}_step")
+
+        def run(
+            place: int, data: Tensor, counts: list[int], state: State, w: "Weights", back: bool
+        ) -> tuple[Tensor, State]:
+            del place
+            return (_backward if back else _forward)(step, data, counts, state, w)
+
+        return run
+
     # --- torch's functions ---------------------------------------------------------------
 
     def lstm(self, *args: Any) -> tuple[Tensor, ...]:
         """``torch.lstm``: output, h, c."""
-        return _sequences(self.lstm_step, args)
+        return sequences(self.run("lstm"), args)
 
     def gru(self, *args: Any) -> tuple[Tensor, ...]:
         """``torch.gru``: output, h."""
-        return _sequences(self.gru_step, args)
+        return sequences(self.run("gru"), args)
 
     def rnn(self, *args: Any) -> tuple[Tensor, ...]:
         """``torch.rnn_tanh``: output, h."""
-        return _sequences(self.rnn_step, args)
+        return sequences(self.run("rnn"), args)
 
     def lstm_cell(self, x: Tensor, hx: Any, *weights: Any) -> tuple[Tensor, ...]:
         """``torch.lstm_cell``: h, c."""
@@ -105,7 +117,12 @@ class Weights:
     projection: Tensor | None = None
 
 
+#: The input's part of the gates, the state and the weights, to the next state.
 Step = Callable[[Tensor, State, Weights], State]
+
+#: A layer in one direction: its place among all (forward and backward in turns), data,
+#: counts, first state, weights, whether from the last step; to outputs and last states.
+Run = Callable[[int, Tensor, list[int], State, Weights, bool], tuple[Tensor, State]]
 
 
 def _cell(step: Step, x: Tensor, state: State, weights: tuple[Any, ...]) -> State:
@@ -113,22 +130,31 @@ def _cell(step: Step, x: Tensor, state: State, weights: tuple[Any, ...]) -> Stat
     return step(F.linear(x, w.input, w.input_bias), state, w)
 
 
-def _sequences(step: Step, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """A recurrent function on a padded (``hx`` second) or packed (third) sequence."""
+def sequences(run: Run, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """One of torch's recurrent functions, whose directions ``run`` computes.
+
+    Args:
+        run: computes a layer in one direction.
+        args: of ``torch.lstm``, ``gru`` or ``rnn_tanh``, for a padded sequence (``hx``
+            second) or a packed one (third).
+
+    Raises:
+        RuntimeError: no time step.
+    """
     if isinstance(args[3], bool):  # input, hx, weights, has_biases, ..., batch_first
         x, hx, flat, *options, batch_first = args
         x = x.transpose(0, 1) if batch_first else x
         data, counts = x.flatten(0, 1), [x.shape[1]] * x.shape[0]
-        data, finals = _layers(step, data, counts, hx, flat, *options)
+        data, finals = _layers(run, data, counts, hx, flat, *options)
         y = data.unflatten(0, (x.shape[0], x.shape[1]))
         return (y.transpose(0, 1) if batch_first else y), *finals
     data, counts, hx, flat, *options = args
-    data, finals = _layers(step, data, counts.tolist(), hx, flat, *options)
+    data, finals = _layers(run, data, counts.tolist(), hx, flat, *options)
     return data, *finals
 
 
 def _layers(
-    step: Step,
+    run: Run,
     data: Tensor,
     counts: list[int],
     hx: Any,
@@ -152,8 +178,7 @@ def _layers(
             place = layer * directions + direction
             w = _weights(flat[each * place : each * (place + 1)], has_biases)
             state = tuple(part[place] for part in first)
-            run = direction_of(bool(direction))
-            output, final = run(step, data, counts, state, w)
+            output, final = run(place, data, counts, state, w, bool(direction))
             outputs.append(output)
             finals.append(final)
         data = torch.cat(outputs, 1) if bidirectional else outputs[0]
@@ -166,15 +191,6 @@ def _weights(flat: list[Tensor], has_biases: bool) -> Weights:
     if has_biases:
         return Weights(*flat)
     return Weights(*flat[:2], projection=flat[2] if len(flat) > 2 else None)
-
-
-def direction_of(reverse: bool) -> Callable[..., tuple[Tensor, State]]:
-    """Run of a layer over the steps, forwards or backwards.
-
-    It takes a step, data, counts, the first state and the weights; it returns the outputs
-    and the last states.
-    """
-    return _backward if reverse else _forward
 
 
 def _forward(
