@@ -62,6 +62,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "lstm_backward": (_INT, [_POINTER]),
     "gru_forward": (_INT, [_POINTER]),
     "gru_backward": (_INT, [_POINTER]),
+    "sparse_lstm_forward": (_INT, [_POINTER]),
+    "sparse_lstm_backward": (_INT, [_POINTER]),
+    "sparse_gru_forward": (_INT, [_POINTER]),
+    "sparse_gru_backward": (_INT, [_POINTER]),
 }
 _BUILDING = threading.Lock()
 

@@ -21,16 +21,14 @@ from elision.nn.loop import Gates, State, Weights
 
 __all__ = ["recurrence", "takes"]
 
-_FLOATS = ctypes.POINTER(ctypes.c_float)
-
 #: Units whose gates lie side by side, and floats that they take.
 _UNITS, _BLOCK = 16, 64
 
 _EXACT = Gates(torch.sigmoid, torch.tanh)
 
 
-class _Layer(ctypes.Structure):
-    """``Layer`` in ``kernels/recurrent.hpp``."""
+class Layer(ctypes.Structure):
+    """``Layer`` in ``kernels/layer.hpp``."""
 
     _fields_ = [
         *((n, ctypes.c_int64) for n in ("steps", "inputs", "units", "reverse", "threads")),
@@ -130,7 +128,8 @@ class _Recurrence(torch.autograd.Function):
         sizes, y, gates, cells, *given = ctx.saved_tensors
         wanted = ctx.needs_input_grad[3:]
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
-            found = _differentiable(ctx, sizes.tolist(), given, grads, wanted)
+            counts = sizes.tolist()
+            found = differentiable(ctx.cell, ctx.reverse, counts, given, grads, wanted)
             return None, None, None, *found
         if ctx.used:  # an earlier pass wrote over the gates
             y, _, _, gates, cells = _forward(ctx.cell, ctx.reverse, sizes, tuple(given))
@@ -141,31 +140,42 @@ class _Recurrence(torch.autograd.Function):
         return None, None, None, *found
 
 
-def _run(name: str, reverse: bool, sizes: Tensor, **tensors: Tensor | None) -> None:
-    x, w_hh = tensors["x"], tensors["w_hh"]
-    assert x is not None and w_hh is not None
-    layer = _Layer(
-        *(len(sizes), x.shape[1], w_hh.shape[1], reverse, torch.get_num_threads()),
-        sizes.data_ptr(),
+def layer_of(reverse: bool, sizes: Tensor, **tensors: Tensor | None) -> Layer:
+    """What the kernels take: shapes, and where the tensors lie, which must stay alive."""
+    x, h0 = tensors["x"], tensors["h0"]
+    assert x is not None and h0 is not None
+    return Layer(
+        *(len(sizes), x.shape[1], h0.shape[1], reverse, torch.get_num_threads()),
+        sizes=sizes.data_ptr(),
         **{n: None if t is None else t.data_ptr() for n, t in tensors.items()},
     )
+
+
+def call(name: str, layer: ctypes.Structure) -> None:
+    """Call one of the kernels.
+
+    Raises:
+        MemoryError: it ran out of memory.
+    """
     if getattr(load(), f"elision_{name}")(ctypes.byref(layer)) < 0:
-        raise MemoryError(f"the kernel of the {name.replace('_', ' ')} ran out of memory")
+        raise MemoryError(f"the kernel {name} ran out of memory")
 
 
-_GIVEN = ("x", "h0", "c0", "w_ih", "w_hh", "b_ih", "b_hh")
+#: What a layer in one direction reads.
+GIVEN = ("x", "h0", "c0", "w_ih", "w_hh", "b_ih", "b_hh")
 
 
-def _contiguous(given: Sequence[Tensor | None]) -> dict[str, Tensor | None]:
+def contiguous(given: Sequence[Tensor | None]) -> dict[str, Tensor | None]:
+    """What was given, by name, as the kernels read it."""
     plain = (None if t is None else t.detach().contiguous() for t in given)
-    return dict(zip(_GIVEN, plain, strict=True))
+    return dict(zip(GIVEN, plain, strict=True))
 
 
 def _forward(
     cell: str, reverse: bool, sizes: Tensor, given: tuple[Tensor | None, ...]
 ) -> tuple[Any, ...]:
     """Outputs, last states, gates and cells; of a GRU no cells."""
-    tensors = _contiguous(given)
+    tensors = contiguous(given)
     x, h0 = tensors["x"], tensors["h0"]
     assert x is not None and h0 is not None
     units, blocks = h0.shape[1], -(-h0.shape[1] // _UNITS)
@@ -176,7 +186,7 @@ def _forward(
         cn = torch.empty_like(hn)
         cells = x.new_empty(blocks, len(x) + len(h0), _UNITS)
     kept = {"gates": gates, "cells": cells, "y": y, "hn": hn, "cn": cn}
-    _run(f"{cell}_forward", reverse, sizes, **tensors, **kept)
+    call(f"{cell}_forward", layer_of(reverse, sizes, **tensors, **kept))
     return y, hn, cn, gates, cells
 
 
@@ -190,31 +200,24 @@ def _backward(
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
     """Gradients of what was given, None where not wanted."""
-    tensors = _contiguous(given)
+    tensors = contiguous(given)
     y, gates, cells = kept
-    want = dict(zip(_GIVEN, wanted, strict=True))
+    want = dict(zip(GIVEN, wanted, strict=True))
 
     def room(name: str, *others: str) -> Tensor | None:
         tensor = tensors[name]
         is_wanted = tensor is not None and any(want[n] for n in (name, *others))
         return torch.empty_like(tensor) if is_wanted else None  # pyright: ignore[reportArgumentType]
 
-    def of_state(name: str, grad: Tensor | None) -> Tensor | None:
-        tensor = tensors[name]
-        if tensor is None:
-            return None
-        return torch.zeros_like(tensor) if grad is None else grad.clone().contiguous()
-
-    weights = _GIVEN[3:]
+    weights = GIVEN[3:]
     found = {
         "x": room("x"),
-        "h0": of_state("h0", grads[1]),
-        "c0": of_state("c0", grads[2]),
+        "h0": of_state(tensors["h0"], grads[1]),
+        "c0": of_state(tensors["c0"], grads[2]),
         **{name: room(name, *weights) for name in weights},
     }
     dy = torch.zeros_like(y) if grads[0] is None else grads[0].contiguous()
-    _run(
-        f"{cell}_backward",
+    layer = layer_of(
         reverse,
         sizes,
         **tensors,
@@ -222,11 +225,20 @@ def _backward(
         **{"dh": found["h0"], "dc": found["c0"], "dx": found["x"]},
         **{f"d{name}": found[name] for name in weights},
     )
-    return [found[name] if want[name] else None for name in _GIVEN]
+    call(f"{cell}_backward", layer)
+    return [found[name] if want[name] else None for name in GIVEN]
 
 
-def _differentiable(
-    ctx: Any,
+def of_state(state: Tensor | None, grad: Tensor | None) -> Tensor | None:
+    """Memory with the gradient of a last state, for that of the first."""
+    if state is None:
+        return None
+    return torch.zeros_like(state) if grad is None else grad.clone().contiguous()
+
+
+def differentiable(
+    cell: str,
+    reverse: bool,
     counts: list[int],
     given: Sequence[Tensor | None],
     grads: tuple[Tensor | None, ...],
@@ -236,8 +248,8 @@ def _differentiable(
     x, h0, c0, *weights = given
     assert x is not None and h0 is not None
     state = (h0,) if c0 is None else (h0, c0)
-    run = _EXACT.run(ctx.cell)
-    y, final = run(0, x, counts, state, Weights(*weights), ctx.reverse)  # pyright: ignore[reportArgumentType]
+    run = _EXACT.run(cell)
+    y, final = run(0, x, counts, state, Weights(*weights), reverse)  # pyright: ignore[reportArgumentType]
     pairs = [(o, g) for o, g in zip((y, *final), grads, strict=False) if g is not None]
     inputs = [t for t, want in zip(given, wanted, strict=True) if want]
     outputs, directions = zip(*pairs, strict=True)
