@@ -11,7 +11,7 @@ same graph computes them again.
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,7 +31,10 @@ class Layer(ctypes.Structure):
     """``Layer`` in ``kernels/layer.hpp``."""
 
     _fields_ = [
-        *((n, ctypes.c_int64) for n in ("steps", "inputs", "units", "reverse", "threads")),
+        *(
+            (n, ctypes.c_int64)
+            for n in ("steps", "inputs", "units", "reverse", "threads")
+        ),
         *(
             (name, ctypes.c_void_p)
             for name in (
@@ -41,6 +44,50 @@ class Layer(ctypes.Structure):
             )
         ),
     ]
+
+
+class Given(NamedTuple):
+    """What a layer in one direction reads, or something of each.
+
+    Attributes:
+        x: data, ``(tokens, features)``.
+        h0: first states, ``(sequences, units)``.
+        c0: first cells; None of a GRU.
+        w_ih: weight on the input.
+        w_hh: weight on the state.
+        b_ih: bias of the input's part; None without.
+        b_hh: bias of the state's part; None without.
+    """
+
+    x: Any
+    h0: Any
+    c0: Any
+    w_ih: Any
+    w_hh: Any
+    b_ih: Any
+    b_hh: Any
+
+    @property
+    def states(self) -> list[tuple[str, Any]]:
+        """First states by name."""
+        return list(self._asdict().items())[1:3]
+
+    @property
+    def weights(self) -> list[tuple[str, Any]]:
+        """Parameters by name."""
+        return list(self._asdict().items())[3:]
+
+    def plain(self) -> "Given":
+        """The tensors as the kernels read them: without gaps or gradients."""
+        return Given(*(None if t is None else t.detach().contiguous() for t in self))
+
+    def only(self, found: dict[str, Tensor | None]) -> list[Tensor | None]:
+        """Of what was found, what this says is wanted."""
+        return [found.get(n) if w else None for n, w in self._asdict().items()]
+
+
+#: Gradients of the outputs and of the last states; None is zero.
+Grads = tuple[Tensor | None, ...]
 
 
 def takes(*tensors: Tensor | None) -> str | None:
@@ -105,47 +152,47 @@ def recurrence(
     """
     sizes = torch.tensor(counts, dtype=torch.int64, device="cpu")
     c = state[1] if len(state) > 1 else None
-    found = _Recurrence.apply(
+    found: Any = _Recurrence.apply(
         *(cell, reverse, sizes, data, state[0], c, weights.input, weights.hidden),
         *(weights.input_bias, weights.hidden_bias),
     )
-    y, *last = found  # pyright: ignore[reportGeneralTypeIssues]
+    y, *last = found
     return y, tuple(last[: len(state)])
 
 
 class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, cell: str, reverse: bool, sizes: Tensor, *given: Tensor | None
+        ctx: Any, cell: str, reverse: bool, sizes: Tensor, *tensors: Any
     ) -> tuple[Tensor | None, ...]:
         ctx.cell, ctx.reverse, ctx.used = cell, reverse, False
-        y, hn, cn, gates, cells = _forward(cell, reverse, sizes, given)
-        ctx.save_for_backward(sizes, y, gates, cells, *given)
+        y, hn, cn, gates, cells = _forward(cell, reverse, sizes, Given(*tensors))
+        ctx.save_for_backward(sizes, y, gates, cells, *tensors)
         return y, hn, cn
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        sizes, y, gates, cells, *given = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[3:]
+        sizes, y, gates, cells, *tensors = ctx.saved_tensors
+        given, want = Given(*tensors), Given(*ctx.needs_input_grad[3:])
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
-            counts = sizes.tolist()
-            found = differentiable(ctx.cell, ctx.reverse, counts, given, grads, wanted)
+            found = differentiable(ctx.cell, ctx.reverse, sizes, given, grads, want)
             return None, None, None, *found
         if ctx.used:  # an earlier pass wrote over the gates
-            y, _, _, gates, cells = _forward(ctx.cell, ctx.reverse, sizes, tuple(given))
+            y, _, _, gates, cells = _forward(ctx.cell, ctx.reverse, sizes, given)
         ctx.used = True
-        found = _backward(
-            ctx.cell, ctx.reverse, sizes, given, (y, gates, cells), grads, wanted
-        )
+        kept = {"y": y, "gates": gates, "cells": cells}
+        found = _backward(ctx.cell, ctx.reverse, sizes, given, kept, grads, want)
         return None, None, None, *found
 
 
-def layer_of(reverse: bool, sizes: Tensor, **tensors: Tensor | None) -> Layer:
+def layer_of(
+    reverse: bool, sizes: Tensor, given: Given, **others: Tensor | None
+) -> Layer:
     """What the kernels take: shapes, and where the tensors lie, which must stay alive."""
-    x, h0 = tensors["x"], tensors["h0"]
-    assert x is not None and h0 is not None
+    tensors = given._asdict() | others
     return Layer(
-        *(len(sizes), x.shape[1], h0.shape[1], reverse, torch.get_num_threads()),
+        *(len(sizes), given.x.shape[1], given.h0.shape[1], reverse),
+        torch.get_num_threads(),
         sizes=sizes.data_ptr(),
         **{n: None if t is None else t.data_ptr() for n, t in tensors.items()},
     )
@@ -161,100 +208,76 @@ def call(name: str, layer: ctypes.Structure) -> None:
         raise MemoryError(f"the kernel {name} ran out of memory")
 
 
-#: What a layer in one direction reads.
-GIVEN = ("x", "h0", "c0", "w_ih", "w_hh", "b_ih", "b_hh")
-
-
-def contiguous(given: Sequence[Tensor | None]) -> dict[str, Tensor | None]:
-    """What was given, by name, as the kernels read it."""
-    plain = (None if t is None else t.detach().contiguous() for t in given)
-    return dict(zip(GIVEN, plain, strict=True))
-
-
-def _forward(
-    cell: str, reverse: bool, sizes: Tensor, given: tuple[Tensor | None, ...]
-) -> tuple[Any, ...]:
+def _forward(cell: str, reverse: bool, sizes: Tensor, given: Given) -> tuple[Any, ...]:
     """Outputs, last states, gates and cells; of a GRU no cells."""
-    tensors = contiguous(given)
-    x, h0 = tensors["x"], tensors["h0"]
-    assert x is not None and h0 is not None
-    units, blocks = h0.shape[1], -(-h0.shape[1] // _UNITS)
-    y = x.new_empty(len(x), units)
-    gates = x.new_empty(blocks, len(x), _BLOCK)
-    hn, cn, cells = torch.empty_like(h0), None, None
-    if tensors["c0"] is not None:
-        cn = torch.empty_like(hn)
-        cells = x.new_empty(blocks, len(x) + len(h0), _UNITS)
-    kept = {"gates": gates, "cells": cells, "y": y, "hn": hn, "cn": cn}
-    call(f"{cell}_forward", layer_of(reverse, sizes, **tensors, **kept))
-    return y, hn, cn, gates, cells
+    given = given.plain()
+    (tokens, _), (sequences, units) = given.x.shape, given.h0.shape
+    blocks = -(-units // _UNITS)
+    y = given.x.new_empty(tokens, units)
+    gates = y.new_empty(blocks, tokens, _BLOCK)
+    hn, cn, cells = torch.empty_like(given.h0), None, None
+    if given.c0 is not None:
+        cn, cells = (
+            torch.empty_like(hn),
+            y.new_empty(blocks, tokens + sequences, _UNITS),
+        )
+    made = {"y": y, "hn": hn, "cn": cn, "gates": gates, "cells": cells}
+    call(f"{cell}_forward", layer_of(reverse, sizes, given, **made))
+    return tuple(made.values())
 
 
 def _backward(
     cell: str,
     reverse: bool,
     sizes: Tensor,
-    given: Sequence[Tensor | None],
-    kept: tuple[Tensor, Tensor, Tensor | None],
-    grads: tuple[Tensor | None, ...],
-    wanted: Sequence[bool],
+    given: Given,
+    kept: dict[str, Tensor | None],
+    grads: Grads,
+    want: Given,
 ) -> list[Tensor | None]:
     """Gradients of what was given, None where not wanted."""
-    tensors = contiguous(given)
-    y, gates, cells = kept
-    want = dict(zip(GIVEN, wanted, strict=True))
-
-    def room(name: str, *others: str) -> Tensor | None:
-        tensor = tensors[name]
-        is_wanted = tensor is not None and any(want[n] for n in (name, *others))
-        return torch.empty_like(tensor) if is_wanted else None  # pyright: ignore[reportArgumentType]
-
-    weights = GIVEN[3:]
-    found = {
-        "x": room("x"),
-        "h0": of_state(tensors["h0"], grads[1]),
-        "c0": of_state(tensors["c0"], grads[2]),
-        **{name: room(name, *weights) for name in weights},
-    }
-    dy = torch.zeros_like(y) if grads[0] is None else grads[0].contiguous()
-    layer = layer_of(
-        reverse,
-        sizes,
-        **tensors,
-        **{"gates": gates, "cells": cells, "y": y, "dy": dy},
-        **{"dh": found["h0"], "dc": found["c0"], "dx": found["x"]},
-        **{f"d{name}": found[name] for name in weights},
-    )
-    call(f"{cell}_backward", layer)
-    return [found[name] if want[name] else None for name in GIVEN]
+    given = given.plain()
+    weights = Given._fields[3:]
+    found: dict[str, Tensor | None] = first_grads(given, grads)
+    if want.x:
+        found["x"] = torch.empty_like(given.x)
+    if any(getattr(want, name) for name in weights):
+        found |= {n: t if t is None else torch.empty_like(t) for n, t in given.weights}
+    made = {f"d{name}": found.get(name) for name in ("x", *weights)}
+    made |= {"dy": whole_grad(given, grads), "dh": found["h0"], "dc": found["c0"]}
+    call(f"{cell}_backward", layer_of(reverse, sizes, given, **kept, **made))
+    return want.only(found)
 
 
-def of_state(state: Tensor | None, grad: Tensor | None) -> Tensor | None:
-    """Memory with the gradient of a last state, for that of the first."""
-    if state is None:
-        return None
-    return torch.zeros_like(state) if grad is None else grad.clone().contiguous()
+def whole_grad(given: Given, grads: Grads) -> Tensor:
+    """The gradient of the outputs, as the kernels read it."""
+    if grads[0] is None:
+        return given.x.new_zeros(len(given.x), given.h0.shape[1])
+    return grads[0].contiguous()
+
+
+def first_grads(given: Given, grads: Grads) -> dict[str, Tensor | None]:
+    """Memory for the first states' gradients, with those of the last states in it."""
+    found: dict[str, Tensor | None] = {"h0": None, "c0": None}
+    for (name, state), grad in zip(given.states, grads[1:], strict=True):
+        if state is not None:
+            zero = grad is None
+            found[name] = torch.zeros_like(state) if zero else grad.clone().contiguous()
+    return found
 
 
 def differentiable(
-    cell: str,
-    reverse: bool,
-    counts: list[int],
-    given: Sequence[Tensor | None],
-    grads: tuple[Tensor | None, ...],
-    wanted: Sequence[bool],
+    cell: str, reverse: bool, sizes: Tensor, given: Given, grads: Grads, want: Given
 ) -> list[Tensor | None]:
     """The gradients as differentiable functions: by the loop of torch's operations."""
-    x, h0, c0, *weights = given
-    assert x is not None and h0 is not None
-    state = (h0,) if c0 is None else (h0, c0)
-    run = _EXACT.run(cell)
-    y, final = run(0, x, counts, state, Weights(*weights), reverse)  # pyright: ignore[reportArgumentType]
+    state = tuple(t for _, t in given.states if t is not None)
+    weights = Weights(*(t for _, t in given.weights))
+    y, final = _EXACT.run(cell)(0, given.x, sizes.tolist(), state, weights, reverse)
     pairs = [(o, g) for o, g in zip((y, *final), grads, strict=False) if g is not None]
-    inputs = [t for t, want in zip(given, wanted, strict=True) if want]
     outputs, directions = zip(*pairs, strict=True)
+    names = [name for name, wanted in want._asdict().items() if wanted]
+    inputs = [getattr(given, name) for name in names]
     found = torch.autograd.grad(
         outputs, inputs, directions, create_graph=True, allow_unused=True
     )
-    each = iter(found)
-    return [next(each) if want else None for want in wanted]
+    return want.only(dict(zip(names, found, strict=True)))

@@ -72,7 +72,12 @@ class Gates:
         step: Step = getattr(self, f"{cell}_step")
 
         def run(
-            place: int, data: Tensor, counts: list[int], state: State, w: "Weights", back: bool
+            place: int,
+            data: Tensor,
+            counts: list[int],
+            state: State,
+            w: "Weights",
+            back: bool,
         ) -> tuple[Tensor, State]:
             del place
             return (_backward if back else _forward)(step, data, counts, state, w)

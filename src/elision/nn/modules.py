@@ -21,8 +21,9 @@ from elision.functional import FUNCTIONS, make
 from elision.nn.choice import Shape, is_kernel_faster
 from elision.nn.kernel import recurrence, takes
 from elision.nn.loop import Gates, State, Weights, sequences
+from elision.nn.sparse import Mask, sparse_recurrence
 
-__all__ = ["ACTIVATIONS", "ENGINES", "GRU", "LSTM"]
+__all__ = ["ACTIVATIONS", "ENGINES", "GRU", "LSTM", "SPARSE_BELOW"]
 
 _log = logging.getLogger("elision")
 
@@ -33,6 +34,13 @@ ENGINES = ("auto", "torch", "native", "loop")
 #: The gates' functions: exact ones, or a tanh of :data:`elision.functional.FUNCTIONS` and
 #: the sigmoid of the same family, by a loop of torch's operations.
 ACTIVATIONS = ("tanh", *FUNCTIONS["tanh"])
+
+#: Density of both masks of a layer below which the kernel for sparse weights computes it:
+#: measured, it is as fast as the dense one at about this density.
+SPARSE_BELOW = 0.3
+
+#: Anything with the arguments of ``torch.lstm`` or ``torch.gru``.
+Compute = Callable[..., tuple[Tensor, ...]]
 
 _SAID: set[str] = set()
 
@@ -49,13 +57,16 @@ class _Fused(nn.RNNBase):
         one_of(type(self).__name__, "activation", activation, ACTIVATIONS)
         super().__init__(*args, **kwargs)
         self.activation, self.engine = activation, engine
-        self._masks: dict[str, Tensor] = {}
+        self._masks: dict[str, Mask] = {}
 
     def mask_weights(self, masks: Mapping[str, Tensor]) -> None:
         """Compute as if these weights were zero where their mask is False.
 
         The parameters stay as they are; their gradients are those at the mask's places,
-        zero elsewhere.
+        zero elsewhere. Where the masks of both weights of a layer keep at most
+        :data:`SPARSE_BELOW` of them, the kernel for sparse weights computes the layer: its
+        work is that of the weights that remain. A recipe that grows weights by their dense
+        gradient takes the masks off for the step that it asks in.
 
         Args:
             masks: parameter name, such as ``weight_hh_l0``, to a boolean tensor of its
@@ -74,7 +85,7 @@ class _Fused(nn.RNNBase):
                     f"{type(self).__name__}.mask_weights({name}): must be a boolean tensor "
                     f"of shape {shape}, got {mask.dtype} of {tuple(mask.shape)}"
                 )
-        self._masks = dict(masks)
+        self._masks = {name: Mask(mask) for name, mask in masks.items()}
 
     def extra_repr(self) -> str:
         """Torch's words, and what is not the default of ours."""
@@ -99,14 +110,18 @@ class _Fused(nn.RNNBase):
         if not self._is_regular(input, hx):  # torch's module says what is wrong
             return super().forward(input, hx)
         compute = self._computing(input, hx)
+        if compute is None:  # the kernels, which read the masks themselves
+            return self._called(
+                lambda *args: sequences(self._direction, args), input, hx
+            )
         if compute is getattr(torch, self._cell) and not self._masks:
             return super().forward(input, hx)
-        return self._called(compute, input, hx)
+        return self._called(compute, input, hx, self._masked)
 
     # --- who computes --------------------------------------------------------------------
 
-    def _computing(self, input: Any, hx: Any) -> Callable[..., tuple[Tensor, ...]]:
-        """What computes a call, with the arguments of torch's function."""
+    def _computing(self, input: Any, hx: Any) -> Compute | None:
+        """What computes a call; None: the kernels."""
         own = getattr(torch, self._cell)
         if self.activation != "tanh" or self.engine == "loop":
             return getattr(_gates(self.activation), self._cell)
@@ -119,11 +134,13 @@ class _Fused(nn.RNNBase):
                 raise RuntimeError(
                     f"{name}(engine='native'): no kernel for {why}; engine='auto' takes any"
                 )
-            _say_once(f"elision.nn.{name}: torch computes, as there is no kernel for {why}")
+            _say_once(
+                f"elision.nn.{name}: torch computes, as there is no kernel for {why}"
+            )
             return own
-        if self.engine == "auto" and not self._is_kernel_faster(input):
-            return own
-        return lambda *args: sequences(self._direction, args)
+        if self.engine == "native" or all(map(self._is_sparse, self._all_weights)):
+            return None
+        return None if self._is_kernel_faster(input) else own
 
     def _why_not(self, input: Any, hx: Any) -> str | None:
         """What the kernel does not take in a call; None: it takes it."""
@@ -160,9 +177,21 @@ class _Fused(nn.RNNBase):
         weights: Weights,
         back: bool,
     ) -> tuple[Tensor, State]:
-        """A layer in one direction by the kernel."""
-        del place
+        """A layer in one direction by a kernel."""
+        names = self._all_weights[place]
+        if self._is_sparse(names):
+            masks = self._masks[names[0]], self._masks[names[1]]
+            return sparse_recurrence(
+                self._cell, data, counts, state, weights, masks, reverse=back
+            )
+        if self._masks:
+            weights = Weights(*(self._masked(name) for name in names))
         return recurrence(self._cell, data, counts, state, weights, reverse=back)
+
+    def _is_sparse(self, names: list[str]) -> bool:
+        """Whether the kernel for sparse weights computes a layer in one direction."""
+        masks = [self._masks.get(name) for name in names[:2]]
+        return all(m is not None and m.density <= SPARSE_BELOW for m in masks)
 
     # --- one call ------------------------------------------------------------------------
 
@@ -183,32 +212,39 @@ class _Fused(nn.RNNBase):
         if (self._cell == "lstm") != (isinstance(hx, (tuple, list)) and len(hx) == 2):
             return False
         batched = packed or data.dim() == 3
-        if packed:
-            rows = int(input.batch_sizes[0])
-        else:
-            rows = data.shape[0 if self.batch_first else 1]
+        rows = (
+            input.batch_sizes[0] if packed else data.shape[0 if self.batch_first else 1]
+        )
         layers = self.num_layers * (2 if self.bidirectional else 1)
         widths = (self.proj_size or self.hidden_size, self.hidden_size)
         return all(
             isinstance(part, Tensor)
-            and part.shape == ((layers, rows, width) if batched else (layers, width))
+            and part.shape
+            == ((layers, int(rows), width) if batched else (layers, width))
             and (part.dtype == dtype or typed)
             for part, width in zip(_parts(hx), widths, strict=False)
         )
 
     def _called(
-        self, compute: Callable[..., tuple[Tensor, ...]], input: Any, hx: Any
+        self,
+        compute: Compute,
+        input: Any,
+        hx: Any,
+        weight_of: Callable[[str], Tensor] | None = None,
     ) -> Any:
-        """One call with shapes that are right."""
+        """One call with shapes that are right, on these weights or on the parameters."""
         packed = isinstance(input, PackedSequence)
         batched = packed or input.dim() == 3
         x = input.data if packed else input if batched else input.unsqueeze(1)
         first = self.batch_first and batched
         rows = int(input.batch_sizes[0]) if packed else x.shape[0 if first else 1]
-        order, back = (input.sorted_indices, input.unsorted_indices) if packed else (None,) * 2
+        order, back = (
+            (input.sorted_indices, input.unsorted_indices) if packed else (None,) * 2
+        )
         states = self._first_states(hx, x, rows, batched)
         states = [_permuted(part, order) for part in states]
-        flat = [self._masked(name) for name in self._flat_weights_names]
+        own: Any = self._flat_weights
+        flat = own if weight_of is None else [*map(weight_of, self._flat_weights_names)]
         given = states if self._cell == "lstm" else states[0]
         options = (flat, self.bias, self.num_layers, self.dropout, self.training)
         if packed:
@@ -234,7 +270,7 @@ class _Fused(nn.RNNBase):
 
     def _masked(self, name: str) -> Tensor:
         weight, mask = getattr(self, name), self._masks.get(name)
-        return weight if mask is None else torch.where(mask, weight, 0.0)
+        return weight if mask is None else torch.where(mask.places, weight, 0.0)
 
 
 def _parts(hx: Any) -> tuple[Any, ...]:

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from elision.nn.kernel import (
-    GIVEN,
+    Given,
+    Grads,
     Layer,
     call,
-    contiguous,
     differentiable,
+    first_grads,
     layer_of,
-    of_state,
+    whole_grad,
 )
 from elision.nn.loop import State, Weights
 
@@ -105,7 +106,9 @@ class Mask:
         dense.view(-1)[self._row_at] = values
         return dense
 
-    def lists(self, weight: Tensor, shift_from: int, units: int) -> tuple[_Lists, list[Tensor]]:
+    def lists(
+        self, weight: Tensor, shift_from: int, units: int
+    ) -> tuple[_Lists, list[Tensor]]:
         """Lists of a weight's values, and the tensors that they point to.
 
         Rows from ``shift_from`` on lie ``units`` rows further in the gates' memory.
@@ -128,9 +131,13 @@ class Mask:
         return len(self._row_at)
 
 
-def _starts(sorted_or_not: Tensor, count: int) -> Tensor:
+#: Of the weights on the input and on the state.
+Masks = tuple[Mask, Mask]
+
+
+def _starts(places: Tensor, count: int) -> Tensor:
     """Where each of ``count`` lists begins, and the end of the last."""
-    sizes = torch.bincount(sorted_or_not, minlength=count)
+    sizes = torch.bincount(places, minlength=count)
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]).int()
 
 
@@ -140,7 +147,7 @@ def sparse_recurrence(
     counts: Sequence[int],
     state: State,
     weights: Weights,
-    masks: tuple[Mask, Mask],
+    masks: Masks,
     *,
     reverse: bool = False,
 ) -> tuple[Tensor, State]:
@@ -169,53 +176,52 @@ def sparse_recurrence(
     """
     sizes = torch.tensor(counts, dtype=torch.int64, device="cpu")
     c = state[1] if len(state) > 1 else None
-    found = _Sparse.apply(
-        *(cell, reverse, masks, sizes, data, state[0], c, weights.input, weights.hidden),
+    found: Any = _Sparse.apply(
+        *(
+            cell,
+            reverse,
+            masks,
+            sizes,
+            data,
+            state[0],
+            c,
+            weights.input,
+            weights.hidden,
+        ),
         *(weights.input_bias, weights.hidden_bias),
     )
-    y, *last = found  # pyright: ignore[reportGeneralTypeIssues]
+    y, *last = found
     return y, tuple(last[: len(state)])
 
 
 class _Sparse(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        cell: str,
-        reverse: bool,
-        masks: tuple[Mask, Mask],
-        sizes: Tensor,
-        *given: Tensor | None,
+        ctx: Any, cell: str, reverse: bool, masks: Masks, sizes: Tensor, *tensors: Any
     ) -> tuple[Tensor | None, ...]:
         ctx.cell, ctx.reverse, ctx.masks, ctx.used = cell, reverse, masks, False
         ctx.versions = [mask.places._version for mask in masks]
-        y, hn, cn, kept = _forward(cell, reverse, masks, sizes, given)
-        ctx.save_for_backward(sizes, *kept, *given)
+        y, hn, cn, kept = _forward(ctx, sizes, Given(*tensors))
+        ctx.save_for_backward(sizes, *kept, *tensors)
         return y, hn, cn
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        sizes, xs, gates, states, cells, *given = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[4:]
+        sizes, xs, gates, states, cells, *tensors = ctx.saved_tensors
+        given, want = Given(*tensors), Given(*ctx.needs_input_grad[4:])
         if ctx.versions != [mask.places._version for mask in ctx.masks]:
             raise RuntimeError(
                 "a mask of a recurrent layer was changed between its forward and its "
                 "backward pass"
             )
         if torch.is_grad_enabled():  # a graph of the gradient is wanted
-            for at, mask in zip((3, 4), ctx.masks, strict=True):
-                given[at] = torch.where(mask.places, given[at], 0.0)
-            counts = sizes.tolist()
-            found = differentiable(ctx.cell, ctx.reverse, counts, given, grads, wanted)
-            for at, mask in zip((3, 4), ctx.masks, strict=True):
-                if found[at] is not None:
-                    found[at] = torch.where(mask.places, found[at], 0.0)  # pyright: ignore[reportCallIssue, reportArgumentType]
+            found = _differentiable(ctx, sizes, given, grads, want)
             return None, None, None, None, *found
         kept = (xs, gates, states, cells)
         if ctx.used:  # an earlier pass wrote over the gates
-            *_, kept = _forward(ctx.cell, ctx.reverse, ctx.masks, sizes, tuple(given))
+            *_, kept = _forward(ctx, sizes, given)
         ctx.used = True
-        return None, None, None, None, *_backward(ctx, sizes, given, kept, grads, wanted)
+        return None, None, None, None, *_backward(ctx, sizes, given, kept, grads, want)
 
 
 def _lanes(rows: int, sequences: int) -> int:
@@ -226,99 +232,88 @@ def _lanes(rows: int, sequences: int) -> int:
     return _LANES[-1]
 
 
-def _sparse_layer(
-    cell: str,
-    masks: tuple[Mask, Mask],
-    layer: Layer,
-    tensors: dict[str, Tensor | None],
-    **memory: Tensor | None,
-) -> tuple[_SparseLayer, list[Any]]:
-    """The structure, and what it points to."""
-    w_ih, w_hh, h0 = (tensors[n] for n in ("w_ih", "w_hh", "h0"))
-    assert w_ih is not None and w_hh is not None and h0 is not None
-    units = h0.shape[1]
-    shift = 2 * units if cell == "gru" else 4 * units
-    of_input, held_input = masks[0].lists(w_ih, len(w_ih), units)
-    of_state_, held_state = masks[1].lists(w_hh, shift, units)
+def _call(
+    ctx: Any, name: str, layer: Layer, given: Given, **memory: Tensor | None
+) -> None:
+    """Call a kernel with the lists of the present values."""
+    (sequences, units), rows = given.h0.shape, len(given.w_hh)
+    shift = 2 * units if ctx.cell == "gru" else rows
+    of_input, held_input = ctx.masks[0].lists(given.w_ih, rows, units)
+    of_state, held_state = ctx.masks[1].lists(given.w_hh, shift, units)
     made = _SparseLayer(
-        *(ctypes.pointer(layer), ctypes.pointer(of_input), ctypes.pointer(of_state_)),
-        _lanes(4 * units, len(h0)),
+        *(ctypes.pointer(layer), ctypes.pointer(of_input), ctypes.pointer(of_state)),
+        _lanes(4 * units, sequences),
         **{n: None if t is None else t.data_ptr() for n, t in memory.items()},
     )
-    return made, [held_input, held_state]
+    call(f"sparse_{ctx.cell}_{name}", made)
+    del held_input, held_state  # alive until here
 
 
-def _forward(
-    cell: str,
-    reverse: bool,
-    masks: tuple[Mask, Mask],
-    sizes: Tensor,
-    given: tuple[Tensor | None, ...],
-) -> tuple[Any, ...]:
-    tensors = contiguous(given)
-    x, h0 = tensors["x"], tensors["h0"]
-    assert x is not None and h0 is not None
-    sequences, units = h0.shape
-    lanes = _lanes(4 * units, sequences)
-    block = (-(-sequences // lanes), lanes)
-    steps = len(sizes)
-
-    def room(steps: int, rows: int) -> Tensor:
-        return x.new_empty(steps, block[0], rows, lanes)
-
-    y, hn, cn, cells = x.new_empty(len(x), units), torch.empty_like(h0), None, None
-    xs, gates, states = (
-        room(steps, x.shape[1]),
-        room(steps, 4 * units),
-        room(steps + 1, units),
-    )
-    if tensors["c0"] is not None:
-        cn, cells = torch.empty_like(h0), room(steps + 1, units)
-    layer = layer_of(reverse, sizes, **tensors, y=y, hn=hn, cn=cn)
+def _forward(ctx: Any, sizes: Tensor, given: Given) -> tuple[Any, ...]:
+    """Outputs, last states, and what the backward pass reads."""
+    given = given.plain()
+    (tokens, features), (sequences, units) = given.x.shape, given.h0.shape
+    steps, lanes = len(sizes), _lanes(4 * units, sequences)
+    blocks = -(-sequences // lanes)
+    y = given.x.new_empty(tokens, units)
+    hn, cn, cells = torch.empty_like(given.h0), None, None
+    xs = y.new_empty(steps, blocks, features, lanes)
+    gates = y.new_empty(steps, blocks, 4 * units, lanes)
+    states = y.new_empty(steps + 1, blocks, units, lanes)
+    if given.c0 is not None:
+        cn, cells = torch.empty_like(hn), torch.empty_like(states)
+    layer = layer_of(ctx.reverse, sizes, given, y=y, hn=hn, cn=cn)
     kept = {"xs": xs, "gates": gates, "states": states, "cells": cells}
-    made, held = _sparse_layer(cell, masks, layer, tensors, **kept)
-    call(f"sparse_{cell}_forward", made)
-    del held
+    _call(ctx, "forward", layer, given, **kept)
     return y, hn, cn, tuple(kept.values())
 
 
 def _backward(
     ctx: Any,
     sizes: Tensor,
-    given: Sequence[Tensor | None],
-    kept: tuple[Tensor, ...],
-    grads: tuple[Tensor | None, ...],
-    wanted: Sequence[bool],
+    given: Given,
+    kept: tuple[Tensor | None, ...],
+    grads: Grads,
+    want: Given,
 ) -> list[Tensor | None]:
     """Gradients of what was given, None where not wanted."""
-    tensors = contiguous(given)
-    want = dict(zip(GIVEN, wanted, strict=True))
-    x, h0 = tensors["x"], tensors["h0"]
-    assert x is not None and h0 is not None
-    found: dict[str, Tensor | None] = dict.fromkeys(GIVEN)
-    found |= {n: of_state(tensors[n], g) for n, g in zip(("h0", "c0"), grads[1:], strict=True)}
-    if want["x"]:
-        found["x"] = torch.empty_like(x)
-    if tensors["b_ih"] is not None and (want["b_ih"] or want["b_hh"]):
-        found |= {n: torch.empty_like(tensors[n]) for n in ("b_ih", "b_hh")}  # pyright: ignore[reportArgumentType]
+    given = given.plain()
+    found = first_grads(given, grads)
+    if want.x:
+        found["x"] = torch.empty_like(given.x)
+    if given.b_ih is not None and (want.b_ih or want.b_hh):
+        found |= {
+            "b_ih": torch.empty_like(given.b_ih),
+            "b_hh": torch.empty_like(given.b_hh),
+        }
     values: list[Tensor | None] = [None, None]
-    if want["w_ih"] or want["w_hh"]:
-        values = [x.new_empty(mask.count) for mask in ctx.masks]
-    dy = x.new_zeros(len(x), h0.shape[1]) if grads[0] is None else grads[0].contiguous()
-    layer = layer_of(
-        ctx.reverse,
-        sizes,
-        **tensors,
-        **{"dy": dy, "dh": found["h0"], "dc": found["c0"], "dx": found["x"]},
-        **{"db_ih": found["b_ih"], "db_hh": found["b_hh"]},
-    )
-    names = ("xs", "gates", "states", "cells")
-    memory = dict(zip(names, kept, strict=True))
-    memory |= {"dw_input": values[0], "dw_hidden": values[1]}  # pyright: ignore[reportAssignmentType]
-    made, held = _sparse_layer(ctx.cell, ctx.masks, layer, tensors, **memory)
-    call(f"sparse_{ctx.cell}_backward", made)
-    del held
+    if want.w_ih or want.w_hh:
+        values = [given.x.new_empty(mask.count) for mask in ctx.masks]
+    made = {"dy": whole_grad(given, grads), "dh": found["h0"], "dc": found["c0"]}
+    made |= {f"d{name}": found.get(name) for name in ("x", "b_ih", "b_hh")}
+    layer = layer_of(ctx.reverse, sizes, given, **made)
+    xs, gates, states, cells = kept
+    memory = {"xs": xs, "gates": gates, "states": states, "cells": cells}
+    memory |= {"dw_input": values[0], "dw_hidden": values[1]}
+    _call(ctx, "backward", layer, given, **memory)
     for name, mask, part in zip(("w_ih", "w_hh"), ctx.masks, values, strict=True):
-        if part is not None and want[name]:
-            found[name] = mask.scattered(part, tensors[name])  # pyright: ignore[reportArgumentType]
-    return [found[name] if want[name] else None for name in GIVEN]
+        if part is not None and getattr(want, name):
+            found[name] = mask.scattered(part, getattr(given, name))
+    return want.only(found)
+
+
+def _differentiable(
+    ctx: Any, sizes: Tensor, given: Given, grads: Grads, want: Given
+) -> list[Tensor | None]:
+    """The gradients as differentiable functions."""
+    w_ih, w_hh = (
+        torch.where(mask.places, weight, 0.0)
+        for mask, weight in zip(ctx.masks, (given.w_ih, given.w_hh), strict=True)
+    )
+    masked = given._replace(w_ih=w_ih, w_hh=w_hh)
+    found = differentiable(ctx.cell, ctx.reverse, sizes, masked, grads, want)
+    for at, mask in zip((3, 4), ctx.masks, strict=True):
+        grad = found[at]
+        if grad is not None:
+            found[at] = torch.where(mask.places, grad, 0.0)
+    return found
