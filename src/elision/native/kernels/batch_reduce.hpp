@@ -71,7 +71,9 @@ template <int REGS, size_t... I>
 void tile_of(int rows, const Factors& f, const float* start, ptrdiff_t start_row, float* c,
              ptrdiff_t c_row, std::index_sequence<I...>) {
   using Tile = void (*)(const Factors&, const float*, ptrdiff_t, float*, ptrdiff_t);
-  static constexpr Tile TILES[] = {tile<static_cast<int>(I) + 1, REGS>...};
+  // Not static: GNU systems share a template's statics between libraries, whose registers
+  // may be of other widths.
+  constexpr Tile TILES[] = {tile<static_cast<int>(I) + 1, REGS>...};
   TILES[rows - 1](f, start, start_row, c, c_row);
 }
 
