@@ -1,6 +1,7 @@
 // The recurrent kernels over small random shapes: dense weights against plain loops, sparse
 // ones against dense ones. Part of native_driver.cpp.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -86,6 +87,7 @@ static void layer(bool lstm, bool reverse) {
     for (float& v : *w) v = pick(0, 2) == 0 ? 0.3f * v : 0;
   Values b_ih = random_values(gates * units), b_hh = random_values(gates * units);
   Values h0 = random_values(state), c0 = random_values(state);
+  if (pick(0, 2) == 0) std::fill(h0.begin(), h0.end(), 0.0f);
   Values dy = random_values(static_cast<size_t>(tokens) * units);
   Values dhn = random_values(state), dcn = random_values(state);
 
@@ -100,7 +102,7 @@ static void layer(bool lstm, bool reverse) {
   auto layer_of = [&](Run& run) {
     Layer v{};
     v.steps = steps, v.inputs = inputs, v.units = units, v.reverse = reverse;
-    v.threads = pick(1, 3);
+    v.threads = pick(1, 3), v.wants_first = true;
     v.sizes = sizes.data(), v.x = x.data(), v.w_ih = w_ih.data(), v.w_hh = w_hh.data();
     v.b_ih = b_ih.data(), v.b_hh = b_hh.data(), v.h0 = h0.data();
     v.c0 = lstm ? c0.data() : nullptr;

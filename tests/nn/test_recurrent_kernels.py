@@ -40,6 +40,7 @@ class Case:
         reverse: bool = False,
         bias: bool = True,
         density: float | None = None,
+        zero: bool = False,
     ) -> None:
         self.cell, self.reverse = cell, reverse
         self.module = CELLS[cell](inputs, units, bias=bias, bidirectional=reverse)
@@ -51,7 +52,8 @@ class Case:
         self.packed = packed._replace(data=self.x)
         self.counts = packed.batch_sizes.tolist()
         parts = 2 if cell == "lstm" else 1
-        self.first = [torch.randn(len(longest), units) for _ in range(parts)]
+        first = torch.zeros if zero else torch.randn
+        self.first = [first(len(longest), units) for _ in range(parts)]
         self.first = [part.requires_grad_() for part in self.first]
         self.given = [self.x, *self.first, *self.weights]
         self.masks = None
@@ -126,6 +128,7 @@ cases = st.fixed_dictionaries(
         "units": st.integers(1, 70),
         "reverse": st.booleans(),
         "bias": st.booleans(),
+        "zero": st.booleans(),
     }
 )
 

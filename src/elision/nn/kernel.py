@@ -33,7 +33,7 @@ class Layer(ctypes.Structure):
     _fields_ = [
         *(
             (n, ctypes.c_int64)
-            for n in ("steps", "inputs", "units", "reverse", "threads")
+            for n in ("steps", "inputs", "units", "reverse", "threads", "wants_first")
         ),
         *(
             (name, ctypes.c_void_p)
@@ -192,7 +192,7 @@ def layer_of(
     tensors = given._asdict() | others
     return Layer(
         *(len(sizes), given.x.shape[1], given.h0.shape[1], reverse),
-        torch.get_num_threads(),
+        *(torch.get_num_threads(), True),
         sizes=sizes.data_ptr(),
         **{n: None if t is None else t.data_ptr() for n, t in tensors.items()},
     )
@@ -245,7 +245,9 @@ def _backward(
         found |= {n: t if t is None else torch.empty_like(t) for n, t in given.weights}
     made = {f"d{name}": found.get(name) for name in ("x", *weights)}
     made |= {"dy": whole_grad(given, grads), "dh": found["h0"], "dc": found["c0"]}
-    call(f"{cell}_backward", layer_of(reverse, sizes, given, **kept, **made))
+    layer = layer_of(reverse, sizes, given, **kept, **made)
+    layer.wants_first = want.h0 or want.c0
+    call(f"{cell}_backward", layer)
     return want.only(found)
 
 

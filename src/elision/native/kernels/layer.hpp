@@ -10,6 +10,7 @@ namespace elision {
 // As passed from Python. Pointers may be null where the comment says so.
 struct Layer {
   int64_t steps, inputs, units, reverse, threads;
+  int64_t wants_first;   // whether the first states' gradients are asked for
   const int64_t* sizes;  // sequences of each step
   const float *x, *w_ih, *w_hh, *b_ih, *b_hh;  // b: null without bias
   const float *h0, *c0;  // [sequences][units]; c0 null without cells

@@ -46,7 +46,9 @@ class Recurrence {
         threads(static_cast<int>(v.threads)),
         blocks(blocks_of(units, UNITS)),
         sequences(static_cast<int>(v.sizes[0])),
-        order(steps_of(v)) {
+        order(steps_of(v)),
+        starts_at_zero(std::all_of(v.h0, v.h0 + v.sizes[0] * v.units,
+                                   [](float h) { return h == 0.0f; })) {
     for (const Step& step : order) tokens += step.rows;
   }
 
@@ -80,7 +82,7 @@ class Recurrence {
     int panels = width / BLOCK, groups = 1;
     if (threads > panels)  // few units: share the sequences out, too
       groups = std::min(blocks_of(threads, panels), blocks_of(sequences, 8));
-    for (int s = static_cast<int>(order.size()) - 1; s >= -1; --s) {
+    for (int s = static_cast<int>(order.size()) - 1; s >= (v.wants_first ? -1 : 0); --s) {
       parallel(panels * groups, threads, [&](int task) {
         int panel = task / groups, group = task % groups;
         int low = sequences * group / groups, high = sequences * (group + 1) / groups;
@@ -257,6 +259,8 @@ class Recurrence {
       }
     };
     in_strips<WIDE_H>(0, step.continued, work);
+    if (!starts_at_zero) return in_strips<WIDE_H>(step.continued, step.rows, work);
+    f.length = 0;  // no product, the cells alone
     in_strips<WIDE_H>(step.continued, step.rows, work);
   }
 
@@ -327,8 +331,11 @@ class Recurrence {
     std::vector<const float*> rows(tokens);
     for (int n = 0; n < tokens; ++n) rows[n] = v.x + static_cast<size_t>(n) * inputs;
     std::vector<float> bias(static_cast<size_t>(blocks) * BLOCK, 0.0f);
-    weight_gradient<WIDE_X>(rows, inputs, 0, Cell::X_GATES, v.dw_ih, bias.data());
-    weight_gradient<WIDE_H>(states, units, Cell::H_FIRST, Cell::H_GATES, v.dw_hh, nullptr);
+    weight_gradient<WIDE_X>(rows, inputs, 0, Cell::X_GATES, v.dw_ih, bias.data(), 0);
+    // Where all sequences begin in the first step, with zeros, it adds nothing.
+    int first = starts_at_zero && !v.reverse && tokens > sequences ? sequences : 0;
+    weight_gradient<WIDE_H>(states, units, Cell::H_FIRST, Cell::H_GATES, v.dw_hh, nullptr,
+                            first);
     if (!v.db_ih) return;
     for (int gate = 0; gate < Cell::GATES; ++gate)
       for (int u = 0; u < units; ++u) {
@@ -341,12 +348,13 @@ class Recurrence {
   // gradient = gatesᵀ · operand, as operandᵀ · gates, whose right side lies ready.
   template <int WIDE>
   void weight_gradient(const std::vector<const float*>& operand, int depth, int first,
-                       const int* places, float* gradient, float* bias) const {
+                       const int* places, float* gradient, float* bias, int token) const {
     in_large_pages(gradient, sizeof(float) * Cell::GATES * units * depth);
     Floats left(static_cast<size_t>(depth) * TOKENS_ROW);
     Floats sums(static_cast<size_t>(blocks) * depth * BLOCK);
-    int chunks = blocks_of(tokens, DEPTH_TOKENS), most = blocks_of(tokens, chunks);
-    for (int begin = 0; begin < tokens; begin += most) {
+    int chunks = blocks_of(tokens - token, DEPTH_TOKENS);
+    int most = blocks_of(tokens - token, chunks);
+    for (int begin = token; begin < tokens; begin += most) {
       int count = std::min(most, tokens - begin);
       parallel(blocks_of(depth, 64), threads, [&](int task) {
         int low = task * 64, high = std::min(low + 64, depth);
@@ -363,7 +371,7 @@ class Recurrence {
           float* to = &sums[(static_cast<size_t>(block) * depth + row) * BLOCK];
           for (int i = 0; i < rows * BLOCK; i += 16)  // the next strip's sums
             __builtin_prefetch(to + rows * BLOCK + i, 1);
-          strip<WIDE>(rows, f, begin > 0 ? to : nullptr, BLOCK, to, BLOCK);
+          strip<WIDE>(rows, f, begin > token ? to : nullptr, BLOCK, to, BLOCK);
         });
         if (bias && low == 0) add_rows(right, count, bias + block * BLOCK);
       });
@@ -400,6 +408,7 @@ class Recurrence {
   const Layer& v;
   int units, inputs, threads, blocks, sequences, tokens = 0;
   std::vector<Step> order;             // of computing
+  bool starts_at_zero;
   int width = 0;                       // of a row of what is carried
   std::vector<float> carried;          // [sequences][width]
   std::vector<float> cell_grads;       // [block][sequences][16]
