@@ -151,9 +151,9 @@ def recurrence(
         True
     """
     sizes = torch.tensor(counts, dtype=torch.int64, device="cpu")
-    c = state[1] if len(state) > 1 else None
+    h, c = (*state, None)[:2]
     found: Any = _Recurrence.apply(
-        *(cell, reverse, sizes, data, state[0], c, weights.input, weights.hidden),
+        *(cell, reverse, sizes, data, h, c, weights.input, weights.hidden),
         *(weights.input_bias, weights.hidden_bias),
     )
     y, *last = found

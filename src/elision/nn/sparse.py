@@ -175,7 +175,7 @@ def sparse_recurrence(
         torch.Size([2, 4])
     """
     sizes = torch.tensor(counts, dtype=torch.int64, device="cpu")
-    c = state[1] if len(state) > 1 else None
+    h, c = (*state, None)[:2]
     found: Any = _Sparse.apply(
         *(
             cell,

@@ -101,6 +101,14 @@ void in_strips(int begin, int end, const Work& work) {
   }
 }
 
+// The sum of rows of a block of columns, added to `total`.
+static inline void add_rows(const float* rows, int count, float* total) {
+  float sum[BLOCK] = {};
+  for (int n = 0; n < count; ++n, rows += BLOCK)
+    for (int j = 0; j < BLOCK; ++j) sum[j] += rows[j];
+  for (int j = 0; j < BLOCK; ++j) total[j] += sum[j];
+}
+
 // C of any width in a matrix: the last block of columns goes through memory of its own.
 inline void add_strip(int rows, const Factors& f, int columns, bool add, float* c,
                       ptrdiff_t c_row) {

@@ -19,6 +19,7 @@
 #include "cells.hpp"
 #include "large.hpp"
 #include "layer.hpp"
+#include "packing.hpp"
 #include "pool.hpp"
 
 namespace elision {
@@ -169,7 +170,8 @@ class Recurrence {
   // [gates·units][columns] as [columns / 64][block · wide][64]: rows are the gates.
   Floats packed_rows(const float* w, int columns, const int* places,
                                  int wide) const {
-    int panels = blocks_of(columns, BLOCK), first = *std::min_element(places, places + Cell::GATES);
+    int panels = blocks_of(columns, BLOCK);
+    int first = *std::min_element(places, places + Cell::GATES);
     size_t size = static_cast<size_t>(blocks) * wide * BLOCK;
     Floats packed(panels * size);
     parallel(panels, threads, [&](int panel) {
@@ -184,20 +186,6 @@ class Recurrence {
         }
     });
     return packed;
-  }
-  // The transpose of [rows][columns].
-  static void transposed(const float* from, ptrdiff_t from_row, int rows, int columns,
-                         float* to, ptrdiff_t to_row) {
-    for (int r = 0; r < rows; r += 16)
-      for (int c = 0; c < columns; c += 16) {
-        if (r + 16 <= rows && c + 16 <= columns) {
-          transpose16(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
-          continue;
-        }
-        for (int i = r; i < std::min(r + 16, rows); ++i)
-          for (int j = c; j < std::min(c + 16, columns); ++j)
-            to[j * to_row + i] = from[i * from_row + j];
-      }
   }
   // A bias for every column, 64 to a block: where a gate reads both, their sum.
   Floats packed_bias() const {
@@ -359,7 +347,8 @@ class Recurrence {
       parallel(blocks_of(depth, 64), threads, [&](int task) {
         int low = task * 64, high = std::min(low + 64, depth);
         for (int n = 0; n < count; n += 16)
-          columns_of(&operand[begin + n], std::min(16, count - n), low, high, &left[n]);
+          columns_of(&operand[begin + n], std::min(16, count - n), low, high, &left[n],
+                     TOKENS_ROW);
       });
       int parts = blocks_of(depth, DEPTH_PART);
       parallel(parts * blocks, threads, [&](int task) {
@@ -383,26 +372,6 @@ class Recurrence {
                    gradient + (static_cast<size_t>(gate) * units + block * UNITS) * depth,
                    depth);
     });
-  }
-  // Up to 16 rows, anywhere, as columns.
-  static void columns_of(const float* const* rows, int count, int low, int high, float* to) {
-    for (int c = low; c < high; c += 16) {
-      float square[16 * 16];
-      if (count == 16 && c + 16 <= high) {
-        for (int i = 0; i < 16; ++i) copy_lanes(square + 16 * i, rows[i] + c);
-        transpose16(square, 16, to + static_cast<size_t>(c) * TOKENS_ROW, TOKENS_ROW);
-        continue;
-      }
-      for (int i = 0; i < count; ++i)
-        for (int j = c; j < std::min(c + 16, high); ++j)
-          to[static_cast<size_t>(j) * TOKENS_ROW + i] = rows[i][j];
-    }
-  }
-  static void add_rows(const float* rows, int count, float* total) {
-    float sum[BLOCK] = {};
-    for (int n = 0; n < count; ++n, rows += BLOCK)
-      for (int j = 0; j < BLOCK; ++j) sum[j] += rows[j];
-    for (int j = 0; j < BLOCK; ++j) total[j] += sum[j];
   }
 
   const Layer& v;
