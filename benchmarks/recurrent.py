@@ -1,9 +1,9 @@
 """``elision.nn.LSTM`` and ``GRU`` against torch's own in float32: forward and backward.
 
 One layer, 50 steps, as many inputs as units, without first states; outputs, and gradients of
-the input and of all parameters. The candidates are torch's module, ours with the kernel,
-ours as it comes (which chooses by a short trial before), and ours with masks that keep a
-tenth of both weights. They take turns in every round. On one thread the time is that of the
+the input and of all parameters. The candidates are torch's module, ours with the kernel, and
+ours with masks that keep a tenth of both weights; besides, what ours chooses as it comes, by
+a short trial. They take turns in every round. On one thread the time is that of the
 processor, so that other processes do not count; on more it is the wall clock. Ratios are
 medians over the rounds of torch's time over the candidate's in the same round.
 
@@ -24,6 +24,7 @@ import elision
 from elision.common.files import write_json
 from elision.common.timing import interleaved, quoted_clock
 from elision.native import builder
+from elision.nn.choice import Shape, is_kernel_faster
 from elision.study.folder import environment
 
 STEPS, SEQUENCES, UNITS = 50, (32, 64, 128, 160), (256, 512, 1024)
@@ -37,23 +38,18 @@ Call = Callable[[], object]
 
 
 def candidates(name: str, units: int, sequences: int) -> dict[str, Call]:
-    """Calls of forward and backward pass, and of the forward pass alone."""
+    """Calls of forward and backward pass."""
     ours, own = CLASSES[name]
     torch.manual_seed(0)
     plain = own(units, units)
-    kernel, chosen, masked = (
-        ours(units, units, engine=engine) for engine in ("native", "auto", "native")
-    )
-    for module in (kernel, chosen, masked):
+    kernel, masked = (ours(units, units, engine="native") for _ in range(2))
+    for module in (kernel, masked):
         module.load_state_dict(plain.state_dict())
     weights = dict(plain.named_parameters())
     places = {n: torch.rand_like(weights[n]) < KEPT for n in weights if "weight" in n}
     masked.mask_weights(places)
     x = torch.randn(STEPS, sequences, units, requires_grad=True)
     direction = torch.randn(STEPS, sequences, units)
-
-    def forward(module: nn.Module) -> Call:
-        return lambda: module(x)[0]
 
     def both(module: nn.Module) -> Call:
         wanted = [x, *module.parameters()]
@@ -63,26 +59,22 @@ def candidates(name: str, units: int, sequences: int) -> dict[str, Call]:
 
         return call
 
-    modules = {"torch": plain, "kernel": kernel, "auto": chosen, "mask": masked}
-    found = {name: both(module) for name, module in modules.items()}
-    return found | {f"{n} forward": forward(modules[n]) for n in ("torch", "kernel")}
+    return {"torch": both(plain), "kernel": both(kernel), "mask": both(masked)}
 
 
-def row(calls: dict[str, Call], rounds: int, forward_macs: int) -> dict[str, Any]:
+def row(calls: dict[str, Call], rounds: int, dense_macs: int) -> dict[str, Any]:
     """Milliseconds of each candidate, and torch's time in times of its own."""
     seconds = interleaved(calls, rounds)
     found: dict[str, Any] = {}
     for name, times in seconds.items():
-        reference = seconds["torch forward" if name.endswith("forward") else "torch"]
-        pairs = zip(reference, times, strict=True)
+        pairs = zip(seconds["torch"], times, strict=True)
         low, middle, high = statistics.quantiles([a / b for a, b in pairs], n=4)
-        products = 1 if name.endswith("forward") else 3
         median = statistics.median(times)
         found[name] = {
             "ms": 1e3 * median,
             "ratio": middle,
             "quartiles": [low, high],
-            "dense_gflops": 2e-9 * products * forward_macs / median,
+            "dense_gflops": 2e-9 * dense_macs / median,
         }
     return found
 
@@ -95,16 +87,25 @@ def measured(
         gates = 4 if name == "LSTM" else 3
         for size in units:
             for sequences in SEQUENCES:
-                macs = STEPS * sequences * gates * size * 2 * size
+                macs = 3 * STEPS * sequences * gates * size * 2 * size
                 key = f"{name}, {size} units, {sequences} sequences"
                 results[key] = row(candidates(name, size, sequences), rounds, macs)
+                shape = Shape(name.lower(), size, size, sequences, STEPS, back=True)
+                results[key]["auto"] = _chosen(results[key], shape)
                 words = [
                     f"{n} {v['ratio']:.2f} [{v['quartiles'][0]:.2f}, {v['quartiles'][1]:.2f}]"
                     for n, v in results[key].items()
-                    if not n.startswith("torch")
+                    if n in ("kernel", "mask")
                 ]
+                words.append(f"auto takes {results[key]['auto']['engine']}")
                 print(f"{key}: {', '.join(words)}", flush=True)
     return results
+
+
+def _chosen(row: dict[str, Any], shape: Shape) -> dict[str, Any]:
+    """What the module takes as it comes, and its ratio."""
+    engine = "kernel" if is_kernel_faster([shape]) else "torch"
+    return {"engine": engine, "ratio": row[engine]["ratio"]}
 
 
 def summary(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def summary(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     for name in CLASSES:
         rows = [r for key, r in results.items() if key.startswith(f"{name},")]
         for candidate in rows[0] if rows else ():
-            if candidate.startswith("torch"):
+            if candidate == "torch":
                 continue
             ratios = [r[candidate]["ratio"] for r in rows]
             found[f"{name} {candidate}"] = {

@@ -183,7 +183,7 @@ def sparse_recurrence(
             masks,
             sizes,
             data,
-            state[0],
+            h,
             c,
             weights.input,
             weights.hidden,
