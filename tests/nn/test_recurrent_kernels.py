@@ -13,7 +13,7 @@ from elision.native.builder import Build
 from elision.native.shared_object import load, opened, unavailable
 from elision.nn import kernel
 from elision.nn.kernel import recurrence
-from elision.nn.loop import Gates, State, Weights
+from elision.nn.over_time import Gates, Plain, State
 from elision.nn.sparse import Mask, sparse_recurrence
 
 CELLS: dict[str, Any] = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -76,10 +76,10 @@ class Case:
     def state(self) -> State:
         return tuple(self.first)
 
-    def dense(self, weights: Weights | None = None) -> list[Tensor]:
+    def dense(self, weights: Plain | None = None) -> list[Tensor]:
         y, last = recurrence(
             *(self.cell, self.x, self.counts, self.state()),
-            weights or Weights(*self.weights),
+            weights or Plain(*self.weights),
             reverse=self.reverse,
         )
         return [y, *last]
@@ -90,17 +90,16 @@ class Case:
             torch.where(mask.places, weight, 0.0)
             for mask, weight in zip(self.masks, self.weights, strict=False)
         ]
-        weights = Weights(*kept, *self.weights[2:])
-        gates = Gates(torch.sigmoid, torch.tanh)
-        y, last = gates.run(self.cell)(
-            *(0, self.x, self.counts, self.state(), weights, self.reverse)
+        weights = Plain(*kept, *self.weights[2:])
+        y, last = Gates().run(self.cell)(
+            *(self.x, self.counts, self.state(), weights, self.reverse)
         )
         return [y, *last]
 
     def sparse(self) -> list[Tensor]:
         assert self.masks is not None
         y, last = sparse_recurrence(
-            *(self.cell, self.x, self.counts, self.state(), Weights(*self.weights)),
+            *(self.cell, self.x, self.counts, self.state(), Plain(*self.weights)),
             self.masks,  # pyright: ignore[reportArgumentType]
             reverse=self.reverse,
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from elision.common.timing import fastest
 from elision.nn.kernel import recurrence
-from elision.nn.loop import Weights
+from elision.nn.over_time import Plain
 
 __all__ = ["Shape", "is_kernel_faster", "measured"]
 
@@ -95,7 +95,7 @@ def _trial(shape: Shape) -> dict[str, float]:
 
     def native() -> None:
         data, counts = x.flatten(0, 1), [v.sequences] * v.steps
-        back(recurrence(v.cell, data, counts, states, Weights(*flat))[0])
+        back(recurrence(v.cell, data, counts, states, Plain(*flat))[0])
 
     def own() -> None:
         options = (flat, True, 1, 0.0, True, False, False)

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from elision.native.shared_object import load, unavailable
-from elision.nn.loop import Gates, State, Weights
+from elision.nn.over_time import Gates, Plain, State
 
 __all__ = ["recurrence", "takes"]
 
 #: Units whose gates lie side by side, and floats that they take.
 _UNITS, _BLOCK = 16, 64
 
-_EXACT = Gates(torch.sigmoid, torch.tanh)
+_EXACT = Gates()
 
 
 class Layer(ctypes.Structure):
@@ -121,7 +121,7 @@ def recurrence(
     data: Tensor,
     counts: Sequence[int],
     state: State,
-    weights: Weights,
+    weights: Plain,
     *,
     reverse: bool = False,
 ) -> tuple[Tensor, State]:
@@ -145,7 +145,7 @@ def recurrence(
     Example:
         >>> lstm, x = torch.nn.LSTM(3, 4), torch.ones(2, 3)
         >>> zero = torch.zeros(1, 4)
-        >>> weights = Weights(*lstm.all_weights[0])
+        >>> weights = Plain(*lstm.all_weights[0])
         >>> y, (h, c) = recurrence("lstm", x, [1, 1], (zero, zero), weights)
         >>> torch.allclose(y, lstm(x)[0], atol=1e-6)
         True
@@ -273,8 +273,8 @@ def differentiable(
 ) -> list[Tensor | None]:
     """The gradients as differentiable functions: by the loop of torch's operations."""
     state = tuple(t for _, t in given.states if t is not None)
-    weights = Weights(*(t for _, t in given.weights))
-    y, final = _EXACT.run(cell)(0, given.x, sizes.tolist(), state, weights, reverse)
+    weights = Plain(*(t for _, t in given.weights))
+    y, final = _EXACT.run(cell)(given.x, sizes.tolist(), state, weights, reverse)
     pairs = [(o, g) for o, g in zip((y, *final), grads, strict=False) if g is not None]
     outputs, directions = zip(*pairs, strict=True)
     names = [name for name, wanted in want._asdict().items() if wanted]

@@ -20,7 +20,7 @@ from elision.common.names import lookup
 from elision.functional import FUNCTIONS, make
 from elision.nn.choice import Shape, is_kernel_faster
 from elision.nn.kernel import recurrence, takes
-from elision.nn.loop import Gates, State, Weights, sequences
+from elision.nn.over_time import Gates, Plain, State, sequences
 from elision.nn.sparse import Mask, sparse_recurrence
 
 __all__ = ["ACTIVATIONS", "ENGINES", "GRU", "LSTM", "SPARSE_BELOW"]
@@ -111,9 +111,7 @@ class _Fused(nn.RNNBase):
             return super().forward(input, hx)
         compute = self._computing(input, hx)
         if compute is None:  # the kernels, which read the masks themselves
-            return self._called(
-                lambda *args: sequences(self._direction, args), input, hx
-            )
+            return self._called(self._by_kernels, input, hx)
         if compute is getattr(torch, self._cell) and not self._masks:
             return super().forward(input, hx)
         return self._called(compute, input, hx, self._masked)
@@ -168,24 +166,29 @@ class _Fused(nn.RNNBase):
             [Shape(self._cell, n, self.hidden_size, rows, steps, back) for n in inputs]
         )
 
+    def _by_kernels(self, *args: Any) -> tuple[Tensor, ...]:
+        names = self._all_weights
+        return sequences(
+            self._direction, args, lambda place, flat: (names[place], Plain(*flat))
+        )
+
     def _direction(
         self,
-        place: int,
         data: Tensor,
         counts: list[int],
         state: State,
-        weights: Weights,
+        own: tuple[list[str], Plain],
         back: bool,
     ) -> tuple[Tensor, State]:
-        """A layer in one direction by a kernel."""
-        names = self._all_weights[place]
+        """A layer in one direction by a kernel, of its parameters and their names."""
+        names, weights = own
         if self._is_sparse(names):
             masks = self._masks[names[0]], self._masks[names[1]]
             return sparse_recurrence(
                 self._cell, data, counts, state, weights, masks, reverse=back
             )
         if self._masks:
-            weights = Weights(*(self._masked(name) for name in names))
+            weights = Plain(*(self._masked(name) for name in names))
         return recurrence(self._cell, data, counts, state, weights, reverse=back)
 
     def _is_sparse(self, names: list[str]) -> bool:
@@ -285,7 +288,7 @@ def _permuted(part: Tensor, order: Tensor | None) -> Tensor:
 
 def _gates(activation: str) -> Gates:
     if activation == "tanh":
-        return Gates(torch.sigmoid, torch.tanh)
+        return Gates()
     sigmoid = activation.replace("tanh", "sigmoid")
     return Gates(make("sigmoid", sigmoid).call, make("tanh", activation).call)
 

@@ -22,7 +22,7 @@ from elision.nn.kernel import (
     layer_of,
     whole_grad,
 )
-from elision.nn.loop import State, Weights
+from elision.nn.over_time import Plain, State
 
 __all__ = ["Mask", "sparse_recurrence"]
 
@@ -146,7 +146,7 @@ def sparse_recurrence(
     data: Tensor,
     counts: Sequence[int],
     state: State,
-    weights: Weights,
+    weights: Plain,
     masks: Masks,
     *,
     reverse: bool = False,
@@ -169,7 +169,7 @@ def sparse_recurrence(
     Example:
         >>> gru, x, zero = torch.nn.GRU(3, 4), torch.ones(2, 3), torch.zeros(1, 4)
         >>> masks = [Mask(torch.rand(12, n) < 0.5) for n in (3, 4)]
-        >>> weights = Weights(*gru.all_weights[0])
+        >>> weights = Plain(*gru.all_weights[0])
         >>> y, (h,) = sparse_recurrence("gru", x, [1, 1], (zero,), weights, tuple(masks))
         >>> y.shape
         torch.Size([2, 4])
