@@ -290,8 +290,11 @@ def test_other_gates_are_those_that_elide_puts_in(
 @pytest.mark.parametrize("classes", MODULES)
 @pytest.mark.parametrize("engine", engines())
 @pytest.mark.parametrize("kept", [0.1, 0.8])
+@pytest.mark.parametrize("sequences", [2, 17])
 @pytest.mark.parametrize("which", ["weight_hh", "weight_"])
-def test_masked_weights(classes: Any, engine: str, kept: float, which: str) -> None:
+def test_masked_weights(
+    classes: Any, engine: str, kept: float, sequences: int, which: str
+) -> None:
     ours, own = pair(classes, INPUTS, UNITS, 2, bidirectional=True, engine=engine)
     masks = {
         name: torch.rand_like(weight) < kept
@@ -303,7 +306,7 @@ def test_masked_weights(classes: Any, engine: str, kept: float, which: str) -> N
     with torch.no_grad():
         for name, mask in masks.items():
             own.get_parameter(name).mul_(mask)
-    x = torch.randn(STEPS, SEQUENCES, INPUTS)
+    x = torch.randn(STEPS, sequences, INPUTS)
     found, expected = flat(ours(x)), flat(own(x))
     assert all(close(a, b) for a, b in zip(found, expected, strict=True))
     for module in (ours, own):
@@ -323,7 +326,7 @@ def test_sparse_layers_take_the_sparse_kernel(monkeypatch) -> None:
     monkeypatch.setattr(
         modules, "sparse_recurrence", lambda *a, **k: ran.append(1) or real(*a, **k)
     )
-    for kept, times in ((0.1, 2), (0.6, 0)):
+    for kept, rows, times in ((0.1, 20, 2), (0.6, 20, 0), (0.1, 2, 0)):
         lstm = LSTM(30, 30, 2)
         lstm.mask_weights(
             {
@@ -333,5 +336,5 @@ def test_sparse_layers_take_the_sparse_kernel(monkeypatch) -> None:
             }
         )
         ran.clear()
-        lstm(torch.ones(3, 2, 30))
+        lstm(torch.ones(3, rows, 30))
         assert len(ran) == times

@@ -21,7 +21,7 @@ from elision.functional import FUNCTIONS, make
 from elision.nn.choice import Shape, is_kernel_faster
 from elision.nn.kernel import recurrence, takes
 from elision.nn.over_time import Gates, Plain, State, sequences
-from elision.nn.sparse import Mask, sparse_recurrence
+from elision.nn.sparse import FEWEST_LANES, Mask, sparse_recurrence
 
 __all__ = ["ACTIVATIONS", "ENGINES", "GRU", "LSTM", "SPARSE_BELOW"]
 
@@ -136,7 +136,9 @@ class _Fused(nn.RNNBase):
                 f"elision.nn.{name}: torch computes, as there is no kernel for {why}"
             )
             return own
-        if self.engine == "native" or all(map(self._is_sparse, self._all_weights)):
+        _, rows = self._steps_and_rows(input)
+        sparse = all(self._is_sparse(names, rows) for names in self._all_weights)
+        if sparse or self.engine == "native":
             return None
         return None if self._is_kernel_faster(input) else own
 
@@ -147,17 +149,18 @@ class _Fused(nn.RNNBase):
         data = input.data if isinstance(input, PackedSequence) else input
         return takes(data, *_parts(hx), *self._flat_weights)  # pyright: ignore[reportArgumentType]
 
+    def _steps_and_rows(self, input: Any) -> tuple[int, int]:
+        """Time steps, and sequences in the largest."""
+        if isinstance(input, PackedSequence):
+            return len(input.batch_sizes), int(input.batch_sizes[0])
+        if input.dim() == 2:
+            return input.shape[0], 1
+        first, second = input.shape[:2]
+        return (second, first) if self.batch_first else (first, second)
+
     def _is_kernel_faster(self, input: Any) -> bool:
-        packed = isinstance(input, PackedSequence)
-        data = input.data if packed else input
-        if packed:
-            steps, rows = len(input.batch_sizes), int(input.batch_sizes[0])
-        elif data.dim() == 2:
-            steps, rows = data.shape[0], 1
-        else:
-            steps, rows = data.shape[:2]
-            if self.batch_first:
-                steps, rows = rows, steps
+        steps, rows = self._steps_and_rows(input)
+        data = input.data if isinstance(input, PackedSequence) else input
         wanted = data.requires_grad or any(p.requires_grad for p in self.parameters())
         back = torch.is_grad_enabled() and wanted
         inner = self.hidden_size * (2 if self.bidirectional else 1)
@@ -182,7 +185,7 @@ class _Fused(nn.RNNBase):
     ) -> tuple[Tensor, State]:
         """A layer in one direction by a kernel, of its parameters and their names."""
         names, weights = own
-        if self._is_sparse(names):
+        if self._is_sparse(names, counts[0]):
             masks = self._masks[names[0]], self._masks[names[1]]
             return sparse_recurrence(
                 self._cell, data, counts, state, weights, masks, reverse=back
@@ -191,10 +194,14 @@ class _Fused(nn.RNNBase):
             weights = Plain(*(self._masked(name) for name in names))
         return recurrence(self._cell, data, counts, state, weights, reverse=back)
 
-    def _is_sparse(self, names: list[str]) -> bool:
-        """Whether the kernel for sparse weights computes a layer in one direction."""
+    def _is_sparse(self, names: list[str], rows: int) -> bool:
+        """Whether the kernel for sparse weights computes a layer in one direction.
+
+        With fewer sequences than lanes, it computes with lanes that are empty.
+        """
         masks = [self._masks.get(name) for name in names[:2]]
-        return all(m is not None and m.density <= SPARSE_BELOW for m in masks)
+        waste = max(1.0, FEWEST_LANES / rows)
+        return all(m is not None and waste * m.density <= SPARSE_BELOW for m in masks)
 
     # --- one call ------------------------------------------------------------------------
 

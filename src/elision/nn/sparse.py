@@ -24,11 +24,14 @@ from elision.nn.kernel import (
 )
 from elision.nn.over_time import Plain, State
 
-__all__ = ["Mask", "sparse_recurrence"]
+__all__ = ["FEWEST_LANES", "Mask", "sparse_recurrence"]
 
 #: Sequences side by side in a block of lanes, and the floats that a block of all gates may
 #: have: half an L2 of 1 MiB.
 _LANES, _MOST_FLOATS = (64, 32, 16), 1 << 17
+
+#: Lanes that are computed at least.
+FEWEST_LANES = _LANES[-1]
 
 _POINTER = ctypes.c_void_p
 
@@ -229,7 +232,7 @@ def _lanes(rows: int, sequences: int) -> int:
     for lanes in _LANES:
         if rows * lanes <= _MOST_FLOATS and sequences > lanes // 2:
             return lanes
-    return _LANES[-1]
+    return FEWEST_LANES
 
 
 def _call(
