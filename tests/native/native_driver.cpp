@@ -351,6 +351,8 @@ static void integers() {
     }
 }
 
+int recurrent_failures();  // recurrent_driver.cpp
+
 int main() {
   for (int halves = 0; halves <= elision_multiplies_halves(); ++halves)
     for (int i = 0; i < 24; ++i)
@@ -365,6 +367,7 @@ int main() {
   failures += above != 7000;
   Floats values = random_floats(1000, 1);
   failures += elision_threshold(values.data(), 1000, 10, 100, 2) <= 0;
+  failures += recurrent_failures();
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

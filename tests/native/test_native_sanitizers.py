@@ -20,7 +20,7 @@ def test_kernels_under_sanitizers(variant, tmp_path):
         compiler, _ = builder._compiler()
     except builder.BuildError as error:
         pytest.skip(str(error))
-    driver = Path(__file__).with_name("native_driver.cpp")
+    drivers = sorted(map(str, Path(__file__).parent.glob("*_driver.cpp")))
     units = [str(p) for p in builder._sources() if p.suffix == ".cpp"]
     made = tmp_path / "driver"
     build = subprocess.run(
@@ -31,7 +31,7 @@ def test_kernels_under_sanitizers(variant, tmp_path):
             *builder.VARIANTS[variant],
             "-DELISION_EMULATE_HALF",
             f"-I{Path(builder.__file__).parent / 'kernels'}",
-            *(str(driver), *units, "-o", str(made)),
+            *(*drivers, *units, "-o", str(made)),
         ],
         capture_output=True,
         text=True,

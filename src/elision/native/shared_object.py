@@ -58,6 +58,14 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "max_pool_backward": (None, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
     "k_tanh": (None, [_POINTER] * 4 + [_LONG, _INT, _INT]),
     "k_tanh_backward": (None, [_POINTER] * 3 + [_LONG, _INT, _INT]),
+    "lstm_forward": (_INT, [_POINTER]),
+    "lstm_backward": (_INT, [_POINTER]),
+    "gru_forward": (_INT, [_POINTER]),
+    "gru_backward": (_INT, [_POINTER]),
+    "sparse_lstm_forward": (_INT, [_POINTER]),
+    "sparse_lstm_backward": (_INT, [_POINTER]),
+    "sparse_gru_forward": (_INT, [_POINTER]),
+    "sparse_gru_backward": (_INT, [_POINTER]),
 }
 _BUILDING = threading.Lock()
 

@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from elision.layers.forms import mask_of, masked
 from elision.layers.modules.base import plan_of
 from elision.layers.modules.part import ElidedPart, ElidedWhole
-from elision.layers.over_time import Gates
+from elision.nn.over_time import Gates
 
 __all__ = [
     "ElidedGRU",
@@ -108,7 +108,7 @@ class _Answers(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class _Parts:
-    """The products of one layer in one direction; see :class:`over_time.Weights`."""
+    """The products of one layer in one direction; see :class:`elision.nn.over_time.Weights`."""
 
     input: ElidedPart
     hidden: ElidedPart

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Gates", "State", "Weights"]
+__all__ = ["Gates", "Plain", "Run", "State", "Weights", "sequences"]
 
 #: State of a layer: (h,), or (h, c) of an LSTM, each (sequences, units).
 State = tuple[Tensor, ...]
@@ -78,19 +78,19 @@ class Gates:
 
     def lstm(self, *args: Any) -> tuple[Tensor, ...]:
         """``torch.lstm``: output, h, c."""
-        return self._sequences(self.lstm_step, args)
+        return sequences(self.run("lstm"), args, self.weights)
 
     def gru(self, *args: Any) -> tuple[Tensor, ...]:
         """``torch.gru``: output, h."""
-        return self._sequences(self.gru_step, args)
+        return sequences(self.run("gru"), args, self.weights)
 
     def rnn(self, *args: Any) -> tuple[Tensor, ...]:
         """``torch.rnn_tanh``: output, h."""
-        return self._sequences(self.rnn_step, args)
+        return sequences(self.run("rnn"), args, self.weights)
 
     def relu_rnn(self, *args: Any) -> tuple[Tensor, ...]:
         """``torch.rnn_relu``: output, h."""
-        return self._sequences(self.relu_step, args)
+        return sequences(self.run("relu"), args, self.weights)
 
     def lstm_cell(self, x: Tensor, hx: Any, *weights: Any) -> tuple[Tensor, ...]:
         """``torch.lstm_cell``: h, c."""
@@ -112,58 +112,16 @@ class Gates:
         w = self.weights(0, flat)
         return step(w.of_input(x), state, w)
 
-    def _sequences(self, step: "Step", args: tuple[Any, ...]) -> tuple[Tensor, ...]:
-        """A recurrent function on a padded (``hx`` second) or packed (third) sequence."""
-        if isinstance(
-            args[3], bool
-        ):  # input, hx, weights, has_biases, ..., batch_first
-            x, hx, flat, *options, batch_first = args
-            x = x.transpose(0, 1) if batch_first else x
-            data, counts = x.flatten(0, 1), [x.shape[1]] * x.shape[0]
-            data, finals = self._layers(step, data, counts, hx, flat, *options)
-            y = data.unflatten(0, (x.shape[0], x.shape[1]))
-            return (y.transpose(0, 1) if batch_first else y), *finals
-        data, counts, hx, flat, *options = args
-        data, finals = self._layers(step, data, counts.tolist(), hx, flat, *options)
-        return data, *finals
+    def run(self, cell: str) -> "Run":
+        """A layer in one direction, of ``"lstm"``, ``"gru"``, ``"rnn"`` or ``"relu"`` cells."""
+        step: Step = getattr(self, f"{cell}_step")
 
-    def _layers(
-        self,
-        step: "Step",
-        data: Tensor,
-        counts: list[int],
-        hx: Any,
-        flat: list[Tensor],
-        has_biases: bool,
-        num_layers: int,
-        dropout: float,
-        train: bool,
-        bidirectional: bool,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """The last layer's outputs, and the final states stacked as torch stacks them."""
-        if not counts:  # in torch's words
-            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        first = (hx,) if isinstance(hx, Tensor) else tuple(hx)
-        directions = 2 if bidirectional else 1
-        each = len(flat) // (num_layers * directions)
-        finals: list[State] = []
-        for layer in range(num_layers):
-            outputs = []
-            for direction in range(directions):
-                place = layer * directions + direction
-                own = flat[each * place : each * (place + 1)]
-                if not has_biases:
-                    own = [*own[:2], None, None, *own[2:]]
-                w = self.weights(place, own)
-                state = tuple(part[place] for part in first)
-                run = _backward if direction else _forward
-                output, final = run(step, data, counts, state, w)
-                outputs.append(output)
-                finals.append(final)
-            data = torch.cat(outputs, 1) if bidirectional else outputs[0]
-            if dropout and train and layer < num_layers - 1:
-                data = F.dropout(data, dropout)
-        return data, [torch.stack(parts) for parts in zip(*finals, strict=True)]
+        def run(
+            data: Tensor, counts: list[int], state: State, w: Weights, back: bool
+        ) -> tuple[Tensor, State]:
+            return (_backward if back else _forward)(step, data, counts, state, w)
+
+        return run
 
 
 class Weights(Protocol):
@@ -205,7 +163,77 @@ class Plain:
         return h if self.projection is None else F.linear(h, self.projection)
 
 
+#: The input's part of the gates, the state and the weights, to the next state.
 Step = Callable[[Tensor, State, Weights], State]
+
+#: A layer in one direction: data, counts, first state, weights, whether from the last step
+#: back; to outputs and last states.
+Run = Callable[[Tensor, list[int], State, Any, bool], tuple[Tensor, State]]
+
+
+def sequences(
+    run: Run, args: tuple[Any, ...], weights: Callable[[int, list[Tensor]], Any]
+) -> tuple[Tensor, ...]:
+    """One of torch's recurrent functions, whose layers ``run`` computes.
+
+    Args:
+        run: computes a layer in one direction.
+        args: of ``torch.lstm``, ``gru`` or ``rnn_tanh``, for a padded sequence (``hx``
+            second) or a packed one (third).
+        weights: of a place (forward and backward in turns) and its parameters, None for
+            a bias that is missing, to what ``run`` reads.
+
+    Raises:
+        RuntimeError: no time step.
+    """
+    if isinstance(args[3], bool):  # input, hx, weights, has_biases, ..., batch_first
+        x, hx, flat, *options, batch_first = args
+        x = x.transpose(0, 1) if batch_first else x
+        data, counts = x.flatten(0, 1), [x.shape[1]] * x.shape[0]
+        data, finals = _layers(run, weights, data, counts, hx, flat, *options)
+        y = data.unflatten(0, (x.shape[0], x.shape[1]))
+        return (y.transpose(0, 1) if batch_first else y), *finals
+    data, counts, hx, flat, *options = args
+    data, finals = _layers(run, weights, data, counts.tolist(), hx, flat, *options)
+    return data, *finals
+
+
+def _layers(
+    run: Run,
+    weights: Callable[[int, list[Tensor]], Any],
+    data: Tensor,
+    counts: list[int],
+    hx: Any,
+    flat: list[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """The last layer's outputs, and the final states stacked as torch stacks them."""
+    if not counts:  # in torch's words
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+    first = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+    directions = 2 if bidirectional else 1
+    each = len(flat) // (num_layers * directions)
+    finals: list[State] = []
+    for layer in range(num_layers):
+        outputs = []
+        for direction in range(directions):
+            place = layer * directions + direction
+            own: list[Any] = flat[each * place : each * (place + 1)]
+            if not has_biases:
+                own = [*own[:2], None, None, *own[2:]]
+            state = tuple(part[place] for part in first)
+            w = weights(place, own)
+            output, final = run(data, counts, state, w, bool(direction))
+            outputs.append(output)
+            finals.append(final)
+        data = torch.cat(outputs, 1) if bidirectional else outputs[0]
+        if dropout and train and layer < num_layers - 1:
+            data = F.dropout(data, dropout)
+    return data, [torch.stack(parts) for parts in zip(*finals, strict=True)]
 
 
 def _forward(
