@@ -25,6 +25,7 @@ class Summation:
         key: of the random bits of stochastic rounding.
 
     Example:
+        >>> import torch
         >>> from elision.products import Conv2dGeometry, Product
         >>> from elision.products.terms import term_order
         >>> order = term_order(
