@@ -22,6 +22,8 @@ from elision.layers import (
     watch,
 )
 from elision.methods import METHODS, Static, Swat
+from elision.native import shared_object
+from elision.nn.sparse import sparse_recurrence
 from elision.operands import TopK
 from elision.products import MatmulGeometry, Product
 
@@ -420,3 +422,64 @@ def test_an_empty_sequence_is_torchs_error() -> None:
         model(torch.randn(0, 2, 3))
     with pytest.raises((RuntimeError, ValueError), match=r"size|dim"):
         model(torch.randn(2, 2, 5))
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_sparse_masks_are_computed_by_what_they_keep(
+    kind: Any, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = kind(32, 24, num_layers=2, bidirectional=True)
+    x: Any = torch.randn(5, 20, 32)
+    if packed:
+        lengths = [1 + i % 5 for i in range(20)]
+        x = pack_sequence([torch.randn(n, 32) for n in lengths], enforce_sorted=False)
+    masked = elision.elide(copy.deepcopy(model), Static(0.9, dense=()))
+    elision.topology.attach(masked, torch.optim.SGD(masked.parameters(), 0.1), steps=9)
+    masks = {
+        f"weight_{n.split('.')[0]}": b
+        for n, b in masked.named_buffers()
+        if n.endswith("mask")
+    }
+    for name, mask in masks.items():
+        model.get_parameter(name).data.mul_(mask)
+    calls: list[str] = []
+
+    def counted(cell: str, *args: Any, **kwargs: Any) -> Any:
+        calls.append(cell)
+        return sparse_recurrence(cell, *args, **kwargs)
+
+    monkeypatch.setattr("elision.layers.modules.recurrent.sparse_recurrence", counted)
+    found, expected = learned(masked, x), learned(model, x)
+    if shared_object.unavailable() is None:
+        assert len(calls) == 4  # two layers in two directions
+    assert_same(found[:1], expected[:1])
+    assert_same(found[-1:], expected[-1:])
+    for name, parameter in masked.named_parameters():
+        theirs = model.get_parameter(name).grad
+        theirs = theirs * masks[name] if name in masks else theirs
+        torch.testing.assert_close(parameter.grad, theirs, rtol=1e-5, atol=1e-5)
+    # A mask that moves is listed anew.
+    name, mask = next(iter(masks.items()))
+    mask.copy_(mask.roll(1, 1))
+    model.get_parameter(name).data.copy_(masked.get_parameter(name) * mask)
+    assert_same(learned(masked, x)[:1], learned(model, x)[:1])
+
+
+def test_growing_by_the_dense_gradient_takes_torchs_kernel() -> None:
+    torch.manual_seed(0)
+    model = elision.elide(nn.LSTM(32, 24), "rigl:sparsity=0.9")
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    elision.topology.attach(model, optimizer, steps=9)
+    weight = model.weight_hh_l0
+    mask = model.hh_l0.elision_weight_for_forward_mask
+    whole = []
+    for _ in range(9):
+        optimizer.zero_grad()
+        before = mask.clone()
+        model(torch.randn(5, 20, 32))[0].square().sum().backward()
+        whole.append(bool(weight.grad[~before].any()))
+        optimizer.step()
+    assert any(whole)
+    assert not all(whole)

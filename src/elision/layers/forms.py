@@ -30,11 +30,12 @@ from elision.engines.native.blocked.layer import SparseLayer, Sparsity
 from elision.engines.native.blocked.tensor import BlockedTensor, as_plain
 from elision.layers.blocked import has_kernels, is_usable
 from elision.layers.plan import LayerPlan, buffer_name
+from elision.nn.sparse import Mask
 from elision.operands import KEEP
 from elision.operands.blocked_form import LargestForm, MaskForm
 from elision.products import Geometry, Product, dense, geometry_of
 
-__all__ = ["Forms", "mask_of", "masked"]
+__all__ = ["Forms", "mask_of", "masked", "sparse_mask"]
 
 Form = Callable[[Tensor, Tensor], Tensor]
 
@@ -230,6 +231,24 @@ def masked(layer: Any, weight: Tensor) -> Tensor:
     if not mask.numel():
         return weight
     return _selected(weight, mask.view(weight.shape), whole=needed.item() >= 1)
+
+
+def sparse_mask(layer: Any) -> Mask | None:
+    """The mask of a layer as lists of what it keeps, made anew when it moves.
+
+    None: it has none, or its rule needs the gradient of what is masked, too.
+    """
+    found = mask_of(layer)
+    if found is None:
+        return None
+    places, needed = (layer._buffers[name] for name in found)
+    if not places.numel() or needed.item() >= 1:
+        return None
+    known = layer.__dict__.get("_elision_lists")
+    if known is None or known.places is not places:
+        known = Mask(places)
+        layer._elision_lists = known
+    return known
 
 
 #: Values of a weight below which torch's own selection costs less than a call from the

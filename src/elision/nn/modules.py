@@ -21,7 +21,7 @@ from elision.functional import FUNCTIONS, make
 from elision.nn.choice import Shape, is_kernel_faster
 from elision.nn.kernel import recurrence, takes
 from elision.nn.over_time import Gates, Plain, State, sequences
-from elision.nn.sparse import FEWEST_LANES, Mask, sparse_recurrence
+from elision.nn.sparse import SPARSE_BELOW, Mask, pays, sparse_recurrence
 
 __all__ = ["ACTIVATIONS", "ENGINES", "GRU", "LSTM", "SPARSE_BELOW"]
 
@@ -34,10 +34,6 @@ ENGINES = ("auto", "torch", "native", "loop")
 #: The gates' functions: exact ones, or a tanh of :data:`elision.functional.FUNCTIONS` and
 #: the sigmoid of the same family, by a loop of torch's operations.
 ACTIVATIONS = ("tanh", *FUNCTIONS["tanh"])
-
-#: Density of both masks of a layer up to which the kernel for sparse weights computes it:
-#: measured at 256 to 1024 units, it is as fast as the dense one at 0.25 to 0.35.
-SPARSE_BELOW = 0.25
 
 #: Anything with the arguments of ``torch.lstm`` or ``torch.gru``.
 Compute = Callable[..., tuple[Tensor, ...]]
@@ -195,13 +191,8 @@ class _Fused(nn.RNNBase):
         return recurrence(self._cell, data, counts, state, weights, reverse=back)
 
     def _is_sparse(self, names: list[str], rows: int) -> bool:
-        """Whether the kernel for sparse weights computes a layer in one direction.
-
-        With fewer sequences than lanes, it computes with lanes that are empty.
-        """
-        masks = [self._masks.get(name) for name in names[:2]]
-        waste = max(1.0, FEWEST_LANES / rows)
-        return all(m is not None and waste * m.density <= SPARSE_BELOW for m in masks)
+        """Whether the kernel for sparse weights computes a layer in one direction."""
+        return pays([self._masks.get(name) for name in names[:2]], rows)
 
     # --- one call ------------------------------------------------------------------------
 

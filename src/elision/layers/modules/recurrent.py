@@ -5,7 +5,9 @@ undoes packing and batch axes. Where it calls the kernel of the recurrence, the 
 answers in one of three ways:
 
 - nothing is changed and nobody observes: torch's kernel;
-- only masks on weights: torch's kernel, on what the masks leave;
+- only masks on weights: the kernel for sparse weights (:mod:`elision.nn.sparse`) where it
+  pays and the recipe needs no gradient of what is masked, otherwise torch's kernel, on
+  what the masks leave;
 - else: a loop over the time steps, in which each product is one of the layer's parts. The
   product with the input is one for all steps, that with the state one for each step. A
   weight is transformed once in a pass, and its state moves once; a gradient's transform
@@ -21,10 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from elision.layers.forms import mask_of, masked
+from elision.layers.forms import mask_of, masked, sparse_mask
 from elision.layers.modules.base import plan_of
 from elision.layers.modules.part import ElidedPart, ElidedWhole
-from elision.nn.over_time import Gates
+from elision.layers.recomputation import OWN_PRODUCTS
+from elision.nn.kernel import takes
+from elision.nn.over_time import Gates, Plain, State, sequences
+from elision.nn.sparse import pays, sparse_recurrence
 
 __all__ = [
     "ElidedGRU",
@@ -73,7 +78,8 @@ class _Answers(TorchFunctionMode):
         if kernel is None:
             return func(*args, **(kwargs or {}))
         if self._only_masked:
-            return func(*self._with_masks(args))
+            found = self._by_sparse_kernel(func, args)
+            return func(*self._with_masks(args)) if found is None else found
         with ExitStack() as held:
             for part in self._parts:
                 held.enter_context(part.holding())
@@ -91,6 +97,37 @@ class _Answers(TorchFunctionMode):
         if isinstance(whole, nn.RNNBase):
             return whole.num_layers * (2 if whole.bidirectional else 1)
         return 1
+
+    def _by_sparse_kernel(self, func: Any, args: tuple[Any, ...]) -> Any:
+        """What the kernel for sparse weights computes; None: it does not pay or fit."""
+        cell = _SPARSE.get(func)
+        engines = (part._elision_engine for part in self._parts)
+        if cell is None or not all(engine.leaves_zeros_out for engine in engines):
+            return None
+        masks = [sparse_mask(part) for part in self._parts]
+        if getattr(self._parts[0].whole, "proj_size", 0) or None in masks:
+            return None
+        data, second, third = args[:3]
+        packed = isinstance(second, Tensor) and second.dtype == torch.int64
+        hx = third if packed else second
+        states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        if takes(data, *states, *(part.weight for part in self._parts)) is not None:
+            return None
+        pairs = [(masks[i], masks[i + 1]) for i in range(0, len(masks), 2)]
+        rows = states[0].shape[1]
+        if not all(pays(pair, rows) for pair in pairs):
+            return None
+
+        def run(
+            data: Tensor, counts: list[int], state: State, own: Any, back: bool
+        ) -> tuple[Tensor, State]:
+            place, weights = own
+            return sparse_recurrence(
+                cell, data, counts, state, weights, pairs[place], reverse=back
+            )
+
+        with OWN_PRODUCTS:
+            return sequences(run, args, lambda place, flat: (place, Plain(*flat)))
 
     def _with_masks(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The kernel's arguments, with what the masks leave of the weights."""
@@ -123,6 +160,9 @@ class _Parts:
     def projected(self, h: Tensor) -> Tensor:
         return h if self.projection is None else self.projection(h)
 
+
+#: Those of torch's kernels for which there is one for sparse weights.
+_SPARSE = {torch.lstm: "lstm", torch.gru: "gru"}
 
 #: Torch's recurrent kernels, as methods of the gates.
 _KERNELS: dict[Any, Callable[[Gates], Callable[..., Any]]] = {
