@@ -9,6 +9,7 @@ from torch import nn
 from elision.common.names import lookup
 from elision.workloads.models.cnn import cnn
 from elision.workloads.models.densenet import densenet121, densenet121_imagenet
+from elision.workloads.models.gnmt import gnmt
 from elision.workloads.models.lstm import lstm
 from elision.workloads.models.mlp import mlp
 from elision.workloads.models.mobilenet import mobilenet_v2
@@ -26,7 +27,7 @@ from elision.workloads.models.transformer import transformer
 from elision.workloads.models.vgg import vgg16
 from elision.workloads.models.wide_resnet import wrn16_8, wrn22_2
 
-__all__ = ["MODELS", "make_model"]
+__all__ = ["MODELS", "TRANSLATORS", "make_model"]
 
 #: Names by which the command line knows the networks. Every builder takes
 #: ``in_channels`` and ``classes``, some take ``image_size`` and options of their own.
@@ -50,6 +51,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "densenet121-imagenet": densenet121_imagenet,
 }
 
+#: Networks that read and write sentences, by name. Their builders take ``vocabulary``, the
+#: number of tokens, and options of their own.
+TRANSLATORS: dict[str, Callable[..., nn.Module]] = {"gnmt": gnmt}
+
 
 def make_model(
     name: str,
@@ -62,13 +67,14 @@ def make_model(
     """Build the network called ``name``; torch's global generator draws its weights.
 
     Args:
-        name: a name of :data:`MODELS`; ``timm:NAME`` or ``torchvision:NAME`` for a
-            network of these libraries without trained weights (install the extra); or
-            ``package.module:NAME`` for a class or function of your own
+        name: a name of :data:`MODELS` or :data:`TRANSLATORS`; ``timm:NAME`` or
+            ``torchvision:NAME`` for a network of these libraries without trained weights
+            (install the extra); or ``package.module:NAME`` for a class or function of your own
             (:mod:`elision.workloads.models.own`).
         in_channels: channels of the images.
         classes: outputs.
-        image_size: height and width of the images, or one number for both.
+        image_size: height and width of the images, or one number for both. A network
+            that reads sentences needs no fact about images.
         **options: further arguments of the network's builder, such as ``width``.
 
     Raises:
@@ -85,7 +91,7 @@ def make_model(
         if library in BUILDERS:
             return BUILDERS[library](member, **given, **options)
         return build_own(name, given, options, libraries=tuple(BUILDERS))
-    build = lookup("model", name, MODELS)
+    build = lookup("model", name, MODELS | TRANSLATORS)
     known = inspect.signature(build).parameters
     for option in options:
         if option not in known:
@@ -93,9 +99,8 @@ def make_model(
             raise ValueError(
                 f"model {name!r} has no option {option!r}; its options: {valid}"
             )
-    if "image_size" in known:
-        options["image_size"] = size
-    return build(in_channels=in_channels, classes=classes, **options)
+    given = {"in_channels": in_channels, "classes": classes, "image_size": size}
+    return build(**{k: v for k, v in given.items() if k in known}, **options)
 
 
 _GIVEN = ("in_channels", "classes", "image_size")
