@@ -87,3 +87,21 @@ def test_your_own_data_and_network_as_the_page_says(
     capsys.readouterr()
     exec(compile(block, "workloads.md", "exec"), {})
     assert re.search(r"^swat [\d.]+ ± [\d.]+ %$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_the_table_of_networks_that_translate_is_what_they_have():
+    rows = re.findall(
+        r"^\| `gnmt\b.*?\| (\d+) \| (\d+) \| ([\d,]+) \| ([\d,]+) \|$",
+        PAGE.read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert len(rows) == 4
+    for layers, width, vocabulary, parameters in rows:
+        with torch.device("meta"):
+            model = make_model(
+                "gnmt",
+                layers=int(layers),
+                width=int(width),
+                vocabulary=int(vocabulary.replace(",", "")),
+            )
+        assert f"{sum(p.numel() for p in model.parameters()):,}" == parameters

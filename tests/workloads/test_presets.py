@@ -12,6 +12,7 @@ from elision.workloads import (
     DATASETS,
     DEFAULT_WORKLOAD,
     MODELS,
+    TRANSLATORS,
     WORKLOADS,
     Workload,
     find_workload,
@@ -23,7 +24,7 @@ from elision.workloads import (
 @pytest.mark.parametrize("workload", WORKLOADS.values(), ids=WORKLOADS)
 def test_a_preset_names_things_that_exist(workload):
     assert workload.dataset in DATASETS
-    assert workload.model in MODELS
+    assert workload.model in MODELS | TRANSLATORS
     assert Workload(**dataclasses.asdict(workload)) == workload
     with torch.device("meta"):
         make_model(workload.model, **workload.model_options)

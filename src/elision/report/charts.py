@@ -26,13 +26,18 @@ def accuracy_curves(
     curves: dict[str, list[float]],
     losses: dict[str, list[float]],
     spreads: Mapping[str, list[float]],
+    *,
+    title: str = "Test accuracy",
+    percent: bool = True,
 ) -> str:
-    """Test accuracy and training loss by epoch, one line a recipe.
+    """Test accuracy, or another metric, and training loss by epoch, one line a recipe.
 
     Args:
-        curves: recipe -> accuracy after each epoch, in [0, 1].
+        curves: recipe -> metric after each epoch.
         losses: recipe -> mean training loss of each epoch.
-        spreads: recipe -> deviation of the accuracy over seeds, where there are several.
+        spreads: recipe -> deviation of the metric over seeds, where there are several.
+        title: what the metric is.
+        percent: it is a share in [0, 1]; else its axis is logarithmic.
     """
     with drawing(9.2, 3.1) as figure:
         left, right = figure.subplots(1, 2)
@@ -43,12 +48,20 @@ def accuracy_curves(
                 low, high = np.add(values, [[-1], [1]] * np.array(spreads[name]))
                 left.fill_between(epochs, low, high, color=colour, alpha=0.18, lw=0)
             right.plot(epochs, losses[name], color=colour, marker="o", ms=3.5)
-        left.set(title="Test accuracy", xlabel="epoch")
+        left.set(title=title, xlabel="epoch")
         right.set(title="Training loss", xlabel="epoch")
-        left.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        if percent:
+            left.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        else:
+            left.set_yscale("log")
+            for axis in (
+                left.yaxis.set_major_formatter,
+                left.yaxis.set_minor_formatter,
+            ):
+                axis(lambda value, _: f"{value:.4g}")
         for axes in (left, right):
             axes.xaxis.get_major_locator().set_params(integer=True)
-        left.legend(loc="lower right", fontsize=8)
+        left.legend(loc="lower right" if percent else "upper right", fontsize=8)
         return svg(figure)
 
 

@@ -47,7 +47,7 @@ from elision.training.loop import (
     train,
 )
 from elision.training.ranks import Ranks
-from elision.workloads import Dataset, Workload
+from elision.workloads import Examples, Workload
 
 __all__ = [
     "StudyProgress",
@@ -310,7 +310,7 @@ def record_again(folder: Path, recipe: str | None, samples: int) -> tuple[str, T
 
 def trained_network(
     folder: Path, recipe: str | None = None
-) -> tuple[str, nn.Module, Workload, Dataset]:
+) -> tuple[str, nn.Module, Workload, Examples]:
     """The trained network of a finished run, with its workload and data.
 
     Args:
@@ -351,7 +351,7 @@ class _Run:
 
     config: StudyConfig
     workload: Workload
-    dataset: Dataset
+    dataset: Examples
     kept: Mapping[str, Recipe] = field(default_factory=dict)
 
     @classmethod

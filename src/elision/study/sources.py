@@ -12,12 +12,12 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from elision.workloads import Dataset, Workload
+from elision.workloads import Examples, Workload
 
 __all__ = ["digests"]
 
 
-def digests(workload: Workload, dataset: Dataset, *, own: bool) -> dict[str, str]:
+def digests(workload: Workload, dataset: Examples, *, own: bool) -> dict[str, str]:
     """Digests of a run's data and network, by name.
 
     Args:
@@ -27,7 +27,7 @@ def digests(workload: Workload, dataset: Dataset, *, own: bool) -> dict[str, str
             made then, to see its layers and the source of their classes.
 
     Returns:
-        ``data``: of all images, labels and class names. ``network``, if ``own``: of the
+        ``data``: of all examples. ``network``, if ``own``: of the
         layers as printed, the shapes of the state and the modules' source.
 
     Example:
@@ -36,21 +36,12 @@ def digests(workload: Workload, dataset: Dataset, *, own: bool) -> dict[str, str
         >>> sorted(digests(workload, workload.load_dataset(), own=False))
         ['data']
     """
-    found = {"data": _digest(_parts_of(dataset))}
+    found = {"data": _digest(dataset.content())}
     if own:
         with torch.random.fork_rng(), torch.device("cpu"):
             model = workload.make_model(dataset)
         found["network"] = _digest(_parts_of_network(model))
     return found
-
-
-def _parts_of(dataset: Dataset) -> Iterable[bytes]:
-    yield repr((dataset.class_names, dataset.mean, dataset.std)).encode()
-    for split in ("train", "test"):
-        for kind in ("images", "labels"):
-            values = getattr(dataset, f"{split}_{kind}")
-            yield repr(tuple(values.shape)).encode()
-            yield values.contiguous().numpy().tobytes()
 
 
 def _parts_of_network(model: nn.Module) -> Iterable[bytes]:

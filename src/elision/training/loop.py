@@ -31,7 +31,7 @@ from elision.training.checkpoint import EpochMetrics, RunState
 from elision.training.execution import Execution, repeatable
 from elision.training.loss_scaling import LossScaleError, LossScaling
 from elision.training.ranks import Ranks
-from elision.workloads import Batch, Dataset, Workload
+from elision.workloads import Batch, Examples, Task, Workload
 
 __all__ = ["Progress", "RunPlan", "TrainResult", "TrainingDivergedError", "train"]
 
@@ -118,7 +118,7 @@ class TrainResult:
 def train(
     workload: Workload,
     recipe: Recipe,
-    dataset: Dataset,
+    dataset: Examples,
     plan: RunPlan,
     *,
     execution: Execution | None = None,
@@ -185,7 +185,7 @@ class _Run:
         self,
         workload: Workload,
         recipe: Recipe,
-        dataset: Dataset,
+        dataset: Examples,
         plan: RunPlan,
         execution: Execution,
         ranks: Ranks,
@@ -316,7 +316,7 @@ class _Run:
         self.optimizer.zero_grad()
         loss = self._forward(batch, step, policy)
         if not torch.isfinite(loss):
-            where = _first_nonfinite(self.model, batch[0])
+            where = _first_nonfinite(self.model, self.task, batch)
             raise TrainingDivergedError(
                 f"the loss is {loss.item()} at step {step}: {where}"
             )
@@ -354,7 +354,7 @@ class _Run:
         return tuple(tensor.to(self.device) for tensor in batch)
 
 
-def _first_nonfinite(model: nn.Module, inputs: Tensor) -> str:
+def _first_nonfinite(model: nn.Module, task: Task, batch: Batch) -> str:
     """The first parameter or layer output that is not finite, in words."""
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
@@ -372,7 +372,7 @@ def _first_nonfinite(model: nn.Module, inputs: Tensor) -> str:
     leaves = [(n, m) for n, m in model.named_modules() if not any(m.children())]
     handles = [m.register_forward_hook(look(n)) for n, m in leaves]
     with torch.no_grad():
-        model(inputs)
+        task.answer(model, batch)
     for handle in handles:
         handle.remove()
     if not found:

@@ -28,6 +28,28 @@ def _cifar(name: str, dataset: str, model: str, **settings: Any) -> Workload:
     return Workload(name=name, dataset=dataset, model=model, **(defaults | settings))
 
 
+def _gnmt(
+    name: str, *, width: int, vocabulary: int, max_words: int, **settings: Any
+) -> Workload:
+    """GNMT with two layers a side on verses: the published model's recipe, smaller."""
+    defaults: dict[str, Any] = {
+        "epochs": 10,
+        "learning_rate": 0.004,
+        "source": "MLPerf's GNMT: Adam, smoothed labels; sizes, rate and schedule our own",
+    }
+    return Workload(
+        name=name,
+        dataset="verses",
+        dataset_options={"vocabulary": vocabulary, "max_words": max_words},
+        model="gnmt",
+        model_options={"width": width, "layers": 2, "dropout": 0.1},
+        optimizer="adamw",
+        weight_decay=0.0,
+        task_name="translation",
+        **(defaults | settings),
+    )
+
+
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
@@ -116,6 +138,8 @@ WORKLOADS: dict[str, Workload] = {
         ),
         _cifar("cifar10-densenet121", "cifar10", "densenet121"),
         _cifar("cifar100-resnet18", "cifar100", "resnet18"),
+        _gnmt("gnmt-tiny", width=64, vocabulary=1000, max_words=14, batch_size=32),
+        _gnmt("gnmt-small", width=128, vocabulary=2000, max_words=25, epochs=8),
     )
 }
 

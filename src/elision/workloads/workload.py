@@ -17,7 +17,8 @@ from elision.common.checks import integer, number, one_of
 from elision.common.names import lookup
 from elision.common.objects import address
 from elision.common.specs import parse
-from elision.workloads.data import Augmentation, Dataset, load_dataset
+from elision.workloads.data import Augmentation, load_dataset
+from elision.workloads.examples import Examples
 from elision.workloads.models import make_model
 from elision.workloads.tasks import TASKS, Batch, Task
 
@@ -36,11 +37,11 @@ class Workload:
     Attributes:
         name: short name.
         dataset: name of a data set of ``elision.workloads.data``, or a function of your
-            own that takes a path or None and returns a :class:`Dataset`.
+            own that takes a path or None and returns :class:`Examples`.
         model: name of a network (:func:`elision.workloads.make_model`), or a class or
             function of your own that builds one. It is kept as ``package.module:NAME``.
-        batch_size: images in a batch.
-        epochs: passes over the training images.
+        batch_size: images, or other examples, in a batch.
+        epochs: passes over the training examples.
         learning_rate: at the start.
         optimizer: ``"sgd"`` or ``"adamw"`` (Loshchilov, Hutter, ICLR 2019).
         momentum: of SGD; of AdamW ``β1``, the decay of its mean gradient (``β2`` is
@@ -53,7 +54,8 @@ class Workload:
         milestones: epochs, counted from 0.
         decay: factor of a step.
         augment: random crops and mirror images of the training images.
-        train_images, test_images: images used, evenly spread; None: all.
+        train_images, test_images: images, or other examples, used, evenly spread; None:
+            all.
         model_options: further arguments of the network's builder, such as ``width``.
         dataset_options: further arguments of the data set's loader, such as ``side``.
         data: folder of the data set's files, for those that need one.
@@ -182,14 +184,25 @@ class Workload:
         made = replace(made, name=given.get("name", _name_of(made, self)))
         return self if made == self else replace(made, source="own choice")
 
-    def load_dataset(self, path: str | Path | None = None) -> Dataset:
-        """The data set, cut to ``train_images`` and ``test_images``.
+    def load_dataset(self, path: str | Path | None = None) -> Any:
+        """The data set, cut to ``train_images`` and ``test_images``; of the task's kind.
 
         Args:
             path: folder of its files; None for the workload's own ``data``.
+
+        Raises:
+            ValueError: the data are of another kind than the task needs, or as
+                :func:`elision.workloads.load_dataset` does.
         """
         place = self.data if path is None else path
         dataset = load_dataset(self.dataset, place, **self.dataset_options)
+        wanted = self.task.examples
+        if not isinstance(dataset, wanted):
+            raise ValueError(
+                f"workload {self.name!r}: data set {self.dataset!r} holds a "
+                f"{type(dataset).__name__}, task {self.task_name!r} needs a "
+                f"{wanted.__name__}; begin with another workload"
+            )
         return dataset.limited(self.train_images, self.test_images)
 
     @property
@@ -197,13 +210,15 @@ class Workload:
         """Batches, loss and metric."""
         return TASKS[self.task_name]
 
-    def make_model(self, dataset: Dataset) -> nn.Module:
+    def make_model(self, dataset: Examples) -> nn.Module:
         """The network for this data, its weights from torch's global generator.
 
         Raises:
             ValueError: as :func:`make_model` does, or a network of another library, or
                 of the user's own, does not fit the data.
         """
+        if ":" not in self.model:
+            lookup(f"model for {self.task_name}", self.model, self.task.networks)
         model = make_model(
             self.model, **self.task.model_arguments(dataset), **self.model_options
         )
@@ -211,7 +226,7 @@ class Workload:
             self._check(model, dataset)
         return model
 
-    def _check(self, model: nn.Module, dataset: Dataset) -> None:
+    def _check(self, model: nn.Module, dataset: Examples) -> None:
         """Raise ValueError unless the network takes the data, the last batch included."""
         last = self.task.train_size(dataset) % self.batch_size or self.batch_size
         try:
@@ -257,12 +272,12 @@ class Workload:
             group["lr"] = rate
         return rate
 
-    def steps_per_epoch(self, dataset: Dataset) -> int:
+    def steps_per_epoch(self, dataset: Examples) -> int:
         """Batches of an epoch, a smaller last one included."""
         return -(-self.task.train_size(dataset) // self.batch_size)
 
     def train_batches(
-        self, dataset: Dataset, *, seed: int, epoch: int
+        self, dataset: Examples, *, seed: int, epoch: int
     ) -> Iterator[Batch]:
         """The training batches of an epoch; see :meth:`Task.train_batches`."""
         return self.task.train_batches(
@@ -273,7 +288,7 @@ class Workload:
             augmentation=self.augmentation,
         )
 
-    def test_batches(self, dataset: Dataset) -> Iterator[Batch]:
+    def test_batches(self, dataset: Examples) -> Iterator[Batch]:
         """All test examples, in order."""
         return self.task.test_batches(dataset, self.batch_size)
 

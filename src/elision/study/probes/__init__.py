@@ -6,12 +6,22 @@ from elision.study.probes.base import Probe, Trained
 from elision.study.probes.memory import ActivationMemory
 from elision.study.probes.speed import Speed
 from elision.study.probes.stationarity import Stationarity
+from elision.study.probes.translation import Translation
 
-__all__ = ["PROBES", "ActivationMemory", "Probe", "Speed", "Stationarity", "Trained"]
+__all__ = [
+    "PROBES",
+    "ActivationMemory",
+    "Probe",
+    "Speed",
+    "Stationarity",
+    "Trained",
+    "Translation",
+]
 
 #: Probes by the names of the command line.
 PROBES: dict[str, Callable[..., Probe]] = {
     "speed": Speed,
     "memory": ActivationMemory,
     "stationarity": Stationarity,
+    "translation": Translation,
 }

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from elision.layers.recipe import Recipe
-from elision.workloads import Dataset, Workload
+from elision.workloads import Examples, Workload
 
 __all__ = ["Probe", "Trained"]
 
@@ -43,7 +43,7 @@ class Trained:
     model: nn.Module
     method: Recipe
     workload: Workload
-    dataset: Dataset
+    dataset: Examples
     seed: int
 
 

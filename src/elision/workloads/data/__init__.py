@@ -17,6 +17,8 @@ from elision.workloads.data.folder import load_folder
 from elision.workloads.data.mnist import load_fashion_mnist, load_mnist
 from elision.workloads.data.mnist5k import load_mnist5k
 from elision.workloads.data.photo_patches import load_photo_patches
+from elision.workloads.examples import Examples
+from elision.workloads.text.loaders import load_pairs, load_verses
 
 __all__ = [
     "DATASETS",
@@ -33,7 +35,7 @@ __all__ = [
 
 #: Names by which the command line knows the data sets. The first line of a loader's
 #: docstring says what it loads and whether it needs a path.
-DATASETS: dict[str, Callable[..., Dataset]] = {
+DATASETS: dict[str, Callable[..., Examples]] = {
     "photo-patches": load_photo_patches,
     "digits": load_digits,
     "mnist-5k": load_mnist5k,
@@ -42,15 +44,20 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
     "folder": load_folder,
+    "verses": load_verses,
+    "pairs": load_pairs,
 }
 
 
-def load_dataset(name: str, path: str | Path | None = None, **options: Any) -> Dataset:
+def load_dataset(name: str, path: str | Path | None = None, **options: Any) -> Any:
     """Load a data set by name; nothing is ever downloaded.
+
+    It is a :class:`Dataset` of images, or other :class:`elision.workloads.Examples`.
 
     Args:
         name: a name of :data:`DATASETS`, or ``package.module:NAME`` for a function of
-            your own that takes the path, or None, and returns a :class:`Dataset`.
+            your own that takes the path, or None, and returns a :class:`Dataset`
+            or other :class:`elision.workloads.Examples`.
         path: folder with its files, for the data sets that do not ship in a package.
         **options: further arguments of the loader, such as ``side`` of ``folder``.
 
@@ -74,7 +81,7 @@ def load_dataset(name: str, path: str | Path | None = None, **options: Any) -> D
         TypeError
     ) as error:  # arguments that a loader of the user's own does not take
         raise ValueError(f"data set {name!r}: {error}") from error
-    if not isinstance(found, Dataset):
+    if not isinstance(found, Examples):
         raise ValueError(
             f"data set {name!r}: must return a Dataset, it returned a "
             f"{type(found).__name__}"

@@ -1,6 +1,6 @@
 """What a data set is: images and labels in memory, split into training and test."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from elision.workloads.data.batches import Augmentation, batches
+from elision.workloads.examples import Examples
 
 __all__ = ["Dataset", "installed_folder", "needs_no_path", "to_images"]
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(Examples):
     """Labelled images, all of one size, split into training and test.
 
     Attributes:
@@ -146,6 +147,16 @@ class Dataset:
             test_images=self.test_images[tested],
             test_labels=self.test_labels[tested],
         )
+
+    def content(self) -> Iterable[bytes]:
+        """Class names, normalisation, images and labels."""
+        yield repr((self.class_names, self.mean, self.std)).encode()
+        for values in (
+            *(self.train_images, self.train_labels),
+            *(self.test_images, self.test_labels),
+        ):
+            yield repr(tuple(values.shape)).encode()
+            yield values.contiguous().numpy().tobytes()
 
     def __repr__(self) -> str:
         """Name and sizes, never the pixels."""

@@ -2,8 +2,12 @@
 
 from elision.workloads.tasks.base import Batch, Metric, Task
 from elision.workloads.tasks.classification import Classification
+from elision.workloads.tasks.translation import Translation
 
-__all__ = ["TASKS", "Batch", "Classification", "Metric", "Task"]
+__all__ = ["TASKS", "Batch", "Classification", "Metric", "Task", "Translation"]
 
 #: Tasks by the names that a workload gives.
-TASKS: dict[str, Task] = {"classification": Classification()}
+TASKS: dict[str, Task] = {
+    "classification": Classification(),
+    "translation": Translation(),
+}

@@ -8,7 +8,7 @@ and one line in the folder's ``__init__.py``.
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from elision.workloads.data import Augmentation
+from elision.workloads.examples import Examples
 
 __all__ = ["Batch", "Metric", "Task"]
 
@@ -94,6 +95,8 @@ class Task(ABC):
 
     Attributes:
         metric: of the test examples.
+        examples: what a data set of the task is.
+        networks: builders by name of the networks that are made for it.
 
     Example:
         >>> from elision.workloads import TASKS
@@ -104,6 +107,8 @@ class Task(ABC):
     """
 
     metric: Metric
+    examples: type[Examples]
+    networks: Mapping[str, Callable[..., nn.Module]]
 
     @abstractmethod
     def model_arguments(self, dataset: Any) -> dict[str, Any]:
@@ -147,16 +152,21 @@ class Task(ABC):
         A copy of the model sees a few test examples, in training and in evaluation
         mode; of the model itself only lazy layers are given their shapes.
         """
-        images, *_ = next(iter(self.test_batches(dataset, examples)))
+        batch = next(iter(self.test_batches(dataset, examples)))
         with torch.no_grad():
             if any(map(is_lazy, model.parameters())):
-                model(images)
+                self.answer(model, batch)
             if not any(p.requires_grad for p in model.parameters()):
                 raise ValueError("the network has no parameter to train")
             tried = copy.deepcopy(model)
             with torch.random.fork_rng():
                 for training in (True, False):
-                    self.check_output(tried.train(training)(images), dataset)
+                    output = self.answer(tried.train(training), batch)
+                    self.check_output(output, dataset)
+
+    def answer(self, model: nn.Module, batch: Batch) -> Any:
+        """What the network says to a batch; by default to its first tensor."""
+        return model(batch[0])
 
     def check_output(self, output: Any, dataset: Any) -> None:
         """Raise ValueError unless a network's output is what the task's loss reads."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from elision.workloads.data import Augmentation, Dataset
+from elision.workloads.models import MODELS
 from elision.workloads.tasks.base import Batch, Metric, Task
 
 __all__ = ["Classification"]
@@ -25,6 +26,8 @@ class Classification(Task):
     """
 
     metric = Metric("test_accuracy", percent=True)
+    examples = Dataset
+    networks = MODELS
 
     def model_arguments(self, dataset: Dataset) -> dict[str, Any]:
         """Channels, number of classes, height and width."""

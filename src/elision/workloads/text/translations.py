@@ -1,8 +1,10 @@
 """Parallel text and its tokens: what a network that translates is trained on."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from elision.workloads.examples import Examples
 from elision.workloads.text.corpus import Pair, ParallelText
 from elision.workloads.text.vocabulary import BytePairs
 
@@ -13,12 +15,13 @@ TokenPair = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True, eq=False)
-class Translations:
+class Translations(Examples):
     """Sentence pairs as text and as tokens.
 
     Attributes:
         text: the pairs.
         vocabulary: learned from the training text alone.
+        name, source: those of the text.
 
     Example:
         >>> text = ParallelText("two", ("en", "es"), (("go", "ve"),), (("no", "no"),), "made")
@@ -29,6 +32,12 @@ class Translations:
 
     text: ParallelText
     vocabulary: BytePairs
+    name: str = field(init=False)
+    source: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.text.name)
+        object.__setattr__(self, "source", self.text.source)
 
     @classmethod
     def of(cls, text: ParallelText, size: int) -> "Translations":
@@ -40,11 +49,6 @@ class Translations:
         """
         sentences = (sentence for pair in text.train for sentence in pair)
         return cls(text, BytePairs.learned(sentences, size))
-
-    @property
-    def name(self) -> str:
-        """Name of the text."""
-        return self.text.name
 
     @cached_property
     def train_tokens(self) -> list[TokenPair]:
@@ -65,6 +69,11 @@ class Translations:
     ) -> "Translations":
         """At most so many pairs, spread evenly, and the same vocabulary."""
         return replace(self, text=self.text.limited(train, test))
+
+    def content(self) -> Iterable[bytes]:
+        """The vocabulary and the pairs."""
+        yield self.vocabulary.to_text().encode()
+        yield repr((self.text.train, self.text.test)).encode()
 
     def __repr__(self) -> str:
         """Name and sizes, never the text."""

@@ -21,6 +21,7 @@ from elision.study.page.sections.seconds import seconds
 from elision.study.page.sections.speed import speed
 from elision.study.page.sections.stationarity import stationarity
 from elision.study.page.sections.timeline import timeline
+from elision.study.page.sections.translation import translation
 from elision.study.page.sections.work import work
 from elision.study.page.sections.zeros import zeros
 
@@ -29,6 +30,7 @@ __all__ = ["SECTIONS", "Section"]
 #: In the order of the page.
 SECTIONS: tuple[Callable[[StudyOutcome], Section | None], ...] = (
     accuracy,
+    translation,
     work,
     density,
     redundancy,

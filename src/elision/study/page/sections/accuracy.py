@@ -1,4 +1,4 @@
-"""Accuracy and loss by epoch."""
+"""Accuracy, or another metric of a task, and loss by epoch."""
 
 from html import escape
 
@@ -12,7 +12,7 @@ __all__ = ["accuracy"]
 
 
 def accuracy(outcome: StudyOutcome) -> Section:
-    """Test accuracy and training loss of every recipe, mean over seeds."""
+    """The test's metric and the training loss of every recipe, mean over seeds."""
     curves, losses, spreads = {}, {}, {}
     for o in outcome.outcomes:
         runs = list(o.histories.values())
@@ -30,5 +30,10 @@ def accuracy(outcome: StudyOutcome) -> Section:
     ]
     if lost:
         note += f" Diverged: {escape('; '.join(lost))}."
-    figure = accuracy_curves(curves, losses, spreads)
-    return Section("Accuracy", "measured here", note, (figure,))
+    title = outcome.metric.label.capitalize()
+    figure = accuracy_curves(
+        curves, losses, spreads, title=title, percent=outcome.metric.percent
+    )
+    return Section(
+        title.removeprefix("Test ").capitalize(), "measured here", note, (figure,)
+    )

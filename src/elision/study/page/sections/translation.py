@@ -1,0 +1,54 @@
+"""Translations of the test sentences, and how they score."""
+
+from typing import Any
+
+from elision.common.specs import parse
+from elision.report.table import rows_as_html
+from elision.study.outcome import StudyOutcome
+from elision.study.page.sections.base import Section
+
+__all__ = ["translation"]
+
+_NOTE = (
+    "BLEU of beam search over the whole test set, beside that of sources copied as they "
+    "are. <b>nll</b>: nats a token of the reference, the token that ends it included; "
+    "with the source of another sentence it must be clearly higher, or the network "
+    "does not read its source. A unigram model knows the frequencies of the tokens alone."
+)
+
+
+def translation(outcome: StudyOutcome) -> Section | None:
+    """Scores of every recipe, and its samples."""
+    found = {
+        f"{o.spec}, {probe}" if len(o.findings) > 1 else o.spec: finding
+        for o in outcome.outcomes
+        for probe, finding in o.findings.items()
+        if parse(probe).name == "translation"
+    }
+    if not found:
+        return None
+    scores = [_scores(name, finding) for name, finding in found.items()]
+    samples = [
+        {"recipe": name, "source": a, "reference": b, "translation": c}
+        for name, finding in found.items()
+        for a, b, c in finding["samples"]
+    ]
+    words = ("source", "reference", "translation")
+    sheets = (
+        rows_as_html(scores, words=("signature",)),
+        *((rows_as_html(samples, words=words),) if samples else ()),
+    )
+    return Section("Translations", "measured here", _NOTE, sheets)
+
+
+def _scores(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "recipe": name,
+        "BLEU": f"{found['bleu']:.1f}",
+        "of copies": f"{found['bleu_of_copies']:.1f}",
+        "nll": f"{found['nll']:.2f}",
+        "of other sources": f"{found['nll_of_other_sources']:.2f}",
+        "of a unigram model": f"{found['nll_of_a_unigram_model']:.2f}",
+        "sentences": found["sentences"],
+        "signature": found["signature"],
+    }

@@ -1,0 +1,32 @@
+"""What every data set is: named examples for training and for test."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Self
+
+__all__ = ["Examples"]
+
+
+class Examples(ABC):
+    """Examples of any kind; a task knows which it is and makes batches of them.
+
+    Attributes:
+        name: short name, as in the registry.
+        source: where the examples come from.
+
+    Example:
+        >>> from elision.workloads import load_dataset
+        >>> isinstance(load_dataset("digits"), Examples)
+        True
+    """
+
+    name: str
+    source: str
+
+    @abstractmethod
+    def limited(self, train: int | None = None, test: int | None = None) -> Self:
+        """At most so many examples for training and for test; None keeps all."""
+
+    @abstractmethod
+    def content(self) -> Iterable[bytes]:
+        """All that a run reads of the examples, for a digest."""
