@@ -73,7 +73,7 @@ class Step:
         plan: transforms of the layer's operands.
         states: state tensors of each use, by name.
         engine: engine of the layer's products.
-        input: shape of the layer's input, (N, C, *sizes) or (rows, inner).
+        input: shape of the layer's input, ``(N, C, *sizes)`` or ``(rows, inner)``.
         weight: shape of its weight.
         convolution: parameters of a convolution; None for a linear layer.
         training: whether transforms may change their state.

@@ -42,15 +42,15 @@ class QuantisedWeight(Transform, ABC):
 class Project(QuantisedWeight):
     """Weights as ``s·c``, the codes ``c`` on a grid of ``bits`` bits, one scale a group.
 
-    ====  =================  ========================================================
-    bits  codes              scale
-    ====  =================  ========================================================
-    1     −1, 1              mean (or median) magnitude; zero counts as positive
-    2     −1, 0, 1           mean magnitude of what is kept
-    3..16 −m..m              by ``fit`` of :func:`elision.formats.projections.uniform`,
-                             ``m = 2^(b−1) − 1``
-    32    the weights        none: they stay float
-    ====  =================  ========================================================
+    =====  =================  ========================================================
+    bits   codes              scale
+    =====  =================  ========================================================
+    1      −1, 1              mean (or median) magnitude; zero counts as positive
+    2      −1, 0, 1           mean magnitude of what is kept
+    3..16  −m..m              by ``fit`` of :func:`elision.formats.projections.uniform`,
+                              ``m = 2^(b−1) − 1``
+    32     the weights        none: they stay float
+    =====  =================  ========================================================
 
     The gradient passes unchanged (straight-through), or is that of XNOR-Net.
 

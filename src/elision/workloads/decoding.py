@@ -2,7 +2,7 @@
 
 Wu et al., arXiv 1609.08144, section 7: a hypothesis Y of a source of S tokens scores
 ``log P(Y)/lp(Y) + β·Σ_s log(min(Σ_t p[t, s], 1))`` with ``lp(Y) = ((5 + |Y|)/6)^α`` and
-p[t, s] the attention that the target's token t pays to the source's token s. |Y| counts
+p[t, s] the attention that the target's token t pays to the source's token s. ``|Y|`` counts
 the token that ends a sentence. While they grow, hypotheses are compared by log P, for
 they are of one length; the penalties decide between those that are finished.
 """

@@ -72,8 +72,8 @@ def register(plain: type[nn.Module], elided: type[ElidedLayer]) -> None:
     type until they are restored.
 
     Args:
-        plain: a layer type with a parameter ``weight``, of shape (K, C/groups, *kernel),
-            (C, K/groups, *kernel) of a transposed convolution, or (columns, inner).
+        plain: a layer type with a parameter ``weight``, ``(K, C/groups, *kernel)``,
+            ``(C, K/groups, *kernel)`` of a transposed convolution, or ``(columns, inner)``.
             Subclasses are not covered; each is registered itself.
         elided: a subclass of :class:`ElidedLayer` and of ``plain``, in this order,
             whose forward calls :meth:`ElidedLayer.run_products`.

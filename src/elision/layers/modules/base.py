@@ -236,8 +236,8 @@ class ElidedLayer(nn.Module):
         """Forward product of a layer under its plan; autograd runs the gradient products.
 
         Args:
-            x: input, (N, C, *sizes) of a convolution or (rows, inner) of a matrix product.
-            weight: (K, C/groups, *kernel), (C, K/groups, *kernel) of a transposed
+            x: input, ``(N, C, *sizes)`` of a convolution, ``(rows, inner)`` of a product.
+            weight: ``(K, C/groups, *kernel)``, ``(C, K/groups, *kernel)`` of a transposed
                 convolution, or (columns, inner).
             bias: (K,) or (columns,); None for none.
             convolution: :class:`~elision.products.ConvolutionParameters`, or a tuple of
@@ -247,7 +247,7 @@ class ElidedLayer(nn.Module):
                 forms; None: all.
 
         Returns:
-            The output with its bias, (N, K, *sizes) or (rows, columns).
+            The output with its bias, ``(N, K, *sizes)`` or ``(rows, columns)``.
 
         Raises:
             ValueError: the operands are complex or integers.

@@ -24,8 +24,8 @@ def convolved(
     Args:
         layer: the elided layer.
         plain: its plain type.
-        input: (N, C, *sizes), or (C, *sizes).
-        weight: (K, C/groups, *kernel).
+        input: ``(N, C, *sizes)``, or ``(C, *sizes)``.
+        weight: ``(K, C/groups, *kernel)``.
         bias: (K,), or None.
     """
     # A forward of somebody else's is more than this product.
@@ -59,7 +59,7 @@ def transposed(layer: Any, input: Any, output_size: list[int] | None) -> Tensor:
 
     Args:
         layer: the elided layer.
-        input: (N, C, *sizes), or (C, *sizes).
+        input: ``(N, C, *sizes)``, or ``(C, *sizes)``.
         output_size: sizes of the output, of all its axes or of the last; None: the least.
     """
     if isinstance(input, Proxy):
