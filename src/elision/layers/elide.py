@@ -360,7 +360,7 @@ def restore(model: Model) -> Model:
         for attribute in [a for a in vars(module) if _is_ours(a)]:
             delattr(module, attribute)
         if isinstance(module, ElidedWhole):
-            for part in module.elided_parts.values():
+            for part in module.elided_parts:
                 del module._modules[part.name]
         if isinstance(module, ElidedLayer | ElidedWhole):
             module.__class__ = plain_type(type(module))  # pyright: ignore[reportAttributeAccessIssue]

@@ -41,7 +41,7 @@ class ElidedMultiheadAttention(ElidedWhole, nn.MultiheadAttention):
     @torch._disable_dynamo  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
         plain: Any = super().forward
-        layers = [*self.elided_parts.values(), self.out_proj]
+        layers = [*self.elided_parts, self.out_proj]
         elided = [x for x in layers if isinstance(x, ElidedPart | ElidedOutProjection)]
         if not any(x._elision_observers or plan_of(x).changes for x in elided):
             return plain(*args, **kwargs)

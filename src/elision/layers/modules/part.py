@@ -43,7 +43,7 @@ class ElidedWhole(nn.Module):
     """
 
     @property
-    def elided_parts(self) -> dict[str, ElidedPart]:
-        """The parts by the names of their parameters, in the parameters' order."""
+    def elided_parts(self) -> list[ElidedPart]:
+        """The parts, in the order of the parameters."""
         children: Any = self._modules.values()
-        return {part.key: part for part in children if isinstance(part, ElidedPart)}
+        return [part for part in children if isinstance(part, ElidedPart)]

@@ -46,7 +46,7 @@ class _Recurrent(ElidedWhole):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         plain: Any = super().forward
-        parts = list(self.elided_parts.values())
+        parts = self.elided_parts
         observed = any(part._elision_observers for part in parts)
         if not observed and not any(plan_of(part).changes for part in parts):
             return plain(*args, **kwargs)

@@ -1,8 +1,27 @@
 """A section of the report: a heading, a note, figures and tables."""
 
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Section"]
+from elision.common.specs import parse
+from elision.study.outcome import StudyOutcome
+
+__all__ = ["Section", "findings_of"]
+
+
+def findings_of(outcome: StudyOutcome, probe: str) -> dict[str, dict[str, Any]]:
+    """What a probe found of every recipe, by the recipe's text, and the probe's with it.
+
+    Args:
+        outcome: of a study.
+        probe: name of the probe, whatever its parameters.
+    """
+    return {
+        f"{o.spec}, {spec}" if len(o.findings) > 1 else o.spec: finding
+        for o in outcome.outcomes
+        for spec, finding in o.findings.items()
+        if parse(spec).name == probe
+    }
 
 
 @dataclass(frozen=True)

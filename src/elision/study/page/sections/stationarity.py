@@ -4,11 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from elision.common.specs import parse
 from elision.report.style import PALETTE, drawing, svg
 from elision.report.table import rows_as_html
 from elision.study.outcome import StudyOutcome
-from elision.study.page.sections.base import Section
+from elision.study.page.sections.base import Section, findings_of
 
 __all__ = ["stationarity"]
 
@@ -24,12 +23,7 @@ _NOTE = (
 
 def stationarity(outcome: StudyOutcome) -> Section | None:
     """A verdict a recipe, the figures behind it, and the loss while watched."""
-    found = {
-        f"{o.spec}, {probe}" if len(o.findings) > 1 else o.spec: finding
-        for o in outcome.outcomes
-        for probe, finding in o.findings.items()
-        if parse(probe).name == "stationarity"
-    }
+    found = findings_of(outcome, "stationarity")
     if not found:
         return None
     verdicts = [

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from elision.common.specs import parse
 from elision.report.table import rows_as_html
 from elision.study.outcome import StudyOutcome
-from elision.study.page.sections.base import Section
+from elision.study.page.sections.base import Section, findings_of
 
 __all__ = ["translation"]
 
@@ -19,12 +18,7 @@ _NOTE = (
 
 def translation(outcome: StudyOutcome) -> Section | None:
     """Scores of every recipe, and its samples."""
-    found = {
-        f"{o.spec}, {probe}" if len(o.findings) > 1 else o.spec: finding
-        for o in outcome.outcomes
-        for probe, finding in o.findings.items()
-        if parse(probe).name == "translation"
-    }
+    found = findings_of(outcome, "translation")
     if not found:
         return None
     scores = [_scores(name, finding) for name, finding in found.items()]
