@@ -122,7 +122,7 @@ def accelerator_costs(
         >>> from elision.accelerators import Systolic
         >>> layers = [("fc1", MatmulGeometry(8, 16, 16)), ("fc2", MatmulGeometry(8, 16, 4))]
         >>> [cost.input_grad for cost in accelerator_costs(layers, Systolic(16, 16))]
-        [0.0, 58.0]
+        [0.0, 54.0]
     """
     if not accelerator.value_blind:
         raise ValueError(
