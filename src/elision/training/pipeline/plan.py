@@ -3,13 +3,20 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import accumulate
 
 from elision.common.checks import integer, number
 from elision.products import Product
 from elision.training.pipeline.costs import LayerCost, as_costs
-from elision.training.pipeline.partition import Partition, contiguous
-from elision.training.pipeline.scheduler import Action, Pipeline
+from elision.training.pipeline.partition import (
+    Partition,
+    contiguous,
+    inter_layer,
+    intra_layer,
+    pipedream,
+)
+from elision.training.pipeline.scheduler import Action, Pipeline, list_schedule
 from elision.training.pipeline.schedules import Schedule, find_schedule
 from elision.training.pipeline.schedules.base import route
 
@@ -112,9 +119,16 @@ class Plan:
 
     @property
     def delays(self) -> tuple[int, ...]:
-        """Updates between the weights that a gradient saw and those that it changes."""
+        """Updates between the weights that a gradient saw and those that it changes.
+
+        A weight gradient on another processor than its stage's comes one tick later.
+        """
         n = self.pipeline.stages
-        return tuple(self.schedule.delay(stage, n) for stage in range(n))
+        parts = self.pipeline.parts or ((),) * n
+        return tuple(
+            self.schedule.delay(s, n) + any(place != s for place, _ in parts[s])
+            for s in range(n)
+        )
 
     def _keeping(self) -> list[tuple[float, int, int, int]]:
         """Starts and ends of keeping: (time, +1 or -1, stage, processor), in order."""
@@ -143,6 +157,8 @@ def plan(
     *,
     partition: Partition | None = None,
     bandwidth: float = math.inf,
+    memory_bytes: float = math.inf,
+    max_activations: int | None = None,
 ) -> Plan:
     """Plan a pipeline.
 
@@ -155,6 +171,10 @@ def plan(
         partition: stages; default: by the schedule's own partitioner.
         bandwidth: bytes per unit of time between two processors; infinite: what is sent
             takes no time.
+        memory_bytes: of each processor; PipeDream's planner keeps within it.
+        max_activations: cap of the activations that a processor keeps, each of one stage
+            and micro-batch; a list schedule then takes the place of the schedule's own
+            order. Of synchronous schedules.
 
     Returns:
         The plan.
@@ -171,18 +191,69 @@ def plan(
         "plan", "microbatches", 2 * count if microbatches is None else microbatches
     )
     number("plan", "bandwidth", bandwidth, "(0, inf]")
-    stages = partition or _partitioned(chain, chosen, count, bandwidth)
+    number("plan", "memory_bytes", memory_bytes, "(0, inf]")
+    if memory_bytes < math.inf and chosen.partition != "pipedream":
+        raise ValueError(
+            f"plan(memory_bytes={memory_bytes:g}): schedule {chosen.name!r} is not "
+            "partitioned by memory; 'pipedream-replicated' is"
+        )
+    stages = partition or _partitioned(
+        chain, chosen.partition, count * chosen.chunks, bandwidth, memory_bytes
+    )
+    _check_partition(stages, chosen, count, len(chain))
     _check_parameters(chain, stages)
     pipeline = _pipeline(chain, stages, chosen, count, batches, bandwidth)
-    actions = tuple(chosen.arrange(pipeline))
-    return Plan(chain, chosen, stages, pipeline, actions)
+    if max_activations is None:
+        actions = chosen.arrange(pipeline)
+    else:
+        cap = integer("plan", "max_activations", max_activations)
+        if not chosen.synchronous:
+            raise ValueError(
+                f"plan(max_activations={cap}): {chosen.name!r} is not synchronous, and its "
+                "delays follow from its order"
+            )
+        actions = list_schedule(pipeline, [cap] * count)
+    return Plan(chain, chosen, stages, pipeline, tuple(actions))
 
 
+def _check_partition(
+    partition: Partition, schedule: Schedule, processors: int, layers: int
+) -> None:
+    """Raise ValueError unless a partition fits the schedule and the layers."""
+    expected = processors * schedule.chunks
+    if partition.processors != expected:
+        raise ValueError(
+            f"schedule {schedule.name!r} on {processors} processors needs {expected} stages, "
+            f"replicas counted, and the partition has {partition.processors}"
+        )
+    if sorted(layer for stage in partition.layers for layer in stage) != list(
+        range(layers)
+    ):
+        raise ValueError(
+            f"the partition must compute each of the {layers} layers once; its stages have "
+            f"{partition.layers}"
+        )
+    tasks = any(piece.share < 1 for stage in partition.stages for piece in stage)
+    if (tasks or partition.chain < len(partition.stages)) and not schedule.splits:
+        raise ValueError(
+            f"schedule {schedule.name!r} keeps a layer's gradients together, and the "
+            f"partition is {partition.strategy!r}"
+        )
+
+
+@lru_cache(maxsize=64)
 def _partitioned(
-    chain: tuple[LayerCost, ...], schedule: Schedule, processors: int, bandwidth: float
+    chain: tuple[LayerCost, ...],
+    strategy: str,
+    stages: int,
+    bandwidth: float,
+    memory_bytes: float,
 ) -> Partition:
-    del bandwidth
-    return contiguous(chain, processors * schedule.chunks)
+    """The stages that a partitioner gives; schedules that share one share its result."""
+    if strategy == "pipedream":
+        return pipedream(chain, stages, bandwidth=bandwidth, memory_bytes=memory_bytes)
+    partitioner = {"intra": intra_layer, "inter": inter_layer}.get(strategy, contiguous)
+    return partitioner(chain, stages)
 
 
 def _check_parameters(chain: tuple[LayerCost, ...], partition: Partition) -> None:
@@ -207,29 +278,66 @@ def _pipeline(
     bandwidth: float,
 ) -> Pipeline:
     """Durations and processors of the stages of a partition."""
-    durations = {
-        product: tuple(
-            sum(
-                chain[piece.layer].of(product) * piece.share
-                for piece in stage
-                if piece.product is product
-            )
-            for stage in partition.stages
-        )
-        for product in Product
-    }
+    durations = {product: [0.0] * partition.chain for product in Product}
+    for stage, pieces in enumerate(partition.stages[: partition.chain]):
+        for layer, product, share in pieces:
+            durations[product][stage] += share * chain[layer].of(product)
     transfer = ()
     if bandwidth < math.inf:
-        sent = [chain[stage[-1]].sent_bytes for stage in partition.layers]
-        transfer = tuple(size / bandwidth for size in sent[:-1])
+        transfer = tuple(
+            chain[layer].sent_bytes / bandwidth for layer in partition.boundaries
+        )
     return Pipeline(
         microbatches,
-        durations[Product.FORWARD],
-        durations[Product.INPUT_GRAD],
-        durations[Product.WEIGHT_GRAD],
-        route(schedule.route, processors, schedule.chunks),
+        tuple(durations[Product.FORWARD]),
+        tuple(durations[Product.INPUT_GRAD]),
+        tuple(durations[Product.WEIGHT_GRAD]),
+        _lanes(partition, schedule, processors),
         schedule.splits,
         transfer,
+        parts=_parts(chain, partition),
+    )
+
+
+def _lanes(
+    partition: Partition, schedule: Schedule, processors: int
+) -> tuple[tuple[int, ...], ...]:
+    """Processor of each stage for each micro-batch, replicas of a stage by turns."""
+    if max(partition.replicas) == 1:
+        lanes = route(schedule.route, processors, schedule.chunks)
+        return tuple(lane[: partition.chain] for lane in lanes)
+    firsts = [0, *accumulate(partition.replicas)]
+    return tuple(
+        tuple(
+            first + lane % count
+            for first, count in zip(firsts, partition.replicas, strict=False)
+        )
+        for lane in range(math.lcm(*partition.replicas))
+    )
+
+
+def _parts(
+    chain: tuple[LayerCost, ...], partition: Partition
+) -> tuple[tuple[tuple[int, float], ...], ...]:
+    """Processor and duration of each stage's weight gradients; none if all are at home."""
+    homes = {
+        layer: stage
+        for stage, layers in enumerate(partition.layers)
+        for layer in layers
+    }
+    found: list[dict[int, float]] = [{} for _ in range(partition.chain)]
+    apart = False
+    for processor, pieces in enumerate(partition.stages):
+        for layer, product, share in pieces:
+            if product is Product.WEIGHT_GRAD:
+                part = found[homes[layer]]
+                duration = share * chain[layer].weight_grad
+                part[processor] = part.get(processor, 0.0) + duration
+                apart |= processor != homes[layer]
+    if not apart:
+        return ()
+    return tuple(
+        tuple(part.items()) or ((stage, 0.0),) for stage, part in enumerate(found)
     )
 
 

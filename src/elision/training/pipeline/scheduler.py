@@ -16,8 +16,8 @@ Three ways to arrange them, behind one result, the actions in time:
 """
 
 import heapq
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from elision.products import Product
@@ -88,6 +88,10 @@ class DeadlockError(ValueError):
     """A schedule in which operations wait for one another in a circle."""
 
 
+#: An operation after its urgency; the smallest is the most urgent.
+_Ready = tuple[tuple[int, ...], Operation]
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """Stages, their durations, where they run, and the micro-batches that pass through.
@@ -99,6 +103,10 @@ class Pipeline:
             More lanes than one stand for replicated stages, or for two directions.
         splits: whether the two gradients are separate operations, ``I`` and ``W``.
         transfer: time from each stage to the next, where their processors differ.
+        fused: (stage, micro-batch) pairs whose gradients are one ``B`` although others
+            are split.
+        late: time from the end of a forward product to that of the gradient that it runs
+            beside, when its result is sent.
         parts: processor and duration of each part of each stage's weight gradient that
             runs apart from the stage; without any, ``W`` runs in the stage.
 
@@ -115,6 +123,8 @@ class Pipeline:
     lanes: tuple[tuple[int, ...], ...]
     splits: bool = False
     transfer: tuple[float, ...] = ()
+    fused: frozenset[tuple[int, int]] = frozenset()
+    late: Mapping[Operation, float] = field(default_factory=dict)
     parts: tuple[tuple[tuple[int, float], ...], ...] = ()
 
     @property
@@ -158,14 +168,41 @@ class Pipeline:
             return [self._from(Operation("I", stage, microbatch), operation)]
         found = [(Operation("F", stage, microbatch), 0.0)]
         if stage + 1 < self.stages:
-            found.append(self._from(Operation(kind, stage + 1, microbatch), operation))
+            before = Operation(
+                self._backward(stage + 1, microbatch), stage + 1, microbatch
+            )
+            found.append(self._from(before, operation))
         return found
 
+    def followers(self, operation: Operation) -> list[tuple[Operation, float]]:
+        """Operations that need this one, each with the time between them."""
+        kind, stage, microbatch, _ = operation
+        found = []
+        if kind == "F":
+            if stage + 1 < self.stages:
+                found.append(Operation("F", stage + 1, microbatch))
+            found.append(
+                Operation(self._backward(stage, microbatch), stage, microbatch)
+            )
+        elif kind != "W":
+            if stage:
+                before = self._backward(stage - 1, microbatch)
+                found.append(Operation(before, stage - 1, microbatch))
+            if kind == "I":
+                parts = range(len(self.parts[stage])) if self.parts else range(1)
+                found += [Operation("W", stage, microbatch, part) for part in parts]
+        return [(after, self._from(operation, after)[1]) for after in found]
+
+    def _backward(self, stage: int, microbatch: int) -> str:
+        """Kind of the operation that gives the input gradient."""
+        return "I" if self.splits and (stage, microbatch) not in self.fused else "B"
+
     def _from(self, before: Operation, after: Operation) -> tuple[Operation, float]:
+        late = self.late.get(before, 0.0) if before.stage != after.stage else 0.0
         apart = before.stage != after.stage and self.transfer
         if not apart or self.processor(before) == self.processor(after):
-            return before, 0.0
-        return before, self.transfer[min(before.stage, after.stage)]
+            return before, late
+        return before, late + self.transfer[min(before.stage, after.stage)]
 
     def operations(self) -> list[Operation]:
         """Every operation once, by micro-batch."""
@@ -173,10 +210,10 @@ class Pipeline:
         for microbatch in range(self.microbatches):
             for stage in range(self.stages):
                 found.append(Operation("F", stage, microbatch))
-                if not self.splits:
-                    found.append(Operation("B", stage, microbatch))
+                kind = self._backward(stage, microbatch)
+                found.append(Operation(kind, stage, microbatch))
+                if kind == "B":
                     continue
-                found.append(Operation("I", stage, microbatch))
                 parts = range(len(self.parts[stage])) if self.parts else range(1)
                 found += [Operation("W", stage, microbatch, part) for part in parts]
         return found
@@ -230,12 +267,9 @@ def in_order(pipeline: Pipeline, orders: Sequence[Sequence[Operation]]) -> list[
 
 def _check_orders(pipeline: Pipeline, orders: Sequence[Sequence[Operation]]) -> None:
     """Raise ValueError unless every operation stands once, with its own processor."""
-    expected = set(pipeline.operations())
     seen: set[Operation] = set()
     for processor, order in enumerate(orders):
         for operation in order:
-            if operation not in expected:
-                raise ValueError(f"processor {processor}: {operation} does not exist")
             if operation in seen:
                 raise ValueError(f"processor {processor}: {operation} stands twice")
             if pipeline.processor(operation) != processor:
@@ -244,8 +278,13 @@ def _check_orders(pipeline: Pipeline, orders: Sequence[Sequence[Operation]]) -> 
                     f"processor {pipeline.processor(operation)}"
                 )
             seen.add(operation)
-    if missing := expected - seen:
-        raise ValueError(f"{min(missing)} is in no processor's order")
+    expected = pipeline.operations()
+    if len(seen) != len(expected) or not seen.issuperset(expected):
+        wrong = seen.symmetric_difference(expected)
+        raise ValueError(
+            f"{min(wrong)} is in {'no' if min(wrong) in expected else 'a'} processor's "
+            "order, against the stages and micro-batches of the pipeline"
+        )
 
 
 def _circle(
@@ -274,74 +313,72 @@ def _circle(
 def list_schedule(
     pipeline: Pipeline,
     caps: Sequence[int],
-    forward_first: bool = False,
+    orders: Sequence[Sequence[Operation]] | None = None,
 ) -> list[Action]:
-    """Give each free processor the most urgent operation that is ready.
+    """Give each free processor the most urgent operation that may start.
 
     Gradients that others wait for come first, then forward products, later stages before
-    earlier ones, and weight gradients fill what is left. No forward product starts that
-    would keep more activations than the cap; on a processor of several stages one place
-    stays free for micro-batches that have begun, since they come back through it.
+    earlier ones; or, with ``orders``, the next operation of the processor's order.
+    Weight gradients fill the time in which nothing else may start. No forward product
+    starts that would keep more activations than the cap; without ``orders``, one place
+    stays free on a processor of several stages for micro-batches that have begun, since
+    they come back through it.
 
     Args:
         pipeline: stages and durations.
         caps: activations that each processor may keep, each of one stage and
             micro-batch; an activation is kept from the start of ``F`` to the end of
             ``W`` or ``B``.
-        forward_first: whether forward products come before gradients.
+        orders: all operations of each processor but the weight gradients, in order.
 
     Returns:
         The actions, by start.
 
     Raises:
-        DeadlockError: a cap is too small for any micro-batch to come back.
+        DeadlockError: a cap is too small for any micro-batch to come back, or the orders
+            wait for one another.
         ValueError: weight gradients run apart from their stages.
     """
     if pipeline.parts:
         raise ValueError("a list schedule keeps weight gradients in their stages")
-    return _ListSchedule(pipeline, caps, forward_first).run()
+    return _ListSchedule(pipeline, caps, orders).run()
 
 
 class _ListSchedule:
     """State of :func:`list_schedule`."""
 
     def __init__(
-        self, pipeline: Pipeline, caps: Sequence[int], forward_first: bool
+        self,
+        pipeline: Pipeline,
+        caps: Sequence[int],
+        orders: Sequence[Sequence[Operation]] | None,
     ) -> None:
-        self.pipeline = pipeline
-        self.caps = caps
-        self.ranks = {"F": 0 if forward_first else 1, "B": 1, "I": 1, "W": 2}
-        if not forward_first:
-            self.ranks |= {"B": 0, "I": 0}
+        self.pipeline, self.caps, self.orders = pipeline, caps, orders
         count = pipeline.processors
+        self.heads = [0] * count
         self.busy = [False] * count
         self.kept = [0] * count
-        self.ready: list[list[tuple[tuple[int, ...], Operation]]] = [
-            [] for _ in range(count)
-        ]
-        operations = pipeline.operations()
-        self.missing: dict[Operation, int] = {}
-        self.after: dict[Operation, list[tuple[Operation, float]]] = {}
-        self.entry: list[int] = [pipeline.stages] * count
-        self.events: list[tuple[float, int, int, Operation]] = []
-        for operation in operations:
-            needs = pipeline.needs(operation)
-            self.missing[operation] = len(needs)
-            for before, lag in needs:
-                self.after.setdefault(before, []).append((operation, lag))
-            if not needs:
-                self._push(0.0, 0, operation)
-            if operation.kind == "F":
-                place = pipeline.processor(operation)
-                self.entry[place] = min(self.entry[place], operation.stage)
-        self.several = [False] * count
+        #: Operations that may start: gradients and forward products, weight gradients.
+        self.ready: list[list[_Ready]] = [[] for _ in range(count)]
+        self.fillers: list[list[_Ready]] = [[] for _ in range(count)]
+        self.arrived: set[Operation] = set()
+        #: Gradients that have one of the two operations that they need.
+        self.waiting: set[Operation] = set()
+        self.events: list[tuple[float, bool, int, Operation]] = []
+        self.pushed = 0
+        for microbatch in range(pipeline.microbatches):
+            self._push(0.0, False, Operation("F", 0, microbatch))
+        self.reserve = [0] * count
+        self.entry = [pipeline.stages] * count
         for lane in pipeline.lanes:
-            for place in lane:
-                self.several[place] |= lane.count(place) > 1
+            for stage, place in enumerate(lane):
+                self.reserve[place] |= lane.count(place) > 1
+                self.entry[place] = min(self.entry[place], stage)
         self.actions: list[Action] = []
 
-    def _push(self, time: float, what: int, operation: Operation) -> None:
-        heapq.heappush(self.events, (time, what, len(self.events), operation))
+    def _push(self, time: float, ended: bool, operation: Operation) -> None:
+        self.pushed += 1
+        heapq.heappush(self.events, (time, ended, self.pushed, operation))
 
     def run(self) -> list[Action]:
         """Advance from event to event until every operation has run."""
@@ -355,69 +392,87 @@ class _ListSchedule:
                 if ended:
                     self._end(operation, processor, now)
                 else:
-                    heapq.heappush(
-                        self.ready[processor], (self._urgency(operation), operation)
-                    )
+                    self._arrive(operation, processor)
             for processor in sorted(touched):
-                self._start(processor, now)
-        if len(self.actions) < len(self.missing):
+                if not self.busy[processor]:
+                    self._start(processor, now)
+        if len(self.actions) < len(self.pipeline.operations()):
             raise DeadlockError(self._stuck())
         return sorted(self.actions, key=_by_start)
 
-    def _urgency(self, operation: Operation) -> tuple[int, ...]:
-        kind, stage, microbatch, part = operation
-        if kind == "F":
-            return self.ranks[kind], -stage, microbatch, part
-        return self.ranks[kind], microbatch, -stage, part
+    def _arrive(self, operation: Operation, processor: int) -> None:
+        kind, stage, microbatch, _ = operation
+        self.arrived.add(operation)
+        if kind == "W":
+            heap, urgency = self.fillers[processor], (microbatch, -stage)
+        elif kind == "F":
+            heap, urgency = self.ready[processor], (1, -stage, microbatch)
+        else:
+            heap, urgency = self.ready[processor], (0, microbatch, -stage)
+        heapq.heappush(heap, (urgency, operation))
 
     def _end(self, operation: Operation, processor: int, now: float) -> None:
         """Note the end of an operation, and when those that need it may start."""
         self.kept[processor] -= operation.kind in ("W", "B")
         self.busy[processor] = False
-        for after, lag in self.after.get(operation, ()):
-            self.missing[after] -= 1
-            # The last of the needs to end decides, and events come in order of time.
-            if not self.missing[after]:
-                self._push(now + lag, 0, after)
+        for after, lag in self.pipeline.followers(operation):
+            two = after.kind in ("B", "I") and after.stage + 1 < self.pipeline.stages
+            if two and after not in self.waiting:
+                self.waiting.add(after)
+            else:
+                # The forward product is long over, so the last need to end decides.
+                self._push(now + lag, False, after)
 
     def _start(self, processor: int, now: float) -> None:
-        """Start the most urgent operation that the processor may take, if any."""
-        if self.busy[processor]:
-            return
-        heap = self.ready[processor]
-        held: list[tuple[tuple[int, ...], Operation]] = []
-        while heap:
+        """Start the most urgent operation that the processor may start, if any."""
+        operation = self._next(processor)
+        if operation is None and self.fillers[processor]:
+            operation = heapq.heappop(self.fillers[processor])[1]
+        if operation is not None:
+            end = now + self.pipeline.duration(operation)
+            self.busy[processor] = True
+            self.kept[processor] += operation.kind == "F"
+            self.actions.append(_action(processor, operation, now, end))
+            self._push(end, True, operation)
+
+    def _next(self, processor: int) -> Operation | None:
+        """The gradient or forward product to start, if one may."""
+        if self.orders is not None:
+            order, head = self.orders[processor], self.heads[processor]
+            if head == len(order) or order[head] not in self.arrived:
+                return None
+            if not self._has_room(order[head], processor, 0):
+                return None
+            self.heads[processor] += 1
+            return order[head]
+        heap, held, found = self.ready[processor], [], None
+        while heap and found is None:
             item = heapq.heappop(heap)
-            operation = item[1]
-            if operation.kind != "F" or self._has_room(operation, processor):
-                end = now + self.pipeline.duration(operation)
-                self.busy[processor] = True
-                self.kept[processor] += operation.kind == "F"
-                self.actions.append(_action(processor, operation, now, end))
-                self._push(end, 1, operation)
-                break
-            held.append(item)
+            entering = item[1].stage == self.entry[processor]
+            if self._has_room(item[1], processor, entering * self.reserve[processor]):
+                found = item[1]
+            else:
+                held.append(item)
         for item in held:
             heapq.heappush(heap, item)
+        return found
 
-    def _has_room(self, operation: Operation, processor: int) -> bool:
-        entering = operation.stage == self.entry[processor]
-        reserve = int(self.several[processor] and entering)
-        return self.kept[processor] + reserve < self.caps[processor]
+    def _has_room(self, operation: Operation, processor: int, reserve: int) -> bool:
+        kept = self.kept[processor] + reserve
+        return operation.kind != "F" or kept < self.caps[processor]
 
     def _stuck(self) -> str:
         """What waits for room, as a sentence."""
-        done = {Operation(a.kind, a.stage, a.microbatch, a.part) for a in self.actions}
-        held = [
+        waiting = [
             f"{item[1]} on processor {p}, which keeps {self.kept[p]} of "
             f"{self.caps[p]} activations"
             for p, heap in enumerate(self.ready)
             for item in heap[:1]
         ]
-        left = len(self.missing) - len(done)
+        left = len(self.pipeline.operations()) - len(self.actions)
         return (
-            f"the schedule deadlocks with {left} operations left: each of "
-            f"{'; '.join(held)} waits for room that only a later operation frees"
+            f"the schedule deadlocks with {left} operations left: {'; '.join(waiting)} "
+            "waits for room that only an operation after it frees"
         )
 
 

@@ -78,6 +78,24 @@ class Partition:
             for stage in self.stages
         )
 
+    @property
+    def chain(self) -> int:
+        """Stages that micro-batches pass through; what follows has weight gradients only."""
+        passed = [
+            any(p.product is not Product.WEIGHT_GRAD for p in stage)
+            for stage in self.stages
+        ]
+        return passed.index(False) if False in passed else len(passed)
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """Last layer before the end of each stage but the last of the chain."""
+        found, last = [], 0
+        for layers in self.layers[: self.chain - 1]:
+            last = max((last, *layers))
+            found.append(last)
+        return tuple(found)
+
     def loads(self, costs: Sequence[LayerCost]) -> tuple[float, ...]:
         """Time of each stage per micro-batch, shared out among its replicas."""
         return tuple(
