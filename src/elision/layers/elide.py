@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from elision.common.exact import GivenExact
 from elision.engines import make_engine
-from elision.layers.between.replace import Functions, named, plain_class, replace
+from elision.layers.between.passes import plain_class
+from elision.layers.between.replace import Functions, named, replace
 from elision.layers.blocked import sparsity_of
 from elision.layers.effects import NoEffectWarning
 from elision.layers.extras import give_extras, remove_all, remove_extras, take_extras

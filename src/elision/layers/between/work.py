@@ -2,24 +2,21 @@
 
 A function mode of torch stands around the model's forward pass and answers the calls of
 the replaced functions, whoever makes them: modules, functional calls, methods of tensors.
-Nothing of the model changes but the class of the outermost module, which is the old one with
-a forward that enters the mode; it is left on every way out.
+How it is entered and left: :mod:`elision.layers.between.passes`.
 """
 
-import threading
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from elision.functional import Replacement
 from elision.layers.between.calls import HIDDEN, Adapter, adapters, name_of
+from elision.layers.between.passes import Around
 from elision.layers.effects import NoEffectWarning
 from elision.layers.recomputation import is_recomputation
 
@@ -48,14 +45,7 @@ class Replaced:
     through: tuple[str, ...]
 
 
-class _Here(threading.local):
-    """What this thread is in: the forward pass, or a recomputation begun by a module."""
-
-    depth = 0
-    again: tuple[nn.Module, "_Mode"] | None = None
-
-
-class Between:
+class Between(Around):
     """The replacements of one model; copies and pickles keep them, not the counts.
 
     Args:
@@ -70,9 +60,9 @@ class Between:
     """
 
     def __init__(self, replacements: Mapping[str, Replacement]) -> None:
+        super().__init__()
         self.replacements = dict(replacements)
         self._adapters = adapters(self.replacements, self._met)
-        self._here = _Here()
         self._calls: Counter[tuple[str, str]] | None = None
         self._has_graphs = False
         self._hidden: dict[str, str] = {}
@@ -81,12 +71,6 @@ class Between:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Between, (self.replacements,)
-
-    def at_work(self) -> AbstractContextManager[Any]:
-        """Context manager of a forward pass."""
-        if torch.compiler.is_compiling():  # a graph counts nothing and tells nothing
-            return _Mode(self, self._adapters)
-        return nullcontext() if self._here.depth else _Pass(self)
 
     @property
     def replaced(self) -> tuple[Replaced, ...]:
@@ -117,15 +101,16 @@ class Between:
 
     # --- a pass --------------------------------------------------------------------------
 
-    def begin(self) -> "_Mode":
-        """Enter a forward pass; the mode is to be entered and left by the caller."""
-        self._here.depth += 1
+    def mode(self, *, again: bool = False) -> TorchFunctionMode:
+        """The mode that answers the calls."""
+        return _Mode(self, self._adapters, again)
+
+    def begin(self) -> None:
+        """Count anew."""
         self._calls = Counter()
-        return _Mode(self, self._adapters)
 
     def end(self, *, ended_well: bool) -> None:
-        """Leave a forward pass, and say once what it did not meet."""
-        self._here.depth -= 1
+        """Say once what the pass did not meet."""
         if not ended_well:
             return
         if not self._told:
@@ -147,42 +132,6 @@ class Between:
                 NoEffectWarning,
                 stacklevel=5,
             )
-
-    # --- a recomputation, which begins at any module --------------------------------------
-
-    def begin_again(self, module: nn.Module, args: Any) -> None:
-        """Forward pre-hook: enter the mode if the backward pass calls the module."""
-        del args
-        if torch.compiler.is_compiling() or self._here.depth or not is_recomputation():
-            return
-        if self._here.again is None:
-            mode = _Mode(self, self._adapters, again=True)
-            self._here.again = module, mode
-            mode.__enter__()
-
-    def end_again(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Forward hook: leave it."""
-        if torch.compiler.is_compiling():
-            return
-        again = self._here.again
-        if again is not None and again[0] is module:
-            self._here.again = None
-            again[1].__exit__(None, None, None)
-
-
-class _Pass:
-    """Context manager of a forward pass, the outermost one of its model."""
-
-    def __init__(self, between: Between) -> None:
-        self._between = between
-
-    def __enter__(self) -> None:
-        self._mode = self._between.begin()
-        self._mode.__enter__()
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        self._mode.__exit__(kind, error, traceback)
-        self._between.end(ended_well=error is None)
 
 
 class _Mode(TorchFunctionMode):
