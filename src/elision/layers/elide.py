@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from elision.common.exact import GivenExact
 from elision.engines import make_engine
+from elision.layers.between.called import give_products
 from elision.layers.between.passes import plain_class
 from elision.layers.between.replace import Functions, named, replace
 from elision.layers.blocked import sparsity_of
@@ -123,6 +124,7 @@ def elide(
     try:
         _elide(model, recipe, engine, tuple(tied), quiet=bool(replacements))
         replace(model, replacements)
+        give_products(model, recipe)
     except BaseException:  # a budget that cannot be met, a pattern that does not divide
         restore(model)
         before.put_back()

@@ -1,8 +1,9 @@
 """explain: what of a model a recipe's table reaches, and what it does not.
 
-The table is of layers. A network also multiplies in functions (``matmul``, ``einsum``,
-attention), in layers of other types and with parameters that belong to no layer of the
-table. All that is listed by name, with its share of the work on a given input.
+The table is of layers, and of the products of a model's own calls (``matmul``, ``einsum``,
+attention) that a recipe names. A network also multiplies in calls that it does not name, in
+layers of other types and with parameters that belong to no layer of the table. All that is
+listed by name, with its share of the work on a given input.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from elision.common.notebook import html_table
 from elision.common.restoring import restored
+from elision.layers.between.called import changed_calls
 from elision.layers.between.replace import replaced_functions
 from elision.layers.between.work import Replaced
 from elision.layers.meter import WorkMeter, metered
@@ -141,15 +143,24 @@ def explain(model: nn.Module, *inputs: Any, **keywords: Any) -> Explanation:
     frozen = {name for name, _, why in parts if why == _FROZEN}
     macs: dict[str, int] = {}
     functions: dict[tuple[str, str], int] = {}
+    calls: dict[tuple[str, str], int] = {}
+    changed = changed_calls(model)
     if meter is not None:
         for (module, operator), count in _outside(meter).items():
             if module in listed:
                 macs[module] = macs.get(module, 0) + count
             else:
                 functions[module, operator] = count
-        for (layer, _), work in meter.by_layer.items():
-            if layer not in frozen:
-                macs[layer] = macs.get(layer, 0) + work.dense_macs
+        layers = {name for name, _ in model.named_modules()} | {*_candidates(model)}
+        for (name, _), work in meter.by_layer.items():
+            module, _, call = name.rpartition(".")
+            if name in layers or name in changed:
+                if name not in frozen:
+                    macs[name] = macs.get(name, 0) + work.dense_macs
+            elif module in listed:
+                macs[module] = macs.get(module, 0) + work.dense_macs
+            else:
+                calls[module, call] = work.dense_macs
     unreached = [
         Unreached(name, what, why, None if meter is None else macs.get(name, 0))
         for name, what, why in parts
@@ -158,7 +169,12 @@ def explain(model: nn.Module, *inputs: Any, **keywords: Any) -> Explanation:
         Unreached(module, operator, "a function, no layer", count)
         for (module, operator), count in functions.items()
     ]
+    unreached += [
+        Unreached(module, call, _OF_A_CALL, count)
+        for (module, call), count in calls.items()
+    ]
     reached = [name for name in _candidates(model) if name not in listed - frozen]
+    reached += changed
     total = None if meter is None else meter.total(kernels=True).dense_macs
     return Explanation(reached, unreached, total, replaced_functions(model))
 
@@ -217,6 +233,9 @@ def _why_dense(layer: ElidedLayer) -> str:
     weight = parameter_of(layer)
     return _FROZEN if weight is not None and not weight.requires_grad else ""
 
+
+#: Its operands are recorded and priced like a layer's.
+_OF_A_CALL = "a call's product: in the table where a recipe's products= name it"
 
 #: A frozen layer's other products are in the table.
 _FROZEN = "frozen: it has no weight gradient"

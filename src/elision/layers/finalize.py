@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from elision.common.files import load_tensors, replacing, save_tensors
 from elision.common.sharding import full
+from elision.layers.between.called import changed_calls
 from elision.layers.between.replace import replaced_functions
 from elision.layers.elide import restore
 from elision.layers.extras import tell_extras
@@ -49,8 +50,8 @@ def finalize(model: Model) -> Model:
     Raises:
         ValueError: the model is not elided, or a layer's forward product transforms its
             input or sums in an accumulator of its own, which no plain layer does, its
-            weight is computed, or functions between the layers are replaced; nothing
-            was changed.
+            weight is computed, functions between the layers are replaced, or products of
+            the model's own calls changed; nothing was changed.
 
     Warns:
         elision.topology.ScheduleWarning: the masks of the model never moved, or are far
@@ -72,6 +73,11 @@ def finalize(model: Model) -> Model:
             "functions between the layers are replaced, which no plain model computes: "
             f"{', '.join(f.what for f in replaced)}; elide the model without functions "
             "first, or keep it as it is"
+        )
+    if calls := changed_calls(model):
+        raise ValueError(
+            "the recipe changes products of the model's own calls, which no plain model "
+            f"does: {', '.join(calls)}; use elision.restore"
         )
     baked: dict[int, tuple[nn.Parameter, Tensor]] = {}
     for name, layer in layers.items():

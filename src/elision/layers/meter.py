@@ -5,12 +5,13 @@ operand's transform leaves to do. Only work that the recipe leaves out counts as
 the zeros of a ReLU are reported as density. A product that a step does not compute (the
 first layer's input gradient) counts neither as dense nor as done.
 
-:func:`metered` also counts what the table does not reach: functions, attention, layers
-of other types. Dense multiply-accumulates are then half of what
+Products of a model's own calls (attention, ``matmul``, ``einsum``) are among them, each by
+its name. :func:`metered` also counts the rest: functions outside of the model, layers of
+other types. Dense multiply-accumulates are then half of what
 :mod:`torch.utils.flop_counter` counts, layer by layer and in total, but for convolutions
-in groups, whose weight gradient torch counts ``groups`` times too high. Kernels for which
-it has no formula (attention and LSTM on the CPU, cuDNN's recurrent layers) are counted
-here, apart from the total.
+in groups, whose weight gradient torch counts ``groups`` times too high, and for what it
+has no formula for: attention on the CPU, which is in the total here, and kernels (LSTM on
+the CPU, cuDNN's recurrent layers) that are counted apart from it.
 """
 
 from collections.abc import Iterator

@@ -92,6 +92,10 @@ class Recipe:
         overrides: ``(pattern, table)`` pairs; the first that selects a layer replaces
             the table for it. Patterns are those of :func:`selects`.
         dense: patterns of the layers left dense; they win over the overrides.
+        products: patterns of the products that the model's own calls compute, attention
+            and ``matmul`` among them, which the recipe reaches, too (``"*.qk"``; names
+            are in :mod:`elision.layers.between.called`); ``overrides`` and ``dense``
+            select among these.
 
     Example:
         >>> from elision.operands import Cast
@@ -107,6 +111,7 @@ class Recipe:
     _: KW_ONLY
     overrides: tuple[tuple[str, Table], ...] = ()
     dense: tuple[str, ...] = ()
+    products: tuple[str, ...] = ()
 
     #: BibTeX of the publication; methods set it.
     bibtex: ClassVar[str] = ""
@@ -137,12 +142,33 @@ class Recipe:
             layer: the layer.
             names: all layer names of the model, in order.
         """
-        if any(selects(p, name, layer, names) for p in self.dense):
+        return self._of_selected(lambda pattern: selects(pattern, name, layer, names))
+
+    def table_of_call(self, name: str) -> Table:
+        """The table of a product that the model's own call computes.
+
+        An empty one unless :attr:`products` names it. Selectors select layers alone.
+
+        Args:
+            name: the product's.
+        """
+        if not any(fnmatchcase(name, pattern) for pattern in self.products):
+            return Table()
+        return self._of_selected(lambda pattern: fnmatchcase(name, pattern))
+
+    def _of_selected(self, selected: Callable[[str], bool]) -> Table:
+        """The table of what some patterns select."""
+        if any(map(selected, self.dense)):
             return Table()
         for pattern, table in self.overrides:
-            if selects(pattern, name, layer, names):
+            if selected(pattern):
                 return table
         return self.table
+
+    @property
+    def tables_of_calls(self) -> tuple[Table, ...]:
+        """The tables that a product of a call may have."""
+        return (self.table, *(table for _, table in self.overrides))
 
     def resolved(self, layers: Mapping[str, nn.Module]) -> "Recipe":
         """This recipe for one model, where its tables depend on the layers' shapes.
@@ -178,12 +204,18 @@ class Recipe:
             "name": self.name,
             "dense": list(self.dense),
             "table": self.table.to_dict(),
-            **self._overrides_to_dict(),
+            **self._selected_to_dict(),
         }
 
-    def _overrides_to_dict(self) -> dict[str, Any]:
+    def _selected_to_dict(self) -> dict[str, Any]:
+        """What a recipe and a method write alike, where there is any."""
         rows = [{"layers": p, "table": t.to_dict()} for p, t in self.overrides]
-        return {"overrides": rows} if rows else {}
+        overrides = {"overrides": rows} if rows else {}
+        return (
+            {"products": list(self.products)} | overrides
+            if self.products
+            else overrides
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -197,7 +229,7 @@ class Recipe:
                 value out of its range.
         """
         check_version(values)
-        keys = ("version", "name", "dense", "table", "overrides")
+        keys = ("version", "name", "dense", "products", "table", "overrides")
         for key in values:
             lookup("key of a recipe", key, dict.fromkeys(keys))
         name = values.get("name")
@@ -208,6 +240,7 @@ class Recipe:
             Table.from_dict(values.get("table", {})),
             overrides=overrides_from_dict(values),
             dense=tuple(values.get("dense", ())),
+            products=tuple(values.get("products", ())),
         )
 
     def to_toml(self) -> str:
@@ -251,6 +284,8 @@ class Recipe:
             parts.append(f"layers {pattern}:\n{table}")
         if self.dense:
             parts.append(f"left dense: {', '.join(self.dense)}")
+        if self.products:
+            parts.append(f"products of calls: {', '.join(self.products)}")
         return "\n".join(parts)
 
 

@@ -4,6 +4,7 @@ import itertools
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,14 +12,12 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from elision.common.checks import integer
+from elision.layers.between.called import CALLS, is_call
 from elision.layers.observation import Observation
 from elision.layers.reach import elidable_layers
 from elision.layers.recomputation import is_recomputation
 from elision.layers.watch import watch
-from elision.products import (
-    LayerProduct,
-    Trace,
-)
+from elision.products import Geometry, LayerProduct, MatmulGeometry, Trace
 
 __all__ = ["record"]
 
@@ -44,10 +43,12 @@ def record(
 
     Args:
         model: elided or not; not compiled.
-        layers: shell-style patterns of the layers to record.
+        layers: shell-style patterns of the layers to record, and of the products that
+            modules compute by calls of their own (``"*.qk"``).
         steps: the steps to record; None for all.
-        samples: images (rows of a matrix product) to keep of each batch, >= 1; None
-            for all. The weight gradient recorded is that of the kept images.
+        samples: images (rows of a matrix product, products of a batch of them) to keep
+            of each batch, >= 1; None for all. The weight gradient recorded is that of the
+            kept images.
         first_step: number of the first step.
         limit_mib: packed size at which recording stops, with a warning.
         about: facts to store with the trace.
@@ -68,10 +69,13 @@ def record(
         ['FORWARD', 'WEIGHT_GRAD']
     """
     names = list(elidable_layers(model))
+    modules = [name for name, _ in model.named_modules()]
     for pattern in layers:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        named = any(fnmatchcase(name, pattern) for name in names)
+        if not (named or is_call(pattern, modules)):
             raise ValueError(
-                f"pattern {pattern!r} names no layer; layers: {', '.join(names)}"
+                f"pattern {pattern!r} names no layer; layers: {', '.join(names)}, and "
+                f"products of a module's own calls: {', '.join(CALLS)}"
             )
     if samples is not None:
         integer("record", "samples", samples)
@@ -130,12 +134,8 @@ class _Recorder:
                 stacklevel=2,
             )
             return
-        operands = {
-            name: self._sampled(name, tensor)
-            for name, tensor in product.operands.items()
-        }
+        geometry, operands = _sampled(product, self._samples)
         first, second = operands
-        geometry = product.geometry.with_batch(operands[first].shape[0])
         kept = LayerProduct(
             product.kind,
             geometry,
@@ -155,5 +155,20 @@ class _Recorder:
         )
         self.trace.add(kept, keys, observation.recipe, observation.shared)
 
-    def _sampled(self, operand: str, x: Tensor) -> Tensor:
-        return (x if operand == "weight" else x[: self._samples]).cpu()
+
+def _sampled(
+    product: LayerProduct, samples: int | None
+) -> tuple[Geometry, dict[str, Tensor]]:
+    """The product's geometry and operands with so many examples, on the host."""
+    geometry = product.geometry
+    batched = isinstance(geometry, MatmulGeometry) and geometry.batch > 1
+    operands = {
+        # The examples of a layer share its weight; products of a batch each have one.
+        name: (x if name == "weight" and not batched else x[:samples]).cpu()
+        for name, x in product.operands.items()
+    }
+    kept = operands[product.kind.operands[0]].shape[0]
+    if isinstance(geometry, MatmulGeometry) and geometry.batch > 1 == kept:
+        operands = {name: x[0] for name, x in operands.items()}
+        return replace(geometry, batch=1), operands
+    return geometry.with_batch(kept), operands

@@ -4,14 +4,16 @@ Recorders, meters and any other observer attach by :func:`watch` alone; any numb
 them watch one model at a time and end in any order.
 """
 
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
 from torch import nn
 
+from elision.layers.between.called import seen_by
 from elision.layers.elide import elide, restore
 from elision.layers.extras import attach_extra, extra
-from elision.layers.modules.base import ElidedLayer
+from elision.layers.modules.base import ElidedLayer, plan_of
 from elision.layers.observation import Observer
 from elision.layers.reach import elidable_layers, elided_layers
 from elision.layers.recipe import Recipe
@@ -44,9 +46,13 @@ class Watch:
         self._layers = [layer for _, layer in elided_layers(model)]
         for layer in self._layers:
             layer._elision_observers = (*layer._elision_observers, observer)
+        recipe = plan_of(self._layers[0]).recipe
+        self._calls = ExitStack()
+        self._calls.enter_context(seen_by(model, observer, recipe))
 
     def remove(self) -> None:
         """End the watch; a second call does nothing."""
+        self._calls.close()
         layers, self._layers = self._layers, []
         for layer in layers:
             _remove_observer(layer, self._observer)

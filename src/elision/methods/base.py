@@ -94,20 +94,26 @@ class Method(Recipe):
 
     def to_dict(self) -> dict[str, Any]:
         """The method's name and parameters as plain values."""
-        own = parameters_of(self, TRANSFORMS, without=("overrides",))
+        own = parameters_of(self, TRANSFORMS, without=_BESIDE)
         head = {"version": VERSION, "method": self.key, "parameters": own}
-        return {**head, **self._overrides_to_dict()}
+        return {**head, **self._selected_to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         check_version(values)
         for key in values:
-            keys = ("version", "method", "parameters", "overrides")
+            keys = ("version", "method", "parameters", *_BESIDE)
             lookup("key of a method's recipe", key, dict.fromkeys(keys))
         lookup("method of this class", str(values.get("method")), {cls.key: cls})
         given = values.get("parameters", {})
-        known = {f.name: f for f in fields(cls) if f.init and f.name != "overrides"}
+        known = {f.name: f for f in fields(cls) if f.init and f.name not in _BESIDE}
         for parameter in given:
             lookup(f"parameter of method {cls.key!r}", parameter, known)
         own = {name: from_plain(value, TRANSFORMS) for name, value in given.items()}
-        return cls(**own, overrides=overrides_from_dict(values))
+        overrides = overrides_from_dict(values)
+        products = tuple(values.get("products", ()))
+        return cls(**own, overrides=overrides, products=products)
+
+
+#: Parameters that a recipe's plain form holds beside a method's own.
+_BESIDE = ("overrides", "products")

@@ -74,6 +74,7 @@ class Composed(Recipe):
         default=(), init=False, repr=False, kw_only=True
     )
     dense: tuple[str, ...] = field(default=(), init=False, repr=False, kw_only=True)
+    products: tuple[str, ...] = field(default=(), init=False, repr=False, kw_only=True)
     parts: tuple[Recipe, ...] = ()
 
     def __post_init__(self) -> None:
@@ -87,6 +88,8 @@ class Composed(Recipe):
         object.__setattr__(self, "parts", tuple(flat))
         object.__setattr__(self, "name", "+".join(part.name for part in flat))
         object.__setattr__(self, "table", reduce(chained, (p.table for p in flat)))
+        products = dict.fromkeys(pattern for p in flat for pattern in p.products)
+        object.__setattr__(self, "products", tuple(products))
         self._refuse()
 
     def _refuse(self) -> None:
@@ -121,6 +124,14 @@ class Composed(Recipe):
 
     def table_for(self, name: str, layer: nn.Module, names: list[str]) -> Table:
         return reduce(chained, (p.table_for(name, layer, names) for p in self.parts))
+
+    def table_of_call(self, name: str) -> Table:
+        return reduce(chained, (p.table_of_call(name) for p in self.parts))
+
+    @property
+    def tables_of_calls(self) -> tuple[Table, ...]:
+        """Those of all parts that reach a call."""
+        return tuple(t for p in self.parts if p.products for t in p.tables_of_calls)
 
     @property
     def changes(self) -> bool:

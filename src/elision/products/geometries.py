@@ -57,10 +57,10 @@ def geometry_of(
     """Geometry from the shapes of a linear layer's or a convolution's operands.
 
     Args:
-        input: shape of X.
-        weight: shape of W.
+        input: shape of X; with a leading axis, of a batch of matrix products.
+        weight: shape of W, likewise.
         convolution: parameters of the convolution, of one to three axes, or a tuple of
-            the first of them; None: a linear layer.
+            the first of them; None: a matrix product.
 
     Example:
         >>> up = ConvolutionParameters((2,), (0,), (1,), transposed=True)
@@ -68,7 +68,8 @@ def geometry_of(
         (1, 3, 8)
     """
     if convolution is None:
-        return MatmulGeometry(input[0], input[1], weight[0])
+        *batch, rows, inner = input
+        return MatmulGeometry(rows, inner, weight[-2], *batch)
     how = ConvolutionParameters(*convolution)  # pyright: ignore[reportArgumentType]
     stride, padding, dilation, groups, transposed, _ = how
     place = len(stride) - 1

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from elision.engines.native.blocked.tensor import as_plain
 from elision.functional import Replacement
-from elision.layers.between.attention import attention, multi_head
+from elision.nn.attention import attention, multi_head
 from elision.nn.over_time import Gates
 
 __all__ = ["HIDDEN", "Adapter", "adapters", "name_of"]

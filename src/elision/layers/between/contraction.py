@@ -130,8 +130,12 @@ def _letters(equation: str, *dims: int) -> tuple[str, str, str] | None:
     if len(operands) != len(dims):
         return None
     unused = [c for c in map(chr, range(0x100, 0x180)) if c not in equation]
-    hidden = [d - len(o.replace("...", "")) for o, d in zip(operands, dims, strict=True)]
-    if any(n < 0 or (n and "..." not in o) for n, o in zip(hidden, operands, strict=True)):
+    hidden = [
+        d - len(o.replace("...", "")) for o, d in zip(operands, dims, strict=True)
+    ]
+    if any(
+        n < 0 or (n and "..." not in o) for n, o in zip(hidden, operands, strict=True)
+    ):
         return None
     # Axes under an ellipsis are aligned at their last one.
     spelled = [

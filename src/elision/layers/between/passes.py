@@ -11,6 +11,7 @@ import copyreg
 import functools
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -97,15 +98,18 @@ class _Pass:
         self._around.end(ended_well=error is None)
 
 
-def stand_around(model: nn.Module, key: str, around: Around) -> None:
+def stand_around(
+    model: nn.Module, key: str, around: Around, hooks: Iterable[Any] = ()
+) -> None:
     """Let a mode stand around a model's forward passes, from the next one on.
 
     Args:
         model: any module.
         key: :data:`FUNCTIONS` or :data:`PRODUCTS`; what stood there before goes.
         around: whose mode it is.
+        hooks: handles that go when it goes.
     """
-    handles: list[Any] = [_ClassHandle(model, key, around)]
+    handles: list[Any] = [_ClassHandle(model, key, around), *hooks]
     for module in model.modules():  # any of them may begin a recomputation
         if not isinstance(module, torch.jit.ScriptModule):
             handles += [
@@ -160,6 +164,8 @@ def _within(kind: type[nn.Module]) -> type[nn.Module]:
     @functools.wraps(kind.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         functions, products = extra(self, FUNCTIONS), extra(self, PRODUCTS)
+        if products is not None and torch.compiler.is_compiling():
+            return _uncompiled(self, args, kwargs)
         with _entered(functions), _entered(products):
             return super(made, self).forward(*args, **kwargs)
 
@@ -171,6 +177,12 @@ def _within(kind: type[nn.Module]) -> type[nn.Module]:
     }
     made: Any = type(kind.__name__, (_Within, kind), body)
     return made
+
+
+@torch._disable_dynamo  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+def _uncompiled(model: Any, args: Any, kwargs: Any) -> Any:
+    """The forward pass, run by Python: products are told apart by the calls made."""
+    return model.forward(*args, **kwargs)
 
 
 def _entered(around: Around | None) -> AbstractContextManager[Any]:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.overrides import TorchFunctionMode
 
-from elision.layers.between.attention import rebound
 from elision.layers.modules.base import plan_of
 from elision.layers.modules.linear import ElidedLinear
 from elision.layers.modules.part import ElidedPart, ElidedWhole
+from elision.nn.attention import rebound
 
 __all__ = ["ElidedMultiheadAttention", "ElidedOutProjection"]
 

@@ -13,7 +13,7 @@ backward pass behind the gradient product.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -79,15 +79,18 @@ class _Products(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors  # which may compute a part of the model again
         if torch.compiler.is_compiling():  # nothing watches operators of a graph
-            return _Products._gradients(ctx, *grad_outputs)
+            return _Products._gradients(ctx, saved, *grad_outputs)
         with OWN_PRODUCTS:
-            return _Products._gradients(ctx, *grad_outputs)
+            return _Products._gradients(ctx, saved, *grad_outputs)
 
     @staticmethod
-    def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def _gradients(
+        ctx: Any, saved: tuple[Tensor | None, Tensor | None], grad: Tensor
+    ) -> tuple[Tensor | None, ...]:
         step: Step = ctx.step
-        x, w = ctx.saved_tensors
+        x, w = saved
         done: dict[str, Tensor] = {}
         grads = (grad, grad)
         if w is not None or x is not None:
@@ -106,6 +109,12 @@ class _Products(torch.autograd.Function):
         if bias and not full:
             db = grad.sum([0, *range(2, grad.dim())])
         return dx, dw, db, None
+
+
+class _ProductsOfOperands(_Products):
+    """Those of a product whose operands may be anything: a saver keeps them exact."""
+
+    saved_roles = (None, None)
 
 
 class ElidedLayer(nn.Module):
@@ -133,6 +142,8 @@ class ElidedLayer(nn.Module):
     _elision_calls: LatestCalls | None = None
     _elision_tied_to: str | None = None
     _elision_held: Held | None = None
+    #: Whether the second operand is a weight, and the first what a layer is given.
+    _elision_has_weight: ClassVar[bool] = True
 
     def _elision_traced(self, input: Any, **keywords: Any) -> Any:
         """A call as one node of a graph that ``torch.fx`` traces, as of a plain layer."""
@@ -236,9 +247,10 @@ class ElidedLayer(nn.Module):
         """Forward product of a layer under its plan; autograd runs the gradient products.
 
         Args:
-            x: input, ``(N, C, *sizes)`` of a convolution, ``(rows, inner)`` of a product.
+            x: input, ``(N, C, *sizes)`` of a convolution, ``(rows, inner)`` of a product,
+                ``(batch, rows, inner)`` of a batch of them.
             weight: ``(K, C/groups, *kernel)``, ``(C, K/groups, *kernel)`` of a transposed
-                convolution, or (columns, inner).
+                convolution, (columns, inner), or (batch, columns, inner).
             bias: (K,) or (columns,); None for none.
             convolution: :class:`~elision.products.ConvolutionParameters`, or a tuple of
                 the first of them: stride, padding, dilation (one number an axis each) and
@@ -362,7 +374,8 @@ class ElidedLayer(nn.Module):
             rows=part,
         )
         if needs_gradient:
-            return _Products.apply(x, weight, bias, step)  # pyright: ignore[reportReturnType]
+            products = _Products if self._elision_has_weight else _ProductsOfOperands
+            return products.apply(x, weight, bias, step)  # pyright: ignore[reportReturnType]
         done: dict[str, Tensor] = {}
         if is_in_step and self._elision_plan.written:
             # A checkpointed pass is a step, too: all of its state moves here.

@@ -20,6 +20,14 @@ __all__ = ["attention", "multi_head", "rebound"]
 #: ``softmax(scores, dim=...)``.
 Softmax = Callable[..., Tensor]
 
+#: ``x·wᵀ`` over the last axes, of a product by its name: ``"qk"`` or ``"pv"``.
+Multiply = Callable[[str, Tensor, Tensor], Tensor]
+
+
+def _multiply(name: str, x: Tensor, w: Tensor) -> Tensor:
+    del name
+    return x @ w.mT
+
 
 def attention(
     softmax: Softmax,
@@ -31,8 +39,12 @@ def attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    *,
+    multiply: Multiply = _multiply,
 ) -> Tensor:
     """``softmax(Q·Kᵀ·scale + mask)·V``, of shapes and arguments of torch's function.
+
+    ``multiply`` computes the two products.
 
     A query that no key is open to gets zeros, as from torch.
 
@@ -46,7 +58,7 @@ def attention(
         groups = query.shape[-3] // key.shape[-3]
         key, value = (x.repeat_interleave(groups, -3) for x in (key, value))
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    scores = (query * scale) @ key.transpose(-2, -1)
+    scores = multiply("qk", query * scale, key)
     if is_causal:
         shape = scores.shape[-2:]
         attn_mask = torch.ones(shape, dtype=torch.bool, device=query.device).tril()
@@ -62,7 +74,7 @@ def attention(
         weights = weights.masked_fill(closed, 0.0)
     if dropout_p:
         weights = F.dropout(weights, dropout_p)
-    return weights.to(value.dtype) @ value
+    return multiply("pv", weights.to(value.dtype), value.mT)
 
 
 def multi_head(softmax: Softmax, attend: Callable[..., Any]) -> Callable[..., Any]:
