@@ -311,7 +311,9 @@ def _give_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
 def _warn_without_effect(
     recipe: Recipe, layers: dict[str, nn.Module], tables: dict[str, Table]
 ) -> None:
-    if not layers or (recipe.changes and not any(tables.values())):
+    # Whether a recipe reaches the model's own calls shows in the first pass.
+    unknown = bool(recipe.products)
+    if not unknown and (not layers or (recipe.changes and not any(tables.values()))):
         warnings.warn(
             f"recipe {recipe.name!r} changes no layer of this model "
             f"({len(layers)} layers found that it could change)",

@@ -114,7 +114,7 @@ class Called(Around):
         self.calls: dict[str, ElidedCall] = {}
         self.observers: tuple[Observer, ...] = ()
         self._aside: dict[str, str] = {}
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         self._place = _Place()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -132,15 +132,16 @@ class Called(Around):
         if self.recipe is None or not ended_well:
             return
         for pattern in self.recipe.products:
-            if pattern in self._told:
+            if ("pattern", pattern) in self._told:
                 continue
-            self._told.add(pattern)
-            if not any(fnmatchcase(name, pattern) for name in self.calls):
-                named = ", ".join(self.calls) or "none"
+            self._told.add(("pattern", pattern))
+            met = {**self.calls, **self._aside}
+            if not any(fnmatchcase(name, pattern) for name in met):
+                named = ", ".join(met) or "there are none"
                 self._warn(f"products={pattern!r} names none of the model's: {named}")
         for name, why in self._aside.items():
-            if name not in self._told and self.recipe.table_of_call(name):
-                self._told.add(name)
+            if ("name", name) not in self._told and self.recipe.table_of_call(name):
+                self._told.add(("name", name))
                 self._warn(f"the product {name} runs as it is: {why}")
 
     def _warn(self, text: str) -> None:
@@ -222,10 +223,12 @@ class _Named:
     def __init__(self, called: Called, name: str) -> None:
         self._called, self._name = called, name
 
+    @torch._disable_dynamo  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     def enter(self, module: nn.Module, args: Any) -> None:
         """Forward pre-hook."""
         self._called.entering(self._name, module)
 
+    @torch._disable_dynamo  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         """Forward hook."""
         self._called.leaving()
