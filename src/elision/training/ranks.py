@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -101,11 +102,12 @@ class Ranks:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def joined(device: str, timeout: float | None = None) -> Iterator[Ranks]:
     """The ranks of this run, connected while the block runs.
 
     Args:
         device: ``"cuda"`` connects them by NCCL, any other device by gloo.
+        timeout: seconds that a rank waits for another; None: torch's 10 or 30 minutes.
     """
     ranks = Ranks.from_environment()
     if ranks.count == 1:
@@ -114,7 +116,10 @@ def joined(device: str) -> Iterator[Ranks]:
     on_cuda = device.startswith("cuda")
     if on_cuda:
         torch.cuda.set_device(ranks.local)
-    torch.distributed.init_process_group("nccl" if on_cuda else "gloo")
+    torch.distributed.init_process_group(
+        "nccl" if on_cuda else "gloo",
+        timeout=None if timeout is None else timedelta(seconds=timeout),
+    )
     try:
         yield ranks
     finally:

@@ -212,10 +212,12 @@ def weight_gradients(product: nn.Module, x: Tensor, g: Tensor) -> list[Tensor]:
         g: gradient of the output.
     """
     if isinstance(product, nn.Conv2d):
-        options: tuple[Any, ...] = (product.stride, product.padding, product.dilation)
-        weight = conv2d_weight(
-            x, list(product.weight.shape), g, *options, product.groups
-        )
+        # Torch's annotation says int; it takes a pair, as the layer holds it.
+        options: dict[str, Any] = {
+            name: getattr(product, name)
+            for name in ("stride", "padding", "dilation", "groups")
+        }
+        weight = conv2d_weight(x, list(product.weight.shape), g, **options)
         sums = (0, 2, 3)
     else:
         assert isinstance(product, nn.Linear)

@@ -1,10 +1,13 @@
 """Plan: the layers of a network on processors, under a schedule, in time."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
 
 from elision.common.checks import integer, number
 from elision.products import Product
@@ -19,6 +22,10 @@ from elision.training.pipeline.partition import (
 from elision.training.pipeline.scheduler import Action, Pipeline, list_schedule
 from elision.training.pipeline.schedules import Schedule, find_schedule
 from elision.training.pipeline.schedules.base import route
+from elision.training.pipeline.weights import MakeOptimizer
+
+if TYPE_CHECKING:
+    from elision.training.pipeline.runtime import PipelineRun
 
 __all__ = ["Plan", "plan"]
 
@@ -69,6 +76,24 @@ class Plan:
         for action in self.actions:
             found[action.processor].append(action)
         return tuple(map(tuple, found))
+
+    def run(
+        self,
+        model: nn.Module | Sequence[nn.Module],
+        loss: Callable[[Tensor, Tensor], Tensor],
+        make_optimizer: MakeOptimizer,
+        batches: Sequence[tuple[Tensor, Tensor]],
+        *,
+        weights: str | None = None,
+        timeout: float | None = None,
+    ) -> "PipelineRun":
+        """Train a model by this plan: :func:`elision.training.pipeline.runtime.run`."""
+        # Imported here: torch's pipelining is slow to import, and planning needs none.
+        from elision.training.pipeline.runtime import run
+
+        return run(
+            self, model, loss, make_optimizer, batches, weights=weights, timeout=timeout
+        )
 
     @cached_property
     def makespan(self) -> float:
