@@ -11,6 +11,7 @@ from cyclopts import App
 from elision.cli.bench import bench
 from elision.cli.compare import compare
 from elision.cli.data import data
+from elision.cli.pipeline import pipeline
 from elision.cli.reproduce import reproduce
 from elision.cli.sensitivity import sensitivity
 from elision.cli.shapes import shapes
@@ -32,6 +33,7 @@ COMMANDS: tuple[Callable[..., Any] | App, ...] = (
     simulate,
     timeline,
     size,
+    pipeline,
     shapes,
     compare,
     sensitivity,

@@ -32,7 +32,7 @@ OTHER = "#777777"
 LABELS, ROW, GAP, LETTER = 84, 16, 4, 7
 
 
-def chrome_trace(schedules: Schedules) -> dict[str, Any]:
+def chrome_trace(schedules: Schedules, unit: str = "1 us = 1 cycle") -> dict[str, Any]:
     """Schedules in the Chrome trace format, a process per machine, a thread per track.
 
     The format knows microseconds only: one cycle is written as one microsecond, and the
@@ -40,11 +40,11 @@ def chrome_trace(schedules: Schedules) -> dict[str, Any]:
 
     Args:
         schedules: busy intervals by the name of the machine, each in any order.
+        unit: what a microsecond of the file stands for.
 
     Raises:
         ValueError: two slices of a track overlap, or one ends before it starts.
     """
-    unit = "1 us = 1 cycle"
     events: list[dict[str, Any]] = []
     for pid, (machine, slices) in enumerate(schedules.items(), start=1):
         events.append(_name("process_name", pid, 0, f"{machine} ({unit})"))
@@ -68,7 +68,9 @@ def _name(kind: str, pid: int, tid: int, name: str) -> dict[str, Any]:
     return {"ph": "M", "pid": pid, "tid": tid, "name": kind, "args": {"name": name}}
 
 
-def save_chrome_trace(schedules: Schedules, path: Path) -> None:
+def save_chrome_trace(
+    schedules: Schedules, path: Path, unit: str = "1 us = 1 cycle"
+) -> None:
     """Write :func:`chrome_trace` as JSON, which ui.perfetto.dev opens as it is.
 
     Equal schedules give equal files.
@@ -76,11 +78,12 @@ def save_chrome_trace(schedules: Schedules, path: Path) -> None:
     Args:
         schedules: busy intervals by the name of the machine.
         path: the file; gzipped if its name ends in ``.gz``.
+        unit: what a microsecond of the file stands for.
 
     Raises:
         OSError: the file cannot be written.
     """
-    text = json.dumps(chrome_trace(schedules), separators=(",", ":")).encode()
+    text = json.dumps(chrome_trace(schedules, unit), separators=(",", ":")).encode()
     with replacing(path) as temporary:
         temporary.write_bytes(
             gzip.compress(text, mtime=0) if path.suffix == ".gz" else text
@@ -88,7 +91,7 @@ def save_chrome_trace(schedules: Schedules, path: Path) -> None:
 
 
 def timeline_svg(
-    schedules: Schedules, start: int = 0, end: int | None = None, width: int = 960
+    schedules: Schedules, start: float = 0, end: float | None = None, width: int = 960
 ) -> str:
     """A window of schedules as a small SVG, a heading per machine, one row per track.
 
@@ -147,8 +150,8 @@ def timeline_svg(
 class _Window:
     """Cycles ``start`` to ``end`` of a picture, ``scale`` pixels each."""
 
-    start: int
-    end: int
+    start: float
+    end: float
     scale: float
 
     def x(self, cycle: float) -> float:

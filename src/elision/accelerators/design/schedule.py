@@ -24,8 +24,8 @@ class Slice(NamedTuple):
     Attributes:
         track: port or unit; its slices never overlap.
         name: its activity.
-        start: first cycle.
-        end: one past the last cycle.
+        start: first cycle, or a time.
+        end: one past the last cycle, or a time.
         folds: number of folds in the interval; within a block of them the port may rest.
 
     Example:
@@ -35,8 +35,8 @@ class Slice(NamedTuple):
 
     track: str
     name: str
-    start: int
-    end: int
+    start: float
+    end: float
     folds: int = 1
 
 

@@ -1,6 +1,7 @@
 """Plan: the layers of a network on processors, under a schedule, in time."""
 
 import math
+<<<<<<< HEAD
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -8,10 +9,23 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
+=======
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, overload
+>>>>>>> 9bc1c27 (Measure a network's layers, draw and trace plans, elision pipeline; closed forms and brute force as tests)
 
+from torch import Tensor, nn
+
+from elision.accelerators.design.schedule import Slice
 from elision.common.checks import integer, number
-from elision.products import Product
+from elision.report.pipeline_figure import Box, Panel
+from elision.report.timeline import save_chrome_trace
+from elision.training.pipeline.build import pipeline_of
 from elision.training.pipeline.costs import LayerCost, as_costs
+from elision.training.pipeline.measure import measured
 from elision.training.pipeline.partition import (
     Partition,
     contiguous,
@@ -21,11 +35,15 @@ from elision.training.pipeline.partition import (
 )
 from elision.training.pipeline.scheduler import Action, Pipeline, list_schedule
 from elision.training.pipeline.schedules import Schedule, find_schedule
+<<<<<<< HEAD
 from elision.training.pipeline.schedules.base import route
 from elision.training.pipeline.weights import MakeOptimizer
 
 if TYPE_CHECKING:
     from elision.training.pipeline.runtime import PipelineRun
+=======
+from elision.training.pipeline.traffic import traffic
+>>>>>>> 9bc1c27 (Measure a network's layers, draw and trace plans, elision pipeline; closed forms and brute force as tests)
 
 __all__ = ["Plan", "plan"]
 
@@ -155,6 +173,111 @@ class Plan:
             for s in range(n)
         )
 
+    @cached_property
+    def memory_bytes(self) -> tuple[tuple[tuple[float, float], ...], ...]:
+        """Bytes over time on each processor: (time, bytes from then on), in order.
+
+        Activations kept, and the weights of its stages in as many versions as they keep.
+        """
+        held = [self._weight_bytes(p) for p in range(self.processors)]
+        series = [[(0.0, bytes_)] for bytes_ in held]
+        sizes = self._kept_bytes
+        for time, change, stage, processor in self._keeping():
+            held[processor] += change * sizes[stage]
+            if series[processor][-1][0] == time:
+                series[processor].pop()
+            series[processor].append((time, held[processor]))
+        return tuple(map(tuple, series))
+
+    @property
+    def peak_bytes(self) -> tuple[float, ...]:
+        """Largest of :attr:`memory_bytes` on each processor."""
+        return tuple(max(size for _, size in own) for own in self.memory_bytes)
+
+    @property
+    def _kept_bytes(self) -> tuple[float, ...]:
+        """Activations of one micro-batch in each stage."""
+        return tuple(
+            sum(self.costs[layer].kept_bytes for layer in layers)
+            for layers in self.partition.layers
+        )
+
+    def _weight_bytes(self, processor: int) -> float:
+        """Weights on a processor, in the versions that its stages keep."""
+        stages = {
+            stage
+            for lane in self.pipeline.lanes
+            for stage, place in enumerate(lane)
+            if place == processor
+        }
+        return sum(
+            self.weight_versions[stage] * self.costs[layer].parameter_bytes
+            for stage in stages
+            for layer in self.partition.layers[stage]
+        )
+
+    @cached_property
+    def sent_bytes(self) -> float:
+        """Bytes that processors send one another per micro-batch.
+
+        What is sent is listed in :mod:`~elision.training.pipeline.traffic`.
+        """
+        return sum(traffic(self.costs, self.partition, self.pipeline).values())
+
+    def timeline(self, path: str | Path) -> None:
+        """Write the actions as a Chrome trace, which ui.perfetto.dev opens.
+
+        A track for each processor; one cycle is written as a microsecond.
+
+        Args:
+            path: the file; gzipped if its name ends in ``.gz``.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        scale = 1e6 if self.unit == "s" else 1.0
+        slices = []
+        for own in self.by_processor:
+            end = 0.0
+            for a in own:
+                # Sums of floats: what follows at once may begin a little before.
+                start = max(a.start * scale, end)
+                end = max(a.end * scale, start)
+                name = f"{a.kind}{a.microbatch} of stage {a.stage}"
+                slices.append(Slice(f"processor {a.processor}", name, start, end))
+        unit = "times in us" if self.unit == "s" else "1 us = 1 cycle"
+        title = f"{self.schedule.title}, {self.microbatches} micro-batches"
+        save_chrome_trace({title: slices}, Path(path), unit)
+
+    def panel(self) -> Panel:
+        """The plan as :func:`~elision.report.pipeline_figure.pipeline_svg` draws it."""
+        scale, unit = (1e3, "ms") if self.unit == "s" else (1.0, self.unit)
+        first = {p: min(a.stage for a in own) for p, own in self._stages_by_processor()}
+        boxes = [
+            Box(
+                a.processor,
+                a.start * scale,
+                a.end * scale,
+                a.kind,
+                str(a.microbatch),
+                a.stage != first[a.processor],
+            )
+            for a in self.actions
+            if a.end > a.start
+        ]
+        memory = [
+            [(time * scale, size) for time, size in own] for own in self.memory_bytes
+        ]
+        title = (
+            f"{self.schedule.title}: makespan {self.makespan * scale:.4g} {unit}, "
+            f"bubble {100 * self.bubble:.1f} %"
+        )
+        return Panel(title, self.processors, boxes, memory, unit)
+
+    def _stages_by_processor(self) -> Iterator[tuple[int, tuple[Action, ...]]]:
+        """Processors that have something to do, and their actions."""
+        return ((own[0].processor, own) for own in self.by_processor if own)
+
     def _keeping(self) -> list[tuple[float, int, int, int]]:
         """Starts and ends of keeping: (time, +1 or -1, stage, processor), in order."""
         ends: dict[tuple[int, int], float] = {}
@@ -174,21 +297,47 @@ class Plan:
         return sorted(events)
 
 
+@overload
 def plan(
     costs: Iterable[LayerCost],
     processors: int,
-    schedule: str | Schedule = "1f1b",
-    microbatches: int | None = None,
+    schedule: str | Schedule = ...,
+    microbatches: int | None = ...,
     *,
-    partition: Partition | None = None,
-    bandwidth: float = math.inf,
-    memory_bytes: float = math.inf,
-    max_activations: int | None = None,
-) -> Plan:
-    """Plan a pipeline.
+    partition: Partition | None = ...,
+    bandwidth: float = ...,
+    memory_bytes: float = ...,
+    max_activations: int | None = ...,
+) -> Plan: ...
+
+
+@overload
+def plan(
+    costs: nn.Module,
+    batch: Tensor,
+    processors: int,
+    schedule: str | Schedule = ...,
+    microbatches: int | None = ...,
+    *,
+    partition: Partition | None = ...,
+    bandwidth: float = ...,
+    memory_bytes: float = ...,
+    max_activations: int | None = ...,
+) -> Plan: ...
+
+
+def plan(costs: Any, *given: Any, **named: Any) -> Plan:
+    """Plan a pipeline from the costs of its layers, or from a network, measured here.
+
+    ``plan(costs, processors, schedule, microbatches)``, or
+    ``plan(network, batch, processors, schedule, microbatches)``.
 
     Args:
-        costs: of each layer for one micro-batch, in the order in which they run.
+        costs: of each layer for one micro-batch, in the order in which they run; or a
+            network, which :func:`~elision.training.pipeline.measure.measured` times on
+            ``batch``, the inputs of one micro-batch.
+        *given: as above, in this order.
+        **named: the same by name, and what follows.
         processors: number of processors.
         schedule: name of a schedule, or a schedule.
         microbatches: micro-batches of a step, or of the stretch that is planned where
@@ -209,6 +358,29 @@ def plan(
             parameters where other layers have some, or a number out of range.
         DeadlockError: the schedule's operations wait for one another.
     """
+    if isinstance(costs, nn.Module):
+        if "batch" in named:
+            given = (named.pop("batch"), *given)
+        if not given or not isinstance(given[0], Tensor):
+            raise ValueError(
+                "plan(network, batch, processors=...): the batch is missing"
+            )
+        costs, given = measured(costs, given[0]), given[1:]
+    return _plan(costs, *given, **named)
+
+
+def _plan(
+    costs: Iterable[LayerCost],
+    processors: int,
+    schedule: str | Schedule = "1f1b",
+    microbatches: int | None = None,
+    *,
+    partition: Partition | None = None,
+    bandwidth: float = math.inf,
+    memory_bytes: float = math.inf,
+    max_activations: int | None = None,
+) -> Plan:
+    """:func:`plan` of costs."""
     chain = as_costs(costs)
     chosen = schedule if isinstance(schedule, Schedule) else find_schedule(schedule)
     count = integer("plan", "processors", processors)
@@ -227,7 +399,7 @@ def plan(
     )
     _check_partition(stages, chosen, count, len(chain))
     _check_parameters(chain, stages)
-    pipeline = _pipeline(chain, stages, chosen, count, batches, bandwidth)
+    pipeline = pipeline_of(chain, stages, chosen, count, batches, bandwidth)
     if max_activations is None:
         actions = chosen.arrange(pipeline)
     else:
@@ -292,78 +464,6 @@ def _check_parameters(chain: tuple[LayerCost, ...], partition: Partition) -> Non
                 f"stage {number_} (layers {names}) has no parameters to train: fuse these "
                 "layers with a neighbour, or give fewer processors"
             )
-
-
-def _pipeline(
-    chain: tuple[LayerCost, ...],
-    partition: Partition,
-    schedule: Schedule,
-    processors: int,
-    microbatches: int,
-    bandwidth: float,
-) -> Pipeline:
-    """Durations and processors of the stages of a partition."""
-    durations = {product: [0.0] * partition.chain for product in Product}
-    for stage, pieces in enumerate(partition.stages[: partition.chain]):
-        for layer, product, share in pieces:
-            durations[product][stage] += share * chain[layer].of(product)
-    transfer = ()
-    if bandwidth < math.inf:
-        transfer = tuple(
-            chain[layer].sent_bytes / bandwidth for layer in partition.boundaries
-        )
-    return Pipeline(
-        microbatches,
-        tuple(durations[Product.FORWARD]),
-        tuple(durations[Product.INPUT_GRAD]),
-        tuple(durations[Product.WEIGHT_GRAD]),
-        _lanes(partition, schedule, processors),
-        schedule.splits,
-        transfer,
-        parts=_parts(chain, partition),
-    )
-
-
-def _lanes(
-    partition: Partition, schedule: Schedule, processors: int
-) -> tuple[tuple[int, ...], ...]:
-    """Processor of each stage for each micro-batch, replicas of a stage by turns."""
-    if max(partition.replicas) == 1:
-        lanes = route(schedule.route, processors, schedule.chunks)
-        return tuple(lane[: partition.chain] for lane in lanes)
-    firsts = [0, *accumulate(partition.replicas)]
-    return tuple(
-        tuple(
-            first + lane % count
-            for first, count in zip(firsts, partition.replicas, strict=False)
-        )
-        for lane in range(math.lcm(*partition.replicas))
-    )
-
-
-def _parts(
-    chain: tuple[LayerCost, ...], partition: Partition
-) -> tuple[tuple[tuple[int, float], ...], ...]:
-    """Processor and duration of each stage's weight gradients; none if all are at home."""
-    homes = {
-        layer: stage
-        for stage, layers in enumerate(partition.layers)
-        for layer in layers
-    }
-    found: list[dict[int, float]] = [{} for _ in range(partition.chain)]
-    apart = False
-    for processor, pieces in enumerate(partition.stages):
-        for layer, product, share in pieces:
-            if product is Product.WEIGHT_GRAD:
-                part = found[homes[layer]]
-                duration = share * chain[layer].weight_grad
-                part[processor] = part.get(processor, 0.0) + duration
-                apart |= processor != homes[layer]
-    if not apart:
-        return ()
-    return tuple(
-        tuple(part.items()) or ((stage, 0.0),) for stage, part in enumerate(found)
-    )
 
 
 def _steady_period(schedule: Schedule, pipeline: Pipeline) -> float:

@@ -31,14 +31,24 @@ def _arrange(
     there: tuple[int, int],
     back: tuple[int, int],
     cap: Callable[[int], int],
+    pause: Callable[[int], int],
     pipeline: Pipeline,
 ) -> list[Action]:
-    """The repeated pattern, under a cap of activations per processor."""
+    """The repeated pattern, under a cap of activations per processor.
+
+    Args:
+        there: units between processors on the way there and back.
+        back: likewise, of the gradients.
+        cap: activations of a processor, of the number of processors.
+        pause: units before the gradients, which keep the parts of a pattern from falling
+            on the same unit, of the number of processors.
+        pipeline: with two stages per processor.
+    """
     count = pipeline.processors
     last, final = count - 1, pipeline.stages - 1
     # When the first micro-batch starts on the way back, and its gradients on each way.
     returning = there[0] * last + 1
-    turning = returning + there[1] * last + 1
+    turning = returning + there[1] * last + 1 + pause(count)
     leaving = turning + back[0] * last + 1
     orders = []
     for p in range(count):
@@ -67,7 +77,7 @@ ZBV = Schedule(
     title="ZBV",
     source="Qi et al., Zero Bubble Pipeline Parallelism, ICLR 2024, arXiv 2401.10241; "
     "offsets derived here",
-    arrange=partial(_arrange, (2, 4), (2, 4), lambda p: 2 * p),
+    arrange=partial(_arrange, (2, 4), (2, 4), lambda p: 2 * p, lambda p: 0),
     splits=True,
     chunks=2,
     route="v",
@@ -77,7 +87,7 @@ V_HALF = Schedule(
     name="v-half",
     title="V-Half",
     source=_CONTROLLABLE,
-    arrange=partial(_arrange, (1, 2), (1, 2), lambda p: p + 2),
+    arrange=partial(_arrange, (1, 2), (1, 2), lambda p: p + 2, lambda p: 0),
     splits=True,
     chunks=2,
     route="v",
@@ -87,7 +97,13 @@ V_MIN = Schedule(
     name="v-min",
     title="V-Min",
     source=_CONTROLLABLE,
-    arrange=partial(_arrange, (1, 1), (1, 1), lambda p: math.ceil(2 * p / 3) + 2),
+    arrange=partial(
+        _arrange,
+        (1, 1),
+        (1, 1),
+        lambda p: math.ceil(2 * p / 3) + 2,
+        lambda p: int(p % 3 == 0),
+    ),
     splits=True,
     chunks=2,
     route="v",
