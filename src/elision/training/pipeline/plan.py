@@ -1,21 +1,11 @@
 """Plan: the layers of a network on processors, under a schedule, in time."""
 
 import math
-<<<<<<< HEAD
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
-from itertools import accumulate
-from typing import TYPE_CHECKING
-
-from torch import Tensor, nn
-=======
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, overload
->>>>>>> 9bc1c27 (Measure a network's layers, draw and trace plans, elision pipeline; closed forms and brute force as tests)
+from typing import TYPE_CHECKING, Any, overload
 
 from torch import Tensor, nn
 
@@ -35,15 +25,11 @@ from elision.training.pipeline.partition import (
 )
 from elision.training.pipeline.scheduler import Action, Pipeline, list_schedule
 from elision.training.pipeline.schedules import Schedule, find_schedule
-<<<<<<< HEAD
-from elision.training.pipeline.schedules.base import route
+from elision.training.pipeline.traffic import traffic
 from elision.training.pipeline.weights import MakeOptimizer
 
 if TYPE_CHECKING:
     from elision.training.pipeline.runtime import PipelineRun
-=======
-from elision.training.pipeline.traffic import traffic
->>>>>>> 9bc1c27 (Measure a network's layers, draw and trace plans, elision pipeline; closed forms and brute force as tests)
 
 __all__ = ["Plan", "plan"]
 
