@@ -29,9 +29,8 @@ class Ant(Accelerator):
     columns that can give a valid output is computed from the group's smallest and
     largest coordinates. Rows outside it are not read; within it a window of column
     indices is compared per cycle and the first ones in range are issued (see
-    :mod:`elision.accelerators.outer.anticipation`). In a matrix product the range collapses
-    to the matching summation index, so nothing is redundant; the SCNN baseline is given
-    the same index match, so that no gain is claimed there.
+    :mod:`elision.accelerators.outer.anticipation`). In a matrix product the range of rows
+    collapses to the summation indices of the group; a group of one index has no RCP.
 
     The mechanism is the paper's as its abstract and public notes describe it. The
     paper's configuration is not public: every number below is this project's own
@@ -42,7 +41,11 @@ class Ant(Accelerator):
         window: column indices compared per cycle, ``k``.
         startup_cycles: cycles before the first product of a pair of planes.
         skip_empty_pairs: True if a pair with an all-zero plane costs no start-up.
-        group: image values that share one range; None means ``multipliers``.
+        matmul_tile: how the values of a matrix product meet, as in :class:`Scnn`. None: a
+            group holds values of one summation index. A number: it holds values in the
+            order of their index, of one or several.
+        group: image values that share one range; None means ``multipliers``. Not of a
+            matrix product whose values meet by index.
         elements: processing elements.
         method: ``"closed"`` counts rectangles on integral images, and is a lower bound
             of the cycles; ``"scan"`` walks every window. The products are the same.
@@ -64,6 +67,7 @@ class Ant(Accelerator):
     window: int = 16
     startup_cycles: int = 0
     skip_empty_pairs: bool = False
+    matmul_tile: int | None = None
     group: int | None = None
     elements: int = 64
     method: str = "closed"
@@ -77,8 +81,9 @@ class Ant(Accelerator):
         super().__post_init__()
         check_integer(self, 1, "multipliers", "window", "elements", "index_bits")
         check_integer(self, 0, "startup_cycles")
-        if self.group is not None:
-            check_integer(self, 1, "group")
+        for name in ("group", "matmul_tile"):
+            if getattr(self, name) is not None:
+                check_integer(self, 1, name)
         check_positive(self, "buffer_kib", "accumulator_kib", "global_kib")
         lookup("method of Ant", self.method, _METHODS)
         energy_table(self.energy)  # refuses an unknown name
@@ -120,7 +125,7 @@ class Ant(Accelerator):
 
     def run(self, product: LayerProduct) -> Cost:
         """Cost of one product; see :meth:`Accelerator.run`."""
-        planes = planes_of(product)
+        planes = planes_of(product, self.matmul_tile)
         return self._pairs.cost(product, planes, self._work(planes))
 
     def _work(self, planes: Planes) -> PairWork:

@@ -182,11 +182,8 @@ def scan(
                     low = xs[begin:end].min() - x_stride * (x_outputs - 1)
                     high = xs[begin:end].max()
                     first = ys[begin] - y_stride * (y_outputs - 1)
-                    top, bottom = kernel_rows, 0
-                    for r in range(kernel_rows):
-                        if first <= r_step * r <= ys[end - 1]:
-                            top = min(top, r)
-                            bottom = r + 1
+                    top = max(-(-first // r_step), 0)
+                    bottom = min(ys[end - 1] // r_step + 1, kernel_rows)
                     if top >= bottom or high < 0 or low > s_step * (kernel_columns - 1):
                         continue
                     if (high // s_step) * s_step < low:

@@ -99,7 +99,7 @@ class PlanePairs:
         kernel_reads = vectors.sum(1) @ kernel.sum(1)
         longest = (vectors.max(1, initial=0) * steps.max(1, initial=0)).max(initial=0)
         return PairWork(
-            issued=int(image.sum(1) @ kernel.sum(1)),
+            issued=_nonzero(planes),
             cycles=int(vectors.sum(1) @ steps.sum(1)),
             longest=int(longest),
             image_reads=int(image_reads),
@@ -123,14 +123,14 @@ class PlanePairs:
 
     def cost(self, product: LayerProduct, planes: Planes, work: PairWork) -> Cost:
         """Cost of doing ``work`` for the ``planes`` of ``product``."""
-        nonzero, valid = product.counts.nonzero, product.counts.valid
+        nonzero, valid = _nonzero(planes), product.counts.valid
         pairs = self._started(planes)
         busy = work.cycles + self.startup_cycles * pairs
         longest = work.longest + self.startup_cycles * (pairs > 0)
         cycles = max(ceil_div(busy, self.elements), longest)
         words = ceil_div(work.index_reads, 2)
         n = numbers_of(product.arithmetic)
-        image, kernel = plane_bits(product)
+        image, kernel = plane_bits(product, planes)
         table = energy_table(self.energy)
         arrays = table.area_mm2(self.arithmetic_units(n.multiply, n.add))
         extra = self.extra_area_mm2
@@ -181,6 +181,11 @@ class PlanePairs:
             ),
             area_mm2=None if arrays is None or extra is None else arrays + extra,
         )
+
+
+def _nonzero(planes: Planes) -> int:
+    """Products of a non-zero of every image with every non-zero of its kernels."""
+    return int(planes.image_nonzeros.sum(1) @ planes.kernel_nonzeros.sum(1))
 
 
 def _loaded_words(planes: Planes, image_bits: Fraction, kernel_bits: Fraction) -> int:

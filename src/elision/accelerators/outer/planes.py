@@ -17,17 +17,38 @@ WEIGHT_GRAD  X, ``h + p``             G, ``t·o``          ``d``   ``R``
 
 which follows from ``h = t·o - p + d·r`` (see :mod:`elision.products`). Image and kernel
 share one index, so the planes come in *blocks*: within a block, every image plane meets
-every kernel plane. In a matrix product the planes are vectors, the shared index is the
-summation index, and every product is valid.
+every kernel plane.
+
+A **matrix product** ``C[m, n] = Σₖ A[m, k]·B[k, n]`` has two such forms:
+
+* *by index*: a block for each ``k``, whose planes are the vectors ``A[:, k]`` and
+  ``B[k, :]``. Every product is valid, as in the 1x1 convolution that it is.
+* *tiled* (:func:`tiled_matmul`): the image is ``A`` transposed, ``k`` down and ``m``
+  across, the kernel is ``B``, ``k`` down and ``n`` across; ``m`` and ``n`` are cut into
+  tiles. All values of two planes meet, whatever their ``k``, and a product is valid iff
+  ``k`` is the same, so that about one in ``k``'s many is. With ``w`` kernel columns,
+
+  ====  ==================  =======  ======  =========
+  axis  image, at           kernel   stride  outputs
+  ====  ==================  =======  ======  =========
+  k     ``k``               ``k``    1       1
+  m, n  ``w·m + (w - 1)``   ``n``    1       ``m``'s · w
+  ====  ==================  =======  ======  =========
+
+  across, every pair has an output of its own, ``w·m + (w - 1 - n)``; down, the range of
+  a group of image values collapses to the values of ``k`` that it holds.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
-from elision.accelerators.base import planar
+from elision.accelerators.base import ceil_div, planar
 from elision.accelerators.numbers import numbers_of
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
@@ -43,6 +64,7 @@ __all__ = [
     "laid_out",
     "plane_bits",
     "planes_of",
+    "tiled_matmul",
 ]
 
 
@@ -98,6 +120,7 @@ class OuterProduct:
         images: boolean, (blocks, images per block, rows, columns).
         kernels: boolean, (blocks, kernels per block, rows, columns).
         rows, columns: the coordinates along the two axes.
+        image_is_second: True if the image planes hold the product's second operand.
 
     Example:
         >>> axis = Axis(1, 0, 1, stride=1, outputs=1, extent=2)
@@ -110,13 +133,14 @@ class OuterProduct:
     kernels: np.ndarray
     rows: Axis
     columns: Axis
+    image_is_second: bool = False
 
-    @property
+    @cached_property
     def image_nonzeros(self) -> np.ndarray:
         """Non-zeros per image plane, int64 of shape (blocks, images per block)."""
         return self.images.sum((2, 3), dtype=np.int64)
 
-    @property
+    @cached_property
     def kernel_nonzeros(self) -> np.ndarray:
         """Non-zeros per kernel plane, int64 of shape (blocks, kernels per block)."""
         return self.kernels.sum((2, 3), dtype=np.int64)
@@ -129,6 +153,7 @@ class VectorPairs:
     Attributes:
         image_nonzeros: of the first operand, int64 of shape (indices, 1).
         kernel_nonzeros: of the second operand, int64 of shape (indices, 1).
+        image_is_second: always False.
 
     Example:
         >>> VectorPairs(np.array([[2]]), np.array([[3]])).image_nonzeros.shape
@@ -137,22 +162,27 @@ class VectorPairs:
 
     image_nonzeros: np.ndarray
     kernel_nonzeros: np.ndarray
+    image_is_second: ClassVar[bool] = False
 
 
 Planes = OuterProduct | VectorPairs
 
 
-def planes_of(product: LayerProduct) -> Planes:
+def planes_of(product: LayerProduct, matmul_tile: int | None = None) -> Planes:
     """The planes of a convolution, or the vectors of a matrix product, that meet.
 
     Args:
         product: in canonical form (:attr:`LayerProduct.canonical`).
+        matmul_tile: None: a matrix product meets by index. A number: in tiles of so many
+            rows and columns of its result (:func:`tiled_matmul`).
 
     Raises:
         ValueError: the product has no operands, or one holds a NaN or an infinity.
     """
     if isinstance(product.geometry, MatmulGeometry):
-        return _vector_pairs(product)
+        if matmul_tile is None:
+            return _vector_pairs(product)
+        return tiled_matmul(product, matmul_tile)
     _, convolution = planar(product.kind, product.geometry)
     return _outer_product(product.as_convolution(), convolution)
 
@@ -178,7 +208,11 @@ def _outer_product(product: LayerProduct, geometry: Conv2dGeometry) -> OuterProd
         images = images.reshape(g * n, c, *images.shape[3:])
         kernels = kernels.reshape(g * n, k, *kernels.shape[3:])
     return OuterProduct(
-        np.ascontiguousarray(images), np.ascontiguousarray(kernels), rows, columns
+        np.ascontiguousarray(images),
+        np.ascontiguousarray(kernels),
+        rows,
+        columns,
+        image_is_second=product.kind is Product.WEIGHT_GRAD,
     )
 
 
@@ -196,18 +230,63 @@ def axis_of(kind: Product, geometry: Conv2dGeometry, axis: int) -> Axis:
     return Axis(1, padding, stride, dilation, taps, size + 2 * padding)
 
 
+#: Whether the summation index of each operand is its last axis, as in X[m, i]·W[n, i],
+#: G[m, n]·W[n, i] and G[m, n]·X[m, i].
+_SUMMED_LAST = {
+    Product.FORWARD: (True, True),
+    Product.INPUT_GRAD: (True, False),
+    Product.WEIGHT_GRAD: (False, False),
+}
+
+
+def _by_index(product: LayerProduct) -> Iterator[np.ndarray]:
+    """Both operands of a matrix product as (batch, summed, free), views."""
+    for mask, last in zip(product.masks, _SUMMED_LAST[product.kind], strict=True):
+        matrices = mask.reshape(-1, *mask.shape[-2:])
+        yield matrices.swapaxes(1, 2) if last else matrices
+
+
 def _vector_pairs(product: LayerProduct) -> VectorPairs:
-    """Non-zeros by summation index: X[m,i]·W[n,i], G[m,n]·W[n,i], G[m,n]·X[m,i]."""
-    free = {  # the axis of each operand that is not summed over in the product
-        Product.FORWARD: (-2, -2),
-        Product.INPUT_GRAD: (-2, -1),
-        Product.WEIGHT_GRAD: (-1, -1),
-    }[product.kind]
+    """Non-zeros of both operands by summation index."""
     image, kernel = (
-        mask.sum(axis, dtype=np.int64).reshape(-1, 1)
-        for mask, axis in zip(product.masks, free, strict=True)
+        mask.sum(2, dtype=np.int64).reshape(-1, 1) for mask in _by_index(product)
     )
     return VectorPairs(image, kernel)
+
+
+def tiled_matmul(product: LayerProduct, tile: int) -> OuterProduct:
+    """A matrix product as planes that meet whole, by the second table of the module.
+
+    Args:
+        product: a matrix product, with masks for operands.
+        tile: rows, and columns, of the result that one pair of planes computes.
+
+    Returns:
+        A block for each product of a batch; the last tile is filled up with zeros.
+    """
+    planes = []
+    for mask in _by_index(product):
+        batch, summed, free = mask.shape
+        width = min(tile, free)
+        tiles = ceil_div(free, width)
+        filled = np.pad(mask, ((0, 0), (0, 0), (0, tiles * width - free)))
+        cut = filled.reshape(batch, summed, tiles, width).swapaxes(1, 2)
+        planes.append(np.ascontiguousarray(cut))
+    images, kernels = planes
+    summed, height = images.shape[2:]
+    width = kernels.shape[3]
+    return OuterProduct(images, kernels, _index_axis(summed), _tile_axis(height, width))
+
+
+def _index_axis(summed: int) -> Axis:
+    """Coordinates down a tiled matrix product: its summation index."""
+    return Axis(1, 0, 1, stride=1, outputs=1, extent=summed)
+
+
+def _tile_axis(height: int, width: int) -> Axis:
+    """Coordinates across a tile of ``height`` by ``width`` results."""
+    size = height * width
+    return Axis(width, width - 1, 1, stride=1, outputs=size, extent=size)
 
 
 def is_folded(product: LayerProduct) -> bool:
@@ -276,16 +355,9 @@ def folded_matmul(product: LayerProduct, side: int = 16) -> OuterProduct:
     of the first operand are samples, those of the second are filters. Products of
     different places in a plane are RCPs.
     """
-    transposed = {  # operands whose summation index is not their last axis
-        Product.FORWARD: (False, False),
-        Product.INPUT_GRAD: (False, True),
-        Product.WEIGHT_GRAD: (True, True),
-    }[product.kind]
     blocks = []
-    for mask, transpose in zip(product.masks, transposed, strict=True):
-        vectors = mask.reshape(-1, *mask.shape[-2:])  # (batch, free, summed)
-        if transpose:
-            vectors = vectors.swapaxes(1, 2)
+    for mask in _by_index(product):
+        vectors = mask.swapaxes(1, 2)  # (batch, free, summed)
         padding = -vectors.shape[2] % side**2
         vectors = np.pad(vectors, ((0, 0), (0, 0), (0, padding)))
         folded = vectors.reshape(*vectors.shape[:2], -1, side, side).swapaxes(1, 2)
@@ -295,10 +367,7 @@ def folded_matmul(product: LayerProduct, side: int = 16) -> OuterProduct:
     return OuterProduct(blocks[0], blocks[1], axis, axis)
 
 
-def plane_bits(product: LayerProduct) -> tuple[Fraction, Fraction]:
+def plane_bits(product: LayerProduct, planes: Planes) -> tuple[Fraction, Fraction]:
     """Bits of a value of the image planes, and of the kernel planes."""
-    run = product.canonical_shape.as_convolution()
-    n = numbers_of(run.arithmetic)
-    if run.kind is Product.WEIGHT_GRAD:  # (G, X): X is the image
-        return n.second, n.first
-    return n.first, n.second
+    n = numbers_of(product.canonical_shape.as_convolution().arithmetic)
+    return (n.second, n.first) if planes.image_is_second else (n.first, n.second)

@@ -76,6 +76,12 @@ class Scnn(Accelerator):
             32). A public simulator's default of 6,144 is the size in bytes.
         startup_cycles: plane-pair only, cycles before the first product of a pair.
         skip_empty_pairs: True if a pair with an all-zero plane costs no start-up.
+        matmul_tile: plane-pair only, how the values of a matrix product meet. None: by
+            their summation index, as the channels of a 1x1 convolution do, so that
+            nothing is redundant. A number: all values of two planes meet, one of so many
+            rows of the first matrix and one of so many columns of the second, whatever
+            their indices (32: the 1,024 accumulators of an element hold the results). No
+            public source says which one ANT's baseline does.
         buffer_kib: buffer of one operand in each element (10: SCNN's IARAM).
         accumulator_kib: one accumulator bank (32 entries of 3 bytes, twice: SCNN).
         global_kib: buffer that all elements share (1 MB: SCNN's data capacity).
@@ -99,6 +105,7 @@ class Scnn(Accelerator):
     accumulator_entries: int = 1024
     startup_cycles: int = 0
     skip_empty_pairs: bool = False
+    matmul_tile: int | None = None
     buffer_kib: float = 10.0
     accumulator_kib: float = 0.1875
     global_kib: float = 1024.0
@@ -113,6 +120,13 @@ class Scnn(Accelerator):
         check_integer(self, 1, "multipliers", "accumulator_entries")
         check_integer(self, 0, "startup_cycles")
         check_positive(self, "buffer_kib", "accumulator_kib", "global_kib")
+        if self.matmul_tile is not None:
+            check_integer(self, 1, "matmul_tile")
+            if self.mapping == "planar":
+                raise ValueError(
+                    f"Scnn(mapping='planar', matmul_tile={self.matmul_tile}): tiles belong "
+                    f"to the mapping 'plane-pair'; leave matmul_tile out"
+                )
         if min(self.grid) < 1:
             raise ValueError(f"Scnn(grid={self.grid!r}): must be two integers >= 1")
         energy_table(self.energy)  # refuses an unknown name
@@ -126,7 +140,7 @@ class Scnn(Accelerator):
         """Cost of one product; see :meth:`Accelerator.run`."""
         if self.mapping == "planar":
             return self._planar_cost(product)
-        planes = planes_of(product)
+        planes = planes_of(product, self.matmul_tile)
         return self._pairs.cost(product, planes, self._pairs.full_work(planes))
 
     def plan(self, product: LayerProduct) -> PlanarPlan:
@@ -180,7 +194,7 @@ class Scnn(Accelerator):
         weights = plan.passes * int(outer.kernels.sum()) * outer.images.shape[1]
         table = energy_table(self.energy)
         n = numbers_of(product.arithmetic)
-        image, kernel = plane_bits(product)
+        image, kernel = plane_bits(product, outer)
         return Cost(
             cycles=cycles,
             multiplies=issued,
