@@ -240,6 +240,7 @@ def walk(
     """Walk every issue step of every element; returns the :data:`COUNTS`.
 
     Without serialised conflicts the steps need only be counted, and ``valid`` stays 0.
+    With them only the vectors that can hold a valid product are looked into.
 
     Args:
         images: boolean (channels of all groups, samples, rows, columns), padded.
@@ -265,6 +266,8 @@ def walk(
     kernel_x = np.zeros(filters * taps_x * taps_y, np.int64)
     kernel_y = np.zeros(filters * taps_x * taps_y, np.int64)
     kernel_k = np.zeros(filters * taps_x * taps_y, np.int64)
+    place = np.zeros(filters * taps_x * taps_y, np.int64)  # rises within a class
+    span = y_step * (taps_y - 1) // y_stride + 1
     starts = np.zeros(classes + 1, np.int64)
     image_x = np.zeros(tile_x * tile_y, np.int64)
     image_y = np.zeros(tile_x * tile_y, np.int64)
@@ -285,6 +288,9 @@ def walk(
                                 kernel_x[stored] = x_step * r // x_stride
                                 kernel_y[stored] = y_step * s // y_stride
                                 kernel_k[stored] = k
+                                place[stored] = (
+                                    kernel_x[stored] * span + kernel_y[stored]
+                                )
                                 stored += 1
                 starts[residue + 1] = stored
             barrier = (block + 1) % channels_per_barrier == 0
@@ -316,7 +322,19 @@ def walk(
                             continue
                         for i0 in range(0, found, lanes):
                             i1 = min(i0 + lanes, found)
-                            for j0 in range(begin, end, lanes):
+                            # Only kernel values between two places can be valid; of
+                            # the other vectors no product waits for another.
+                            low_oy = image_y[i0:i1].min() - y_outputs + 1
+                            high_oy = image_y[i0:i1].max()
+                            low_place = (image_x[i0] - x_outputs + 1) * span
+                            low_place += min(max(low_oy, 0), span)
+                            high_place = image_x[i1 - 1] * span
+                            high_place += min(high_oy, span - 1)
+                            of_class = place[begin:end]
+                            near = np.searchsorted(of_class, low_place)
+                            far = np.searchsorted(of_class, high_place, side="right")
+                            aligned = begin + near // lanes * lanes
+                            for j0 in range(aligned, begin + far, lanes):
                                 j1 = min(j0 + lanes, end)
                                 hits[:] = 0
                                 fullest = 1
