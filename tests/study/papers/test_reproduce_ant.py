@@ -8,7 +8,7 @@ import pytest
 
 from elision.accelerators import Ant, Scnn
 from elision.products import Conv2dGeometry, MatmulGeometry, Product, synthetic_products
-from elision.study.papers.ant import (
+from elision.study.papers.ant.paper import (
     NETWORKS,
     AntClaims,
     AntRow,

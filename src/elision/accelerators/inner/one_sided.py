@@ -1,5 +1,6 @@
 """One-sided sparsity: an inner-product machine that skips the zeros of one operand."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from elision.accelerators.base import (
@@ -13,7 +14,7 @@ from elision.accelerators.inner.elements import ElementMachine
 from elision.accelerators.inner.work import one_sided, places, spread
 from elision.accelerators.numbers import numbers_of
 from elision.common.names import lookup
-from elision.products import OPERANDS, LayerProduct
+from elision.products import OPERANDS, LayerProduct, Product
 
 __all__ = ["OneSided"]
 
@@ -63,7 +64,7 @@ class OneSided(ElementMachine):
 
     def run(self, product: LayerProduct) -> Cost:
         """Cost of one product; see :meth:`Accelerator.run`."""
-        side = self._index(product)
+        side = self.side_of(product.kind, product.densities)
         outputs = places(product) if side is None else one_sided(product, side)
         steps = outputs._replace(work=ceil_div(outputs.work, self.lanes))
         cycles = spread(steps.total, int(steps.work.max()), self.elements)
@@ -92,12 +93,16 @@ class OneSided(ElementMachine):
             area_mm2=table.area_mm2({n.multiply: multipliers, n.add: multipliers}),
         )
 
-    def _index(self, product: LayerProduct) -> int | None:
-        """Position of the operand whose zeros are skipped; None if it is not read."""
+    def side_of(self, kind: Product, densities: Mapping[str, float]) -> int | None:
+        """Place of the operand whose zeros are skipped; None if the product has not it.
+
+        Args:
+            kind: the product.
+            densities: of its operands, by name.
+        """
         if self.side in ("first", "second"):
             return ("first", "second").index(self.side)
-        names = product.kind.operands
+        names = kind.operands
         if self.side == "sparser":
-            densities = product.densities
             return int(densities[names[1]] < densities[names[0]])
         return names.index(self.side) if self.side in names else None

@@ -1,6 +1,6 @@
 """Published papers beside our own runs, one file or folder each."""
 
-from elision.study.papers.ant import AntClaims
+from elision.study.papers.ant.paper import AntClaims
 from elision.study.papers.base import Figure as Figure
 from elision.study.papers.base import Paper
 from elision.study.papers.base import Table as Table

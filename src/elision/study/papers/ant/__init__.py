@@ -1,0 +1,1 @@
+"""ANT: convolutional networks, and networks of matrix products."""
