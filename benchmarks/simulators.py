@@ -1,9 +1,15 @@
 """Speed of the simulators: dense multiply-accumulates covered per CPU-second.
 
-The task is one training step of ResNet-18 at 224x224, batch 1, its 20 convolutions, all
-three products, 90 % of every operand zero at random positions (and the forward product
-alone for the planar mapping). Every configuration runs several times on operands that
-no earlier run has counted; compilation is excluded by a warm-up and reported apart.
+Three tasks, 90 % of every operand zero at random positions, all three products (and the
+forward product alone for the planar mapping of the first):
+
+* one training step of ResNet-18 at 224x224, batch 1, its 20 convolutions;
+* one of a transformer block of width 768 (ViT-B) on 1,024 tokens: five linear layers, and
+  the two products of attention in 12 heads for 5 sequences of 197 tokens;
+* one of an LSTM step of 1,024 units on 64 sequences: the products of input and state.
+
+Every configuration runs several times on operands that no earlier run has counted;
+compilation is excluded by a warm-up and reported apart.
 
     python benchmarks/simulators.py [--runs 5] [--out FOLDER]
 """
@@ -11,20 +17,30 @@ no earlier run has counted; compilation is excluded by a warm-up and reported ap
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from elision.accelerators import Accelerator, Ant, Intersection, OneSided, Scnn
 from elision.common.files import write_json
 from elision.common.timing import elapsed
-from elision.products import Conv2dGeometry, LayerProduct, Product, synthetic_products
+from elision.engines.bench import machine
+from elision.products import (
+    Conv2dGeometry,
+    Geometry,
+    LayerProduct,
+    MatmulGeometry,
+    Product,
+    synthetic_products,
+)
 from elision.workloads.models import make_model
 from elision.workloads.shapes.of_model import layer_shapes
 
-CONFIGURATIONS: dict[str, tuple[tuple[Accelerator, ...], bool]] = {
+Configurations = dict[str, tuple[tuple[Accelerator, ...], bool]]
+
+CONVOLUTIONS: Configurations = {
     # machines, and whether the forward product alone is run
     "ant + scnn plane-pair, closed form": ((Ant(), Scnn()), False),
     "ant, exact scan": ((Ant(method="scan"),), False),
@@ -38,12 +54,43 @@ CONFIGURATIONS: dict[str, tuple[tuple[Accelerator, ...], bool]] = {
     "intersection": ((Intersection(),), False),
 }
 
+TILE = 32
+MATMULS: Configurations = {
+    "ant + scnn by index": ((Ant(), Scnn()), False),
+    "scnn in tiles": ((Scnn(matmul_tile=TILE),), False),
+    "ant in tiles, closed form": ((Ant(matmul_tile=TILE),), False),
+    "ant in tiles, exact scan": ((Ant(matmul_tile=TILE, method="scan"),), False),
+    "scnn planar, serialised": ((Scnn(mapping="planar"),), False),
+    "one-sided": ((OneSided(),), False),
+    "intersection": ((Intersection(),), False),
+}
 
-def resnet18_products() -> list[LayerProduct]:
+WIDTH, HEADS, TOKENS = 768, 12, 197
+BLOCK = [
+    ("qkv", MatmulGeometry(1024, WIDTH, 3 * WIDTH)),
+    ("scores", MatmulGeometry(TOKENS, WIDTH // HEADS, TOKENS, batch=5 * HEADS)),
+    ("values", MatmulGeometry(TOKENS, TOKENS, WIDTH // HEADS, batch=5 * HEADS)),
+    ("out", MatmulGeometry(1024, WIDTH, WIDTH)),
+    ("fc1", MatmulGeometry(1024, WIDTH, 4 * WIDTH)),
+    ("fc2", MatmulGeometry(1024, 4 * WIDTH, WIDTH)),
+]
+LSTM = [
+    ("input", MatmulGeometry(64, 1024, 4096)),
+    ("state", MatmulGeometry(64, 1024, 4096)),
+]
+
+
+def resnet18() -> list[tuple[str, Geometry]]:
     model = make_model("resnet18-imagenet", in_channels=3, classes=1000, image_size=224)
     layers = layer_shapes(model, (1, 3, 224, 224))
-    convolutions = [pair for pair in layers if isinstance(pair[1], Conv2dGeometry)]
-    return list(synthetic_products(convolutions, 0.9))
+    return [pair for pair in layers if isinstance(pair[1], Conv2dGeometry)]
+
+
+TASKS: dict[str, tuple[Callable[[], list[tuple[str, Geometry]]], Configurations]] = {
+    "ResNet-18, 224x224, batch 1, 20 convolutions": (resnet18, CONVOLUTIONS),
+    "transformer block, width 768, 1,024 tokens": (lambda: BLOCK, MATMULS),
+    "LSTM step, 1,024 units, 64 sequences": (lambda: LSTM, MATMULS),
+}
 
 
 def fresh(products: Iterable[LayerProduct]) -> list[LayerProduct]:
@@ -57,8 +104,12 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return elapsed(work).process
 
 
-def measure(name: str, products: list[LayerProduct], runs: int) -> dict[str, float]:
-    machines, forward_only = CONFIGURATIONS[name]
+def measure(
+    machines: tuple[Accelerator, ...],
+    forward_only: bool,
+    products: list[LayerProduct],
+    runs: int,
+) -> dict[str, Any]:
     chosen = [p for p in products if not forward_only or p.kind is Product.FORWARD]
 
     def run(these: list[LayerProduct]) -> list[int]:
@@ -104,45 +155,35 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--out", type=Path, help="folder for simulators.json")
     arguments = parser.parse_args()
-    products = resnet18_products()
-    results = {}
-    for name in CONFIGURATIONS:
-        results[name] = measure(name, products, arguments.runs)
-        row = results[name]
-        print(
-            f"{name:36s} {row['cpu_seconds_median']:8.3f} CPU-s "
-            f"({row['cpu_seconds_min']:.3f} to {row['cpu_seconds_max']:.3f})  "
-            f"{row['macs_per_cpu_second'] / 1e6:10.1f} M MAC/CPU-s"
-        )
-    gap = scan_gap(products)
-    print("cycles of the exact scan / closed form:", json.dumps(gap, indent=1))
+    results: dict[str, dict[str, Any]] = {}
+    for task, (layers, configurations) in TASKS.items():
+        products = list(synthetic_products(layers(), 0.9))
+        results[task] = {}
+        print(task)
+        for name, (machines, forward_only) in configurations.items():
+            row = measure(machines, forward_only, products, arguments.runs)
+            results[task][name] = row
+            print(
+                f"  {name:36s} {row['cpu_seconds_median']:8.3f} CPU-s "
+                f"({row['cpu_seconds_min']:.3f} to {row['cpu_seconds_max']:.3f})  "
+                f"{row['macs_per_cpu_second'] / 1e9:8.2f} G MAC/CPU-s"
+            )
+        if configurations is CONVOLUTIONS:
+            gap = scan_gap(products)
+            print("  cycles of the exact scan / closed form:", json.dumps(gap))
+            results[task]["scan_over_closed_cycles"] = gap
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory of the process: {peak_mib:.0f} MiB")
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
         record = {
-            "task": "ResNet-18, 224x224, batch 1, 20 convolutions, 90 % zeros",
             "runs": arguments.runs,
             "results": results,
-            "scan_over_closed_cycles": gap,
             "peak_mib": peak_mib,
-            "machine": platform.machine(),
-            "processor": _processor(),
-            "cores": os.cpu_count(),
+            "machine": machine(),
             "load_average": os.getloadavg(),
-            "python": platform.python_version(),
         }
         write_json(arguments.out / "simulators.json", record)
-
-
-def _processor() -> str:
-    """Name of the processor, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":
