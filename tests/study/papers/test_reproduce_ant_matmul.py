@@ -131,7 +131,7 @@ def short():
         if recipe not in runs:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setitem(MATMULS, "short", network)
-                runs[recipe] = recorded_matmuls("short", recipe)
+                runs[recipe] = recorded_matmuls("short", recipe)["short"]
         return runs[recipe]
 
     return run
@@ -140,7 +140,7 @@ def short():
 def test_what_is_written_and_shown(tmp_path, monkeypatch, short):
     monkeypatch.setattr(
         "elision.study.papers.ant.paper.recorded_matmuls",
-        lambda name, recipe, seed: short(recipe),
+        lambda name, recipe, seed: {name: short(recipe)},
     )
     paper = AntClaims(recorded=("swat",), matmul=("MLP",), matmul_tile=16)
     monkeypatch.setattr(AntClaims, "rows", lambda self, progress: [])
@@ -153,6 +153,22 @@ def test_what_is_written_and_shown(tmp_path, monkeypatch, short):
     found = json.loads((tmp_path / "ant.json").read_text())
     assert found["matmul_rows"][0]["network"] == "MLP"
     assert found["matmul_tile"] == 16
+
+
+def test_attention_has_rows_of_its_own(monkeypatch):
+    settings = {"model": "transformer", "train_images": 8, "test_images": 4}
+    workload = find_workload("digits-mlp").changed(
+        **settings, batch_size=4, epochs=1, learning_rate=0.05
+    )
+    monkeypatch.setitem(MATMULS, "tiny", MatmulNetwork(workload, 16))
+    found = recorded_matmuls("tiny", "swat")
+    assert list(found) == ["tiny", "tiny, attention"]
+    (heads,) = {p.geometry.batch for p in found["tiny, attention"]}
+    assert heads > 1
+    rows = matmul_rows("tiny", "", found["tiny, attention"])
+    everything = {row.machine: row for row in rows if row.product == "all"}
+    assert everything["scnn, tiles"].rcp_share > 0.5
+    assert everything["ant, by index"].rcp_share == 0
 
 
 def test_networks_by_name():

@@ -67,25 +67,26 @@ class MatmulNetwork:
 
 
 def _short(model: str, rows: int = 64, **settings: Any) -> MatmulNetwork:
-    """Sixteen batches of 64 photo patches."""
+    """Sixteen batches of photo patches."""
     defaults: dict[str, Any] = {"epochs": 1, "learning_rate": 0.05, "batch_size": 64}
+    settings = defaults | settings
     workload = Workload(
         name=f"ant-{model}",
         dataset="photo-patches",
         model=model,
-        train_images=1024,
+        train_images=16 * settings["batch_size"],
         test_images=100,
-        **(defaults | settings),
+        **settings,
     )
     return MatmulNetwork(workload, rows)
 
 
-#: Networks of matrix products; sizes and settings are this project's own. Of the
-#: transformer's 64 tokens an image, sixteen images' are kept.
+#: Networks of matrix products; sizes and settings are this project's own. All rows of a
+#: batch are kept: 64 images, or 64 tokens of 16 images.
 MATMULS: dict[str, MatmulNetwork] = {
     "MLP": _short("mlp", model_options={"width": 512, "depth": 3}),
     "LSTM": _short("lstm", learning_rate=0.1),
-    "transformer": _short("transformer", rows=1024),
+    "transformer": _short("transformer", rows=1024, batch_size=16),
 }
 
 
@@ -284,8 +285,14 @@ def _sum(costs: Mapping[str, Cost], product: str) -> Cost:
     return sum((costs[name] for name in product.split("+")), Cost())
 
 
-def recorded_matmuls(name: str, recipe: str, seed: int = 0) -> list[LayerProduct]:
+def recorded_matmuls(
+    name: str, recipe: str, seed: int = 0
+) -> dict[str, list[LayerProduct]]:
     """Products of the last step of a network's run under a recipe.
+
+    Products with weights stand under the network's name, those of a batch of two
+    activations, as in attention, under one of their own: recipes leave them dense unless
+    their ``products=`` names them.
 
     A recipe that leaves linear layers dense, as ReSprop does, is applied to them here.
     ReSprop's reference is then the gradient of the layer's previous call, in an LSTM that
@@ -304,4 +311,10 @@ def recorded_matmuls(name: str, recipe: str, seed: int = 0) -> list[LayerProduct
         kept = tuple(part for part in method.dense if part != ":linear")
         method = replace(method, dense=kept)
     result = train(workload, method, workload.load_dataset(), plan)
-    return list(result.trace.multiplied())
+    found: dict[str, list[LayerProduct]] = {}
+    for product in result.trace.multiplied():
+        geometry = product.geometry
+        batched = isinstance(geometry, MatmulGeometry) and geometry.batch > 1
+        part = f"{name}, attention" if batched else name
+        found.setdefault(part, []).append(product)
+    return found

@@ -296,14 +296,16 @@ class AntClaims(Paper):
         rows: list[MatmulRow] = []
         for done, (name, recipe) in enumerate(runs, start=self._units - len(runs)):
             progress(done, self._units)
-            rows += matmul_rows(
-                name,
-                f"recorded, {recipe}",
-                recorded_matmuls(name, recipe, self.seed),
-                self.machine,
-                self.matmul_tile,
-                self.startup_cycles,
-            )
+            recorded = recorded_matmuls(name, recipe, self.seed)
+            for part, products in recorded.items():
+                rows += matmul_rows(
+                    part,
+                    f"recorded, {recipe}",
+                    products,
+                    self.machine,
+                    self.matmul_tile,
+                    self.startup_cycles,
+                )
         return rows
 
     @property
@@ -348,9 +350,10 @@ class AntClaims(Paper):
 _MATMULS = """\
 Networks of matrix products
 Operands recorded in the last step of short runs; under ReSprop the gradient is the sparse
-difference, linear layers included. "if random" is the closed form for random operands of
-the same densities. In tiles, all values of {tile} rows meet all values of {tile} columns;
-by index, only those of equal summation index do. Start-up: {startup} cycles a pair."""
+difference, linear layers included; attention's two products are dense. "if random" is the
+closed form for random operands of the same densities. In tiles, all values of {tile} rows
+meet all values of {tile} columns; by index, only those of equal summation index do.
+Start-up: {startup} cycles a pair."""
 
 
 def _as_json(rows: Iterable[Any]) -> list[dict[str, Any]]:
