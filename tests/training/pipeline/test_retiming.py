@@ -1,5 +1,6 @@
 """Retiming: loops keep their registers, and the retimed step computes the same."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from elision.training.pipeline.retiming import (
     DataFlow,
     check_retimed,
+    draw,
     layerpipe2,
     training_step,
 )
@@ -124,6 +126,19 @@ def test_the_retimed_step_gives_the_delayed_step_s_numbers_later(
     # A register of the pipeline is empty for the first ticks, one for each stage.
     assert found[:last] == [None] * last
     assert found[last:] == pytest.approx(expected[: len(xs) - last])
+
+
+def test_the_drawing_labels_every_register_that_the_graphs_hold() -> None:
+    drawn = draw([0, 1, 2])
+    held = [
+        e.delay
+        for graph in layerpipe2([0, 1, 2])
+        for e in graph.edges
+        if e.delay and e.source != e.target
+    ]
+    labels = re.findall(r">(\d*)D<", drawn)
+    assert sorted(int(n or 1) for n in labels) == sorted(held)
+    assert all(f">{n}<" in drawn for n in ("F3", "dX2", "dW1", "loss", "stage 2"))
 
 
 def test_a_loop_that_gained_a_register_is_found() -> None:

@@ -22,8 +22,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from elision.common.checks import integer
+from elision.report.retiming_figure import retiming_svg
 
-__all__ = ["DataFlow", "Edge", "check_retimed", "layerpipe2", "training_step"]
+__all__ = ["DataFlow", "Edge", "check_retimed", "draw", "layerpipe2", "training_step"]
 
 Kind = Literal[
     "input", "forward", "backward", "activation", "weights", "gradient", "output"
@@ -250,3 +251,21 @@ def check_retimed(
             raise ValueError(
                 f"a loop through {edge.source} -> {edge.target} holds {excess:+d} registers"
             )
+
+
+def draw(stage_of: Sequence[int]) -> str:
+    """The delayed step of these layers and its retiming side by side, as an SVG element.
+
+    Raises:
+        ValueError: as :func:`layerpipe2`.
+    """
+    delayed, piped = layerpipe2(stage_of)
+    titles = (
+        "Delays on gradient edges and output",
+        "Retimed: registers between stages",
+    )
+    graphs = {
+        title: [(e.source, e.target, e.delay, e.kind) for e in graph.edges]
+        for title, graph in zip(titles, (delayed, piped), strict=True)
+    }
+    return retiming_svg(graphs, stage_of)

@@ -1,5 +1,6 @@
 """A plan, run: every rank trains its stages, and all end with the trained model."""
 
+import hashlib
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -102,6 +103,7 @@ def run(
                 f"the plan has {plan.processors} processors, and {count} processes run; "
                 f"start it with torchrun --nproc_per_node={plan.processors}"
             )
+        _check_one_plan(plan)
         if rank == 0:
             _say_what_batch_norm_means(plan, stages)
         with signs_of_life(f"pipeline{next(_RUNS)}"):
@@ -161,6 +163,24 @@ def stages_in(
             f"let it have the layers of stage {first}, too"
         )
     return stages
+
+
+def _check_one_plan(plan: Planned) -> None:
+    """Raise ValueError unless every rank has the same operations in the same order.
+
+    Two plans of costs that each rank measured for itself may differ; the ranks would wait
+    for one another.
+    """
+    order = [(a.processor, a.kind, a.stage, a.microbatch, a.part) for a in plan.actions]
+    mine = repr((plan.schedule.name, plan.partition, sorted(order, key=lambda o: o[0])))
+    digests: list[Any] = [None] * distributed.get_world_size()
+    own = hashlib.sha256(mine.encode()).hexdigest()
+    distributed.all_gather_object(digests, own)
+    if len(set(digests)) > 1:
+        raise ValueError(
+            "the ranks have different plans; measure the costs on one rank and give them "
+            "to all, such as ranks.gather(costs)[0]"
+        )
 
 
 def _trains(module: nn.Module) -> bool:
