@@ -59,6 +59,10 @@ def sgd(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, WORKLOAD.learning_rate, momentum=0.9)
 
 
+def planned(costs: tuple[LayerCost, ...]) -> dict[str, Plan]:
+    return {s: plan(costs, RANKS, s, MICROBATCHES) for s in SCHEDULES}
+
+
 def emulated(made: Plan, given: list[tuple[Tensor, Tensor]]) -> list[float]:
     """Losses of the emulator on the same micro-batches."""
     stages = stages_in(made, model(), split(given[0][0], MICROBATCHES)[0])
@@ -79,7 +83,7 @@ def emulated(made: Plan, given: list[tuple[Tensor, Tensor]]) -> list[float]:
     ]
 
 
-def rank(number: int, folder: Path, plans: dict[str, Plan], steps: int) -> None:
+def rank(number: int, folder: Path, costs: tuple[LayerCost, ...], steps: int) -> None:
     """Every schedule on one rank; what it saw goes to a file."""
     torch.set_num_threads(1)
     distributed.init_process_group(
@@ -90,7 +94,7 @@ def rank(number: int, folder: Path, plans: dict[str, Plan], steps: int) -> None:
         timeout=timedelta(seconds=120),
     )
     given, found = batches(steps), {}
-    for name, made in plans.items():
+    for name, made in planned(costs).items():
         for _ in range(2):
             own = model()
             distributed.barrier()
@@ -117,13 +121,13 @@ def main() -> None:
     given = batches(steps)
     example = split(given[0][0], MICROBATCHES)[0]
     costs: tuple[LayerCost, ...] = measured(chain(model(), example), example)
-    plans = {s: plan(costs, RANKS, s, MICROBATCHES) for s in SCHEDULES}
+    plans = planned(costs)
     before = machine()
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ranks = [
-            context.Process(target=rank, args=(r, folder, plans, steps))
+            context.Process(target=rank, args=(r, folder, costs, steps))
             for r in range(RANKS)
         ]
         for process in ranks:
@@ -137,16 +141,16 @@ def main() -> None:
     for name, made in plans.items():
         expected = emulated(made, given)
         found = seen[0][name]
-        difference = max(
+        differences = [
             abs(a - b) / abs(b) for a, b in zip(found["losses"], expected, strict=True)
-        )
+        ]
         a_step = 1 if made.schedule.synchronous else MICROBATCHES
         seconds = found["seconds"][a_step:]
         sums = [
             sum(seconds[i : i + a_step])
             for i in range(0, len(seconds) - a_step + 1, a_step)
         ]
-        planned = (
+        expected_seconds = (
             made.makespan if made.schedule.synchronous else made.period * MICROBATCHES
         )
         quartiles = statistics.quantiles(sums, n=4)
@@ -156,12 +160,15 @@ def main() -> None:
                 "layers_per_stage": [len(s) for s in made.partition.layers],
                 "delays": made.delays,
                 "losses_first_last": [found["losses"][0], found["losses"][-1]],
-                "largest_relative_difference_of_losses": difference,
-                "planned_seconds": planned,
+                "relative_difference_of_losses": {
+                    "of_the_first_8": max(differences[:8]),
+                    "of_all": max(differences),
+                },
+                "planned_seconds": expected_seconds,
                 "measured_seconds": statistics.median(sums),
                 "measured_quartiles": [quartiles[0], quartiles[2]],
                 "measured_fastest": min(sums),
-                "fastest_over_planned": min(sums) / planned,
+                "fastest_over_planned": min(sums) / expected_seconds,
                 "planned_busy_seconds": [
                     sum(a.end - a.start for a in own) for own in made.by_processor
                 ],

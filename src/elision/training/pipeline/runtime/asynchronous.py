@@ -82,6 +82,12 @@ class Asynchronous:
             for index, module in enumerate(stages)
             if orders.rank_of(index) == rank
         }
+        #: Products whose weight gradient this rank or another computes apart.
+        self._products = {
+            index: products_of(module)
+            for index, module in enumerate(stages)
+            if orders.away(index)
+        }
         self.kept = dict.fromkeys(self.stages, 1)
         self.losses: dict[int, float] = {}
         self.timed: list[Timed] = []
@@ -188,17 +194,16 @@ class Asynchronous:
         self, index: int, part: int, operands: Sequence[Tensor]
     ) -> list[Tensor]:
         """Weight gradients of a part of a stage, whose weights need not be here."""
-        products = products_of(self.modules[index])
         found: list[Tensor] = []
         for place, layer in enumerate(self.orders.layers_of(index, part)):
-            product = products[layer]
+            product = self._products[index][layer]
             assert product is not None
             x, g = operands[2 * place : 2 * place + 2]
             found += weight_gradients(product, x, g)
         return found
 
     def _parameters(self, index: int, layer: int) -> list[nn.Parameter]:
-        product = products_of(self.modules[index])[layer]
+        product = self._products[index][layer]
         assert product is not None
         return [p for p in product.parameters() if p.requires_grad]
 
