@@ -91,13 +91,13 @@ def train(schedule: str, count: int, data: Any, seed: int) -> dict[str, Any]:
 def advice(data: Any) -> list[dict[str, Any]]:
     """Stable rates of the four stages at the first weights, without and with momentum."""
     _, pieces = stages(4, data, 0)
-    batch = next(WORKLOAD.train_batches(data, seed=0, epoch=0))
+    images, labels = next(WORKLOAD.train_batches(data, seed=0, epoch=0))
     found = []
     for momentum in (0.0, WORKLOAD.momentum):
         for one in advise(
             pieces,
             nn.functional.cross_entropy,
-            batch,
+            (images, labels),
             delays="layerpipe",
             momentum=momentum,
             iterations=10,
