@@ -42,17 +42,32 @@ _AVX512 = (
     "-mprefer-vector-width=512",
 )
 
+_VNNI = (*_AVX512, "-mavx512vnni")
+_FP16 = (*_VNNI, "-mavx512fp16")
+
 #: Instruction sets a library can be built for, best first, and the flags for each.
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "avx512fp16": (*_AVX512, "-mavx512vnni", "-mavx512fp16"),
-    "avx512vnni": (*_AVX512, "-mavx512vnni"),
+    "amx": (*_FP16, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"),
+    "avx512fp16": _FP16,
+    "avx512vnni": _VNNI,
     "avx512": _AVX512,
     "avx2": ("-mavx2", "-mfma"),
     "portable": (),
 }
 
+#: What Linux calls the instructions that a CPU with AVX-512 may have, best first.
+_BEYOND_AVX512 = {
+    "amx": {"avx512_vnni", "avx512_fp16", "avx512_bf16", "amx_tile", "amx_bf16"},
+    "avx512fp16": {"avx512_vnni", "avx512_fp16"},
+    "avx512vnni": {"avx512_vnni"},
+}
+
 #: What to build where the compiler is older than the CPU.
-NEXT_BEST = {"avx512fp16": "avx512vnni", "avx512vnni": "avx512"}
+NEXT_BEST = {
+    "amx": "avx512fp16",
+    "avx512fp16": "avx512vnni",
+    "avx512vnni": "avx512",
+}
 
 _COMMON = ("-std=c++17", "-O3", "-shared", "-fPIC", "-pthread", "-w")
 
@@ -84,10 +99,11 @@ def variant() -> str:
         return name
     capability = torch.backends.cpu.get_cpu_capability()
     if capability.startswith("AVX512"):
-        flags = cpu_fields().get("flags", "").split()
-        if "avx512_vnni" not in flags:
-            return "avx512"
-        return "avx512fp16" if "avx512_fp16" in flags else "avx512vnni"
+        flags = set(cpu_fields().get("flags", "").split())
+        for name, needed in _BEYOND_AVX512.items():
+            if needed <= flags:
+                return name
+        return "avx512"
     return "avx2" if capability == "AVX2" else "portable"
 
 

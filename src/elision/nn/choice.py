@@ -38,6 +38,7 @@ class Shape(NamedTuple):
         sequences: in the largest step.
         steps: number of time steps.
         back: whether a backward pass follows.
+        dtype: of all tensors.
 
     Example:
         >>> Shape("gru", 3, 4, sequences=2, steps=50, back=True).short.steps
@@ -50,6 +51,7 @@ class Shape(NamedTuple):
     sequences: int
     steps: int
     back: bool
+    dtype: torch.dtype = torch.float32
 
     @property
     def short(self) -> "Shape":
@@ -80,7 +82,7 @@ def _trial(shape: Shape) -> dict[str, float]:
         """Values between -scale and scale, without a random generator."""
         count = torch.arange(torch.Size(size).numel(), device="cpu")
         x = (count * 0.618).frac().float().mul_(2 * scale).sub_(scale)
-        return x.view(size).requires_grad_(v.back)
+        return x.view(size).to(v.dtype).requires_grad_(v.back)
 
     with torch.enable_grad(), torch.device("cpu"):
         x = values(v.steps, v.sequences, v.inputs)
@@ -89,7 +91,7 @@ def _trial(shape: Shape) -> dict[str, float]:
             values(gates, v.units, scale=v.units**-0.5),
             *(values(gates, scale=0.1), values(gates, scale=0.1)),
         ]
-    zero = torch.zeros(1, v.sequences, v.units, dtype=torch.float32, device="cpu")
+    zero = torch.zeros(1, v.sequences, v.units, dtype=v.dtype, device="cpu")
     parts = 2 if v.cell == "lstm" else 1
     states = (zero[0],) * parts
 
@@ -108,5 +110,5 @@ def _trial(shape: Shape) -> dict[str, float]:
         if v.back:
             torch.autograd.grad(y, [x, *flat], torch.ones_like(y))
 
-    with torch.set_grad_enabled(v.back):
+    with torch.set_grad_enabled(v.back), torch.autocast("cpu", enabled=False):
         return fastest({"torch": own, "native": native}, _TRIALS)

@@ -4,7 +4,7 @@ A sequence, padded or packed, is ``data`` of shape ``(tokens, features)``, the t
 after the other, and the number of sequences in each step, which never grows. The kernel
 computes the input's part of all gates by one product, then step by step the state's part
 with the cell behind the tile; what it keeps for the backward pass are the activated gates,
-4 floats a unit and token, and the cells. Going back, the gates are overwritten by their
+4 values a unit and token, and the cells, which are floats. Going back, the gates are overwritten by their
 gradients, from which the products of the weights and the input read; a second pass over the
 same graph computes them again.
 """
@@ -19,9 +19,9 @@ from torch import Tensor
 from elision.native.shared_object import load, unavailable
 from elision.nn.over_time import Gates, Plain, State
 
-__all__ = ["recurrence", "takes"]
+__all__ = ["has_tiles", "recurrence", "takes"]
 
-#: Units whose gates lie side by side, and floats that they take.
+#: Units whose gates lie side by side, and values that they take.
 _UNITS, _BLOCK = 16, 64
 
 _EXACT = Gates()
@@ -78,8 +78,18 @@ class Given(NamedTuple):
         return list(self._asdict().items())[3:]
 
     def plain(self) -> "Given":
-        """The tensors as the kernels read them: without gaps or gradients."""
-        return Given(*(None if t is None else t.detach().contiguous() for t in self))
+        """The tensors as the kernels read them: without gaps or gradients.
+
+        States and biases are float32.
+        """
+        found = {
+            name: None if t is None else t.detach().contiguous()
+            for name, t in self._asdict().items()
+        }
+        for name in ("h0", "c0", "b_ih", "b_hh"):
+            if found[name] is not None:
+                found[name] = found[name].float()
+        return Given(**found)
 
     def only(self, found: dict[str, Tensor | None]) -> list[Tensor | None]:
         """Of what was found, what this says is wanted."""
@@ -90,22 +100,43 @@ class Given(NamedTuple):
 Grads = tuple[Tensor | None, ...]
 
 
-def takes(*tensors: Tensor | None) -> str | None:
-    """Why the kernel does not compute on these tensors, in a few words; None: it does."""
+#: Beginning of the kernels' names, by the dtype that they compute.
+_PREFIXES = {torch.float32: "", torch.bfloat16: "bf16_"}
+
+
+def takes(*tensors: Tensor | None, casts: bool = False) -> str | None:
+    """Why the kernel does not compute on these tensors, in a few words; None: it does.
+
+    Args:
+        tensors: all of float32, or all of bfloat16.
+        casts: whether the caller casts them to bfloat16, as autocast would.
+    """
     if torch.compiler.is_compiling():
         return "compiled code"
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu") and not casts:
         return "autocast"
+    dtypes: set[torch.dtype] = set()
     for tensor in tensors:
         if tensor is None:
             continue
         if tensor.device.type != "cpu":
             return f"tensors on {tensor.device.type}"
-        if tensor.dtype != torch.float32:
+        if tensor.dtype not in _PREFIXES:
             return f"{tensor.dtype}".removeprefix("torch.")
         if type(tensor) not in (Tensor, torch.nn.Parameter) or _is_transformed(tensor):
             return "tensors of another kind than torch's own"
-    return unavailable()
+        dtypes.add(torch.bfloat16 if casts else tensor.dtype)
+    why = unavailable()
+    if why is not None or torch.bfloat16 not in dtypes:
+        return why
+    if len(dtypes) > 1:
+        return "float32 and bfloat16 together"
+    return None if has_tiles() else "bfloat16 without AMX"
+
+
+def has_tiles() -> bool:
+    """Whether bfloat16 is computed here: by AMX, which Linux grants on request."""
+    return bool(load().elision_multiplies_tiles())
 
 
 def _is_transformed(tensor: Tensor) -> bool:
@@ -129,7 +160,8 @@ def recurrence(
 
     Args:
         cell: ``"lstm"`` or ``"gru"``.
-        data: ``(tokens, features)`` float32 on the CPU.
+        data: ``(tokens, features)`` float32 or bfloat16 (:func:`has_tiles`) on the CPU, as
+            all others.
         counts: sequences in each step, at least one step, none larger than the one before.
         state: ``(h,)`` or ``(h, c)``, each ``(sequences, units)``.
         weights: without a projection.
@@ -211,6 +243,7 @@ def call(name: str, layer: ctypes.Structure) -> None:
 def _forward(cell: str, reverse: bool, sizes: Tensor, given: Given) -> tuple[Any, ...]:
     """Outputs, last states, gates and cells; of a GRU no cells."""
     given = given.plain()
+    dtype = given.x.dtype
     (tokens, _), (sequences, units) = given.x.shape, given.h0.shape
     blocks = -(-units // _UNITS)
     y = given.x.new_empty(tokens, units)
@@ -219,11 +252,11 @@ def _forward(cell: str, reverse: bool, sizes: Tensor, given: Given) -> tuple[Any
     if given.c0 is not None:
         cn, cells = (
             torch.empty_like(hn),
-            y.new_empty(blocks, tokens + sequences, _UNITS),
+            hn.new_empty(blocks, tokens + sequences, _UNITS),
         )
     made = {"y": y, "hn": hn, "cn": cn, "gates": gates, "cells": cells}
-    call(f"{cell}_forward", layer_of(reverse, sizes, given, **made))
-    return tuple(made.values())
+    call(f"{_PREFIXES[dtype]}{cell}_forward", layer_of(reverse, sizes, given, **made))
+    return y, hn.to(dtype), None if cn is None else cn.to(dtype), gates, cells
 
 
 def _backward(
@@ -247,8 +280,9 @@ def _backward(
     made |= {"dy": whole_grad(given, grads), "dh": found["h0"], "dc": found["c0"]}
     layer = layer_of(reverse, sizes, given, **kept, **made)
     layer.wants_first = want.h0 or want.c0
-    call(f"{cell}_backward", layer)
-    return want.only(found)
+    dtype = given.x.dtype
+    call(f"{_PREFIXES[dtype]}{cell}_backward", layer)
+    return want.only({n: None if t is None else t.to(dtype) for n, t in found.items()})
 
 
 def whole_grad(given: Given, grads: Grads) -> Tensor:
@@ -263,8 +297,8 @@ def first_grads(given: Given, grads: Grads) -> dict[str, Tensor | None]:
     found: dict[str, Tensor | None] = {"h0": None, "c0": None}
     for (name, state), grad in zip(given.states, grads[1:], strict=True):
         if state is not None:
-            zero = grad is None
-            found[name] = torch.zeros_like(state) if zero else grad.clone().contiguous()
+            owed = torch.zeros_like(state)
+            found[name] = owed if grad is None else owed.copy_(grad)
     return found
 
 

@@ -1,10 +1,11 @@
 """``elision.nn.LSTM`` and ``elision.nn.GRU``: torch's modules, by fused kernels.
 
-The kernel computes in float32 on the CPU (AVX-512, AVX2 or plain C++), for padded, packed
-and single sequences, any number of layers, both directions, with or without biases and first
-states. Projections, other types and devices, autocast, compiled code, and tensors that are
-transformed or recorded by ``torch.func`` go to torch's own function, said once in the log.
-bf16 would pay on CPUs with AMX; no kernel for it is written, torch's runs.
+The kernels compute on the CPU in float32 (AVX-512, AVX2 or plain C++) and in bfloat16 (AMX),
+for padded, packed and single sequences, any number of layers, both directions, with or
+without biases and first states. An LSTM under autocast to bfloat16 is one of bfloat16, as
+torch's is. Projections, other types and devices, other autocast, compiled code, and tensors
+that are transformed or recorded by ``torch.func`` go to torch's own function, said once in
+the log.
 """
 
 import logging
@@ -107,7 +108,7 @@ class _Fused(nn.RNNBase):
             return super().forward(input, hx)
         compute = self._computing(input, hx)
         if compute is None:  # the kernels, which read the masks themselves
-            return self._called(self._by_kernels, input, hx)
+            return self._by_own(input, hx)
         if compute is getattr(torch, self._cell) and not self._masks:
             return super().forward(input, hx)
         return self._called(compute, input, hx, self._masked)
@@ -133,7 +134,8 @@ class _Fused(nn.RNNBase):
             )
             return own
         _, rows = self._steps_and_rows(input)
-        sparse = all(self._is_sparse(names, rows) for names in self._all_weights)
+        dtype = self._dtype(input)
+        sparse = all(self._is_sparse(names, rows, dtype) for names in self._all_weights)
         if sparse or self.engine == "native":
             return None
         return None if self._is_kernel_faster(input) else own
@@ -143,7 +145,22 @@ class _Fused(nn.RNNBase):
         if self.proj_size:
             return "projections"
         data = input.data if isinstance(input, PackedSequence) else input
-        return takes(data, *_parts(hx), *self._flat_weights)  # pyright: ignore[reportArgumentType]
+        given: Any = (data, *_parts(hx), *self._flat_weights)
+        return takes(*given, casts=self._casts)
+
+    @property
+    def _casts(self) -> bool:
+        """Whether the call is one of bfloat16 by autocast; torch's GRU is not."""
+        return (
+            self._cell == "lstm"
+            and torch.is_autocast_enabled("cpu")
+            and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        )
+
+    def _dtype(self, input: Any) -> torch.dtype:
+        """What a call is computed in."""
+        data = input.data if isinstance(input, PackedSequence) else input
+        return torch.bfloat16 if self._casts else data.dtype
 
     def _steps_and_rows(self, input: Any) -> tuple[int, int]:
         """Time steps, and sequences in the largest."""
@@ -161,15 +178,28 @@ class _Fused(nn.RNNBase):
         back = torch.is_grad_enabled() and wanted
         inner = self.hidden_size * (2 if self.bidirectional else 1)
         inputs = [self.input_size] + [inner] * (self.num_layers - 1)
-        return is_kernel_faster(
-            [Shape(self._cell, n, self.hidden_size, rows, steps, back) for n in inputs]
+        shape = Shape(
+            *(self._cell, self.input_size, self.hidden_size),
+            *(rows, steps, back, self._dtype(input)),
         )
+        return is_kernel_faster([shape._replace(inputs=n) for n in inputs])
+
+    def _by_own(self, input: Any, hx: Any) -> Any:
+        """One call by the kernels, in the type that autocast asks for."""
+        if not self._casts:
+            return self._called(self._by_kernels, input, hx)
+        dtype = self._dtype(input)
+        parts = tuple(part.to(dtype) for part in _parts(hx))
+        with torch.autocast("cpu", enabled=False):
+            return self._called(self._by_kernels, input.to(dtype), parts or None)
 
     def _by_kernels(self, *args: Any) -> tuple[Tensor, ...]:
-        names = self._all_weights
-        return sequences(
-            self._direction, args, lambda place, flat: (names[place], Plain(*flat))
-        )
+        names, dtype = self._all_weights, args[0].dtype
+
+        def own(place: int, flat: list[Any]) -> tuple[list[str], Plain]:
+            return names[place], Plain(*(t if t is None else t.to(dtype) for t in flat))
+
+        return sequences(self._direction, args, own)
 
     def _direction(
         self,
@@ -181,18 +211,20 @@ class _Fused(nn.RNNBase):
     ) -> tuple[Tensor, State]:
         """A layer in one direction by a kernel, of its parameters and their names."""
         names, weights = own
-        if self._is_sparse(names, counts[0]):
+        if self._is_sparse(names, counts[0], data.dtype):
             masks = self._masks[names[0]], self._masks[names[1]]
             return sparse_recurrence(
                 self._cell, data, counts, state, weights, masks, reverse=back
             )
         if self._masks:
-            weights = Plain(*(self._masked(name) for name in names))
+            kept = (self._masked(name).to(data.dtype) for name in names)
+            weights = Plain(*kept)
         return recurrence(self._cell, data, counts, state, weights, reverse=back)
 
-    def _is_sparse(self, names: list[str], rows: int) -> bool:
+    def _is_sparse(self, names: list[str], rows: int, dtype: torch.dtype) -> bool:
         """Whether the kernel for sparse weights computes a layer in one direction."""
-        return pays([self._masks.get(name) for name in names[:2]], rows)
+        masks = [self._masks.get(name) for name in names[:2]]
+        return dtype == torch.float32 and pays(masks, rows)
 
     # --- one call ------------------------------------------------------------------------
 
