@@ -1,17 +1,19 @@
-"""``elision.nn.LSTM`` and ``GRU`` against torch's own in float32: forward and backward.
+"""``elision.nn.LSTM`` and ``GRU`` against torch's own: forward and backward.
 
 One layer, 50 steps, as many inputs as units, without first states; outputs, and gradients of
 the input and of all parameters. The candidates are torch's module, ours with the kernel, and
-ours with masks that keep a tenth of both weights; besides, what ours chooses as it comes, by
-a short trial. They take turns in every round. On one thread the time is that of the
-processor, so that other processes do not count; on more it is the wall clock. Ratios are
-medians over the rounds of torch's time over the candidate's in the same round.
+in float32 ours with masks that keep a tenth of both weights, and torch's module elided with
+SWAT at 90 % (exact and sampled thresholds, taken anew in every step); besides, what ours
+chooses as it comes, by a short trial. They take turns in every round. On one thread the time
+is that of the processor, so that other processes do not count; on more it is the wall clock.
+Ratios are medians over the rounds of torch's time over the candidate's in the same round.
 
     python benchmarks/recurrent.py [--rounds 7] [--threads 1] [--units 256 512 1024]
-                                   [--out FOLDER]
+                                   [--dtype bfloat16] [--out FOLDER]
 """
 
 import argparse
+import copy
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +25,14 @@ from torch import Tensor, nn
 import elision
 from elision.common.files import write_json
 from elision.common.timing import interleaved, quoted_clock
+from elision.methods import Swat
 from elision.native import builder
 from elision.nn.choice import Shape, is_kernel_faster
 from elision.study.folder import environment
 
 STEPS, SEQUENCES, UNITS = 50, (32, 64, 128, 160), (256, 512, 1024)
 KEPT = 0.1
+DTYPES = ("float32", "bfloat16")
 CLASSES: dict[str, tuple[Any, Any]] = {
     "LSTM": (elision.nn.LSTM, nn.LSTM),
     "GRU": (elision.nn.GRU, nn.GRU),
@@ -37,7 +41,9 @@ CLASSES: dict[str, tuple[Any, Any]] = {
 Call = Callable[[], object]
 
 
-def candidates(name: str, units: int, sequences: int) -> dict[str, Call]:
+def candidates(
+    name: str, units: int, sequences: int, dtype: torch.dtype
+) -> dict[str, Call]:
     """Calls of forward and backward pass."""
     ours, own = CLASSES[name]
     torch.manual_seed(0)
@@ -48,8 +54,10 @@ def candidates(name: str, units: int, sequences: int) -> dict[str, Call]:
     weights = dict(plain.named_parameters())
     places = {n: torch.rand_like(weights[n]) < KEPT for n in weights if "weight" in n}
     masked.mask_weights(places)
-    x = torch.randn(STEPS, sequences, units, requires_grad=True)
-    direction = torch.randn(STEPS, sequences, units)
+    for module in (plain, kernel):
+        module.to(dtype)
+    x = torch.randn(STEPS, sequences, units, dtype=dtype, requires_grad=True)
+    direction = torch.randn(STEPS, sequences, units, dtype=dtype)
 
     def both(module: nn.Module) -> Call:
         wanted = [x, *module.parameters()]
@@ -59,7 +67,15 @@ def candidates(name: str, units: int, sequences: int) -> dict[str, Call]:
 
         return call
 
-    return {"torch": both(plain), "kernel": both(kernel), "mask": both(masked)}
+    dense = {"torch": both(plain), "kernel": both(kernel)}
+    if dtype != torch.float32:
+        return dense
+    exact, sampled = (
+        elision.elide(copy.deepcopy(plain), Swat(1 - KEPT, threshold=how, dense=()))
+        for how in ("exact", "sampled")
+    )
+    sparse = {"mask": masked, "swat": exact, "swat sampled": sampled}
+    return dense | {key: both(module) for key, module in sparse.items()}
 
 
 def row(calls: dict[str, Call], rounds: int, dense_macs: int) -> dict[str, Any]:
@@ -80,7 +96,7 @@ def row(calls: dict[str, Call], rounds: int, dense_macs: int) -> dict[str, Any]:
 
 
 def measured(
-    names: list[str], units: list[int], rounds: int
+    names: list[str], units: list[int], rounds: int, dtype: torch.dtype
 ) -> dict[str, dict[str, Any]]:
     results: dict[str, dict[str, Any]] = {}
     for name in names:
@@ -88,14 +104,17 @@ def measured(
         for size in units:
             for sequences in SEQUENCES:
                 macs = 3 * STEPS * sequences * gates * size * 2 * size
+                calls = candidates(name, size, sequences, dtype)
                 key = f"{name}, {size} units, {sequences} sequences"
-                results[key] = row(candidates(name, size, sequences), rounds, macs)
-                shape = Shape(name.lower(), size, size, sequences, STEPS, back=True)
+                results[key] = row(calls, rounds, macs)
+                shape = Shape(
+                    name.lower(), size, size, sequences, STEPS, back=True, dtype=dtype
+                )
                 results[key]["auto"] = _chosen(results[key], shape)
                 words = [
                     f"{n} {v['ratio']:.2f} [{v['quartiles'][0]:.2f}, {v['quartiles'][1]:.2f}]"
                     for n, v in results[key].items()
-                    if n in ("kernel", "mask")
+                    if n not in ("torch", "auto")
                 ]
                 words.append(f"auto takes {results[key]['auto']['engine']}")
                 print(f"{key}: {', '.join(words)}", flush=True)
@@ -130,10 +149,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--units", type=int, nargs="+", default=list(UNITS))
     parser.add_argument("--cells", nargs="+", choices=CLASSES, default=list(CLASSES))
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    results = measured(arguments.cells, arguments.units, arguments.rounds)
+    dtype = getattr(torch, arguments.dtype)
+    results = measured(arguments.cells, arguments.units, arguments.rounds, dtype)
     means = summary(results)
     for key, value in means.items():
         mean, least = value["geometric_mean"], value["smallest"]
@@ -142,6 +163,7 @@ def main() -> None:
         facts = {
             "rounds": arguments.rounds,
             "threads": arguments.threads,
+            "dtype": arguments.dtype,
             "clock": quoted_clock(),
             "variant": builder.variant(),
             "kept_by_the_mask": KEPT,
@@ -151,7 +173,8 @@ def main() -> None:
         }
         arguments.out.mkdir(parents=True, exist_ok=True)
         threads = "" if arguments.threads == 1 else f"-{arguments.threads}-threads"
-        write_json(arguments.out / f"recurrent{threads}.json", facts)
+        name = f"recurrent-{arguments.dtype}-{facts['variant']}{threads}.json"
+        write_json(arguments.out / name, facts)
 
 
 if __name__ == "__main__":

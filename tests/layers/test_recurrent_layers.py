@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence
 from torch.utils.checkpoint import checkpoint
 
 import elision
@@ -23,6 +23,7 @@ from elision.layers import (
 )
 from elision.methods import METHODS, Static, Swat
 from elision.native import shared_object
+from elision.nn.given import selected_recurrence
 from elision.nn.sparse import sparse_recurrence
 from elision.operands import TopK
 from elision.products import MatmulGeometry, Product
@@ -483,3 +484,86 @@ def test_growing_by_the_dense_gradient_takes_torchs_kernel() -> None:
         optimizer.step()
     assert any(whole)
     assert not all(whole)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize(
+    "dense", [(), ("hh_*",), ("ih_*",), ("ih_l0",)], ids=["none", "hh", "ih", "first"]
+)
+@pytest.mark.parametrize("sparsity", [0.5, 0.9])
+def test_selection_by_kernels_is_the_loops(
+    kind: Any, packed: bool, dense: Any, sparsity: float, monkeypatch: Any
+) -> None:
+    torch.manual_seed(0)
+    model = kind(32, 24, num_layers=2, bidirectional=True)
+    x = torch.randn(5, 20, 32, requires_grad=True)
+    lengths = torch.tensor([1 + i % 5 for i in range(20)])
+    recipe = Swat(sparsity, dense=dense)
+    found = []
+    calls: list[str] = []
+
+    def counted(cell: str, *args: Any, **kwargs: Any) -> Any:
+        calls.append(cell)
+        return selected_recurrence(cell, *args, **kwargs)
+
+    monkeypatch.setattr("elision.layers.modules.recurrent.selected_recurrence", counted)
+    for engine in ("torch", "auto"):
+        assert not calls  # the loop
+        elided = elision.elide(copy.deepcopy(model), recipe, engine=engine)
+        given: Any = x
+        if packed:
+            given = pack_padded_sequence(x, lengths, enforce_sorted=False)
+        y, last = elided(given)
+        last = last if isinstance(last, tuple) else (last,)
+        results = [y.data if packed else y, *last]
+        torch.manual_seed(1)
+        directions = [torch.randn_like(part) for part in results]
+        wanted = [x, *elided.parameters()]
+        grads = torch.autograd.grad(results, wanted, directions, retain_graph=True)
+        again = torch.autograd.grad(results, wanted, directions)
+        assert all(torch.equal(a, b) for a, b in zip(grads, again, strict=True))
+        found.append([*results, *grads])
+    if shared_object.unavailable() is None:
+        assert len(calls) == 4  # two layers in two directions
+    for mine, loop in zip(*found, strict=True):
+        assert (mine - loop).norm() <= 1e-5 * loop.norm() + 1e-6
+
+
+@pytest.mark.parametrize("masked", ["ih", "hh"])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_mask_on_one_weight_is_computed_by_what_it_keeps(
+    kind: Any, masked: str, monkeypatch: Any
+) -> None:
+    if shared_object.unavailable():
+        pytest.skip("no kernels here")
+    torch.manual_seed(0)
+    model, x = kind(32, 24, num_layers=2), torch.randn(5, 20, 32)
+    other = {"ih": "hh", "hh": "ih"}[masked]
+    recipe = Static(0.9, distribution="uniform", dense=(f"{other}_*",))
+    elided = elision.elide(copy.deepcopy(model), recipe)
+    elision.topology.attach(elided, torch.optim.SGD(elided.parameters(), 0.1), steps=9)
+    masks = {
+        f"weight_{n.split('.')[0]}": b
+        for n, b in elided.named_buffers()
+        if n.endswith("mask") and not b.all()
+    }
+    assert masks
+    for name, mask in masks.items():
+        assert name.startswith(f"weight_{masked}")
+        model.get_parameter(name).data.mul_(mask)
+    calls: list[str] = []
+
+    def counted(cell: str, *args: Any, **kwargs: Any) -> Any:
+        calls.append(cell)
+        return selected_recurrence(cell, *args, **kwargs)
+
+    monkeypatch.setattr("elision.layers.modules.recurrent.selected_recurrence", counted)
+    found, expected = learned(elided, x), learned(model, x)
+    assert len(calls) == 2
+    assert_same(found[:1], expected[:1])
+    assert_same(found[-1:], expected[-1:])
+    for key, parameter in elided.named_parameters():
+        kept = masks.get(key, torch.tensor(True))
+        theirs = model.get_parameter(key).grad * kept
+        torch.testing.assert_close(parameter.grad * kept, theirs, rtol=1e-5, atol=1e-5)

@@ -112,7 +112,10 @@ def test_without_a_compiler_the_engine_computes_with_torch(monkeypatch):
 
 def test_the_variant_is_the_best_that_the_cpu_runs(monkeypatch):
     monkeypatch.delenv("ELISION_VARIANT", raising=False)
+    tiles = "avx512_vnni avx512_fp16 avx512_bf16 amx_tile amx_bf16"
     for capability, flags, expected in [
+        ("AVX512", tiles, "amx"),
+        ("AVX512", tiles.replace(" amx_bf16", ""), "avx512fp16"),
         ("AVX512", "avx512f avx512_vnni avx512_fp16", "avx512fp16"),
         ("AVX512", "avx512f avx512_vnni", "avx512vnni"),
         ("AVX512", "avx512f", "avx512"),

@@ -185,12 +185,12 @@ def test_a_name_that_is_unknown_lists_the_known() -> None:
 
 def other_calls() -> list[tuple[str, Any, Any]]:
     double = LSTM(3, 4).double(), torch.ones(2, 1, 3, dtype=torch.float64)
-    half = GRU(3, 4).bfloat16(), torch.ones(2, 1, 3, dtype=torch.bfloat16)
+    half = GRU(3, 4).half(), torch.ones(2, 1, 3, dtype=torch.float16)
     meta = LSTM(3, 4, device="meta"), torch.ones(2, 1, 3, device="meta")
     projected = LSTM(3, 4, proj_size=2), torch.ones(2, 1, 3)
     return [
         ("float64", *double),
-        ("bfloat16", *half),
+        ("float16", *half),
         ("tensors on meta", *meta),
         ("projections", *projected),
     ]

@@ -67,6 +67,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bf16_lstm_backward": (_INT, [_POINTER]),
     "bf16_gru_forward": (_INT, [_POINTER]),
     "bf16_gru_backward": (_INT, [_POINTER]),
+    "lists_count": (_LONG, [_POINTER, _LONG, _LONG, _POINTER, _POINTER]),
+    "lists_fill": (None, [_POINTER, _LONG, _LONG, _POINTER, _POINTER]),
     "sparse_lstm_forward": (_INT, [_POINTER]),
     "sparse_lstm_backward": (_INT, [_POINTER]),
     "sparse_gru_forward": (_INT, [_POINTER]),

@@ -4,9 +4,9 @@ A sequence, padded or packed, is ``data`` of shape ``(tokens, features)``, the t
 after the other, and the number of sequences in each step, which never grows. The kernel
 computes the input's part of all gates by one product, then step by step the state's part
 with the cell behind the tile; what it keeps for the backward pass are the activated gates,
-4 values a unit and token, and the cells, which are floats. Going back, the gates are overwritten by their
-gradients, from which the products of the weights and the input read; a second pass over the
-same graph computes them again.
+4 values a unit and token, and the cells, which are floats. Going back, the gates are
+overwritten by their gradients, from which the products of the weights and the input read; a
+second pass over the same graph computes them again.
 """
 
 import ctypes
@@ -87,8 +87,8 @@ class Given(NamedTuple):
             for name, t in self._asdict().items()
         }
         for name in ("h0", "c0", "b_ih", "b_hh"):
-            if found[name] is not None:
-                found[name] = found[name].float()
+            value = found[name]
+            found[name] = None if value is None else value.float()
         return Given(**found)
 
     def only(self, found: dict[str, Tensor | None]) -> list[Tensor | None]:
@@ -172,7 +172,7 @@ def recurrence(
 
     Raises:
         MemoryError: the kernel ran out of memory.
-        RuntimeError: it cannot be built here.
+        RuntimeError: it cannot be built here, or does not compute bfloat16.
 
     Example:
         >>> lstm, x = torch.nn.LSTM(3, 4), torch.ones(2, 3)
@@ -182,6 +182,8 @@ def recurrence(
         >>> torch.allclose(y, lstm(x)[0], atol=1e-6)
         True
     """
+    if data.dtype == torch.bfloat16 and not has_tiles():
+        raise RuntimeError("no kernel of a recurrent layer for bfloat16 without AMX")
     sizes = torch.tensor(counts, dtype=torch.int64, device="cpu")
     h, c = (*state, None)[:2]
     found: Any = _Recurrence.apply(

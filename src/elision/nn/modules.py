@@ -2,10 +2,10 @@
 
 The kernels compute on the CPU in float32 (AVX-512, AVX2 or plain C++) and in bfloat16 (AMX),
 for padded, packed and single sequences, any number of layers, both directions, with or
-without biases and first states. An LSTM under autocast to bfloat16 is one of bfloat16, as
-torch's is. Projections, other types and devices, other autocast, compiled code, and tensors
-that are transformed or recorded by ``torch.func`` go to torch's own function, said once in
-the log.
+without biases and first states. An LSTM of padded sequences under autocast to bfloat16 is
+one of bfloat16, as torch's is. Projections, other types and devices, other autocast, compiled
+code, and tensors that are transformed or recorded by ``torch.func`` go to torch's own
+function, said once in the log.
 """
 
 import logging
@@ -146,13 +146,16 @@ class _Fused(nn.RNNBase):
             return "projections"
         data = input.data if isinstance(input, PackedSequence) else input
         given: Any = (data, *_parts(hx), *self._flat_weights)
-        return takes(*given, casts=self._casts)
+        return takes(*given, casts=self._casts(input))
 
-    @property
-    def _casts(self) -> bool:
-        """Whether the call is one of bfloat16 by autocast; torch's GRU is not."""
+    def _casts(self, input: Any) -> bool:
+        """Whether autocast makes the call one of bfloat16, as of torch's LSTM.
+
+        Torch's GRU and its packed sequences have outputs of float32 there.
+        """
         return (
             self._cell == "lstm"
+            and not isinstance(input, PackedSequence)
             and torch.is_autocast_enabled("cpu")
             and torch.get_autocast_dtype("cpu") == torch.bfloat16
         )
@@ -160,7 +163,7 @@ class _Fused(nn.RNNBase):
     def _dtype(self, input: Any) -> torch.dtype:
         """What a call is computed in."""
         data = input.data if isinstance(input, PackedSequence) else input
-        return torch.bfloat16 if self._casts else data.dtype
+        return torch.bfloat16 if self._casts(input) else data.dtype
 
     def _steps_and_rows(self, input: Any) -> tuple[int, int]:
         """Time steps, and sequences in the largest."""
@@ -186,7 +189,7 @@ class _Fused(nn.RNNBase):
 
     def _by_own(self, input: Any, hx: Any) -> Any:
         """One call by the kernels, in the type that autocast asks for."""
-        if not self._casts:
+        if not self._casts(input):
             return self._called(self._by_kernels, input, hx)
         dtype = self._dtype(input)
         parts = tuple(part.to(dtype) for part in _parts(hx))
@@ -197,7 +200,8 @@ class _Fused(nn.RNNBase):
         names, dtype = self._all_weights, args[0].dtype
 
         def own(place: int, flat: list[Any]) -> tuple[list[str], Plain]:
-            return names[place], Plain(*(t if t is None else t.to(dtype) for t in flat))
+            cast: list[Any] = [t if t is None else t.to(dtype) for t in flat]
+            return names[place], Plain(*cast)
 
         return sequences(self._direction, args, own)
 

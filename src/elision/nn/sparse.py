@@ -7,7 +7,7 @@ places alone; elsewhere they are zero.
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +24,15 @@ from elision.nn.kernel import (
 )
 from elision.nn.over_time import Plain, State
 
-__all__ = ["SPARSE_BELOW", "Mask", "pays", "sparse_recurrence"]
+__all__ = [
+    "SPARSE_BELOW",
+    "Lists",
+    "Mask",
+    "SparseLayer",
+    "lanes_of",
+    "pays",
+    "sparse_recurrence",
+]
 
 #: Sequences side by side in a block of lanes, and the floats that a block of all gates may
 #: have: half an L2 of 1 MiB.
@@ -40,7 +48,7 @@ SPARSE_BELOW = 0.25
 _POINTER = ctypes.c_void_p
 
 
-class _Lists(ctypes.Structure):
+class Lists(ctypes.Structure):
     """``Lists`` in ``kernels/sparse_recurrent.hpp``."""
 
     _fields_ = [
@@ -51,17 +59,20 @@ class _Lists(ctypes.Structure):
     ]
 
 
-class _SparseLayer(ctypes.Structure):
+class SparseLayer(ctypes.Structure):
     """``SparseLayer`` in ``kernels/sparse_recurrent.hpp``."""
 
     _fields_ = [
         ("layer", ctypes.POINTER(Layer)),
-        ("input", ctypes.POINTER(_Lists)),
-        ("hidden", ctypes.POINTER(_Lists)),
+        ("input", ctypes.POINTER(Lists)),
+        ("hidden", ctypes.POINTER(Lists)),
         ("lanes", ctypes.c_int64),
         *(
             (n, _POINTER)
-            for n in ("xs", "gates", "states", "cells", "dw_input", "dw_hidden")
+            for n in (
+                *("xs", "gates", "states", "cells"),
+                *("dw_input", "dw_hidden", "owed"),
+            )
         ),
     ]
 
@@ -115,7 +126,7 @@ class Mask:
 
     def lists(
         self, weight: Tensor, shift_from: int, units: int
-    ) -> tuple[_Lists, list[Tensor]]:
+    ) -> tuple[Lists, list[Tensor]]:
         """Lists of a weight's values, and the tensors that they point to.
 
         Rows from ``shift_from`` on lie ``units`` rows further in the gates' memory.
@@ -129,7 +140,7 @@ class Mask:
             *(self._row_start, self._row_place, self._column_start, place.int()),
             *(flat[self._row_at], flat[self._column_at]),
         ]
-        return _Lists(*weight.shape, *(t.data_ptr() for t in held)), held
+        return Lists(*weight.shape, *(t.data_ptr() for t in held)), held
 
     @property
     def count(self) -> int:
@@ -142,7 +153,16 @@ class Mask:
 Masks = tuple[Mask, Mask]
 
 
-def pays(masks: Sequence[Mask | None], rows: int) -> bool:
+class HasDensity(Protocol):
+    """Anything that says which fraction of a weight is kept."""
+
+    @property
+    def density(self) -> float:
+        """From 0 to 1."""
+        ...
+
+
+def pays(masks: Sequence[HasDensity | None], rows: int) -> bool:
     """Whether the kernel for sparse weights is the faster one for a layer in one direction.
 
     With fewer sequences than lanes, it computes with lanes that are empty.
@@ -249,7 +269,7 @@ class _Sparse(torch.autograd.Function):
         return None, None, None, None, *_backward(ctx, sizes, given, kept, grads, want)
 
 
-def _lanes(rows: int, sequences: int) -> int:
+def lanes_of(rows: int, sequences: int) -> int:
     """Lanes of a block: as many as keep the gates' block in the cache and are not empty."""
     for lanes in _LANES:
         if rows * lanes <= _MOST_FLOATS and sequences > lanes // 2:
@@ -265,9 +285,9 @@ def _call(
     shift = 2 * units if ctx.cell == "gru" else rows
     of_input, held_input = ctx.masks[0].lists(given.w_ih, rows, units)
     of_state, held_state = ctx.masks[1].lists(given.w_hh, shift, units)
-    made = _SparseLayer(
+    made = SparseLayer(
         *(ctypes.pointer(layer), ctypes.pointer(of_input), ctypes.pointer(of_state)),
-        _lanes(4 * units, sequences),
+        lanes_of(4 * units, sequences),
         **{n: None if t is None else t.data_ptr() for n, t in memory.items()},
     )
     call(f"sparse_{ctx.cell}_{name}", made)
@@ -278,7 +298,7 @@ def _forward(ctx: Any, sizes: Tensor, given: Given) -> tuple[Any, ...]:
     """Outputs, last states, and what the backward pass reads."""
     given = given.plain()
     (tokens, features), (sequences, units) = given.x.shape, given.h0.shape
-    steps, lanes = len(sizes), _lanes(4 * units, sequences)
+    steps, lanes = len(sizes), lanes_of(4 * units, sequences)
     blocks = -(-sequences // lanes)
     y = given.x.new_empty(tokens, units)
     hn, cn, cells = torch.empty_like(given.h0), None, None

@@ -1,5 +1,6 @@
 """The largest values of a whole tensor."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from elision.common.checks import integer, number, one_of
 from elision.common.sampling import spread_places
+from elision.native import shared_object
 from elision.operands.base import State, Transform, share_of
 from elision.operands.blocked_form import LargestForm
 
@@ -22,8 +24,34 @@ def kth_largest(magnitudes: Tensor, keep: float) -> Tensor:
     the result is never NaN.
     """
     flat = magnitudes.flatten()
-    level = flat.kthvalue(flat.numel() - share_of(keep, flat.numel()) + 1).values
+    kept = share_of(keep, flat.numel())
+    if flat.numel() >= _MANY and _is_plain(flat) and shared_object.loaded():
+        return _kth_by_kernel(flat, kept)
+    level = flat.kthvalue(flat.numel() - kept + 1).values
     return level.nan_to_num(nan=torch.inf, posinf=torch.inf)
+
+
+#: Magnitudes from which the kernel is the faster one (an own choice).
+_MANY = 4096
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether a kernel may read the memory of a tensor."""
+    graph = torch.compiler.is_compiling()
+    return not graph and type(x) is Tensor and x.is_cpu and x.dtype == torch.float32
+
+
+def _kth_by_kernel(magnitudes: Tensor, kept: int) -> Tensor:
+    """The same number, sought among those near it instead of by ordering all."""
+    flat = magnitudes.detach().contiguous()
+    size = flat.numel()
+    below = shared_object.load().elision_threshold(
+        *(flat.data_ptr(), size, kept, size, torch.get_num_threads())
+    )
+    if math.isnan(below):
+        raise MemoryError("the kernel threshold ran out of memory")
+    level = flat.new_tensor(max(below, 0.0))
+    return level if below < 0 else torch.nextafter(level, level.new_tensor(torch.inf))
 
 
 def sampled_magnitudes(x: Tensor, size: int) -> Tensor:

@@ -2,12 +2,16 @@
 
 Torch's own forward of the layer runs: it checks the input, fills in what is not given and
 undoes packing and batch axes. Where it calls the kernel of the recurrence, the layer
-answers in one of three ways:
+answers in one of four ways:
 
 - nothing is changed and nobody observes: torch's kernel;
 - only masks on weights: the kernel for sparse weights (:mod:`elision.nn.sparse`) where it
   pays and the recipe needs no gradient of what is masked, otherwise torch's kernel, on
   what the masks leave;
+- of an LSTM or a GRU, transforms of the weights and of what the weight gradient reads (SWAT),
+  or a mask on one of the weights that is worth it: the input's product is the part's own, the
+  rest a kernel (:mod:`elision.nn.given`), the gradient of the weight on the state one product
+  of all steps;
 - else: a loop over the time steps, in which each product is one of the layer's parts. The
   product with the input is one for all steps, that with the state one for each step. A
   weight is transformed once in a pass, and its state moves once; a gradient's transform
@@ -24,12 +28,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from elision.layers.forms import mask_of, masked, sparse_mask
-from elision.layers.modules.base import plan_of
+from elision.layers.modules.base import plan_of, states_of
 from elision.layers.modules.part import ElidedPart, ElidedWhole
 from elision.layers.recomputation import OWN_PRODUCTS
+from elision.layers.step import Step, gradient_products
+from elision.nn.given import Weight, selected_recurrence
 from elision.nn.kernel import takes
 from elision.nn.over_time import Gates, Plain, State, sequences
 from elision.nn.sparse import pays, sparse_recurrence
+from elision.operands import KEEP
+from elision.products import Product
 
 __all__ = [
     "ElidedGRU",
@@ -64,7 +72,7 @@ class _Answers(TorchFunctionMode):
 
     def __init__(self, parts: list[ElidedPart], *, observed: bool) -> None:
         super().__init__()
-        self._parts = parts
+        self._parts, self._observed = parts, observed
         self._only_masked = not observed and all(
             not plan_of(part).changes or mask_of(part) is not None
             for part in self._parts
@@ -77,13 +85,21 @@ class _Answers(TorchFunctionMode):
         kernel = _KERNELS.get(func)
         if kernel is None:
             return func(*args, **(kwargs or {}))
+        found = None
         if self._only_masked:
             found = self._by_sparse_kernel(func, args)
-            return func(*self._with_masks(args)) if found is None else found
+            if found is None and not self._leaves_weights_out(args):
+                return func(*self._with_masks(args))
         with ExitStack() as held:
             for part in self._parts:
                 held.enter_context(part.holding())
-            return kernel(Gates(weights=self._weights))(*args)
+            if found is None:
+                found = self._by_state_kernel(func, args)
+            if found is None and self._only_masked:
+                return func(*self._with_masks(args))
+            return (
+                kernel(Gates(weights=self._weights))(*args) if found is None else found
+            )
 
     def _weights(self, place: int, flat: list[Tensor]) -> "_Parts":
         del flat  # the parameters, which the parts know
@@ -98,23 +114,26 @@ class _Answers(TorchFunctionMode):
             return whole.num_layers * (2 if whole.bidirectional else 1)
         return 1
 
-    def _by_sparse_kernel(self, func: Any, args: tuple[Any, ...]) -> Any:
-        """What the kernel for sparse weights computes; None: it does not pay or fit."""
-        cell = _SPARSE.get(func)
+    def _cell(self, func: Any, args: tuple[Any, ...]) -> str | None:
+        """Name of the cell whose kernels may compute a call; None: they may not."""
+        cell = _KERNELS_OF_OWN.get(func)
         engines = (part._elision_engine for part in self._parts)
         if cell is None or not all(engine.leaves_zeros_out for engine in engines):
             return None
-        masks = [sparse_mask(part) for part in self._parts]
-        if getattr(self._parts[0].whole, "proj_size", 0) or None in masks:
+        data = args[0]
+        given = (data, *_states(args), *(part.weight for part in self._parts))
+        if getattr(self._parts[0].whole, "proj_size", 0) or takes(*given) is not None:
             return None
-        data, second, third = args[:3]
-        packed = isinstance(second, Tensor) and second.dtype == torch.int64
-        hx = third if packed else second
-        states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
-        if takes(data, *states, *(part.weight for part in self._parts)) is not None:
+        return cell if data.dtype == torch.float32 else None
+
+    def _by_sparse_kernel(self, func: Any, args: tuple[Any, ...]) -> Any:
+        """What the kernel for sparse weights computes; None: it does not pay or fit."""
+        cell = self._cell(func, args)
+        masks = [sparse_mask(part) for part in self._parts]
+        if cell is None or None in masks:
             return None
         pairs = [(masks[i], masks[i + 1]) for i in range(0, len(masks), 2)]
-        rows = states[0].shape[1]
+        rows = _states(args)[0].shape[1]
         if not all(pays(pair, rows) for pair in pairs):
             return None
 
@@ -128,6 +147,41 @@ class _Answers(TorchFunctionMode):
 
         with OWN_PRODUCTS:
             return sequences(run, args, lambda place, flat: (place, Plain(*flat)))
+
+    def _leaves_weights_out(self, args: tuple[Any, ...]) -> bool:
+        """Whether masks leave so little of some weight that its product is worth a call."""
+        masks = [sparse_mask(part) for part in self._parts]
+        states = _states(args)
+        if getattr(self._parts[0].whole, "proj_size", 0) or states[0].dim() < 3:
+            return False
+        return any(pays([mask], states[0].shape[1]) for mask in masks)
+
+    def _by_state_kernel(self, func: Any, args: tuple[Any, ...]) -> Any:
+        """What the parts of the input and kernels for the rest compute; None: they cannot."""
+        if self._observed or torch._C._is_tracing():  # pyright: ignore[reportAttributeAccessIssue]
+            return None
+        cell = self._cell(func, args)
+        if cell is None or not all(_is_fused(part) for part in self._parts[1::2]):
+            return None
+
+        def run(
+            data: Tensor, counts: list[int], state: State, own: Any, back: bool
+        ) -> tuple[Tensor, State]:
+            (input, hidden), weights = own
+            of_input = _weight(input, len(data)) if _is_fused(input) else None
+            if of_input is not None and not pays([of_input], counts[0]):
+                of_input = None
+            if of_input is None:
+                data = input(data)
+            with OWN_PRODUCTS:
+                return selected_recurrence(
+                    *(cell, data, counts, state, weights),
+                    *(of_input, _weight(hidden, len(data))),
+                    reverse=back,
+                )
+
+        pairs = list(zip(self._parts[::2], self._parts[1::2], strict=True))
+        return sequences(run, args, lambda place, flat: (pairs[place], Plain(*flat)))
 
     def _with_masks(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The kernel's arguments, with what the masks leave of the weights."""
@@ -161,8 +215,63 @@ class _Parts:
         return h if self.projection is None else self.projection(h)
 
 
-#: Those of torch's kernels for which there is one for sparse weights.
-_SPARSE = {torch.lstm: "lstm", torch.gru: "gru"}
+def _states(args: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """The first states among the arguments of a recurrent function."""
+    packed = isinstance(args[1], Tensor) and args[1].dtype == torch.int64
+    hx = args[2] if packed else args[1]
+    return (hx,) if isinstance(hx, Tensor) else tuple(hx)
+
+
+def _is_fused(part: ElidedPart) -> bool:
+    """Whether a product of a recipe may be computed in a kernel of the whole layer.
+
+    It reads one weight in both passes, inputs and gradients as they are, and no state of a
+    transform moves; what the weight gradient reads of the input may be anything.
+    """
+    plan = plan_of(part)
+    if not plan.changes:
+        return True
+    as_they_are = (
+        (Product.FORWARD, "input"),
+        (Product.INPUT_GRAD, "grad_output"),
+        (Product.WEIGHT_GRAD, "grad_output"),
+    )
+    forward, back = (
+        plan.use(kind, "weight") for kind in (Product.FORWARD, Product.INPUT_GRAD)
+    )
+    return (
+        forward == back
+        and all(plan.transform(*cell) == KEEP for cell in as_they_are)
+        and not (plan.accumulates or plan.ahead or plan.written)
+        and all(t.numel() for use in plan.uses for t in states_of(part, use).values())
+    )
+
+
+def _weight(part: ElidedPart, tokens: int) -> Weight:
+    """What the kernels read of a part, for a layer of so many tokens."""
+    weight = part.weight
+    step = Step(
+        *(plan_of(part), part._elision_states(), part._elision_engine),
+        *(torch.Size((tokens, weight.shape[1])), weight.shape, None),
+        training=part._is_in_step,
+        name=part._elision_name,
+        held=part._elision_held,
+    )
+
+    def reads(operands: list[Tensor]) -> list[Tensor]:
+        return [step.read(Product.WEIGHT_GRAD, "input", x, {}) for x in operands]
+
+    def gradient(grad: Tensor, read: Tensor) -> Any:
+        with OWN_PRODUCTS:
+            return gradient_products(step, (grad, grad), read, None, False)[1]
+
+    with torch.no_grad():
+        read = step.read(Product.FORWARD, "weight", weight.detach(), {})
+    return Weight(read, reads, gradient)
+
+
+#: Those of torch's kernels for which there are others.
+_KERNELS_OF_OWN = {torch.lstm: "lstm", torch.gru: "gru"}
 
 #: Torch's recurrent kernels, as methods of the gates.
 _KERNELS: dict[Any, Callable[[Gates], Callable[..., Any]]] = {

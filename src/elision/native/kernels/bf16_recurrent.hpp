@@ -49,11 +49,9 @@ class Bf16Recurrence {
                                    [](float h) { return h == 0.0f; })) {
     for (const Step& step : order) tokens += step.rows;
     first_states.resize(static_cast<size_t>(sequences) * units);
-    for (size_t i = 0; i < first_states.size(); ++i) {
-      alignas(64) float one[TILE] = {v.h0[i]};
-      bf16 rounded[TILE];
-      narrow16(rounded, one);
-      first_states[i] = rounded[0];
+    for (int n = 0; n < sequences; ++n) {
+      size_t row = static_cast<size_t>(n) * units;
+      narrow_row(&first_states[row], v.h0 + row, units);
     }
   }
 
@@ -65,7 +63,9 @@ class Bf16Recurrence {
     input_part();
     Floats weights = packed_columns(v.w_hh, units, Cell::H_GATES);
     if (v.c0) blocks_of_cells();
-    Packed states[2] = {Packed(strips, units), Packed(strips, units)};
+    size_t half = Packed::floats(strips, units);
+    Floats memory(2 * half, 0.0f);
+    Packed states[2] = {{units, memory.get()}, {units, &memory[half]}};
     for (size_t s = 0; s < order.size(); ++s) {
       const Step& step = order[s];
       const Packed &from = states[s % 2], &to = states[1 - s % 2];
@@ -94,7 +94,9 @@ class Bf16Recurrence {
                   &carried[static_cast<size_t>(n) * width]);
       if (v.dc) cells_row(v.dc, n, cell_grads.data(), sequences, n);
     }
-    Packed grads[2] = {Packed(strips, blocks * BLOCK), Packed(strips, blocks * BLOCK)};
+    size_t half = Packed::floats(strips, blocks * BLOCK);
+    Floats memory(2 * half);
+    Packed grads[2] = {{blocks * BLOCK, memory.get()}, {blocks * BLOCK, &memory[half]}};
     int panels = width / BLOCK;
     // Few units: share the sequences out, too.
     int groups = threads > panels ? std::min(up(threads, panels), strips) : 1;
@@ -133,6 +135,16 @@ class Bf16Recurrence {
   static void narrow16(bf16* to, const float* from) {
     for (int j = 0; j < TILE; j += WIDTH) narrow(to + j, load(from + j));
   }
+  static void narrow_row(bf16* to, const float* from, int count) {
+    int j = 0;
+    for (; j + TILE <= count; j += TILE) narrow16(to + j, from + j);
+    if (j == count) return;
+    alignas(64) float rest[TILE] = {};
+    bf16 last[TILE];
+    std::copy_n(from + j, count - j, rest);
+    narrow16(last, rest);
+    std::copy_n(last, count - j, to + j);
+  }
   // 16 words: pairs of two rows' values.
   static void pair16(float* to, const bf16* lower, const bf16* upper) {
     for (int j = 0; j < TILE; j += WIDTH) {
@@ -141,17 +153,18 @@ class Bf16Recurrence {
     }
   }
 
-  // Rows as the tiles lie: [strip][depth][32 rows][32 values], zero where nothing was put.
+  // Rows as the tiles lie: [strip][depth][32 rows][32 values].
   struct Packed {
     int depth;
-    Floats memory;
+    bf16* memory;
 
-    Packed(int strips, int values)
-        : depth((values + DEPTH - 1) / DEPTH),
-          memory(static_cast<size_t>(strips) * depth * STRIP * TILE, 0.0f) {}
+    Packed(int values, float* memory)
+        : depth(up(values, DEPTH)), memory(reinterpret_cast<bf16*>(memory)) {}
+    static size_t floats(int strips, int values) {
+      return static_cast<size_t>(strips) * up(values, DEPTH) * STRIP * TILE;
+    }
     bf16* strip(int number) const {
-      return reinterpret_cast<bf16*>(memory.get()) +
-             static_cast<size_t>(number) * depth * STRIP * DEPTH;
+      return memory + static_cast<size_t>(number) * depth * STRIP * DEPTH;
     }
     bf16* at(int row, int value) const {
       return strip(row / STRIP) +
@@ -298,7 +311,8 @@ class Bf16Recurrence {
     Floats weights = packed_columns(v.w_ih, inputs, Cell::X_GATES);
     std::vector<float> bias = packed_bias();
     int all = up(tokens, STRIP);
-    Packed x(all, inputs);
+    Floats memory(Packed::floats(all, inputs), 0.0f);
+    Packed x(inputs, memory.get());
     parallel(all, threads, [&](int strip) {
       for (int n = strip * STRIP; n < std::min(tokens, (strip + 1) * STRIP); ++n)
         x.put(n, v.x + static_cast<size_t>(n) * inputs, inputs);
@@ -348,10 +362,8 @@ class Bf16Recurrence {
                       v.cells ? cells_before(step, block, n) : nullptr, h,
                       v.cells ? cells_of(block, token) : nullptr);
         for (int j = 0; j < BLOCK; j += WIDTH) narrow(kept + j, load(gates + j));
-        bf16* packed = to.at(n, block * UNITS);
-        narrow16(packed, h);
-        std::copy_n(packed, live(block),
-                    v.y + static_cast<size_t>(token) * units + block * UNITS);
+        narrow16(to.at(n, block * UNITS), h);
+        narrow_row(v.y + static_cast<size_t>(token) * units + block * UNITS, h, live(block));
       }
     }
   }
@@ -383,8 +395,13 @@ class Bf16Recurrence {
       Cell::backward(rows_of(gates).row, UNITS, before,
                      v.cells ? cells_before(step, block, n) : nullptr,
                      v.cells ? cells_of(block, token) : nullptr, dy, dh, dc);
-      for (int j = 0; j < BLOCK; j += WIDTH) narrow(kept + j, load(gates + j));
-      grads.put_block(n, block, kept);
+      // Twice from the registers: what was just stored in halves is slow to load.
+      bf16* packed = grads.at(n, block * BLOCK);
+      for (int j = 0; j < BLOCK; j += WIDTH) {
+        vf grad = load(gates + j);
+        narrow(kept + j, grad);
+        narrow(packed + j / DEPTH * STRIP * DEPTH + j % DEPTH, grad);
+      }
     }
     // Sequences of the strip that this step does not have: nothing is carried to them.
     const bf16 zero[BLOCK] = {};
@@ -402,7 +419,7 @@ class Bf16Recurrence {
       Tiles tiles;
       alignas(64) float made[STRIP * BLOCK];
       int begin = task * together, end = std::min(begin + together, all);
-      Packed grads(end - begin, blocks * BLOCK);
+      Packed grads(blocks * BLOCK, scratch(0, Packed::floats(together, blocks * BLOCK)));
       for (int block = 0; block < blocks; ++block)
         for (int n = begin * STRIP; n < std::min(end * STRIP, tokens); ++n)
           grads.put_block(n - begin * STRIP, block, gates_of(block, n));
@@ -413,17 +430,9 @@ class Bf16Recurrence {
           strip_product(rows, up(columns, TILE), grads.strip(strip - begin),
                         &weights[panel * size], grads.depth, false, made, BLOCK);
           bf16* to = v.dx + static_cast<size_t>(row) * inputs + panel * BLOCK;
-          for (int i = 0; i < rows; ++i, to += inputs) narrow_row(made + i * BLOCK, columns, to);
+          for (int i = 0; i < rows; ++i, to += inputs) narrow_row(to, made + i * BLOCK, columns);
         }
     });
-  }
-  static void narrow_row(const float* from, int count, bf16* to) {
-    int j = 0;
-    for (; j + TILE <= count; j += TILE) narrow16(to + j, from + j);
-    if (j == count) return;
-    bf16 last[TILE];
-    narrow16(last, from + j);
-    std::copy_n(last, count - j, to + j);
   }
 
   // Both weight gradients and the bias's, in parts of the sum over tokens.
@@ -454,7 +463,8 @@ class Bf16Recurrence {
     int columns = up(depth, STRIP), padded = columns * STRIP;
     int chunks = up(tokens - token, TOKENS_TOGETHER);
     int most = up(up(tokens - token, chunks), DEPTH) * DEPTH;
-    Packed left(columns, most);
+    Floats memory(Packed::floats(columns, most));
+    Packed left(most, memory.get());
     Floats sums(static_cast<size_t>(blocks) * padded * BLOCK);
     for (int begin = token; begin < tokens; begin += most) {
       int count = std::min(most, tokens - begin), deep = up(count, DEPTH);
@@ -490,9 +500,8 @@ class Bf16Recurrence {
           transpose16(from + static_cast<size_t>(d) * BLOCK + places[gate], BLOCK, square,
                       TILE);
           for (int u = 0; u < live(block); ++u)
-            narrow_row(square + u * TILE, std::min(TILE, depth - d),
-                       gradient +
-                           (static_cast<size_t>(gate) * units + block * UNITS + u) * depth + d);
+            narrow_row(gradient + d + static_cast<size_t>(gate * units + block * UNITS + u) * depth,
+                       square + u * TILE, std::min(TILE, depth - d));
         }
     });
   }

@@ -58,8 +58,10 @@ class Recurrence {
     in_large_pages(v.gates, bytes);
     if (v.cells) in_large_pages(v.cells, bytes / 4);
     in_large_pages(v.y, static_cast<size_t>(tokens) * units * sizeof(float));
-    Floats bias = packed_bias();
-    input_part(bias.get());
+    if (v.x) {
+      Floats bias = packed_bias();
+      input_part(bias.get());
+    }  // else the gates hold what the input and the biases give
     Floats packed = packed_columns(v.w_hh, units, Cell::H_GATES);
     if (v.c0) blocks_of_cells();
     for (size_t s = 0; s < order.size(); ++s) {

@@ -24,12 +24,17 @@ namespace elision {
 // `v` gives the shapes, the state and what is wanted; its weights, gates and cells are not
 // read. Memory kept for the backward pass: xs [steps][blocks][inputs][lanes], gates
 // [steps][blocks][4 · units][lanes], states (and cells) [steps + 1][blocks][units][lanes].
+//
+// Without lists of the weight on the input, the input is that weight's product with what the
+// layer reads, bias b_ih included: [tokens][gates · units]; its gradient is among those of the
+// gates. Whose weight gradients are not asked for is null.
 struct SparseLayer {
   const Layer* layer;
-  const Lists *input, *hidden;
+  const Lists *input, *hidden;  // input: may be null
   int64_t lanes;  // of a block
   float *xs, *gates, *states, *cells;
   float *dw_input, *dw_hidden;  // in the order of row_values
+  float* owed;  // the gates' gradients, [tokens][4 · units]; null where not asked for
 };
 
 template <typename Cell, int REGS>
@@ -88,6 +93,7 @@ class SparseRecurrence {
     size_t step_h = step_floats(units);
     Floats dh(step_h, 0.0f), dc(step_h, 0.0f), dy(step_h);
     if (v.dx) in_large_pages(v.dx, sizeof(float) * tokens() * inputs);
+    if (s.owed) in_large_pages(s.owed, sizeof(float) * tokens() * 4 * units);
     for (int n = static_cast<int>(order.size()) - 1; n >= 0; --n) {
       const Step& step = order[n];
       int next = n + 1 < static_cast<int>(order.size()) ? order[n + 1].continued : 0;
@@ -115,10 +121,15 @@ class SparseRecurrence {
     int all = static_cast<int>(order.size()) * blocks;
     if (v.dx)
       parallel(all, threads, [&](int task) { input_gradient(task / blocks, task % blocks); });
-    if (s.dw_input || s.dw_hidden) {  // null where no weight is left
-      weight_gradient(*s.input, s.xs, inputs, false, s.dw_input);
-      weight_gradient(*s.hidden, s.states, units, true, s.dw_hidden);
-    }
+    if (s.owed)
+      parallel(all, threads, [&](int task) {
+        int n = task / blocks, block = task % blocks;
+        out_of_lanes(at(s.gates, n, block, 4 * units), block, order[n].rows, 4 * units,
+                     s.owed + static_cast<size_t>(order[n].token) * 4 * units);
+      });
+    // Null where no weight is left, too.
+    if (s.dw_input) weight_gradient(*s.input, s.xs, inputs, false, s.dw_input);
+    if (s.dw_hidden) weight_gradient(*s.hidden, s.states, units, true, s.dw_hidden);
     if (v.db_ih) bias_gradients();
   }
 
@@ -223,12 +234,16 @@ class SparseRecurrence {
         rows[g] = gates + (static_cast<ptrdiff_t>(g) * units + u) * LANES_;
       for (int g = 0; g < Cell::GATES; ++g) {
         int row = g * units + u;
-        float bx = v.b_ih ? v.b_ih[row] : 0.0f, bh = v.b_ih ? v.b_hh[row] : 0.0f;
+        float bx = v.b_ih ? v.b_ih[row] : 0.0f, bh = v.b_hh ? v.b_hh[row] : 0.0f;
         float* own = rows[g];
         float* state = g >= SHIFTED ? rows[g + 1] : own;
         alignas(64) float start[LANES_];
         std::fill_n(start, LANES_, state == own ? bx + bh : bx);
-        list_sum(*s.input, row, x, start, own);
+        if (s.input)
+          list_sum(*s.input, row, x, start, own);
+        else
+          for (int j = 0; j < LANES_; j += WIDTH)
+            store(own + j, load(start + j) + load(x + static_cast<size_t>(row) * LANES_ + j));
         if (state != own) std::fill_n(start, LANES_, bh);
         list_sum(*s.hidden, row, before, state == own ? own : start, state);
       }
