@@ -12,9 +12,10 @@ from elision import methods
 from elision.common.specs import build
 from elision.formats import FLOATS
 from elision.methods import METHODS
+from elision.native import shared_object
 from elision.operands import Cast, Mask, Reuse, TopKSlices, TopNofM, density
 from elision.operands.split_reuse import split_input_grad, split_weight_grad
-from elision.operands.top_k import keep_from
+from elision.operands.top_k import keep_from, kth_largest
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 
 
@@ -191,3 +192,23 @@ def test_a_cast_clips_in_every_dtype(name: str, dtype: torch.dtype) -> None:
     # Scaled, the largest magnitude comes back as itself.
     scaled = Cast(name, "tensor")(x[:2], [], True)
     torch.testing.assert_close(scaled[1], x[1])
+
+
+@pytest.mark.skipif(shared_object.unavailable() is not None, reason="no kernels here")
+@given(
+    st.integers(4096, 9000),
+    st.sampled_from([1e-4, 0.1, 0.5, 1.0]),
+    st.sampled_from(["normal", "few values", "zero", "nan", "infinite"]),
+    st.integers(0, 99),
+)
+def test_a_threshold_sought_by_the_kernel_is_that_of_all_in_order(size, keep, of, seed):
+    shared_object.load()
+    x = torch.randn(size, generator=torch.Generator().manual_seed(seed)).abs()
+    if of == "few values":
+        x = (4 * x).round()
+    elif of == "zero":
+        x = torch.where(x < 1, 0.0, x)
+    elif of != "normal":
+        x[seed :: seed + 2] = {"nan": torch.nan, "infinite": torch.inf}[of]
+    expected = kth_largest(x.double(), keep)
+    assert kth_largest(x, keep).double() == expected
