@@ -139,16 +139,39 @@ def test_every_sentence_of_a_batch_has_the_scores_of_the_equations(
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 99))
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 7)), min_size=1, max_size=5),
+    st.integers(0, 99),
+)
 def test_packed_and_padded_batches_give_equal_scores_and_gradients(lengths, seed):
-    source, target = padded(lengths, seed), padded([3] * len(lengths), seed)
+    source, target = (
+        padded(list(side), seed + k)
+        for k, side in enumerate(zip(*lengths, strict=True))
+    )
     results = []
     for packed in (False, True):
         model = small(packed=packed)
-        scores = model(source, target)
+        # What is said of a target's padding means nothing.
+        scores = model(source, target)[target != PAD]
         scores.square().sum().backward()
         results.append((scores, [p.grad for p in model.parameters()]))
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_packed_decoder_does_not_run_over_the_padding():
+    model, source = small(packed=True), padded([3, 4])
+    target = padded([5, 3], seed=1)
+    seen = []
+    for module in model.modules():
+        if isinstance(module, nn.LSTM):
+            module.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    _, states, _ = model.decode(target, model.encode(source))
+    assert [len(packed.data) for packed in seen] == [7] * 4 + [
+        8
+    ] * 3  # tokens of the sources, of the targets
+    alone = small().decode(target[1:, :3], model.encode(source[1:]))[1]
+    for (h, c), (h_alone, c_alone) in zip(states, alone, strict=True):
+        torch.testing.assert_close((h[:, 1:], c[:, 1:]), (h_alone, c_alone))
 
 
 def test_the_first_layer_is_torchs_bidirectional_lstm():

@@ -68,6 +68,72 @@ def test_a_cosine_schedule_is_torchs():
         scheduler.step()
 
 
+@pytest.mark.parametrize(
+    ("step", "rate"),
+    [
+        (0, 1e-5),
+        (100, 1e-4),
+        (200, 1e-3),
+        (1997, 1e-3),
+        (1998, 5e-4),
+        (2248, 2.5e-4),
+        (2748, 6.25e-5),
+        (2999, 6.25e-5),
+    ],
+)
+def test_the_rates_of_gnmt_in_mlperf(step, rate):
+    workload = Workload(
+        name="w",
+        dataset="digits",
+        model="cnn",
+        epochs=3,
+        learning_rate=1e-3,
+        schedule="halving",
+        warmup=200,
+    )
+    assert workload.learning_rate_at(step, 1000) == pytest.approx(rate)
+
+
+def test_a_warm_up_rises_to_any_schedule():
+    workload = Workload(name="w", dataset="digits", model="cnn", warmup=8)
+    whole = dataclasses.replace(workload, warmup=0)
+    shares = [
+        workload.learning_rate_at(step, 4) / whole.learning_rate_at(step, 4)
+        for step in range(12)
+    ]
+    assert shares[:9:4] == pytest.approx([0.01, 0.1, 1])
+    assert shares[8:] == [1] * 4
+
+
+def test_a_long_gradient_is_scaled_down_behind_the_masks():
+    """Behind: what a rule only looks at, to grow weights, is no part of the norm."""
+    workload = Workload(name="w", dataset="digits", model="cnn", clip_norm=0.5)
+    model = torch.nn.Linear(2, 1)
+    optimiser = workload.make_optimizer(model)
+    hidden = torch.tensor([[0.0, 40.0]])
+    optimiser.register_step_pre_hook(
+        lambda *_: setattr(model.weight, "grad", model.weight.grad - hidden)
+    )
+    workload.clip_gradients(optimiser)
+    for given, wanted in (([3.0, 40.0, 4.0], 0.5), ([0.03, 40.0, 0.04], 0.05)):
+        *weight, bias = given
+        model.weight.grad, model.bias.grad = (
+            torch.tensor([weight]),
+            torch.tensor([bias]),
+        )
+        optimiser.step()
+        found = torch.cat((model.weight.grad[0], model.bias.grad))
+        assert found.norm().item() == pytest.approx(wanted, rel=1e-4)
+        assert found[2].item() / found[0].item() == pytest.approx(4 / 3)
+
+
+def test_settings_at_their_usual_values_are_not_written_down():
+    usual = Workload(name="w", dataset="digits", model="cnn")
+    assert not {"warmup", "clip_norm"} & usual.to_dict().keys()
+    own = dataclasses.replace(usual, warmup=3, clip_norm=5.0)
+    assert Workload.from_dict(own.to_dict()) == own
+
+
 def test_the_small_preset_learns():
     workload = find_workload("digits-cnn")
     dataset = workload.load_dataset()
@@ -98,6 +164,8 @@ def test_the_small_preset_learns():
         ({"weight_decay": -1.0}, r"weight_decay=-1.0\): must be a number >= 0"),
         ({"decay": 0.0}, r"decay=0.0\): must be a number in \(0, 1\]"),
         ({"schedule": "linear"}, r"schedule='linear'\): must be 'cosine' or 'step' or"),
+        ({"warmup": -1}, r"warmup=-1\): must be an integer >= 0"),
+        ({"clip_norm": 0.0}, r"clip_norm=0.0\): must be a number > 0"),
         ({"task_name": "nothing"}, "unknown task 'nothing'; known: classification"),
     ],
 )

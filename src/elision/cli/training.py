@@ -54,10 +54,21 @@ class WorkloadFlags:
     ] = None
     weight_decay: Annotated[float | None, _help("Of every parameter.")] = None
     schedule: Annotated[
-        Literal["cosine", "step", "constant"] | None,
-        _help("Of the learning rate; step divides it at the --milestones."),
+        Literal["cosine", "step", "halving", "constant"] | None,
+        _help(
+            "Of the learning rate; step divides it at the --milestones, halving halves it "
+            "four times in the last third of the run."
+        ),
     ] = None
     milestones: Annotated[Integers, _help("Epochs, counted from 0.")] = ()
+    warmup: Annotated[
+        Integer | None,
+        _help("Steps in which the rate rises from a hundredth of its schedule."),
+    ] = None
+    clip_norm: Annotated[
+        float | None,
+        _help("Largest norm of the gradient of all parameters together."),
+    ] = None
     augment: Annotated[bool | None, _help("Random crops and mirror images.")] = None
 
     def workload(self, name: str) -> "Workload":

@@ -202,6 +202,7 @@ class _Run:
         self.parallel = ranks.wrapped(self.model)
         self.optimizer = workload.make_optimizer(self.model)
         self.topology: Topology = attach(self.model, self.optimizer)
+        workload.clip_gradients(self.optimizer)
         scaling = execution.loss_scaling(recipe)
         self.scaling = LossScaling(device.type, scaling, self.optimizer)
         if ranks.rank:  # the same weights everywhere, another dropout on each rank

@@ -24,6 +24,13 @@ from elision.workloads.tasks import TASKS, Batch, Task
 
 __all__ = ["Workload"]
 
+#: Schedules of the learning rate.
+SCHEDULES = ("cosine", "step", "halving", "constant")
+
+#: MLPerf's GNMT: share of the run before the first halving, number of halvings, and the
+#: share of the rate that a warm-up begins with.
+_UNHALVED, _HALVINGS, _WARMUP_FROM = 0.666, 4, 0.01
+
 #: Settings by the words of the command line.
 _SHORT = {"batch": "batch_size", "lr": "learning_rate"}
 #: Settings that a name does not say.
@@ -50,9 +57,15 @@ class Workload:
         weight_decay: SGD adds it to the gradient of every parameter, times the
             parameter; AdamW takes it from the parameter, times the learning rate.
         schedule: ``"cosine"`` falls to zero over the run, ``"constant"`` stays, and
-            ``"step"`` multiplies by ``decay`` at the start of each of ``milestones``.
+            ``"step"`` multiplies by ``decay`` at the start of each of ``milestones``;
+            ``"halving"`` stays for two thirds of the run and is then halved four times, at
+            even distances (GNMT's in the MLPerf training benchmark).
         milestones: epochs, counted from 0.
         decay: factor of a step.
+        warmup: steps in which the rate rises to its schedule from a hundredth of it, by
+            the same factor in each (MLPerf's GNMT: 200).
+        clip_norm: largest 2-norm of the gradient of all parameters together; a longer one
+            is scaled down to it (MLPerf's GNMT: 5). None: gradients stay as they are.
         augment: random crops and mirror images of the training images.
         train_images, test_images: images, or other examples, used, evenly spread; None:
             all.
@@ -81,9 +94,11 @@ class Workload:
     momentum: float = 0.9
     nesterov: bool | None = None
     weight_decay: float = 5e-4
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    schedule: Literal["cosine", "step", "halving", "constant"] = "cosine"
     milestones: tuple[int, ...] = ()
     decay: float = 0.1
+    warmup: int = 0
+    clip_norm: float | None = None
     augment: bool = False
     train_images: int | None = None
     test_images: int | None = None
@@ -114,7 +129,10 @@ class Workload:
         )
         number(owner, "weight_decay", self.weight_decay, ">= 0")
         number(owner, "decay", self.decay, "(0, 1]")
-        one_of(owner, "schedule", self.schedule, ("cosine", "step", "constant"))
+        one_of(owner, "schedule", self.schedule, SCHEDULES)
+        integer(owner, "warmup", self.warmup, ">= 0")
+        if self.clip_norm is not None:
+            number(owner, "clip_norm", self.clip_norm, "> 0")
         lookup("task", self.task_name, TASKS)
         for name in ("model_options", "dataset_options"):
             object.__setattr__(self, name, dict(getattr(self, name)))
@@ -125,9 +143,15 @@ class Workload:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which :meth:`from_dict` makes the workload again.
 
-        Options and an optimiser other than SGD are there only where they are set.
+        Options, a warm-up and an optimiser other than SGD are there only where they are
+        set.
         """
-        usual = {"optimizer": "sgd", "model_options": {}, "dataset_options": {}}
+        usual = {
+            "optimizer": "sgd",
+            "model_options": {},
+            "dataset_options": {},
+            "warmup": 0,
+        }
         values = asdict(self)
         return {k: v for k, v in values.items() if v is not None and v != usual.get(k)}
 
@@ -263,6 +287,24 @@ class Workload:
             nesterov=bool(self.nesterov),
         )
 
+    def clip_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let the optimiser scale long gradients down before each of its steps.
+
+        Call it behind :func:`elision.topology.attach`, whose hook runs first then: the
+        norm is that of the gradient that is applied, without what a rule only looks at.
+        Loss scales are out of the gradient by then, and ranks have averaged it.
+        """
+        if self.clip_norm is None:
+            return
+        norm = self.clip_norm
+
+        def clip(stepping: torch.optim.Optimizer, *_: Any) -> None:
+            nn.utils.clip_grad_norm_(
+                [p for group in stepping.param_groups for p in group["params"]], norm
+            )
+
+        optimizer.register_step_pre_hook(clip)
+
     def set_learning_rate(
         self, optimizer: torch.optim.Optimizer, step: int, steps_per_epoch: int
     ) -> float:
@@ -302,13 +344,27 @@ class Workload:
 
         A function of the step alone, so that a resumed run needs no scheduler state.
         """
+        total = steps_per_epoch * self.epochs
+        rate = self.learning_rate
         if self.schedule == "cosine":
-            progress = step / (steps_per_epoch * self.epochs)
-            return self.learning_rate * (1 + math.cos(math.pi * progress)) / 2
-        if self.schedule == "step":
+            rate *= (1 + math.cos(math.pi * step / total)) / 2
+        elif self.schedule == "step":
             passed = sum(step >= m * steps_per_epoch for m in self.milestones)
-            return self.learning_rate * self.decay**passed
-        return self.learning_rate
+            rate *= self.decay**passed
+        elif self.schedule == "halving":
+            rate *= 0.5 ** _halvings(step, total)
+        if step < self.warmup:
+            rate *= _WARMUP_FROM ** (1 - step / self.warmup)
+        return rate
+
+
+def _halvings(step: int, total: int) -> int:
+    """How often a rate is halved up to a step of ``total``."""
+    first = int(_UNHALVED * total)
+    if step < first:
+        return 0
+    distance = max((total - first) // _HALVINGS, 1)
+    return min((step - first) // distance + 1, _HALVINGS)
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:

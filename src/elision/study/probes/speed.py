@@ -106,6 +106,7 @@ def _steps(model: nn.Module, trained: Trained, size: int) -> Callable[[], None]:
     optimizer = workload.make_optimizer(model, learning_rate=1e-6)
     if next(elided_layers(model), None) is not None:
         attach(model, optimizer)
+    workload.clip_gradients(optimizer)
     batches = workload.train_batches(trained.dataset, seed=trained.seed, epoch=0)
     task = workload.task
     kept = [b for b in islice(batches, 4) if task.size(b) == size] or [

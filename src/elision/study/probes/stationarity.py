@@ -55,6 +55,7 @@ class Stationarity(Probe):
         rate = self.rate * workload.learning_rate
         optimizer = workload.make_optimizer(model, rate)
         attach(model, optimizer)
+        workload.clip_gradients(optimizer)
         watch = StationarityWatch(model, optimizer, task.loss, window=self.steps)
         others, every = _first_batches(trained), self.steps // self.looks
         stream = _full_batches(trained)

@@ -32,8 +32,11 @@ __all__ = ["Encoded", "Gnmt", "gnmt"]
 #: of 1,024. A narrow network that starts at ±0.1 learns to ignore its source.
 _SPREAD = 3.2
 
-#: State of a decoder: (h, c) of each layer, each (1, B, n).
-States = tuple[tuple[Tensor, Tensor], ...]
+#: State of an LSTM: (h, c), each (1, B, n).
+State = tuple[Tensor, Tensor]
+
+#: State of a decoder: that of each layer.
+States = tuple[State, ...]
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,8 @@ class Gnmt(nn.Module):
         layers: of the encoder and of the decoder, at least 2.
         dropout: share of the input of every LSTM that is dropped in training.
         shared_embedding: one table of embeddings for source and target.
-        packed: run the encoder on packed sequences, without their padding; the results
-            are those of padded ones.
+        packed: run the LSTMs on packed sequences, without their padding; the scores of
+            all tokens are those of padded ones.
 
     Raises:
         ValueError: a size or share is out of range.
@@ -109,7 +112,7 @@ class Gnmt(nn.Module):
             else nn.Embedding(vocabulary, width, padding_idx=PAD)
         )
         self.encoder = Encoder(width, layers, dropout, packed=packed)
-        self.decoder = Decoder(width, layers, dropout)
+        self.decoder = Decoder(width, layers, dropout, packed=packed)
         self.classifier = nn.Linear(width, vocabulary)
         self._initialise(width)
 
@@ -149,16 +152,23 @@ class Gnmt(nn.Module):
         """Scores of the token after each target token.
 
         Args:
-            target: ``(B, T)``, int64, the tokens so far or the next ones of them.
+            target: ``(B, T)``, int64, the tokens so far or the next ones of them, each
+                sentence from the left; a packed decoder does not read the padding, token
+                0, but where it is a sentence's first token.
             encoded: the source sentences.
             states: of the decoder after the tokens before; None at the start.
 
         Returns:
-            Scores ``(B, T, vocabulary)``, the states after the last token, and the
-            attention ``(B, T, S)``, each row a distribution over source tokens.
+            Scores ``(B, T, vocabulary)``, the states after the last token that is read,
+            and the attention ``(B, T, S)``, each row a distribution over source tokens.
         """
         table = self.target_embedding or self.embedding
-        y, after, attention = self.decoder(table(target), encoded, states)
+        lengths = None
+        if self.decoder.packed:
+            steps = torch.arange(1, target.shape[1] + 1, device=target.device)
+            # Up to the last token, so that padding between tokens is read as it was.
+            lengths = ((target != PAD) * steps).amax(1).clamp(min=1)
+        y, after, attention = self.decoder(table(target), encoded, states, lengths)
         return self.classifier(y), after, attention
 
     def forward(
@@ -191,27 +201,24 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Outputs; those in the padding mean nothing."""
         x = self.drop(x)
-        turned = _turn(self._run(self.backwards, _turn(x, lengths), lengths), lengths)
-        x = torch.cat((self._run(self.forwards, x, lengths), turned), -1)
+        read = lengths if self.packed else None
+        backwards, _ = _read(self.backwards, _turn(x, lengths), read)
+        forwards, _ = _read(self.forwards, x, read)
+        x = torch.cat((forwards, _turn(backwards, lengths)), -1)
         for i, layer in enumerate(self.stack):
-            y = self._run(layer, self.drop(x), lengths)
+            y, _ = _read(layer, self.drop(x), read)
             x = x + y if i else y
         return x
-
-    def _run(self, layer: nn.Module, x: Tensor, lengths: Tensor) -> Tensor:
-        if not self.packed:
-            return layer(x)[0]
-        packed = pack_padded_sequence(
-            x, lengths.cpu(), batch_first=True, enforce_sorted=False
-        )
-        return pad_packed_sequence(layer(packed)[0], True, total_length=x.shape[1])[0]
 
 
 class Decoder(nn.Module):
     """Embedded target tokens ``(B, T, n)`` to outputs ``(B, T, n)``."""
 
-    def __init__(self, width: int, layers: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, layers: int, dropout: float, *, packed: bool = False
+    ) -> None:
         super().__init__()
+        self.packed = packed
         self.drop = nn.Dropout(dropout)
         self.first = nn.LSTM(width, width, batch_first=True)
         self.attention = NormedAttention(width)
@@ -220,15 +227,24 @@ class Decoder(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, encoded: Encoded, states: States | None
+        self,
+        x: Tensor,
+        encoded: Encoded,
+        states: States | None,
+        lengths: Tensor | None = None,
     ) -> tuple[Tensor, States, Tensor]:
-        """Outputs, the states after the last token, and the attention ``(B, T, S)``."""
+        """Outputs, the states after the last token, and the attention ``(B, T, S)``.
+
+        With lengths ``(B,)`` the tokens beyond them are not read, and their outputs mean
+        nothing.
+        """
         given = (None,) * (1 + len(self.stack)) if states is None else states
-        x, state = self.first(self.drop(x), given[0])
+        x, state = _read(self.first, self.drop(x), lengths, given[0])
         after = [state]
         context, weights = self.attention(x, encoded.keys, encoded.values, encoded.mask)
         for i, layer in enumerate(self.stack):
-            y, state = layer(self.drop(torch.cat((x, context), -1)), given[i + 1])
+            asked = self.drop(torch.cat((x, context), -1))
+            y, state = _read(layer, asked, lengths, given[i + 1])
             x = x + y if i else y
             after.append(state)
         return x, tuple(after), weights
@@ -259,6 +275,19 @@ def gnmt(
         shared_embedding=shared_embedding,
         packed=packed,
     )
+
+
+def _read(
+    layer: nn.Module, x: Tensor, lengths: Tensor | None, state: State | None = None
+) -> tuple[Tensor, State]:
+    """Outputs ``(B, T, n)`` of an LSTM and its last state; packed if there are lengths."""
+    if lengths is None:
+        return layer(x, state)
+    packed = pack_padded_sequence(
+        x, lengths.cpu(), batch_first=True, enforce_sorted=False
+    )
+    y, state = layer(packed, state)
+    return pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])[0], state
 
 
 def _turn(x: Tensor, lengths: Tensor) -> Tensor:
