@@ -10,7 +10,7 @@ from torch import nn
 from elision.methods import Dense
 from elision.study.config import StudyConfig
 from elision.study.probes import Trained, Translation
-from elision.study.probes.translation import unigram_nll
+from elision.study.probes.unigram import unigram_nll
 from elision.study.run import study
 from elision.workloads import Workload
 from elision.workloads.models.gnmt import Encoded
@@ -86,9 +86,15 @@ def test_a_unigram_model_by_hand():
     for _, target in data.train_tokens:
         for token in [*target, 3]:
             counts[token] += 1
-    tokens = [t for _, target in data.test_tokens for t in [*target, 3]]
+    learned, tested = (
+        [[*target, 3] for _, target in part]
+        for part in (data.train_tokens, data.test_tokens)
+    )
+    tokens = [token for sentence in tested for token in sentence]
     total = -sum(math.log(counts[t] / sum(counts)) for t in tokens)
-    assert unigram_nll(data) == pytest.approx(total / len(tokens))
+    assert unigram_nll(learned, tested, len(data.vocabulary)) == pytest.approx(
+        total / len(tokens)
+    )
 
 
 def test_a_study_shows_its_translations(tmp_path):

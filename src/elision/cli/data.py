@@ -26,12 +26,12 @@ def data(what: str | None = None, name: str | None = None) -> None:
     from elision.methods import METHODS
     from elision.study.papers import PAPERS
     from elision.study.probes import PROBES
-    from elision.workloads import DATASETS, MODELS, TRANSLATORS, WORKLOADS
+    from elision.workloads import ALL_MODELS, DATASETS, WORKLOADS
     from elision.workloads.shapes.networks import NETWORKS
 
     tables: dict[str, Any] = {
         "data sets": DATASETS,
-        "models": MODELS | TRANSLATORS,
+        "models": ALL_MODELS,
         "networks (shapes alone, for simulate)": NETWORKS,
         "workloads": WORKLOADS,
         "recipes": METHODS,

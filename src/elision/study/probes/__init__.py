@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from elision.study.probes.base import Probe, Trained
+from elision.study.probes.continuation import Continuation
 from elision.study.probes.memory import ActivationMemory
 from elision.study.probes.speed import Speed
 from elision.study.probes.stationarity import Stationarity
@@ -11,6 +12,7 @@ from elision.study.probes.translation import Translation
 __all__ = [
     "PROBES",
     "ActivationMemory",
+    "Continuation",
     "Probe",
     "Speed",
     "Stationarity",
@@ -24,4 +26,5 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "memory": ActivationMemory,
     "stationarity": Stationarity,
     "translation": Translation,
+    "continuation": Continuation,
 }

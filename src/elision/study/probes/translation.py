@@ -1,20 +1,19 @@
 """Translation: what a trained network makes of the test sentences."""
 
-import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from elision.common.checks import integer, number
 from elision.study.probes.base import Probe, Trained
+from elision.study.probes.unigram import unigram_nll
 from elision.workloads import Translations, beam_search
 from elision.workloads.tasks.translation import token_batch
 from elision.workloads.text import bleu
 from elision.workloads.text.translations import TokenPair
 from elision.workloads.tokens import EOS
 
-__all__ = ["Translation", "unigram_nll"]
+__all__ = ["Translation"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,10 @@ class Translation(Probe):
         pairs = data.test_tokens
         turned = pairs[1:] + pairs[:1]
         others = [(b[0], a[1]) for a, b in zip(pairs, turned, strict=True)]
+        learned, tested = (
+            [[*target, EOS] for _, target in part]
+            for part in (data.train_tokens, pairs)
+        )
         shown = range(0, len(pairs), max(1, len(pairs) // max(1, self.samples)))
         return {
             "bleu": scored.score,
@@ -79,7 +82,9 @@ class Translation(Probe):
             "sentences": len(pairs),
             "nll": _nll(trained, pairs),
             "nll_of_other_sources": _nll(trained, others),
-            "nll_of_a_unigram_model": unigram_nll(data),
+            "nll_of_a_unigram_model": unigram_nll(
+                learned, tested, len(data.vocabulary)
+            ),
             "samples": [[sources[i], references[i], translations[i]] for i in shown][
                 : self.samples
             ],
@@ -116,21 +121,3 @@ def _nll(trained: Trained, pairs: Sequence[TokenPair]) -> float:
     )
     total, tokens = task.counted(trained.model, batches).tolist()
     return total / tokens
-
-
-def unigram_nll(data: Translations) -> float:
-    """Nats a token of the test's targets under the frequencies of the training's.
-
-    Every token of the vocabulary is counted once more than it occurs, so that none has
-    the probability zero (Laplace's rule).
-
-    Example:
-        >>> from elision.workloads.text import ParallelText
-        >>> text = ParallelText("two", ("en", "es"), (("a", "b"),), (("b", "bb"),), "made")
-        >>> round(unigram_nll(Translations.of(text, 9)), 3)
-        1.609
-    """
-    learned = Counter(t for _, target in data.train_tokens for t in (*target, EOS))
-    total = learned.total() + len(data.vocabulary)
-    tested = [t for _, target in data.test_tokens for t in (*target, EOS)]
-    return -sum(math.log((learned[t] + 1) / total) for t in tested) / len(tested)

@@ -18,7 +18,12 @@ from elision.workloads.data.mnist import load_fashion_mnist, load_mnist
 from elision.workloads.data.mnist5k import load_mnist5k
 from elision.workloads.data.photo_patches import load_photo_patches
 from elision.workloads.examples import Examples
-from elision.workloads.text.loaders import load_pairs, load_verses
+from elision.workloads.text.loaders import (
+    load_english_verses,
+    load_pairs,
+    load_sentences,
+    load_verses,
+)
 
 __all__ = [
     "DATASETS",
@@ -46,6 +51,8 @@ DATASETS: dict[str, Callable[..., Examples]] = {
     "folder": load_folder,
     "verses": load_verses,
     "pairs": load_pairs,
+    "verses-english": load_english_verses,
+    "sentences": load_sentences,
 }
 
 

@@ -10,6 +10,7 @@ from elision.common.names import lookup
 from elision.workloads.models.cnn import cnn
 from elision.workloads.models.densenet import densenet121, densenet121_imagenet
 from elision.workloads.models.gnmt import gnmt
+from elision.workloads.models.language import lstm_lm
 from elision.workloads.models.lstm import lstm
 from elision.workloads.models.mlp import mlp
 from elision.workloads.models.mobilenet import mobilenet_v2
@@ -27,7 +28,7 @@ from elision.workloads.models.transformer import transformer
 from elision.workloads.models.vgg import vgg16
 from elision.workloads.models.wide_resnet import wrn16_8, wrn22_2
 
-__all__ = ["MODELS", "TRANSLATORS", "make_model"]
+__all__ = ["ALL_MODELS", "LANGUAGE_MODELS", "MODELS", "TRANSLATORS", "make_model"]
 
 #: Names by which the command line knows the networks. Every builder takes
 #: ``in_channels`` and ``classes``, some take ``image_size`` and options of their own.
@@ -55,6 +56,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 #: number of tokens, and options of their own.
 TRANSLATORS: dict[str, Callable[..., nn.Module]] = {"gnmt": gnmt}
 
+#: Networks that continue sentences, by name; their builders take ``vocabulary``, too.
+LANGUAGE_MODELS: dict[str, Callable[..., nn.Module]] = {"lstm-lm": lstm_lm}
+
+#: All networks by name, whatever their task.
+ALL_MODELS: dict[str, Callable[..., nn.Module]] = MODELS | TRANSLATORS | LANGUAGE_MODELS
+
 
 def make_model(
     name: str,
@@ -67,9 +74,9 @@ def make_model(
     """Build the network called ``name``; torch's global generator draws its weights.
 
     Args:
-        name: a name of :data:`MODELS` or :data:`TRANSLATORS`; ``timm:NAME`` or
-            ``torchvision:NAME`` for a network of these libraries without trained weights
-            (install the extra); or ``package.module:NAME`` for a class or function of your own
+        name: a name of :data:`ALL_MODELS`; ``timm:NAME`` or ``torchvision:NAME`` for a
+            network of these libraries without trained weights (install the extra); or
+            ``package.module:NAME`` for a class or function of your own
             (:mod:`elision.workloads.models.own`).
         in_channels: channels of the images.
         classes: outputs.
@@ -91,7 +98,7 @@ def make_model(
         if library in BUILDERS:
             return BUILDERS[library](member, **given, **options)
         return build_own(name, given, options, libraries=tuple(BUILDERS))
-    build = lookup("model", name, MODELS | TRANSLATORS)
+    build = lookup("model", name, ALL_MODELS)
     known = inspect.signature(build).parameters
     for option in options:
         if option not in known:

@@ -3,10 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from elision.common.checks import integer
 
-__all__ = ["Pair", "ParallelText", "read_pairs", "split"]
+__all__ = ["Pair", "ParallelText", "read_pairs", "split", "spread"]
+
+T = TypeVar("T")
 
 #: A sentence and its translation.
 Pair = tuple[str, str]
@@ -54,7 +57,7 @@ class ParallelText:
     ) -> "ParallelText":
         """At most ``train`` and ``test`` pairs, spread evenly; None keeps all."""
         return replace(
-            self, train=_spread(self.train, train), test=_spread(self.test, test)
+            self, train=spread(self.train, train), test=spread(self.test, test)
         )
 
     def __repr__(self) -> str:
@@ -135,8 +138,13 @@ def _pair(path: Path, number: int, line: str) -> Pair:
     return sides[0], sides[1]
 
 
-def _spread(pairs: tuple[Pair, ...], count: int | None) -> tuple[Pair, ...]:
-    """``count`` pairs at even distances."""
-    if count is None or count >= len(pairs):
-        return pairs
-    return tuple(pairs[i * len(pairs) // count] for i in range(count))
+def spread(examples: tuple[T, ...], count: int | None) -> tuple[T, ...]:
+    """At most ``count`` examples, at even distances; None keeps all.
+
+    Example:
+        >>> spread(("a", "b", "c", "d"), 2)
+        ('a', 'c')
+    """
+    if count is None or count >= len(examples):
+        return examples
+    return tuple(examples[i * len(examples) // count] for i in range(count))

@@ -23,13 +23,17 @@ from elision.common.checks import integer
 from elision.workloads.text.corpus import Pair, ParallelText, split
 from elision.workloads.text.extras import of_the_extra
 
-__all__ = ["FOLDER", "plain_text", "read_verses"]
+__all__ = ["FOLDER", "plain_text", "read_english_verses", "read_verses"]
 
 #: Where Debian's packages put the texts.
 FOLDER = Path("/usr/share/sword")
 
 #: Modules of the texts, and the packages of Debian that they are in.
-_MODULES = {"engWEB2015eb": "sword-text-web", "spaRV1909eb": "sword-text-sparv"}
+_ENGLISH, _SPANISH = "engWEB2015eb", "spaRV1909eb"
+_PACKAGES = {_ENGLISH: "sword-text-web", _SPANISH: "sword-text-sparv"}
+
+#: Book, chapter and verse.
+Place = tuple[str, int, int]
 
 #: Fewest words of a sentence that is kept.
 _FEWEST = 3
@@ -69,20 +73,7 @@ def read_verses(
         ValueError: a number is out of range.
     """
     integer("verses", "max_words", max_words, f">= {_FEWEST}")
-    folder = FOLDER if path is None else path
-    modules = of_the_extra("pysword.modules", "data set 'verses'")
-    for module, package in _MODULES.items():
-        if not (folder / "mods.d" / f"{module}.conf").is_file():
-            raise FileNotFoundError(
-                f"data set 'verses': {folder} has no text {module}: apt-get install "
-                f"{package}, or give the folder of an unpacked package, "
-                ".../usr/share/sword"
-            )
-    library = modules.SwordModules(str(folder))
-    library.parse_modules()
-    english, spanish = (
-        dict(_verses(library.get_bible_from_module(module))) for module in _MODULES
-    )
+    english, spanish = map(dict, _bibles("verses", path, (_ENGLISH, _SPANISH)))
     both = [(english[k], spanish[k]) for k in english if k in spanish]
     train, test = split(_alike(both, max_words), every)
     return ParallelText(
@@ -92,6 +83,21 @@ def read_verses(
         test,
         "World English Bible and Reina-Valera 1909, both in the public domain",
     )
+
+
+def read_english_verses(path: Path | None = None, *, max_words: int = 40) -> list[str]:
+    """The verses of the World English Bible of 3 to ``max_words`` words, in its order.
+
+    Args:
+        path: folder of the SWORD texts; default: :data:`FOLDER`. The English one suffices.
+        max_words: most words of a sentence.
+
+    Raises:
+        FileNotFoundError, ModuleNotFoundError, ValueError: as :func:`read_verses` does.
+    """
+    integer("verses-english", "max_words", max_words, f">= {_FEWEST}")
+    (verses,) = _bibles("verses-english", path, (_ENGLISH,))
+    return [text for _, text in verses if _is_usual(text, max_words)]
 
 
 def plain_text(marked: str) -> str:
@@ -106,8 +112,26 @@ def plain_text(marked: str) -> str:
     return _BEFORE_STOP.sub("", text)
 
 
-def _verses(bible: Any) -> Iterator[tuple[tuple[str, int, int], str]]:
-    """Text of each (book, chapter, verse)."""
+def _bibles(
+    dataset: str, path: Path | None, names: tuple[str, ...]
+) -> list[Iterator[tuple[Place, str]]]:
+    """The verses of each of these texts, by their places."""
+    folder = FOLDER if path is None else path
+    modules = of_the_extra("pysword.modules", f"data set {dataset!r}")
+    for module in names:
+        if not (folder / "mods.d" / f"{module}.conf").is_file():
+            raise FileNotFoundError(
+                f"data set {dataset!r}: {folder} has no text {module}: apt-get install "
+                f"{_PACKAGES[module]}, or give the folder of an unpacked package, "
+                ".../usr/share/sword"
+            )
+    library = modules.SwordModules(str(folder))
+    library.parse_modules()
+    return [_verses(library.get_bible_from_module(module)) for module in names]
+
+
+def _verses(bible: Any) -> Iterator[tuple[Place, str]]:
+    """Text of each verse."""
     # It would decompress a whole book again for each of its verses.
     bible._decompressed_text = functools.lru_cache(1)(bible._decompressed_text)
     for books in bible.get_structure().get_books().values():
@@ -120,13 +144,13 @@ def _verses(bible: Any) -> Iterator[tuple[tuple[str, int, int], str]]:
                     yield (book.osis_name, chapter, verse), plain_text(text)
 
 
+def _is_usual(sentence: str, max_words: int) -> bool:
+    return _FEWEST <= len(sentence.split()) <= max_words
+
+
 def _alike(pairs: Iterable[Pair], max_words: int) -> list[Pair]:
     """Pairs of a permitted length, without those whose lengths do not belong together."""
-    kept = [
-        pair
-        for pair in pairs
-        if all(_FEWEST <= len(side.split()) <= max_words for side in pair)
-    ]
+    kept = [p for p in pairs if all(_is_usual(side, max_words) for side in p)]
     if not kept:
         return []
     ratio = np.array([math.log(len(a) / len(b)) for a, b in kept])

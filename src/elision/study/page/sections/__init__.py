@@ -10,6 +10,7 @@ from elision.study.outcome import StudyOutcome
 from elision.study.page.sections.accuracy import accuracy
 from elision.study.page.sections.ant_over_scnn import ant_over_scnn
 from elision.study.page.sections.base import Section
+from elision.study.page.sections.continuation import continuation
 from elision.study.page.sections.costs import costs
 from elision.study.page.sections.density import density
 from elision.study.page.sections.layers import layers
@@ -31,6 +32,7 @@ __all__ = ["SECTIONS", "Section"]
 SECTIONS: tuple[Callable[[StudyOutcome], Section | None], ...] = (
     accuracy,
     translation,
+    continuation,
     work,
     density,
     redundancy,

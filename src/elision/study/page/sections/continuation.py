@@ -1,0 +1,44 @@
+"""Sentences that language models continued, and what a token costs them."""
+
+from typing import Any
+
+from elision.report.table import rows_as_html
+from elision.study.outcome import StudyOutcome
+from elision.study.page.sections.base import Section, findings_of
+
+__all__ = ["continuation"]
+
+_NOTE = (
+    "<b>nll</b>: nats a token of the test, the token that ends a sentence included; a "
+    "unigram model knows the frequencies of the tokens alone. <b>Bits a character</b> do "
+    "not depend on the vocabulary. Below: what the network was given of a sentence of the "
+    "test, the sentence, and what it made of its beginning, by sampling."
+)
+
+
+def continuation(outcome: StudyOutcome) -> Section | None:
+    """Scores of every recipe, and its samples."""
+    found = findings_of(outcome, "continuation")
+    if not found:
+        return None
+    samples = [
+        {"recipe": name, "given": a, "sentence": b, "sampled": c}
+        for name, finding in found.items()
+        for a, b, c in finding["samples"]
+    ]
+    words = ("given", "sentence", "sampled")
+    sheets = (
+        rows_as_html([_scores(name, finding) for name, finding in found.items()]),
+        *((rows_as_html(samples, words=words),) if samples else ()),
+    )
+    return Section("Continuations", "measured here", _NOTE, sheets)
+
+
+def _scores(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "recipe": name,
+        "nll": f"{found['nll']:.2f}",
+        "of a unigram model": f"{found['nll_of_a_unigram_model']:.2f}",
+        "bits a character": f"{found['bits_a_character']:.2f}",
+        "sentences": found["sentences"],
+    }
