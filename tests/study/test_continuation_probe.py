@@ -72,6 +72,7 @@ def test_a_study_shows_what_it_sampled(english, tmp_path):
     config = StudyConfig(
         workload=english,
         recipes=("dense",),
+        accelerators=(),
         probes=("continuation:samples=2,top=5",),
     )
     outcome = study(config, tmp_path / "run")

@@ -286,8 +286,8 @@ def _read(
     packed = pack_padded_sequence(
         x, lengths.cpu(), batch_first=True, enforce_sorted=False
     )
-    y, state = layer(packed, state)
-    return pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])[0], state
+    y, after = layer(packed, state)
+    return pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])[0], after
 
 
 def _turn(x: Tensor, lengths: Tensor) -> Tensor:
