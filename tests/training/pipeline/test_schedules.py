@@ -59,7 +59,7 @@ def test_v_schedules_trade_memory_for_bubble(n: int, m: int):
     """B0, half of it and two thirds of it, at 1, 1/2 and 1/3 of 1F1B's activations."""
     one = 6.0 * (n - 1)  # idle time of 1F1B with stages of two units of each product
     found = {name: plan(even(2 * n), n, name, m) for name in ("zbv", "v-half", "v-min")}
-    kept = {name: max(_peak_of_processor(made)) for name, made in found.items()}
+    kept = {name: max(made.peak_kept) for name, made in found.items()}
     assert math.isclose(idle(found["zbv"]), n - 1)
     assert math.isclose(idle(found["v-half"]), one / 2 - 2 * (n % 2))
     assert math.isclose(idle(found["v-min"]), 2 * one / 3 + (1 if n % 3 == 0 else -1))
@@ -68,25 +68,16 @@ def test_v_schedules_trade_memory_for_bubble(n: int, m: int):
     assert kept["v-min"] <= math.ceil(2 * n / 3) + 2
 
 
-def _peak_of_processor(made) -> list[int]:
-    kept = [0] * made.processors
-    peaks = [0] * made.processors
-    for _, change, _, processor in made._keeping():
-        kept[processor] += change
-        peaks[processor] = max(peaks[processor], kept[processor])
-    return peaks
-
-
 def test_dualpipe_by_its_readme():
     """(PP/2 - 1)(F&B + B - 3W) with B the full backward, and no overlap: F&B = F + B."""
     f, b, w = 1.0, 2.0, 1.0
     for n, m in ((4, 8), (8, 16), (6, 20)):
         made = plan(even(n), n, "dualpipe", m)
         assert math.isclose(idle(made), (n / 2 - 1) * (f + b + b - 3 * w)), n
-        assert max(_peak_of_processor(made)) == n + 1
+        assert max(made.peak_kept) == n + 1
         made = plan(even(2 * n), n, "dualpipev", m)
         assert math.isclose(idle(made), (n - 1) * (f + b + b - 3 * w)), n
-        assert max(_peak_of_processor(made)) == 2 * n + 1
+        assert max(made.peak_kept) == 2 * n + 1
 
 
 def test_bubbles_of_torch_schedules():

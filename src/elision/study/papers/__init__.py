@@ -5,6 +5,7 @@ from elision.study.papers.base import Figure as Figure
 from elision.study.papers.base import Paper
 from elision.study.papers.base import Table as Table
 from elision.study.papers.intergrad.paper import InterleavedGradients
+from elision.study.papers.layerpipe.paper import LayerPipe
 from elision.study.papers.memory.paper import SavedActivations
 from elision.study.papers.precision.paper import Precision
 from elision.study.papers.scnn import ScnnPoints
@@ -22,5 +23,6 @@ PAPERS: dict[str, type[Paper]] = {
         SparseTraining,
         SavedActivations,
         Precision,
+        LayerPipe,
     )
 }

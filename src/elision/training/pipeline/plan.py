@@ -141,6 +141,18 @@ class Plan:
             peaks[stage] = max(peaks[stage], kept[stage, lane])
         return tuple(peaks)
 
+    @cached_property
+    def peak_kept(self) -> tuple[int, ...]:
+        """Activations that each processor keeps at the same time, at most.
+
+        Each is that of one stage and micro-batch.
+        """
+        kept, peaks = [0] * self.processors, [0] * self.processors
+        for _, change, _, processor in self._keeping():
+            kept[processor] += change
+            peaks[processor] = max(peaks[processor], kept[processor])
+        return tuple(peaks)
+
     @property
     def weight_versions(self) -> tuple[int, ...]:
         """Weight versions that each stage keeps, a moving average included."""

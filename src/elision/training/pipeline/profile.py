@@ -18,14 +18,14 @@ node, and branches, so assumptions turn it into a chain of layers with three pro
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from elision.common.checks import number
 from elision.training.pipeline.costs import LayerCost, as_costs
 
-__all__ = ["parse_profile", "read_profile"]
+__all__ = ["ProfiledLayer", "layer_costs", "parse_profile", "read_profile"]
 
 _NODE = re.compile(
     r"(?P<id>\S+) -- (?P<what>.*) -- forward_compute_time=(?P<forward>[\d.]+), "
@@ -38,10 +38,76 @@ _EDGE = re.compile(r"\t(\S+) -- (\S+)")
 _SECONDS = 1e-3
 
 
+@dataclass(frozen=True)
+class ProfiledLayer:
+    """A layer with a weight, and the nodes up to the next, as profiled.
+
+    Attributes:
+        name: description of the layer.
+        forward_ms: forward time of the layer and of what follows it.
+        backward_ms: backward time of the layer, both gradients together.
+        following_ms: backward time of what follows it.
+        kept_bytes: outputs of all its nodes.
+        sent_bytes: output of its last node.
+        parameter_bytes: parameters of all its nodes.
+
+    Example:
+        >>> layers = [ProfiledLayer("fc", 2.0, 4.0, 1.0, 8.0, 8.0, 16.0)] * 2
+        >>> [cost.input_grad for cost in layer_costs(layers)]
+        [0.0, 0.003]
+    """
+
+    name: str
+    forward_ms: float
+    backward_ms: float
+    following_ms: float
+    kept_bytes: float
+    sent_bytes: float
+    parameter_bytes: float
+
+
+def layer_costs(
+    layers: Sequence[ProfiledLayer], weight_grad_share: float = 0.5
+) -> tuple[LayerCost, ...]:
+    """Costs of profiled layers, in seconds and bytes.
+
+    Args:
+        layers: in the order in which they run; the first has no input gradient.
+        weight_grad_share: share of the weight gradient in a layer's own backward time.
+
+    Raises:
+        ValueError: there is no layer, or the share is outside [0, 1].
+    """
+    number("layer_costs", "weight_grad_share", weight_grad_share, "[0, 1]")
+    costs = []
+    for place, layer in enumerate(layers):
+        weight_grad = weight_grad_share * layer.backward_ms
+        input_grad = layer.backward_ms - weight_grad + layer.following_ms
+        if not place:
+            # Data need no gradient: all that the first layer takes is for its weights.
+            weight_grad, input_grad = weight_grad + input_grad, 0.0
+        costs.append(
+            LayerCost(
+                layer.forward_ms * _SECONDS,
+                input_grad * _SECONDS,
+                weight_grad * _SECONDS,
+                name=layer.name,
+                kept_bytes=layer.kept_bytes,
+                sent_bytes=layer.sent_bytes,
+                parameter_bytes=layer.parameter_bytes,
+            )
+        )
+    return as_costs(costs)
+
+
 def read_profile(
     path: Path | str, weight_grad_share: float = 0.5
 ) -> tuple[LayerCost, ...]:
-    """Layers of a profile file; see :func:`parse_profile`.
+    """Costs of the layers of a profile file.
+
+    Args:
+        path: the file.
+        weight_grad_share: as in :func:`layer_costs`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -51,20 +117,17 @@ def read_profile(
     if not place.is_file():
         raise FileNotFoundError(f"{place}: no such profile")
     try:
-        return parse_profile(place.read_text(encoding="utf-8"), weight_grad_share)
+        layers = parse_profile(place.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
+    return layer_costs(layers, weight_grad_share)
 
 
-def parse_profile(text: str, weight_grad_share: float = 0.5) -> tuple[LayerCost, ...]:
+def parse_profile(text: str) -> tuple[ProfiledLayer, ...]:
     r"""Layers of the text of a profile.
 
     Args:
         text: nodes and edges.
-        weight_grad_share: share of the weight gradient in a layer's own backward time.
-
-    Returns:
-        Costs of the layers with a weight, in seconds and bytes.
 
     Raises:
         ValueError: a line is neither node nor edge, an edge names an unknown node, the
@@ -75,10 +138,9 @@ def parse_profile(text: str, weight_grad_share: float = 0.5) -> tuple[LayerCost,
         >>> line += "activation_size=8.0, parameter_size={2}\n"
         >>> text = line.format(1, "Linear(2, 2)", 16.0) + line.format(2, "ReLU()", 0.0)
         >>> (layer,) = parse_profile(text + "\tnode1 -- node2")
-        >>> layer.name, layer.forward, layer.input_grad, layer.weight_grad
-        ('Linear(2, 2)', 0.004, 0.0, 0.008)
+        >>> layer.name, layer.forward_ms, layer.backward_ms, layer.following_ms
+        ('Linear(2, 2)', 4.0, 4.0, 4.0)
     """
-    number("parse_profile", "weight_grad_share", weight_grad_share, "[0, 1]")
     nodes: dict[str, dict[str, str]] = {}
     before: dict[str, list[str]] = {}
     for line_number, line in enumerate(text.splitlines(), start=1):
@@ -90,45 +152,28 @@ def parse_profile(text: str, weight_grad_share: float = 0.5) -> tuple[LayerCost,
             raise ValueError(
                 f"line {line_number}: neither a node nor an edge: {line!r}"
             )
-    layers: list[LayerCost] = []
+    layers: list[ProfiledLayer] = []
     for node in _in_order(nodes, before):
-        forward, backward = (float(node[k]) * _SECONDS for k in ("forward", "backward"))
+        forward, backward = float(node["forward"]), float(node["backward"])
         sent = sum(float(size) for size in re.findall(r"[\d.]+", node["sent"]))
         own = float(node["own"])
         if own and not node["what"].startswith("BatchNorm"):
             layers.append(
-                LayerCost(
-                    forward,
-                    (1 - weight_grad_share) * backward,
-                    weight_grad_share * backward,
-                    name=node["what"],
-                    kept_bytes=sent,
-                    sent_bytes=sent,
-                    parameter_bytes=own,
-                )
+                ProfiledLayer(node["what"], forward, backward, 0.0, sent, sent, own)
             )
         elif layers:
-            layers[-1] = _charged(layers[-1], forward, backward, sent, own)
+            last = layers[-1]
+            layers[-1] = replace(
+                last,
+                forward_ms=last.forward_ms + forward,
+                following_ms=last.following_ms + backward,
+                kept_bytes=last.kept_bytes + sent,
+                sent_bytes=sent or last.sent_bytes,
+                parameter_bytes=last.parameter_bytes + own,
+            )
     if not layers:
         raise ValueError("no node has a weight")
-    first = layers[0]
-    # Data need no gradient: all that the first layer takes is for its weights.
-    layers[0] = replace(first, input_grad=0.0, weight_grad=first.backward)
-    return as_costs(layers)
-
-
-def _charged(
-    layer: LayerCost, forward: float, backward: float, sent: float, own: float
-) -> LayerCost:
-    """The layer with a node that follows it; its output is now that node's."""
-    return replace(
-        layer,
-        forward=layer.forward + forward,
-        input_grad=layer.input_grad + backward,
-        kept_bytes=layer.kept_bytes + sent,
-        sent_bytes=sent or layer.sent_bytes,
-        parameter_bytes=layer.parameter_bytes + own,
-    )
+    return tuple(layers)
 
 
 def _in_order(

@@ -1,0 +1,1 @@
+"""LayerPipe beside PipeDream, on PipeDream's published profiles."""
