@@ -18,7 +18,7 @@ print("torch" in sys.modules)
 """
 
 COMMANDS = (
-    *("study", "train", "trace", "simulate", "timeline", "size", "shapes"),
+    *("study", "train", "trace", "simulate", "timeline", "size", "pipeline", "shapes"),
     *("compare", "bench", "reproduce", "data"),
 )
 PAPERS = tuple(("reproduce", name) for name in parameters.papers())

@@ -143,7 +143,7 @@ def test_without_a_flush_nothing_is_idle(name: str):
 duration = st.floats(0.1, 10.0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     costs=st.lists(st.tuples(duration, duration, duration), min_size=8, max_size=14),
     processors=st.sampled_from([2, 4]),

@@ -509,10 +509,11 @@ def in_ticks(pipeline: Pipeline) -> list[Action]:
     actions = []
     for tick, of_processors in ticks.items():
         for processor, operations in of_processors.items():
-            now = tick * length
+            # Sums of floats may pass the end of the tick by a last digit.
+            now, limit = tick * length, (tick + 1) * length
             # Forward first: the last stage goes back in the same tick.
             for operation in sorted(operations, key=_tick_order):
-                end = now + pipeline.duration(operation)
+                end = min(now + pipeline.duration(operation), limit)
                 actions.append(_action(processor, operation, now, end))
                 now = end
     return sorted(actions, key=_by_start)
