@@ -215,6 +215,31 @@ def test_integers_that_are_none_are_refused_by_the_layers_product() -> None:
     passed(layer, x)
 
 
+@pytest.mark.parametrize("kernels", [True, False])
+def test_a_nan_makes_its_own_sums_nan_and_no_others(
+    kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kernels:
+        reason = "no compiler"
+        monkeypatch.setattr("elision.native.shared_object.unavailable", lambda: reason)
+    cast = Cast("dfp8")
+    recipe = everywhere(Accumulate("int32"), input=cast, weight=cast, grad_output=cast)
+    torch.manual_seed(0)
+    layer = elision.elide(nn.Linear(4, 3, bias=False), recipe)
+    x = torch.randn(5, 4, requires_grad=True)
+    grad = torch.randn(5, 3)
+    layer(x).backward(grad)
+    whole = layer.weight.grad.clone()  # pyright: ignore[reportOptionalMemberAccess]
+    layer.zero_grad()
+    grad[2, 1] = torch.nan
+    layer(x).backward(grad)
+    found = layer.weight.grad
+    assert found is not None
+    assert found[1].isnan().all()
+    assert found[[0, 2]].isfinite().all()
+    assert whole.isfinite().all()
+
+
 def test_a_sum_that_cannot_be_names_its_layer_and_product() -> None:
     model = nn.Sequential(nn.Linear(4, 4))
     elision.elide(model, everywhere(Accumulate("int32")))

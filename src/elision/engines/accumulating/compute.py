@@ -1,6 +1,7 @@
 """A product under an accumulator: its operands in order, its sums, its result."""
 
 import zlib
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -51,7 +52,10 @@ def compute(product: LayerProduct, accumulate: Accumulate, key: int = 0) -> Tens
     else:
         with torch.no_grad(), torch.autocast(product.first.device.type, enabled=False):
             sums = _way(product, accumulate)
-            result = in_order(product, accumulate, sums, key)
+            try:
+                result = in_order(product, accumulate, sums, key)
+            except integers.NotFiniteError:
+                result = _where_finite(product, accumulate, sums, key)
     if accumulate.result != "torch":
         format = format_named(accumulate.result)
         result = fast_round(format, result.float())
@@ -84,6 +88,29 @@ def in_order(
 
         out = by_planes(own, numbered)
     return product.geometry.from_convolution(product.kind.absent, out)
+
+
+def _where_finite(
+    product: LayerProduct, accumulate: Accumulate, sums: Sums, key: int
+) -> Tensor:
+    """The sums whose terms are all finite, and NaN for the others.
+
+    So a run that diverges goes on until its loss says so.
+    """
+    finite = [x.isfinite() for x in (product.first, product.second)]
+    first, second = (
+        torch.where(f, x, 0)
+        for f, x in zip(finite, (product.first, product.second), strict=True)
+    )
+    own = replace(product, first=first, second=second)
+    result = in_order(own, accumulate, sums, key)
+    bad = [(~f).float() for f in finite]
+    ones = [torch.ones_like(f) for f in bad]
+    touched = [
+        replace(product, first=a, second=b).compute()
+        for a, b in ((bad[0], ones[1]), (ones[0], bad[1]))
+    ]
+    return torch.where(touched[0] + touched[1] > 0, torch.nan, result)
 
 
 def _planar(own: LayerProduct, accumulate: Accumulate, sums: Sums, key: int) -> Tensor:

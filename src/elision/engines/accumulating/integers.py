@@ -58,6 +58,18 @@ class Scaled:
     scale: float
 
 
+class NotFiniteError(ValueError):
+    """An operand holds an infinity or a NaN, which is no integer at any scale.
+
+    Example:
+        >>> try:
+        ...     integers_of(torch.tensor([torch.nan]))
+        ... except NotFiniteError as error:
+        ...     print(error)
+        a sum in int32 needs finite operands, got infinity or NaN
+    """
+
+
 def integers_of(x: Tensor) -> Scaled:
     """A float32 tensor as integers of at most 16 bits times one scale.
 
@@ -66,12 +78,15 @@ def integers_of(x: Tensor) -> Scaled:
     the values are that times a whole number to the last bit of float32.
 
     Raises:
+        NotFiniteError: a value is infinite or NaN.
         ValueError: there is no such scale.
     """
     values = x.double()
     largest = values.abs().max().item() if x.numel() else 0.0
     if not math.isfinite(largest):
-        raise ValueError("a sum in int32 needs finite operands, got infinity or NaN")
+        raise NotFiniteError(
+            "a sum in int32 needs finite operands, got infinity or NaN"
+        )
     if largest == 0:
         return Scaled(values, 1.0)
     fraction, exponent = torch.frexp(values)
