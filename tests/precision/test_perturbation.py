@@ -187,6 +187,29 @@ def test_folding_leaves_the_answers(name: str, how: dict[str, float]) -> None:
     assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_folding_into_convolutions_of_every_kind(
+    transposed: bool, axes: int, groups: int
+) -> None:
+    torch.manual_seed(0)
+    kind = f"Conv{'Transpose' if transposed else ''}{axes}d"
+    norm = getattr(nn, f"BatchNorm{axes}d")
+    model = nn.Sequential(
+        getattr(nn, kind)(4, 6, 3, groups=groups, bias=axes == 2),
+        norm(6, affine=axes != 3),
+        nn.ReLU(),
+    )
+    for _ in range(3):  # statistics of its own
+        model(torch.randn(8, 4, *[5] * axes) + 1)
+    x = torch.randn(2, 4, *[5] * axes)
+    made = folded(model, x)
+    assert isinstance(made[1], nn.Identity)  # pyright: ignore[reportIndexIssue]
+    with torch.no_grad():
+        torch.testing.assert_close(made(x), model.eval()(x), rtol=1e-4, atol=1e-5)
+
+
 class Both(nn.Module):
     """Reads a convolution's output before its norm as well."""
 

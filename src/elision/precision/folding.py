@@ -6,13 +6,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from elision.layers import groups_if_turned
+from elision.operands.outputs_first import turned
 from elision.precision.noise import relative_error
 
 __all__ = ["folded"]
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_LAYERS = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 #: Relative change of the output up to which folding counts as rounding of float32 (own
 #: choice).
@@ -25,8 +35,8 @@ def folded(model: nn.Module, inputs: Any) -> nn.Module:
 
     With ``s = γ/√(σ² + ε)``, a layer's weight becomes ``s·W`` and its bias
     ``s·(b − μ) + β``; the norm becomes the identity. A norm is folded where it alone reads
-    what one ``Conv2d`` or ``Linear`` returns, which one pass of ``inputs`` shows; others
-    stay.
+    what one ``Linear``, convolution or transposed convolution returns, which one pass of
+    ``inputs`` shows; others stay.
 
     Args:
         model: any module.
@@ -45,11 +55,7 @@ def folded(model: nn.Module, inputs: Any) -> nn.Module:
     pairs, exact = _pairs(made, inputs)
     modules = dict(made.named_modules())
     for before, norm in pairs.items():
-        layer, batch_norm = modules[before], modules[norm]
-        fuse = (
-            fuse_conv_bn_eval if isinstance(layer, nn.Conv2d) else fuse_linear_bn_eval
-        )
-        _replace(made, before, fuse(layer, batch_norm))  # pyright: ignore[reportArgumentType]
+        _fold(modules[before], modules[norm])
         _replace(made, norm, nn.Identity())
     error = relative_error(made(inputs), exact)
     if not error < _TOLERANCE:
@@ -58,6 +64,20 @@ def folded(model: nn.Module, inputs: Any) -> nn.Module:
             "before its batch norm"
         )
     return made
+
+
+def _fold(layer: Any, norm: Any) -> None:
+    """Put a norm into the layer before it."""
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    scale = scale if norm.weight is None else scale * norm.weight
+    shift = 0 if norm.bias is None else norm.bias
+    bias = 0 if layer.bias is None else layer.bias
+    weight, groups = layer.weight, groups_if_turned(layer)
+    own = weight if groups is None else turned(weight, groups)
+    own = own * scale.view(-1, *[1] * (weight.dim() - 1))
+    own = own if groups is None else turned(own, groups)
+    layer.weight = nn.Parameter(own, weight.requires_grad)
+    layer.bias = nn.Parameter((bias - norm.running_mean) * scale + shift)
 
 
 def _pairs(model: nn.Module, inputs: Any) -> tuple[dict[str, str], Tensor]:
@@ -83,7 +103,7 @@ def _pairs(model: nn.Module, inputs: Any) -> tuple[dict[str, str], Tensor]:
 
     handles = []
     for name, module in model.named_modules():
-        if type(module) in (nn.Conv2d, nn.Linear):
+        if type(module) in _LAYERS:
             handles.append(module.register_forward_hook(layer_called(name)))
         elif type(module) in _NORMS and module.running_mean is not None:  # pyright: ignore[reportAttributeAccessIssue]
             handles.append(module.register_forward_hook(norm_called(name)))
