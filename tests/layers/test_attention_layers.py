@@ -157,11 +157,20 @@ def test_a_replaced_softmax_is_computed_in_an_elided_layer() -> None:
     assert not torch.allclose(found[1], usual(*inputs)[1])
 
 
-def test_a_subclass_stays_dense_and_is_named() -> None:
-    class Own(nn.MultiheadAttention):
+def test_a_subclass_with_a_forward_of_its_own_stays_dense_and_is_named() -> None:
+    class Same(nn.MultiheadAttention):
         pass
 
-    model = nn.ModuleList([Own(8, 2), nn.Linear(8, 8)])
-    elision.elide(model, "dense")
-    whys = {part.name: part.why for part in elision.explain(model).unreached}
-    assert "subclass" in whys["0"]
+    class Own(Same):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return super().forward(*args, **kwargs)[0]
+
+    model = nn.ModuleList([Own(8, 2), Same(8, 2), nn.Linear(8, 8)])
+    with pytest.warns(
+        elision.layers.NoEffectWarning, match="forward of their own.*: 0"
+    ):
+        elision.elide(model, "swat")
+    found = elision.explain(model)
+    whys = {part.name: part.why for part in found.unreached}
+    assert "forward of its own" in whys["0"]
+    assert "1.in_proj" in found.reached

@@ -91,3 +91,17 @@ def test_masks_of_a_model_without_memory_are_refused(method: str) -> None:
     with pytest.raises(ValueError, match="meta device"):
         elision.elide(model, elision.methods.make_recipe(method), engine="torch")
     assert type(model[0]) is nn.Linear
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("recipe", ["swat", "fp8", "meprop", "bf16"])
+def test_a_model_without_memory_runs_elided(recipe: str, autocast: bool) -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 4))
+        x = torch.empty(2, 3, 8, 8)
+    elision.elide(model, recipe)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = model(x)
+    y.sum().backward()
+    assert y.shape == (2, 4)
+    assert all(p.grad is not None and p.grad.is_meta for p in model.parameters())

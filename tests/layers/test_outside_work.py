@@ -207,14 +207,14 @@ def test_explain_lists_what_the_table_does_not_reach() -> None:
     torch.manual_seed(0)
     model, x = Everything(), torch.randint(0, 9, (2, 5))
     with pytest.warns(TiedWeightWarning), pytest.warns(NoEffectWarning):
-        elision.elide(model, Swat(0.5, dense=("first",)), engine="torch")
+        elision.elide(model, Swat(0.5, dense=("first", ":embedding")), engine="torch")
     state, random = dict(model.state_dict()), torch.get_rng_state()
     found = elision.explain(model, x)
     assert torch.equal(torch.get_rng_state(), random)
     assert_close(dict(model.state_dict()), state)
     why = {part.name: part.why for part in found.unreached}
     for name, words in {
-        "emb": "lookup",
+        "emb": "dense by the recipe",
         "head": "read by emb",
         "enc.layers.0.self_attn": "a call's product",
         "normed": "weight is computed",
@@ -259,11 +259,11 @@ def test_explain_of_a_plain_model_says_what_a_recipe_could_reach() -> None:
     assert found.reached == ["down", "middle", "up", "skip"]
     assert found.unreached == []
     assert found.share == 1
-    model = nn.ModuleList([Bare(), nn.Bilinear(2, 2, 2)])
+    model = nn.ModuleList([Bare(), nn.Bilinear(2, 2, 2), nn.EmbeddingBag(3, 2)])
     model.forward = lambda x: model[0](x)
     found = elision.explain(model, torch.randn(2, 3, 10))
-    assert found.reached == []
-    assert [part.name for part in found.unreached] == ["0", "1"]
+    assert found.reached == ["1"]
+    assert [part.name for part in found.unreached] == ["0", "2"]
     assert "in no layer of the table" in found.unreached[0].why
-    assert "not registered" in found.unreached[1].why
+    assert "a bag of lookups" in found.unreached[1].why
     assert found.share == 0

@@ -289,13 +289,14 @@ def test_swat_reads_the_largest_of_every_operand() -> None:
 
 def test_explain_lists_parts_and_subclasses() -> None:
     class Own(nn.LSTM):
-        pass
+        def forward(self, *args: Any) -> Any:
+            return super().forward(*args)
 
     model = nn.ModuleList([nn.LSTM(3, 4), Own(3, 4), nn.GRUCell(3, 4)])
     found = elision.explain(model)
     assert found.reached == ["0.ih_l0", "0.hh_l0", "2.ih", "2.hh"]
     assert [(part.name, part.what) for part in found.unreached] == [("1", "Own")]
-    assert "subclass" in found.unreached[0].why
+    assert "forward of its own" in found.unreached[0].why
     elision.elide(
         model,
         fixed(
@@ -567,3 +568,91 @@ def test_a_mask_on_one_weight_is_computed_by_what_it_keeps(
         kept = masks.get(key, torch.tensor(True))
         theirs = model.get_parameter(key).grad * kept
         torch.testing.assert_close(parameter.grad * kept, theirs, rtol=1e-5, atol=1e-5)
+
+
+# --- subclasses, and elision.nn ---------------------------------------------------------
+
+
+class Encoder(nn.LSTM):
+    """A subclass that computes what its base does."""
+
+
+class FusedEncoder(elision.nn.GRU):
+    """A subclass of ours."""
+
+
+def masked_lstm(*args: Any, **kwargs: Any) -> elision.nn.LSTM:
+    """An ``elision.nn.LSTM`` with masks of its own on the weights."""
+    made = elision.nn.LSTM(*args, **kwargs)
+    weights = {n: w for n, w in made.named_parameters() if n.startswith("weight")}
+    made.mask_weights({n: torch.rand_like(w) < 0.5 for n, w in weights.items()})
+    return made
+
+
+SUBCLASSES: dict[str, Any] = {
+    "subclass": lambda: Encoder(6, 4, num_layers=2, bidirectional=True, proj_size=2),
+    "fused lstm": lambda: elision.nn.LSTM(6, 4, num_layers=2, bidirectional=True),
+    "fused gru": lambda: FusedEncoder(6, 4, bias=False),
+    "native": lambda: elision.nn.LSTM(6, 4, engine="auto", batch_first=True),
+    "k-tanh": lambda: elision.nn.GRU(6, 4, num_layers=2, activation="k-tanh"),
+    "masked": lambda: masked_lstm(6, 4, num_layers=2),
+}
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("kind", SUBCLASSES)
+def test_subclasses_without_a_forward_of_their_own(kind: str, packed: bool) -> None:
+    torch.manual_seed(0)
+    model = SUBCLASSES[kind]()
+    plain, state = type(model), list(model.state_dict())
+    x: Any = torch.randn(5, 3, 6)
+    if packed:
+        sequences = [torch.randn(n, 6) for n in (5, 2, 4)]
+        x = pack_sequence(sequences, enforce_sorted=False)
+    expected = learned(model, x)
+    with watch(model, seen_by_nobody):
+        assert isinstance(model, plain)
+        assert_same(learned(model, x), expected)
+    assert type(model) is plain
+    elision.elide(model, "dense")
+    assert_same(learned(model, x), expected)
+    before = copy.deepcopy(model.state_dict())
+    for recipe in (Swat(0.5, dense=()), fixed(0.5)):  # masks write the weights
+        elision.elide(model, recipe, engine="torch")
+        found = learned(model, x)
+        assert not torch.allclose(found[0], expected[0])
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert type(other) is type(model)
+            assert all(map(torch.equal, learned(other, x), found))
+            assert type(elision.restore(other)) is plain
+    elision.restore(model)
+    assert list(model.state_dict()) == state
+    model.load_state_dict(before)
+    assert_same(learned(model, x), expected)
+
+
+def test_own_masks_and_a_recipes_go_together() -> None:
+    torch.manual_seed(0)
+    model = masked_lstm(6, 4)
+    x = torch.randn(5, 3, 6)
+    plain = nn.LSTM(6, 4)
+    plain.load_state_dict(model.state_dict())
+    for name, own in model._masks.items():
+        plain.get_parameter(name).data.mul_(own.places)
+    elision.elide(model, fixed(0.5), engine="torch")
+    for name, buffer in model.named_buffers():
+        if name.endswith("mask"):
+            plain.get_parameter(f"weight_{name.split('.')[0]}").data.mul_(buffer)
+    torch.testing.assert_close(model(x)[0], plain(x)[0])
+
+
+def test_a_forward_of_its_own_is_said_once() -> None:
+    class Own(nn.GRU):
+        def forward(self, *args: Any) -> Any:
+            return super().forward(*args)[0]
+
+    model = nn.Sequential(nn.Linear(3, 3), Own(3, 4), Own(4, 4))
+    with pytest.warns(NoEffectWarning, match="of their own stay dense: 1, 2") as caught:
+        elision.elide(model, Swat(0.5, dense=()))
+        model(torch.randn(2, 1, 3))
+    assert len(caught) == 1

@@ -126,7 +126,7 @@ class Backward(Scaled, ElidedLayer):
     [
         (int, ElidedScaled, "int is no subclass of torch.nn.Module"),
         (Scaled, Scaled, "Scaled is no subclass of elision.layers.ElidedLayer"),
-        (nn.Bilinear, ElidedScaled, "it is no subclass of Bilinear"),
+        (nn.PReLU, ElidedScaled, "it is no subclass of PReLU"),
         (Scaled, Backward, "Scaled comes before ElidedLayer among its bases"),
         (Scaled, Idle, "it only inherits the forward of Scaled"),
         (Scaled, Hiding, "the forward of ElidedLinear hides that of Scaled"),

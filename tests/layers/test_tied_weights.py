@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import elision
-from elision.layers import DenseReadWarning, TiedWeightWarning
+from elision.layers import DenseReadWarning, NoEffectWarning, TiedWeightWarning
 from elision.methods import DST, MeProp, RigL, Static, Swat, SwatErk
 
 
@@ -46,7 +47,13 @@ class Bare(LanguageModel):
 
 
 TIED = [LanguageModel, SameMemory, Bare]
-METHODS = [RigL(0.8), Static(0.8), Swat(0.8, dense=()), SwatErk(0.8), DST()]
+METHODS = [
+    RigL(0.8),
+    Static(0.8),
+    Swat(0.8, dense=(":embedding",)),
+    SwatErk(0.8),
+    DST(),
+]
 
 
 def weight(model: nn.Module) -> Tensor:
@@ -84,13 +91,33 @@ def test_a_tied_layer_is_included_by_its_name(make: Callable[[], nn.Module]) -> 
 
 
 def test_a_pattern_of_tied_layers_that_names_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="names no layer; layers: fc, head"):
+    with pytest.raises(ValueError, match="names no layer; layers: emb, fc, head"):
         elision.elide(LanguageModel(), Static(0.8), tied=("heads",))
 
 
 def test_a_method_that_leaves_weights_alone_reaches_a_tied_layer() -> None:
     model = elision.elide(LanguageModel(), MeProp(0.3, dense=()), engine="torch")
-    assert elision.explain(model).reached == ["fc", "head"]
+    assert elision.explain(model).reached == ["emb", "fc", "head"]
+
+
+def test_an_embedding_and_the_head_that_shares_its_table_move_one_mask() -> None:
+    model: Any = elision.elide(LanguageModel(), RigL(0.5, dense=()), engine="torch")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    elision.topology.attach(model, optimizer, steps=8)
+    masks = [m.elision_weight_for_forward_mask for m in (model.emb, model.head)]
+    before = masks[0].clone()
+    for _ in range(8):
+        optimizer.zero_grad()
+        model(torch.arange(20)).square().mean().backward()
+        optimizer.step()
+    assert torch.equal(*masks)
+    assert not torch.equal(masks[0], before)
+    assert not weight(model)[~masks[0]].any()
+
+
+def test_one_memory_under_two_parameters_has_no_mask() -> None:
+    with pytest.warns(TiedWeightWarning, match=r"head \(with emb\)"):
+        elision.elide(SameMemory(), Static(0.5, dense=()), engine="torch")
 
 
 def test_layers_of_the_table_may_share_a_weight_among_themselves() -> None:
@@ -202,10 +229,21 @@ def test_attention_that_reads_a_registered_projection_is_named() -> None:
             super().__init__(16, 2, batch_first=True)
             self.out_proj = nn.Linear(16, 16)  # pyright: ignore
 
-    model = elision.elide(Shifted(), Swat(0.5, dense=()), engine="torch")
-    x = torch.randn(2, 5, 16)
+        def forward(self, *args: Tensor) -> object:
+            return super().forward(*args)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = Shifted()
+
+        def forward(self, x: Tensor) -> object:
+            return self.attention(x, x, x)
+
+    with pytest.warns(NoEffectWarning, match="of their own stay dense: attention"):
+        model = elision.elide(Model(), Swat(0.5, dense=()), engine="torch")
     with pytest.warns(DenseReadWarning, match="out_proj"):
-        model(x, x, x)
+        model(torch.randn(2, 5, 16))
 
 
 def test_attention_by_functions_of_its_projections_is_named() -> None:

@@ -34,14 +34,22 @@ from elision.layers.blocked import sparsity_of
 from elision.layers.effects import NoEffectWarning
 from elision.layers.extras import give_extras, remove_all, remove_extras, take_extras
 from elision.layers.forms import Forms
-from elision.layers.modules import ELIDED, WHOLES, plain_type
+from elision.layers.lookup import lookup_table
+from elision.layers.modules import ELIDED, elided_whole, plain_type
 from elision.layers.modules.base import ElidedLayer
 from elision.layers.modules.part import ElidedWhole
 from elision.layers.parts import Part
 from elision.layers.plan import ACCUMULATE, LayerPlan, buffer_name
 from elision.layers.reach import elidable_layers, tied_to, unreached
 from elision.layers.readers import guard_readers
-from elision.layers.recipe import SELECTORS, Recipe, Table, as_recipe, selects
+from elision.layers.recipe import (
+    SELECTORS,
+    Recipe,
+    Table,
+    as_recipe,
+    names_in_order,
+    selects,
+)
 from elision.layers.recomputation import LatestCalls
 from elision.layers.turned import turned_table
 from elision.operands import KEEP
@@ -189,7 +197,7 @@ def _elide(
     With ``quiet``, a recipe that asks for nothing may change nothing.
     """
     layers = elidable_layers(model)
-    names = list(layers)
+    names = names_in_order(layers)
     tied = _tied(model, recipe, layers, including)
     # Budgets are of the layers within reach, without those that belong to others, too.
     recipe = recipe.resolved({n: m for n, m in layers.items() if n not in tied})
@@ -202,7 +210,9 @@ def _elide(
     if recipe.changes:
         _warn_of_dense_layers(model, tied)
     for name, layer in layers.items():
-        plan = LayerPlan(recipe.name, turned_table(tables[name], layer))
+        plan = LayerPlan(
+            recipe.name, turned_table(lookup_table(tables[name], layer, name), layer)
+        )
         _elide_layer(layer, name, plan, engine, tied.get(name))
     recipe.prepare(model)
     guard_readers(model)
@@ -233,9 +243,9 @@ def _tied(
             raise ValueError(
                 f"tied={pattern!r} names no layer; layers: {', '.join(layers)}"
             )
-    changed = {}
+    changed, names = {}, names_in_order(layers)
     for name, layer in layers.items():
-        table = recipe.table_for(name, layer, list(layers))
+        table = recipe.table_for(name, layer, names)
         if any(operand == "weight" and cell != KEEP for _, operand, cell in table):
             changed[name] = layer
     return tied_to(model, changed, including)
@@ -250,7 +260,7 @@ def _elide_layer(
     layer.__class__ = elided
     if isinstance(layer, Part):
         layer.whole._modules[layer.name] = layer
-        layer.whole.__class__ = WHOLES.get(type(layer.whole), type(layer.whole))
+        layer.whole.__class__ = elided_whole(layer.whole) or type(layer.whole)
     layer._elision_plan = plan  # pyright: ignore[reportArgumentType]
     layer._elision_name = name  # pyright: ignore[reportArgumentType]
     layer._elision_engine = make_engine(engine)  # pyright: ignore[reportArgumentType]
@@ -295,12 +305,14 @@ def _keep_from_averages(model: nn.Module) -> None:
 
 def _give_forms(layers: dict[str, nn.Module], *, timed: bool) -> None:
     """Let layers choose between their forms, and dense ones before a norm be blocked."""
-    sparsities = {name: sparsity_of(layer) for name, layer in layers.items()}
-    for name, layer in layers.items():
+    # Of a part the whole has forms; a lookup has one.
+    formed = {n: m for n, m in layers.items() if not isinstance(m, Part | nn.Embedding)}
+    sparsities = {name: sparsity_of(layer) for name, layer in formed.items()}
+    for name, layer in formed.items():
         plan: LayerPlan = layer._elision_plan  # pyright: ignore[reportAssignmentType]
         sparsity = sparsities[name]
-        if plan.accumulates or isinstance(layer, Part):
-            continue  # product by product, whatever the engine; a part's whole has forms
+        if plan.accumulates:
+            continue  # product by product, whatever the engine
         if sparsity is not None or (timed and plan.leaves_out):
             forms = Forms(plan, sparsity, timed=timed)
             layer._elision_forms = forms  # pyright: ignore[reportArgumentType]
@@ -321,9 +333,10 @@ def _warn_without_effect(
             stacklevel=4,
         )
         return
+    names = names_in_order(layers)
     for pattern in recipe.patterns:
         if pattern not in SELECTORS and not any(
-            selects(pattern, n, m, list(layers)) for n, m in layers.items()
+            selects(pattern, n, m, names) for n, m in layers.items()
         ):
             warnings.warn(
                 f"recipe {recipe.name!r}: pattern {pattern!r} names no layer",

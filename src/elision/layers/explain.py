@@ -20,7 +20,7 @@ from elision.layers.between.called import changed_calls
 from elision.layers.between.replace import replaced_functions
 from elision.layers.between.work import Replaced
 from elision.layers.meter import WorkMeter, metered
-from elision.layers.modules import ELIDED, WHOLES, plain_type
+from elision.layers.modules import ELIDED, WHOLES, elided_whole, is_derived, plain_type
 from elision.layers.modules.base import ElidedLayer, plan_of, tied_reader
 from elision.layers.modules.part import ElidedWhole
 from elision.layers.parts import Part, parameter_of
@@ -40,8 +40,8 @@ class Unreached:
         macs: its multiply-accumulates in a forward pass; None: no input was given.
 
     Example:
-        >>> Unreached("emb", "Embedding", "a lookup, no product", 0).what
-        'Embedding'
+        >>> Unreached("bags", "EmbeddingBag", "a bag of lookups", 0).what
+        'EmbeddingBag'
     """
 
     name: str
@@ -246,14 +246,12 @@ def _why_unknown(module: nn.Module) -> str:
     if isinstance(module, parametrize.ParametrizationList):
         return ""  # its module is listed
     own: list[Tensor] = [p for p in module._parameters.values() if p is not None]
-    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-        return "a lookup, no product"
-    if isinstance(module, ElidedWhole) or type(module) in WHOLES:
+    if isinstance(module, nn.EmbeddingBag):
+        return "a bag of lookups, no layer of the table"
+    if isinstance(module, ElidedWhole) or elided_whole(module) is not None:
         return ""  # its parts are listed
-    if isinstance(module, nn.RNNBase) and not parametrize.is_parametrized(module):
-        return "a subclass that is not registered: its products are in one kernel"
-    if isinstance(module, nn.MultiheadAttention):
-        return "a subclass that is not registered: products of bare parameters"
+    if isinstance(module, tuple(WHOLES)) and not is_derived(module):
+        return "a subclass with a forward of its own"
     if parametrize.is_parametrized(module):
         names = ", ".join(module.parametrizations)  # pyright: ignore[reportCallIssue, reportArgumentType]
         return f"parametrised: {names} is computed"
@@ -263,6 +261,6 @@ def _why_unknown(module: nn.Module) -> str:
         if type(module) in ELIDED:
             return "complex numbers, integers or another kind of tensor"
         return "a subclass that is not registered"
-    if isinstance(module, nn.modules.conv._ConvNd | nn.Bilinear):
+    if isinstance(module, nn.modules.conv._ConvNd):
         return "a layer type that is not registered"
     return "parameters of its own, in no layer of the table"

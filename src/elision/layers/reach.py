@@ -7,9 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrize
 
-from elision.layers.modules import ELIDED, WHOLES
+from elision.layers.modules import (
+    ELIDED,
+    WHOLES,
+    elided_whole,
+    is_derived,
+    register_loaded,
+)
 from elision.layers.modules.base import ElidedLayer
 from elision.layers.modules.part import ElidedWhole
 from elision.layers.parts import home_of, parts_of
@@ -38,10 +43,11 @@ def elidable_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 def _known_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The layers of types that recipes reach; of plain wholes, new parts."""
+    register_loaded()
     for name, module in model.named_modules():
         if isinstance(module, ElidedLayer) or type(module) in ELIDED:
             yield name, module
-        elif type(module) in WHOLES:
+        elif elided_whole(module) is not None:
             for part, layer in parts_of(module).items():
                 yield f"{name}.{part}" if name else part, layer
 
@@ -74,19 +80,28 @@ def _reason(module: nn.Module) -> str | None:
             "elide it"
         )
     own: list[nn.Module] = [module] if type(module) in ELIDED else []
-    if type(module) in WHOLES:
+    if elided_whole(module) is not None:
         own += parts_of(module).values()
     if not all(map(_has_real_weight, own)):
         return "layers of complex numbers, integers or another kind of tensor stay dense: {}"
-    kinds = [kind for kind in (*ELIDED, *WHOLES) if kind in type(module).__bases__]
-    if not kinds or isinstance(module, ElidedLayer | ElidedWhole):
+    if isinstance(module, ElidedLayer | ElidedWhole):
         return None
-    if parametrize.is_parametrized(module) or type(module).__name__.startswith("FSDP"):
-        return (
-            "layers whose class somebody else has changed (a parametrisation, FSDP) stay "
-            "dense: {}; elide the model first"
-        )
+    if is_derived(module):
+        kinds = (*ELIDED, *WHOLES)
+        return _DERIVED if any(k in type(module).__bases__ for k in kinds) else None
+    if isinstance(module, tuple(WHOLES)) and elided_whole(module) is None:
+        return _OWN_FORWARD
     return None
+
+
+_DERIVED = (
+    "layers whose class somebody else has changed (a parametrisation, FSDP) stay dense: "
+    "{}; elide the model first"
+)
+
+_OWN_FORWARD = (
+    "recurrent and attention layers with a forward of their own stay dense: {}"
+)
 
 
 def _has_values(layer: nn.Module) -> bool:
@@ -116,6 +131,12 @@ def tied_to(
     homes = [home_of(layer) for layer in layers.values()]
     own = {(id(module), key) for module, key in homes}
     readers: dict[object, str] = {}
+    first: dict[object, tuple[str, int]] = {}
+    for name, layer in layers.items():  # one memory under two parameters
+        place = _place(layer.weight)
+        reader, parameter = first.setdefault(place, (name, id(layer.weight)))
+        if parameter != id(layer.weight):
+            readers.setdefault(place, reader)
     for name, module in model.named_modules():
         for parameter, value in module._parameters.items():
             if value is not None and (id(module), parameter) not in own:

@@ -18,9 +18,11 @@ from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal, Self, TypeGuard
 
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from elision.common.names import lookup
 from elision.common.toml import to_toml
+from elision.layers.parts import Part
 from elision.layers.table import Table
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "Table",
     "as_recipe",
     "check_version",
+    "names_in_order",
     "overrides_from_dict",
     "read_names_with",
     "selects",
@@ -48,10 +51,47 @@ def _is_depthwise(layer: nn.Module) -> bool:
     return _is_convolution(layer) and layer.groups == layer.in_channels > 1
 
 
+def _is_embedding(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Embedding)
+
+
+def _is_recurrent(layer: nn.Module) -> bool:
+    kinds = nn.RNNBase | nn.RNNCellBase
+    return isinstance(layer, Part) and isinstance(layer.whole, kinds)
+
+
+def _is_attention(layer: nn.Module) -> bool:
+    if isinstance(layer, Part):
+        return isinstance(layer.whole, nn.MultiheadAttention)
+    return isinstance(layer, NonDynamicallyQuantizableLinear)
+
+
 #: Layer selectors that are not name patterns. ``:first`` and ``:last`` go by the order
-#: in which the model registers its layers. ``:conv`` is a convolution of any kind,
-#: ``:depthwise`` one whose input channels each have filters of their own.
-SELECTORS = (":first", ":last", ":conv", ":linear", ":depthwise")
+#: in which the model registers its layers that multiply, embeddings apart. ``:conv`` is a
+#: convolution of any kind, ``:depthwise`` one whose input channels each have filters of
+#: their own. ``:recurrent`` is a weight of torch's recurrent layers and cells,
+#: ``:attention`` one of ``nn.MultiheadAttention``'s projections, ``:embedding`` a table of
+#: ``nn.Embedding``.
+SELECTORS = (
+    ":first",
+    ":last",
+    ":conv",
+    ":linear",
+    ":depthwise",
+    ":recurrent",
+    ":attention",
+    ":embedding",
+)
+
+
+def names_in_order(layers: Mapping[str, nn.Module]) -> list[str]:
+    """Names of the layers that multiply, by which ``:first`` and ``:last`` go.
+
+    Example:
+        >>> names_in_order({"emb": nn.Embedding(9, 4), "head": nn.Linear(4, 9)})
+        ['head']
+    """
+    return [name for name, layer in layers.items() if not _is_embedding(layer)]
 
 
 def selects(pattern: str, name: str, layer: nn.Module, names: list[str]) -> bool:
@@ -61,7 +101,7 @@ def selects(pattern: str, name: str, layer: nn.Module, names: list[str]) -> bool
         pattern: one of :data:`SELECTORS`, or a shell-style pattern of layer names.
         name: the layer's name in the model.
         layer: the layer.
-        names: all layer names of the model, in order.
+        names: those of :func:`names_in_order`.
 
     Raises:
         ValueError: the pattern starts with ``:`` and is no selector.
@@ -74,11 +114,14 @@ def selects(pattern: str, name: str, layer: nn.Module, names: list[str]) -> bool
             "or a pattern of layer names such as 'layer1.*'"
         )
     return {
-        ":first": name == names[0],
-        ":last": name == names[-1],
+        ":first": name in names[:1],
+        ":last": name in names[-1:],
         ":conv": _is_convolution(layer),
         ":linear": isinstance(layer, nn.Linear),
         ":depthwise": _is_depthwise(layer),
+        ":recurrent": _is_recurrent(layer),
+        ":attention": _is_attention(layer),
+        ":embedding": _is_embedding(layer),
     }[pattern]
 
 
@@ -140,7 +183,7 @@ class Recipe:
         Args:
             name: the layer's name in the model.
             layer: the layer.
-            names: all layer names of the model, in order.
+            names: those of :func:`names_in_order`.
         """
         return self._of_selected(lambda pattern: selects(pattern, name, layer, names))
 

@@ -161,10 +161,10 @@ def _sampled(
 ) -> tuple[Geometry, dict[str, Tensor]]:
     """The product's geometry and operands with so many examples, on the host."""
     geometry = product.geometry
-    batched = isinstance(geometry, MatmulGeometry) and geometry.batch > 1
+    shared = not geometry.weight_is_batched
     operands = {
         # The examples of a layer share its weight; products of a batch each have one.
-        name: (x if name == "weight" and not batched else x[:samples]).cpu()
+        name: (x if name == "weight" and shared else x[:samples]).cpu()
         for name, x in product.operands.items()
     }
     kept = operands[product.kind.operands[0]].shape[0]

@@ -83,6 +83,7 @@ class Step:
         held: what calls of the same pass share; None: this is the only one.
         rows: the rows of the weight that the products read; None: all. Transforms are of
             the whole weight.
+        geometry: of the products, where the shapes do not tell it.
     """
 
     def __init__(
@@ -100,7 +101,9 @@ class Step:
         again: bool = False,
         held: Held | None = None,
         rows: Rows | None = None,
+        geometry: Geometry | None = None,
     ) -> None:
+        self._geometry = geometry
         self.plan, self.states, self.engine = plan, states, engine
         self.input_shape, self.weight_shape = input, weight
         self.convolution = convolution
@@ -109,10 +112,10 @@ class Step:
         self.held, self.rows = held, rows
         self._changed: set[str] = set()
         self._reused: dict[str, Tensor] = {}
-        self._number: Tensor | None = None
+        self.number: Tensor | None = None
         if plan.is_random:
             counter = states[ACCUMULATE]["step"]
-            self._number = accumulated_product.number(counter, moves=training)
+            self.number = accumulated_product.number(counter, moves=training)
 
     def read(
         self, kind: Product, operand: str, x: Tensor, done: dict[str, Tensor]
@@ -163,7 +166,7 @@ class Step:
         if reused is not None:
             return self._native_with_reuse(kind, reused, first, second)
         sparse = next((o for o in kind.operands if self._sparsified(kind, o)), None)
-        wanted = self._wanted() if kind is Product.WEIGHT_GRAD else None
+        wanted = self.wanted() if kind is Product.WEIGHT_GRAD else None
         if sparse is None and wanted is None:
             return None
         return self._by_engine(kind, first, second, Hint(sparse, wanted))
@@ -172,7 +175,7 @@ class Step:
         self, kind: Product, sums: Accumulate, first: Tensor, second: Tensor
     ) -> Tensor:
         """The product summed as its cell says, whatever the engine."""
-        number = self._number if sums.is_random else None
+        number = self.number if sums.is_random else None
         if torch.compiler.is_compiling():
             return accumulated_product.in_graph(
                 first,
@@ -240,7 +243,7 @@ class Step:
         use = self.plan.use(kind, operand)
         return self.plan.uses[use].sparsifies and use in self._changed
 
-    def _wanted(self) -> Tensor | None:
+    def wanted(self) -> Tensor | None:
         """Tensor that is zero where the weight gradient is not needed; None: all is."""
         use = self.plan.use(Product.FORWARD, "weight")
         wanted = self.plan.uses[use].wanted_gradient(self.states[use])
@@ -250,6 +253,8 @@ class Step:
 
     def geometry(self) -> Geometry:
         """The layer's geometry in this call."""
+        if self._geometry is not None:
+            return self._geometry
         return _geometry_of(self.input_shape, self.weight_shape, self.convolution)
 
     def tell(self, kind: Product, first: Tensor, second: Tensor) -> None:

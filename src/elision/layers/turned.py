@@ -1,4 +1,4 @@
-"""Layers whose weight has its inputs on the first axis: the transposed convolutions.
+"""Layers whose weight has its inputs on the first axis, such as transposed convolutions.
 
 Transforms and patterns that read axes see their weight turned, with the outputs first
 (:mod:`elision.operands.outputs_first`). Masks, and whatever chooses by magnitude alone,
@@ -24,7 +24,12 @@ def groups_if_turned(layer: nn.Module) -> int | None:
     """
     if isinstance(layer, nn.modules.conv._ConvTransposeNd):
         return layer.groups
-    return None
+    homes = {(kind.__module__, kind.__name__) for kind in type(layer).__mro__}
+    return 1 if _CONV1D in homes else None
+
+
+#: Transformers' linear layer, which is not imported here.
+_CONV1D = ("transformers.pytorch_utils", "Conv1D")
 
 
 def turned_table(table: Table, layer: nn.Module) -> Table:

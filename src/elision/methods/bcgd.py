@@ -96,7 +96,7 @@ class Bcgd(Quantised):
     alpha_rate: float = 0.01
     statistic: Literal["mean", "median"] = "mean"
     threshold: Literal["twn", "exact"] = "twn"
-    dense: tuple[str, ...] = ()
+    dense: tuple[str, ...] = (":embedding",)
 
     key = "bcgd"
     bibtex = """

@@ -48,7 +48,7 @@ class BinaryConnect(Quantised):
     clip: float | None = 1.0
     scale: Literal["unit", "mean"] = "unit"
     _: KW_ONLY
-    dense: tuple[str, ...] = ()
+    dense: tuple[str, ...] = (":embedding",)
 
     key = "binary-connect"
     bibtex = """

@@ -39,7 +39,7 @@ class BWN(Quantised):
 
     gradient: Literal["scaled", "straight"] = "scaled"
     _: KW_ONLY
-    dense: tuple[str, ...] = (":first", ":last")
+    dense: tuple[str, ...] = (":first", ":last", ":embedding")
 
     key = "bwn"
     bibtex = """

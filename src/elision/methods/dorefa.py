@@ -63,7 +63,7 @@ class DoReFa(Quantised):
     activation_bits: int = 2
     gradient_bits: int = 6
     _: KW_ONLY
-    dense: tuple[str, ...] = (":first", ":last")
+    dense: tuple[str, ...] = (":first", ":last", ":embedding")
 
     key = "dorefa"
     bibtex = """

@@ -48,7 +48,7 @@ class DST(Method):
     target: float | None = None
     gain: float = 0.1
     _: KW_ONLY
-    dense: tuple[str, ...] = ()
+    dense: tuple[str, ...] = (":embedding",)
 
     key = "dst"
     bibtex = """

@@ -55,7 +55,7 @@ class LSQ(Quantised):
     activation_bits: int = 4
     edge_bits: int = 8
     _: KW_ONLY
-    dense: tuple[str, ...] = ()
+    dense: tuple[str, ...] = (":embedding",)
 
     key = "lsq"
     bibtex = """

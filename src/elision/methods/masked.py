@@ -77,7 +77,7 @@ class Masked(Method):
     pattern: str = "unstructured"
     seed: int = 0
     _: KW_ONLY
-    dense: tuple[str, ...] = (":depthwise",)
+    dense: tuple[str, ...] = (":depthwise", ":embedding")
 
     #: True if the layers keep a moving average of the gradient beside the mask.
     averages_gradient: ClassVar[bool] = False

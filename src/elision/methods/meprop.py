@@ -46,7 +46,7 @@ class MeProp(Method):
     keep: float | int = 0.1
     unified: bool = False
     _: KW_ONLY
-    dense: tuple[str, ...] = (":last",)
+    dense: tuple[str, ...] = (":last", ":embedding")
 
     key = "meprop"
     bibtex = """

@@ -45,7 +45,7 @@ class NM(Method):
     m: int = 4
     decay: float = 2e-4
     _: KW_ONLY
-    dense: tuple[str, ...] = (":first", ":depthwise")
+    dense: tuple[str, ...] = (":first", ":depthwise", ":embedding")
 
     key = "n-m"
     bibtex = """

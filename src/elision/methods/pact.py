@@ -52,7 +52,7 @@ class PACT(Quantised):
     activation_bits: int = 4
     _: KW_ONLY
     alpha: float | Literal["gaussian", "data"] = "gaussian"
-    dense: tuple[str, ...] = (":first", ":last")
+    dense: tuple[str, ...] = (":first", ":last", ":embedding")
 
     key = "pact"
     bibtex = """

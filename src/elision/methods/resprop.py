@@ -61,7 +61,7 @@ class ReSprop(Method):
     pairing: Pairing = "random"
     seed: int = 0
     _: KW_ONLY
-    dense: tuple[str, ...] = (":linear",)
+    dense: tuple[str, ...] = (":linear", ":embedding")
 
     key = "resprop"
     bibtex = """

@@ -51,7 +51,7 @@ class Swat(Method):
     refresh: int = 1
     threshold: Literal["exact", "sampled"] = "exact"
     _: KW_ONLY
-    dense: tuple[str, ...] = (":first", ":depthwise")
+    dense: tuple[str, ...] = (":first", ":depthwise", ":embedding")
 
     key = "swat"
     bibtex = """

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 
 from torch import nn
 
-from elision.layers.recipe import Recipe, selects
+from elision.layers.recipe import Recipe, names_in_order, selects
 from elision.methods.swat import Swat
 from elision.topology import densities
 
@@ -32,20 +32,27 @@ class SwatErk(Swat):
 
     distribution: str = "erk"
     _: KW_ONLY
-    dense: tuple[str, ...] = (":depthwise",)
+    dense: tuple[str, ...] = (":depthwise", ":embedding")
 
     key = "swat-erk"
 
     def resolved(self, layers: Mapping[str, nn.Module]) -> Recipe:
-        names = list(layers)
-        shapes = {n: tuple(m.weight.shape) for n, m in layers.items()}  # pyright: ignore[reportCallIssue, reportArgumentType, reportAttributeAccessIssue]
+        names = names_in_order(layers)
         left = [
             n
             for n, m in layers.items()
             if any(selects(pattern, n, m, names) for pattern in self.dense)
         ]
+        shapes = {
+            n: tuple(m.weight.shape)  # pyright: ignore[reportCallIssue, reportArgumentType, reportAttributeAccessIssue]
+            for n, m in layers.items()
+            if n in names or n not in left  # a table left dense is in no budget
+        }
         found = densities(
-            shapes, self.sparsity, self.distribution, fixed=dict.fromkeys(left, 1.0)
+            shapes,
+            self.sparsity,
+            self.distribution,
+            fixed={n: 1.0 for n in left if n in shapes},
         )
-        own = tuple((n, self._table(1 - found[n])) for n in names if n not in left)
+        own = tuple((n, self._table(1 - found[n])) for n in layers if n not in left)
         return replace(self, overrides=(*self.overrides, *own))

@@ -34,7 +34,7 @@ class TWN(Quantised):
 
     threshold: Literal["twn", "exact"] = "twn"
     _: KW_ONLY
-    dense: tuple[str, ...] = ()
+    dense: tuple[str, ...] = (":embedding",)
 
     key = "twn"
     bibtex = """

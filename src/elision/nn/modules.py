@@ -21,10 +21,10 @@ from elision.common.names import lookup
 from elision.functional import FUNCTIONS, make
 from elision.nn.choice import Shape, is_kernel_faster
 from elision.nn.kernel import recurrence, takes
-from elision.nn.over_time import Gates, Plain, State, sequences
+from elision.nn.over_time import Gates, Plain, State, Weights, sequences
 from elision.nn.sparse import SPARSE_BELOW, Mask, pays, sparse_recurrence
 
-__all__ = ["ACTIVATIONS", "ENGINES", "GRU", "LSTM", "SPARSE_BELOW"]
+__all__ = ["ACTIVATIONS", "ENGINES", "GRU", "LSTM", "SPARSE_BELOW", "gates_of"]
 
 _log = logging.getLogger("elision")
 
@@ -119,7 +119,7 @@ class _Fused(nn.RNNBase):
         """What computes a call; None: the kernels."""
         own = getattr(torch, self._cell)
         if self.activation != "tanh" or self.engine == "loop":
-            return getattr(_gates(self.activation), self._cell)
+            return getattr(gates_of(self.activation), self._cell)
         if self.engine == "torch":
             return own
         why = self._why_not(input, hx)
@@ -320,11 +320,14 @@ def _permuted(part: Tensor, order: Tensor | None) -> Tensor:
     return part if order is None else part.index_select(1, order)
 
 
-def _gates(activation: str) -> Gates:
+def gates_of(
+    activation: str, weights: Callable[[int, list[Tensor]], Weights] = Gates.weights
+) -> Gates:
+    """The gates with an activation of :data:`ACTIVATIONS`, and products by ``weights``."""
     if activation == "tanh":
-        return Gates()
+        return Gates(weights=weights)
     sigmoid = activation.replace("tanh", "sigmoid")
-    return Gates(make("sigmoid", sigmoid).call, make("tanh", activation).call)
+    return Gates(make("sigmoid", sigmoid).call, make("tanh", activation).call, weights)
 
 
 def _say_once(words: str) -> None:

@@ -15,7 +15,9 @@ from elision.products.geometry import Geometry as Geometry
 from elision.products.kinds import OPERANDS as OPERANDS
 from elision.products.kinds import Product as Product
 from elision.products.layer_product import LayerProduct as LayerProduct
+from elision.products.lookup import LookupGeometry as LookupGeometry
 from elision.products.matmul import MatmulGeometry as MatmulGeometry
+from elision.products.parameters import INPUTS_FIRST as INPUTS_FIRST
 from elision.products.parameters import ConvolutionParameters as ConvolutionParameters
 from elision.products.synthetic import sparse_array as sparse_array
 from elision.products.synthetic import synthetic_products as synthetic_products
@@ -31,3 +33,6 @@ from elision.products.transposed import (
     ConvTranspose3dGeometry as ConvTranspose3dGeometry,
 )
 from elision.products.transposed import TransposedConvolution as TransposedConvolution
+from elision.products.transposed import (
+    TransposedMatmulGeometry as TransposedMatmulGeometry,
+)

@@ -19,11 +19,13 @@ from elision.products.axes import axes_of
 from elision.products.conv1d import Conv1dGeometry
 from elision.products.convolution import Convolution
 from elision.products.geometry import Geometry
+from elision.products.lookup import LookupGeometry
 from elision.products.matmul import MatmulGeometry
 from elision.products.transposed import (
     ConvTranspose1dGeometry,
     ConvTranspose2dGeometry,
     TransposedConvolution,
+    TransposedMatmulGeometry,
 )
 
 __all__ = ["canonical_geometry", "canonical_operand"]
@@ -47,6 +49,10 @@ def canonical_geometry(geometry: Geometry) -> Geometry:
         'conv2d'
     """
     geometry = _on_two_axes(geometry)
+    if isinstance(geometry, LookupGeometry):
+        return geometry.products
+    if isinstance(geometry, TransposedMatmulGeometry):
+        return geometry.matmul
     if isinstance(geometry, Convolution):
         return _matmul(geometry) if _tiles(geometry) else _plain(geometry)
     if isinstance(geometry, TransposedConvolution):
@@ -68,6 +74,10 @@ def canonical_operand(geometry: Geometry, operand: str, value: Any) -> Any:
     flat = _on_two_axes(geometry)
     if flat is not geometry:
         geometry, value = flat, geometry.to_convolution(operand, value)
+    if isinstance(geometry, LookupGeometry):
+        return value.reshape(geometry.products.shape_of(operand))
+    if isinstance(geometry, TransposedMatmulGeometry):
+        return value.swapaxes(0, 1) if operand == "weight" else value
     if isinstance(geometry, Convolution):
         return _flat(geometry, operand, value) if _tiles(geometry) else value
     if isinstance(geometry, TransposedConvolution) and _tiles(geometry.convolution):

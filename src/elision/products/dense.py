@@ -5,7 +5,8 @@ bias, one ``convolution_backward`` for all gradients that are wanted. A product 
 nothing left out is therefore the plain layer's to the last bit.
 
 ``convolution`` is a :class:`ConvolutionParameters`, or None for a matrix product.
-Convolutions, transposed ones among them, have one to three axes; matrix products may have
+Convolutions, transposed ones among them, have one to three axes; a transposed one over
+none is a matrix product whose weight is ``(inner, columns)``. Matrix products may have
 a leading batch axis, on all operands alike.
 """
 
@@ -45,6 +46,8 @@ def forward(
     if convolution is None:
         return F.linear(x, weight, bias) if weight.dim() == 2 else x @ weight.mT
     stride, padding, dilation, groups, transposed, _ = convolution
+    if not stride:
+        return x @ weight if bias is None else torch.addmm(bias, x, weight)
     if not transposed:
         convolve = _CONVOLVE[weight.dim()]
         return convolve(x, weight, bias, stride, padding, dilation, groups)
@@ -83,6 +86,10 @@ def gradients(
         # The gradient of a complex product is one with the conjugate.
         dx = None if weight is None else grad_output @ weight.conj()
         dw = None if x is None else grad_output.mT @ x.conj()
+        return dx, dw, grad_output.sum(0) if bias else None
+    if not convolution.stride:
+        dx = None if weight is None else grad_output @ weight.mT.conj()
+        dw = None if x is None else x.mT.conj() @ grad_output
         return dx, dw, grad_output.sum(0) if bias else None
     if x is None:
         x = grad_output.new_empty(1).expand(shapes[0])

@@ -5,6 +5,7 @@ from typing import Any
 from elision.products.conv1d import Conv1dGeometry
 from elision.products.convolution import Conv2dGeometry, Conv3dGeometry, Convolution
 from elision.products.geometry import Geometry
+from elision.products.lookup import LookupGeometry
 from elision.products.matmul import MatmulGeometry
 from elision.products.parameters import ConvolutionParameters
 from elision.products.transposed import (
@@ -12,6 +13,7 @@ from elision.products.transposed import (
     ConvTranspose2dGeometry,
     ConvTranspose3dGeometry,
     TransposedConvolution,
+    TransposedMatmulGeometry,
 )
 
 __all__ = ["geometry_from_json", "geometry_of"]
@@ -29,7 +31,14 @@ _TRANSPOSED: tuple[type[TransposedConvolution], ...] = (
 )
 
 _GEOMETRIES: dict[str, type[Geometry]] = {
-    member.layer: member for member in (MatmulGeometry, *_CONVOLUTIONS, *_TRANSPOSED)
+    member.layer: member
+    for member in (
+        MatmulGeometry,
+        TransposedMatmulGeometry,
+        LookupGeometry,
+        *_CONVOLUTIONS,
+        *_TRANSPOSED,
+    )
 }
 
 
@@ -72,6 +81,8 @@ def geometry_of(
         return MatmulGeometry(rows, inner, weight[-2], *batch)
     how = ConvolutionParameters(*convolution)  # pyright: ignore[reportArgumentType]
     stride, padding, dilation, groups, transposed, _ = how
+    if not stride:
+        return TransposedMatmulGeometry.of(input, weight)
     place = len(stride) - 1
     if transposed:
         return _TRANSPOSED[place].of(

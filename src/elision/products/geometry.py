@@ -51,6 +51,11 @@ class Geometry(ABC):
         """Whether every input channel has filters of its own."""
         return False
 
+    @property
+    def weight_is_batched(self) -> bool:
+        """Whether the weight has the examples on its first axis, too."""
+        return False
+
     @abstractmethod
     def with_batch(self, batch: int) -> Self:
         """The same layer for ``batch`` examples, which lie along X's first axis."""

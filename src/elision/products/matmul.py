@@ -64,6 +64,11 @@ class MatmulGeometry(Geometry):
         return self.batch * self.rows * self.inner * self.columns
 
     @property
+    def weight_is_batched(self) -> bool:
+        """Whether there are several products, each with a weight of its own."""
+        return self.batch > 1
+
+    @property
     def description(self) -> str:
         """The shape in words, one line."""
         size = f"linear {self.rows} x {self.inner} -> {self.columns}"

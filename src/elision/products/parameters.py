@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-__all__ = ["ConvolutionParameters"]
+__all__ = ["INPUTS_FIRST", "ConvolutionParameters"]
 
 
 class ConvolutionParameters(NamedTuple):
@@ -75,3 +75,8 @@ class ConvolutionParameters(NamedTuple):
         """All of it in one list, as operators of a graph take it."""
         each = (*self.stride, *self.padding, *self.dilation, *self.extra)
         return [*each, self.groups, int(self.transposed)]
+
+
+#: Of a matrix product whose weight is ``(inner, columns)``: a transposed convolution over
+#: no axis.
+INPUTS_FIRST = ConvolutionParameters((), (), (), transposed=True)

@@ -1,6 +1,6 @@
 """Transposed convolutions: a convolution whose products have changed places."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -15,13 +15,15 @@ from elision.products.convolution import (
 )
 from elision.products.geometry import Geometry
 from elision.products.kinds import Product
-from elision.products.parameters import ConvolutionParameters
+from elision.products.matmul import MatmulGeometry
+from elision.products.parameters import INPUTS_FIRST, ConvolutionParameters
 
 __all__ = [
     "ConvTranspose1dGeometry",
     "ConvTranspose2dGeometry",
     "ConvTranspose3dGeometry",
     "TransposedConvolution",
+    "TransposedMatmulGeometry",
 ]
 
 _TRANSPOSED = {
@@ -234,3 +236,54 @@ class ConvTranspose3dGeometry(TransposedConvolution):
 
     layer: ClassVar[str] = "conv_transpose3d"
     transposes: ClassVar[type[Convolution[Any]]] = Conv3dGeometry
+
+
+@dataclass(frozen=True)
+class TransposedMatmulGeometry(TransposedConvolution):
+    """Shape of a matrix product whose weight is ``(inner, columns)``.
+
+    It transposes a linear layer, as a transposed convolution does a convolution.
+
+    Attributes:
+        convolution: the linear layer that is transposed: what is its ``inner`` are the
+            columns here.
+
+    Example:
+        >>> layer = TransposedMatmulGeometry.of((8, 4), (4, 5))
+        >>> layer.shape_of("weight"), layer.shape_of("grad_output"), layer.matmul
+        ((4, 5), (8, 5), MatmulGeometry(rows=8, inner=4, columns=5, batch=1))
+    """
+
+    convolution: MatmulGeometry  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    layer: ClassVar[str] = "transposed_matmul"
+    transposes: ClassVar[type[Geometry]] = MatmulGeometry  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @classmethod
+    def of(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, input_shape: tuple[int, ...], weight_shape: tuple[int, ...], *_: Any
+    ) -> Self:
+        """Geometry from the shapes ``(rows, inner)`` and ``(inner, columns)``."""
+        inner, columns = weight_shape
+        return cls(MatmulGeometry(input_shape[0], columns, inner))
+
+    @property
+    def matmul(self) -> MatmulGeometry:
+        """The same product with the weight turned."""
+        own = self.convolution
+        return replace(own, inner=own.columns, columns=own.inner)
+
+    @property
+    def parameters(self) -> ConvolutionParameters:
+        """Those of a transposed convolution over no axis."""
+        return INPUTS_FIRST
+
+    @property
+    def is_depthwise(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def description(self) -> str:
+        """The shape in words, one line."""
+        return self.matmul.description

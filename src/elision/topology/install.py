@@ -182,8 +182,8 @@ def install(
         slot: what the rule acts on, :data:`MASKS` or :data:`UPDATES`.
 
     Raises:
-        ValueError: the budget cannot be met, a pattern does not divide a layer, or the
-            model has such a rule already.
+        ValueError: the budget cannot be met, a pattern does not divide a layer, an
+            embedding makes sparse gradients, or the model has such a rule already.
     """
     other = installed_on(model, slot)
     if other is not None:
@@ -195,6 +195,8 @@ def install(
     if not weights:
         return
     refuse_meta(weights, method)
+    if rule.transform.sparsifies:
+        _refuse_sparse_gradients(weights, method)
     rule.start(weights, left_dense(model, weights))
     for weight in weights:
         if rule.masks_weights and weight.has_mask:
@@ -273,6 +275,19 @@ def divide_state(model: nn.Module, parts: int, slot: str = MASKS) -> None:
             model._buffers[name] = first.repeat(parts)
 
 
+def _refuse_sparse_gradients(weights: list[SparseWeight], method: str) -> None:
+    """Raise for embeddings whose gradient is a sparse tensor, which no mask fits."""
+    names = [
+        w.name for w in weights if any(getattr(m, "sparse", False) for m in w.layers)
+    ]
+    if names:
+        raise ValueError(
+            f"{method} reads whole gradients, and these embeddings make sparse ones: "
+            f"{', '.join(n or '(the model itself)' for n in names)}; make them with "
+            'sparse=False, or leave them dense (dense=(":embedding",))'
+        )
+
+
 def _is_value(buffer: str, slot: str) -> bool:
     """Whether a buffer holds a value of a rule."""
     return buffer.startswith(_buffer(slot, "")) and buffer != _buffer(slot, "method")
@@ -283,13 +298,16 @@ def left_dense(
 ) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights of elidable layers that are not among ``weights``.
 
-    A weight that another module reads, too, is that module's and in no budget.
+    A weight that another module reads, too, is that module's and in no budget; nor is the
+    table of an embedding, which multiplies nothing.
     """
     sparse = {id(layer) for weight in weights for layer in weight.layers}
     return {
         name: tuple(layer.weight.shape)  # pyright: ignore[reportCallIssue, reportArgumentType, reportAttributeAccessIssue]
         for name, layer in elidable_layers(model).items()
-        if id(layer) not in sparse and tied_reader(layer) is None
+        if id(layer) not in sparse
+        and tied_reader(layer) is None
+        and not isinstance(layer, nn.Embedding)
     }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from elision.common.checks import number
 from elision.common.names import lookup
 from elision.layers import NoEffectWarning
-from elision.layers.recipe import selects
+from elision.layers.recipe import names_in_order, selects
 from elision.operands import Mask, Transform
 from elision.topology.distribution import DISTRIBUTIONS, densities, weight_counts
 from elision.topology.pattern import Pattern, Unstructured
@@ -62,7 +62,7 @@ class Budget:
             ValueError: the budget cannot be met.
         """
         fixed = dict.fromkeys(dense, 1.0)
-        names = [weight.name for weight in weights]
+        names = names_in_order({w.name: w.layers[0] for w in weights})
         for pattern, sparsity in reversed(self.layers):
             meant = [
                 w.name for w in weights if selects(pattern, w.name, w.layers[0], names)
@@ -78,7 +78,7 @@ class Budget:
         found = densities(
             shapes, self.sparsity, self.distribution, fixed=fixed, power=self.power
         )
-        return {name: found[name] for name in names}
+        return {weight.name: found[weight.name] for weight in weights}
 
     def units(
         self, weights: list[SparseWeight], dense: dict[str, tuple[int, ...]]

@@ -19,21 +19,27 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.nn.utils import parametrize
 
 from elision.layers.modules.attention import (
     ElidedMultiheadAttention,
     ElidedOutProjection,
 )
 from elision.layers.modules.base import ElidedLayer
+from elision.layers.modules.bilinear import ElidedBilinear
 from elision.layers.modules.conv1d import ElidedConv1d
 from elision.layers.modules.conv2d import ElidedConv2d
 from elision.layers.modules.conv3d import ElidedConv3d
 from elision.layers.modules.conv_transpose1d import ElidedConvTranspose1d
 from elision.layers.modules.conv_transpose2d import ElidedConvTranspose2d
 from elision.layers.modules.conv_transpose3d import ElidedConvTranspose3d
+from elision.layers.modules.embedding import ElidedEmbedding
+from elision.layers.modules.inputs_first import loaded_pair
 from elision.layers.modules.linear import ElidedLinear
 from elision.layers.modules.part import ElidedPart, ElidedWhole
 from elision.layers.modules.recurrent import (
+    ElidedFusedGRU,
+    ElidedFusedLSTM,
     ElidedGRU,
     ElidedGRUCell,
     ElidedLSTM,
@@ -42,8 +48,17 @@ from elision.layers.modules.recurrent import (
     ElidedRNNCell,
 )
 from elision.layers.parts import Part
+from elision.nn import GRU, LSTM
 
-__all__ = ["ELIDED", "WHOLES", "plain_type", "register"]
+__all__ = [
+    "ELIDED",
+    "WHOLES",
+    "elided_whole",
+    "is_derived",
+    "plain_type",
+    "register",
+    "register_loaded",
+]
 
 #: Elided type of each plain layer type; ``elide`` changes the class of exactly these.
 ELIDED: dict[type[nn.Module], type[ElidedLayer]] = {}
@@ -57,12 +72,64 @@ WHOLES: dict[type[nn.Module], type[ElidedWhole]] = {
     nn.GRUCell: ElidedGRUCell,
     nn.RNNCell: ElidedRNNCell,
     nn.MultiheadAttention: ElidedMultiheadAttention,
+    LSTM: ElidedFusedLSTM,
+    GRU: ElidedFusedGRU,
 }
 
 #: The way back; an elided type that was replaced in ``ELIDED`` stays, for its layers.
 _PLAIN: dict[type[ElidedLayer], type[nn.Module]] = {}
 
 _PLAIN_WHOLES = {elided: plain for plain, elided in WHOLES.items()}
+
+#: Elided types that were made for subclasses of the keys of ``WHOLES``.
+_MADE: dict[type[nn.Module], type[ElidedWhole]] = {}
+
+
+def elided_whole(module: nn.Module) -> type[ElidedWhole] | None:
+    """Elided type of a plain layer that has parts; None: it is none, or stays dense.
+
+    A subclass that does not override ``forward`` computes what its base does and gets a
+    type of its own; one that was derived by torch (a parametrisation, FSDP) stays dense.
+
+    Example:
+        >>> class Encoder(nn.LSTM):
+        ...     pass
+        >>> elided_whole(Encoder(3, 4)).__name__, elided_whole(nn.Linear(3, 4))
+        ('ElidedEncoder', None)
+    """
+    kind = type(module)
+    known = WHOLES.get(kind) or _MADE.get(kind)
+    if known is not None or isinstance(module, ElidedWhole):
+        return known
+    base = next((k for k in kind.__mro__ if k in WHOLES), None)
+    if base is None or kind.forward is not base.forward or is_derived(module):
+        return None
+    body = {"__doc__": kind.__doc__, "__reduce_ex__": _reduced}
+    made: Any = type(f"Elided{kind.__name__}", (WHOLES[base], kind), body)
+    _MADE[kind], _PLAIN_WHOLES[made] = made, kind
+    return made
+
+
+def is_derived(module: nn.Module) -> bool:
+    """Whether torch derived a module's class for a parametrisation or for FSDP."""
+    return parametrize.is_parametrized(module) or type(module).__name__.startswith(
+        "FSDP"
+    )
+
+
+def _reduced(self: Any, protocol: int) -> tuple[Any, ...]:
+    """How a layer of a type that was made here is copied and pickled."""
+    _, _, *state = object.__reduce_ex__(self, max(protocol, 2))
+    return _empty, (plain_type(type(self)),), *state
+
+
+def _empty(kind: type[nn.Module]) -> nn.Module:
+    """A layer of the elided type of ``kind``, for its state to follow."""
+    plain = kind.__new__(kind)
+    plain.__dict__.update(nn.Module().__dict__)
+    made = elided_whole(plain)
+    assert made is not None
+    return made.__new__(made)
 
 
 def register(plain: type[nn.Module], elided: type[ElidedLayer]) -> None:
@@ -105,6 +172,13 @@ def register(plain: type[nn.Module], elided: type[ElidedLayer]) -> None:
             f"give {_name(plain)} a class of its own"
         )
     ELIDED[plain], _PLAIN[elided] = elided, plain
+
+
+def register_loaded() -> None:
+    """Register the types of libraries that the program has imported by now."""
+    pair = loaded_pair()
+    if pair is not None and pair[0] not in ELIDED:
+        register(*pair)
 
 
 def plain_type(elided: type[nn.Module]) -> type[nn.Module]:
@@ -165,5 +239,7 @@ register(nn.ConvTranspose1d, ElidedConvTranspose1d)
 register(nn.ConvTranspose2d, ElidedConvTranspose2d)
 register(nn.ConvTranspose3d, ElidedConvTranspose3d)
 register(nn.Linear, ElidedLinear)
+register(nn.Bilinear, ElidedBilinear)
+register(nn.Embedding, ElidedEmbedding)
 register(NonDynamicallyQuantizableLinear, ElidedOutProjection)
 register(Part, ElidedPart)

@@ -42,7 +42,7 @@ class ElidedMultiheadAttention(ElidedWhole, nn.MultiheadAttention):
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
         plain: Any = super().forward
         layers = [*self.elided_parts, self.out_proj]
-        elided = [x for x in layers if isinstance(x, ElidedPart | ElidedOutProjection)]
+        elided = [x for x in layers if isinstance(x, ElidedPart | ElidedLinear)]
         if not any(x._elision_observers or plan_of(x).changes for x in elided):
             return plain(*args, **kwargs)
         with ExitStack() as held, _Projections(elided):
@@ -54,7 +54,7 @@ class ElidedMultiheadAttention(ElidedWhole, nn.MultiheadAttention):
 class _Projections(TorchFunctionMode):
     """Computes products with the weights of some layers by these layers."""
 
-    def __init__(self, layers: list[ElidedPart | ElidedOutProjection]) -> None:
+    def __init__(self, layers: list[ElidedPart | ElidedLinear]) -> None:
         super().__init__()
         self._layers = {id(layer.weight): layer for layer in layers}
 
@@ -77,7 +77,7 @@ class _Projections(TorchFunctionMode):
         layer = self._layers.get(id(base))
         if layer is None:
             return F.linear(input, weight, bias)
-        if isinstance(layer, ElidedOutProjection):
+        if isinstance(layer, ElidedLinear):
             return layer.forward(input)
         first = int(weight.storage_offset()) // weight.shape[1]
         return layer.of_rows(input, bias, slice(first, first + weight.shape[0]))

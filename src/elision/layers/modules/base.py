@@ -286,13 +286,7 @@ class ElidedLayer(nn.Module):
         if not x.numel() or not weight.numel():  # nothing to leave out; no state moves
             read = weight if rows is None else weight[rows]
             return dense.forward(as_plain(x), read, bias, convolution)
-        again, calls = is_recomputation(), self._elision_calls
-        recalled: States = {}
-        if calls is not None and self._is_in_step:
-            if again:
-                recalled = calls.recalled(x, self._elision_states())
-            else:
-                calls.remember(x, self._elision_states())
+        again, recalled = self._recalled(x)
 
         def products(x: Tensor, weight: Tensor, engine: Engine) -> Tensor:
             return self._plain_products(
@@ -309,6 +303,15 @@ class ElidedLayer(nn.Module):
         else:
             y = forms.output(self, x, weight, bias, convolution, products)
         return offered(y) if self._elision_offers and is_usable(y, weight, bias) else y
+
+    def _recalled(self, x: Tensor) -> tuple[bool, States]:
+        """Whether this pass is computed again, and the state that the first one read."""
+        again, calls = is_recomputation(), self._elision_calls
+        if calls is not None and self._is_in_step:
+            if again:
+                return again, calls.recalled(x, self._elision_states())
+            calls.remember(x, self._elision_states())
+        return again, {}
 
     def _refuse(self, x: Tensor, weight: Tensor) -> None:
         """Raise for operands and callers that an elided layer cannot serve."""
@@ -345,7 +348,7 @@ class ElidedLayer(nn.Module):
         rows: slice | None = None,
     ) -> Tensor:
         kind = x.device.type
-        if torch.is_autocast_enabled(kind):
+        if kind != "meta" and torch.is_autocast_enabled(kind):
             dtype = torch.get_autocast_dtype(kind)
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)

@@ -33,13 +33,18 @@ from elision.layers.modules.part import ElidedPart, ElidedWhole
 from elision.layers.recomputation import OWN_PRODUCTS
 from elision.layers.step import Step, gradient_products
 from elision.nn.given import Weight, selected_recurrence
+from elision.nn import GRU as FusedGRU
+from elision.nn import LSTM as FusedLSTM
 from elision.nn.kernel import takes
+from elision.nn.modules import gates_of
 from elision.nn.over_time import Gates, Plain, State, sequences
 from elision.nn.sparse import pays, sparse_recurrence
 from elision.operands import KEEP
 from elision.products import Product
 
 __all__ = [
+    "ElidedFusedGRU",
+    "ElidedFusedLSTM",
     "ElidedGRU",
     "ElidedGRUCell",
     "ElidedLSTM",
@@ -52,14 +57,17 @@ __all__ = [
 class _Recurrent(ElidedWhole):
     """Answers torch's recurrent kernels with the products of the parts."""
 
+    #: Torch's type of layer, whose forward calls these kernels.
+    _torchs: type[nn.Module]
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        plain: Any = super().forward
         parts = self.elided_parts
         observed = any(part._elision_observers for part in parts)
         if not observed and not any(plan_of(part).changes for part in parts):
+            plain: Any = super().forward
             return plain(*args, **kwargs)
         with _Answers(parts, observed=observed):
-            return plain(*args, **kwargs)
+            return self._torchs.forward(self, *args, **kwargs)
 
 
 class _Answers(TorchFunctionMode):
@@ -72,8 +80,13 @@ class _Answers(TorchFunctionMode):
 
     def __init__(self, parts: list[ElidedPart], *, observed: bool) -> None:
         super().__init__()
-        self._parts, self._observed = parts, observed
-        self._only_masked = not observed and all(
+        self._parts = parts
+        whole: Any = parts[0].whole
+        self._activation = getattr(whole, "activation", "tanh")
+        own = self._activation != "tanh" or bool(getattr(whole, "_masks", None))
+        # Kernels know neither somebody's observers nor what a layer of ours adds.
+        self._by_loop = observed or own
+        self._only_masked = not self._by_loop and all(
             not plan_of(part).changes or mask_of(part) is not None
             for part in self._parts
         )
@@ -97,9 +110,8 @@ class _Answers(TorchFunctionMode):
                 found = self._by_state_kernel(func, args)
             if found is None and self._only_masked:
                 return func(*self._with_masks(args))
-            return (
-                kernel(Gates(weights=self._weights))(*args) if found is None else found
-            )
+            gates = gates_of(self._activation, self._weights)
+            return kernel(gates)(*args) if found is None else found
 
     def _weights(self, place: int, flat: list[Tensor]) -> "_Parts":
         del flat  # the parameters, which the parts know
@@ -158,7 +170,7 @@ class _Answers(TorchFunctionMode):
 
     def _by_state_kernel(self, func: Any, args: tuple[Any, ...]) -> Any:
         """What the parts of the input and kernels for the rest compute; None: they cannot."""
-        if self._observed or torch._C._is_tracing():  # pyright: ignore[reportAttributeAccessIssue]
+        if self._by_loop or torch._C._is_tracing():  # pyright: ignore[reportAttributeAccessIssue]
             return None
         cell = self._cell(func, args)
         if cell is None or not all(_is_fused(part) for part in self._parts[1::2]):
@@ -206,13 +218,23 @@ class _Parts:
     projection: ElidedPart | None = None
 
     def of_input(self, x: Tensor) -> Tensor:
-        return self.input(x)
+        return _product(self.input, x)
 
     def of_hidden(self, h: Tensor) -> Tensor:
-        return self.hidden(h)
+        return _product(self.hidden, h)
 
     def projected(self, h: Tensor) -> Tensor:
-        return h if self.projection is None else self.projection(h)
+        return h if self.projection is None else _product(self.projection, h)
+
+
+def _product(part: ElidedPart, x: Tensor) -> Tensor:
+    """A part's product, with what its layer's own masks leave of the weight."""
+    own: Any = part.whole
+    mask = own._masks.get(part.key) if isinstance(own, FusedGRU | FusedLSTM) else None
+    if mask is None:
+        return part(x)
+    weight = torch.where(mask.places, part.weight, 0.0)
+    return part.run_products(x, weight, part.bias)
 
 
 def _states(args: tuple[Any, ...]) -> tuple[Tensor, ...]:
@@ -298,22 +320,50 @@ class ElidedLSTM(_Recurrent, nn.LSTM):
         (torch.Size([5, 2, 8]), torch.Size([4, 2, 4]))
     """
 
+    _torchs = nn.LSTM
+
 
 class ElidedGRU(_Recurrent, nn.GRU):
     """A ``GRU`` whose products read operands that a recipe transforms."""
+
+    _torchs = nn.GRU
 
 
 class ElidedRNN(_Recurrent, nn.RNN):
     """An ``RNN`` whose products read operands that a recipe transforms."""
 
+    _torchs = nn.RNN
+
 
 class ElidedLSTMCell(_Recurrent, nn.LSTMCell):
     """An ``LSTMCell`` whose products read operands that a recipe transforms."""
+
+    _torchs = nn.LSTMCell
 
 
 class ElidedGRUCell(_Recurrent, nn.GRUCell):
     """A ``GRUCell`` whose products read operands that a recipe transforms."""
 
+    _torchs = nn.GRUCell
+
 
 class ElidedRNNCell(_Recurrent, nn.RNNCell):
     """An ``RNNCell`` whose products read operands that a recipe transforms."""
+
+    _torchs = nn.RNNCell
+
+
+class ElidedFusedLSTM(_Recurrent, FusedLSTM):
+    """An ``elision.nn.LSTM`` whose products read operands that a recipe transforms.
+
+    Its ``activation`` and its own masks are computed; where a recipe changes something,
+    ``engine`` says nothing, as the recipe's engine computes.
+    """
+
+    _torchs = nn.LSTM
+
+
+class ElidedFusedGRU(_Recurrent, FusedGRU):
+    """An ``elision.nn.GRU`` whose products read operands that a recipe transforms."""
+
+    _torchs = nn.GRU
