@@ -9,10 +9,15 @@ of the ratios and their quartiles. Beside them, the ratio of a second plain copy
 first shows the noise. Time is that of the processor on one thread, which a busy machine
 disturbs less than the clock on the wall.
 
-    python benchmarks/elide_overhead.py [--rounds 15] [--out FOLDER]
+``bert-base`` is transformers' BERT of that size with random weights, on 8 sequences of 128
+tokens; it needs ``pip install 'elision[transformers]'`` and 8 GiB.
+
+    python benchmarks/elide_overhead.py [--rounds 15] [--only PATTERN] [--out FILE]
 """
 
 import argparse
+import fnmatch
+import importlib
 import platform
 import random
 import statistics
@@ -28,11 +33,16 @@ from torch import nn
 import elision
 from elision.common.files import write_json
 from elision.common.timing import elapsed
+from elision.engines.bench import machine
 from elision.methods import Dense, Static, Swat
 from elision.study.folder import environment
 from elision.workloads import find_workload, make_model
+from elision.workloads.libraries.torchvision import import_torchvision
 
 NOTHING: tuple[str, ...] = ("plain", "plain again", "elided", "recorded")
+BERT = "bert-base"
+#: Tokens in a sequence of BERT's.
+_LENGTH = 128
 SMALL: tuple[str, ...] = (
     "plain",
     "plain again",
@@ -61,6 +71,7 @@ CASES: Mapping[str, tuple[str, int, torch.memory_format, tuple[str, ...]]] = {
     f"small: {network}, batch {batch}": (network, batch, torch.contiguous_format, SMALL)
     for network, batch in (("mlp", 32), ("resnet8", 8), ("resnet8", 2))
 }
+CASES = {**CASES, BERT: (BERT, 8, torch.contiguous_format, NOTHING[:3])}
 
 
 #: Rounds before those that count: layers under ``auto`` make their choices in the first.
@@ -76,11 +87,31 @@ def network_named(name: str) -> nn.Module:
     return nn.Sequential(nn.Flatten(), first, nn.ReLU(), *hidden, nn.Linear(64, 10))
 
 
+def bert(batch: int) -> tuple[nn.Module, Callable[[], torch.Tensor]]:
+    """BERT-base with a head over its vocabulary, and its loss on a batch."""
+    import_torchvision()  # transformers imports it where it is installed
+    library = importlib.import_module("transformers")
+    config = library.BertConfig()
+    model = library.BertForMaskedLM(config)
+    tokens = torch.randint(0, config.vocab_size, (batch, _LENGTH))
+    return model, lambda: model(input_ids=tokens, labels=tokens).loss
+
+
+def images(
+    network: str, batch: int, layout: Any
+) -> tuple[nn.Module, Callable[[], torch.Tensor]]:
+    """A network of images, and its loss on a batch."""
+    model = network_named(network)
+    model.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    x = torch.randn(batch, 3, 32, 32).contiguous(memory_format=layout)
+    labels = torch.randint(0, 10, (batch,))
+    return model, lambda: F.cross_entropy(model(x), labels)
+
+
 def stepper(network: str, batch: int, layout: Any, mode: str) -> Callable[[], None]:
     """A function that takes one training step."""
     torch.manual_seed(0)
-    model = network_named(network)
-    model.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    model, loss = bert(batch) if network == BERT else images(network, batch, layout)
     if mode in ("elided", "recorded"):
         elision.elide(model, Dense(), engine="torch")
     elif mode in _AUTO:
@@ -88,14 +119,12 @@ def stepper(network: str, batch: int, layout: Any, mode: str) -> Callable[[], No
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
     if mode in _AUTO:
         elision.topology.attach(model, optimizer)
-    images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=layout)
-    labels = torch.randint(0, 10, (batch,))
 
     def step() -> None:
         watching = elision.record(model, samples=2) if mode == "recorded" else None
         with watching or nullcontext():
             optimizer.zero_grad()
-            F.cross_entropy(model(images), labels).backward()
+            loss().backward()
             optimizer.step()
 
     return step
@@ -124,11 +153,13 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--only", default="*", help="shell-style pattern of cases")
+    parser.add_argument("--out", type=Path, help="JSON file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = {}
-    for name, case in CASES.items():
+    for name in fnmatch.filter(CASES, arguments.only):
+        case = CASES[name]
         row = results[name] = measure(*case, arguments.rounds)
         words = [
             f"{mode} {ratio['median']:.3f} ({ratio['quartiles'][0]:.3f}"
@@ -143,12 +174,13 @@ def main() -> None:
         facts = {
             "rounds": arguments.rounds,
             "unit": "processor time, one thread, in times of the plain step",
-            "machine": environment(),
+            "environment": environment(),
+            "machine": machine(),
             "python": platform.python_version(),
             "results": results,
         }
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out / "overhead.json", facts)
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(arguments.out, facts)
 
 
 if __name__ == "__main__":
