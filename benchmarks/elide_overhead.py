@@ -75,7 +75,7 @@ CASES = {**CASES, BERT: (BERT, 8, torch.contiguous_format, NOTHING[:3])}
 
 
 #: Rounds before those that count: layers under ``auto`` make their choices in the first.
-_WARM = 3
+_WARM, _WARM_OF_AUTO = 1, 3
 
 
 def network_named(name: str) -> nn.Module:
@@ -133,14 +133,15 @@ def stepper(network: str, batch: int, layout: Any, mode: str) -> Callable[[], No
 def measure(
     network: str, batch: int, layout: Any, modes: tuple[str, ...], rounds: int
 ) -> dict[str, Any]:
-    """Ratios to the plain step over ``rounds`` rounds, after three to warm up."""
+    """Ratios to the plain step over ``rounds`` rounds, after some to warm up."""
     steps = {mode: stepper(network, batch, layout, mode) for mode in modes}
     seconds: dict[str, list[float]] = {mode: [] for mode in modes}
     order = random.Random(0)
-    for number in range(rounds + _WARM):
+    warm = _WARM_OF_AUTO if any(mode in _AUTO for mode in modes) else _WARM
+    for number in range(rounds + warm):
         for mode in order.sample(modes, len(modes)):
             taken = elapsed(steps[mode]).process
-            if number >= _WARM:
+            if number >= warm:
                 seconds[mode].append(taken)
     row: dict[str, Any] = {"plain_ms": 1000 * statistics.median(seconds["plain"])}
     for mode in modes[1:]:

@@ -351,13 +351,13 @@ def test_the_report_names_every_layer_and_what_is_out_of_reach():
         def __init__(self):
             super().__init__()
             self.body = nn.Linear(8, 8)
-            self.mix = nn.Bilinear(8, 8, 8)
+            self.table, self.mix = nn.Embedding(8, 8), nn.EmbeddingBag(8, 8)
 
     model = elision.elide(Mixed(), methods.RigL(0.5))
     topology = elision.topology.attach(model, sgd(model))
     lines = topology.report().splitlines()
     assert lines[1].split() == ["body", "8x8", "32", "0.5000"]
-    assert lines[-2] == "layers left dense: none"
+    assert lines[-2] == "layers left dense: table"
     assert "mix.weight" in lines[-1]
 
 

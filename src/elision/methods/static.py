@@ -21,7 +21,7 @@ class Static(Masked):
 
     Example:
         >>> print(Static(0.9, distribution="uniform").dense)
-        (':first', ':depthwise')
+        (':first', ':depthwise', ':embedding')
     """
 
     key = "static"

@@ -23,7 +23,7 @@ class Swat(Method):
     ``G`` is never sparsified, and ``dW`` is dense and not masked: every weight learns, so
     a weight that was left out can return (straight-through). Kept for the
     backward pass is ``top(X)``, not ``X``. The first layer stays dense, and so do
-    depthwise convolutions; the last linear layer is sparse.
+    depthwise convolutions and embeddings; the last linear layer is sparse.
 
     Reference: Raihan and Aamodt, Sparse Weight Activation Training, NeurIPS 2020.
 

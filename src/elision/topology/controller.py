@@ -229,8 +229,14 @@ class Topology:
     def _outcome(self) -> Outcome | None:
         if self._installed is None or self.rule is None:
             return None
-        layers = elidable_layers(self.model).values()
-        known = {id(p) for layer in layers for p in layer.parameters()}
+        layers = elidable_layers(self.model)
+        known = {id(p) for layer in layers.values() for p in layer.parameters()}
+        masked = {id(layer) for weight in self.weights for layer in weight.layers}
+        tables = [
+            name
+            for name, layer in layers.items()
+            if isinstance(layer, nn.Embedding) and id(layer) not in masked
+        ]
         bare = [
             name
             for name, p in self.model.named_parameters()
@@ -240,7 +246,7 @@ class Topology:
             self._installed.name,
             self.rule,
             self.weights,
-            list(self.left_dense),
+            [*self.left_dense, *tables],
             bare,
             self.step,
             self.moves,
