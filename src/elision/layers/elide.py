@@ -68,7 +68,7 @@ class TiedWeightWarning(UserWarning):
         >>> model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9, bias=False))
         >>> model[1].weight = model[0].weight
         >>> with warnings.catch_warnings(record=True, action="always") as caught:
-        ...     _ = elision.elide(model, elision.methods.Static(0.5, dense=()))
+        ...     _ = elision.elide(model, elision.methods.Static(0.5, dense=(":embedding",)))
         >>> caught[-1].category.__name__, int((model[0].weight == 0).sum())
         ('TiedWeightWarning', 0)
     """
