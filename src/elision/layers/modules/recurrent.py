@@ -32,9 +32,9 @@ from elision.layers.modules.base import plan_of, states_of
 from elision.layers.modules.part import ElidedPart, ElidedWhole
 from elision.layers.recomputation import OWN_PRODUCTS
 from elision.layers.step import Step, gradient_products
-from elision.nn.given import Weight, selected_recurrence
 from elision.nn import GRU as FusedGRU
 from elision.nn import LSTM as FusedLSTM
+from elision.nn.given import Weight, selected_recurrence
 from elision.nn.kernel import takes
 from elision.nn.modules import gates_of
 from elision.nn.over_time import Gates, Plain, State, sequences
