@@ -37,6 +37,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 import elision
@@ -51,6 +52,7 @@ from elision.workloads import (
     find_workload,
 )
 from elision.workloads.data.batch_efficiency import batch_efficiency
+from elision.workloads.tasks.translation import Translation
 
 WORKLOAD, MAX_WORDS, BATCH = "gnmt-small", 40, 64
 SCHEMES: dict[str, Any] = {
@@ -131,6 +133,7 @@ def tokens_of(lengths: Lengths, steps: list[Any]) -> int:
 
 def batches_of(data: Translations, steps: list[Any], rank: int = 0) -> list[Any]:
     task = find_workload(WORKLOAD).task
+    assert isinstance(task, Translation)
     pairs = data.train_tokens
     return [task.collate([pairs[i] for i in step[rank].tolist()]) for step in steps]
 
@@ -211,9 +214,7 @@ def together(
     """The schemes of batches on processes that train together."""
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"{folder}/meeting"
-        torch.multiprocessing.spawn(
-            rank_main, (ranks, meeting, data_path, count, rounds), nprocs=ranks
-        )
+        spawn(rank_main, (ranks, meeting, data_path, count, rounds), nprocs=ranks)
         found = json.loads(Path(f"{meeting}.json").read_text(encoding="utf-8"))
     rates, more = {}, {}
     for scheme, runs in found["runs"].items():

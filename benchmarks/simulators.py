@@ -66,7 +66,7 @@ MATMULS: Configurations = {
 }
 
 WIDTH, HEADS, TOKENS = 768, 12, 197
-BLOCK = [
+BLOCK: list[tuple[str, Geometry]] = [
     ("qkv", MatmulGeometry(1024, WIDTH, 3 * WIDTH)),
     ("scores", MatmulGeometry(TOKENS, WIDTH // HEADS, TOKENS, batch=5 * HEADS)),
     ("values", MatmulGeometry(TOKENS, TOKENS, WIDTH // HEADS, batch=5 * HEADS)),
@@ -74,7 +74,7 @@ BLOCK = [
     ("fc1", MatmulGeometry(1024, WIDTH, 4 * WIDTH)),
     ("fc2", MatmulGeometry(1024, 4 * WIDTH, WIDTH)),
 ]
-LSTM = [
+LSTM: list[tuple[str, Geometry]] = [
     ("input", MatmulGeometry(64, 1024, 4096)),
     ("state", MatmulGeometry(64, 1024, 4096)),
 ]
