@@ -12,7 +12,8 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 
 from elision.common.checks import integer
-from elision.layers.between.called import CALLS, is_call
+from elision.layers.between.call_readers import CALLS
+from elision.layers.between.called import is_call
 from elision.layers.observation import Observation
 from elision.layers.reach import elidable_layers
 from elision.layers.recomputation import is_recomputation

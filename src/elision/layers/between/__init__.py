@@ -1,9 +1,12 @@
-"""What a model computes between its layers: modules to build with, and replacements.
+"""What a model computes between its layers: modules, replacements, and products.
 
-``modules`` are drop-in modules and losses. The rest lets :func:`elision.elide` replace
-functions in unmodified models: ``calls`` names torch's functions, ``recurrent`` and
-``attention`` write out those that compute a replaced one inside, ``work`` stands around a
-running model, ``replace`` puts it there and takes it away.
+``modules`` are drop-in modules and losses. ``passes`` lets a function mode stand around an
+unmodified model's passes; two do:
+
+- functions replaced: ``calls`` names torch's functions, ``work`` answers them, ``replace``
+  puts that there and takes it away;
+- products of the model's own calls: ``call_readers`` and ``contraction`` bring a call into
+  the form of a layer's product, ``called`` answers it by a layer without a weight.
 """
 
 from elision.layers.between.modules import KGELU as KGELU

@@ -13,12 +13,11 @@ and in regions that are checkpointed apart from a module, where a recomputation 
 come by here.
 """
 
-import inspect
 import re
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -30,12 +29,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from elision.engines import make_engine
-from elision.layers.between.contraction import (
-    Contraction,
-    of_einsum,
-    of_linear,
-    of_matmul,
-)
+from elision.layers.between.call_readers import CALLS, found_in
+from elision.layers.between.contraction import Contraction, of_matmul
 from elision.layers.between.passes import PRODUCTS, Around, leave, stand_around
 from elision.layers.effects import NoEffectWarning
 from elision.layers.extras import extra
@@ -48,7 +43,6 @@ from elision.layers.table import Table
 from elision.nn.attention import attention, rebound
 
 __all__ = [
-    "CALLS",
     "Called",
     "ElidedCall",
     "called_in",
@@ -57,9 +51,6 @@ __all__ = [
     "is_call",
     "seen_by",
 ]
-
-#: Names of the products that calls compute, as they end a product's name.
-CALLS = ("qk", "pv", "matmul", "mm", "bmm", "einsum", "linear", "addmm", "baddbmm")
 
 
 class ElidedCall(ElidedLayer):
@@ -254,8 +245,7 @@ class _Calls(TorchFunctionMode):
                 return _BODY(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             return self._attention(*args, **kwargs)
-        read = _READERS.get(func)
-        found = None if read is None else _bound(read, args, kwargs)
+        found = found_in(func, args, kwargs)
         if found is None:
             return func(*args, **kwargs)
         what, product, finished = found
@@ -321,101 +311,6 @@ def _why_aside(frame: _Frame, x: Tensor, w: Tensor) -> str | None:
     if _saving() != frame.saving:
         return "it is checkpointed apart from a module"
     return None
-
-
-# --- reading calls ------------------------------------------------------------------------
-
-#: What a call computes: a name, the product, and what is left to do to its result.
-_Found = tuple[str, Contraction, Callable[[Tensor], Tensor]]
-
-
-def _bound(read: Any, args: Any, kwargs: Any) -> _Found | None:
-    """What a reader makes of a call; None: it has arguments that the reader lacks."""
-    try:
-        bound = inspect.signature(read).bind(*args, **kwargs)
-    except TypeError:
-        return None
-    return read(*bound.args, **bound.kwargs)
-
-
-def _same(y: Tensor) -> Tensor:
-    return y
-
-
-def _matmul(input: Tensor, other: Tensor) -> _Found | None:
-    return _plain("matmul", input, other)
-
-
-def _rmatmul(input: Tensor, other: Tensor) -> _Found | None:
-    return _plain("matmul", other, input)
-
-
-def _mm(input: Tensor, mat2: Tensor) -> _Found | None:
-    return _plain("mm", input, mat2)
-
-
-def _bmm(input: Tensor, mat2: Tensor) -> _Found | None:
-    return _plain("bmm", input, mat2)
-
-
-def _plain(what: str, a: Any, b: Any) -> _Found | None:
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-        return None
-    product = of_matmul(a, b)
-    return None if product is None else (what, product, _same)
-
-
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> _Found | None:
-    product = of_linear(input, weight)
-    if product is None:
-        return None
-    return "linear", product, _same if bias is None else lambda y: y + bias
-
-
-def _einsum(equation: Any, *operands: Any) -> _Found | None:
-    if len(operands) == 1 and isinstance(operands[0], list | tuple):
-        operands = tuple(operands[0])
-    if not isinstance(equation, str) or len(operands) != 2:
-        return None
-    product = of_einsum(equation, *operands)
-    return None if product is None else ("einsum", product, _same)
-
-
-def _added(what: str) -> Callable[..., _Found | None]:
-    def read(
-        input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1
-    ) -> _Found | None:
-        product = of_matmul(a, b)
-        if product is None:
-            return None
-
-        def finished(y: Tensor) -> Tensor:
-            y = y if alpha == 1 else alpha * y
-            if beta == 0:  # then the input is not read
-                return y
-            return (input if beta == 1 else beta * input) + y
-
-        return what, product, finished
-
-    return read
-
-
-_READERS: dict[Any, Callable[..., _Found | None]] = {
-    torch.matmul: _matmul,
-    Tensor.matmul: _matmul,
-    Tensor.__matmul__: _matmul,
-    Tensor.__rmatmul__: _rmatmul,
-    torch.mm: _mm,
-    Tensor.mm: _mm,
-    torch.bmm: _bmm,
-    Tensor.bmm: _bmm,
-    torch.einsum: _einsum,
-    F.linear: _linear,
-    torch.addmm: _added("addmm"),
-    Tensor.addmm: _added("addmm"),
-    torch.baddbmm: _added("baddbmm"),
-    Tensor.baddbmm: _added("baddbmm"),
-}
 
 
 # --- a model's products -------------------------------------------------------------------
