@@ -12,14 +12,19 @@ from elision.training.pipeline.stability import advise, contraction, stable_rate
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.floats(1e-3, 1e3), st.integers(0, 16), st.floats(0, 0.95))
+@given(st.floats(1e-3, 1e3), st.integers(0, 16), st.floats(0, 0.95), st.booleans())
 def test_all_roots_are_inside_below_the_bound_and_one_outside_above(
-    curvature: float, delay: int, momentum: float
+    curvature: float, delay: int, momentum: float, nesterov: bool
 ) -> None:
-    bound = stable_rate(curvature, delay, momentum)
-    assert contraction(curvature, 0.97 * bound, delay, momentum) < 1
-    assert contraction(curvature, 1.03 * bound, delay, momentum) > 1
-    assert contraction(curvature, bound, delay, momentum) == pytest.approx(1, abs=1e-6)
+    bound = stable_rate(curvature, delay, momentum, nesterov=nesterov)
+
+    def grows(factor: float) -> float:
+        rate = factor * bound
+        return contraction(curvature, rate, delay, momentum, nesterov=nesterov)
+
+    assert grows(0.97) < 1
+    assert grows(1.03) > 1
+    assert grows(1.0) == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -36,15 +41,17 @@ def test_momentum_without_delay_is_the_textbook_s() -> None:
 
 
 @pytest.mark.parametrize(
-    ("delay", "momentum"), [(0, 0.0), (2, 0.0), (3, 0.8), (6, 0.5)]
+    ("delay", "momentum", "nesterov"),
+    [(0, 0.0, False), (2, 0.0, False), (3, 0.8, False), (6, 0.5, True), (0, 0.9, True)],
 )
-def test_the_recursion_itself(delay: int, momentum: float) -> None:
+def test_the_recursion_itself(delay: int, momentum: float, nesterov: bool) -> None:
     def last(factor: float) -> float:
-        rate = factor * stable_rate(1.0, delay, momentum)
+        rate = factor * stable_rate(1.0, delay, momentum, nesterov=nesterov)
         w, v = [1.0] * (delay + 1), 0.0
         for _ in range(3000):
-            v = momentum * v + w[-1 - delay]
-            w.append(w[-1] - rate * v)
+            g = w[-1 - delay]
+            v = momentum * v + g
+            w.append(w[-1] - rate * (g + momentum * v if nesterov else v))
         return max(map(abs, w[-50:]))
 
     assert last(0.97) < 0.1

@@ -8,12 +8,13 @@ It is stable while every root of
 
 lies inside the unit circle. Without momentum that is ``ηλ < 2 sin(π / (2(2d+1)))``, a
 classic bound: 2, 1, 0.445, 0.209 for d = 0, 1, 3, 7. It falls about as ``π/(2d+1)``, and
-momentum lowers it further.
+momentum lowers it further. Nesterov's form, as torch computes it, steps by ``g + μ v``, and
+the last term is ``ηλ (1 + μ - μ/z)``.
 """
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,20 +25,29 @@ from elision.common.checks import integer, number
 from elision.training.pipeline.delays import Delays, delays_of
 from elision.training.stationarity import sharpness
 
-__all__ = ["StageAdvice", "advise", "contraction", "stable_rate"]
+__all__ = [
+    "StageAdvice",
+    "advise",
+    "block_sharpness",
+    "contraction",
+    "stable_rate",
+]
 
 #: Points per oscillation at which the crossings of the unit circle are looked for. They
 #: are roots of a trigonometric polynomial of degree d + 1, at most one per half period.
 _POINTS = 32
 
 
-def stable_rate(curvature: float, delay: int, momentum: float = 0.0) -> float:
+def stable_rate(
+    curvature: float, delay: int, momentum: float = 0.0, *, nesterov: bool = False
+) -> float:
     """The learning rate below which delayed gradient descent on a quadratic is stable.
 
     Args:
         curvature: ``λ > 0``, an eigenvalue of the Hessian; the largest one decides.
         delay: ``d``, updates between the weights of a gradient and its own update.
         momentum: ``μ`` of SGD, as torch's (``v ← μ v + g``, ``w ← w - η v``).
+        nesterov: whether the step is torch's Nesterov form (``w ← w - η (g + μ v)``).
 
     Raises:
         ValueError: a number out of range.
@@ -53,31 +63,36 @@ def stable_rate(curvature: float, delay: int, momentum: float = 0.0) -> float:
     number("stable_rate", "momentum", momentum, "[0, 1)")
     if momentum == 0:
         return 2 * math.sin(math.pi / (2 * (2 * delay + 1))) / curvature
-    return _first_crossing(delay, momentum) / curvature
+    return _first_crossing(delay, momentum, nesterov) / curvature
 
 
-def _first_crossing(delay: int, momentum: float) -> float:
+def _first_crossing(delay: int, momentum: float, nesterov: bool) -> float:
     """The smallest ``ηλ > 0`` with a root on the unit circle.
 
-    With ``z = e^{iθ}`` the equation gives ``ηλ = -z^d (z - (1+μ) + μ/z)``, which must be
-    real and positive. Near 0 all roots are inside, so that the smallest one is the bound.
+    With ``z = e^{iθ}`` the equation gives ``ηλ = -z^d (z - (1+μ) + μ/z)``, by Nesterov's
+    form over ``1 + μ - μ/z``, which must be real and positive. Near 0 all roots are
+    inside, so that the smallest one is the bound.
     """
 
+    def gain(theta: float) -> complex:
+        return _gain(theta, delay, momentum, nesterov)
+
     def imaginary(theta: float) -> float:
-        return -_gain(theta, delay, momentum).imag
+        return -gain(theta).imag
 
     grid = np.linspace(0, np.pi, _POINTS * (delay + 2) + 1)[1:]
     signs = [imaginary(theta) for theta in grid]
-    found = [_gain(np.pi, delay, momentum).real]  # z = -1 is always a real gain
+    found = [gain(np.pi).real]  # z = -1 is always a real gain
     for low, high, a, b in zip(grid, grid[1:], signs, signs[1:], strict=False):
         if a * b < 0:
-            found.append(_gain(_bisect(imaginary, low, high), delay, momentum).real)
-    return min(gain for gain in found if gain > 0)
+            found.append(gain(_bisect(imaginary, low, high)).real)
+    return min(one for one in found if one > 0)
 
 
-def _gain(theta: float, delay: int, momentum: float) -> complex:
+def _gain(theta: float, delay: int, momentum: float, nesterov: bool) -> complex:
     z = complex(math.cos(theta), math.sin(theta))
-    return -(z**delay) * (z - (1 + momentum) + momentum / z)
+    plain = -(z**delay) * (z - (1 + momentum) + momentum / z)
+    return plain / (1 + momentum - momentum / z) if nesterov else plain
 
 
 def _bisect(function: Callable[[float], float], low: float, high: float) -> float:
@@ -92,7 +107,12 @@ def _bisect(function: Callable[[float], float], low: float, high: float) -> floa
 
 
 def contraction(
-    curvature: float, rate: float, delay: int, momentum: float = 0.0
+    curvature: float,
+    rate: float,
+    delay: int,
+    momentum: float = 0.0,
+    *,
+    nesterov: bool = False,
 ) -> float:
     """Factor by which the error along an eigenvector shrinks in an update, in the long run.
 
@@ -102,10 +122,11 @@ def contraction(
         >>> contraction(1.0, 0.5, 0), round(contraction(1.0, 1.01, 1), 3)
         (0.5, 1.005)
     """
-    # Times z where there is no delay, for a polynomial.
-    coefficients = np.zeros(max(delay, 1) + 2)
+    # Times z, for a polynomial where there is no delay; a root at 0 more elsewhere.
+    coefficients = np.zeros(delay + 3)
     coefficients[:3] = 1, -(1 + momentum), momentum
-    coefficients[delay + 1] += rate * curvature
+    coefficients[delay + 1] += rate * curvature * (1 + momentum * nesterov)
+    coefficients[delay + 2] -= rate * curvature * momentum * nesterov
     return float(np.abs(np.roots(coefficients)).max())
 
 
@@ -144,6 +165,7 @@ def advise(
     *,
     delays: Delays,
     momentum: float = 0.0,
+    nesterov: bool = False,
     iterations: int = 30,
 ) -> list[StageAdvice]:
     """The largest stable learning rate of every stage at the present weights.
@@ -160,24 +182,50 @@ def advise(
         batch: inputs and target, as many as give a curvature worth having.
         delays: a schedule or its name, or the delay of every stage in updates.
         momentum: of SGD.
+        nesterov: whether it is Nesterov's form.
         iterations: of the power iteration, a Hessian-vector product each.
     """
     found = []
     for index, delay in enumerate(delays_of(delays, len(stages))):
-        held = copy.deepcopy(nn.Sequential(*stages))
-        for other, module in enumerate(held):
-            if other != index:
-                module.requires_grad_(False)
-        if not any(p.requires_grad for p in held.parameters()):
-            curvature = 0.0
-        else:
-            curvature = abs(sharpness(held, _on(loss), batch, iterations=iterations))
+        curvature = block_sharpness(
+            stages, {index}, _on(loss), batch, iterations=iterations
+        )
         rate, slowdown = math.inf, 1.0
         if curvature > 0:
-            rate = stable_rate(curvature, delay, momentum)
-            slowdown = stable_rate(curvature, 0, momentum) / rate
+            rate = stable_rate(curvature, delay, momentum, nesterov=nesterov)
+            free = stable_rate(curvature, 0, momentum, nesterov=nesterov)
+            slowdown = free / rate
         found.append(StageAdvice(index, delay, curvature, rate, slowdown))
     return found
+
+
+def block_sharpness(
+    stages: Sequence[nn.Module],
+    moving: Collection[int],
+    loss: Callable[[nn.Module, Any], Tensor],
+    batch: Any,
+    *,
+    iterations: int = 30,
+) -> float:
+    """Largest eigenvalue, by magnitude, of some stages' block of the loss's Hessian.
+
+    Args:
+        stages: modules that pass one tensor on.
+        moving: numbers of those whose weights the block is of; the others are held.
+        loss: of a model and a batch.
+        batch: the batch.
+        iterations: of the power iteration, a Hessian-vector product each.
+
+    Returns:
+        The magnitude; 0 where there are no parameters to train.
+    """
+    held = copy.deepcopy(nn.Sequential(*stages))
+    for place, module in enumerate(held):
+        if place not in moving:
+            module.requires_grad_(False)
+    if not any(p.requires_grad for p in held.parameters()):
+        return 0.0
+    return abs(sharpness(held, loss, batch, iterations=iterations))
 
 
 def _on(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[nn.Module, Any], Tensor]:
