@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from elision.cli.flags import Integer, Names
 
 if TYPE_CHECKING:
-    from elision.training.pipeline import LayerCost, Plan
+    from elision.training.pipeline import LayerCost
 
 __all__ = ["pipeline"]
 
@@ -73,6 +73,7 @@ def pipeline(
     from elision.report.pipeline_figure import pipeline_svg
     from elision.report.table import rows_as_text
     from elision.training.pipeline import plan
+    from elision.training.pipeline.figures import figures, shown
     from elision.training.pipeline.schedules import find_schedule
 
     for name in schedule:
@@ -100,7 +101,7 @@ def pipeline(
     out.mkdir(parents=True, exist_ok=True)
     for name, made in plans.items():
         made.timeline(out / f"{name}.json")
-    rows = [_row(made) for made in plans.values()]
+    rows = [figures(made) for made in plans.values()]
     write_text(out / "pipeline.svg", pipeline_svg([p.panel() for p in plans.values()]))
     write_text(out / "pipeline.csv", to_csv(rows))
     layers = [vars(cost) for cost in costs]
@@ -109,9 +110,7 @@ def pipeline(
     print(
         f"{source}; {len(costs)} layers, {processors} processors, {count} micro-batches"
     )
-    print(
-        f"\n{rows_as_text([_shown(row) for row in rows])}\n\nfigure and traces: {out}"
-    )
+    print(f"\n{rows_as_text([shown(row) for row in rows])}\n\nfigure and traces: {out}")
 
 
 def _refuse(why: str, **arguments: Any) -> None:
@@ -178,37 +177,3 @@ def _cycles(
     ((name, layers),) = networks.items()
     source = f"{name}, batch {batch or 1}, cycles of {machine.spec}, simulated"
     return source, accelerator_costs(layers, machine.build())
-
-
-def _row(plan: "Plan") -> dict[str, Any]:
-    """The figures of a plan, as files have them."""
-    return {
-        "schedule": plan.schedule.name,
-        "partition": plan.partition.strategy,
-        "unit": plan.unit,
-        "makespan": plan.makespan,
-        "period": plan.period,
-        "bubble": plan.bubble,
-        "peak_activations": max(plan.peak_activations),
-        "peak_bytes": max(plan.peak_bytes),
-        "weight_versions": max(plan.weight_versions),
-        "delay": max(plan.delays),
-        "sent_bytes": plan.sent_bytes,
-    }
-
-
-def _shown(row: dict[str, Any]) -> dict[str, str]:
-    """A row as people read it."""
-    scale, unit = (1e3, "ms") if row["unit"] == "s" else (1, "cycles")
-    return {
-        "schedule": row["schedule"],
-        "stages": row["partition"],
-        f"makespan, {unit}": f"{row['makespan'] * scale:,.4g}",
-        f"per micro-batch, {unit}": f"{row['period'] * scale:,.4g}",
-        "bubble": f"{100 * row['bubble']:.1f} %",
-        "activations": str(row["peak_activations"]),
-        "kept, MiB": f"{row['peak_bytes'] / 2**20:,.4g}",
-        "weight versions": str(row["weight_versions"]),
-        "delay": str(row["delay"]),
-        "sent, MiB": f"{row['sent_bytes'] / 2**20:,.4g}",
-    }

@@ -8,12 +8,20 @@ it. With more threads the wall clock is quoted.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Elapsed", "elapsed", "fastest", "interleaved", "quoted_clock"]
+__all__ = [
+    "Elapsed",
+    "elapsed",
+    "fastest",
+    "interleaved",
+    "quoted_clock",
+    "with_threads",
+]
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,24 @@ class Elapsed:
 def quoted_clock() -> str:
     """``"thread"`` where torch computes with one thread, else ``"wall"``."""
     return "thread" if torch.get_num_threads() == 1 else "wall"
+
+
+@contextmanager
+def with_threads(count: int) -> Iterator[None]:
+    """Context manager: so many threads of torch; 0 leaves its setting as it is.
+
+    Example:
+        >>> with with_threads(1):
+        ...     quoted_clock()
+        'thread'
+    """
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def elapsed(call: Callable[[], object]) -> Elapsed:

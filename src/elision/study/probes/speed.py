@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from elision.common.checks import integer
-from elision.common.timing import interleaved, quoted_clock
+from elision.common.timing import interleaved, quoted_clock, with_threads
 from elision.engines import NativeEngine, decisions
 from elision.layers import elide, elided_layers, restore
 from elision.study.probes.base import Probe, Trained
@@ -57,13 +57,8 @@ class Speed(Probe):
         With one thread CPU time, which other processes cannot lengthen, with more the
         wall clock.
         """
-        before = torch.get_num_threads()
-        if self.threads:
-            torch.set_num_threads(self.threads)
-        try:
+        with with_threads(self.threads):
             return self._run(trained)
-        finally:
-            torch.set_num_threads(before)
 
     def _run(self, trained: Trained) -> dict[str, Any]:
         known = {d.question for d in decisions()}
