@@ -59,9 +59,9 @@ _OBJECTS = ("overrides", "energy", "model")
 
 
 def _is_written(parameter: inspect.Parameter) -> bool:
-    """Whether a spec can write the parameter: no object, and no tuple but of sides."""
+    """Whether a spec can write the parameter: no object, no tuple but of sides or words."""
     value = parameter.default
-    if isinstance(value, tuple) and not (value and all(type(v) is int for v in value)):
+    if isinstance(value, tuple) and {type(v) for v in value} not in ({int}, {str}):
         return False
     return parameter.name not in _OBJECTS
 
@@ -72,6 +72,8 @@ def _parameter(parameter: inspect.Parameter) -> str:
         return parameter.name
     if isinstance(value, bool) or value is None:
         value = str(value).lower()
+    elif isinstance(value, tuple) and isinstance(value[0], str):
+        value = f"({', '.join(value)})"
     elif isinstance(value, tuple):
         value = "x".join(map(str, value))
     return f"{parameter.name}={value}"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from elision.study.probes.base import Probe, Trained
 from elision.study.probes.continuation import Continuation
 from elision.study.probes.memory import ActivationMemory
+from elision.study.probes.pipeline import Pipeline
 from elision.study.probes.speed import Speed
 from elision.study.probes.stationarity import Stationarity
 from elision.study.probes.translation import Translation
@@ -13,6 +14,7 @@ __all__ = [
     "PROBES",
     "ActivationMemory",
     "Continuation",
+    "Pipeline",
     "Probe",
     "Speed",
     "Stationarity",
@@ -27,4 +29,5 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "stationarity": Stationarity,
     "translation": Translation,
     "continuation": Continuation,
+    "pipeline": Pipeline,
 }

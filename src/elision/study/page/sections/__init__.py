@@ -16,6 +16,7 @@ from elision.study.page.sections.density import density
 from elision.study.page.sections.layers import layers
 from elision.study.page.sections.memory import memory
 from elision.study.page.sections.multiplier_array import multiplier_array
+from elision.study.page.sections.pipeline import pipeline
 from elision.study.page.sections.recipes import recipes
 from elision.study.page.sections.redundancy import redundancy
 from elision.study.page.sections.seconds import seconds
@@ -45,6 +46,7 @@ SECTIONS: tuple[Callable[[StudyOutcome], Section | None], ...] = (
     seconds,
     speed,
     memory,
+    pipeline,
     stationarity,
     recipes,
 )
