@@ -17,6 +17,10 @@ class Piece(NamedTuple):
         layer: number of the layer, from 0.
         product: the product.
         share: of the product's work; 1 for the whole.
+
+    Example:
+        >>> Piece(2, Product.INPUT_GRAD, 0.5).share
+        0.5
     """
 
     layer: int
@@ -30,6 +34,10 @@ class Bounds(NamedTuple):
     Attributes:
         mean: the work of all layers over the number of processors.
         largest: the largest task that is not cut.
+
+    Example:
+        >>> Bounds(mean=3.0, largest=5.0).best
+        5.0
     """
 
     mean: float

@@ -41,6 +41,11 @@ class Schedule:
 
     Raises:
         ValueError: an unknown route or memory.
+
+    Example:
+        >>> from elision.training.pipeline.schedules import SCHEDULES
+        >>> SCHEDULES["zb1p"].splits, SCHEDULES["pipedream"].delay(0, 4)
+        (True, 3)
     """
 
     name: str
