@@ -1,0 +1,89 @@
+"""OuterRule: what ranks send after their local steps, and the step that follows from it.
+
+The outer gradient of a rank is ``g = anchor - weights``: the weights all ranks began
+with, less those it ended with. A rule says what is sent of it, and how the mean moves
+the anchor. Everything here is a function of one parameter's tensors.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from elision.common.checks import integer
+
+__all__ = ["Memory", "OuterRule"]
+
+#: What a rule remembers of one parameter, by name.
+Memory = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class OuterRule:
+    """Plain averaging of the ranks' weights after every ``every`` steps.
+
+    Members override what differs: :meth:`correct`, :meth:`messages`, :meth:`move`.
+
+    Attributes:
+        every: inner steps between two exchanges, ``H``.
+
+    Raises:
+        ValueError: a parameter is out of range.
+    """
+
+    name: ClassVar[str]
+    #: Whether the ranks' messages may count unequally.
+    weighted: ClassVar[bool] = False
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        integer(type(self).__name__, "every", self.every)
+
+    def shares_gradients(self, step: int) -> bool:
+        """Whether inner step ``step``, counted from 0, is a synchronous one."""
+        del step
+        return False
+
+    def is_due(self, steps: int) -> bool:
+        """Whether ranks exchange after ``steps`` inner steps."""
+        return steps % self.every == 0
+
+    def check_inner(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raise ValueError if the rule's formula does not hold for an inner optimiser."""
+
+    def correct(self, parameter: Tensor, anchor: Tensor, own: Memory) -> None:
+        """Change ``parameter.grad`` in place before an inner step.
+
+        Args:
+            parameter: with its local gradient.
+            anchor: weights at the last exchange.
+            own: what this rank remembers of the parameter.
+        """
+
+    def messages(
+        self, outer_gradient: Tensor, travelled: float, own: Memory
+    ) -> list[Tensor]:
+        """What one rank sends of one parameter, all of the parameter's shape.
+
+        Args:
+            outer_gradient: anchor less weights.
+            travelled: sum of the learning rates of the steps since the last exchange.
+            own: what this rank remembers of the parameter, changed in place.
+        """
+        del travelled, own
+        return [outer_gradient]
+
+    def move(self, anchor: Tensor, means: list[Tensor], shared: Memory) -> Tensor:
+        """The new anchor.
+
+        Args:
+            anchor: weights at the last exchange.
+            means: mean over ranks of each of the :meth:`messages`.
+            shared: what all ranks alike remember of the parameter, changed in place.
+        """
+        del shared
+        return anchor - means[0]
+
+    def receive(self, means: list[Tensor], own: Memory) -> None:
+        """Let one rank note what the mean messages tell it, in ``own``."""
