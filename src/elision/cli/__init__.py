@@ -13,6 +13,7 @@ from elision.cli.compare import compare
 from elision.cli.data import data
 from elision.cli.pipeline import pipeline
 from elision.cli.reproduce import reproduce
+from elision.cli.scale import scale
 from elision.cli.sensitivity import sensitivity
 from elision.cli.shapes import shapes
 from elision.cli.simulate import simulate
@@ -34,6 +35,7 @@ COMMANDS: tuple[Callable[..., Any] | App, ...] = (
     timeline,
     size,
     pipeline,
+    scale,
     shapes,
     compare,
     sensitivity,

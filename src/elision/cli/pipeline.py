@@ -127,10 +127,10 @@ def _timed(
     """The costs of a workload's network, timed here."""
     import torch
 
+    from elision.cli.sources import dataset_or_random
     from elision.common.checks import integer
     from elision.training.pipeline.measure import measured
     from elision.workloads import DEFAULT_WORKLOAD, find_workload
-    from elision.workloads.data.random_images import SHAPES, random_images
 
     chosen = find_workload(name or DEFAULT_WORKLOAD)
     if chosen.task_name != "classification":
@@ -140,10 +140,7 @@ def _timed(
         )
     size = max(chosen.batch_size // microbatches, 1) if batch is None else batch
     integer("pipeline", "batch", size)
-    if data is None and chosen.data is None and chosen.dataset in SHAPES:
-        dataset = random_images(chosen.dataset, size)
-    else:
-        dataset = chosen.load_dataset(data)
+    dataset = dataset_or_random(chosen, data, size)
     torch.manual_seed(0)
     # A processor of a plan is one core of this machine.
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Layers for a command: models by name, topology files, ONNX graphs."""
+"""Layers and data for a command: models by name, topology files, ONNX graphs, data sets."""
 
 import sys
 import warnings
@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from elision.products import Geometry
+    from elision.workloads import Workload
 
     Layers = list[tuple[str, Geometry]]
 
-__all__ = ["DEFAULT_MODEL", "layers_by_network", "recorded_fixes", "sparsities_of"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "dataset_or_random",
+    "layers_by_network",
+    "recorded_fixes",
+    "sparsities_of",
+]
 
 #: Model of the commands that are given no layers.
 DEFAULT_MODEL = "resnet18"
@@ -190,3 +197,18 @@ def recorded_fixes(**given: object) -> None:
                 f"{flag}: a trace brings its own layers and operands; {flag} is for random "
                 "operands"
             )
+
+
+def dataset_or_random(workload: "Workload", data: Path | None, count: int) -> Any:
+    """The workload's data, or random images of their shape where files were not named.
+
+    Args:
+        workload: whose data.
+        data: folder of its files.
+        count: random images.
+    """
+    from elision.workloads.data.random_images import SHAPES, random_images
+
+    if data is None and workload.data is None and workload.dataset in SHAPES:
+        return random_images(workload.dataset, count)
+    return workload.load_dataset(data)

@@ -21,7 +21,11 @@ CONTEXT.set_forkserver_preload(["elision.training.parallel"])
 
 
 def trained(
-    rule: str, ranks: int = 3, lr: float = 0.05, momentum: float = 0.0, **options: object
+    rule: str,
+    ranks: int = 3,
+    lr: float = 0.05,
+    momentum: float = 0.0,
+    **options: object,
 ) -> list[torch.Tensor]:
     """The weights of every rank after seven steps and a last exchange."""
     models = [model() for _ in range(ranks)]
@@ -32,7 +36,9 @@ def trained(
     return [weights(m) for m in models]
 
 
-def synchronous(ranks: int = 3, lr: float = 0.05, momentum: float = 0.0) -> torch.Tensor:
+def synchronous(
+    ranks: int = 3, lr: float = 0.05, momentum: float = 0.0
+) -> torch.Tensor:
     """The weights of one process that steps by the mean gradient of all ranks."""
     net = model()
     inner = torch.optim.SGD(net.parameters(), lr, momentum)
@@ -178,7 +184,9 @@ def test_states_at_an_exchange(states: str) -> None:
         assert [own["step"].item() for own in kept] == [1, 1]
 
 
-@pytest.mark.parametrize("rule", ["scaffold:every=2", "fedyogi:every=2", "diloco:every=2"])
+@pytest.mark.parametrize(
+    "rule", ["scaffold:every=2", "fedyogi:every=2", "diloco:every=2"]
+)
 def test_a_resumed_run_is_the_same(rule: str) -> None:
     def made() -> tuple[OuterOptimizer, list[nn.Module]]:
         models = [model() for _ in range(2)]
@@ -199,7 +207,9 @@ def test_a_resumed_run_is_the_same(rule: str) -> None:
 
 
 def test_two_processes_do_as_two_ranks_of_one(tmp_path: Path) -> None:
-    ranks = [CONTEXT.Process(target=two_processes, args=(r, tmp_path)) for r in range(2)]
+    ranks = [
+        CONTEXT.Process(target=two_processes, args=(r, tmp_path)) for r in range(2)
+    ]
     for process in ranks:
         process.start()
     for process in ranks:
@@ -217,7 +227,10 @@ def test_two_processes_do_as_two_ranks_of_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda inner: OuterOptimizer(inner, "diloko"), ["diloko", "local-sgd", "diloco"]),
+        (
+            lambda inner: OuterOptimizer(inner, "diloko"),
+            ["diloko", "local-sgd", "diloco"],
+        ),
         (lambda inner: OuterOptimizer(inner, "diloco:every=0"), ["every=0", ">= 1"]),
         (lambda inner: OuterOptimizer(inner, weights=2.0), ["local-sgd", "2.0"]),
         (lambda inner: OuterOptimizer(inner, states="mean"), ["'mean'", "'reset'"]),

@@ -138,7 +138,7 @@ def test_the_published_efficiencies_are_these_shares() -> None:
     strong = 16 * 0.81
     assert fit_amdahl([16], [strong]) == pytest.approx(0.9844, abs=5e-5)
     assert karp_flatt(16, strong) == pytest.approx(0.0156, abs=5e-5)
-    assert 1 / 0.78 - 1 == pytest.approx(0.28, abs=0.005)
+    assert round(1 / 0.78 - 1, 2) == 0.28
 
 
 @given(
@@ -246,7 +246,9 @@ def network(kind: str) -> tuple[nn.Module, torch.Tensor]:
         layers = [nn.Linear(300, 300) for _ in range(12)]
         return nn.Sequential(*layers), torch.randn(4, 300)
     convolutions = [nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 256, 3), nn.Flatten()]
-    return nn.Sequential(*convolutions, nn.Linear(256 * 16, 1000)), torch.randn(2, 3, 8, 8)
+    return nn.Sequential(*convolutions, nn.Linear(256 * 16, 1000)), torch.randn(
+        2, 3, 8, 8
+    )
 
 
 @pytest.mark.parametrize(
@@ -286,7 +288,9 @@ def test_what_has_no_meaning_is_refused(
     assert all(word in str(caught.value) for word in words)
 
 
-@pytest.mark.parametrize("text", ["fast", "10", "-1Gbit", "10 Gibit", "0Gbit", "1e999GB/h"])
+@pytest.mark.parametrize(
+    "text", ["fast", "10", "-1Gbit", "10 Gibit", "0Gbit", "1e999GB/h"]
+)
 def test_a_link_without_unit_or_speed_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="10Gbit"):
         Link.parse(text)

@@ -313,5 +313,3 @@ def _moments(rank: _Rank) -> dict[tuple[int, str], Tensor]:
 def _wide(tensor: Tensor) -> Tensor:
     """The tensor in at least 32 bits, in which means are taken."""
     return tensor.float() if tensor.element_size() < 4 else tensor
-
-

@@ -6,7 +6,7 @@ and receives one message at a time. A test replays the messages of each algorith
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from elision.common.checks import integer
@@ -98,7 +98,7 @@ class Hierarchical(Collective):
     """
 
     name = "hierarchical"
-    inner: Link = Link()
+    inner: Link = field(default_factory=Link)
     per_node: int = 1
 
     def __post_init__(self) -> None:

@@ -40,7 +40,8 @@ def dry_run(
     found: list[int] = []
 
     def note(
-        state: None, bucket: torch.distributed.GradBucket
+        state: None,
+        bucket: torch.distributed.GradBucket,  # pyright: ignore[reportPrivateImportUsage]
     ) -> torch.futures.Future[Tensor]:
         del state
         tensor = bucket.buffer()

@@ -131,7 +131,7 @@ def fit_usl(ranks: Sequence[float], speedups: Sequence[float]) -> Usl:
     terms, y = np.stack([n - 1, n * (n - 1)], 1), n / s - 1
     # Relative to the first term, so that large rank counts do not decide alone.
     weighted, target = terms / terms[:, :1], y / terms[:, 0]
-    candidates = [np.zeros(2)]
+    candidates: list[np.ndarray] = [np.zeros(2)]
     both = np.linalg.lstsq(weighted, target)[0]
     if (both >= 0).all():
         candidates.append(both)

@@ -58,16 +58,17 @@ class Link:
             >>> Link.parse("10Gbit").bandwidth, Link.parse("0.85 GB/s").bandwidth
             (1250000000.0, 850000000.0)
         """
-        found = re.fullmatch(r"([0-9.e+]+) *([a-z]+)(/s)?", text.strip().lower())
-        factor = _UNITS.get(found[2]) if found else None
+        found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?) *([a-z]+)(?:/s)?", text.lower())
         try:
-            assert found is not None and factor is not None
-            return cls(float(found[1]) * factor, latency)
-        except (AssertionError, ValueError):
-            raise ValueError(
-                f"link {text!r}: give a positive number and its unit, such as 10Gbit or "
-                "1.2GB; units are kbit, Mbit, Gbit, kB, MB, GB per second"
-            ) from None
+            if found is not None and found[2] in _UNITS:
+                return cls(float(found[1]) * _UNITS[found[2]], latency)
+        except ValueError:
+            pass  # a number that is none, or not above zero
+        raise ValueError(
+            f"link {text!r}, latency {latency}: give a positive number and its unit, such "
+            "as 10Gbit or 1.2GB, and a latency of 0 s or more; units are kbit, Mbit, "
+            "Gbit, kB, MB, GB per second"
+        )
 
     def seconds(self, size: float) -> float:
         """Seconds of one message of ``size`` bytes."""

@@ -11,8 +11,12 @@ from elision.common.checks import integer
 from elision.common.restoring import restored
 from elision.training.parallel.scaling.overlap import Bucket
 from elision.training.parallel.scaling.step import StepCosts
+from elision.workloads import Examples, Workload
 
-__all__ = ["measured_step"]
+__all__ = ["BATCH_SHARES", "measured_step", "measured_workload"]
+
+#: Shares of the batch at which a workload's step is timed.
+BATCH_SHARES = (1.0, 0.5, 0.25)
 
 
 def measured_step(
@@ -103,5 +107,46 @@ def measured_step(
         {batch: median(own) for batch, own in backward.items()},
         median(update),
         sorted(gradients, key=lambda gradient: gradient.ready),
+        source,
+    )
+
+
+def measured_workload(
+    workload: Workload,
+    dataset: Examples,
+    *,
+    seed: int = 0,
+    rounds: int = 7,
+    source: str = "measured here",
+) -> StepCosts:
+    """Time a workload's step at its batch size, a half and a quarter of it.
+
+    Args:
+        workload: network, loss, optimiser and batch size.
+        dataset: its data; the first batch of the first epoch is used.
+        seed: of the weights and the batch.
+        rounds: as in :func:`measured_step`.
+        source: likewise.
+
+    Example:
+        >>> small = Workload(name="small", dataset="digits", model="mlp", batch_size=16)
+        >>> costs = measured_workload(small, small.load_dataset(), rounds=1)
+        >>> costs.size > 0
+        True
+    """
+    torch.manual_seed(seed)
+    model = workload.make_model(dataset).train()
+    whole = next(iter(workload.train_batches(dataset, seed=seed, epoch=0)))
+    sizes = {max(round(share * len(whole[0])), 1) for share in BATCH_SHARES}
+
+    def loss_of(size: int) -> Callable[[], Tensor]:
+        batch = tuple(tensor[:size] for tensor in whole)
+        return lambda: workload.task.loss(model, batch)
+
+    return measured_step(
+        model,
+        {size: loss_of(size) for size in sorted(sizes, reverse=True)},
+        workload.make_optimizer,
+        rounds,
         source,
     )

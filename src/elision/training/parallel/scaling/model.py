@@ -123,9 +123,8 @@ class ScalingModel:
             )
         own, examples = self._batches(ranks)
         compute = self._computing(ranks) * self.step.seconds(own)
-        backward = self._computing(ranks) * self.step.backward_seconds(own)
         times = self.timeline(ranks)
-        waiting = exposed(times, backward)
+        waiting = exposed(times, self.backward_seconds(ranks))
         total = compute + waiting
         # One rank has every core, every example and nobody to wait for.
         alone = self.step.seconds(self.batch) / self.batch
@@ -148,14 +147,18 @@ class ScalingModel:
         """Each bucket's way, in seconds from the begin of the backward pass."""
         if ranks == 1:
             return []
-        own, _ = self._batches(ranks)
-        backward = self._computing(ranks) * self.step.backward_seconds(own)
+        backward = self.backward_seconds(ranks)
         overlaps = self.overlap if self.cores is None else self.cores.overlaps
         ready, seconds = [], []
         for bucket in self._buckets():
             ready.append(bucket.ready * backward if overlaps else backward)
             seconds.append(self._bucket_seconds(bucket.size, ranks))
         return sent(ready, seconds)
+
+    def backward_seconds(self, ranks: int) -> float:
+        """Seconds of the slowest rank's backward pass."""
+        own, _ = self._batches(ranks)
+        return self._computing(ranks) * self.step.backward_seconds(own)
 
     @property
     def fastest(self) -> int:
@@ -291,7 +294,8 @@ def scaling_model(
     of data) is not there unless ``imbalance`` says so.
 
     Args:
-        step: costs on one rank, of :func:`~elision.training.parallel.scaling.measure.measured_step`.
+        step: costs on one rank, such as
+            :func:`~elision.training.parallel.scaling.measure.measured_step` finds.
         link: between ranks, or nodes.
         ranks: rank counts.
         batch: examples of all ranks in strong scaling, of each rank in weak scaling.

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["BUCKET_CAP", "FIRST_BUCKET", "Bucket", "Sent", "bucketed", "exposed", "sent"]
+__all__ = [
+    "BUCKET_CAP",
+    "FIRST_BUCKET",
+    "Bucket",
+    "Sent",
+    "bucketed",
+    "exposed",
+    "sent",
+]
 
 #: Bytes at which ``DistributedDataParallel`` closes its first bucket, and the others.
 FIRST_BUCKET, BUCKET_CAP = 2**20, 25 * 2**20
@@ -38,9 +46,7 @@ class Sent(NamedTuple):
     end: float
 
 
-def bucketed(
-    gradients: Sequence[Bucket], cap: float | None = None
-) -> list[Bucket]:
+def bucketed(gradients: Sequence[Bucket], cap: float | None = None) -> list[Bucket]:
     """Buckets of gradients in the order in which these are ready.
 
     As ``DistributedDataParallel`` fills them from its second step on: a bucket closes

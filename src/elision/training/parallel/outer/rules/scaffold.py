@@ -77,7 +77,9 @@ class Scaffold(OuterRule):
         self, outer_gradient: Tensor, travelled: float, own: Memory
     ) -> list[Tensor]:
         """The outer gradient and the rank's new control."""
-        drift = own["control"] - own["mean"] if own else torch.zeros_like(outer_gradient)
+        drift = (
+            own["control"] - own["mean"] if own else torch.zeros_like(outer_gradient)
+        )
         # No learning rate, no step: the control stays.
         if travelled:
             own["control"] = drift + outer_gradient / travelled
