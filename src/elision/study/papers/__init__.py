@@ -8,6 +8,7 @@ from elision.study.papers.intergrad.paper import InterleavedGradients
 from elision.study.papers.layerpipe.paper import LayerPipe
 from elision.study.papers.memory.paper import SavedActivations
 from elision.study.papers.precision.paper import Precision
+from elision.study.papers.scaling.paper import Scaling
 from elision.study.papers.scnn import ScnnPoints
 from elision.study.papers.sparse_training.paper import SparseTraining
 
@@ -24,5 +25,6 @@ PAPERS: dict[str, type[Paper]] = {
         SavedActivations,
         Precision,
         LayerPipe,
+        Scaling,
     )
 }

@@ -1,0 +1,1 @@
+"""Published scaling and compression figures beside the scaling model."""

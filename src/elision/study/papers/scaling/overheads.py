@@ -1,0 +1,200 @@
+"""Overheads of data-parallel training: what each alone would have to be, and together.
+
+An efficiency ``e`` leaves ``1 / e - 1`` of the time to compute for overheads. A published
+efficiency does not say which they were, so each is asked alone first.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from elision.common.columns import column
+from elision.training.parallel.scaling import Cores, Link, StepCosts, scaling_model
+from elision.training.parallel.scaling.laws import karp_flatt
+
+__all__ = ["NeededRow", "TogetherRow", "largest_of", "needed", "scaled", "together"]
+
+
+@dataclass(frozen=True)
+class NeededRow:
+    """An overhead that would explain the published efficiencies alone.
+
+    Attributes:
+        overhead: what it is, with its unit.
+        weak: its value for the weak efficiency, as text.
+        strong: the same for the strong one.
+        known: what is known of it here.
+
+    Example:
+        >>> NeededRow("slowest rank", "1.28x", "1.23x", "1.01x").weak
+        '1.28x'
+    """
+
+    overhead: str = column("overhead, alone")
+    weak: str = column("for the weak efficiency")
+    strong: str = column("for the strong one")
+    known: str = column("known here")
+
+
+@dataclass(frozen=True)
+class TogetherRow:
+    """Efficiencies of the overheads up to this row, each with a given parameter.
+
+    Attributes:
+        seconds: of a rank's step with nothing sent, given.
+        overheads: the last one added.
+        weak: efficiency, predicted.
+        strong: likewise.
+
+    Example:
+        >>> TogetherRow(1.0, "compute", 1.0, 0.9).strong
+        0.9
+    """
+
+    seconds: float = column("a rank's step, s", "g")
+    overheads: str = column("overheads, each with those above")
+    weak: float = column("weak", ".1f", " %", scale=100)
+    strong: float = column("strong", ".1f", " %", scale=100)
+
+
+def largest_of(count: int) -> float:
+    """Expected largest of so many standard normal values, by quadrature.
+
+    Example:
+        >>> round(largest_of(2), 4), round(1 / math.pi**0.5, 4)
+        (0.5642, 0.5642)
+    """
+    x = torch.linspace(-9, 9, 9001, dtype=torch.float64)
+    below = torch.special.ndtr(x)
+    density = torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    values = x * count * density * below ** (count - 1)
+    return torch.trapezoid(values, x).item()
+
+
+def needed(
+    efficiencies: tuple[float, float],
+    ranks: int,
+    sent: Mapping[str, float],
+    cores: int,
+    waits: Mapping[str, float],
+) -> Iterator[NeededRow]:
+    """The value of each overhead that leaves the efficiencies by itself.
+
+    Args:
+        efficiencies: weak and strong.
+        ranks: at which they were published.
+        sent: seconds of all buckets on a link, by the link's name.
+        cores: of a node.
+        waits: the slowest rank's time over the mean's, by the scheme of batches.
+    """
+
+    def row(overhead: str, values: list[str], known: str) -> NeededRow:
+        weak, strong = values
+        return NeededRow(overhead, weak, strong, known)
+
+    shares = [1 / e - 1 for e in efficiencies]
+    yield row(
+        "exposed overhead over the time to compute",
+        [f"{share:.1%}" for share in shares],
+        "1 / efficiency - 1",
+    )
+    for link, seconds in sent.items():
+        yield row(
+            f"a rank's step, s, if all of the all-reduce on {link} is exposed",
+            [f"{seconds / share:.2f}" for share in shares],
+            f"{seconds:.3f} s of all-reduce by the model",
+        )
+    yield row(
+        f"cores of {cores} that communicate and do not compute",
+        [f"{cores * (1 - e):.1f}" for e in efficiencies],
+        "not stated",
+    )
+    yield row(
+        "slowest rank's time over the mean",
+        [f"{1 + share:.2f}x" for share in shares],
+        ", ".join(f"{name} {factor:.2f}x" for name, factor in waits.items()),
+    )
+    yield row(
+        "deviation of a rank's step over its mean, normal and independent",
+        [f"{share / largest_of(ranks):.1%}" for share in shares],
+        f"the slowest of {ranks} is {largest_of(ranks):.2f} deviations late",
+    )
+    weak, strong = efficiencies
+    yield row(
+        "serial share: Gustafson's (weak), Amdahl's (strong)",
+        [
+            f"{(1 - weak) * ranks / (ranks - 1):.1%}",
+            f"{karp_flatt(ranks, ranks * strong):.2%}",
+        ],
+        "by the laws",
+    )
+
+
+def scaled(costs: StepCosts, batch: int, seconds: float) -> StepCosts:
+    """The same step on a machine that takes so many seconds for a batch.
+
+    Example:
+        >>> scaled(StepCosts((0.0, 1.0), (0.0, 3.0)), 2, 4.0).forward
+        (0.0, 0.5)
+    """
+    factor = seconds / costs.seconds(batch)
+    return replace(
+        costs,
+        forward=(costs.forward[0] * factor, costs.forward[1] * factor),
+        backward=(costs.backward[0] * factor, costs.backward[1] * factor),
+        update=costs.update * factor,
+    )
+
+
+def together(
+    costs: StepCosts,
+    seconds: float,
+    *,
+    ranks: int,
+    batch: int,
+    link: Link,
+    cores: Cores,
+    waits: Mapping[str, float],
+) -> Iterator[TogetherRow]:
+    """Efficiencies as the overheads are added, none of them fitted.
+
+    Args:
+        costs: of a step, of any machine: its proportions count.
+        seconds: of a rank's step with nothing sent.
+        ranks: that share the work.
+        batch: examples of a rank.
+        link: between nodes.
+        cores: of a node, with those that communicate.
+        waits: as in :func:`needed`; each is added alone.
+    """
+    own = scaled(costs, batch, seconds)
+    pinned = f"{cores.communicating} of {cores.total} cores communicate"
+    cases: list[tuple[str, Link, Cores | None, bool, float]] = [
+        ("what does not shrink with a rank's batch", Link(), None, True, 1.0),
+        ("all-reduce, hidden where it can be", link, None, True, 1.0),
+        ("all-reduce after the backward pass instead", link, None, False, 1.0),
+        (f"hidden, {pinned}", link, cores, True, 1.0),
+    ]
+    cases += [
+        (f"and waiting, {name}", link, cores, True, max(factor, 1.0))
+        for name, factor in waits.items()
+    ]
+    for name, on, given, overlap, factor in cases:
+        weak, strong = (
+            scaling_model(
+                own,
+                on,
+                ranks=[ranks],
+                batch=batch if mode == "weak" else batch * ranks,
+                mode=mode,
+                cores=given,
+                overlap=overlap,
+                imbalance=factor,
+            )
+            .row(ranks)
+            .efficiency
+            for mode in ("weak", "strong")
+        )
+        yield TogetherRow(seconds, name, weak, strong)
