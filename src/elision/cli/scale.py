@@ -173,9 +173,7 @@ def _timed(name: str | None, data: Path | None, rounds: int) -> "tuple[StepCosts
     chosen = find_workload(name or DEFAULT_WORKLOAD)
     dataset = dataset_or_random(chosen, data, chosen.batch_size)
     threads = torch.get_num_threads()
-    source = (
-        f"{chosen.name}, a rank is {threads} threads of this machine, measured here"
-    )
+    source = f"{chosen.name}, ranks of {threads} thread(s), a step measured here"
     return (
         measured_workload(chosen, dataset, rounds=rounds, source=source),
         chosen.batch_size,
@@ -219,7 +217,7 @@ def _summary(model: "ScalingModel", until: int, efficiency: float) -> str:
         why = f"at {n} the efficiency is {share:.0%}, below {efficiency:.0%}"
     elif following:
         why = f"{following[0].ranks} are slower"
-    lines.append(f"beyond {until} ranks it does not pay: {why}")
+    lines.append(f"beyond {until} rank(s) it does not pay: {why}")
     lines.append(f"highest throughput: {model.fastest} ranks")
     if model.rows[-1].ranks > 1:
         law = model.usl
