@@ -93,8 +93,9 @@ class Scaling(Paper):
         "log-normal. With equal batches a node, no row can have strong scaling above weak, as "
         "the published figures have it: their batches of a node differed, or an overhead "
         "grew with the batch of all nodes. Nothing was tuned to the published "
-        "efficiencies: where the rows of the second table do not meet them, the parameters of this run are not the "
-        "paper's. The ratios are of the values alone; momentum, clipping and what is sent "
+        "efficiencies: where the rows of the second table do not meet them, "
+        "the parameters of this run are not the paper's. The ratios are of the values alone; "
+        "momentum, clipping and what is sent "
         "in DGC's warm-up are not in them."
     )
 

@@ -21,6 +21,10 @@ class Collective(ABC):
 
     Attributes:
         link: between ranks, or between nodes where ranks share some.
+
+    Example:
+        >>> sorted(COLLECTIVES)
+        ['hierarchical', 'ring', 'tree']
     """
 
     name: ClassVar[str]

@@ -30,6 +30,12 @@ class OuterRule:
 
     Raises:
         ValueError: a parameter is out of range.
+
+    Example:
+        >>> from elision.training.parallel.outer.rules.diloco import DiLoCo
+        >>> plain = DiLoCo(every=4, rate=1.0, momentum=0.0)
+        >>> plain.move(torch.ones(1), [torch.full((1,), 0.25)], {})
+        tensor([0.7500])
     """
 
     name: ClassVar[str]
