@@ -10,7 +10,7 @@ from torch import Tensor, distributed, nn
 
 from elision.training.pipeline import LayerCost, Plan, plan
 from elision.training.pipeline.partition import whole_layers
-from elision.training.pipeline.partition.task_split import intra_layer
+from elision.training.pipeline.partition.task_split import inter_layer, intra_layer
 from elision.training.pipeline.runtime import LostProcessorError, run
 from elision.workloads.models.cnn import cnn
 from elision.workloads.models.resnet import resnet8
@@ -33,7 +33,8 @@ CASES: dict[str, tuple[str, str, str | None]] = {
     "2bw": ("cnn", "pipedream-2bw", None),
     "layerpipe": ("resnet", "layerpipe-intra", None),
     "layerpipe, dW elsewhere": ("cnn", "layerpipe-intra", None),
-    "layerpipe2": ("cnn", "layerpipe2", None),
+    "layerpipe, dX in two": ("cnn", "layerpipe", None),
+    "layerpipe2, dX in two": ("cnn", "layerpipe2", None),
 }
 
 
@@ -64,6 +65,13 @@ def planned(case: str) -> Plan:
     costs = [LayerCost(1.0, 1.0, 6.0 if i < 2 else 1.0) for i in range(count)]
     if case == "layerpipe, dW elsewhere":
         partition = intra_layer(costs, 2)
+    elif case.endswith("dX in two"):
+        # The third layer's input gradient is too much for either processor.
+        costs = [
+            LayerCost(1.0, 6.0 if i == 2 else float(i > 0), 4.0 if i == 3 else 1.0)
+            for i in range(count)
+        ]
+        partition = inter_layer(costs, 2)
     elif case == "zbv":
         partition = whole_layers([1] * 4)
     else:

@@ -5,7 +5,14 @@ import torch
 from torch import Tensor, nn
 
 import elision
-from elision.training.pipeline.chain import chain, halves, stages_of, weight_gradients
+from elision.training.pipeline.chain import (
+    chain,
+    channel_dimension,
+    halves,
+    input_gradient,
+    stages_of,
+    weight_gradients,
+)
 from elision.workloads.models.cnn import cnn
 from elision.workloads.models.resnet import resnet14
 from elision.workloads.models.vgg import vgg16
@@ -63,6 +70,29 @@ def test_halves_give_the_layer_s_weight_gradient(layer: nn.Module) -> None:
     expected = torch.autograd.grad(y, own, g)
     for one, other in zip(weight_gradients(product, x, gz), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("product", "shape"),
+    [
+        (nn.Conv2d(5, 4, 3, stride=2, padding=1), (2, 5, 7, 8)),
+        (nn.Conv2d(5, 3, 2, dilation=2), (2, 5, 6, 6)),
+        (nn.Linear(5, 3), (2, 4, 5)),
+    ],
+)
+@pytest.mark.parametrize("channels", [slice(0, 2), slice(2, 5), slice(4, 5)])
+def test_an_input_gradient_of_some_channels_needs_their_weights_alone(
+    product: nn.Module, shape: tuple[int, ...], channels: slice
+) -> None:
+    x = torch.randn(shape, requires_grad=True)
+    y = product(x)
+    g = torch.randn_like(y)
+    [whole] = torch.autograd.grad(y, [x], g)
+    dimension, count = channel_dimension(product), channels.stop - channels.start
+    expected = whole.narrow(dimension, channels.start, count)
+    weight = product.get_parameter("weight").detach()[:, channels]
+    found = input_gradient(product, weight, expected.shape, g)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 class Switching(nn.Module):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from pipeline_ranks import (
+    BATCHES,
     CASES,
     MICROBATCHES,
     all_cases,
@@ -25,7 +26,7 @@ from torch import nn
 from elision.training.pipeline import LayerCost, plan
 from elision.training.pipeline.chain import chain, stages_of
 from elision.training.pipeline.emulator import DelayEmulator, split
-from elision.training.pipeline.partition import whole_layers
+from elision.training.pipeline.partition import inter_layer, whole_layers
 from elision.training.pipeline.runtime import run, stages_in, torch_names
 from elision.training.pipeline.runtime.orders import Orders
 from elision.training.pipeline.scheduler import DeadlockError, Operation
@@ -113,6 +114,18 @@ def test_weight_gradients_really_run_on_the_other_rank(
     assert any(o.startswith("W") and "in stage 0" in o for o in operations[1])
 
 
+def test_a_half_of_an_input_gradient_really_runs_on_the_other_rank(
+    found: list[dict[str, Any]],
+) -> None:
+    for case in ("layerpipe, dX in two", "layerpipe2, dX in two"):
+        made = planned(case)
+        [half] = [p for p in made.partition.stages[1] if 0 < p.share < 1]
+        assert half.layer == made.partition.layers[0][-1]
+        there = found[1][case]["operations"]
+        halves = [o for o in there if o.startswith("I") and "in stage 0" in o]
+        assert len(halves) == BATCHES * MICROBATCHES
+
+
 @pytest.mark.parametrize("schedule", ["1f1b", "pipedream"])
 def test_when_a_rank_dies_the_other_ends_and_names_it(
     schedule: str, tmp_path: Path
@@ -166,6 +179,14 @@ def test_what_cannot_run_is_refused_before_it_does() -> None:
         stages_in(plan(COSTS, 2, "1f1b", 2), layers[:3], x)
     with pytest.raises(ValueError, match="tied weights must be in one stage"):
         stages_in(plan(COSTS, 2, "1f1b", 2), [*layers[:3], layers[0]], x)
+    costs = planned("layerpipe, dX in two").costs
+    halves = plan(costs, 2, "zb1p", 2, partition=inter_layer(costs, 2))
+    with pytest.raises(ValueError, match=r"computes 0\.5 of the input gradient of"):
+        stages_in(halves, layers, x)
+    block = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    halves = plan(costs, 2, "layerpipe", 2, partition=halves.partition)
+    with pytest.raises(ValueError, match="gradient of layer 2 is not that of a plain"):
+        stages_in(halves, [*layers[:2], block, layers[3]], x)
     bare = plan(COSTS, 2, "1f1b", 2, partition=whole_layers([1, 3]))
     with pytest.raises(ValueError, match="stage 0 has no parameters to train"):
         stages_in(bare, [nn.Tanh(), *layers[1:]], x)

@@ -11,11 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.grad import conv2d_weight
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from elision.common.restoring import restored
 
-__all__ = ["chain", "halves", "stages_of", "weight_gradients"]
+__all__ = [
+    "chain",
+    "channel_dimension",
+    "halves",
+    "input_gradient",
+    "stages_of",
+    "weight_gradients",
+]
 
 
 class _Tracer(fx.Tracer):
@@ -212,12 +219,7 @@ def weight_gradients(product: nn.Module, x: Tensor, g: Tensor) -> list[Tensor]:
         g: gradient of the output.
     """
     if isinstance(product, nn.Conv2d):
-        # Torch's annotation says int; it takes a pair, as the layer holds it.
-        options: dict[str, Any] = {
-            name: getattr(product, name)
-            for name in ("stride", "padding", "dilation", "groups")
-        }
-        weight = conv2d_weight(x, list(product.weight.shape), g, **options)
+        weight = conv2d_weight(x, list(product.weight.shape), g, **_options(product))
         sums = (0, 2, 3)
     else:
         assert isinstance(product, nn.Linear)
@@ -226,3 +228,32 @@ def weight_gradients(product: nn.Module, x: Tensor, g: Tensor) -> list[Tensor]:
         sums = tuple(range(g.dim() - 1))
     found = {"weight": weight, "bias": g.sum(sums)}
     return [found[n] for n, p in product.named_parameters() if p.requires_grad]
+
+
+def input_gradient(
+    product: nn.Module, weight: Tensor, shape: torch.Size, g: Tensor
+) -> Tensor:
+    """Gradient of a product's input, or of some of its channels.
+
+    Args:
+        product: a plain ``Conv2d`` or ``Linear``, as :func:`halves` gives it; its own
+            weight is not read.
+        weight: the weight, or what of it these input channels read
+            (``weight[:, channels]``; of a convolution in one group).
+        shape: of the gradient.
+        g: gradient of the output.
+    """
+    if isinstance(product, nn.Conv2d):
+        return conv2d_input(list(shape), weight, g, **_options(product))
+    return g @ weight
+
+
+def channel_dimension(product: nn.Module) -> int:
+    """Dimension of a product's input that its channels or features are."""
+    return 1 if isinstance(product, nn.Conv2d) else -1
+
+
+def _options(product: nn.Conv2d) -> dict[str, Any]:
+    """Of a convolution; torch's annotations say int, and take a pair as the layer's."""
+    names = ("stride", "padding", "dilation", "groups")
+    return {name: getattr(product, name) for name in names}

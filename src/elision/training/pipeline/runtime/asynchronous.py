@@ -8,15 +8,21 @@ and they are the emulator's.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from elision.training.pipeline.chain import weight_gradients
+from elision.training.pipeline.chain import (
+    channel_dimension,
+    input_gradient,
+    weight_gradients,
+)
 from elision.training.pipeline.delays import BackwardWeights
 from elision.training.pipeline.emulator import split
 from elision.training.pipeline.runtime.messages import Mail, Message
-from elision.training.pipeline.runtime.orders import Orders
+from elision.training.pipeline.runtime.orders import HALF, Orders
 from elision.training.pipeline.runtime.stage import Stage, products_of
 from elision.training.pipeline.scheduler import Operation
 from elision.training.pipeline.weights import MakeOptimizer, StageWeights
@@ -86,7 +92,7 @@ class Asynchronous:
         self._products = {
             index: products_of(module)
             for index, module in enumerate(stages)
-            if orders.away(index)
+            if orders.away(index) or index in orders.halves
         }
         self.kept = dict.fromkeys(self.stages, 1)
         self.losses: dict[int, float] = {}
@@ -104,6 +110,9 @@ class Asynchronous:
             shapes: tensors of the shapes of every kind of message (:class:`Mail`).
         """
         self.mail = Mail(self.orders.expected(self.rank), shapes)
+        self._half_shapes = {
+            s: shapes["half", s, 0][0].shape for s in self.orders.halves
+        }
         for operation in self.orders.by_rank[self.rank]:
             self._perform(operation)
         for index, stage in self.stages.items():
@@ -130,6 +139,13 @@ class Asynchronous:
             else:
                 self.losses[i] = float(y)
                 self._parts.pop(i)
+        elif kind == "I" and part == HALF:
+            g, weight = self._take(Message("half's operands", index, i))
+            start = time.perf_counter()
+            product = self._products[index][-1]
+            assert product is not None
+            half = input_gradient(product, weight, self._half_shapes[index], g)
+            sends[Message("half", index, i)] = [half]
         elif kind in "BI":
             stage = self.stages[index]
             if stage.weights.backward.reads != "used":
@@ -139,7 +155,10 @@ class Asynchronous:
             if kind == "B":
                 dx = stage.backward(i, incoming)
             else:
-                dx = stage.input_gradient(i, incoming)
+                in_two = partial(self._in_two, index, i)
+                dx = stage.input_gradient(
+                    i, incoming, in_two if index in self.orders.halves else None
+                )
                 self._waiting[index].append(i)
                 for other in self.orders.away(index):
                     layers = self.orders.layers_of(index, other)
@@ -164,8 +183,25 @@ class Asynchronous:
         self.timed.append(Timed(operation, start, time.perf_counter()))
         # In the order that the receiver expects.
         for message, rank in self.orders.sent_by(operation):
-            self.mail.send(sends.pop(message), rank)
+            if message in sends:  # the operands of a half went ahead
+                self.mail.send(sends.pop(message), rank)
         self._here |= sends
+
+    def _in_two(
+        self, index: int, i: int, product: nn.Module, x: Tensor, g: Tensor
+    ) -> Tensor:
+        """Input gradient of a product, a share of whose channels another rank computes."""
+        half = self.orders.halves[index]
+        weight = product.get_parameter("weight").detach()
+        kept = half.kept(weight.shape[1])
+        # A copy: the module holds other weights when the message leaves.
+        self.mail.send([g, weight[:, kept:].clone()], half.place)
+        own = []
+        if kept:
+            shape = x.narrow(channel_dimension(product), 0, kept).shape
+            own = [input_gradient(product, weight[:, :kept], shape, g)]
+        found = [*own, *self._take(Message("half", index, i))]
+        return torch.cat(found, channel_dimension(product))
 
     def _advance(self, index: int, version: int) -> None:
         """Update a stage until it has had so many updates."""

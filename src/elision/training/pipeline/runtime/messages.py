@@ -20,7 +20,9 @@ class Message:
 
     Attributes:
         what: ``"activation"``, ``"gradient"``, ``"operands"`` of a weight gradient that
-            is computed elsewhere, or ``"weight gradient"`` on its way back.
+            is computed elsewhere, ``"weight gradient"`` on its way back, ``"half's
+            operands"`` of a share of an input gradient that is computed elsewhere, or
+            ``"half"`` on its way back.
         stage: whose input, output gradient or weight gradient it is.
         microbatch: from 0.
         part: of the stage's weight gradient; else 0.

@@ -7,13 +7,35 @@ which order. A circle of operations that wait for one another is found here.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
 
 from elision.products import Product
 from elision.training.pipeline.runtime.messages import Message
 from elision.training.pipeline.runtime.planned import Planned
 from elision.training.pipeline.scheduler import Action, DeadlockError, Operation
 
-__all__ = ["Orders"]
+__all__ = ["HALF", "Half", "Orders"]
+
+#: Part of an input gradient's operation that is the share computed elsewhere.
+HALF = 1
+
+
+class Half(NamedTuple):
+    """The share of an input gradient that another processor computes.
+
+    Attributes:
+        place: the processor.
+        share: of the input's channels, the last ones.
+    """
+
+    place: int
+    share: float
+
+    def kept(self, channels: int) -> int:
+        """Of so many input channels, those that the stage computes itself."""
+        return channels - max(1, round(self.share * channels))
 
 
 @dataclass(frozen=True)
@@ -41,11 +63,38 @@ class Orders:
         """
         stream = replace(plan.pipeline, microbatches=updates * per_update)
         found: list[list[Operation]] = [[] for _ in range(plan.processors)]
+        halves = _halves(plan)
         for action in plan.schedule.arrange(stream):
-            found[action.processor].append(_operation(action))
+            operation = _operation(action)
+            if operation.kind == "I" and operation.stage in halves:
+                # Beside its stage's, when the stage has the gradient that it needs.
+                half = operation._replace(part=HALF)
+                found[halves[operation.stage].place].append(half)
+            found[action.processor].append(operation)
         orders = cls(plan, updates, per_update, tuple(map(tuple, found)))
         orders.check()
         return orders
+
+    @cached_property
+    def halves(self) -> dict[int, Half]:
+        """Stages whose last layer's input gradient is computed elsewhere in part."""
+        return _halves(self.plan)
+
+    @cached_property
+    def _before(self) -> dict[Operation, Operation]:
+        """What a stage does before an input gradient of which it sends a share away."""
+        return {
+            operation: before
+            for order in self.by_rank
+            for before, operation in pairwise(order)
+            if operation.kind == "I" and operation.stage in self.halves
+        }
+
+    def place_of(self, operation: Operation) -> int:
+        """The rank that computes an operation."""
+        if operation.kind == "I" and operation.part == HALF:
+            return self.halves[operation.stage].place
+        return self.plan.pipeline.processor(operation)
 
     def rank_of(self, stage: int) -> int:
         """The rank of a stage, which holds its weights."""
@@ -76,8 +125,10 @@ class Orders:
             return self.rank_of(message.stage - 1)
         if message.what == "gradient":
             return self.rank_of(message.stage + 1)
-        if message.what == "operands":
+        if message.what in ("operands", "half's operands"):
             return self.rank_of(message.stage)
+        if message.what == "half":
+            return self.halves[message.stage].place
         return self.plan.pipeline.parts[message.stage][message.part][0]
 
     def parts(self, stage: int) -> int:
@@ -94,13 +145,18 @@ class Orders:
     def sent_by(self, operation: Operation) -> list[tuple[Message, int]]:
         """Messages that follow an operation, each with the rank it goes to."""
         kind, stage, microbatch, part = operation
+        if kind == "I" and part == HALF:
+            return [(Message("half", stage, microbatch), self.rank_of(stage))]
         pipeline, found = self.plan.pipeline, []
-        here = pipeline.processor(operation)
+        here = self.place_of(operation)
         if kind == "F" and stage + 1 < pipeline.stages:
             found.append((Message("activation", stage + 1, microbatch), stage + 1))
         if kind in "BI" and stage:
             found.append((Message("gradient", stage - 1, microbatch), stage - 1))
         to = [(message, self.rank_of(other)) for message, other in found]
+        if kind == "I" and stage in self.halves:
+            message = Message("half's operands", stage, microbatch)
+            to.insert(0, (message, self.halves[stage].place))
         if kind == "I":
             for other in self.away(stage):
                 place, _ = pipeline.parts[stage][other]
@@ -122,6 +178,13 @@ class Orders:
         """Operations that must have run: those of the pipeline, and of earlier updates."""
         pipeline = self.plan.pipeline
         yield from (before for before, _ in pipeline.needs(operation))
+        if operation.kind == "I" and operation.stage in self.halves:
+            whole = operation._replace(part=0)
+            if operation.part == HALF:
+                if whole in self._before:
+                    yield self._before[whole]
+            else:
+                yield operation._replace(part=HALF)
         if operation.kind != "F":
             return
         stage = operation.stage
@@ -161,12 +224,28 @@ class Orders:
             seen[rank] = len(steps)
             operation = self.by_rank[rank][heads[rank]]
             blocker = next(b for b in self.needs(operation) if b not in done)
-            other = self.plan.pipeline.processor(blocker)
+            other = self.place_of(blocker)
             steps.append(
                 f"rank {rank}: {operation} waits for {blocker} on rank {other}"
             )
             rank = other
         return f"the schedule deadlocks: {'; '.join(steps[seen[rank] :])}"
+
+
+def _halves(plan: Planned) -> dict[int, Half]:
+    """Shares of input gradients away from their stage, by the stage.
+
+    The first layer's input is data, which has no gradient.
+    """
+    homes = {l: s for s, own in enumerate(plan.partition.layers) for l in own}
+    return {
+        homes[piece.layer]: Half(place, piece.share)
+        for place, pieces in enumerate(plan.partition.stages)
+        for piece in pieces
+        if piece.product is Product.INPUT_GRAD
+        and piece.layer
+        and homes[piece.layer] != place
+    }
 
 
 def _operation(action: Action) -> Operation:

@@ -14,7 +14,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from elision.common.restoring import restored
 from elision.products import Product
-from elision.training.pipeline.chain import chain, stages_of
+from elision.training.pipeline.chain import (
+    chain,
+    channel_dimension,
+    halves,
+    stages_of,
+)
 from elision.training.pipeline.delays import backward_weights
 from elision.training.pipeline.emulator import no_tied_weights, split
 from elision.training.pipeline.runtime.asynchronous import Asynchronous, Timed
@@ -147,17 +152,8 @@ def stages_in(
         raise ValueError(
             f"the plan has {len(plan.costs)} layers and the model {len(layers)}"
         )
-    homes = {l: s for s, own in enumerate(plan.partition.layers) for l in own}
-    for place, pieces in enumerate(plan.partition.stages):
-        for piece in pieces:
-            away = piece.product is Product.INPUT_GRAD and homes[piece.layer] != place
-            if away:
-                raise ValueError(
-                    f"schedule {name!r}: the plan cuts the input gradient of layer "
-                    f"{piece.layer} in two, which is planned here but not run; give the "
-                    "partition of layerpipe-intra"
-                )
     counts = [len(own) for own in plan.partition.layers[: plan.partition.chain]]
+    _check_halves(plan, layers)
     stages = stages_of(layers, counts)
     no_tied_weights(stages)
     first = next(s for s, m in enumerate(stages) if _trains(m) or s + 1 == len(stages))
@@ -167,6 +163,35 @@ def stages_in(
             f"let it have the layers of stage {first}, too"
         )
     return stages
+
+
+def _check_halves(plan: Planned, layers: Sequence[nn.Module]) -> None:
+    """Raise ValueError where a share of an input gradient lies where it cannot run."""
+    partition, name = plan.partition, plan.schedule.name
+    homes = {l: s for s, own in enumerate(partition.layers) for l in own}
+    for place, pieces in enumerate(partition.stages):
+        for piece in pieces:
+            home = homes[piece.layer]
+            whole = home == place or not piece.layer  # the first has no input gradient
+            if piece.product is not Product.INPUT_GRAD or whole:
+                continue
+            last = piece.layer == max(partition.layers[home])
+            fits = last and place == home + 1 and partition.layers[place]
+            if plan.schedule.synchronous or not fits:
+                raise ValueError(
+                    f"schedule {name!r}: the plan computes {piece.share:g} of the input "
+                    f"gradient of layer {piece.layer}, of stage {home}, on processor "
+                    f"{place}; what runs is a share of a stage's last layer on the next "
+                    "stage's processor, under LayerPipe's schedules; give the partition "
+                    "of layerpipe-intra"
+                )
+            product = (halves(layers[piece.layer]) or (None,))[0]
+            if product is None or getattr(product, "groups", 1) > 1:
+                raise ValueError(
+                    f"schedule {name!r}: the input gradient of layer {piece.layer} is not "
+                    "that of a plain linear layer or convolution in one group, so it "
+                    "cannot be cut in two; give the partition of layerpipe-intra"
+                )
 
 
 def _check_one_plan(plan: Planned) -> None:
@@ -331,6 +356,15 @@ def _shapes(
                 gradients += [p for p in product.parameters() if p.requires_grad]
             shapes["operands", index, part] = operands
             shapes["weight gradient", index, part] = gradients
+        if index in orders.halves:
+            product = products[-1]
+            assert product is not None  # as stages_in has found
+            x, weight = values[len(products) - 1], product.get_parameter("weight")
+            kept = orders.halves[index].kept(weight.shape[1])
+            dimension = channel_dimension(product)
+            half = x.narrow(dimension, kept, x.shape[dimension] - kept)
+            shapes["half's operands", index, 0] = [product(x), weight[:, kept:]]
+            shapes["half", index, 0] = [half]
     return shapes
 
 

@@ -12,10 +12,14 @@ from elision.training.pipeline.chain import halves, weight_gradients
 from elision.training.pipeline.emulator import add, backward
 from elision.training.pipeline.weights import StageWeights
 
-__all__ = ["Gradients", "Stage", "products_of"]
+__all__ = ["Gradients", "InTwo", "Stage", "products_of"]
 
 #: Of a stage's parameters, in their order; None where a pass did not use one.
 Gradients = list[Tensor | None]
+
+#: Input gradient of a product from its input and its output's gradient, where another
+#: processor computes a share of it.
+InTwo = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def products_of(stage: nn.Module) -> list[nn.Module | None]:
@@ -60,7 +64,9 @@ class _Layer:
         cut = z.detach().requires_grad_()
         return _Passed(x, self.rest(cut), z, cut)
 
-    def input_gradient(self, passed: _Passed, incoming: Tensor | None) -> Tensor | None:
+    def input_gradient(
+        self, passed: _Passed, incoming: Tensor | None, in_two: InTwo | None = None
+    ) -> Tensor | None:
         """Input gradient, and on the way the gradient that the weight gradient needs."""
         if passed.z is None or passed.cut is None:
             passed.g = incoming
@@ -73,6 +79,10 @@ class _Layer:
         passed.g, passed.rest = backward(passed.y, passed.cut, self.of_rest, incoming)
         if not passed.x.requires_grad:
             return None
+        if in_two is not None:
+            assert self.product is not None
+            assert passed.g is not None
+            return in_two(self.product, passed.x, passed.g)
         [dx] = torch.autograd.grad(passed.z, [passed.x], passed.g)
         return dx
 
@@ -182,13 +192,16 @@ class Stage:
         self._collect(i, own)
         return dx
 
-    def input_gradient(self, i: int, incoming: Tensor | None) -> Tensor | None:
-        """Input gradient of micro-batch ``i``."""
+    def input_gradient(
+        self, i: int, incoming: Tensor | None, in_two: InTwo | None = None
+    ) -> Tensor | None:
+        """Input gradient of micro-batch ``i``; ``in_two`` computes the last layer's."""
         with self._going_back(i):
             for layer, passed in zip(
                 reversed(self.layers), reversed(self._passed[i]), strict=True
             ):
-                incoming = layer.input_gradient(passed, incoming)
+                incoming = layer.input_gradient(passed, incoming, in_two)
+                in_two = None
         return incoming
 
     def operands(self, i: int, layers: Sequence[int]) -> list[Tensor]:
