@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from elision.common.restoring import restored
+from elision.layers import elided_layers
 
 __all__ = [
     "chain",
@@ -104,9 +105,14 @@ def _no_hooks_on_containers(model: nn.Module) -> None:
     for name, module in model.named_modules():
         hooks = module._forward_hooks or module._forward_pre_hooks
         if any(module.children()) and (hooks or module._backward_hooks):
+            elided = next(elided_layers(model), None) is not None
+            instead = (
+                "; the model is elided: cut the plain one, "
+                "elision.restore(copy.deepcopy(model))"
+            )
             raise ValueError(
                 f"module {name or type(model).__name__!r} has hooks, which the pieces of "
-                "a pipeline would not call"
+                f"a pipeline would not call{instead if elided else ''}"
             )
 
 
