@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from elision.training.parallel.agreement import check_agreement, facts_of
 from elision.workloads import Batch
 
 __all__ = ["Ranks", "is_local", "joined"]
@@ -87,9 +88,14 @@ class Ranks:
         return (b for i, b in enumerate(batches) if i % self.count == self.rank)
 
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """The model whose backward pass averages gradients over ranks."""
+        """The model whose backward pass averages gradients over ranks.
+
+        Raises:
+            RuntimeError: the ranks differ in the model, the recipe or the masks.
+        """
         if self.count == 1:
             return model
+        check_agreement(facts_of(model))
         return nn.parallel.DistributedDataParallel(model)
 
     @torch.no_grad()

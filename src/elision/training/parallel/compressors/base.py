@@ -1,0 +1,240 @@
+"""Compressors of gradients: what a rank sends of a tensor, and what the ranks make of it.
+
+A compressor is a frozen dataclass of its parameters; all that changes is in a
+:class:`State`, one for each tensor and rank. It never calls a collective itself:
+:meth:`Compressor.exchange` yields the message to send and is given what came back, so one
+process can play all ranks (:func:`emulate`) and a hook can send the messages of many
+tensors at once (:mod:`elision.training.parallel.hook`).
+"""
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Compressor",
+    "Exchange",
+    "Guarantee",
+    "Message",
+    "Reply",
+    "State",
+    "emulate",
+    "mean_of",
+    "mean_of_sum",
+    "scattered",
+    "wire_bits",
+]
+
+#: What the mean over many steps owes to compression: nothing is lost; the expected value
+#: is the tensor; or it needs the memory of :class:`~elision.training.parallel.Feedback`.
+Guarantee = Literal["exact", "unbiased", "biased"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a rank sends of one tensor.
+
+    Attributes:
+        parts: tensors that travel, byte for byte.
+        shape: of the tensor that they stand for.
+        summed: whether the network may add the messages of the ranks, value by value
+            (all-reduce); otherwise every rank is sent those of all others (all-gather).
+        places: of the values that are sent, where every rank knows them; not sent.
+
+    Example:
+        >>> Message((torch.zeros(3, dtype=torch.bfloat16),), torch.Size([3])).bits
+        48
+    """
+
+    parts: tuple[Tensor, ...]
+    shape: torch.Size
+    summed: bool = False
+    places: Tensor | None = None
+
+    @property
+    def bits(self) -> int:
+        """Bits of the parts as they are sent."""
+        return sum(8 * part.numel() * part.itemsize for part in self.parts)
+
+
+@dataclass
+class State:
+    """What a compressor knows of one tensor on one rank.
+
+    Attributes:
+        name: of the tensor; with ``seed`` and ``step`` it decides the random numbers that
+            all ranks share.
+        seed: of random numbers.
+        rank, ranks: this process, and how many there are.
+        step: exchanges so far.
+        tensors: what is remembered, by name. A tensor is replaced, never written into,
+            so a copy of the dictionary is a copy of the state.
+        mask: of the tensor's shape: where its values matter; None: everywhere.
+    """
+
+    name: str = ""
+    seed: int = 0
+    rank: int = 0
+    ranks: int = 1
+    step: int = 0
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    mask: Tensor | None = None
+
+    @property
+    def own_seed(self) -> int:
+        """Seed of the rounding of this step, another one on every rank."""
+        return self._seed(self.rank + 1)
+
+    @property
+    def shared_seed(self) -> int:
+        """Seed of this step that is the same on every rank."""
+        return self._seed(0)
+
+    def _seed(self, stream: int) -> int:
+        text = f"{self.seed}/{self.name}/{stream}/{self.step}"
+        digest = hashlib.sha256(text.encode()).digest()
+        return int.from_bytes(digest[:8], "big") >> 1
+
+
+#: What comes back: the mean of the messages' parts, or the messages of all ranks in order.
+Reply = Message | list[Message]
+
+#: Yields messages, is sent replies, and returns the mean over ranks and this rank's share
+#: of it: the mean over ranks of the shares is the mean.
+Exchange = Generator[Message, Reply, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Compressor(ABC):
+    """How a tensor is sent.
+
+    Example:
+        >>> from elision.training.parallel import COMPRESSORS
+        >>> top = COMPRESSORS["top-k"](share=0.5)
+        >>> message = top.compress(torch.tensor([3.0, -1.0, 0.5, -4.0]), State())
+        >>> top.decompress(message).tolist()
+        [3.0, 0.0, 0.0, -4.0]
+    """
+
+    #: Whether the compressor remembers what it did not send, without a wrapper.
+    remembers: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def guarantee(self) -> Guarantee:
+        """See :data:`Guarantee`."""
+
+    @abstractmethod
+    def compress(self, tensor: Tensor, state: State) -> Message:
+        """What this rank sends of a tensor.
+
+        Args:
+            tensor: finite float32 values of any shape.
+            state: of this tensor; its step is counted, and what the compressor remembers
+                is replaced in it.
+        """
+
+    @abstractmethod
+    def decompress(self, message: Message) -> Tensor:
+        """The tensor that a message stands for, float32, of its shape."""
+
+    @abstractmethod
+    def bits(self, shape: Sequence[int], state: State | None = None) -> int:
+        """Bits of a message by formula; :attr:`Message.bits` are those really sent.
+
+        Args:
+            shape: of the tensor.
+            state: of a compressor whose messages depend on the step or a mask.
+        """
+
+    def exchange(self, tensor: Tensor, state: State) -> Exchange:
+        """Send a tensor and return (mean over ranks, this rank's share of it)."""
+        message = self.compress(tensor, state)
+        reply = yield message
+        if isinstance(reply, Message):
+            return self.decompress(reply), self.decompress(message)
+        return mean_of([self.decompress(m) for m in reply]), self.decompress(message)
+
+
+def wire_bits(message: Message, ranks: int) -> float:
+    """Bits that each rank sends so that all have what they need of a message.
+
+    In a ring, an all-reduce sends ``2(p − 1)/p`` messages and an all-gather ``p − 1``.
+
+    Example:
+        >>> wire_bits(Message((torch.zeros(4),), torch.Size([4]), summed=True), ranks=2)
+        128.0
+    """
+    share = 2 * (ranks - 1) / ranks if message.summed else ranks - 1
+    return message.bits * share
+
+
+def mean_of(tensors: Sequence[Tensor]) -> Tensor:
+    """Mean of tensors, added in their order, so every rank has the same bits."""
+    total = tensors[0].clone()
+    for tensor in tensors[1:]:
+        total += tensor
+    return total.div_(len(tensors)) if len(tensors) > 1 else total
+
+
+def _summed(messages: Sequence[Message]) -> Message:
+    """What an all-reduce makes of messages: sums in their own dtype, then the mean."""
+    parts = tuple(
+        mean_of_sum(reduce(torch.add, each), len(messages))
+        for each in zip(*(m.parts for m in messages), strict=True)
+    )
+    return replace(messages[0], parts=parts)
+
+
+def mean_of_sum(total: Tensor, ranks: int) -> Tensor:
+    """The mean, float32, of a sum over ranks in the dtype of the messages."""
+    return total.float() / ranks
+
+
+def emulate(
+    compressor: Compressor, tensors: Sequence[Tensor], states: Sequence[State]
+) -> tuple[Tensor, list[Tensor]]:
+    """One exchange with all ranks in this process.
+
+    Args:
+        compressor: of all ranks.
+        tensors: one a rank, of one shape.
+        states: one a rank.
+
+    Returns:
+        The mean that every rank has afterwards, and the shares of the ranks.
+
+    Example:
+        >>> from elision.training.parallel import COMPRESSORS
+        >>> states = [State(rank=r, ranks=2) for r in range(2)]
+        >>> both = [torch.tensor([1.0, 5.0]), torch.tensor([-3.0, 1.0])]
+        >>> emulate(COMPRESSORS["top-k"](share=0.5), both, states)[0].tolist()
+        [-1.5, 2.5]
+    """
+    running = [compressor.exchange(t, s) for t, s in zip(tensors, states, strict=True)]
+    messages = [next(each) for each in running]
+    while True:
+        reply: Reply = _summed(messages) if messages[0].summed else list(messages)
+        done: list[tuple[Tensor, Tensor]] = []
+        messages = []
+        for each in running:
+            try:
+                messages.append(each.send(reply))
+            except StopIteration as stop:
+                done.append(stop.value)
+        if done:
+            return done[0][0], [own for _, own in done]
+
+
+def scattered(values: Tensor, places: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tensor with these values at these places and zero elsewhere, float32."""
+    flat = values.new_zeros(math.prod(shape), dtype=torch.float32)
+    flat[places] = values.float()
+    return flat.view(*shape)

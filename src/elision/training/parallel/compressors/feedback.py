@@ -1,0 +1,80 @@
+"""Error feedback: what was not sent is added to the next tensor."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from elision.training.parallel.compressors.base import (
+    Compressor,
+    Exchange,
+    Guarantee,
+    Message,
+    State,
+)
+
+__all__ = ["Feedback"]
+
+#: Name of the memory in :attr:`State.tensors`.
+MEMORY = "memory"
+
+
+@dataclass(frozen=True)
+class Feedback(Compressor):
+    """Any compressor with a memory: ``u = g + e``; send ``C(u)``; ``e = u − share``.
+
+    The share is what this rank contributed to the mean that was applied. So, over any
+    number of steps, what was applied and the mean of what is remembered add up to the
+    mean of the gradients.
+
+    Attributes:
+        inner: what sends ``u``.
+
+    Source: Karimireddy et al., Error Feedback Fixes SignSGD and other Gradient
+    Compression Schemes, ICML 2019, algorithm 2.
+
+    Example:
+        >>> import torch
+        >>> from elision.training.parallel import COMPRESSORS
+        >>> state, top = State(), Feedback(COMPRESSORS["top-k"](share=0.5))
+        >>> for _ in range(2):
+        ...     sent = top.decompress(top.compress(torch.tensor([3.0, 2.0]), state))
+        >>> sent.tolist(), state.tensors["memory"].tolist()
+        ([0.0, 4.0], [3.0, 0.0])
+    """
+
+    inner: Compressor
+
+    remembers: ClassVar[bool] = True
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """The inner one's."""
+        return self.inner.guarantee
+
+    def compress(self, tensor: Tensor, state: State) -> Message:
+        """As :meth:`exchange` would with one rank."""
+        corrected = self._corrected(tensor, state)
+        message = self.inner.compress(corrected, state)
+        state.tensors[MEMORY] = corrected - self.decompress(message)
+        return message
+
+    def decompress(self, message: Message) -> Tensor:
+        """The inner one's."""
+        return self.inner.decompress(message)
+
+    def bits(self, shape: Sequence[int], state: State | None = None) -> int:
+        """The inner one's."""
+        return self.inner.bits(shape, state)
+
+    def exchange(self, tensor: Tensor, state: State) -> Exchange:
+        """Send the tensor and what is remembered."""
+        corrected = self._corrected(tensor, state)
+        mean, share = yield from self.inner.exchange(corrected, state)
+        state.tensors[MEMORY] = corrected - share
+        return mean, share
+
+    def _corrected(self, tensor: Tensor, state: State) -> Tensor:
+        memory = state.tensors.get(MEMORY)
+        return tensor if memory is None else tensor + memory
