@@ -13,7 +13,7 @@ import torch
 from training_ranks import RUNS, run
 
 import elision
-from elision.training import Ranks, RunPlan
+from elision.training import Execution, Ranks, RunPlan, train
 from elision.training.loop import _Run
 
 SCRIPT = Path(__file__).with_name("training_ranks.py")
@@ -91,15 +91,18 @@ def test_the_command_writes_one_folder_that_only_as_many_processes_continue(
     command = (
         *("-m", "elision", "train", "--workload", "digits-cnn", "--epochs", "1"),
         *("--recipe", "swat", "--engine", "native", "--memory", "bits(4)"),
-        *("--out", str(tmp_path / "run")),
+        *("--compress", "int8", "--out", str(tmp_path / "run")),
     )
     torchrun(*command)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["execution"] == {
         "engine": "native",
         "memory": "bits(4)",
+        "compress": "int8",
         "processes": 2,
     }
+    # Eight bits a value; a scale of 32 for each parameter, most of which are small.
+    assert 3 < summary["recipes"]["swat"]["gradients_dense_over_sent"] < 4
     saved = summary["recipes"]["swat"]["saved_bytes"]
     assert saved["stored"] < 0.5 * saved["logical"]
     config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
@@ -109,7 +112,38 @@ def test_the_command_writes_one_folder_that_only_as_many_processes_continue(
         in (tmp_path / "run" / "report.html").read_text()
     )
     with pytest.raises(AssertionError, match="holds a run with another processes"):
-        torchrun(*command, ranks=1)
+        torchrun(*command, ranks=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "ranks", "message"),
+    [
+        ({}, Ranks(), "one process sends no gradients; start two or more by torchrun"),
+        ({"precision": "fp16"}, Ranks(0, 2), "under a dynamic loss scale"),
+        (
+            {"compress": "dgc"},
+            Ranks(0, 2),
+            "momentum 0.9 to the gradients, and the opt",
+        ),
+        ({"compress": "topk"}, Ranks(0, 2), "did you mean 'top-k'"),
+    ],
+)
+def test_what_does_not_go_with_compressed_gradients_is_refused(
+    changes: dict[str, str],
+    ranks: Ranks,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Ranks, "wrapped", lambda _, model: model)
+    workload, dense, _ = RUNS["dense"]
+    data = workload.load_dataset()
+
+    def start() -> None:
+        execution = Execution(**{"compress": "top-k", **changes})
+        train(workload, dense, data, RunPlan(), execution=execution, ranks=ranks)
+
+    with pytest.raises(ValueError, match=message):
+        start()
 
 
 def test_every_rank_draws_its_own_numbers_and_rank_0_those_of_one_process() -> None:

@@ -28,6 +28,7 @@ RUNS: dict[str, tuple[Workload, methods.Method, Execution]] = {
     "dense": (SMALL, methods.Dense(), Execution()),
     "resprop": (CNN, methods.ReSprop(0.5), Execution()),
     "rigl": (CNN, methods.RigL(0.8, every=3, until=12), Execution(engine="native")),
+    "compressed": (CNN, methods.Dense(), Execution(compress="top-k:share=0.1")),
     "swat": (CNN, methods.Swat(0.8), Execution(engine="native", memory="bits(4)")),
 }
 
@@ -50,6 +51,7 @@ def run(name: str, ranks: Ranks, folder: Path | None = None) -> dict[str, Any]:
         "weights": weights,
         "work": result.meter.to_json(),
         "saved_bytes": result.saved_bytes,
+        "sent_ratio": result.sent_ratio,
     }
 
 

@@ -17,6 +17,7 @@ def train(
     memory: str | None = None,
     device: str = "cpu",
     precision: str = "fp32",
+    compress: str | None = None,
     seed: Integer = 0,
     seeds: Integers = (),
     epochs: Integer | None = None,
@@ -52,6 +53,9 @@ def train(
         cpu, cuda, cuda:0 or mps.
     precision
         fp32, or bf16 or fp16 for products under autocast.
+    compress
+        How weight gradients travel between the processes of torchrun, such as
+        'top-k:share=0.01', powersgd:rank=4 or int8; default: as they are.
     seed
         Of initial weights, batches and augmentation.
     seeds
@@ -88,6 +92,7 @@ def train(
             memory=memory,
             device=device,
             precision=precision,
+            compress=compress,
             processes=ranks.count,
         )
         usual = f"train-{config.workload_name}-{file_name(recipe)}"

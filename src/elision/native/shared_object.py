@@ -16,6 +16,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "to_blocked": (_INT, [_POINTER, _POINTER, _INT, _LONG, _INT]),
     "from_blocked": (None, [_POINTER, _POINTER, _INT, _LONG, _INT]),
     "threshold": (_FLOAT, [_POINTER, _LONG, _LONG, _LONG, _INT]),
+    "places_above": (_LONG, [_POINTER, _LONG, _FLOAT, _POINTER, _LONG]),
     "multiplies_halves": (_INT, []),
     "weights_new": (_POINTER, [_POINTER, _INT]),
     "weights_free": (None, [_POINTER]),

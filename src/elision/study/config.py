@@ -69,7 +69,8 @@ class StudyConfig:
         data: folder of the data set, for those that need one.
         record: number of epochs whose last steps are recorded, spread over the run.
         samples: examples kept of each recorded step.
-        engine, memory, device, precision: see :class:`elision.training.Execution`.
+        engine, memory, device, precision, compress: see
+            :class:`elision.training.Execution`.
         processes: number of ``torchrun`` processes that share every batch.
 
     Raises:
@@ -96,6 +97,7 @@ class StudyConfig:
     memory: str | None = None
     device: str = "cpu"
     precision: str = "fp32"
+    compress: str | None = None
     processes: int = 1
 
     def __post_init__(self) -> None:
@@ -105,7 +107,7 @@ class StudyConfig:
             integer("study", name, getattr(self, name))
         if self.epochs is not None:
             integer("study", "epochs", self.epochs)
-        self.execution()
+        self.execution().check_ranks(self.processes)
         if not self.recipes:
             raise ValueError("recipes: give at least one")
         checks: dict[str, Callable[[str], object]] = {
@@ -158,12 +160,13 @@ class StudyConfig:
         return {k: v for k, v in values.items() if k not in default or v != default[k]}
 
     def execution(self) -> Execution:
-        """Engine, saved activations, device and precision."""
+        """Engine, saved activations, device, precision and compressor."""
         return Execution(
             engine=self.engine,
             memory=self.memory,
             device=self.device,
             precision=self.precision,
+            compress=self.compress,
         )
 
     @property
@@ -199,6 +202,7 @@ class StudyConfig:
             "device": self.device,
             "precision": self.precision,
             "processes": str(self.processes),
+            **({"gradients sent": self.compress} if self.compress else {}),
             "seeds": self.seeds_text(),
         }
 

@@ -50,6 +50,7 @@ class RecipeOutcome:
         findings: findings of each probe, by the probe's spec.
         saved_bytes: (logical, stored) bytes of saved activations in the largest training
             step of one process; None without a policy.
+        sent_ratio: see :class:`elision.training.TrainResult`.
         reasons: why the training of a seed stopped before its end.
 
     Example:
@@ -73,6 +74,7 @@ class RecipeOutcome:
     costs: list[CostRow]
     findings: dict[str, dict[str, Any]] = field(default_factory=dict)
     saved_bytes: tuple[int, int] | None = None
+    sent_ratio: float | None = None
     reasons: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -225,6 +227,8 @@ def _recipe_summary(outcome: RecipeOutcome, metric: Metric) -> dict[str, Any]:
     if outcome.saved_bytes is not None:
         logical, stored = outcome.saved_bytes
         facts["saved_bytes"] = {"logical": logical, "stored": stored}
+    if outcome.sent_ratio is not None:
+        facts["gradients_dense_over_sent"] = outcome.sent_ratio
     return facts
 
 

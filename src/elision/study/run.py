@@ -472,6 +472,7 @@ def _outcome(
         list(count(products)),
         list(simulate(products, accelerators)),
         saved_bytes=first.saved_bytes,
+        sent_ratio=first.sent_ratio,
         reasons={s: r.diverged for s, r in results.items() if r.diverged is not None},
     )
 

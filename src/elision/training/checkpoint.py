@@ -1,8 +1,8 @@
 """Checkpoint of a training run: written after every epoch, read when the run resumes.
 
 One file holds the whole run, and rank 0 writes it. What a rank has of its own (a recipe's
-state, the random state, the work it counted) is gathered; rank 0's stands under plain
-names, that of rank ``r`` under ``rank<r>/``.
+state, what a compressor remembers, the random state, the work it counted) is gathered;
+rank 0's stands under plain names, that of rank ``r`` under ``rank<r>/``.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -17,6 +17,7 @@ from elision.layers import WorkMeter
 from elision.products import Trace
 from elision.topology.trained import TRAINED
 from elision.training.loss_scaling import LossScaling
+from elision.training.parallel import CompressHook, Traffic
 from elision.training.ranks import Ranks, is_local
 
 __all__ = ["CHECKPOINT", "EpochMetrics", "RunState", "load", "save"]
@@ -88,12 +89,13 @@ def save(
     scaling: LossScaling,
     state: RunState,
     ranks: Ranks,
+    hook: CompressHook | None = None,
 ) -> None:
     """Write the checkpoint of the epochs done so far; the trace goes first.
 
     A collective call; only rank 0 writes.
     """
-    own = ranks.gather(_own(model, state, ranks))
+    own = ranks.gather(_own(model, state, ranks, hook))
     if not ranks.is_first:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,10 +129,11 @@ def save(
 
 
 def _own(
-    model: nn.Module, state: RunState, ranks: Ranks
+    model: nn.Module, state: RunState, ranks: Ranks, hook: CompressHook | None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and facts of this rank alone."""
     tensors = {"generator": torch.get_rng_state()}
+    facts: dict[str, Any] = {"work": state.meter.to_json()}
     device = next(model.parameters()).device
     if device.type == "cuda":
         tensors["cuda_generator"] = torch.cuda.get_rng_state(device)
@@ -140,7 +143,9 @@ def _own(
             for name, value in model.state_dict().items()
             if is_local(name)
         }
-    facts: dict[str, Any] = {"work": state.meter.to_json()}
+    if hook is not None:
+        tensors |= {f"compress/{k}": v.cpu() for k, v in hook.state_dict().items()}
+        facts["traffic"] = asdict(hook.traffic)
     if state.saved_bytes is not None:
         facts["saved_bytes"] = state.saved_bytes
     return tensors, facts
@@ -153,6 +158,7 @@ def load(
     scaling: LossScaling,
     state: RunState,
     ranks: Ranks,
+    hook: CompressHook | None = None,
 ) -> None:
     """Restore a run, on this rank, to where its checkpoint was written.
 
@@ -176,6 +182,9 @@ def load(
         device = next(model.parameters()).device
         if device.type == "cuda":
             torch.cuda.set_rng_state(tensors[f"{prefix}cuda_generator"], device)
+        if hook is not None:
+            hook.load_state_dict(_under(f"{prefix}compress/", tensors))
+            hook.traffic = Traffic(**facts[f"{prefix}traffic"])
         if scaling.state_dict():
             scaling.load_state_dict(facts["scaler"])
     except (KeyError, TypeError, RuntimeError) as error:

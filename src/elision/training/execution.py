@@ -14,6 +14,7 @@ from elision.common.names import lookup
 from elision.engines import ENGINES
 from elision.layers.recipe import Recipe
 from elision.memory import Policy, policy_for
+from elision.training.parallel import make_compressor
 
 __all__ = ["PRECISIONS", "Execution", "repeatable"]
 
@@ -35,10 +36,13 @@ class Execution:
             as ``"bits(4)"``; None: plain autograd.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:0"``, ``"mps"``.
         precision: key of :data:`PRECISIONS`; products under autocast, weights float32.
+        compress: spec of the compressor by which weight gradients travel between ranks,
+            such as ``"top-k:share=0.01"`` (:mod:`elision.training.parallel`); None: as
+            they are.
 
     Raises:
-        ValueError: an unknown engine, policy or precision, or a native engine for a
-            device that is not the CPU. A device is looked for only when it is used.
+        ValueError: an unknown engine, policy, precision or compressor, or a native engine
+            for a device that is not the CPU. A device is looked for only when it is used.
 
     Example:
         >>> Execution(engine="native", memory="bits(4)").not_default()
@@ -49,15 +53,30 @@ class Execution:
     memory: str | None = None
     device: str = "cpu"
     precision: str = "fp32"
+    compress: str | None = None
 
     def __post_init__(self) -> None:
         lookup("engine", self.engine, ENGINES)
         one_of("Execution", "precision", self.precision, tuple(PRECISIONS))
         self.policy()
+        if self.compress is not None:
+            make_compressor(self.compress)
         if self.engine == "native" and self.device != "cpu":
             raise ValueError(
                 f"engine native computes on the CPU, not on {self.device!r}; "
                 "use engine torch or auto there"
+            )
+
+    def check_ranks(self, count: int) -> None:
+        """Refuse to compress what does not travel.
+
+        Raises:
+            ValueError: a compressor, and one process.
+        """
+        if self.compress is not None and count == 1:
+            raise ValueError(
+                f"compress {self.compress!r}: one process sends no gradients; start two or "
+                "more by torchrun --nproc_per_node=2 -m elision train ..."
             )
 
     def not_default(self) -> dict[str, str]:

@@ -30,6 +30,7 @@ from elision.training import checkpoint
 from elision.training.checkpoint import EpochMetrics, RunState
 from elision.training.execution import Execution, repeatable
 from elision.training.loss_scaling import LossScaleError, LossScaling
+from elision.training.parallel import CompressHook, compress_hook, make_compressor
 from elision.training.ranks import Ranks
 from elision.workloads import Batch, Examples, Task, Workload
 
@@ -98,6 +99,8 @@ class TrainResult:
         saved_bytes: (logical, stored) bytes of saved activations in the largest step of
             one process; None without a policy.
         diverged: why the loss is no longer a number, where it is not.
+        sent_ratio: bits that a rank would send for its gradients as they are, over those
+            that it sent; None: they are not compressed.
 
     Example:
         >>> history = [EpochMetrics(0, loss=0.5, score=0.9, learning_rate=0.1)]
@@ -113,6 +116,7 @@ class TrainResult:
     step_seconds: float | None = None
     saved_bytes: tuple[int, int] | None = None
     diverged: str | None = None
+    sent_ratio: float | None = None
 
 
 def train(
@@ -147,7 +151,10 @@ def train(
             step and the first layer with such a value. Or the loss scale of a recipe in
             float16 fell and did not recover, or left no step to record.
         ValueError: the folder holds a checkpoint that does not fit or is damaged, the
-            device is not there, or a batch has fewer examples than there are ranks.
+            device is not there, a batch has fewer examples than there are ranks, or
+            gradients are to travel compressed where none travels, or where the
+            compressor's memory or momentum does not fit the run.
+        RuntimeError: the ranks have different models, recipes or masks.
 
     Example:
         >>> from elision.methods import Swat
@@ -204,16 +211,45 @@ class _Run:
         self.topology: Topology = attach(self.model, self.optimizer)
         workload.clip_gradients(self.optimizer)
         scaling = execution.loss_scaling(recipe)
+        self.hook = self._compressed(scaling)
         self.scaling = LossScaling(device.type, scaling, self.optimizer)
         if ranks.rank:  # the same weights everywhere, another dropout on each rank
             # 32 bits of a seed are all that torch's generator of the CPU reads.
             torch.manual_seed(seed_at(plan.seed, ranks.rank))
 
+    def _compressed(self, scaling: float | str | None) -> CompressHook | None:
+        """The hook by which gradients travel, where they are compressed."""
+        spec = self.execution.compress
+        if spec is None:
+            return None
+        self.execution.check_ranks(self.ranks.count)
+        compressor = make_compressor(spec)
+        if compressor.remembers and scaling == "dynamic":
+            raise ValueError(
+                f"compress {spec!r}: it remembers gradients, and under a dynamic loss "
+                "scale those of earlier steps have another unit; use --precision bf16, a "
+                "recipe of fixed loss scale, or an unbiased compressor such as qsgd"
+            )
+        momentum = getattr(compressor, "momentum", 0)
+        if momentum and self.workload.momentum:
+            raise ValueError(
+                f"compress {spec!r}: it applies momentum {momentum} to the gradients, and "
+                f"the optimiser {self.workload.momentum} again; give --momentum 0, or the "
+                "compressor momentum=0"
+            )
+        return compress_hook(self.parallel, spec, seed=self.plan.seed)
+
     def resume(self, folder: Path | None) -> None:
         """Load the folder's checkpoint, if it has one."""
         if folder is not None and (folder / checkpoint.CHECKPOINT).is_file():
             checkpoint.load(
-                folder, self.model, self.optimizer, self.scaling, self.state, self.ranks
+                folder,
+                self.model,
+                self.optimizer,
+                self.scaling,
+                self.state,
+                self.ranks,
+                self.hook,
             )
 
     def finish(self, folder: Path | None, progress: Progress | None) -> None:
@@ -230,6 +266,7 @@ class _Run:
                     self.scaling,
                     self.state,
                     self.ranks,
+                    self.hook,
                 )
             if progress is not None:
                 progress((epoch + 1) * self.per_epoch, total, metrics)
@@ -248,6 +285,7 @@ class _Run:
             state.trace,
             ordered[len(ordered) // 2] if ordered else None,
             max(largest) if largest else None,
+            sent_ratio=None if self.hook is None else self.hook.traffic.wire_ratio,
         )
 
     def diverged(self, why: str) -> TrainResult:

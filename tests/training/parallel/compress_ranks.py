@@ -206,7 +206,9 @@ def refuses(rank: int) -> None:
     with pytest.raises(RuntimeError, match=r"ranks \[1\] differ .* in the recipe"):
         compress_hook(other, "bf16")
     ranks = elision.training.Ranks(rank, 2)
-    masked = elision.elide(net(), elision.methods.Static(0.5, seed=rank), engine="torch")
+    masked = elision.elide(
+        net(), elision.methods.Static(0.5, seed=rank), engine="torch"
+    )
     with pytest.raises(RuntimeError, match=r"ranks \[1\] differ .* in the"):
         ranks.wrapped(masked)
     with pytest.raises(RuntimeError, match=r"ranks \[1\] differ .* in the model"):

@@ -22,6 +22,7 @@ __all__ = [
     "MOST_TAPS",
     "Weights",
     "from_blocked",
+    "largest_places",
     "load",
     "multiplies_halves",
     "path",
@@ -133,6 +134,38 @@ def threshold(x: torch.Tensor, keep: float, samples: int | None = None) -> float
     if math.isnan(found):
         raise MemoryError("the native kernels ran out of memory")
     return found
+
+
+def largest_places(x: torch.Tensor, count: int) -> torch.Tensor | None:
+    """Rising places of the ``count`` values of largest magnitude, ties cut at the end.
+
+    Args:
+        x: float32 values in memory of their order, one axis.
+        count: in [1, n].
+
+    Returns:
+        int64, ``(count,)``; None: so many are equal to the smallest that its places do
+        not fit into the memory taken for them.
+    """
+    size = x.numel()
+    level = threshold(x, count / size)
+    # Places of a quarter more than are wanted, for equals; the kernel writes in sixteens.
+    room = min(size, count + count // 4)
+    places = torch.empty(room + 32, dtype=torch.int64, device="cpu")
+    found = load().elision_places_above(
+        x.data_ptr(), size, level, places.data_ptr(), room
+    )
+    if not count <= found <= room:
+        return None
+    places = places[:found]
+    if found == count:
+        return places
+    magnitudes = x[places].abs()
+    least = magnitudes.min()
+    equals = (magnitudes == least).nonzero().flatten()
+    kept = torch.ones(found, dtype=torch.bool)
+    kept[equals[len(equals) - (found - count) :]] = False
+    return places[kept]
 
 
 class Weights:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed import GradBucket  # pyright: ignore[reportPrivateImportUsage]
 
 from elision.layers import elided_layers, plan_of, states_of
 from elision.products import Product
@@ -63,6 +64,11 @@ class Traffic:
         """Gradient bits by message bits, before what gathering costs."""
         return self.dense / self.messages if self.messages else 1.0
 
+    @property
+    def wire_ratio(self) -> float:
+        """Bits sent without compression by bits sent, gathering counted."""
+        return self.dense_sent / self.sent if self.sent else 1.0
+
 
 class CompressHook:
     """The hook of one model; made by :func:`compress_hook`.
@@ -75,11 +81,14 @@ class CompressHook:
     Example:
         >>> compress_hook(nn.Linear(2, 1), "bf16")
         Traceback (most recent call last):
-        ValueError: compress_hook: Linear is no DistributedDataParallel, whose gradients it compresses; wrap the model first
+        ValueError: compress_hook: Linear is no DistributedDataParallel; wrap the model first
     """
 
     def __init__(
-        self, model: nn.parallel.DistributedDataParallel, compressor: Compressor, seed: int
+        self,
+        model: nn.parallel.DistributedDataParallel,
+        compressor: Compressor,
+        seed: int,
     ) -> None:
         outer = model.process_group
         self.compressor = compressor
@@ -98,6 +107,7 @@ class CompressHook:
             state = State(name=name, seed=seed, rank=rank, ranks=self._ranks)
             self.states[name] = self._state_of[id(parameter)] = state
         self._masks = _limited(model.module) if _is_masked(compressor) else {}
+        self._rooms: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
         self._thread = ThreadPoolExecutor(1, "elision-compress")
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -124,7 +134,7 @@ class CompressHook:
             else:
                 state.tensors[what] = value.clone()
 
-    def submit(self, bucket: distributed.GradBucket) -> torch.futures.Future[Tensor]:
+    def submit(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:
         """Exchange a bucket, after those before it."""
         buffer = bucket.buffer()
         grads, parameters = bucket.gradients(), bucket.parameters()
@@ -151,7 +161,9 @@ class CompressHook:
         before = [(state.step, dict(state.tensors)) for state in states]
         # NaN takes over both ends.
         healthy = all(bool(end.isfinite()) for end in buffer.aminmax())
-        values = [g.float() if healthy else torch.zeros_like(g).float() for g in grads]
+        if not healthy:
+            buffer.zero_()
+        values = [g.float().contiguous() for g in grads]
         running: dict[int, Exchange] = {
             i: self.compressor.exchange(value, state)
             for i, (value, state) in enumerate(zip(values, states, strict=True))
@@ -204,7 +216,7 @@ class CompressHook:
     ) -> tuple[list[Reply], bool]:
         """All-reduce; one more value counts the ranks whose gradients are not finite."""
         flat = [part.flatten() for message in messages for part in message.parts]
-        whole = torch.cat([*flat, flat[0].new_full((1,), not healthy)])
+        whole = self._joined([*flat, flat[0].new_full((1,), not healthy)], 0)
         distributed.all_reduce(whole, group=self._group)
         self._count(whole, summed=True)
         *sums, ill = whole.split([*(len(part) for part in flat), 1])
@@ -226,8 +238,8 @@ class CompressHook:
         """All-gather of the bytes; one more says whether the gradients are finite."""
         parts = [part for message in messages for part in message.parts]
         data = [part.contiguous().view(torch.uint8) for part in parts]
-        whole = torch.cat([*data, data[0].new_full((1,), not healthy)])
-        everyone = [torch.empty_like(whole) for _ in range(self._ranks)]
+        whole = self._joined([*data, data[0].new_full((1,), not healthy)], 0)
+        everyone = [self._room(whole, 1 + rank) for rank in range(self._ranks)]
         distributed.all_gather(everyone, whole, group=self._group)
         self._count(whole, summed=False)
         sizes = [*(len(part) for part in data), 1]
@@ -243,6 +255,23 @@ class CompressHook:
             for m in messages
         ]
         return replies, not any(next(own).item() for own in of_rank)
+
+    def _joined(self, parts: list[Tensor], slot: int) -> Tensor:
+        """The parts one after the other, in memory of :meth:`_room`."""
+        size = sum(len(part) for part in parts)
+        return torch.cat(parts, out=self._room(parts[0], slot, size))
+
+    def _room(self, like: Tensor, slot: int, size: int | None = None) -> Tensor:
+        """Memory that the next collective with this slot and dtype takes again.
+
+        A fresh tensor costs a page fault for every 4 KiB. Collectives follow one another,
+        and what is made of a reply is a tensor of its own.
+        """
+        size = like.numel() if size is None else size
+        key = slot, like.dtype, like.device
+        if key not in self._rooms or len(self._rooms[key]) < size:
+            self._rooms[key] = like.new_empty(size)
+        return self._rooms[key][:size]
 
     def _count(self, whole: Tensor, *, summed: bool) -> None:
         message = Message((whole,), whole.shape, summed)
@@ -302,9 +331,7 @@ def compress_hook(
     return hook
 
 
-def _submit(
-    state: CompressHook, bucket: distributed.GradBucket
-) -> torch.futures.Future[Tensor]:
+def _submit(state: CompressHook, bucket: GradBucket) -> torch.futures.Future[Tensor]:
     # Torch reads the name of the second parameter.
     return state.submit(bucket)
 
@@ -328,10 +355,7 @@ def _refused(model: nn.Module) -> str:
             f"compress_hook: {kind} is sharded (FSDP), reduces gradients by a scatter of "
             "its own and takes no such hook; use DistributedDataParallel"
         )
-    return (
-        f"compress_hook: {kind} is no DistributedDataParallel, whose gradients it "
-        "compresses; wrap the model first"
-    )
+    return f"compress_hook: {kind} is no DistributedDataParallel; wrap the model first"
 
 
 def _is_masked(compressor: Compressor) -> bool:

@@ -58,5 +58,9 @@ def make_compressor(spec: str, feedback: bool | None = None) -> Compressor:
     made = build("compressor", spec, COMPRESSORS)
     if feedback and made.remembers:
         raise ValueError(f"compressor {spec!r} remembers by itself: leave feedback out")
+    if feedback and made.guarantee == "exact":
+        raise ValueError(
+            f"compressor {spec!r} leaves nothing to remember: leave feedback out"
+        )
     wanted = made.guarantee == "biased" if feedback is None else feedback
     return Feedback(made) if wanted and not made.remembers else made

@@ -10,7 +10,7 @@ tensors at once (:mod:`elision.training.parallel.hook`).
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import ClassVar, Literal
@@ -24,11 +24,14 @@ __all__ = [
     "Guarantee",
     "Message",
     "Reply",
+    "Settle",
     "State",
     "emulate",
     "mean_of",
     "mean_of_sum",
     "scattered",
+    "scattered_mean",
+    "take_out",
     "wire_bits",
 ]
 
@@ -106,9 +109,12 @@ class State:
 #: What comes back: the mean of the messages' parts, or the messages of all ranks in order.
 Reply = Message | list[Message]
 
-#: Yields messages, is sent replies, and returns the mean over ranks and this rank's share
-#: of it: the mean over ranks of the shares is the mean.
-Exchange = Generator[Message, Reply, tuple[Tensor, Tensor]]
+#: Takes this rank's share of a mean out of a tensor of its own, in place, and returns it.
+Settle = Callable[[Tensor], Tensor]
+
+#: Yields messages, is sent replies, and returns the mean over ranks and what takes this
+#: rank's share out of a tensor. The mean over ranks of the shares is the mean.
+Exchange = Generator[Message, Reply, tuple[Tensor, Settle]]
 
 
 @dataclass(frozen=True)
@@ -155,12 +161,21 @@ class Compressor(ABC):
         """
 
     def exchange(self, tensor: Tensor, state: State) -> Exchange:
-        """Send a tensor and return (mean over ranks, this rank's share of it)."""
+        """Send a tensor; what the replies come to, see :data:`Exchange`."""
         message = self.compress(tensor, state)
         reply = yield message
-        if isinstance(reply, Message):
-            return self.decompress(reply), self.decompress(message)
-        return mean_of([self.decompress(m) for m in reply]), self.decompress(message)
+        found = (
+            self.decompress(reply) if isinstance(reply, Message) else self.mean(reply)
+        )
+        return found, lambda tensor: self.settle(tensor, message)
+
+    def mean(self, messages: Sequence[Message]) -> Tensor:
+        """Mean of what the messages stand for, in their order, float32."""
+        return mean_of([self.decompress(m) for m in messages])
+
+    def settle(self, tensor: Tensor, message: Message) -> Tensor:
+        """Subtract what a message stands for from a contiguous tensor, in place."""
+        return tensor.sub_(self.decompress(message))
 
 
 def wire_bits(message: Message, ranks: int) -> float:
@@ -195,7 +210,7 @@ def _summed(messages: Sequence[Message]) -> Message:
 
 def mean_of_sum(total: Tensor, ranks: int) -> Tensor:
     """The mean, float32, of a sum over ranks in the dtype of the messages."""
-    return total.float() / ranks
+    return total / ranks if total.dtype == torch.float32 else total.float().div_(ranks)
 
 
 def emulate(
@@ -222,7 +237,7 @@ def emulate(
     messages = [next(each) for each in running]
     while True:
         reply: Reply = _summed(messages) if messages[0].summed else list(messages)
-        done: list[tuple[Tensor, Tensor]] = []
+        done: list[tuple[Tensor, Settle]] = []
         messages = []
         for each in running:
             try:
@@ -230,7 +245,11 @@ def emulate(
             except StopIteration as stop:
                 done.append(stop.value)
         if done:
-            return done[0][0], [own for _, own in done]
+            owed = [torch.zeros(tensors[0].shape) for _ in done]
+            shares = [
+                settle(o).neg_() for (_, settle), o in zip(done, owed, strict=True)
+            ]
+            return done[0][0], shares
 
 
 def scattered(values: Tensor, places: Tensor, shape: Sequence[int]) -> Tensor:
@@ -238,3 +257,19 @@ def scattered(values: Tensor, places: Tensor, shape: Sequence[int]) -> Tensor:
     flat = values.new_zeros(math.prod(shape), dtype=torch.float32)
     flat[places] = values.float()
     return flat.view(*shape)
+
+
+def scattered_mean(
+    sent: Sequence[tuple[Tensor, Tensor]], shape: Sequence[int]
+) -> Tensor:
+    """Mean of tensors that are zero but for (values, places), in their order, float32."""
+    flat = sent[0][0].new_zeros(math.prod(shape), dtype=torch.float32)
+    for values, places in sent:
+        flat[places] += values.float()
+    return flat.div_(len(sent)).view(*shape) if len(sent) > 1 else flat.view(*shape)
+
+
+def take_out(tensor: Tensor, values: Tensor, places: Tensor) -> Tensor:
+    """Subtract values at places of a contiguous tensor, in place."""
+    tensor.view(-1)[places] -= values.float()
+    return tensor

@@ -7,20 +7,22 @@ from typing import ClassVar
 from torch import Tensor
 
 from elision.common.checks import integer, number
-from elision.operands.top_k import share_of
+from elision.operands.base import share_of
 from elision.training.parallel.compressors.base import (
     Compressor,
     Guarantee,
     Message,
     State,
     scattered,
+    scattered_mean,
+    take_out,
 )
 from elision.training.parallel.compressors.feedback import MEMORY
-from elision.training.parallel.compressors.places import unpack_places
 from elision.training.parallel.compressors.top_k import (
     largest_places,
     sparse_bits,
     sparse_message,
+    sparse_parts,
 )
 
 __all__ = ["DGC"]
@@ -112,8 +114,15 @@ class DGC(Compressor):
 
     def decompress(self, message: Message) -> Tensor:
         """The values at their places, zero elsewhere."""
-        values, *places = message.parts
-        return scattered(values, unpack_places(tuple(places)), message.shape)
+        return scattered(*sparse_parts(message), message.shape)
+
+    def mean(self, messages: Sequence[Message]) -> Tensor:
+        """Mean of the tensors, of which no other is made."""
+        return scattered_mean([sparse_parts(m) for m in messages], messages[0].shape)
+
+    def settle(self, tensor: Tensor, message: Message) -> Tensor:
+        """Subtract the values at their places."""
+        return take_out(tensor, *sparse_parts(message))
 
     def bits(self, shape: Sequence[int], state: State | None = None) -> int:
         """32 bits a value, and the places; in the warm-up, of the state's next step."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from elision.training.parallel.compressors.base import (
@@ -57,7 +58,7 @@ class Feedback(Compressor):
         """As :meth:`exchange` would with one rank."""
         corrected = self._corrected(tensor, state)
         message = self.inner.compress(corrected, state)
-        state.tensors[MEMORY] = corrected - self.decompress(message)
+        state.tensors[MEMORY] = self.inner.settle(corrected, message)
         return message
 
     def decompress(self, message: Message) -> Tensor:
@@ -71,10 +72,12 @@ class Feedback(Compressor):
     def exchange(self, tensor: Tensor, state: State) -> Exchange:
         """Send the tensor and what is remembered."""
         corrected = self._corrected(tensor, state)
-        mean, share = yield from self.inner.exchange(corrected, state)
-        state.tensors[MEMORY] = corrected - share
-        return mean, share
+        mean, settle = yield from self.inner.exchange(corrected, state)
+        state.tensors[MEMORY] = settle(corrected)
+        return mean, settle
 
     def _corrected(self, tensor: Tensor, state: State) -> Tensor:
         memory = state.tensors.get(MEMORY)
-        return tensor if memory is None else tensor + memory
+        if memory is None:
+            return tensor.detach().float().clone(memory_format=torch.contiguous_format)
+        return torch.add(memory, tensor)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from elision.common.checks import one_of
@@ -48,14 +47,15 @@ class _Narrow(Compressor):
         format = FLOATS[self.format]
         dtype = format.dtype
         assert dtype is not None
-        values = tensor.detach().float()
-        if format.largest < torch.finfo(torch.float16).max * 2:
-            most = format.largest / state.ranks
-            values = values.clamp(-most, most)
+        values = tensor.detach().float().flatten()
         if self.rounding == "stochastic":
             values = fast_round(format, values, "stochastic", state.own_seed)
+        sent = values.to(dtype)
+        if format.largest < FLOATS["fp32"].largest / state.ranks:
+            most = format.largest / state.ranks
+            sent.clamp_(-most, most)
         state.step += 1
-        return Message((values.to(dtype).flatten(),), tensor.shape, summed=True)
+        return Message((sent,), tensor.shape, summed=True)
 
     def decompress(self, message: Message) -> Tensor:
         """The values, float32."""

@@ -84,7 +84,7 @@ class PowerSGD(Compressor):
             sent = _whole(tensor)
             reply = yield sent
             assert isinstance(reply, Message)
-            return self.decompress(reply), self.decompress(sent)
+            return self.decompress(reply), lambda tensor: self.settle(tensor, sent)
         start = self._start(matrix, state)
         reply = yield Message((matrix @ start,), tensor.shape, summed=True)
         assert isinstance(reply, Message)
@@ -94,7 +94,7 @@ class PowerSGD(Compressor):
         right = reply.parts[0]
         self._keep(right, state)
         found = self.decompress(replace(reply, parts=(left, right)))
-        return found, found
+        return found, lambda tensor: tensor.sub_(found)
 
     def _keep(self, right: Tensor, state: State) -> None:
         state.step += 1
@@ -123,7 +123,9 @@ class PowerSGD(Compressor):
 
 
 def _whole(tensor: Tensor) -> Message:
-    return Message((tensor.detach().float().flatten(),), tensor.shape, summed=True)
+    # A copy, since feedback writes into the tensor what was not sent.
+    values = tensor.detach().flatten().to(torch.float32, copy=True)
+    return Message((values,), tensor.shape, summed=True)
 
 
 def _orthonormal(columns: Tensor) -> Tensor:

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from elision.common.checks import number
 from elision.formats.base import uniform
-from elision.operands.top_k import share_of
+from elision.operands.base import share_of
 from elision.training.parallel.compressors.base import (
     Compressor,
     Guarantee,
     Message,
     State,
     scattered,
+    take_out,
 )
 
 __all__ = ["RandomK"]
@@ -75,6 +76,11 @@ class RandomK(Compressor):
         """The values at the places drawn, zero elsewhere."""
         assert message.places is not None
         return scattered(message.parts[0], message.places, message.shape)
+
+    def settle(self, tensor: Tensor, message: Message) -> Tensor:
+        """Subtract the values at the places drawn."""
+        assert message.places is not None
+        return take_out(tensor, message.parts[0], message.places)
 
     def bits(self, shape: Sequence[int], state: State | None = None) -> int:
         """``32k``: no places."""

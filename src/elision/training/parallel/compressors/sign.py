@@ -63,7 +63,7 @@ class Sign(Compressor):
         votes = sum((self._signs(m).int() for m in reply[1:]), self._signs(reply[0]))
         scale = mean_of([m.parts[1] for m in reply])
         found = (votes.sign().float() * scale).view(tensor.shape)
-        return found, found
+        return found, lambda tensor: tensor.sub_(found)
 
     def _signs(self, message: Message) -> Tensor:
         """1 and −1, int8."""

@@ -9,13 +9,18 @@ import torch
 from torch import Tensor
 
 from elision.common.checks import number, one_of
-from elision.operands.top_k import sampled_magnitudes, share_of
+from elision.engines.native.library import largest_places as native_places
+from elision.engines.native.library import unavailable
+from elision.operands.base import share_of
+from elision.operands.top_k import sampled_magnitudes
 from elision.training.parallel.compressors.base import (
     Compressor,
     Guarantee,
     Message,
     State,
     scattered,
+    scattered_mean,
+    take_out,
 )
 from elision.training.parallel.compressors.places import (
     pack_places,
@@ -23,12 +28,22 @@ from elision.training.parallel.compressors.places import (
     unpack_places,
 )
 
-__all__ = ["Threshold", "TopK", "largest_places", "sparse_bits", "sparse_message"]
+__all__ = [
+    "Threshold",
+    "TopK",
+    "largest_places",
+    "sparse_bits",
+    "sparse_message",
+    "sparse_parts",
+]
 
 Threshold = Literal["sampled", "exact"]
 
 #: Magnitudes that a threshold is taken from (that of :class:`elision.operands.TopK`).
 _SAMPLE = 16384
+
+#: Values from which on the native kernels are worth their call (an own choice).
+_NATIVE = 4096
 
 #: Standard deviations of the sampled count by which the threshold is set lower, so that
 #: fewer than ``k`` candidates are rare (an own choice); the answer is exact either way.
@@ -43,7 +58,8 @@ class TopK(Compressor):
         share: of the values, in (0, 1].
         threshold: ``"exact"`` selects among all values. ``"sampled"`` takes a threshold
             from a sample, low enough to leave some more than ``k``, and selects among
-            those: the same values, ties aside, several times faster.
+            those: the same values, ties aside, many times faster by a native kernel, and
+            several times by torch.
 
     Source: Aji and Heafield, Sparse Communication for Distributed Gradient Descent, EMNLP
     2017; the sampled threshold is that of Lin et al., Deep Gradient Compression, ICLR
@@ -77,8 +93,15 @@ class TopK(Compressor):
 
     def decompress(self, message: Message) -> Tensor:
         """The values at their places, zero elsewhere."""
-        values, *places = message.parts
-        return scattered(values, unpack_places(tuple(places)), message.shape)
+        return scattered(*sparse_parts(message), message.shape)
+
+    def mean(self, messages: Sequence[Message]) -> Tensor:
+        """Mean of the tensors, of which no other is made."""
+        return scattered_mean([sparse_parts(m) for m in messages], messages[0].shape)
+
+    def settle(self, tensor: Tensor, message: Message) -> Tensor:
+        """Subtract the values at their places."""
+        return take_out(tensor, *sparse_parts(message))
 
     def bits(self, shape: Sequence[int], state: State | None = None) -> int:
         """32 bits a value, and the places."""
@@ -89,6 +112,12 @@ class TopK(Compressor):
 def sparse_message(flat: Tensor, places: Tensor, shape: torch.Size) -> Message:
     """The values at places, and the places."""
     return Message((flat[places], *pack_places(places, flat.numel())), shape)
+
+
+def sparse_parts(message: Message) -> tuple[Tensor, Tensor]:
+    """The values and the places of such a message."""
+    values, *places = message.parts
+    return values, unpack_places(tuple(places))
 
 
 def sparse_bits(share: float, shape: Sequence[int]) -> int:
@@ -106,6 +135,10 @@ def largest_places(flat: Tensor, count: int, threshold: Threshold) -> Tensor:
         count: in [1, n].
         threshold: see :class:`TopK`.
     """
+    if threshold == "sampled" and flat.is_cpu and flat.numel() >= _NATIVE:
+        found = None if unavailable() else native_places(flat.contiguous(), count)
+        if found is not None:
+            return found
     magnitudes = flat.abs()
     if threshold == "sampled" and flat.numel() > 4 * _SAMPLE:
         expected = _SAMPLE * count / flat.numel()

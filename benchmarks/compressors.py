@@ -1,0 +1,207 @@
+"""What it costs to compress 25 MB of gradients, and the links on which that pays.
+
+    OMP_NUM_THREADS=1 python benchmarks/compressors.py records/2026-11-29-compressors/run.json
+
+One thread, one matrix of 2560 x 2560 float32 gradients. A compressor is timed as a rank of
+two uses it: with its memory, the decompression of what both sent and their mean, all but
+the network. It pays on a link slower than::
+
+    B < (bytes an all-reduce sends - bytes it sends) / seconds
+
+if nothing of the exchange is hidden behind the backward pass. Candidates take turns;
+medians and quartiles of the processor time. Then the selection of 1 % beside
+``torch.topk``, and two hooks beside torch's own on a group of one process.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+
+from elision.common.timing import elapsed, interleaved
+from elision.engines.bench import machine
+from elision.training.parallel import (
+    Compressor,
+    Message,
+    State,
+    compress_hook,
+    make_compressor,
+    wire_bits,
+)
+from elision.training.parallel.compressors.top_k import largest_places
+
+SIDE = 2560
+RANKS = 2
+SPECS = (
+    "bf16",
+    "fp16",
+    "fp8",
+    "int8",
+    "int8:block=256",
+    "dfp16",
+    "top-k:share=0.01",
+    "top-k:share=0.001",
+    "dgc:share=0.001",
+    "random-k:share=0.01",
+    "qsgd:width=4",
+    "terngrad",
+    "sign",
+    "powersgd:rank=4",
+    "mask",
+)
+
+
+def exchanged(compressor: Compressor, x: Tensor, state: State) -> float:
+    """One exchange in which the other rank sends the same; wire bits of this rank."""
+    running, wire = compressor.exchange(x, state), 0.0
+    message = next(running)
+    while True:
+        wire += wire_bits(message, RANKS)
+        try:
+            message = running.send(message if message.summed else [message] * RANKS)
+        except StopIteration:
+            return wire
+
+
+def quartiles(seconds: list[float]) -> dict[str, float]:
+    low, middle, high = statistics.quantiles(seconds, n=4)
+    return {"seconds": middle, "low": low, "high": high}
+
+
+def compressors(rounds: int) -> list[dict[str, Any]]:
+    x = torch.randn(SIDE, SIDE)
+    dense = wire_bits(Message((x,), x.shape, summed=True), RANKS) / 8
+    made = {spec: make_compressor(spec) for spec in SPECS}
+    states = {spec: State(name="w", ranks=RANKS) for spec in SPECS}
+    # A mask of a tenth of the weights, as at a sparsity of 90 %.
+    states["mask"].mask = torch.rand(SIDE, SIDE) < 0.1
+    calls: Mapping[str, Callable[[], object]] = {
+        spec: lambda spec=spec: exchanged(made[spec], x, states[spec]) for spec in SPECS
+    }
+    rows = []
+    for spec, seconds in interleaved(calls, rounds).items():
+        found = quartiles(seconds)
+        sent = exchanged(made[spec], x, states[spec]) / 8
+        pays = (dense - sent) / found["seconds"]
+        rows.append(
+            {
+                "compressor": spec,
+                "guarantee": made[spec].guarantee,
+                **found,
+                "bytes_sent": sent,
+                "dense_over_sent": dense / sent,
+                "pays_below_gbit_per_second": 8 * pays / 1e9,
+            }
+        )
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def selection(rounds: int) -> dict[str, Any]:
+    """The largest 1 %, by a sampled threshold and by ``torch.topk``."""
+    flat = torch.randn(SIDE * SIDE)
+    count = -(-flat.numel() // 100)
+    found = interleaved(
+        {
+            "sampled": lambda: largest_places(flat, count, "sampled"),
+            "torch.topk": lambda: flat.abs().topk(count, sorted=False),
+        },
+        rounds,
+    )
+    ratios = [
+        torch_topk / sampled
+        for sampled, torch_topk in zip(
+            found["sampled"], found["torch.topk"], strict=True
+        )
+    ]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    row = {
+        **{name: quartiles(seconds) for name, seconds in found.items()},
+        "torch_topk_over_sampled": {"median": middle, "low": low, "high": high},
+    }
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def backward(model: nn.parallel.DistributedDataParallel) -> Callable[[], None]:
+    x = torch.randn(8, SIDE)
+
+    def call() -> None:
+        model.zero_grad()
+        model(x).square().sum().backward()
+
+    return call
+
+
+def hooks(rounds: int) -> dict[str, Any]:
+    """Backward passes of one layer under our hooks and torch's, and under none.
+
+    The processor time of all threads, since hooks work in threads of their own.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        distributed.init_process_group(
+            "gloo", init_method=f"file://{folder}/store", rank=0, world_size=1
+        )
+        models = {
+            name: nn.parallel.DistributedDataParallel(
+                nn.Linear(SIDE, SIDE, bias=False), gradient_as_bucket_view=True
+            )
+            for name in ("none", "fp16", "torch fp16", "powersgd", "torch powersgd")
+        }
+        compress_hook(models["fp16"], "fp16", feedback=False)
+        compress_hook(models["powersgd"], "powersgd:rank=4")
+        models["torch fp16"].register_comm_hook(None, default_hooks.fp16_compress_hook)
+        models["torch powersgd"].register_comm_hook(
+            powerSGD_hook.PowerSGDState(
+                None, matrix_approximation_rank=4, start_powerSGD_iter=2
+            ),
+            powerSGD_hook.powerSGD_hook,
+        )
+        calls = {name: backward(model) for name, model in models.items()}
+        for _ in range(3):  # torch's PowerSGD begins in step 2
+            for call in calls.values():
+                call()
+        seconds: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(rounds):
+            for name, call in calls.items():
+                seconds[name].append(elapsed(call).process)
+        distributed.destroy_process_group()
+    row: dict[str, Any] = {name: quartiles(found) for name, found in seconds.items()}
+    for name in ("fp16", "powersgd"):
+        pairs = zip(seconds[f"torch {name}"], seconds[name], strict=True)
+        row[f"torch_over_ours_{name}"] = statistics.median(t / o for t, o in pairs)
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--rounds", type=int, default=15)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    before = machine()
+    record = {
+        "machine": before,
+        "values": SIDE * SIDE,
+        "ranks": RANKS,
+        "rounds": given.rounds,
+        "compressors": compressors(given.rounds),
+        "selection": selection(given.rounds),
+        "hooks": hooks(given.rounds),
+        "load_after": machine()["load"],
+    }
+    given.file.parent.mkdir(parents=True, exist_ok=True)
+    given.file.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
