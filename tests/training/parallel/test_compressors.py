@@ -157,7 +157,9 @@ def test_power_sgd_reproduces_a_matrix_of_its_rank(rank: int, seed: int) -> None
     left, right = (torch.randn(n, rank, generator=random) for n in (50, 30))
     tensors = [left @ right.T, 2 * left @ right.T]
     found, _ = emulate(COMPRESSORS["powersgd"](rank=rank), tensors, states(2))
-    assert torch.allclose(found, 1.5 * tensors[0], atol=1e-4)
+    error = (found - 1.5 * tensors[0]).norm()
+    # float32, times what the condition of a square random factor may cost.
+    assert error <= 1e-3 * tensors[0].norm()
 
 
 def test_a_warm_start_comes_closer_from_step_to_step() -> None:

@@ -80,6 +80,11 @@ class State:
         tensors: what is remembered, by name. A tensor is replaced, never written into,
             so a copy of the dictionary is a copy of the state.
         mask: of the tensor's shape: where its values matter; None: everywhere.
+
+    Example:
+        >>> one, other = State(name="w", rank=0), State(name="w", rank=1)
+        >>> one.shared_seed == other.shared_seed, one.own_seed == other.own_seed
+        (True, False)
     """
 
     name: str = ""

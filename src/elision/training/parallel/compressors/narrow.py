@@ -75,6 +75,7 @@ class BF16(_Narrow):
         rounding: ``"nearest"``, or ``"stochastic"``, which is unbiased.
 
     Example:
+        >>> import torch
         >>> sent = BF16().compress(torch.tensor([1.0, 257.0]), State())
         >>> BF16().decompress(sent).tolist(), sent.bits
         ([1.0, 256.0], 32)
@@ -91,6 +92,7 @@ class FP16(_Narrow):
         rounding: ``"nearest"``, or ``"stochastic"``, which is unbiased.
 
     Example:
+        >>> import torch
         >>> sent = FP16().compress(torch.tensor([1.0, 1e6]), State(ranks=2))
         >>> FP16().decompress(sent).tolist()
         [1.0, 32752.0]
