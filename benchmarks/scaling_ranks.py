@@ -2,8 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/scaling_ranks.py records/2026-11-29-scaling/ranks.json
 
-Each network's step is timed in one process with the other rank idle, and once more with
-both ranks computing and nothing sent: ranks of one machine share its caches and memory.
+Each network's step is timed in one process with the other rank idle, by the processor time
+of its thread, and once more with both ranks computing and nothing sent, by the wall clock:
+ranks of one machine share its caches and memory, and here other programs' load.
 The link is fitted from all-reduces of three sizes over gloo. The model then predicts the
 step of two ranks under ``DistributedDataParallel``, which is timed by turns with a step
 that sends nothing. gloo's threads take time from the ranks' cores, so two predictions
@@ -35,7 +36,7 @@ from elision.workloads.models.resnet import resnet8
 
 RANKS = 2
 BATCH = 32
-SIZES = (2**16, 2**20, 2**23)
+SIZES = (2**16, 2**20, 2**25)
 ROUNDS = 25
 
 
@@ -52,12 +53,15 @@ def networks() -> dict[str, tuple[nn.Module, Tensor]]:
     }
 
 
-def costs_of(model: nn.Module, x: Tensor, rounds: int) -> StepCosts:
+def costs_of(
+    model: nn.Module, x: Tensor, rounds: int, *, wall: bool = True
+) -> StepCosts:
     return measured_step(
         model,
         {n: lambda n=n: model(x[:n]).square().mean() for n in (BATCH, BATCH // 2)},
         lambda m: torch.optim.SGD(m.parameters(), 0.01),
         rounds,
+        wall=wall,
     )
 
 
@@ -112,7 +116,7 @@ def rank_main(rank: int, folder: str) -> None:
     rows = []
     for name, (model, x) in networks().items():
         distributed.barrier()
-        alone = costs_of(model, x, ROUNDS) if rank == 0 else None
+        alone = costs_of(model, x, ROUNDS, wall=False) if rank == 0 else None
         distributed.barrier()
         both = costs_of(model, x, ROUNDS)
         link, error, measured = link_here()

@@ -89,11 +89,13 @@ def scale(
     """
     from elision.common.columns import as_text
     from elision.common.files import to_csv, write_json, write_text
+    from elision.engines.bench import machine
     from elision.report.table import rows_as_text
     from elision.training.parallel.scaling import (
         Compression,
         Cores,
         Link,
+        StepCosts,
         scaling_model,
     )
 
@@ -122,6 +124,8 @@ def scale(
         "overlap": not no_overlap,
         "imbalance": imbalance,
     }
+    # Refuses what has no meaning before anything is timed.
+    scaling_model(StepCosts((0.0, 1.0), (0.0, 1.0)), given, batch=batch or 1, **options)
     costs, own_batch = _timed(workload, data, rounds)
     model = scaling_model(costs, given, batch=batch or own_batch, **options)
     until = model.pays_until(efficiency)
@@ -130,6 +134,9 @@ def scale(
     write_text(out / "scaling.csv", to_csv(rows))
     write_text(out / "scaling.svg", _figure(model, until))
     facts = {"source": costs.source, "link": link, "latency": latency, "mode": mode}
+    facts |= {"machine": machine(), "collective": collective, "overlap": not no_overlap}
+    facts |= {"compression": compression and vars(compression), "imbalance": imbalance}
+    facts |= {"cores": cores, "comm_cores": comm_cores}
     facts |= {"batch": model.batch, "pays_until": until, "fastest": model.fastest}
     write_json(out / "scaling.json", facts | {"step": vars(costs), "rows": rows})
     print(
@@ -219,6 +226,12 @@ def _summary(model: "ScalingModel", until: int, efficiency: float) -> str:
         why = f"{following[0].ranks} are slower"
     lines.append(f"beyond {until} rank(s) it does not pay: {why}")
     lines.append(f"highest throughput: {model.fastest} ranks")
+    if model.compression is not None and until > 1:
+        low, high = (f(model.break_even(until)) for f in (min, max))
+        lines.append(
+            f"compression gains at {until} ranks on links below {_speed(low)} to "
+            f"{_speed(high)}, by bucket, where the transfer is exposed"
+        )
     if model.rows[-1].ranks > 1:
         law = model.usl
         peak = f", peak at {law.peak:,.0f} ranks" if law.coherency else ""
@@ -230,3 +243,13 @@ def _summary(model: "ScalingModel", until: int, efficiency: float) -> str:
         else:
             lines.append(f"Gustafson: serial share {model.gustafson:.4f}")
     return "\n".join(lines)
+
+
+def _speed(bandwidth: float) -> str:
+    """A bandwidth of bytes per second as people read it.
+
+    Example:
+        >>> _speed(1.25e9), _speed(float("inf"))
+        ('10 Gbit', 'any speed')
+    """
+    return "any speed" if bandwidth == float("inf") else f"{bandwidth * 8e-9:.3g} Gbit"

@@ -240,6 +240,28 @@ def test_break_even_is_where_both_take_as_long() -> None:
     assert 1e8 / bandwidth == pytest.approx(0.05 + 1e6 / bandwidth)
 
 
+@pytest.mark.parametrize("gathered", [False, True])
+def test_at_the_break_even_bandwidth_compression_changes_nothing(
+    gathered: bool,
+) -> None:
+    half = Compression(8 if not gathered else 1, 2e-9, gathered)
+
+    def busy(bandwidth: float, compression: Compression | None) -> float:
+        link = Link(bandwidth)
+        model = scaling_model(
+            COSTS, link, batch=64, ranks=[4], compression=compression, bucket_cap=1e9
+        )
+        return model.row(4).communication
+
+    compressed = scaling_model(
+        COSTS, Link(), batch=64, ranks=[4], compression=half, bucket_cap=1e9
+    )
+    (bandwidth,) = compressed.break_even(4)
+    assert busy(bandwidth, half) == pytest.approx(busy(bandwidth, None))
+    assert busy(bandwidth / 2, half) < busy(bandwidth / 2, None)
+    assert busy(bandwidth * 2, half) > busy(bandwidth * 2, None)
+
+
 def network(kind: str) -> tuple[nn.Module, torch.Tensor]:
     torch.manual_seed(0)
     if kind == "many layers":

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from elision.common.checks import integer
 from elision.common.restoring import restored
+from elision.common.timing import quoted_clock
 from elision.training.parallel.scaling.overlap import Bucket
 from elision.training.parallel.scaling.step import StepCosts
 from elision.workloads import Examples, Workload
@@ -25,11 +26,14 @@ def measured_step(
     make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
     rounds: int = 7,
     source: str = "measured here",
+    *,
+    wall: bool = False,
 ) -> StepCosts:
     """Time a training step at several batch sizes, and when each gradient is ready.
 
-    Wall-clock medians, after one step to warm up; the batch sizes take turns. The model,
-    its buffers and the random state are put back.
+    Medians by :func:`~elision.common.timing.quoted_clock`, after one step to warm up; the
+    batch sizes take turns. The model, its buffers and the random state are put back. On
+    the CPU: the work of another device is not waited for.
 
     Args:
         model: in training mode.
@@ -37,6 +41,7 @@ def measured_step(
         make_optimizer: called with the model.
         rounds: timed steps of each batch size.
         source: for :attr:`StepCosts.source`.
+        wall: by the wall clock, other programs' load included.
 
     Returns:
         The costs; gradients in the order of the largest batch, those of a parameter that
@@ -59,12 +64,15 @@ def measured_step(
     integer("measured_step", "rounds", rounds)
     if not losses:
         raise ValueError("measured_step: give the loss of at least one batch size")
+    clock = {"thread": time.thread_time, "wall": time.perf_counter}[
+        "wall" if wall else quoted_clock()
+    ]
     wanted = [p for p in model.parameters() if p.requires_grad]
     numbers = {p: i for i, p in enumerate(wanted)}
     when: dict[int, float] = {}
 
     def note(parameter: Tensor) -> None:
-        when[numbers[parameter]] = time.perf_counter()  # pyright: ignore[reportArgumentType]
+        when[numbers[parameter]] = clock()  # pyright: ignore[reportArgumentType]
 
     forward: dict[int, list[float]] = {batch: [] for batch in losses}
     backward: dict[int, list[float]] = {batch: [] for batch in losses}
@@ -79,15 +87,15 @@ def measured_step(
                 for batch, loss in losses.items():
                     optimizer.zero_grad()
                     when.clear()
-                    began = time.perf_counter()
+                    began = clock()
                     value = loss()
-                    between = time.perf_counter()
+                    between = clock()
                     value.backward()
-                    ended = time.perf_counter()
+                    ended = clock()
                     optimizer.step()
                     if not turn:
                         continue
-                    update.append(time.perf_counter() - ended)
+                    update.append(clock() - ended)
                     forward[batch].append(between - began)
                     backward[batch].append(ended - between)
                     if batch == largest:

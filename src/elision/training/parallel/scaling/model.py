@@ -13,7 +13,7 @@ from elision.training.parallel.scaling.collectives import (
     AllGather,
     Collective,
 )
-from elision.training.parallel.scaling.compression import Compression
+from elision.training.parallel.scaling.compression import Compression, break_even
 from elision.training.parallel.scaling.cores import Cores
 from elision.training.parallel.scaling.laws import (
     Usl,
@@ -214,6 +214,32 @@ class ScalingModel:
             for n in range(self.cores.total)
         ]
 
+    def break_even(self, ranks: int) -> list[float]:
+        """Bandwidth below which each bucket is sent sooner compressed, in bytes per second.
+
+        Where its transfer is exposed; a hidden one gains nothing.
+
+        Raises:
+            ValueError: the model was made without ``compression``.
+        """
+        if self.compression is None:
+            raise ValueError(
+                "scaling_model: give compression= to compare it with float32"
+            )
+        plain, messages = replace(self, compression=None), self._messages(ranks)
+        return [
+            break_even(
+                plain._collective().sent_bytes(bucket.size, ranks),
+                self._collective().sent_bytes(self._message(bucket.size), ranks),
+                self.compression.seconds(bucket.size / _FLOAT32) * messages,
+            )
+            for bucket in self._buckets()
+        ]
+
+    def _messages(self, ranks: int) -> int:
+        """Messages of a bucket that a rank reads."""
+        return ranks if self.compression and self.compression.gathered else 1
+
     def _fits(self, ranks: int) -> bool:
         return self.mode == "weak" or ranks <= self.batch
 
@@ -252,8 +278,8 @@ class ScalingModel:
         """Seconds of a bucket on the link, and of making and reading its message."""
         seconds = self._collective().seconds(self._message(size), ranks)
         if self.compression is not None:
-            messages = ranks if self.compression.gathered else 1
-            seconds += self.compression.seconds(size / _FLOAT32) * messages
+            made_and_read = self.compression.seconds(size / _FLOAT32)
+            seconds += made_and_read * self._messages(ranks)
         return seconds
 
     def _sent_bytes(self, ranks: int) -> float:
