@@ -12,3 +12,4 @@ from elision.training.parallel.hook import CompressHook as CompressHook
 from elision.training.parallel.hook import Traffic as Traffic
 from elision.training.parallel.hook import compress_hook as compress_hook
 from elision.training.parallel.outer import OuterOptimizer as OuterOptimizer
+from elision.training.parallel.scaling import scaling_model as scaling_model
