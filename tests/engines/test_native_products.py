@@ -205,6 +205,32 @@ def test_wide_planes(side):
         assert_close(found, expected, geometry.dense_macs / expected.numel())
 
 
+@pytest.mark.parametrize("sparse", ["input", "grad_output"])
+@pytest.mark.parametrize("sizes", [(300, 520, 130), (129, 17, 700), (128, 16, 128)])
+def test_gradients_of_rows(sparse, sizes):
+    """Several chunks of tokens, several groups and cuts of columns, rows apart."""
+    geometry = MatmulGeometry(*sizes)
+    grad, input = operands(Product.WEIGHT_GRAD, geometry, sparse, 0.1, 5)
+    expected = grad.T @ input
+    padded = torch.cat([grad, grad], 1)[:, : grad.shape[1]]
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(library.rows_weight_grad(input, padded, sparse=sparse))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*found)
+    assert_close(found[0], expected, sizes[0])
+    for operand in (grad, input):
+        at = operand.nonzero()[-1]
+        for value in (torch.nan, torch.inf):
+            kept, operand[tuple(at)] = operand[tuple(at)].clone(), value
+            assert library.rows_weight_grad(input, grad, sparse=sparse) is None
+            operand[tuple(at)] = kept
+
+
 @pytest.mark.parametrize(("kind", "sparse"), WAYS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("which", [0, 1])

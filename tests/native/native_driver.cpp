@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <random>
 #include <tuple>
 #include <vector>
@@ -21,6 +22,10 @@ struct Weights;
 extern "C" {
 int elision_to_blocked(const float*, float*, int, int64_t, int);
 void elision_from_blocked(const float*, float*, int, int64_t, int);
+int elision_keep_largest(const float*, float*, const int64_t*, const int64_t*, int64_t, int64_t,
+                         int);
+int elision_rows_weight_grad(const float*, int64_t, int64_t, const float*, int64_t, int64_t,
+                             int64_t, int, float*, int);
 float elision_threshold(const float*, int64_t, int64_t, int64_t, int);
 int elision_multiplies_halves();
 void* elision_weights_new(const int*, int);
@@ -163,6 +168,49 @@ static void convolution(double density, bool halves) {
   for (size_t i = 0; i < w.size(); ++i) dw[i] = w[i] == 0 ? 0 : dw[i];
   compare("masked_grad", masked, dw);
   elision_weights_free(weights);
+}
+
+// One sparse operand and one dense, tokens in rows: the sums of their products.
+static void gradient_of_rows() {
+  int64_t tokens = pick(1, 300), columns = pick(1, 150), others = pick(1, 300);
+  int64_t own_step = columns + pick(0, 3), step = others + pick(0, 3);
+  Floats own = random_floats(tokens * own_step, 0.2), dense = random_floats(tokens * step, 1);
+  Floats sums(columns * others), turned(columns * others), found(columns * others);
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t c = 0; c < columns; ++c)
+      for (int64_t k = 0; k < others; ++k)
+        sums[c * others + k] += own[t * own_step + c] * dense[t * step + k];
+  for (int64_t c = 0; c < columns; ++c)
+    for (int64_t k = 0; k < others; ++k) turned[k * columns + c] = sums[c * others + k];
+  for (int turn : {0, 1}) {
+    elision_rows_weight_grad(own.data(), own_step, columns, dense.data(), step, others, tokens,
+                             turn, found.data(), 2);
+    compare("weight_grad of rows", found, turn ? turned : sums);
+  }
+}
+
+static void largest_of_runs() {
+  std::vector<int64_t> sizes, ranks;
+  int64_t total = 0;
+  for (int run = pick(1, 9); run > 0; --run) {
+    sizes.push_back(pick(1, 3000));
+    ranks.push_back(pick(1, static_cast<int>(sizes.back())));
+    total += sizes.back();
+  }
+  Floats x = random_floats(total, 0.7), y(total), expected(total);
+  for (size_t run = 0, first = 0; run < sizes.size(); first += sizes[run++]) {
+    Floats ordered(x.begin() + first, x.begin() + first + sizes[run]);
+    for (float& v : ordered) v = std::fabs(v);
+    std::sort(ordered.begin(), ordered.end(), std::greater<float>());
+    for (int64_t i = 0; i < sizes[run]; ++i)
+      expected[first + i] =
+          std::fabs(x[first + i]) >= ordered[ranks[run] - 1] ? x[first + i] : 0;
+  }
+  int64_t runs = static_cast<int64_t>(sizes.size());
+  elision_keep_largest(x.data(), y.data(), sizes.data(), ranks.data(), runs, total, 2);
+  failures += y != expected;
+  elision_keep_largest(x.data(), y.data(), sizes.data(), std::vector<int64_t>(runs, 1).data(),
+                       runs, 100, 2);
 }
 
 static void normalisation() {
@@ -357,6 +405,7 @@ int main() {
   for (int halves = 0; halves <= elision_multiplies_halves(); ++halves)
     for (int i = 0; i < 24; ++i)
       convolution(i % 4 == 0 ? 1.0 : i % 4 == 1 ? 0.0 : 0.2, halves);
+  for (int i = 0; i < 10; ++i) gradient_of_rows(), largest_of_runs();
   for (int i = 0; i < 10; ++i) normalisation(), pooling(), rounding(), ternary();
   for (int i = 0; i < 20; ++i) integers<int16_t>();
   for (int i = 0; i < 20 && elision_multiplies_bytes(); ++i) integers<int8_t>();

@@ -1,12 +1,16 @@
 """A mask selects, it does not multiply: what is left out is zero, whatever it was."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from elision.engines import Hint, NativeEngine, TorchEngine
+from elision.native import shared_object
 from elision.operands import (
     Cast,
     Chain,
@@ -157,3 +161,33 @@ def test_an_unwanted_weight_gradient_is_zero_in_every_engine(
     expected = g.T @ x
     expected[1] = 0
     torch.testing.assert_close(dw, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=6),
+    columns=st.sampled_from([1, 33, 200]),
+    sparsity=st.sampled_from([0.0, 0.5, 0.9, 0.999]),
+    threshold=st.sampled_from(["exact", "sampled"]),
+    special=st.sampled_from([None, 0.0, 1.0, NAN, INF]),
+    seed=st.integers(0, 99),
+)
+def test_runs_select_each_by_itself(
+    sizes: list[int],
+    columns: int,
+    sparsity: float,
+    threshold: Any,
+    special: Any,
+    seed: int,
+) -> None:
+    shared_object.unavailable()  # builds the kernel, where it can be
+    generator = torch.Generator().manual_seed(seed)
+    scales = torch.randn(sum(sizes), 1, generator=generator).exp()
+    x = scales * torch.randn(sum(sizes), columns, generator=generator)
+    if special is not None:  # ties, or what is not finite
+        x[torch.rand(x.shape, generator=generator) < 0.4] = special
+    transform = TopK(sparsity, threshold, sample_size=500)
+    found = transform.of_runs(x, sizes, [], True)
+    alone = [transform(run, [], True) for run in x.split(sizes)]
+    assert torch.equal(found.nan_to_num(7.0), torch.cat(alone).nan_to_num(7.0))
+    assert torch.equal(found.isnan(), x.isnan())

@@ -5,6 +5,7 @@ computes the products.
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -148,6 +149,20 @@ class Step:
                 held.read[use] = done[use]
                 held.changed |= self._changed & {use}
         return done[use] if rows is None else done[use][rows.chosen]
+
+    def read_runs(
+        self, kind: Product, operand: str, x: Tensor, sizes: Sequence[int]
+    ) -> Tensor:
+        """An operand whose runs of ``sizes`` rows are transformed each by itself."""
+        use = self.plan.use(kind, operand)
+        transform = self.plan.uses[use]
+        if transform == KEEP:
+            return x
+        state = list(self.states[use].values())
+        read = transform.of_runs(x, sizes, state, self.training)
+        if read is not x:
+            self._changed.add(use)
+        return read
 
     def native(self, kind: Product, first: Tensor, second: Tensor) -> Tensor | None:
         """The product by its accumulator, or by an engine that leaves zeros out.

@@ -17,6 +17,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "from_blocked": (None, [_POINTER, _POINTER, _INT, _LONG, _INT]),
     "threshold": (_FLOAT, [_POINTER, _LONG, _LONG, _LONG, _INT]),
     "places_above": (_LONG, [_POINTER, _LONG, _FLOAT, _POINTER, _LONG]),
+    "keep_largest": (_INT, [_POINTER] * 4 + [_LONG, _LONG, _INT]),
     "multiplies_halves": (_INT, []),
     "weights_new": (_POINTER, [_POINTER, _INT]),
     "weights_free": (None, [_POINTER]),
@@ -30,6 +31,10 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "weight_grad": (
         _LONG,
         [_POINTER, _INT, _POINTER, _POINTER, _FLOAT, _POINTER, _INT],
+    ),
+    "rows_weight_grad": (
+        _INT,
+        [_POINTER, _LONG, _LONG] * 2 + [_LONG, _INT, _POINTER, _INT],
     ),
     "sparse_input_grad": (_INT, [_POINTER, _POINTER, _POINTER, _POINTER, _INT]),
     "norm_statistics": (None, [_POINTER] * 7 + [_INT] * 3 + [_FLOAT] + [_INT] * 2),

@@ -41,15 +41,15 @@ class Weight(NamedTuple):
 
     Attributes:
         read: as forward product and input gradient read it, ``(gates · units, columns)``.
-        reads: what the weight gradient reads of the other operand: of the input, ``(tokens,
-            features)``, or of the states before each step, in the order of computing, each
-            ``(sequences, units)``.
+        reads: what the weight gradient reads of the other operand, of which so many rows at
+            a time are one: of the input, ``(tokens, features)``, all; of the states before
+            each step, ``(tokens, units)``, those of a step.
         gradient: the weight's gradient, of the gates' gradients and what was read, each of
             all tokens.
     """
 
     read: Tensor
-    reads: Callable[[list[Tensor]], list[Tensor]]
+    reads: Callable[[Tensor, Sequence[int]], Tensor]
     gradient: Callable[[Tensor, Tensor], Tensor]
 
     @property
@@ -92,7 +92,7 @@ def selected_recurrence(
     Example:
         >>> gru, x, zero = torch.nn.GRU(3, 4), torch.ones(2, 3), torch.zeros(1, 4)
         >>> weights = Plain(*gru.all_weights[0])
-        >>> halves = Weight(weights.hidden / 2, lambda h: h, lambda g, h: g.T @ h)
+        >>> halves = Weight(weights.hidden / 2, lambda h, sizes: h, lambda g, h: g.T @ h)
         >>> part = weights.of_input(x)
         >>> y, _ = selected_recurrence(
         ...     "gru", part, [1, 1], (zero,), weights, None, halves
@@ -113,14 +113,16 @@ def selected_recurrence(
 
 def states_before(
     y: Tensor, h0: Tensor, counts: Sequence[int], *, reverse: bool
-) -> list[Tensor]:
-    """The states that each step reads, in the order of computing.
+) -> Tensor:
+    """The states that each step reads, in the order of the tokens.
 
     Example:
         >>> y, h0 = torch.tensor([[1.0], [2.0], [3.0]]), torch.zeros(2, 1)
-        >>> [h.flatten().tolist() for h in states_before(y, h0, [2, 1], reverse=False)]
-        [[0.0, 0.0], [1.0]]
+        >>> states_before(y, h0, [2, 1], reverse=False).flatten().tolist()
+        [0.0, 0.0, 1.0]
     """
+    if not reverse and counts[-1] == len(h0):  # all sequences are of one length
+        return torch.cat([h0, y[: -len(h0)]])
     steps = [*y.split(list(counts))]
     if reverse:
         steps.reverse()
@@ -129,7 +131,7 @@ def states_before(
         new = h0[len(before) : len(now)]
         kept = before[: len(now)]
         found.append(torch.cat([kept, new]) if len(new) else kept)
-    return found
+    return torch.cat(found[::-1] if reverse else found)
 
 
 class _Selected(torch.autograd.Function):
@@ -156,11 +158,11 @@ class _Selected(torch.autograd.Function):
         want = Given(*ctx.needs_input_grad[5:])
         reads: list[Tensor | None] = [None, None]
         if want.w_ih and of_input is not None:
-            reads[0] = of_input.reads([given.x])[0]
+            reads[0] = of_input.reads(given.x, [len(given.x)])
         if want.w_hh:
-            before = states_before(y, given.h0, sizes.tolist(), reverse=reverse)
-            parts = of_state.reads(before)
-            reads[1] = torch.cat(parts[::-1] if reverse else parts)
+            counts = sizes.tolist()
+            before = states_before(y, given.h0, counts, reverse=reverse)
+            reads[1] = of_state.reads(before, counts)
         ctx.save_for_backward(y, *reads, *kept, *given)
         return y, hn, cn
 

@@ -22,7 +22,7 @@ import itertools
 import math
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -236,6 +236,27 @@ class Transform(ABC):
         A subclass that defines ``apply`` inherits no form: it states its own.
         """
         return None
+
+    def of_runs(
+        self, x: Tensor, sizes: Sequence[int], state: list[Tensor], training: bool
+    ) -> Tensor:
+        """What :meth:`__call__` makes of each run of rows by itself, one after the other.
+
+        Args:
+            x: ``(rows, columns)``.
+            sizes: rows of each run, not negative, which add up to those of ``x``.
+            state: as for a call.
+            training: likewise.
+
+        Example:
+            >>> from elision.operands import TopK
+            >>> x = torch.tensor([[3.0, -1.0], [0.5, -4.0]])
+            >>> TopK(0.5).of_runs(x, [1, 1], [], True).tolist()
+            [[3.0, 0.0], [0.0, -4.0]]
+        """
+        if len(sizes) == 1:
+            return self(x, state, training)
+        return torch.cat([self(run, state, training) for run in x.split([*sizes])])
 
     @abstractmethod
     def __str__(self) -> str:

@@ -1,6 +1,8 @@
 """The largest values of a whole tensor."""
 
+import ctypes
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -134,6 +136,27 @@ class TopK(Transform):
         else:
             level = self._new_threshold(x)
         return keep_from(x, level)
+
+    def of_runs(
+        self, x: Tensor, sizes: Sequence[int], state: list[Tensor], training: bool
+    ) -> Tensor:
+        """See :meth:`Transform.of_runs`; one call of a kernel, with the same result."""
+        ready = _is_plain(x) and shared_object.loaded()
+        if state or self.sparsity == 0 or not ready or not x.numel():
+            return super().of_runs(x, sizes, state, training)
+        flat = x.detach().contiguous()
+        runs = [rows * x.shape[1] for rows in sizes if rows]
+        samples = x.numel() if self.threshold == "exact" else self.sample_size
+        ranks = [share_of(1 - self.sparsity, min(size, samples)) for size in runs]
+        many = ctypes.c_int64 * len(runs)
+        result = torch.empty_like(flat)
+        done = shared_object.load().elision_keep_largest(
+            *(flat.data_ptr(), result.data_ptr(), many(*runs), many(*ranks)),
+            *(len(runs), samples, torch.get_num_threads()),
+        )
+        if done < 0:
+            raise MemoryError("the kernel keep_largest ran out of memory")
+        return result
 
     def _new_threshold(self, x: Tensor) -> Tensor:
         exact = self.threshold == "exact"

@@ -211,6 +211,13 @@ def _in_convolution(geometry: Geometry, sparse: str | None) -> str | None:
     return None if sparse is None else geometry.convolution_operand(sparse)
 
 
+def _is_matrix_product(conv: Conv2dGeometry) -> bool:
+    """Whether images are single pixels, and kernels too."""
+    return conv.height == conv.width == math.prod(conv.kernel) == 1 and not any(
+        conv.padding
+    )
+
+
 def _in_halves(operand: torch.Tensor) -> bool:
     return operand.dtype == torch.float16 and library.multiplies_halves()
 
@@ -248,6 +255,9 @@ def _weight_grad(
     wanted: torch.Tensor | None,
 ) -> torch.Tensor | None:
     """Weight gradient; None if an operand is not finite."""
+    if wanted is None and _is_matrix_product(conv):
+        x, g = (operand.flatten(1) for operand in (input, gradient))
+        return library.rows_weight_grad(x, g, sparse=sparse or "input")
     g, g_finite = library.to_blocked(gradient, slot=0)
     x, x_finite = library.to_blocked(input, slot=1)
     if not (g_finite and x_finite):

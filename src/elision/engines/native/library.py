@@ -26,6 +26,7 @@ __all__ = [
     "load",
     "multiplies_halves",
     "path",
+    "rows_weight_grad",
     "sparse_input_grad",
     "threshold",
     "to_blocked",
@@ -361,6 +362,38 @@ def weight_grad(
         )
     )
     return dw, kept
+
+
+def rows_weight_grad(
+    x: torch.Tensor, g: torch.Tensor, *, sparse: str
+) -> torch.Tensor | None:
+    """Dense weight gradient of a matrix product from one sparse operand.
+
+    Args:
+        x: input ``(rows, inner)``.
+        g: gradient of the output ``(rows, columns)``.
+        sparse: ``"input"`` or ``"grad_output"``: whose zeros are left out.
+
+    Returns:
+        float32 ``(columns, inner)``; None if an operand is not finite.
+    """
+    x, g = (_rows(operand) for operand in (x, g))
+    dw = _floats((g.shape[1], x.shape[1]))
+    of_input = sparse == "input"
+    own, other = (x, g) if of_input else (g, x)
+    read = [v for m in (own, other) for v in (m.data_ptr(), m.stride(0), m.shape[1])]
+    finite = _done(
+        load().elision_rows_weight_grad(
+            *(*read, len(x), of_input, dw.data_ptr(), torch.get_num_threads())
+        )
+    )
+    return dw if finite else None
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """A float32 matrix whose rows are contiguous each."""
+    x = x.to(torch.float32)
+    return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
 
 
 def sparse_input_grad(

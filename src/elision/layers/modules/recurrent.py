@@ -18,7 +18,7 @@ answers in one of four ways:
   sees one step at a time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -280,8 +280,8 @@ def _weight(part: ElidedPart, tokens: int) -> Weight:
         held=part._elision_held,
     )
 
-    def reads(operands: list[Tensor]) -> list[Tensor]:
-        return [step.read(Product.WEIGHT_GRAD, "input", x, {}) for x in operands]
+    def reads(operand: Tensor, sizes: Sequence[int]) -> Tensor:
+        return step.read_runs(Product.WEIGHT_GRAD, "input", operand, sizes)
 
     def gradient(grad: Tensor, read: Tensor) -> Any:
         with OWN_PRODUCTS:

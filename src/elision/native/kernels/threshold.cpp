@@ -23,6 +23,9 @@ constexpr int64_t MOST_SAMPLES = 16384, PER_SAMPLE = 16, FEW = 1024;
 constexpr int64_t GOLDEN = 2654435769;  // fractional part of the golden ratio, * 2^32
 constexpr double DEVIATIONS = 5;      // of the sample's rank, on both sides
 constexpr int64_t CHUNK = 64 * 1024;  // values that a task looks at
+// Between neighbouring runs of values the level moves less than this share, mostly (an own
+// choice; where it moves more, a sample is taken).
+constexpr float NEAR = 0.125f;
 
 // The magnitude; NaN orders nothing and counts as the largest.
 float magnitude(float value) { return std::isnan(value) ? INFINITY : std::fabs(value); }
@@ -100,7 +103,65 @@ float kth(const float* x, int64_t n, int64_t k, int threads) {
   return all[k - 1];
 }
 
+// The same, sought first near a level that may be about right; below 0: none is known.
+float kth_near(const float* x, int64_t n, int64_t k, float guess) {
+  if (n > FEW && guess > 0 && std::isfinite(guess)) {
+    static thread_local std::vector<float> inside;
+    int64_t rest = k - between(x, n, guess * (1 - NEAR), guess * (1 + NEAR), inside);
+    if (rest >= 1 && rest <= static_cast<int64_t>(inside.size())) {
+      std::nth_element(inside.begin(), inside.begin() + (rest - 1), inside.end(),
+                       std::greater<float>());
+      return inside[rest - 1];
+    }
+  }
+  return kth(x, n, k, 1);
+}
+
+// x where its magnitude is at least the level, or NaN; zero elsewhere.
+void keep_from(const float* x, float* y, int64_t n, float level) {
+  int64_t i = 0;
+#if defined(ELISION_AVX512)
+  __m512 least = _mm512_set1_ps(level);
+  for (; i + 16 <= n; i += 16) {
+    __m512 v = _mm512_loadu_ps(x + i);
+    __mmask16 keep = _mm512_cmp_ps_mask(_mm512_abs_ps(v), least, _CMP_NLT_UQ);
+    _mm512_storeu_ps(y + i, _mm512_maskz_mov_ps(keep, v));
+  }
+#endif
+  for (; i < n; ++i) y[i] = std::fabs(x[i]) < level ? 0.0f : x[i];
+}
+
 }  // namespace
+
+// Of each of `runs` runs of values, one behind the other and of `sizes` values, the values of
+// at least the k-th largest magnitude of the run; zero elsewhere. `ranks`: k of each run, from
+// 1. A run of more than `samples` values takes the k-th of so many values spread over it.
+// Returns 0, or -1 if there is not memory enough.
+extern "C" int elision_keep_largest(const float* x, float* y, const int64_t* sizes,
+                                    const int64_t* ranks, int64_t runs, int64_t samples,
+                                    int threads) {
+  try {
+    std::vector<int64_t> start(runs + 1, 0);
+    for (int64_t r = 0; r < runs; ++r) start[r + 1] = start[r] + sizes[r];
+    int tasks = static_cast<int>(std::min<int64_t>(runs, threads));
+    parallel(tasks, threads, [&](int task) {
+      float level = -1;
+      for (int64_t r = runs * task / tasks; r < runs * (task + 1) / tasks; ++r) {
+        const float* from = x + start[r];
+        if (sizes[r] > samples) {
+          std::vector<float> sample = spread(from, sizes[r], samples);
+          level = kth_near(sample.data(), samples, ranks[r], level);
+        } else {
+          level = kth_near(from, sizes[r], ranks[r], level);
+        }
+        keep_from(from, y + start[r], sizes[r], level);
+      }
+    });
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return -1;
+  }
+}
 
 // Of `count` values spread over x (all of them if count >= n), the k-th largest
 // magnitude, lowered by one step, so that "above" keeps it and its equals. Below 0: keep
