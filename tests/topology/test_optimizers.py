@@ -2,7 +2,6 @@
 
 import copy
 import importlib.util
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -246,8 +245,9 @@ def alone() -> Iterator[None]:
     """A process group of one process."""
     from torch import distributed
 
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29873")
-    distributed.init_process_group("gloo", rank=0, world_size=1)
+    # In memory: a port would be another test's, too.
+    store = distributed.HashStore()
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield
     distributed.destroy_process_group()
 
