@@ -7,7 +7,7 @@ from torch import Tensor
 
 from elision.products import LayerProduct
 
-__all__ = ["Observation", "Observer"]
+__all__ = ["Observation", "Observer", "without"]
 
 
 @dataclass(frozen=True)
@@ -44,3 +44,18 @@ class Observation:
 
 #: Called with every product of a watched model (see :func:`elision.layers.watch`).
 Observer = Callable[[Observation], None]
+
+
+def without(
+    observers: tuple[Observer, ...], observer: Observer
+) -> tuple[Observer, ...]:
+    """Observers less one entry of ``observer``; all of them if it is not there.
+
+    Example:
+        >>> without((print, len, print), print) == (len, print)
+        True
+    """
+    for i, known in enumerate(observers):
+        if known is observer:
+            return (*observers[:i], *observers[i + 1 :])
+    return observers

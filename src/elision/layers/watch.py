@@ -14,7 +14,7 @@ from elision.layers.between.called import seen_by
 from elision.layers.elide import elide, restore
 from elision.layers.extras import attach_extra, extra
 from elision.layers.modules.base import ElidedLayer, plan_of
-from elision.layers.observation import Observer
+from elision.layers.observation import Observer, without
 from elision.layers.reach import elidable_layers, elided_layers
 from elision.layers.recipe import Recipe
 
@@ -55,7 +55,9 @@ class Watch:
         self._calls.close()
         layers, self._layers = self._layers, []
         for layer in layers:
-            _remove_observer(layer, self._observer)
+            if isinstance(layer, ElidedLayer):  # it may have been restored since
+                left = without(layer._elision_observers, self._observer)
+                layer._elision_observers = left
         if (
             layers
             and extra(self._model, _ONLY_WATCHED)
@@ -103,16 +105,6 @@ def watch(model: nn.Module, observer: Observer) -> Watch:
         elide(model, Recipe("dense"), engine="torch")
         attach_extra(model, _ONLY_WATCHED, True)
     return Watch(model, observer)
-
-
-def _remove_observer(layer: ElidedLayer, observer: Observer) -> None:
-    """Remove one entry of an observer; the layer may have been restored since."""
-    observers = list(getattr(layer, "_elision_observers", ()))
-    for i, known in enumerate(observers):
-        if known is observer:
-            del observers[i]
-            layer._elision_observers = tuple(observers)
-            return
 
 
 def _is_watched(model: nn.Module) -> bool:

@@ -1,5 +1,6 @@
 """Reading the calls of ``matmul``, ``einsum`` and their kin: which product they compute."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -33,10 +34,14 @@ def found_in(func: Any, args: Any, kwargs: Any) -> Found | None:
     if read is None:
         return None
     try:
-        bound = inspect.signature(read).bind(*args, **kwargs)
+        bound = _signature(read).bind(*args, **kwargs)
     except TypeError:
         return None
     return read(*bound.args, **bound.kwargs)
+
+
+#: Asked at every call; there are as many as readers.
+_signature = functools.cache(inspect.signature)
 
 
 def _same(y: Tensor) -> Tensor:

@@ -31,11 +31,11 @@ from torch.overrides import TorchFunctionMode
 from elision.engines import make_engine
 from elision.layers.between.call_readers import CALLS, found_in
 from elision.layers.between.contraction import Contraction, of_matmul
-from elision.layers.between.passes import PRODUCTS, Around, leave, stand_around
+from elision.layers.between.passes import PRODUCTS, Around, stand_around
 from elision.layers.effects import NoEffectWarning
-from elision.layers.extras import extra
+from elision.layers.extras import drop_extra, extra
 from elision.layers.modules.base import ElidedLayer, plan_of
-from elision.layers.observation import Observer
+from elision.layers.observation import Observer, without
 from elision.layers.plan import LayerPlan
 from elision.layers.recipe import Recipe
 from elision.layers.recomputation import OWN_PRODUCTS, is_recomputation
@@ -114,9 +114,6 @@ class Called(Around):
     def mode(self, *, again: bool = False) -> TorchFunctionMode:
         """The mode that answers the calls."""
         return _Calls(self, again)
-
-    def begin(self) -> None:
-        """Nothing to do."""
 
     def end(self, *, ended_well: bool) -> None:
         """Say once which pattern of the recipe named nothing, and what ran as it is."""
@@ -332,9 +329,7 @@ def give_products(model: nn.Module, recipe: Recipe) -> None:
 def _refuse_state(recipe: Recipe, table: Table) -> None:
     plan = LayerPlan(recipe.name, table)
     kept = [
-        f"'{plan.uses[use]}'"
-        for use, names in plan.buffers.items()
-        if names and use in plan.uses
+        f"'{transform}'" for use, transform in plan.uses.items() if plan.buffers[use]
     ]
     if plan.is_random:
         kept.append("a sum of random rounding")
@@ -389,11 +384,10 @@ def seen_by(model: nn.Module, observer: Observer, recipe: str) -> Iterator[None]
     try:
         yield
     finally:
-        left = list(called.observers)
-        left.remove(observer)
-        called.observers = tuple(left)
-        if not left and called.recipe is None and called_in(model) is called:
-            leave(model, PRODUCTS)
+        called.observers = without(called.observers, observer)
+        idle = not called.observers and called.recipe is None
+        if idle and called_in(model) is called:
+            drop_extra(model, PRODUCTS)
 
 
 def _attach(model: nn.Module, called: Called) -> None:

@@ -19,10 +19,10 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from elision.layers.extras import attach_extra, drop_extra, extra
+from elision.layers.extras import attach_extra, extra
 from elision.layers.recomputation import is_recomputation
 
-__all__ = ["FUNCTIONS", "PRODUCTS", "Around", "leave", "plain_class", "stand_around"]
+__all__ = ["FUNCTIONS", "PRODUCTS", "Around", "plain_class", "stand_around"]
 
 #: Extras of a model that stand around its forward pass: its replaced functions, and the
 #: products of its own calls. A later one is asked first.
@@ -46,8 +46,7 @@ class Around(ABC):
     def mode(self, *, again: bool = False) -> TorchFunctionMode:
         """The mode of one pass; ``again``: of a recomputation."""
 
-    @abstractmethod
-    def begin(self) -> None:
+    def begin(self) -> None:  # noqa: B027 - nothing to do is a valid answer
         """A forward pass begins, the outermost one of the model."""
 
     @abstractmethod
@@ -119,11 +118,6 @@ def stand_around(
     attach_extra(model, key, around, handles)
     if not issubclass(type(model), _Within):
         model.__class__ = _within(type(model))
-
-
-def leave(model: nn.Module, key: str) -> None:
-    """Take away what stands around a model under a key."""
-    drop_extra(model, key)
 
 
 def plain_class(model: nn.Module) -> None:
