@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from elision.report.table import rows_as_html
 from elision.study.outcome import StudyOutcome
 from elision.study.page.sections.base import Section, findings_of
+from elision.study.page.sections.scored import scores_and_samples
 
 __all__ = ["continuation"]
 
@@ -21,16 +21,7 @@ def continuation(outcome: StudyOutcome) -> Section | None:
     found = findings_of(outcome, "continuation")
     if not found:
         return None
-    samples = [
-        {"recipe": name, "given": a, "sentence": b, "sampled": c}
-        for name, finding in found.items()
-        for a, b, c in finding["samples"]
-    ]
-    words = ("given", "sentence", "sampled")
-    sheets = (
-        rows_as_html([_scores(name, finding) for name, finding in found.items()]),
-        *((rows_as_html(samples, words=words),) if samples else ()),
-    )
+    sheets = scores_and_samples(found, _scores, ("given", "sentence", "sampled"))
     return Section("Continuations", "measured here", _NOTE, sheets)
 
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from elision.report.table import rows_as_html
 from elision.study.outcome import StudyOutcome
 from elision.study.page.sections.base import Section, findings_of
+from elision.study.page.sections.scored import scores_and_samples
 
 __all__ = ["translation"]
 
@@ -21,16 +21,8 @@ def translation(outcome: StudyOutcome) -> Section | None:
     found = findings_of(outcome, "translation")
     if not found:
         return None
-    scores = [_scores(name, finding) for name, finding in found.items()]
-    samples = [
-        {"recipe": name, "source": a, "reference": b, "translation": c}
-        for name, finding in found.items()
-        for a, b, c in finding["samples"]
-    ]
-    words = ("source", "reference", "translation")
-    sheets = (
-        rows_as_html(scores, words=("signature",)),
-        *((rows_as_html(samples, words=words),) if samples else ()),
+    sheets = scores_and_samples(
+        found, _scores, ("source", "reference", "translation"), words=("signature",)
     )
     return Section("Translations", "measured here", _NOTE, sheets)
 
