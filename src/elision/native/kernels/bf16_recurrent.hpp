@@ -15,6 +15,7 @@
 #include "large.hpp"
 #include "layer.hpp"
 #include "pool.hpp"
+#include "run.hpp"
 #include "tiles.hpp"
 
 namespace elision {
@@ -30,24 +31,35 @@ constexpr int TOKENS_TOGETHER = 2048;
 constexpr int BLOCKS_TOGETHER = 2;  // blocks of gates that meet one strip of a weight's columns
 
 template <typename Cell>
-class Bf16Recurrence {
+class Bf16Recurrence : Run<Cell, bf16> {
+  using Base = Run<Cell, bf16>;
+  using Base::blocks;
+  using Base::blocks_of_cells;
+  using Base::carried;
+  using Base::cell_grads;
+  using Base::cells_before;
+  using Base::cells_of;
+  using Base::gates_of;
+  using Base::inputs;
+  using Base::live;
+  using Base::order;
+  using Base::rows_of;
+  using Base::sequences;
+  using Base::starts_at_zero;
+  using Base::threads;
+  using Base::tokens;
+  using Base::units;
+  using Base::v;
+  using Base::width;
+  using typename Base::Rows;
   static constexpr int UNITS = TILE, BLOCK = PANEL;
+  static_assert(Base::UNITS == UNITS && Base::BLOCK == BLOCK);
   static constexpr int X_TILES = Cell::X_COLUMNS / TILE, H_TILES = Cell::H_COLUMNS / TILE;
   static constexpr int H_FIRST = Cell::H_FIRST;
 
  public:
   explicit Bf16Recurrence(const Bf16Layer& layer)
-      : v(layer),
-        units(static_cast<int>(v.units)),
-        inputs(static_cast<int>(v.inputs)),
-        threads(static_cast<int>(v.threads)),
-        blocks(up(units, UNITS)),
-        sequences(static_cast<int>(v.sizes[0])),
-        strips(up(sequences, STRIP)),
-        order(steps_of(v)),
-        starts_at_zero(std::all_of(v.h0, v.h0 + v.sizes[0] * v.units,
-                                   [](float h) { return h == 0.0f; })) {
-    for (const Step& step : order) tokens += step.rows;
+      : Base(layer), strips(up(sequences, STRIP)) {
     first_states.resize(static_cast<size_t>(sequences) * units);
     for (int n = 0; n < sequences; ++n) {
       size_t row = static_cast<size_t>(n) * units;
@@ -86,14 +98,7 @@ class Bf16Recurrence {
   void backward() {
     if (v.c0) blocks_of_cells();
     Floats weights = packed_rows(v.w_hh, units, Cell::H_GATES);
-    width = up(units, BLOCK) * BLOCK;
-    carried.assign(static_cast<size_t>(strips) * STRIP * width, 0.0f);
-    cell_grads.assign(static_cast<size_t>(blocks) * sequences * UNITS, 0.0f);
-    for (int n = 0; n < sequences; ++n) {
-      std::copy_n(v.dh + static_cast<size_t>(n) * units, units,
-                  &carried[static_cast<size_t>(n) * width]);
-      if (v.dc) cells_row(v.dc, n, cell_grads.data(), sequences, n);
-    }
+    Base::take_carried(strips * STRIP);
     size_t half = Packed::floats(strips, blocks * BLOCK);
     Floats memory(2 * half);
     Packed grads[2] = {{blocks * BLOCK, memory.get()}, {blocks * BLOCK, &memory[half]}};
@@ -113,15 +118,7 @@ class Bf16Recurrence {
           for (int strip = low; strip < high; ++strip)
             step_backward(order[s], block, strip, to);
       });
-    for (int n = 0; n < sequences; ++n) {
-      std::copy_n(&carried[static_cast<size_t>(n) * width], units,
-                  v.dh + static_cast<size_t>(n) * units);
-      if (v.dc)
-        for (int u = 0; u < units; ++u)
-          v.dc[static_cast<size_t>(n) * units + u] =
-              cell_grads[(static_cast<size_t>(u / UNITS) * sequences + n) * UNITS +
-                         u % UNITS];
-    }
+    Base::give_carried();
     if (v.dx) input_gradient();
     if (v.dw_ih) weight_gradients();
   }
@@ -192,38 +189,10 @@ class Bf16Recurrence {
 
   // --- where things lie ----------------------------------------------------------------
 
-  bf16* gates_of(int block, int token) const {
-    return v.gates + (static_cast<size_t>(block) * tokens + token) * BLOCK;
-  }
-  struct Rows {
-    float* row[4];
-  };
-  static Rows rows_of(float* gates) {
-    const int* at = Cell::ROWS;
-    return {{gates + at[0], gates + at[1], gates + at[2], gates + at[3]}};
-  }
-  float* cells_of(int block, int row) const {
-    return v.cells + (static_cast<size_t>(block) * (tokens + sequences) + row) * UNITS;
-  }
-  int live(int block) const { return std::min(UNITS, units - block * UNITS); }
   // The state before row n of a step, in y or in the first states.
   const bf16* state_before(const Step& step, int n) const {
     return n < step.continued ? v.y + static_cast<size_t>(step.before + n) * units
                               : &first_states[static_cast<size_t>(n) * units];
-  }
-  const float* cells_before(const Step& step, int block, int n) const {
-    return cells_of(block, n < step.continued ? step.before + n : tokens + n);
-  }
-  void cells_row(const float* from, int row, float* to, int rows, int to_row) const {
-    for (int u = 0; u < units; ++u)
-      to[(static_cast<size_t>(u / UNITS) * rows + to_row) * UNITS + u % UNITS] =
-          from[static_cast<size_t>(row) * units + u];
-  }
-  void blocks_of_cells() const {
-    for (int b = 0; b < blocks; ++b)
-      std::fill_n(cells_of(b, tokens), sequences * UNITS, 0.0f);
-    for (int n = 0; n < sequences; ++n)
-      cells_row(v.c0, n, v.cells, tokens + sequences, tokens + n);
   }
   void last_state(int token, int n) const {
     size_t to = static_cast<size_t>(n) * units;
@@ -540,14 +509,8 @@ class Bf16Recurrence {
       store(total + j * WIDTH, load(total + j * WIDTH) + sum[j]);
   }
 
-  const Bf16Layer& v;
-  int units, inputs, threads, blocks, sequences, strips, tokens = 0;
-  std::vector<Step> order;         // of computing
-  bool starts_at_zero;
+  int strips;
   std::vector<bf16> first_states;  // [sequences][units]
-  int width = 0;                   // of a row of what is carried
-  std::vector<float> carried;      // [strips · 32][width]
-  std::vector<float> cell_grads;   // [block][sequences][16]
 };
 
 #endif

@@ -21,6 +21,7 @@
 #include "layer.hpp"
 #include "packing.hpp"
 #include "pool.hpp"
+#include "run.hpp"
 
 namespace elision {
 
@@ -36,22 +37,32 @@ constexpr int TOKENS_ROW = DEPTH_TOKENS + 16;  // not a power of two: no two in 
 inline int blocks_of(int count, int size) { return (count + size - 1) / size; }
 
 template <typename Cell>
-class Recurrence {
+class Recurrence : Run<Cell, float> {
+  using Base = Run<Cell, float>;
+  using Base::blocks;
+  using Base::blocks_of_cells;
+  using Base::carried;
+  using Base::cell_grads;
+  using Base::cells_before;
+  using Base::cells_of;
+  using Base::gates_of;
+  using Base::inputs;
+  using Base::live;
+  using Base::order;
+  using Base::rows_of;
+  using Base::sequences;
+  using Base::starts_at_zero;
+  using Base::threads;
+  using Base::tokens;
+  using Base::units;
+  using Base::v;
+  using Base::width;
+  using typename Base::Rows;
+  static_assert(Base::UNITS == UNITS && Base::BLOCK == BLOCK);
   static constexpr int WIDE_X = Cell::X_COLUMNS, WIDE_H = Cell::H_COLUMNS;
 
  public:
-  explicit Recurrence(const Layer& layer)
-      : v(layer),
-        units(static_cast<int>(v.units)),
-        inputs(static_cast<int>(v.inputs)),
-        threads(static_cast<int>(v.threads)),
-        blocks(blocks_of(units, UNITS)),
-        sequences(static_cast<int>(v.sizes[0])),
-        order(steps_of(v)),
-        starts_at_zero(std::all_of(v.h0, v.h0 + v.sizes[0] * v.units,
-                                   [](float h) { return h == 0.0f; })) {
-    for (const Step& step : order) tokens += step.rows;
-  }
+  explicit Recurrence(const Layer& layer) : Base(layer) {}
 
   void forward() {
     size_t bytes = static_cast<size_t>(blocks) * tokens * BLOCK * sizeof(float);
@@ -75,13 +86,7 @@ class Recurrence {
   void backward() {
     if (v.c0) blocks_of_cells();
     Floats packed = packed_rows(v.w_hh, units, Cell::H_GATES, WIDE_H);
-    width = blocks_of(units, BLOCK) * BLOCK;
-    carried.assign(static_cast<size_t>(sequences) * width, 0.0f);
-    cell_grads.assign(static_cast<size_t>(blocks) * sequences * UNITS, 0.0f);
-    for (int n = 0; n < sequences; ++n) {
-      std::copy_n(v.dh + static_cast<size_t>(n) * units, units, &carried[n * width]);
-      if (v.dc) cells_row(v.dc, n, cell_grads.data(), sequences, n);
-    }
+    Base::take_carried(sequences);
     int panels = width / BLOCK, groups = 1;
     if (threads > panels)  // few units: share the sequences out, too
       groups = std::min(blocks_of(threads, panels), blocks_of(sequences, 8));
@@ -97,14 +102,7 @@ class Recurrence {
           step_backward(order[s], block, low, end);
       });
     }
-    for (int n = 0; n < sequences; ++n) {
-      std::copy_n(&carried[n * width], units, v.dh + static_cast<size_t>(n) * units);
-      if (v.dc)
-        for (int u = 0; u < units; ++u)
-          v.dc[static_cast<size_t>(n) * units + u] =
-              cell_grads[(static_cast<size_t>(u / UNITS) * sequences + n) * UNITS +
-                         u % UNITS];
-    }
+    Base::give_carried();
     if (v.dx) input_gradient();
     if (v.dw_ih) weight_gradients();
   }
@@ -112,38 +110,10 @@ class Recurrence {
  private:
   // --- where things lie ----------------------------------------------------------------
 
-  float* gates_of(int block, int token) const {
-    return v.gates + (static_cast<size_t>(block) * tokens + token) * BLOCK;
-  }
-  struct Rows {
-    float* row[4];
-  };
-  static Rows rows_of(float* gates) {
-    const int* at = Cell::ROWS;
-    return {{gates + at[0], gates + at[1], gates + at[2], gates + at[3]}};
-  }
-  float* cells_of(int block, int row) const {
-    return v.cells + (static_cast<size_t>(block) * (tokens + sequences) + row) * UNITS;
-  }
-  int live(int block) const { return std::min(UNITS, units - block * UNITS); }
   // The state before row n of a step, in y or in h0.
   const float* state_before(const Step& step, int n) const {
     return n < step.continued ? v.y + static_cast<size_t>(step.before + n) * units
                               : v.h0 + static_cast<size_t>(n) * units;
-  }
-  const float* cells_before(const Step& step, int block, int n) const {
-    return cells_of(block, n < step.continued ? step.before + n : tokens + n);
-  }
-  void cells_row(const float* from, int row, float* to, int rows, int to_row) const {
-    for (int u = 0; u < units; ++u)
-      to[(static_cast<size_t>(u / UNITS) * rows + to_row) * UNITS + u % UNITS] =
-          from[static_cast<size_t>(row) * units + u];
-  }
-  void blocks_of_cells() const {
-    for (int b = 0; b < blocks; ++b)
-      std::fill_n(cells_of(b, tokens), sequences * UNITS, 0.0f);
-    for (int n = 0; n < sequences; ++n)
-      cells_row(v.c0, n, v.cells, tokens + sequences, tokens + n);
   }
   void last_state(int token, int n) const {
     size_t to = static_cast<size_t>(n) * units;
@@ -375,14 +345,6 @@ class Recurrence {
                    depth);
     });
   }
-
-  const Layer& v;
-  int units, inputs, threads, blocks, sequences, tokens = 0;
-  std::vector<Step> order;             // of computing
-  bool starts_at_zero;
-  int width = 0;                       // of a row of what is carried
-  std::vector<float> carried;          // [sequences][width]
-  std::vector<float> cell_grads;       // [block][sequences][16]
 };
 
 // 0, or -1 where memory runs out.
