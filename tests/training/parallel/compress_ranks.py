@@ -178,6 +178,19 @@ def spares_what_is_not_finite(rank: int) -> None:
         assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
+def tells_its_observer(rank: int) -> None:
+    """Buckets begin and end one after the other, in DDP's order."""
+    model = wrapped(net())
+    hook = compress_hook(model, "bf16")
+    train(model, rank, range(2))  # DDP fills buckets anew after its first step
+    seen: list[tuple[int, str]] = []
+    hook.observer = lambda index, what: seen.append((index, what))
+    train(model, rank, range(2, 3))
+    buckets = range(len(seen) // 2)
+    assert len(buckets) > 2
+    assert seen == [(i, what) for i in buckets for what in ("sent", "done")]
+
+
 def resumes(rank: int) -> None:
     for spec in ("powersgd", "dgc", "qsgd", "random-k"):
         whole, first, second = wrapped(net()), wrapped(net()), wrapped(net())
@@ -232,6 +245,7 @@ def main(rank: int, folder: str) -> None:
         accumulates,
         shards_optimiser,
         spares_what_is_not_finite,
+        tells_its_observer,
         resumes,
         refuses,
     ):

@@ -77,6 +77,8 @@ class CompressHook:
         compressor: of every parameter.
         states: by the parameter's name, of this rank.
         traffic: what was sent so far.
+        observer: called with a bucket's index and ``"sent"`` when its exchange begins, and
+            ``"done"`` when it has ended, by the thread that exchanges; None: nobody.
 
     Example:
         >>> compress_hook(nn.Linear(2, 1), "bf16")
@@ -93,6 +95,7 @@ class CompressHook:
         outer = model.process_group
         self.compressor = compressor
         self.traffic = Traffic()
+        self.observer: Callable[[int, str], None] | None = None
         members = distributed.get_process_group_ranks(outer)
         self._group = distributed.new_group(
             members,
@@ -145,13 +148,25 @@ class CompressHook:
                 state.mask = None if needed is None else needed != 0
         if buffer.is_cuda:
             done = torch.futures.Future(devices=[buffer.device])
-            self._exchange(buffer, grads, states)
+            self._observed(bucket.index(), buffer, grads, states)
             done.set_result(buffer)
             return done
         done = torch.futures.Future()
-        running = self._thread.submit(self._exchange, buffer, grads, states)
+        running = self._thread.submit(
+            self._observed, bucket.index(), buffer, grads, states
+        )
         running.add_done_callback(lambda ended: _finish(done, ended, buffer))
         return done
+
+    def _observed(
+        self, index: int, buffer: Tensor, grads: list[Tensor], states: list[State]
+    ) -> None:
+        """Exchange a bucket, and tell the observer before and after."""
+        if self.observer is not None:
+            self.observer(index, "sent")
+        self._exchange(buffer, grads, states)
+        if self.observer is not None:
+            self.observer(index, "done")
 
     @torch.no_grad()
     def _exchange(
