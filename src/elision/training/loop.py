@@ -31,6 +31,7 @@ from elision.training.checkpoint import EpochMetrics, RunState
 from elision.training.execution import Execution, repeatable
 from elision.training.loss_scaling import LossScaleError, LossScaling
 from elision.training.parallel import CompressHook, compress_hook, make_compressor
+from elision.training.parallel.hook import named
 from elision.training.ranks import Ranks
 from elision.workloads import Batch, Examples, Task, Workload
 
@@ -356,12 +357,15 @@ class _Run:
         loss = self._forward(batch, step, policy)
         if not torch.isfinite(loss):
             where = _first_nonfinite(self.model, self.task, batch)
+            rank = f" on rank {self.ranks.rank}" if self.ranks.count > 1 else ""
             raise TrainingDivergedError(
-                f"the loss is {loss.item()} at step {step}: {where}"
+                f"the loss is {loss.item()} at step {step}{rank}: {where}"
             )
         if factor != 1:
             loss = loss * factor
         self.scaling.backward(loss)
+        if self.hook is not None and self.hook.not_finite and not self.scaling.enabled:
+            raise TrainingDivergedError(f"step {step}: {named(self.hook.not_finite)}")
         try:
             self.scaling.step(step)
         except LossScaleError as error:

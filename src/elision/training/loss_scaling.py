@@ -61,6 +61,11 @@ class LossScaling:
         self.took_step = False
         optimizer.register_step_post_hook(self._note)
 
+    @property
+    def enabled(self) -> bool:
+        """Whether the loss is scaled, and steps are skipped."""
+        return self.scaler.is_enabled()
+
     def _note(self, *args: Any) -> None:
         self.took_step = True
 

@@ -1,6 +1,8 @@
 """What each of two processes does in the tests of compressed gradients."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,7 +11,13 @@ import torch
 from torch import Tensor, distributed, nn
 
 import elision
-from elision.training.parallel import COMPRESSORS, CompressHook, compress_hook
+from elision.training.parallel import (
+    COMPRESSORS,
+    CompressHook,
+    NonFiniteGradientWarning,
+    compress_hook,
+    wire,
+)
 
 #: Megabytes of a bucket: each layer of the net has one of its own.
 SMALL_BUCKETS = 0.01
@@ -76,7 +84,7 @@ def conserves(name: str, rank: int) -> None:
     """What was applied and what is remembered are the gradients; ranks are bit-equal."""
     spec = "dgc:momentum=0" if name == "dgc" else name
     model = wrapped(net())
-    feedback = None if name in ("dgc", "mask") else True
+    feedback = None if name in ("dgc", "mask", "fp32") else True
     if name == "mask":
         with pytest.raises(ValueError, match="no layer of this model has a mask"):
             compress_hook(model, spec)
@@ -113,6 +121,25 @@ def power_sgd_in_many_buckets(rank: int) -> None:
         compress_hook(model, "powersgd:rank=2")
         train(model, rank, range(5))
         check_equal(model)
+
+
+def float32_is_plain(rank: int) -> None:
+    """And so is every compressor whose messages have checksums as without."""
+    plain = wrapped(net())
+    train(plain, rank, range(3))
+    for spec in ("fp32", "bf16", "top-k:share=0.1", "powersgd:rank=2"):
+        found, sent = [], []
+        for checksum in (False, True):
+            model = wrapped(net())
+            hook = compress_hook(model, spec, checksum=checksum)
+            train(model, rank, range(3))
+            check_equal(model)
+            found.append(weights(model))
+            sent.append(hook.traffic.sent)
+        assert torch.equal(*found), spec
+        assert sent[0] < sent[1]
+        if spec == "fp32":
+            assert torch.equal(found[0], weights(plain))
 
 
 def exact_is_plain(rank: int) -> None:
@@ -172,7 +199,11 @@ def spares_what_is_not_finite(rank: int) -> None:
         x, _ = batch(2, rank)
         if rank:
             x[0, 0] = torch.inf
-        (model(x).sum() * (torch.nan if rank else 1)).backward()
+        with pytest.warns(
+            NonFiniteGradientWarning, match=r"rank 1 in '5.bias' and 5 more"
+        ):
+            (model(x).sum() * (torch.nan if rank else 1)).backward()
+        assert hook.not_finite[1][:2] == ["5.bias", "5.weight"]
         assert all(p.grad.isnan().all() for p in model.parameters())
         after = hook.state_dict()
         assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -189,6 +220,97 @@ def tells_its_observer(rank: int) -> None:
     buckets = range(len(seen) // 2)
     assert len(buckets) > 2
     assert seen == [(i, what) for i in buckets for what in ("sent", "done")]
+
+
+def names_one_parameter(rank: int) -> None:
+    """One parameter on each rank, once a step; the next step is well again."""
+    model = wrapped(net())
+    hook = compress_hook(model, "fp32")
+    loss(model, 0, rank).backward()  # the buckets are made anew after it
+    layers = [model.module[1 + rank][0], model.module[4][0]]
+    ill = [
+        each.weight.register_hook(lambda grad: grad * torch.inf)
+        for each in layers[: 2 - rank]
+    ]
+    with pytest.warns(NonFiniteGradientWarning) as told:
+        loss(model, 1, rank).backward()
+    assert [str(each.message) for each in told] == [
+        "gradients that are not finite: rank 0 in '4.0.weight'; they are NaN on every "
+        "rank now"
+    ]
+    for each in ill:
+        each.remove()
+    model.zero_grad()
+    ill = layers[0].bias.register_hook(lambda grad: grad * torch.nan if rank else grad)
+    with pytest.warns(NonFiniteGradientWarning):
+        loss(model, 2, rank).backward()
+    assert hook.not_finite == {1: ["2.0.bias"]}
+    ill.remove()
+    model.zero_grad()
+    loss(model, 3, rank).backward()
+    assert hook.not_finite == {}
+
+
+def finds_every_flipped_bit(rank: int) -> None:
+    """Every bit of a message of each kind, flipped as it arrives at rank 0."""
+    checked = wire.CheckedWire(None)
+    whole = torch.randn(5)
+    sealed = 8 * (3 * 4 + 4)  # half of six values, and the checksum
+    kinds = {
+        "all_to_all_single": (checked.all_reduce, sealed),
+        "all_gather": (
+            lambda data, where: checked.all_gather(
+                [torch.empty(20, dtype=torch.uint8) for _ in range(2)],
+                data.view(torch.uint8),
+                where,
+            ),
+            8 * (20 + 4),
+        ),
+    }
+    for collective, (call, bits) in kinds.items():
+        for bit in range(bits):
+            with flipped(collective, rank == 0, bit):
+                message = r"bucket 7: what rank 1 sent to rank 0 arrived"
+                with pytest.raises(wire.CorruptMessageError, match=message) as error:
+                    call(whole.clone(), "bucket 7")
+            assert error.value.links == [(1, 0)]
+    call = kinds["all_to_all_single"][0]
+    assert call(whole.clone(), "bucket 8") > 0
+
+
+@contextmanager
+def flipped(collective: str, here: bool, bit: int) -> Iterator[None]:
+    """The first message that this rank is sent by rank 1 arrives with another bit."""
+    original, left = getattr(distributed, collective), [here]
+
+    def faulty(came, sent, group=None) -> None:
+        original(came, sent, group=group)
+        if left.pop() if left else False:
+            came[1][bit // 8] ^= 1 << bit % 8
+
+    setattr(distributed, collective, faulty)
+    try:
+        yield
+    finally:
+        setattr(distributed, collective, original)
+
+
+def names_the_corrupt_bucket(rank: int) -> None:
+    """Under every kind of message; what the bucket's parameters remember is as before."""
+    for spec in ("fp32", "powersgd:rank=2", "top-k:share=0.1", "int8:checksum=true"):
+        model = wrapped(net())
+        hook = compress_hook(model, spec, checksum="checksum" not in spec)
+        train(model, rank, range(2))
+        before = hook.state_dict()
+        summed = spec in ("fp32", "powersgd:rank=2")
+        kind = "all_to_all_single" if summed else "all_gather"
+        message = r"bucket 0 \(5\.bias to \S+\): what rank 1 sent to rank 0"
+        with flipped(kind, rank == 0, 77), pytest.raises(RuntimeError, match=message):
+            loss(model, 2, rank).backward()
+        after = hook.state_dict()
+        for name in ("5.bias", "5.weight"):
+            mine = {k: v for k, v in before.items() if k.startswith(name)}
+            assert all(torch.equal(after[k], v) for k, v in mine.items()), spec
 
 
 def resumes(rank: int) -> None:
@@ -219,6 +341,19 @@ def refuses(rank: int) -> None:
     with pytest.raises(RuntimeError, match=r"ranks \[1\] differ .* in the recipe"):
         compress_hook(other, "bf16")
     ranks = elision.training.Ranks(rank, 2)
+    masks_alone = elision.elide(net(), elision.methods.RigL(0.5), engine="torch")
+    other = elision.elide(net(), elision.methods.RigL(0.5), engine="torch")
+    assert ranks.wrapped(masks_alone) is not None
+    if rank:
+        weight = elision.topology.attach(other, sgd(other)).weights[1]
+        weight.set_state("mask", weight.mask.flip(0))
+    with pytest.raises(RuntimeError, match=r"ranks \[1\] differ .* in the masks"):
+        ranks.wrapped(other)
+    with pytest.raises(RuntimeError, match=r"ranks \[1\] differ .* in the masks"):
+        compress_hook(wrapped(other), "bf16")
+    model = wrapped(net())
+    with pytest.raises(RuntimeError, match=r"ranks \[1\] differ .* in the compressor"):
+        compress_hook(model, "bf16", checksum=bool(rank))
     masked = elision.elide(
         net(), elision.methods.Static(0.5, seed=rank), engine="torch"
     )
@@ -241,11 +376,15 @@ def main(rank: int, folder: str) -> None:
         conserves(name, rank)
     for case in (
         power_sgd_in_many_buckets,
+        float32_is_plain,
         exact_is_plain,
         accumulates,
         shards_optimiser,
         spares_what_is_not_finite,
         tells_its_observer,
+        names_one_parameter,
+        finds_every_flipped_bit,
+        names_the_corrupt_bucket,
         resumes,
         refuses,
     ):

@@ -56,7 +56,8 @@ def states(ranks: int, **given) -> list[State]:
 
 def remembering(spec: str) -> Compressor:
     made = make_compressor(spec)
-    return made if made.remembers or spec == "mask" else Feedback(made)
+    exact = made.guarantee == "exact"
+    return made if made.remembers or exact else Feedback(made)
 
 
 @settings(max_examples=12, deadline=None)
@@ -103,6 +104,7 @@ def test_bits_sent_are_those_of_the_formula(
 def test_formulas_are_the_published_ones() -> None:
     n, a, b = 65_536, 256, 256
     expected = {
+        "fp32": 32 * n,
         "bf16": 16 * n,
         "fp16": 16 * n,
         "int8": 8 * n + 32,
@@ -135,7 +137,7 @@ def test_the_mean_of_many_messages_is_the_tensor(spec: str) -> None:
     assert drawn.std(0).max() > 0
 
 
-@pytest.mark.parametrize("name", [n for n in COMPRESSORS if n not in ("mask",)])
+@pytest.mark.parametrize("name", [n for n in COMPRESSORS if n not in ("fp32", "mask")])
 def test_a_declared_bias_is_there(name: str) -> None:
     """Biased: a tensor whose message is another one, however often it is sent."""
     compressor = COMPRESSORS[name]()
@@ -309,7 +311,7 @@ def test_the_network_sends_a_ring_or_every_message() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("topk", "did you mean 'top-k'.*known: bf16, fp16, fp8"),
+        ("topk", "did you mean 'top-k'.*known: fp32, bf16, fp16"),
         ("top-k:share=0", r"TopK\(share=0.0\): must be a number in \(0, 1\]"),
         ("top-k:part=0.1", "unknown parameter of compressor 'top-k' 'part'"),
         ("qsgd:width=3", r"QSGD\(width=3\): must be 2 or 4 or 8"),

@@ -39,5 +39,5 @@ def test_what_is_no_ddp_is_refused() -> None:
 
 
 def test_unknown_compressors_list_the_known() -> None:
-    with pytest.raises(ValueError, match=r"'topk'.*did you mean 'top-k'.*known: bf16"):
+    with pytest.raises(ValueError, match=r"'topk'.*did you mean 'top-k'.*known: fp32"):
         compress_hook(nn.Linear(2, 1), "topk")

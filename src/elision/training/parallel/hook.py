@@ -12,7 +12,8 @@ another order hang or mix their data. On CUDA the hook's work is queued on the s
 the backward pass instead, by the thread that calls it.
 """
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -32,10 +33,20 @@ from elision.training.parallel.compressors import (
 )
 from elision.training.parallel.compressors.base import Exchange, Reply, mean_of_sum
 from elision.training.parallel.compressors.masked import Masked
+from elision.training.parallel.wire import CheckedWire, CorruptMessageError, PlainWire
 
-__all__ = ["CompressHook", "Traffic", "compress_hook"]
+__all__ = ["CompressHook", "NonFiniteGradientWarning", "Traffic", "compress_hook"]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class NonFiniteGradientWarning(RuntimeWarning):
+    """A gradient is NaN on every rank, because some rank's was not finite.
+
+    Example:
+        >>> issubclass(NonFiniteGradientWarning, RuntimeWarning)
+        True
+    """
 
 
 @dataclass
@@ -46,7 +57,7 @@ class Traffic:
         dense: of the gradients as they are.
         messages: of the compressed messages.
         sent: that this rank sends in a ring, with the one value a message that says
-            whether the gradients were finite.
+            whether the gradients were finite, and with checksums.
         dense_sent: that it would send for the gradients as they are.
 
     Example:
@@ -79,6 +90,8 @@ class CompressHook:
         traffic: what was sent so far.
         observer: called with a bucket's index and ``"sent"`` when its exchange begins, and
             ``"done"`` when it has ended, by the thread that exchanges; None: nobody.
+        not_finite: in the latest step, parameters whose gradients were not finite, by the
+            rank they were on: those of the first such bucket of the backward pass.
 
     Example:
         >>> compress_hook(nn.Linear(2, 1), "bf16")
@@ -97,11 +110,15 @@ class CompressHook:
         self.traffic = Traffic()
         self.observer: Callable[[int, str], None] | None = None
         members = distributed.get_process_group_ranks(outer)
-        self._group = distributed.new_group(
+        group = distributed.new_group(
             members,
             backend=distributed.get_backend(outer),
             use_local_synchronization=len(members) < distributed.get_world_size(),
         )
+        assert isinstance(group, distributed.ProcessGroup)
+        self._group = group
+        checked = CheckedWire if compressor.checksum else PlainWire
+        self._wire = checked(self._group)
         self._ranks = len(members)
         rank = distributed.get_rank(outer)
         self.states: dict[str, State] = {}
@@ -112,6 +129,8 @@ class CompressHook:
         self._masks = _limited(model.module) if _is_masked(compressor) else {}
         self._rooms: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
         self._thread = ThreadPoolExecutor(1, "elision-compress")
+        self.not_finite: dict[int, list[str]] = {}
+        self._begun = False
 
     def state_dict(self) -> dict[str, Tensor]:
         """What this rank remembers: ``<parameter>/<name>`` and its steps."""
@@ -146,17 +165,21 @@ class CompressHook:
             if wanted := self._masks.get(id(parameter)):
                 needed = wanted()
                 state.mask = None if needed is None else needed != 0
+        if not self._begun:  # of this step
+            self.not_finite = {}
+        self._begun = not bucket.is_last()
         if buffer.is_cuda:
             done = torch.futures.Future(devices=[buffer.device])
             self._observed(bucket.index(), buffer, grads, states)
             done.set_result(buffer)
             return done
-        done = torch.futures.Future()
+        ended = torch.futures.Future()
         running = self._thread.submit(
             self._observed, bucket.index(), buffer, grads, states
         )
-        running.add_done_callback(lambda ended: _finish(done, ended, buffer))
-        return done
+        running.add_done_callback(ended.set_result)
+        # An error raised here, and no other, is one for DDP's reducer.
+        return ended.then(lambda it: _result(it.value(), buffer))
 
     def _observed(
         self, index: int, buffer: Tensor, grads: list[Tensor], states: list[State]
@@ -164,19 +187,42 @@ class CompressHook:
         """Exchange a bucket, and tell the observer before and after."""
         if self.observer is not None:
             self.observer(index, "sent")
-        self._exchange(buffer, grads, states)
+        where = f"bucket {index} ({states[0].name} to {states[-1].name})"
+        self._exchange(buffer, grads, states, where)
         if self.observer is not None:
             self.observer(index, "done")
 
     @torch.no_grad()
     def _exchange(
-        self, buffer: Tensor, grads: list[Tensor], states: list[State]
+        self, buffer: Tensor, grads: list[Tensor], states: list[State], where: str
     ) -> None:
         """Every gradient of the bucket becomes the mean over ranks, in place."""
         before = [(state.step, dict(state.tensors)) for state in states]
+        try:
+            everyone = self._averaged(buffer, grads, states, where)
+        except CorruptMessageError:
+            _restore(states, before)
+            raise
+        if (
+            not everyone
+        ):  # a NaN on one rank is one on all, and nothing of it is remembered
+            buffer.fill_(torch.nan)
+            _restore(states, before)
+        self.traffic.dense += 8 * buffer.nbytes
+        self.traffic.dense_sent += wire_bits(
+            Message((buffer,), buffer.shape, summed=True), self._ranks
+        )
+
+    def _averaged(
+        self, buffer: Tensor, grads: list[Tensor], states: list[State], where: str
+    ) -> bool:
+        """Exchange a bucket; whether the gradients of all ranks were finite."""
         # NaN takes over both ends.
         healthy = all(bool(end.isfinite()) for end in buffer.aminmax())
+        ill: list[str] = []
         if not healthy:
+            each = zip(grads, states, strict=True)
+            ill = [state.name for grad, state in each if not grad.isfinite().all()]
             buffer.zero_()
         values = [g.float().contiguous() for g in grads]
         running: dict[int, Exchange] = {
@@ -187,7 +233,7 @@ class CompressHook:
         messages = {i: next(each) for i, each in running.items()}
         everyone = True
         while messages:
-            replies, all_healthy = self._collective(messages, healthy)
+            replies, all_healthy = self._collective(messages, healthy, where)
             everyone = everyone and all_healthy
             messages = {}
             for i, reply in replies.items():
@@ -198,17 +244,23 @@ class CompressHook:
         if everyone:
             for i, grad in enumerate(grads):
                 grad.copy_(means[i])
-        else:  # a NaN on one rank is one on all, and nothing of it is remembered
-            buffer.fill_(torch.nan)
-            for state, (step, tensors) in zip(states, before, strict=True):
-                state.step, state.tensors = step, tensors
-        self.traffic.dense += 8 * buffer.nbytes
-        self.traffic.dense_sent += wire_bits(
-            Message((buffer,), buffer.shape, summed=True), self._ranks
+        elif not self.not_finite:
+            self._name(ill)
+        return everyone
+
+    def _name(self, ill: list[str]) -> None:
+        """Tell every rank whose gradients are not finite; a collective call."""
+        told: list[list[str]] = [[] for _ in range(self._ranks)]
+        distributed.all_gather_object(told, ill, group=self._group)
+        self.not_finite = {rank: names for rank, names in enumerate(told) if names}
+        warnings.warn(
+            f"{named(self.not_finite)}; they are NaN on every rank now",
+            NonFiniteGradientWarning,
+            stacklevel=2,
         )
 
     def _collective(
-        self, messages: dict[int, Message], healthy: bool
+        self, messages: dict[int, Message], healthy: bool, where: str
     ) -> tuple[dict[int, Reply], bool]:
         """One collective for the messages of each kind, in the order of the first of each."""
         kinds: dict[torch.dtype | None, list[int]] = {}
@@ -220,20 +272,19 @@ class CompressHook:
         for kind, own in kinds.items():
             mine = [messages[i] for i in own]
             exchange = self._gathered if kind is None else self._summed
-            found, all_healthy = exchange(mine, healthy)
+            found, all_healthy = exchange(mine, healthy, where)
             replies |= dict(zip(own, found, strict=True))
             everyone = everyone and all_healthy
             self.traffic.messages += sum(message.bits for message in mine)
         return replies, everyone
 
     def _summed(
-        self, messages: list[Message], healthy: bool
+        self, messages: list[Message], healthy: bool, where: str
     ) -> tuple[list[Reply], bool]:
         """All-reduce; one more value counts the ranks whose gradients are not finite."""
         flat = [part.flatten() for message in messages for part in message.parts]
         whole = self._joined([*flat, flat[0].new_full((1,), not healthy)], 0)
-        distributed.all_reduce(whole, group=self._group)
-        self._count(whole, summed=True)
+        self.traffic.sent += self._wire.all_reduce(whole, where)
         *sums, ill = whole.split([*(len(part) for part in flat), 1])
         means = iter(sums)
         replies: list[Reply] = [
@@ -248,15 +299,14 @@ class CompressHook:
         return replies, not ill.item()
 
     def _gathered(
-        self, messages: list[Message], healthy: bool
+        self, messages: list[Message], healthy: bool, where: str
     ) -> tuple[list[Reply], bool]:
         """All-gather of the bytes; one more says whether the gradients are finite."""
         parts = [part for message in messages for part in message.parts]
         data = [part.contiguous().view(torch.uint8) for part in parts]
         whole = self._joined([*data, data[0].new_full((1,), not healthy)], 0)
         everyone = [self._room(whole, 1 + rank) for rank in range(self._ranks)]
-        distributed.all_gather(everyone, whole, group=self._group)
-        self._count(whole, summed=False)
+        self.traffic.sent += self._wire.all_gather(everyone, whole, where)
         sizes = [*(len(part) for part in data), 1]
         of_rank = [iter(each.split(sizes)) for each in everyone]
         replies: list[Reply] = [
@@ -288,26 +338,30 @@ class CompressHook:
             self._rooms[key] = like.new_empty(size)
         return self._rooms[key][:size]
 
-    def _count(self, whole: Tensor, *, summed: bool) -> None:
-        message = Message((whole,), whole.shape, summed)
-        self.traffic.sent += wire_bits(message, self._ranks)
-
 
 def compress_hook(
-    model: nn.Module, compressor: str, *, feedback: bool | None = None, seed: int = 0
+    model: nn.Module,
+    compressor: str,
+    *,
+    feedback: bool | None = None,
+    checksum: bool = False,
+    seed: int = 0,
 ) -> CompressHook:
     """Let a model's gradients travel compressed: a collective call, once, before training.
 
     Buckets of any number, gradient accumulation (``no_sync``) and
     ``ZeroRedundancyOptimizer`` work as without. A gradient that is not finite on some rank
-    is NaN on every rank, and nothing of that step is remembered, so that a loss scaler
-    skips it everywhere.
+    is NaN on every rank, and nothing of its bucket is remembered, so that a loss scaler
+    skips the step everywhere; every rank warns, once a step, of the rank and the parameter.
 
     Args:
         model: a ``DistributedDataParallel`` over gloo or NCCL, elided or not.
         compressor: spec of one of :data:`~elision.training.parallel.COMPRESSORS`, such as
             ``"top-k:share=0.01"``.
         feedback: whether what is not sent is remembered; None: where it has to be.
+        checksum: whether every message has a checksum, as by ``checksum=true`` in the
+            spec. A message that arrives changed is an error on every rank, which names
+            the ranks and the bucket.
         seed: of random numbers.
 
     Returns:
@@ -321,6 +375,8 @@ def compress_hook(
             compressor.
     """
     made = make_compressor(compressor, feedback)
+    if checksum:
+        made = replace(made, checksum=True)
     if not isinstance(model, nn.parallel.DistributedDataParallel):
         raise ValueError(_refused(model))
     if model._comm_hooks:
@@ -339,7 +395,8 @@ def compress_hook(
             "compress_hook: compressor 'mask' sends the surviving weights' gradients, "
             "and no layer of this model has a mask; elide it with one, such as rigl"
         )
-    facts = {**facts_of(model.module), "compressor": f"{made!r} seed {seed}"}
+    how = f"{made!r} checksum {made.checksum} seed {seed}"
+    facts = {**facts_of(model.module), "compressor": how}
     check_agreement(facts, model.process_group)
     hook = CompressHook(model, made, seed)
     model.register_comm_hook(hook, _submit)
@@ -351,14 +408,31 @@ def _submit(state: CompressHook, bucket: GradBucket) -> torch.futures.Future[Ten
     return state.submit(bucket)
 
 
-def _finish(
-    done: torch.futures.Future[Tensor], ended: "Future[None]", buffer: Tensor
+def named(not_finite: Mapping[int, Sequence[str]]) -> str:
+    """Ranks and their parameters in words.
+
+    Example:
+        >>> named({1: ["0.weight", "0.bias"]})
+        "gradients that are not finite: rank 1 in '0.weight' and 1 more of the bucket"
+    """
+    told = [
+        f"rank {rank} in {names[0]!r}"
+        + (f" and {len(names) - 1} more of the bucket" if len(names) > 1 else "")
+        for rank, names in not_finite.items()
+    ]
+    return f"gradients that are not finite: {'; '.join(told)}"
+
+
+def _restore(
+    states: Sequence[State], before: Sequence[tuple[int, dict[str, Tensor]]]
 ) -> None:
-    error = ended.exception()
-    if error is None:
-        done.set_result(buffer)
-    else:
-        done.set_exception(error)  # pyright: ignore[reportArgumentType]
+    for state, (step, tensors) in zip(states, before, strict=True):
+        state.step, state.tensors = step, tensors
+
+
+def _result(ended: "Future[None]", buffer: Tensor) -> Tensor:
+    ended.result()  # raises what the thread raised
+    return buffer
 
 
 def _refused(model: nn.Module) -> str:

@@ -16,11 +16,13 @@ from elision.training.parallel.compressors.random_k import RandomK
 from elision.training.parallel.compressors.scaled import DFP16, FP8, Int8
 from elision.training.parallel.compressors.sign import Sign
 from elision.training.parallel.compressors.top_k import TopK
+from elision.training.parallel.compressors.whole import FP32
 
 __all__ = ["COMPRESSORS", "make_compressor"]
 
 #: Compressors by the names of the command line.
 COMPRESSORS: dict[str, type[Compressor]] = {
+    "fp32": FP32,
     "bf16": BF16,
     "fp16": FP16,
     "fp8": FP8,
@@ -63,4 +65,6 @@ def make_compressor(spec: str, feedback: bool | None = None) -> Compressor:
             f"compressor {spec!r} leaves nothing to remember: leave feedback out"
         )
     wanted = made.guarantee == "biased" if feedback is None else feedback
-    return Feedback(made) if wanted and not made.remembers else made
+    if wanted and not made.remembers:
+        return Feedback(made, checksum=made.checksum)
+    return made

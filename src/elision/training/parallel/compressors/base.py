@@ -126,6 +126,10 @@ Exchange = Generator[Message, Reply, tuple[Tensor, Settle]]
 class Compressor(ABC):
     """How a tensor is sent.
 
+    Attributes:
+        checksum: whether every message has one, so that a changed bit is found
+            (:class:`~elision.training.parallel.wire.CheckedWire`).
+
     Example:
         >>> from elision.training.parallel import COMPRESSORS
         >>> top = COMPRESSORS["top-k"](share=0.5)
@@ -133,6 +137,8 @@ class Compressor(ABC):
         >>> top.decompress(message).tolist()
         [3.0, 0.0, 0.0, -4.0]
     """
+
+    checksum: bool = field(default=False, kw_only=True, repr=False)
 
     #: Whether the compressor remembers what it did not send, without a wrapper.
     remembers: ClassVar[bool] = False
