@@ -18,7 +18,7 @@ from typing import Any
 from elision.common.files import write_text
 
 ROOT = Path(__file__).parents[1]
-RECORDS = ROOT / "records" / "2026-11-21-kernels"
+RECORDS = ROOT / "records" / "2026-11-21-kernels"  # unless a table names others
 PAGE = ROOT / "docs" / "kernels.md"
 MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n\n)((?:\|.*\n)*)")
 
@@ -225,11 +225,31 @@ def training() -> str:
     return table(head, rows)
 
 
+def winograd_errors() -> str:
+    """Errors of Winograd's convolution by format."""
+    rows = load("../2026-11-30-winograd/errors")["errors"]
+    ways = list(dict.fromkeys(row["way"] for row in rows))
+
+    def words(number_format: str, way: str) -> str:
+        return " / ".join(
+            "overflow" if row["error"] is None else f"{row['error']:.1e}"
+            for row in rows
+            if (row["format"], row["way"]) == (number_format, way)
+        )
+
+    formats = dict.fromkeys(row["format"] for row in rows)
+    return table(
+        " | ".join(["format", *ways]),
+        ([name, *(words(name, way) for way in ways)] for name in formats),
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__.replace("_", "-"): f
     for f in (
         *(layers, network, two_threads, modes, linear, others, products),
         *(gradients, channels, grouped, memory, training),
+        *(winograd_errors,),
     )
 }
 

@@ -52,6 +52,7 @@ __all__ = [
     "topology",
     "trace",
     "training",
+    "winograd",
     "workloads",
 ]
 
@@ -82,6 +83,7 @@ _SHORT = {
     "simulation": "elision.accelerators.simulate",
     "stationarity": "elision.training.stationarity",
     "trace": "elision.products.trace",
+    "winograd": "elision.engines.winograd",
 }
 
 if TYPE_CHECKING:  # the names as a type checker reads them
@@ -105,6 +107,7 @@ if TYPE_CHECKING:  # the names as a type checker reads them
     )
     from elision.accelerators import Cost
     from elision.accelerators import simulate as simulation
+    from elision.engines import winograd
     from elision.layers import (
         Recipe,
         Table,
