@@ -1,0 +1,9 @@
+"""Spatial arrays: loop nests, the maps that turn them into arrays, and what these cost."""
+
+from elision.accelerators.spatial.enumerate import Mapping as Mapping
+from elision.accelerators.spatial.enumerate import mappings as mappings
+from elision.accelerators.spatial.legality import Verdict as Verdict
+from elision.accelerators.spatial.legality import legal as legal
+from elision.accelerators.spatial.map import SpaceTimeMap as SpaceTimeMap
+from elision.accelerators.spatial.nest import Access as Access
+from elision.accelerators.spatial.nest import LoopNest as LoopNest
