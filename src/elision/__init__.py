@@ -52,6 +52,7 @@ __all__ = [
     "topology",
     "trace",
     "training",
+    "verify",
     "winograd",
     "workloads",
 ]
@@ -103,6 +104,7 @@ if TYPE_CHECKING:  # the names as a type checker reads them
         study,
         topology,
         training,
+        verify,
         workloads,
     )
     from elision.accelerators import Cost
