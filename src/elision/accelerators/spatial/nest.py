@@ -323,6 +323,28 @@ class LoopNest:
             self.loop(name)
         return LoopNest({**self.loops, **extents}, self.accesses, self.output)
 
+    def tile(self, origin: Mapping[str, int], extents: Mapping[str, int]) -> "LoopNest":
+        """The nest of a tile: extents of some loops, which begin at an origin.
+
+        The tile's accesses are of the whole tensors.
+
+        Raises:
+            ValueError: an unknown loop (lists the valid ones), or an extent below 1.
+
+        Example:
+            >>> nest = LoopNest.matmul(8, 8, 8).tile({"i": 4}, {"i": 2})
+            >>> nest.loops["i"], nest.access("A").at((1, 0, 0))
+            (2, (5, 0))
+        """
+        for name in origin:
+            self.loop(name)
+        start = tuple(origin.get(loop, 0) for loop in self.loops)
+        accesses = {
+            tensor: Access(access.rows, access.at(start), self.tensor_shape(tensor))
+            for tensor, access in self.accesses.items()
+        }
+        return LoopNest({**self.loops, **extents}, accesses, self.output)
+
 
 @lru_cache(maxsize=1024)
 def _nest(cls: type[LoopNest], kind: Product, geometry: Geometry) -> LoopNest:
