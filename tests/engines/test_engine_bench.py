@@ -5,6 +5,7 @@ import pytest
 from elision.engines import NativeEngine
 from elision.engines.bench import bench, break_even
 from elision.engines.native import library
+from elision.engines.roofline import Ceilings, roof_of
 from elision.products import Conv2dGeometry, MatmulGeometry, Product
 
 
@@ -24,7 +25,11 @@ def test_rows_agree_with_themselves():
         "linear": MatmulGeometry(20, 30, 40),
     }
     told = []
-    rows = bench(layers, sparsities=(0.5, 0.9), rounds=3, progress=told.append)
+    # A machine of 100 GFLOP/s and 10 GB/s, whose calls take no time.
+    here = Ceilings(100.0, 10.0, 100.0, 0.0, threads=1)
+    rows = bench(
+        layers, sparsities=(0.5, 0.9), rounds=3, ceilings=here, progress=told.append
+    )
     assert told == list(layers)
     assert len(rows) == 2 * 3 * 2
     for row in rows:
@@ -36,6 +41,11 @@ def test_rows_agree_with_themselves():
         assert row.sparse_gflops == pytest.approx(useful)
         assert 0 <= row.break_even <= 1
         assert row.to_dict()["layer"] == row.layer
+        roof = roof_of(layers[row.layer], here)
+        assert (row.intensity, row.bound) == (roof.intensity, roof.bound)
+        assert row.dense_of_roof == pytest.approx(
+            row.dense_gflops / roof.attainable_gflops
+        )
 
 
 @pytest.mark.skipif(library.unavailable() is not None, reason="no native kernels")
@@ -51,7 +61,10 @@ def test_other_operands_and_whole_channels_may_hold_the_zeros(monkeypatch):
 
     monkeypatch.setattr(NativeEngine, "compute", spy)
     sparse = {Product.INPUT_GRAD: "grad_output", Product.WEIGHT_GRAD: "grad_output"}
-    rows = bench(layers, sparse=sparse, channels=True, sparsities=(0.7,), rounds=3)
+    here = Ceilings(100.0, 10.0, 100.0, 0.0, threads=1)
+    rows = bench(
+        layers, sparse=sparse, channels=True, sparsities=(0.7,), rounds=3, ceilings=here
+    )
     assert [row.product for row in rows] == ["input_grad", "weight_grad"]
     assert all(row.error < 1e-5 for row in rows)
     assert set(read) == {(kind, "grad_output", 3) for kind in sparse}

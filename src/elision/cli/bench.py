@@ -19,7 +19,9 @@ def bench(
 
     Every product of every layer shape is computed by the native kernels, layout and
     compression included, and by torch, the better of its layouts. "s*" is the lowest
-    sparsity at which the sparse kernels are faster.
+    sparsity at which the sparse kernels are faster. Peak, memory bandwidth and latency are
+    measured, too, and what bounds each dense product is said: the first, the second, or
+    the time of a call.
 
     Parameters
     ----------
@@ -38,6 +40,7 @@ def bench(
     from elision.common.files import write_json
     from elision.engines.bench import bench as run
     from elision.engines.bench import machine
+    from elision.engines.roofline import measured_ceilings
     from elision.report.table import rows_as_text
 
     for value in sparsity:
@@ -47,9 +50,15 @@ def bench(
     torch.set_num_threads(threads)
     about = machine()
     print("\n".join(f"{key}: {value}" for key, value in about.items()), end="\n\n")
-    rows = [row.to_dict() for row in run(sparsities=sparsity, rounds=rounds)]
+    ceilings = measured_ceilings()
+    limits = ceilings.to_dict()
+    found = run(sparsities=sparsity, rounds=rounds, ceilings=ceilings)
+    rows = [row.to_dict() for row in found]
     if out is not None:
-        write_json(out, {"machine": about, "rounds": rounds, "products": rows})
+        about_all = {"machine": about, "ceilings": limits, "rounds": rounds}
+        write_json(out, {**about_all, "products": rows})
+    print(rows_as_text([{name: f"{value:.4g}" for name, value in limits.items()}]))
+    print()
     print(rows_as_text(_break_even(rows)), end="\n\n")
     print(rows_as_text([_ratios(row) for row in rows]))
 
@@ -73,6 +82,8 @@ def _break_even(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "product": row["product"],
             "dense fp32, GFLOP/s": f"{row['dense_gflops']:.0f}",
             "dense bf16, GFLOP/s": f"{row['bf16_gflops']:.0f}",
+            "ops/byte": f"{row['intensity']:.0f}",
+            "bound": f"{row['bound']}, at {row['dense_of_roof']:.0%}",
             "s* over fp32": words(row["break_even"]),
             "s* over bf16": words(row["break_even_bf16"]),
         }

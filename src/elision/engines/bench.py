@@ -30,6 +30,7 @@ from elision.engines.base import Hint
 from elision.engines.decision import cpu_name
 from elision.engines.native import library
 from elision.engines.native.engine import NativeEngine
+from elision.engines.roofline import Ceilings, Roof, measured_ceilings, roof_of
 from elision.products import (
     Conv2dGeometry,
     Geometry,
@@ -94,6 +95,10 @@ class BenchRow:
             none.
         break_even_bf16: s* over bfloat16.
         error: largest difference from the dense result, relative to its largest value.
+        intensity: float32 operations per byte of the layer's three tensors, all dense.
+        bound: what limits the dense product on this machine: ``compute``, ``bandwidth``
+            or ``latency`` (:mod:`elision.engines.roofline`).
+        dense_of_roof: rate of torch in float32, as a share of the attainable one.
     """
 
     layer: str
@@ -111,6 +116,9 @@ class BenchRow:
     break_even: float
     break_even_bf16: float
     error: float
+    intensity: float
+    bound: str
+    dense_of_roof: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and tables."""
@@ -161,6 +169,7 @@ def bench(
     channels: bool = False,
     sparsities: Sequence[float] = (0.5, 0.8, 0.9, 0.95, 0.98),
     rounds: int = 7,
+    ceilings: Ceilings | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[BenchRow]:
     """Measure products sparse and dense, with ``torch.get_num_threads()`` threads.
@@ -174,6 +183,7 @@ def bench(
         channels: whether the zeros are whole channels of the batch, and not anywhere.
         sparsities: fractions of zeros to measure.
         rounds: timed rounds of each candidate.
+        ceilings: limits of this machine, measured if None.
         progress: called with the name of each layer before it is measured.
 
     Returns:
@@ -184,13 +194,17 @@ def bench(
     """
     if (reason := library.unavailable()) is not None:
         raise RuntimeError(f"there is nothing to measure: {reason}")
+    if ceilings is None:
+        ceilings = measured_ceilings()
     rows = []
     for name, geometry in (LAYERS if layers is None else layers).items():
         if progress is not None:
             progress(name)
         for kind, operand in sparse.items():
             case = (name, geometry, kind, operand, channels)
-            rows += _measure(*case, sorted(sparsities), rounds)
+            rows += _measure(
+                *case, sorted(sparsities), rounds, roof_of(geometry, ceilings)
+            )
     return rows
 
 
@@ -202,6 +216,7 @@ def _measure(
     channels: bool,
     sparsities: list[float],
     rounds: int,
+    roof: Roof,
 ) -> list[BenchRow]:
     generator = torch.Generator().manual_seed(0)
     values = {
@@ -263,6 +278,9 @@ def _measure(
                 break_even=break_even(times, dense),
                 break_even_bf16=break_even(times, bf16),
                 error=errors[s],
+                intensity=roof.intensity,
+                bound=roof.bound,
+                dense_of_roof=roof.share(operations / dense),
             )
         )
     return rows

@@ -10,8 +10,10 @@ import elision
 from elision import methods
 from elision.cli.bench import bench as bench_command
 from elision.engines import bench as module
+from elision.engines import roofline
 from elision.engines.bench import BenchRow
 from elision.engines.native import library
+from elision.engines.roofline import Ceilings
 from elision.study.page.sections.speed import speed
 from elision.study.probes import Speed, Trained
 from elision.workloads import Workload
@@ -122,9 +124,14 @@ def test_bench_prints_break_even_points_and_ratios(monkeypatch, capsys, tmp_path
             break_even=0.0,
             break_even_bf16=0.83,
             error=1e-7,
+            intensity=85.3,
+            bound="compute",
+            dense_of_roof=0.87,
         )
 
     monkeypatch.setattr(module, "bench", lambda **_: [row(0.8, 1.5), row(0.9, 3.0)])
+    here = Ceilings(115.0, 20.0, 100.0, 5.0, threads=1)
+    monkeypatch.setattr(roofline, "measured_ceilings", lambda: here)
     threads = torch.get_num_threads()
     try:
         bench_command(out=tmp_path / "rows.json")
@@ -134,8 +141,11 @@ def test_bench_prints_break_even_points_and_ratios(monkeypatch, capsys, tmp_path
     assert "< 80%" in told
     assert "83%" in told
     assert "3.00 ± 0.10" in told
+    assert "compute, at 87%" in told
+    assert "5.75" in told  # the balance
     record = json.loads((tmp_path / "rows.json").read_text())
     assert [r["ratio"] for r in record["products"]] == [1.5, 3.0]
     assert record["machine"]["torch"] == torch.__version__
+    assert record["ceilings"] == here.to_dict()
     with pytest.raises(ValueError, match=r"sparsity=1\.5"):
         bench_command(sparsity=(1.5,))

@@ -6,6 +6,7 @@ from elision.study.probes.base import Probe, Trained
 from elision.study.probes.continuation import Continuation
 from elision.study.probes.memory import ActivationMemory
 from elision.study.probes.pipeline import Pipeline
+from elision.study.probes.roofline import Roofline
 from elision.study.probes.speed import Speed
 from elision.study.probes.stationarity import Stationarity
 from elision.study.probes.translation import Translation
@@ -16,6 +17,7 @@ __all__ = [
     "Continuation",
     "Pipeline",
     "Probe",
+    "Roofline",
     "Speed",
     "Stationarity",
     "Trained",
@@ -30,4 +32,5 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "translation": Translation,
     "continuation": Continuation,
     "pipeline": Pipeline,
+    "roofline": Roofline,
 }

@@ -19,6 +19,7 @@ from elision.study.page.sections.multiplier_array import multiplier_array
 from elision.study.page.sections.pipeline import pipeline
 from elision.study.page.sections.recipes import recipes
 from elision.study.page.sections.redundancy import redundancy
+from elision.study.page.sections.roofline import roofline
 from elision.study.page.sections.seconds import seconds
 from elision.study.page.sections.speed import speed
 from elision.study.page.sections.stationarity import stationarity
@@ -45,6 +46,7 @@ SECTIONS: tuple[Callable[[StudyOutcome], Section | None], ...] = (
     timeline,
     seconds,
     speed,
+    roofline,
     memory,
     pipeline,
     stationarity,
