@@ -29,6 +29,11 @@ RUNS: dict[str, tuple[Workload, methods.Method, Execution]] = {
     "resprop": (CNN, methods.ReSprop(0.5), Execution()),
     "rigl": (CNN, methods.RigL(0.8, every=3, until=12), Execution(engine="native")),
     "compressed": (CNN, methods.Dense(), Execution(compress="top-k:share=0.1")),
+    "outer": (
+        CNN,
+        methods.Static(0.5),
+        Execution(outer="diloco:every=4,fragments=2", compress="int8"),
+    ),
     "swat": (CNN, methods.Swat(0.8), Execution(engine="native", memory="bits(4)")),
 }
 

@@ -18,6 +18,7 @@ def train(
     device: str = "cpu",
     precision: str = "fp32",
     compress: str | None = None,
+    outer: str | None = None,
     seed: Integer = 0,
     seeds: Integers = (),
     epochs: Integer | None = None,
@@ -56,6 +57,11 @@ def train(
     compress
         How weight gradients travel between the processes of torchrun, such as
         'top-k:share=0.01', powersgd:rank=4 or int8; default: as they are.
+    outer
+        Rule by which the processes of torchrun train alone and meet rarely, such as
+        diloco:every=50, local-sgd:every=8 or 'diloco:every=50,fragments=4'; with
+        --compress what they send then is compressed. Default: gradients travel at every
+        step.
     seed
         Of initial weights, batches and augmentation.
     seeds
@@ -93,6 +99,7 @@ def train(
             device=device,
             precision=precision,
             compress=compress,
+            outer=outer,
             processes=ranks.count,
         )
         usual = f"train-{config.workload_name}-{file_name(recipe)}"

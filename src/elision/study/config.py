@@ -69,7 +69,7 @@ class StudyConfig:
         data: folder of the data set, for those that need one.
         record: number of epochs whose last steps are recorded, spread over the run.
         samples: examples kept of each recorded step.
-        engine, memory, device, precision, compress: see
+        engine, memory, device, precision, compress, outer: see
             :class:`elision.training.Execution`.
         processes: number of ``torchrun`` processes that share every batch.
 
@@ -98,6 +98,7 @@ class StudyConfig:
     device: str = "cpu"
     precision: str = "fp32"
     compress: str | None = None
+    outer: str | None = None
     processes: int = 1
 
     def __post_init__(self) -> None:
@@ -160,13 +161,14 @@ class StudyConfig:
         return {k: v for k, v in values.items() if k not in default or v != default[k]}
 
     def execution(self) -> Execution:
-        """Engine, saved activations, device, precision and compressor."""
+        """Engine, saved activations, device, precision, compressor and outer rule."""
         return Execution(
             engine=self.engine,
             memory=self.memory,
             device=self.device,
             precision=self.precision,
             compress=self.compress,
+            outer=self.outer,
         )
 
     @property
@@ -203,6 +205,7 @@ class StudyConfig:
             "precision": self.precision,
             "processes": str(self.processes),
             **({"gradients sent": self.compress} if self.compress else {}),
+            **({"ranks meet": self.outer} if self.outer else {}),
             "seeds": self.seeds_text(),
         }
 

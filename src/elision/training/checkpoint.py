@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from elision.common.files import load_tensors, save_tensors
+from elision.common.trees import pack, unpack
 from elision.layers import WorkMeter
 from elision.products import Trace
 from elision.topology.trained import TRAINED
 from elision.training.loss_scaling import LossScaling
-from elision.training.parallel import CompressHook, Traffic
+from elision.training.parallel import CompressHook, OuterOptimizer, Traffic
 from elision.training.ranks import Ranks, is_local
 
 __all__ = ["CHECKPOINT", "EpochMetrics", "RunState", "load", "save"]
@@ -90,27 +91,19 @@ def save(
     state: RunState,
     ranks: Ranks,
     hook: CompressHook | None = None,
+    outer: OuterOptimizer | None = None,
 ) -> None:
     """Write the checkpoint of the epochs done so far; the trace goes first.
 
     A collective call; only rank 0 writes.
     """
-    own = ranks.gather(_own(model, state, ranks, hook))
+    own = ranks.gather(_own(model, optimizer, state, ranks, hook, outer))
     if not ranks.is_first:
         return
     folder.mkdir(parents=True, exist_ok=True)
     epochs = len(state.history)
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
-    saved = optimizer.state_dict()
-    apart = [group.get(TRAINED, {}) for group in saved["param_groups"]]
-    for prefix, states in (
-        ("optimizer/", saved["state"]),
-        *(("trained/", a) for a in apart),
-    ):
-        for key, values in states.items():
-            for name, value in values.items():
-                if isinstance(value, Tensor):
-                    tensors[f"{prefix}{key}/{name}"] = value
+    tensors |= _of_optimizer(optimizer)
     facts: dict[str, Any] = {
         "history": [metrics.to_row(state.metric) for metrics in state.history]
     }
@@ -128,8 +121,29 @@ def save(
             old.unlink()
 
 
+def _of_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Tensors of an optimiser's state, what it trains apart included."""
+    saved = optimizer.state_dict()
+    apart = [group.get(TRAINED, {}) for group in saved["param_groups"]]
+    return {
+        f"{prefix}{key}/{name}": value
+        for prefix, states in (
+            ("optimizer/", saved["state"]),
+            *(("trained/", a) for a in apart),
+        )
+        for key, values in states.items()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
 def _own(
-    model: nn.Module, state: RunState, ranks: Ranks, hook: CompressHook | None
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: RunState,
+    ranks: Ranks,
+    hook: CompressHook | None,
+    outer: OuterOptimizer | None,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and facts of this rank alone."""
     tensors = {"generator": torch.get_rng_state()}
@@ -141,8 +155,13 @@ def _own(
         tensors |= {
             f"model/{name}": value.cpu()
             for name, value in model.state_dict().items()
-            if is_local(name)
+            if is_local(name) or outer is not None
         }
+    if outer is not None:
+        if not ranks.is_first:
+            tensors |= {n: v.cpu() for n, v in _of_optimizer(optimizer).items()}
+        kept, facts["outer"] = pack(outer.own_state(), "outer/")
+        tensors |= {name: value.cpu() for name, value in kept.items()}
     if hook is not None:
         tensors |= {f"compress/{k}": v.cpu() for k, v in hook.state_dict().items()}
         facts["traffic"] = asdict(hook.traffic)
@@ -159,6 +178,7 @@ def load(
     state: RunState,
     ranks: Ranks,
     hook: CompressHook | None = None,
+    outer: OuterOptimizer | None = None,
 ) -> None:
     """Restore a run, on this rank, to where its checkpoint was written.
 
@@ -185,11 +205,15 @@ def load(
         if hook is not None:
             hook.load_state_dict(_under(f"{prefix}compress/", tensors))
             hook.traffic = Traffic(**facts[f"{prefix}traffic"])
+        if outer is not None:
+            known = _under(prefix, tensors)
+            outer.load_own_state(unpack(known, facts[f"{prefix}outer"]))
         if scaling.state_dict():
             scaling.load_state_dict(facts["scaler"])
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path}: does not fit this run: {error}") from error
-    momenta = {int(n): v for n, v in _by_first("optimizer/", tensors).items()}
+    apart = "" if outer is None else prefix
+    momenta = {int(n): v for n, v in _by_first(f"{apart}optimizer/", tensors).items()}
     trained = _by_first("trained/", tensors)
     groups = optimizer.state_dict()["param_groups"]
     for group in groups:

@@ -11,10 +11,12 @@ from torch import nn
 
 from elision.common.checks import one_of
 from elision.common.names import lookup
+from elision.common.specs import build
 from elision.engines import ENGINES
 from elision.layers.recipe import Recipe
 from elision.memory import Policy, policy_for
 from elision.training.parallel import make_compressor
+from elision.training.parallel.outer import OUTER_RULES
 
 __all__ = ["PRECISIONS", "Execution", "repeatable"]
 
@@ -39,10 +41,14 @@ class Execution:
         compress: spec of the compressor by which weight gradients travel between ranks,
             such as ``"top-k:share=0.01"`` (:mod:`elision.training.parallel`); None: as
             they are.
+        outer: spec of the rule by which ranks that train alone meet, such as
+            ``"diloco:every=50"`` (:class:`~elision.training.parallel.OuterOptimizer`),
+            and what travels then is compressed; None: gradients travel at every step.
 
     Raises:
-        ValueError: an unknown engine, policy, precision or compressor, or a native engine
-            for a device that is not the CPU. A device is looked for only when it is used.
+        ValueError: an unknown engine, policy, precision, compressor or rule, or a native
+            engine for a device that is not the CPU. A device is looked for only when it is
+            used.
 
     Example:
         >>> Execution(engine="native", memory="bits(4)").not_default()
@@ -54,6 +60,7 @@ class Execution:
     device: str = "cpu"
     precision: str = "fp32"
     compress: str | None = None
+    outer: str | None = None
 
     def __post_init__(self) -> None:
         lookup("engine", self.engine, ENGINES)
@@ -61,6 +68,8 @@ class Execution:
         self.policy()
         if self.compress is not None:
             make_compressor(self.compress)
+        if self.outer is not None:
+            build("outer rule", self.outer, OUTER_RULES)
         if self.engine == "native" and self.device != "cpu":
             raise ValueError(
                 f"engine native computes on the CPU, not on {self.device!r}; "

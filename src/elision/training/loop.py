@@ -8,7 +8,7 @@ So a run that was killed and started again ends with the same numbers.
 import math
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,13 @@ from elision.training import checkpoint
 from elision.training.checkpoint import EpochMetrics, RunState
 from elision.training.execution import Execution, repeatable
 from elision.training.loss_scaling import LossScaleError, LossScaling
-from elision.training.parallel import CompressHook, compress_hook, make_compressor
+from elision.training.parallel import (
+    CompressHook,
+    OuterOptimizer,
+    compress_hook,
+    make_compressor,
+)
+from elision.training.parallel.agreement import check_agreement, facts_of
 from elision.training.parallel.hook import named
 from elision.training.ranks import Ranks
 from elision.workloads import Batch, Examples, Task, Workload
@@ -100,8 +106,8 @@ class TrainResult:
         saved_bytes: (logical, stored) bytes of saved activations in the largest step of
             one process; None without a policy.
         diverged: why the loss is no longer a number, where it is not.
-        sent_ratio: bits that a rank would send for its gradients as they are, over those
-            that it sent; None: they are not compressed.
+        sent_ratio: bits that a rank would send for its gradients as they are at every
+            step, over those that it sent; None: that is what it sent.
 
     Example:
         >>> history = [EpochMetrics(0, loss=0.5, score=0.9, learning_rate=0.1)]
@@ -154,7 +160,9 @@ def train(
         ValueError: the folder holds a checkpoint that does not fit or is damaged, the
             device is not there, a batch has fewer examples than there are ranks, or
             gradients are to travel compressed where none travels, or where the
-            compressor's memory or momentum does not fit the run.
+            compressor's memory or momentum does not fit the run, or ranks are to train
+            alone under a scaled loss, a moving mask or an optimiser of another kind than
+            the rule's.
         RuntimeError: the ranks have different models, recipes or masks.
 
     Example:
@@ -207,16 +215,38 @@ class _Run:
         torch.manual_seed(plan.seed)
         plain = workload.make_model(dataset).to(device)
         self.model = elide(plain, recipe, engine=execution.engine)
-        self.parallel = ranks.wrapped(self.model)
+        alone = execution.outer is not None
+        if alone and ranks.count > 1:
+            check_agreement(facts_of(self.model))
+        self.parallel = self.model if alone else ranks.wrapped(self.model)
         self.optimizer = workload.make_optimizer(self.model)
         self.topology: Topology = attach(self.model, self.optimizer)
         workload.clip_gradients(self.optimizer)
         scaling = execution.loss_scaling(recipe)
-        self.hook = self._compressed(scaling)
+        self.outer = self._alone(scaling)
+        self.hook = None if alone else self._compressed(scaling)
         self.scaling = LossScaling(device.type, scaling, self.optimizer)
         if ranks.rank:  # the same weights everywhere, another dropout on each rank
             # 32 bits of a seed are all that torch's generator of the CPU reads.
             torch.manual_seed(seed_at(plan.seed, ranks.rank))
+
+    def _alone(self, scaling: float | str | None) -> OuterOptimizer | None:
+        """What joins ranks that train alone."""
+        spec = self.execution.outer
+        if spec is None:
+            return None
+        self.execution.check_ranks(self.ranks.count)
+        if scaling is not None:
+            raise ValueError(
+                f"outer {spec!r}: a rank that skips a step of a scaled loss would be out of "
+                "step with the others; use --precision bf16, and a recipe without a loss scale"
+            )
+        return OuterOptimizer(
+            self.optimizer,
+            spec,
+            compress=self.execution.compress,
+            seed=self.plan.seed,
+        )
 
     def _compressed(self, scaling: float | str | None) -> CompressHook | None:
         """The hook by which gradients travel, where they are compressed."""
@@ -251,6 +281,7 @@ class _Run:
                 self.state,
                 self.ranks,
                 self.hook,
+                self.outer,
             )
 
     def finish(self, folder: Path | None, progress: Progress | None) -> None:
@@ -268,9 +299,12 @@ class _Run:
                     self.state,
                     self.ranks,
                     self.hook,
+                    self.outer,
                 )
             if progress is not None:
                 progress((epoch + 1) * self.per_epoch, total, metrics)
+        if self.outer is not None:
+            self.outer.average()
 
     def result(self) -> TrainResult:
         """The finished run; work of all ranks added up."""
@@ -286,8 +320,13 @@ class _Run:
             state.trace,
             ordered[len(ordered) // 2] if ordered else None,
             max(largest) if largest else None,
-            sent_ratio=None if self.hook is None else self.hook.traffic.wire_ratio,
+            sent_ratio=self._sent_ratio(),
         )
+
+    def _sent_ratio(self) -> float | None:
+        if self.outer is not None and self.outer.wire_bits:
+            return self.outer.wire_dense / self.outer.wire_bits
+        return None if self.hook is None else self.hook.traffic.wire_ratio
 
     def diverged(self, why: str) -> TrainResult:
         """The run at NaN: no metric from this epoch on, and no product recorded."""
@@ -361,6 +400,11 @@ class _Run:
             raise TrainingDivergedError(
                 f"the loss is {loss.item()} at step {step}{rank}: {where}"
             )
+        if self.outer is not None:
+            # The rank's own mean loss: what others do with the batch is not its matter.
+            loss.backward()
+            self.outer.step()
+            return factor * loss.item()
         if factor != 1:
             loss = loss * factor
         self.scaling.backward(loss)
@@ -387,7 +431,8 @@ class _Run:
         """The metric on the test examples, shared by the ranks, batch by batch."""
         self.ranks.share_buffers(self.model)
         batches = self.ranks.mine(self.workload.test_batches(self.dataset))
-        with self.execution.autocast(self.device):
+        averaged = nullcontext() if self.outer is None else self.outer.averaged()
+        with averaged, self.execution.autocast(self.device):
             counts = self.task.counted(self.model, map(self._moved, batches))
         return self.task.score(
             torch.stack([c for c in self.ranks.gather(counts) if len(c)]).sum(0)

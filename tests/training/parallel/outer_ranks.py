@@ -1,13 +1,20 @@
 """What two real processes do, for test_outer_optimizer.py; also what one of them does."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from elision.training.parallel import OuterOptimizer
 
-RULES = ("local-sgd:every=3", "scaffold:every=3", "diloco:every=3", "fedyogi:every=3")
+#: Rules, and further arguments.
+RULES: dict[str, dict[str, Any]] = {
+    "local-sgd:every=3": {},
+    "scaffold:every=3": {},
+    "diloco:every=3,fragments=2": {"compress": "top-k:share=0.5"},
+    "fedyogi:every=3": {"compress": "qsgd:width=8"},
+}
 STEPS = 7
 
 
@@ -43,10 +50,10 @@ def two_processes(rank: int, folder: Path) -> None:
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
     )
     found: dict[str, object] = {}
-    for rule in RULES:
+    for rule, options in RULES.items():
         net = model()
         inner = torch.optim.SGD(net.parameters(), lr=0.05)
-        outer = OuterOptimizer(inner, rule)
+        outer = OuterOptimizer(inner, rule, **options)
         train(outer, [net], rank)
         outer.exchange()
         found[rule] = weights(net)
@@ -57,5 +64,10 @@ def two_processes(rank: int, folder: Path) -> None:
         OuterOptimizer(torch.optim.SGD(net.parameters(), lr=0.05))
     except ValueError as error:
         found["refused"] = str(error)
+    wrapped = nn.parallel.DistributedDataParallel(model())
+    try:
+        OuterOptimizer(torch.optim.SGD(wrapped.parameters(), lr=0.05))
+    except ValueError as error:
+        found["wrapped"] = str(error)
     torch.save(found, folder / f"rank{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -3,6 +3,7 @@
 import copy
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,14 @@ from hypothesis import strategies as st
 from outer_ranks import RULES, batch, model, train, two_processes, weights
 from torch import nn
 
+import elision
 from elision.training.parallel import OuterOptimizer
 from elision.training.parallel.outer import OUTER_RULES, OuterRule
-from elision.training.parallel.outer.rules.adaptive import FedAdam, FedYogi
+from elision.training.parallel.outer.rules.adaptive import (
+    FedAdagrad,
+    FedAdam,
+    FedYogi,
+)
 
 #: Imports torch once, and forks every rank from there.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -120,7 +126,7 @@ def test_diloco_is_torchs_nesterov_on_the_outer_gradient() -> None:
     assert found == pytest.approx(expected.item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("kind", [FedAdam, FedYogi])
+@pytest.mark.parametrize("kind", [FedAdam, FedYogi, FedAdagrad])
 def test_adaptive_steps_are_those_of_the_algorithm(kind: type[FedAdam]) -> None:
     rule = kind(every=1, rate=0.1)
     x, m, v = 1.0, 0.0, rule.tau**2
@@ -129,9 +135,24 @@ def test_adaptive_steps_are_those_of_the_algorithm(kind: type[FedAdam]) -> None:
         m = 0.9 * m + 0.1 * g
         sign = (v > g * g) - (v < g * g)
         by_adam = 0.99 * v + 0.01 * g * g
-        v = by_adam if kind is FedAdam else v - 0.01 * g * g * sign
+        v = {
+            FedAdam: by_adam,
+            FedYogi: v - 0.01 * g * g * sign,
+            FedAdagrad: v + g * g,
+        }[kind]
         x -= 0.1 * m / (v**0.5 + rule.tau)
     assert one_value(rule, [gradients], 0.1) == pytest.approx(x, rel=1e-10)
+
+
+def test_fedavgm_is_torchs_momentum_on_the_outer_gradient() -> None:
+    gradients = [[1.0, 2.0, -3.0], [0.0, 1.0, 1.0]]
+    expected = nn.Parameter(torch.ones(1, dtype=torch.float64))
+    outer = torch.optim.SGD([expected], lr=0.8, momentum=0.9)
+    for each in zip(*gradients, strict=True):
+        expected.grad = torch.full_like(expected, 0.1 * sum(each) / 2)
+        outer.step()
+    found = one_value("fedavgm:every=1,rate=0.8", gradients, 0.1)
+    assert found == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_scaffold_ends_where_local_sgd_drifts() -> None:
@@ -185,13 +206,18 @@ def test_states_at_an_exchange(states: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", ["scaffold:every=2", "fedyogi:every=2", "diloco:every=2"]
+    ("rule", "options"),
+    [
+        ("scaffold:every=2", {}),
+        ("fedyogi:every=2", {}),
+        ("diloco:every=3,fragments=3", {"compress": "top-k:share=0.3"}),
+    ],
 )
-def test_a_resumed_run_is_the_same(rule: str) -> None:
+def test_a_resumed_run_is_the_same(rule: str, options: dict[str, Any]) -> None:
     def made() -> tuple[OuterOptimizer, list[nn.Module]]:
         models = [model() for _ in range(2)]
         inner = [torch.optim.SGD(m.parameters(), 0.05) for m in models]
-        return OuterOptimizer(inner, rule), models
+        return OuterOptimizer(inner, rule, **options), models
 
     whole, models = made()
     train(whole, models, 0)
@@ -217,11 +243,122 @@ def test_two_processes_do_as_two_ranks_of_one(tmp_path: Path) -> None:
         process.kill()
     assert [process.exitcode for process in ranks] == [0, 0]
     first, second = (torch.load(tmp_path / f"rank{r}.pt") for r in range(2))
-    for rule in RULES:
+    for rule, options in RULES.items():
         assert torch.equal(first[rule], second[rule])
-        torch.testing.assert_close(first[rule], trained(rule, ranks=2)[0])
+        alone = trained(rule, ranks=2, **options)
+        torch.testing.assert_close(first[rule], alone[0])
     assert first["refused"] == second["refused"]
     assert "begin with different weights in parameter 1" in first["refused"]
+    assert "is in DistributedDataParallel" in first["wrapped"]
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    fragments=st.integers(1, 6),
+    every=st.integers(1, 7),
+)
+@settings(max_examples=25, deadline=None)
+def test_fragments_are_exchanged_in_turn(
+    sizes: list[int], fragments: int, every: int
+) -> None:
+    """Beside ranks of plain Python that average each fragment in its turn."""
+    held = [[nn.Parameter(torch.ones(n)) for n in sizes] for _ in range(2)]
+    inner = [torch.optim.SGD(own, 1.0) for own in held]
+    rule = f"local-sgd:every={every},fragments={fragments}"
+    if fragments > min(every, len(sizes)):
+        with pytest.raises(ValueError, match=f"fragments={fragments}"):
+            OuterOptimizer(inner, rule)
+        return
+    outer = OuterOptimizer(inner, rule)
+    cut = outer._fragments
+    assert [i for part in cut for i in part] == list(range(len(sizes)))
+    assert all(cut)
+    plain = [[1.0] * len(sizes) for _ in range(2)]
+    turns = dict.fromkeys(range(len(sizes)), 0)
+    for step in range(1, 3 * every + 1):
+        for rank, own in enumerate(held):
+            for i, p in enumerate(own):
+                p.grad = torch.full_like(p, float(rank + i))
+                plain[rank][i] -= rank + i
+        outer.step()
+        for number, part in enumerate(cut):
+            if (step + every * (fragments - 1 - number) // fragments) % every == 0:
+                for i in part:
+                    turns[i] += 1
+                    mean = (plain[0][i] + plain[1][i]) / 2
+                    plain[0][i] = plain[1][i] = mean
+        for own, expected in zip(held, plain, strict=True):
+            assert [p[0].item() for p in own] == pytest.approx(expected)
+    assert set(turns.values()) == {3}
+    assert outer.sent_bytes == 3 * 4 * sum(sizes)
+
+
+def test_what_compression_leaves_out_is_sent_later() -> None:
+    """What the ranks moved, what was applied and what is remembered add up."""
+    held = [nn.Parameter(torch.zeros(40)) for _ in range(2)]
+    inner = [torch.optim.SGD([p], 1.0) for p in held]
+    outer = OuterOptimizer(
+        inner, "fedavg:every=2", weights=[1, 3], compress="top-k:share=0.1"
+    )
+    random = torch.Generator().manual_seed(0)
+    moved = torch.zeros(40)
+    for _ in range(8):
+        for p, share in zip(held, (0.25, 0.75), strict=True):
+            p.grad = torch.randint(-9, 9, (40,), generator=random).float()
+            moved -= share * p.grad
+        outer.step()
+    kept = outer.state_dict()["compressed"]
+    left = sum(own["0/0"][1]["memory"] for own in kept) / 2
+    torch.testing.assert_close(held[0].detach() - left, moved)
+    # 4 values of 32 bits, and 16 and 8 bits of places, in each of four exchanges.
+    assert outer.sent_bytes == 4 * (4 * 4 + 2 + 4)
+    assert torch.equal(held[0], held[1])
+
+
+def test_compression_that_leaves_nothing_out_changes_nothing() -> None:
+    options = {"weights": [1, 2]}
+    plain = trained("fedavg:every=3", 2, **options)
+    sent = trained("fedavg:every=3", 2, compress="top-k:share=1.0", **options)
+    torch.testing.assert_close(plain[0], sent[0])
+
+
+def masked(method: Any) -> tuple[list[nn.Module], list[torch.optim.Optimizer]]:
+    """Two ranks under a recipe with masks, attached to their optimisers."""
+    models = [elision.elide(model(), method) for _ in range(2)]
+    inner = [torch.optim.SGD(m.parameters(), 0.05, momentum=0.9) for m in models]
+    for net, optimizer in zip(models, inner, strict=True):
+        elision.topology.attach(net, optimizer)
+    return models, inner
+
+
+def test_masks_that_stay_are_kept_and_save_bytes() -> None:
+    method = elision.methods.Static(0.5, distribution="uniform", dense=())
+    models, inner = masked(method)
+    outer = OuterOptimizer(inner, "diloco:every=2,rate=0.7", compress="mask")
+    train(outer, models, 0)
+    outer.exchange()
+    first, other = map(weights, models)
+    assert torch.equal(first, other)
+    nonzero = sum(int((p != 0).sum()) for p in models[0].parameters() if p.dim() > 1)
+    assert nonzero == 12 + 3
+    # Half of the 6 weights of the second layer; the first stays dense. And 5 biases.
+    assert outer.sent_bytes == 4 * 4 * (12 + 3 + 5)
+
+
+def test_masks_of_other_places_are_refused() -> None:
+    models, inner = masked(elision.methods.Static(0.5, dense=()))
+    other, *_ = elision.topology.attach(models[1], inner[1]).weights
+    other.mask.logical_not_()
+    outer = OuterOptimizer(inner, "local-sgd:every=2")
+    with pytest.raises(ValueError, match="the ranks' masks differ"):
+        train(outer, models, 0)
+
+
+def test_masks_that_move_are_refused() -> None:
+    models, inner = masked(elision.methods.RigL(0.5, dense=(), every=2, until=10))
+    outer = OuterOptimizer(inner, "local-sgd:every=2")
+    with pytest.raises(ValueError, match="PruneAndGrow moves masks by the weights"):
+        train(outer, models, 0)
 
 
 @pytest.mark.parametrize(
@@ -235,6 +372,7 @@ def test_two_processes_do_as_two_ranks_of_one(tmp_path: Path) -> None:
         (lambda inner: OuterOptimizer(inner, weights=2.0), ["local-sgd", "2.0"]),
         (lambda inner: OuterOptimizer(inner, states="mean"), ["'mean'", "'reset'"]),
         (lambda inner: OuterOptimizer([], "fedavg"), ["at least one"]),
+        (lambda inner: OuterOptimizer(inner, compress="topk"), ["'top-k'"]),
         (
             lambda inner: OuterOptimizer([inner], "fedavg", weights=[1, 2]),
             ["2 weights for 1 ranks"],

@@ -13,26 +13,19 @@ the backward pass instead, by the thread that calls it.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed import GradBucket  # pyright: ignore[reportPrivateImportUsage]
 
-from elision.layers import elided_layers, plan_of, states_of
-from elision.products import Product
 from elision.training.parallel.agreement import check_agreement, facts_of
-from elision.training.parallel.compressors import (
-    Compressor,
-    Message,
-    State,
-    make_compressor,
-    wire_bits,
-)
-from elision.training.parallel.compressors.base import Exchange, Reply, mean_of_sum
+from elision.training.parallel.channel import Channel, Traffic
+from elision.training.parallel.compressors import Compressor, State, make_compressor
 from elision.training.parallel.compressors.masked import Masked
+from elision.training.parallel.masks import needed_gradients
 from elision.training.parallel.wire import CheckedWire, CorruptMessageError, PlainWire
 
 __all__ = ["CompressHook", "NonFiniteGradientWarning", "Traffic", "compress_hook"]
@@ -49,45 +42,12 @@ class NonFiniteGradientWarning(RuntimeWarning):
     """
 
 
-@dataclass
-class Traffic:
-    """Bits of one rank's gradients since the hook was made.
-
-    Attributes:
-        dense: of the gradients as they are.
-        messages: of the compressed messages.
-        sent: that this rank sends in a ring, with the one value a message that says
-            whether the gradients were finite, and with checksums.
-        dense_sent: that it would send for the gradients as they are.
-
-    Example:
-        >>> Traffic(dense=3200, messages=100).ratio
-        32.0
-    """
-
-    dense: float = 0
-    messages: float = 0
-    sent: float = 0
-    dense_sent: float = 0
-
-    @property
-    def ratio(self) -> float:
-        """Gradient bits by message bits, before what gathering costs."""
-        return self.dense / self.messages if self.messages else 1.0
-
-    @property
-    def wire_ratio(self) -> float:
-        """Bits sent without compression by bits sent, gathering counted."""
-        return self.dense_sent / self.sent if self.sent else 1.0
-
-
 class CompressHook:
     """The hook of one model; made by :func:`compress_hook`.
 
     Attributes:
         compressor: of every parameter.
         states: by the parameter's name, of this rank.
-        traffic: what was sent so far.
         observer: called with a bucket's index and ``"sent"`` when its exchange begins, and
             ``"done"`` when it has ended, by the thread that exchanges; None: nobody.
         not_finite: in the latest step, parameters whose gradients were not finite, by the
@@ -107,7 +67,6 @@ class CompressHook:
     ) -> None:
         outer = model.process_group
         self.compressor = compressor
-        self.traffic = Traffic()
         self.observer: Callable[[int, str], None] | None = None
         members = distributed.get_process_group_ranks(outer)
         group = distributed.new_group(
@@ -116,21 +75,27 @@ class CompressHook:
             use_local_synchronization=len(members) < distributed.get_world_size(),
         )
         assert isinstance(group, distributed.ProcessGroup)
-        self._group = group
         checked = CheckedWire if compressor.checksum else PlainWire
-        self._wire = checked(self._group)
-        self._ranks = len(members)
+        self._channel = Channel(checked(group))
         rank = distributed.get_rank(outer)
         self.states: dict[str, State] = {}
         self._state_of: dict[int, State] = {}
         for name, parameter in model.module.named_parameters():
-            state = State(name=name, seed=seed, rank=rank, ranks=self._ranks)
+            state = State(name=name, seed=seed, rank=rank, ranks=len(members))
             self.states[name] = self._state_of[id(parameter)] = state
-        self._masks = _limited(model.module) if _is_masked(compressor) else {}
-        self._rooms: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
+        self._masks = needed_gradients(model.module) if _is_masked(compressor) else {}
         self._thread = ThreadPoolExecutor(1, "elision-compress")
         self.not_finite: dict[int, list[str]] = {}
         self._begun = False
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was sent so far."""
+        return self._channel.traffic
+
+    @traffic.setter
+    def traffic(self, traffic: Traffic) -> None:
+        self._channel.traffic = traffic
 
     def state_dict(self) -> dict[str, Tensor]:
         """What this rank remembers: ``<parameter>/<name>`` and its steps."""
@@ -208,10 +173,7 @@ class CompressHook:
         ):  # a NaN on one rank is one on all, and nothing of it is remembered
             buffer.fill_(torch.nan)
             _restore(states, before)
-        self.traffic.dense += 8 * buffer.nbytes
-        self.traffic.dense_sent += wire_bits(
-            Message((buffer,), buffer.shape, summed=True), self._ranks
-        )
+        self._channel.count_dense(buffer)
 
     def _averaged(
         self, buffer: Tensor, grads: list[Tensor], states: list[State], where: str
@@ -225,118 +187,27 @@ class CompressHook:
             ill = [state.name for grad, state in each if not grad.isfinite().all()]
             buffer.zero_()
         values = [g.float().contiguous() for g in grads]
-        running: dict[int, Exchange] = {
-            i: self.compressor.exchange(value, state)
-            for i, (value, state) in enumerate(zip(values, states, strict=True))
-        }
-        means: dict[int, Tensor] = {}
-        messages = {i: next(each) for i, each in running.items()}
-        everyone = True
-        while messages:
-            replies, all_healthy = self._collective(messages, healthy, where)
-            everyone = everyone and all_healthy
-            messages = {}
-            for i, reply in replies.items():
-                try:
-                    messages[i] = running[i].send(reply)
-                except StopIteration as stop:
-                    means[i] = stop.value[0]
+        means, everyone = self._channel.exchange(
+            self.compressor, values, states, healthy=healthy, where=where
+        )
         if everyone:
-            for i, grad in enumerate(grads):
-                grad.copy_(means[i])
+            for grad, mean in zip(grads, means, strict=True):
+                grad.copy_(mean)
         elif not self.not_finite:
             self._name(ill)
         return everyone
 
     def _name(self, ill: list[str]) -> None:
         """Tell every rank whose gradients are not finite; a collective call."""
-        told: list[list[str]] = [[] for _ in range(self._ranks)]
-        distributed.all_gather_object(told, ill, group=self._group)
+        wire = self._channel.wire
+        told: list[list[str]] = [[] for _ in range(wire.ranks)]
+        distributed.all_gather_object(told, ill, group=wire.group)
         self.not_finite = {rank: names for rank, names in enumerate(told) if names}
         warnings.warn(
             f"{named(self.not_finite)}; they are NaN on every rank now",
             NonFiniteGradientWarning,
             stacklevel=2,
         )
-
-    def _collective(
-        self, messages: dict[int, Message], healthy: bool, where: str
-    ) -> tuple[dict[int, Reply], bool]:
-        """One collective for the messages of each kind, in the order of the first of each."""
-        kinds: dict[torch.dtype | None, list[int]] = {}
-        for i, message in messages.items():
-            kind = message.parts[0].dtype if message.summed else None
-            kinds.setdefault(kind, []).append(i)
-        replies: dict[int, Reply] = {}
-        everyone = True
-        for kind, own in kinds.items():
-            mine = [messages[i] for i in own]
-            exchange = self._gathered if kind is None else self._summed
-            found, all_healthy = exchange(mine, healthy, where)
-            replies |= dict(zip(own, found, strict=True))
-            everyone = everyone and all_healthy
-            self.traffic.messages += sum(message.bits for message in mine)
-        return replies, everyone
-
-    def _summed(
-        self, messages: list[Message], healthy: bool, where: str
-    ) -> tuple[list[Reply], bool]:
-        """All-reduce; one more value counts the ranks whose gradients are not finite."""
-        flat = [part.flatten() for message in messages for part in message.parts]
-        whole = self._joined([*flat, flat[0].new_full((1,), not healthy)], 0)
-        self.traffic.sent += self._wire.all_reduce(whole, where)
-        *sums, ill = whole.split([*(len(part) for part in flat), 1])
-        means = iter(sums)
-        replies: list[Reply] = [
-            replace(
-                m,
-                parts=tuple(
-                    mean_of_sum(next(means), self._ranks).view(p.shape) for p in m.parts
-                ),
-            )
-            for m in messages
-        ]
-        return replies, not ill.item()
-
-    def _gathered(
-        self, messages: list[Message], healthy: bool, where: str
-    ) -> tuple[list[Reply], bool]:
-        """All-gather of the bytes; one more says whether the gradients are finite."""
-        parts = [part for message in messages for part in message.parts]
-        data = [part.contiguous().view(torch.uint8) for part in parts]
-        whole = self._joined([*data, data[0].new_full((1,), not healthy)], 0)
-        everyone = [self._room(whole, 1 + rank) for rank in range(self._ranks)]
-        self.traffic.sent += self._wire.all_gather(everyone, whole, where)
-        sizes = [*(len(part) for part in data), 1]
-        of_rank = [iter(each.split(sizes)) for each in everyone]
-        replies: list[Reply] = [
-            [
-                # A copy, since bytes of any offset are read as numbers.
-                replace(
-                    m, parts=tuple(next(own).clone().view(p.dtype) for p in m.parts)
-                )
-                for own in of_rank
-            ]
-            for m in messages
-        ]
-        return replies, not any(next(own).item() for own in of_rank)
-
-    def _joined(self, parts: list[Tensor], slot: int) -> Tensor:
-        """The parts one after the other, in memory of :meth:`_room`."""
-        size = sum(len(part) for part in parts)
-        return torch.cat(parts, out=self._room(parts[0], slot, size))
-
-    def _room(self, like: Tensor, slot: int, size: int | None = None) -> Tensor:
-        """Memory that the next collective with this slot and dtype takes again.
-
-        A fresh tensor costs a page fault for every 4 KiB. Collectives follow one another,
-        and what is made of a reply is a tensor of its own.
-        """
-        size = like.numel() if size is None else size
-        key = slot, like.dtype, like.device
-        if key not in self._rooms or len(self._rooms[key]) < size:
-            self._rooms[key] = like.new_empty(size)
-        return self._rooms[key][:size]
 
 
 def compress_hook(
@@ -390,7 +261,7 @@ def compress_hook(
                 f"compress_hook: parameter {name!r} is {parameter.dtype}; gradients may "
                 "be float32, bfloat16 or float16"
             )
-    if _is_masked(made) and not _limited(model.module):
+    if _is_masked(made) and not needed_gradients(model.module):
         raise ValueError(
             "compress_hook: compressor 'mask' sends the surviving weights' gradients, "
             "and no layer of this model has a mask; elide it with one, such as rigl"
@@ -449,24 +320,3 @@ def _refused(model: nn.Module) -> str:
 
 def _is_masked(compressor: Compressor) -> bool:
     return isinstance(compressor, Masked)
-
-
-def _limited(model: nn.Module) -> dict[int, Callable[[], Tensor | None]]:
-    """By weight, what tells where its gradient is needed in the step under way."""
-    return {id(weight): wanted for weight, wanted in _masked_weights(model)}
-
-
-def _masked_weights(
-    model: nn.Module,
-) -> Iterator[tuple[Tensor, Callable[[], Tensor | None]]]:
-    for _, layer in elided_layers(model):
-        plan = plan_of(layer)
-        use = plan.use(Product.FORWARD, "weight")
-        transform = plan.uses[use]
-        if transform.limits_gradient:
-            yield (
-                layer.weight,  # pyright: ignore[reportReturnType]
-                lambda layer=layer, use=use, transform=transform: (
-                    transform.wanted_gradient(states_of(layer, use))
-                ),
-            )

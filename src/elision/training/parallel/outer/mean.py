@@ -20,6 +20,11 @@ class Mean:
         group: process group; default: all processes, or none without
             ``torch.distributed``.
 
+    Attributes:
+        shares: of each rank held here in the mean.
+        processes: their number.
+        ranks: of all processes together.
+
     Example:
         >>> mean = Mean([3.0, 1.0])
         >>> mean([[torch.tensor([4.0])], [torch.tensor([0.0])]])
@@ -31,8 +36,11 @@ class Mean:
         self._connected = (
             torch.distributed.is_available() and torch.distributed.is_initialized()
         )
-        total = sum(sum(each) for each in self.gathered(list(weights)))
-        self._shares = [weight / total for weight in weights]
+        everyone = self.gathered(list(weights))
+        total = sum(sum(each) for each in everyone)
+        self.shares = [weight / total for weight in weights]
+        self.processes = len(everyone)
+        self.ranks = sum(len(each) for each in everyone)
 
     def __call__(self, tensors: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """The mean (a collective call).
@@ -45,7 +53,7 @@ class Mean:
         for kind in dict.fromkeys(kinds):
             which = [i for i, own in enumerate(kinds) if own == kind]
             flat = torch.zeros(0)
-            for share, own in zip(self._shares, tensors, strict=True):
+            for share, own in zip(self.shares, tensors, strict=True):
                 part = torch.cat([own[i].reshape(-1) for i in which]) * share
                 flat = part if flat.numel() == 0 else flat.add_(part)
             if self._connected:

@@ -1,13 +1,20 @@
 """OuterOptimizer: ranks train alone, and meet after every few steps by a rule."""
 
-from collections.abc import Sequence
+import gc
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elision.common.checks import number, one_of
 from elision.common.specs import build
+from elision.training.parallel.compressors import make_compressor
+from elision.training.parallel.compressors.masked import Masked
+from elision.training.parallel.masks import kept_masks, refuse_moving_masks
+from elision.training.parallel.outer.compressed import CompressedMean
 from elision.training.parallel.outer.mean import Mean
 from elision.training.parallel.outer.rules import OUTER_RULES, OuterRule
 from elision.training.parallel.outer.rules.base import Memory
@@ -48,7 +55,8 @@ class OuterOptimizer:
     ``torch.distributed``, or several optimisers of one process, or both. All ranks hold
     the same weights after an exchange. The parameters of the optimisers are exchanged;
     buffers, such as running means of a normalisation, stay each rank's own. The models
-    must not be in ``DistributedDataParallel``, which exchanges at every step.
+    must not be in ``DistributedDataParallel``, which exchanges at every step. Masks must
+    stay (method ``static``): those that move would differ from rank to rank.
 
     Args:
         inner: the rank's optimiser, or one for each rank held here, over models with
@@ -60,19 +68,27 @@ class OuterOptimizer:
         weights: how much each rank held here counts, such as its number of examples;
             default: alike. Only rules that weigh ranks take it.
         group: process group of ``torch.distributed``; default: all processes.
+        compress: spec of one of :data:`~elision.training.parallel.COMPRESSORS` by which
+            outer gradients travel, with the memory of what was not sent where it needs
+            one; ``"mask"`` sends surviving weights alone. None: as they are.
+        seed: of a compressor's random numbers.
 
     Attributes:
         rule: the rule.
         steps: inner steps taken.
-        exchanges: exchanges done.
+        exchanges: exchanges done, those of a fragment each counted.
         sent_bytes: payload that one rank has handed over for averaging so far, in bytes,
             gradients of synchronous steps and averaged states included. What a
             collective makes of it on the wire is in
             :mod:`elision.training.parallel.scaling`.
+        wire_bits: bits that this process sent in collectives so far, in rings.
+        wire_dense: bits that it would have sent for gradients at every step.
 
     Raises:
-        ValueError: an unknown rule, state or parameter; ranks whose parameters differ in
-            number, shape, dtype or value; weights that the rule does not take.
+        ValueError: an unknown rule, state, compressor or parameter; ranks whose parameters
+            differ in number, shape, dtype or value; weights that the rule does not take;
+            more fragments than parameters; a model in ``DistributedDataParallel`` or
+            sharded; masks that move or differ.
 
     Example:
         >>> models = [torch.nn.Linear(2, 1, bias=False) for _ in range(2)]
@@ -95,6 +111,8 @@ class OuterOptimizer:
         states: Literal["local", "average", "reset"] = "local",
         weights: float | Sequence[float] | None = None,
         group: Any = None,
+        compress: str | None = None,
+        seed: int = 0,
     ) -> None:
         one_of("OuterOptimizer", "states", states, _STATES)
         self.rule = (
@@ -107,12 +125,21 @@ class OuterOptimizer:
             raise ValueError("OuterOptimizer: give at least one inner optimiser")
         for rank in self._ranks:
             self.rule.check_inner(rank.optimizer)
-        self._mean = Mean(self._checked(weights), group)
-        self._check_equal()
         first = self._ranks[0].parameters
+        _refuse_wrapped(first)
+        self._fragments = self._cut(self.rule.fragments)
+        shares = self._checked(weights)
+        self._mean = Mean(shares, group)
+        self._check_equal()
+        self._compressed: CompressedMean | None = None
+        if compress is not None:
+            made = make_compressor(compress)
+            self._masked = isinstance(made, Masked)
+            self._compressed = CompressedMean(made, self._mean, group, seed)
         self._anchors = [_wide(p.detach()).clone() for p in first]
         self._shared: list[Memory] = [{} for _ in first]
         self.steps = self.exchanges = self.sent_bytes = 0
+        self.wire_bits = self.wire_dense = 0.0
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients of every rank held here."""
@@ -124,6 +151,8 @@ class OuterOptimizer:
 
         A collective call where an exchange is due: every process takes as many steps.
         """
+        if self.steps == 0:
+            self._begin()
         if self.rule.shares_gradients(self.steps):
             self._share_gradients()
         with torch.no_grad():
@@ -136,58 +165,128 @@ class OuterOptimizer:
             rank.step()
         synchronous = self.rule.shares_gradients(self.steps)
         self.steps += 1
+        self.wire_dense += self._ring_bits(self._ranks[0].parameters)
         if synchronous:
             # Ranks have taken the same step: its end is where local steps will begin.
             self._move_anchors()
-        elif self.rule.is_due(self.steps):
-            self.exchange()
+        else:
+            for number, fragment in enumerate(self._fragments):
+                # The last fragment's turn ends a period, as that of a whole exchange.
+                ahead = self.rule.every * (len(self._fragments) - 1 - number)
+                if self.rule.is_due(self.steps + ahead // len(self._fragments)):
+                    self._exchange(fragment)
 
     @torch.no_grad()
+    def _begin(self) -> None:
+        """Look for masks: they may have been attached since the ranks were given."""
+        hashes: set[str] = set()
+        for rank in self._ranks:
+            refuse_moving_masks("OuterOptimizer", rank.optimizer)
+            kept = kept_masks(rank.optimizer)
+            sha = hashlib.sha256()
+            for i, p in enumerate(rank.parameters):
+                if id(p) in kept:
+                    sha.update(f"{i}/".encode() + kept[id(p)].cpu().numpy().tobytes())
+            hashes.add(sha.hexdigest())
+            for p, anchor in zip(rank.parameters, self._anchors, strict=True):
+                if id(p) in kept:
+                    # An inner step drops these; of the anchor they would never go.
+                    p *= kept[id(p)]
+                    anchor *= kept[id(p)]
+        if len(set[str]().union(*self._mean.gathered(hashes))) > 1:
+            raise ValueError(
+                "OuterOptimizer: the ranks' masks differ; elide all ranks with one recipe "
+                "and seed"
+            )
+
     def exchange(self) -> None:
-        """Exchange now (a collective call): all ranks go on from the same weights."""
+        """Exchange everything now (a collective call): ranks go on from equal weights."""
+        self._exchange(range(len(self._anchors)))
+
+    @torch.no_grad()
+    def _exchange(self, which: Sequence[int]) -> None:
         sent: list[list[Tensor]] = []
         for rank in self._ranks:
-            own: list[list[Tensor]] = []
-            for p, anchor, travelled, memory in zip(
-                rank.parameters,
-                self._anchors,
-                rank.travelled,
-                rank.memories,
-                strict=True,
-            ):
-                own.append(self.rule.messages(anchor - p, travelled, memory))
+            own = [
+                self.rule.messages(
+                    self._anchors[i] - rank.parameters[i],
+                    rank.travelled[i],
+                    rank.memories[i],
+                )
+                for i in which
+            ]
             sent.append([tensor for tensors in own for tensor in tensors])
-        means = self._averaged(sent)
-        per_parameter = len(means) // len(self._anchors)
-        for i, anchor in enumerate(self._anchors):
-            own_means = means[i * per_parameter : (i + 1) * per_parameter]
-            new = self.rule.move(anchor, own_means, self._shared[i])
-            anchor.copy_(new)
+        per_parameter = len(sent[0]) // len(which)
+        names = [f"{i}/{m}" for i in which for m in range(per_parameter)]
+        means = self._travel(names, sent)
+        for place, i in enumerate(which):
+            own_means = means[place * per_parameter : (place + 1) * per_parameter]
+            anchor, shared = self._anchors[i], self._shared[i]
+            anchor.copy_(self.rule.move(anchor, own_means, shared))
             for rank in self._ranks:
                 rank.parameters[i].copy_(anchor)
-                self.rule.receive(own_means, rank.memories[i])
-        for rank in self._ranks:
-            rank.travelled = [0.0] * len(rank.parameters)
-        self._settle_states()
+                rank.travelled[i] = 0.0
+                rank.memories[i] |= {name: shared[name] for name in self.rule.told}
+        self._settle_states(which)
         self.exchanges += 1
+
+    def _travel(self, names: list[str], sent: list[list[Tensor]]) -> list[Tensor]:
+        """The mean of what the ranks send of the rule's messages."""
+        if self._compressed is None:
+            return self._averaged(sent)
+        masks: list[Tensor | None] = [None] * len(names)
+        if self._masked:
+            known = kept_masks(self._ranks[0].optimizer)
+            if not known:
+                raise ValueError(
+                    "OuterOptimizer: compress 'mask' sends surviving weights, and no mask "
+                    "is attached to the optimiser; elide the model with method static and "
+                    "call elision.topology.attach"
+                )
+            places = [int(name.partition("/")[0]) for name in names]
+            ids = [id(self._ranks[0].parameters[i]) for i in places]
+            masks = [known.get(each) for each in ids]
+        before = self._compressed.sent
+        means, bits = self._compressed(names, sent, masks)
+        self.sent_bytes += bits // 8
+        self.wire_bits += self._compressed.sent - before
+        return means
+
+    def _ring_bits(self, tensors: Sequence[Tensor]) -> float:
+        """Bits that one process sends so that processes have the sums of tensors."""
+        processes = self._mean.processes
+        return sum(8 * t.nbytes for t in tensors) * 2 * (processes - 1) / processes
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Every rank's model with the mean weights of all, while the block runs.
+
+        For evaluation between two exchanges (a collective call, not counted as sent).
+        """
+        with torch.no_grad():
+            own = [[p.clone() for p in rank.parameters] for rank in self._ranks]
+            self.average()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for rank, kept in zip(self._ranks, own, strict=True):
+                    for p, value in zip(rank.parameters, kept, strict=True):
+                        p.copy_(value)
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Leave the mean of all ranks' weights in every model: the end of training."""
+        held = [[_wide(p) for p in rank.parameters] for rank in self._ranks]
+        means = self._mean(held)
+        for rank in self._ranks:
+            for p, mean in zip(rank.parameters, means, strict=True):
+                p.copy_(mean)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, for ``torch.save``, inner optimisers included."""
-        return {
-            "steps": self.steps,
-            "exchanges": self.exchanges,
-            "sent_bytes": self.sent_bytes,
-            "anchors": self._anchors,
-            "shared": self._shared,
-            "ranks": [
-                {
-                    "optimizer": rank.optimizer.state_dict(),
-                    "memories": rank.memories,
-                    "travelled": rank.travelled,
-                }
-                for rank in self._ranks
-            ],
-        }
+        inner = [rank.optimizer.state_dict() for rank in self._ranks]
+        return {**self.own_state(), "inner": inner}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a :meth:`state_dict` of as many ranks.
@@ -195,6 +294,30 @@ class OuterOptimizer:
         Raises:
             ValueError: the state is of another number of ranks or of other parameters.
         """
+        self.load_own_state(state)
+        for rank, inner in zip(self._ranks, state["inner"], strict=True):
+            rank.optimizer.load_state_dict(inner)
+
+    def own_state(self) -> dict[str, Any]:
+        """The state without the inner optimisers': text as keys, for any kind of file."""
+        return {
+            "steps": self.steps,
+            "exchanges": self.exchanges,
+            "sent_bytes": self.sent_bytes,
+            "wire": [self.wire_bits, self.wire_dense],
+            "anchors": self._anchors,
+            "shared": self._shared,
+            "compressed": None
+            if self._compressed is None
+            else self._compressed.state_dict(),
+            "ranks": [
+                {"memories": rank.memories, "travelled": rank.travelled}
+                for rank in self._ranks
+            ],
+        }
+
+    def load_own_state(self, state: dict[str, Any]) -> None:
+        """Continue from an :meth:`own_state`, as :meth:`load_state_dict` does."""
         shapes = [a.shape for a in self._anchors]
         found = len(state["ranks"]), [a.shape for a in state["anchors"]]
         if found != (len(self._ranks), shapes):
@@ -205,12 +328,33 @@ class OuterOptimizer:
             )
         self.steps, self.exchanges = state["steps"], state["exchanges"]
         self.sent_bytes = state["sent_bytes"]
+        self.wire_bits, self.wire_dense = state["wire"]
         self._anchors = [a.clone() for a in state["anchors"]]
         self._shared = [dict(memory) for memory in state["shared"]]
+        if self._compressed is not None and state["compressed"] is not None:
+            self._compressed.load_state_dict(state["compressed"])
         for rank, own in zip(self._ranks, state["ranks"], strict=True):
-            rank.optimizer.load_state_dict(own["optimizer"])
             rank.memories = [dict(memory) for memory in own["memories"]]
             rank.travelled = list(own["travelled"])
+
+    def _cut(self, count: int) -> list[list[int]]:
+        """The parameters in so many runs of about the same number of values."""
+        sizes = [p.numel() for p in self._ranks[0].parameters]
+        if count > len(sizes):
+            raise ValueError(
+                f"{type(self.rule).__name__}(fragments={count}): there are {len(sizes)} "
+                "parameters, and a fragment has one at least"
+            )
+        cut: list[list[int]] = [[] for _ in range(count)]
+        done, place = 0, 0
+        for i, size in enumerate(sizes):
+            left = len(sizes) - i
+            full = done >= (place + 1) * sum(sizes) / count
+            if cut[place] and place + 1 < count and (full or left < count - place):
+                place += 1
+            cut[place].append(i)
+            done += size
+        return cut
 
     def _checked(self, weights: float | Sequence[float] | None) -> list[float]:
         """A weight for each rank held here."""
@@ -253,7 +397,8 @@ class OuterOptimizer:
                     )
 
     def _averaged(self, sent: list[list[Tensor]]) -> list[Tensor]:
-        self.sent_bytes += sum(t.numel() * t.element_size() for t in sent[0])
+        self.sent_bytes += sum(t.nbytes for t in sent[0])
+        self.wire_bits += self._ring_bits(sent[0])
         return self._mean(sent)
 
     @torch.no_grad()
@@ -277,13 +422,14 @@ class OuterOptimizer:
         for rank in self._ranks:
             rank.travelled = [0.0] * len(rank.parameters)
 
-    def _settle_states(self) -> None:
-        """Keep, average or drop the inner optimisers' state."""
+    def _settle_states(self, which: Sequence[int]) -> None:
+        """Keep, average or drop the inner optimisers' state of these parameters."""
         if self.states == "reset":
             for rank in self._ranks:
-                rank.optimizer.state.clear()
+                for i in which:
+                    rank.optimizer.state.pop(rank.parameters[i], None)
         if self.states == "average":
-            kept = [_moments(rank) for rank in self._ranks]
+            kept = [_moments(rank, which) for rank in self._ranks]
             told = self._mean.gathered([sorted(own) for own in kept])
             if len({str(names) for process in told for names in process}) > 1:
                 raise ValueError(
@@ -297,14 +443,36 @@ class OuterOptimizer:
                     own[name].copy_(mean)
 
 
-def _moments(rank: _Rank) -> dict[tuple[int, str], Tensor]:
+def _refuse_wrapped(parameters: Sequence[Tensor]) -> None:
+    """Raise ValueError if a wrapper of the model exchanges its gradients already."""
+    if any(hasattr(p, "full_tensor") for p in parameters):
+        raise ValueError(
+            "OuterOptimizer: the parameters are sharded (FSDP, tensor parallel), and a "
+            "rank has no whole weights to train alone; give every rank the whole network"
+        )
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    own = {id(p) for p in parameters}
+    # A parameter does not know its wrapper, and the optimiser has the parameters alone.
+    for thing in gc.get_objects():
+        if issubclass(type(thing), nn.parallel.DistributedDataParallel) and any(
+            id(p) in own for p in thing.parameters()
+        ):
+            raise ValueError(
+                "OuterOptimizer: the model is in DistributedDataParallel, which averages "
+                "gradients at every step; give the plain model to the inner optimiser"
+            )
+
+
+def _moments(rank: _Rank, which: Sequence[int]) -> dict[tuple[int, str], Tensor]:
     """State tensors of a parameter's shape: (number of the parameter, name) -> tensor.
 
     Step counters are left out: they are the same on all ranks.
     """
     return {
         (i, name): value
-        for i, p in enumerate(rank.parameters)
+        for i in which
+        for p in [rank.parameters[i]]
         for name, value in rank.optimizer.state.get(p, {}).items()
         if name != "step" and isinstance(value, Tensor) and value.shape == p.shape
     }

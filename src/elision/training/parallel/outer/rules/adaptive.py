@@ -1,4 +1,4 @@
-"""FedAdam and FedYogi: an adaptive outer step on the mean outer gradient."""
+"""FedAdam, FedYogi and FedAdagrad: an adaptive outer step on the mean outer gradient."""
 
 from dataclasses import dataclass
 
@@ -52,8 +52,11 @@ class FedAdam(FedAvg):
         number(owner, "beta2", self.beta2, "[0, 1)")
         number(owner, "tau", self.tau, "> 0")
 
-    def move(self, anchor: Tensor, means: list[Tensor], shared: Memory) -> Tensor:
+    def move(
+        self, anchor: Tensor, means: list[Tensor], shared: Memory, part: float = 1.0
+    ) -> Tensor:
         """A step of the moments."""
+        del part
         (g,) = means
         m = shared.get("first", torch.zeros_like(g))
         v = shared.get("second", torch.full_like(g, self.tau**2))
@@ -83,3 +86,21 @@ class FedYogi(FedAdam):
     def second_moment(self, v: Tensor, square: Tensor) -> Tensor:
         """The second moment after a gradient of this square."""
         return v - (1 - self.beta2) * square * torch.sign(v - square)
+
+
+@dataclass(frozen=True)
+class FedAdagrad(FedAdam):
+    """FedAdagrad: FedAdam with ``v <- v + g^2``.
+
+    Reddi et al., Adaptive Federated Optimization, ICLR 2021, algorithm 2.
+
+    Example:
+        >>> FedAdagrad().second_moment(torch.tensor(1.0), torch.tensor(4.0))
+        tensor(5.)
+    """
+
+    name = "fedadagrad"
+
+    def second_moment(self, v: Tensor, square: Tensor) -> Tensor:
+        """The second moment after a gradient of this square."""
+        return v + square

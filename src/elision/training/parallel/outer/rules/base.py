@@ -5,7 +5,7 @@ with, less those it ended with. A rule says what is sent of it, and how the mean
 the anchor. Everything here is a function of one parameter's tensors.
 """
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import torch
@@ -27,6 +27,9 @@ class OuterRule:
 
     Attributes:
         every: inner steps between two exchanges, ``H``.
+        fragments: parts of the parameters, of like size, that are exchanged in turn, each
+            after ``every`` steps: the same traffic, spread over the period (Douillard et
+            al., Streaming DiLoCo, 2025, without its overlap of exchange and steps).
 
     Raises:
         ValueError: a parameter is out of range.
@@ -41,10 +44,16 @@ class OuterRule:
     name: ClassVar[str]
     #: Whether the ranks' messages may count unequally.
     weighted: ClassVar[bool] = False
+    #: Names in a parameter's shared memory that every rank reads before local steps.
+    told: ClassVar[tuple[str, ...]] = ()
     every: int = 1
+    _: KW_ONLY
+    fragments: int = 1
 
     def __post_init__(self) -> None:
-        integer(type(self).__name__, "every", self.every)
+        owner = type(self).__name__
+        integer(owner, "every", self.every)
+        integer(owner, "fragments", self.fragments, f"[1, {self.every}]")
 
     def shares_gradients(self, step: int) -> bool:
         """Whether inner step ``step``, counted from 0, is a synchronous one."""
@@ -80,16 +89,16 @@ class OuterRule:
         del travelled, own
         return [outer_gradient]
 
-    def move(self, anchor: Tensor, means: list[Tensor], shared: Memory) -> Tensor:
+    def move(
+        self, anchor: Tensor, means: list[Tensor], shared: Memory, part: float = 1.0
+    ) -> Tensor:
         """The new anchor.
 
         Args:
             anchor: weights at the last exchange.
             means: mean over ranks of each of the :meth:`messages`.
             shared: what all ranks alike remember of the parameter, changed in place.
+            part: share of all ranks that the mean is over, in (0, 1].
         """
-        del shared
+        del shared, part
         return anchor - means[0]
-
-    def receive(self, means: list[Tensor], own: Memory) -> None:
-        """Let one rank note what the mean messages tell it, in ``own``."""

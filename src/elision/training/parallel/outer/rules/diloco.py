@@ -30,7 +30,7 @@ class DiLoCo(OuterRule):
 
     Example:
         >>> DiLoCo()
-        DiLoCo(every=500, rate=0.7, momentum=0.9)
+        DiLoCo(every=500, fragments=1, rate=0.7, momentum=0.9)
     """
 
     name = "diloco"
@@ -43,8 +43,11 @@ class DiLoCo(OuterRule):
         number("DiLoCo", "rate", self.rate, "> 0")
         number("DiLoCo", "momentum", self.momentum, "[0, 1)")
 
-    def move(self, anchor: Tensor, means: list[Tensor], shared: Memory) -> Tensor:
+    def move(
+        self, anchor: Tensor, means: list[Tensor], shared: Memory, part: float = 1.0
+    ) -> Tensor:
         """A Nesterov step."""
+        del part
         (g,) = means
         if self.momentum:
             before = shared.get("momentum")

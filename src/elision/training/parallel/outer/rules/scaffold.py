@@ -22,16 +22,18 @@ _PLAIN = {
 
 @dataclass(frozen=True)
 class Scaffold(OuterRule):
-    """SCAFFOLD with every rank in every round, and the second form of its controls.
+    """SCAFFOLD, with the second form of its controls.
 
     Local step: ``w <- w - lr (gradient + c - c_i)``. After ``K`` of them::
 
-        c_i <- c_i - c + (anchor - w_i) / (sum of lr),  c <- mean_i c_i
+        c_i' = c_i - c + (anchor - w_i) / (sum of lr)
+        c <- c + part * mean_i (c_i' - c_i),  c_i <- c_i'
         anchor <- anchor - rate * mean_i (anchor - w_i)
 
-    Karimireddy et al., SCAFFOLD: Stochastic Controlled Averaging for Federated Learning,
-    ICML 2020. Controls begin at 0. The sum of learning rates is the paper's ``K lr``
-    where the rate is constant. A message is twice as long as that of FedAvg.
+    where ``part`` is the share of ranks that took part. Karimireddy et al., SCAFFOLD:
+    Stochastic Controlled Averaging for Federated Learning, ICML 2020. Controls begin at
+    0. The sum of learning rates is the paper's ``K lr`` where the rate is constant. A
+    message is twice as long as that of FedAvg, in both directions.
 
     Attributes:
         every: inner steps of a round, ``K``; the default is this project's choice.
@@ -47,6 +49,7 @@ class Scaffold(OuterRule):
     """
 
     name = "scaffold"
+    told = ("mean",)
     every: int = 8
     rate: float = 1.0
 
@@ -71,27 +74,29 @@ class Scaffold(OuterRule):
         """Add the mean control and take off the rank's own."""
         del anchor
         if own and parameter.grad is not None:
-            parameter.grad.add_((own["mean"] - own["control"]).to(parameter.dtype))
+            drift = _of(own, "mean", parameter) - _of(own, "control", parameter)
+            parameter.grad.add_(drift.to(parameter.dtype))
 
     def messages(
         self, outer_gradient: Tensor, travelled: float, own: Memory
     ) -> list[Tensor]:
-        """The outer gradient and the rank's new control."""
-        drift = (
-            own["control"] - own["mean"] if own else torch.zeros_like(outer_gradient)
-        )
+        """The outer gradient and the change of the rank's control."""
+        before = _of(own, "control", outer_gradient)
         # No learning rate, no step: the control stays.
+        change = torch.zeros_like(outer_gradient)
         if travelled:
-            own["control"] = drift + outer_gradient / travelled
-        else:
-            own.setdefault("control", torch.zeros_like(outer_gradient))
-        return [outer_gradient, own["control"]]
+            change = outer_gradient / travelled - _of(own, "mean", outer_gradient)
+        own["control"] = before + change
+        return [outer_gradient, change]
 
-    def move(self, anchor: Tensor, means: list[Tensor], shared: Memory) -> Tensor:
-        """A step of size ``rate``."""
-        del shared
+    def move(
+        self, anchor: Tensor, means: list[Tensor], shared: Memory, part: float = 1.0
+    ) -> Tensor:
+        """A step of size ``rate``; the mean control follows."""
+        shared["mean"] = _of(shared, "mean", anchor) + part * means[1]
         return anchor - self.rate * means[0]
 
-    def receive(self, means: list[Tensor], own: Memory) -> None:
-        """Note the mean control."""
-        own["mean"] = means[1]
+
+def _of(memory: Memory, name: str, like: Tensor) -> Tensor:
+    """What is remembered, at first 0."""
+    return memory[name] if name in memory else torch.zeros_like(like)
