@@ -1,15 +1,18 @@
-"""Two real ranks beside the scaling model that was made from one.
+"""Two real ranks beside the scaling model that was made from one, term by term.
 
-    OMP_NUM_THREADS=1 python benchmarks/scaling_ranks.py records/2026-11-29-scaling/ranks.json
+    OMP_NUM_THREADS=1 python benchmarks/scaling_ranks.py records/2026-11-30-scaling/ranks.json
 
-Each network's step is timed in one process with the other rank idle, by the processor time
-of its thread, and once more with both ranks computing and nothing sent, by the wall clock:
-ranks of one machine share its caches and memory, and here other programs' load.
-The link is fitted from all-reduces of three sizes over gloo. The model then predicts the
-step of two ranks under ``DistributedDataParallel``, which is timed by turns with a step
-that sends nothing. gloo's threads take time from the ranks' cores, so two predictions
-are given: buckets that travel during the backward pass, and buckets that wait for its
-end. Wall-clock medians and quartiles; the load of the machine is recorded.
+A round times, with both ranks at work and by the wall clock, a step that sends and one that
+sends nothing, so that both meet the same load of other programs; the model begins at the
+median of the silent step, whose gradients are ready at the shares of it that were measured
+before. What ``DistributedDataParallel`` copies is timed with buckets that are answered at
+once, the link by all-reduces of several sizes over gloo, with the processor time of gloo's
+threads.
+
+The terms are added one after the other: a line of latency and bandwidth; the link as it was
+measured, size by size; the copies; and the share of the ranks' cores that gloo takes, since
+two ranks leave it none of two cores. No term is fitted to the step. Medians and quartiles;
+the load of the machine is recorded, and the processor time that others used meanwhile.
 """
 
 import argparse
@@ -20,6 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +31,16 @@ import torch
 from torch import Tensor, distributed, nn
 
 from elision.engines.bench import machine
-from elision.training.parallel.scaling import Link, StepCosts, scaling_model
+from elision.study.papers.scaling.overheads import scaled
+from elision.training.parallel.scaling import StepCosts, scaling_model
+from elision.training.parallel.scaling.calibrate import LinkCosts, measured_link
 from elision.training.parallel.scaling.dry_run import dry_run
-from elision.training.parallel.scaling.link import fit_link
-from elision.training.parallel.scaling.measure import measured_step
+from elision.training.parallel.scaling.measure import measured_copies, measured_step
 from elision.training.parallel.scaling.overlap import bucketed
 from elision.workloads.models.resnet import resnet8
 
 RANKS = 2
 BATCH = 32
-SIZES = (2**16, 2**20, 2**25)
 ROUNDS = 25
 
 
@@ -53,15 +57,13 @@ def networks() -> dict[str, tuple[nn.Module, Tensor]]:
     }
 
 
-def costs_of(
-    model: nn.Module, x: Tensor, rounds: int, *, wall: bool = True
-) -> StepCosts:
+def costs_of(model: nn.Module, x: Tensor, rounds: int) -> StepCosts:
     return measured_step(
         model,
         {n: lambda n=n: model(x[:n]).square().mean() for n in (BATCH, BATCH // 2)},
         lambda m: torch.optim.SGD(m.parameters(), 0.01),
         rounds,
-        wall=wall,
+        wall=True,
     )
 
 
@@ -78,18 +80,34 @@ def quartiles(seconds: list[float]) -> dict[str, float]:
     return {"median": middle, "low": low, "high": high}
 
 
-def link_here() -> tuple[Link, float, dict[str, Any]]:
-    """The link between the two ranks, the error of its line, and what was measured."""
-    found = {}
-    for size in SIZES:
-        tensor = torch.ones(size // 4)
-        seconds = [
-            timed(lambda t=tensor: distributed.all_reduce(t)) for _ in range(ROUNDS)
-        ]
-        found[size] = quartiles(seconds)
-    medians = [found[size]["median"] for size in SIZES]
-    link, error = fit_link(SIZES, medians, RANKS)
-    return link, error, {str(size): each for size, each in found.items()}
+def predictions(
+    costs: StepCosts, copies: tuple[float, float], measured: LinkCosts
+) -> dict[str, float]:
+    """Seconds of a step by the model, with one more term in each."""
+    copied = replace(costs, copies=copies)
+    none, share = None, measured.core_share
+    cases = {
+        "line": (costs, measured.line, none),
+        "measured link": (costs, measured.link, none),
+        "copies": (copied, measured.link, none),
+        "core share": (copied, measured.link, share),
+    }
+    return {
+        name: scaling_model(
+            own, link, batch=BATCH, mode="weak", ranks=[RANKS], core_share=taken
+        )
+        .row(RANKS)
+        .step
+        for name, (own, link, taken) in cases.items()
+    }
+
+
+def busy_seconds() -> float:
+    """Processor time of all programs of this machine since it started (Linux)."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _, _, irq, soft, steal = map(int, fields[:8])
+    ticks = user + nice + system + irq + soft + steal
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def step_of(model: nn.Module, x: Tensor, *, sends: bool) -> Callable[[], None]:
@@ -116,10 +134,11 @@ def rank_main(rank: int, folder: str) -> None:
     rows = []
     for name, (model, x) in networks().items():
         distributed.barrier()
-        alone = costs_of(model, x, ROUNDS, wall=False) if rank == 0 else None
-        distributed.barrier()
-        both = costs_of(model, x, ROUNDS)
-        link, error, measured = link_here()
+        costs = costs_of(model, x, ROUNDS)
+        copies = measured_copies(
+            model, lambda m, x=x: m(x).square().mean(), ROUNDS, wall=True
+        )
+        measured = measured_link(rounds=ROUNDS)
         parallel = nn.parallel.DistributedDataParallel(model)
         steps = {
             "sends": step_of(parallel, x, sends=True),
@@ -132,32 +151,25 @@ def rank_main(rank: int, folder: str) -> None:
         for _ in range(ROUNDS):
             for each, step in steps.items():
                 seconds[each].append(timed(step))
-        if alone is None:
-            continue
+        silent = statistics.median(seconds["silent"])
         row: dict[str, Any] = {
             "network": name,
-            "gradients_mb": both.size / 1e6,
-            "buckets": [bucket.size for bucket in bucketed(both.gradients)],
-            "all_reduce": measured,
-            "link": {"gb_per_s": link.bandwidth / 1e9, "latency_s": link.latency},
-            "link_error": error,
+            "gradients_mb": costs.size / 1e6,
+            "buckets": [bucket.size for bucket in bucketed(costs.gradients)],
+            "all_reduce_seconds": dict(
+                zip(measured.sizes, measured.seconds, strict=True)
+            ),
+            "line": {
+                "gb_per_s": measured.line.bandwidth / 1e9,
+                "latency_s": measured.line.latency,
+                "largest_error": measured.line_error,
+            },
+            "core_share": measured.core_share,
+            "copies": copies,
             "two_ranks": quartiles(seconds["sends"]),
             "two_ranks_silent": quartiles(seconds["silent"]),
-            "alone": alone.seconds(BATCH),
-            "both_computing": both.seconds(BATCH),
+            "predicted": predictions(scaled(costs, BATCH, silent), copies, measured),
         }
-        for costs_name, costs in (("alone", alone), ("both", both)):
-            for overlap in (True, False):
-                model_of = scaling_model(
-                    costs,
-                    link,
-                    batch=BATCH,
-                    mode="weak",
-                    ranks=[RANKS],
-                    overlap=overlap,
-                )
-                key = f"predicted_{costs_name}_{'overlap' if overlap else 'after'}"
-                row[key] = model_of.row(RANKS).step
         rows.append(row)
     if rank == 0:
         Path(folder, "rows.json").write_text(json.dumps(rows))
@@ -175,10 +187,14 @@ def main() -> None:
         ranks = [
             context.Process(target=rank_main, args=(r, folder)) for r in range(RANKS)
         ]
+        before, own = busy_seconds(), sum(os.times()[2:4])
+        began = time.perf_counter()
         for process in ranks:
             process.start()
         for process in ranks:
             process.join()
+        others = busy_seconds() - before - (sum(os.times()[2:4]) - own)
+        others /= (os.cpu_count() or 1) * (time.perf_counter() - began)
         rows = json.loads(Path(folder, "rows.json").read_text())
     for row in rows:
         model, x = networks()[row["network"]]
@@ -188,15 +204,16 @@ def main() -> None:
         step = row["two_ranks"]["median"]
         print(
             f"{row['network']}: two ranks {1e3 * step:.1f} ms, "
-            f"silent {1e3 * row['two_ranks_silent']['median']:.1f}, predicted "
-            + ", ".join(
-                f"{key.removeprefix('predicted_')} {1e3 * row[key]:.1f}"
-                for key in row
-                if key.startswith("predicted_")
-            )
-            + f"; link {row['link']['gb_per_s']:.2f} GB/s"
+            f"silent {1e3 * row['two_ranks_silent']['median']:.1f}"
         )
-    facts = {"machine": machine(), "load": [load, os.getloadavg()], "rows": rows}
+        shown = (
+            f"{name} {1e3 * seconds:.1f} ({seconds / step - 1:+.0%})"
+            for name, seconds in row["predicted"].items()
+        )
+        print(f"  predicted: {', '.join(shown)}")
+    print(f"others used {others:.0%} of the machine's cores")
+    facts = {"machine": machine(), "load": [load, os.getloadavg()]}
+    facts |= {"share_of_cores_that_others_used": others, "rows": rows}
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(facts, indent=1) + "\n")
 

@@ -1,10 +1,11 @@
 """Scaling: replayed messages, laws recovered from their curves, torch's own buckets."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -33,9 +34,16 @@ from elision.training.parallel.scaling.laws import (
     gustafson,
     karp_flatt,
 )
-from elision.training.parallel.scaling.link import fit_link
-from elision.training.parallel.scaling.measure import measured_step
-from elision.training.parallel.scaling.overlap import Bucket, bucketed, exposed, sent
+from elision.training.parallel.scaling.link import fit_link, measured_curve
+from elision.training.parallel.scaling.measure import measured_copies, measured_step
+from elision.training.parallel.scaling.model import ScalingRow
+from elision.training.parallel.scaling.overlap import (
+    Bucket,
+    bucketed,
+    competing,
+    exposed,
+    sent,
+)
 
 LINK = Link(bandwidth=3e6, latency=2e-4)
 COUNTS = (1, 2, 4, 8, 16, 64, 256)
@@ -162,6 +170,85 @@ def test_the_time_line_is_that_of_a_clock(
     assert exposed(found, backward) == max(ends[-1] - backward, 0)
 
 
+@settings(max_examples=40)
+@given(
+    times=st.lists(
+        st.tuples(
+            st.integers(0, 12), st.integers(0, 5), st.sampled_from([0, 0.25, 0.7, 1])
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    backward=st.integers(12, 15),
+)
+def test_buckets_that_take_computing_are_those_of_a_clock(
+    times: list[tuple[int, int, float]], backward: int
+) -> None:
+    """A rank and its link in small ticks: computing is slower while the link is busy."""
+    ready, takes, shares = zip(*sorted(times), strict=True)
+    tick, clock, work, ended = 1 / 128, 0.0, 0.0, None
+    waiting, left, share, ends = list(range(len(times))), 0.0, 0.0, []
+    while waiting or left > 0 or ended is None:
+        if left <= 0 and waiting and work >= ready[waiting[0]]:
+            number = waiting.pop(0)
+            left, share = takes[number], shares[number]
+            if not left:
+                ends.append(clock)
+                continue
+        work += tick * (1 - share if left > 0 else 1)
+        clock += tick
+        if left > 0:
+            left -= tick
+            if left <= 0:
+                ends.append(clock)
+        if ended is None and work >= backward:
+            ended = clock
+    found, end = competing(ready, takes, shares, backward)
+    close = 20 * tick
+    assert [s.end for s in found] == pytest.approx(ends, abs=close)
+    assert end == pytest.approx(ended, abs=close)
+    assert all(s.ready <= s.start <= s.end for s in found)
+    alone, undisturbed = competing(ready, takes, [0] * len(ready), backward)
+    assert [s.end for s in alone] == pytest.approx([s.end for s in sent(ready, takes)])
+    assert undisturbed == backward
+
+
+@given(
+    points=st.lists(
+        st.tuples(st.integers(1, 10**6), st.floats(1e-6, 1.0)),
+        min_size=2,
+        max_size=6,
+        unique_by=lambda point: point[0],
+    ),
+    ranks=st.integers(2, 9),
+)
+def test_a_measured_link_gives_its_measurements_back(
+    points: list[tuple[int, float]], ranks: int
+) -> None:
+    sizes, seconds = map(list, zip(*sorted(points), strict=True))
+    ring = Ring(Link(curve=measured_curve(sizes, sorted(seconds), ranks)))
+    again = [ring.seconds(size, ranks) for size in sizes]
+    assert again == pytest.approx(sorted(seconds))
+    halfway = ring.seconds((sizes[0] + sizes[1]) / 2, ranks)
+    assert halfway == pytest.approx(sum(sorted(seconds)[:2]) / 2)
+    # A message is never slower than a longer one, however noisy the clock was.
+    curve = measured_curve(sizes, seconds, ranks)
+    times = [time for _, time in curve]
+    assert times == sorted(times)
+    assert all(
+        t * 2 * (ranks - 1) <= s * (1 + 1e-9)
+        for t, s in zip(times, seconds, strict=True)
+    )
+
+
+def test_a_longer_message_than_all_goes_on_at_the_last_rate() -> None:
+    link = Link(curve=((10.0, 1.0), (20.0, 3.0)))
+    assert [link.seconds(n) for n in (1, 10, 15, 30)] == [1.0, 1.0, 2.0, 5.0]
+    assert link.bounded(2.0).seconds(20) == 10.0
+    with pytest.raises(ValueError, match="seconds that do not fall"):
+        Link(curve=((10.0, 3.0), (20.0, 1.0)))
+
+
 COSTS = StepCosts(
     (0.01, 0.001),
     (0.02, 0.002),
@@ -203,6 +290,40 @@ def test_a_row_adds_up_and_worse_terms_never_help(
     assert row(compression=Compression(16)) <= plain + 1e-12
     assert plain <= row(compression=Compression(32, seconds_per_value=1e-9)) + 1e-12
     assert plain <= row(cores=Cores(8, 2)) + 1e-12
+
+
+@given(share=st.floats(0, 1), bandwidth=st.floats(1e6, 1e10), fill=st.floats(0, 0.1))
+def test_a_rank_without_a_spare_core_pays_for_what_it_sends(
+    share: float, bandwidth: float, fill: float
+) -> None:
+    def row(**options: object) -> ScalingRow:
+        costs = replace(COSTS, copies=(fill, 0.01))
+        model = scaling_model(costs, Link(bandwidth), batch=64, ranks=[2], **options)  # pyright: ignore[reportArgumentType]
+        assert model.row(2).step == pytest.approx(
+            model.row(2).compute + model.row(2).exposed
+        )
+        return model.row(2)
+
+    spare, taken, all_of_it = row(), row(core_share=share), row(core_share=1.0)
+    assert spare.compute == pytest.approx(COSTS.seconds(32) + fill + 0.01)
+    assert row(core_share=0.0).step == pytest.approx(spare.step)
+    assert spare.step <= taken.step + 1e-12
+    assert taken.step <= all_of_it.step + 1e-12
+    # A rank that does one thing at a time hides nothing.
+    assert all_of_it.exposed == pytest.approx(all_of_it.communication)
+    assert all_of_it.step == pytest.approx(row(overlap=False).step)
+
+
+def test_copies_are_measured_and_one_rank_makes_none() -> None:
+    net, x = network("many layers")
+    copies = measured_copies(net, lambda m: m(x).square().sum(), rounds=3)
+    assert all(0 <= seconds < 1 for seconds in copies)
+    assert copies[1] > 0
+    costs = replace(COSTS, copies=(0.5, 0.25))
+    model = scaling_model(costs, Link(), batch=64, ranks=(1, 2), mode="weak")
+    alone, two = model.rows
+    assert alone.step == pytest.approx(COSTS.seconds(64))
+    assert two.step == pytest.approx(alone.step + 0.75)
 
 
 def test_gathered_messages_grow_with_the_ranks() -> None:
@@ -300,6 +421,11 @@ def test_buckets_are_those_of_torch_at_256_ranks(kind: str, cap: float | None) -
         ({"ranks": []}, ["at least one"]),
         ({"imbalance": 0.5}, ["imbalance=0.5", ">= 1"]),
         ({"cores": Cores(4), "overlap": False}, ["would be ignored"]),
+        (
+            {"cores": Cores(4), "core_share": 0.5},
+            ["core_share=0.5", "would be ignored"],
+        ),
+        ({"core_share": 1.5}, ["core_share=1.5", "[0, 1]"]),
     ],
 )
 def test_what_has_no_meaning_is_refused(

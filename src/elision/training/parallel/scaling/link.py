@@ -9,7 +9,7 @@ import numpy as np
 
 from elision.common.checks import number
 
-__all__ = ["Link", "fit_link"]
+__all__ = ["Link", "fit_link", "measured_curve"]
 
 #: Bytes of a unit, by its name in lower case; a bit is an eighth.
 _UNITS = {
@@ -26,9 +26,14 @@ class Link:
     Attributes:
         bandwidth: bytes per second that a rank sends, and receives at the same time.
         latency: seconds of an empty message.
+        curve: (bytes, seconds) of messages that were measured. Where it is given, a message
+            takes what the straight lines between them say; a shorter one than all as
+            long as the first, a longer one than all goes on at the rate of the last line.
+            :func:`measured_curve` makes it.
 
     Raises:
-        ValueError: a bandwidth that is not positive, or a negative latency.
+        ValueError: a bandwidth that is not positive, a negative latency, or a curve of
+            fewer than two messages or whose bytes or seconds fall.
 
     Example:
         >>> Link(bandwidth=1e9, latency=1e-5).seconds(1e6)
@@ -37,10 +42,19 @@ class Link:
 
     bandwidth: float = math.inf
     latency: float = 0.0
+    curve: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         number("Link", "bandwidth", self.bandwidth, "(0, inf]")
         number("Link", "latency", self.latency, ">= 0")
+        if self.curve:
+            sizes, seconds = map(list, zip(*self.curve, strict=True))
+            rises = sizes == sorted(set(sizes)) and seconds == sorted(seconds)
+            if len(sizes) < 2 or not rises or sizes[0] < 0 or seconds[0] < 0:
+                raise ValueError(
+                    f"Link(curve={self.curve}): give (bytes, seconds) of two messages or "
+                    "more, bytes in rising order, seconds that do not fall"
+                )
 
     @classmethod
     def parse(cls, text: str, latency: float = 0.0) -> "Link":
@@ -72,7 +86,24 @@ class Link:
 
     def seconds(self, size: float) -> float:
         """Seconds of one message of ``size`` bytes."""
-        return self.latency + size / self.bandwidth
+        if not self.curve:
+            return self.latency + size / self.bandwidth
+        last, longest = self.curve[-1]
+        if size <= last:
+            sizes, seconds = zip(*self.curve, strict=True)
+            return float(np.interp(size, sizes, seconds))
+        before, shorter = self.curve[-2]
+        return longest + (size - last) * (longest - shorter) / (last - before)
+
+    def bounded(self, bandwidth: float) -> "Link":
+        """The link where something else lets no more than this many bytes per second by.
+
+        Example:
+            >>> Link(2.0, 1.0, ((0, 1.0), (8, 5.0))).bounded(1.0).seconds(8)
+            8.0
+        """
+        curve = tuple((n, max(t, n / bandwidth)) for n, t in self.curve)
+        return Link(min(self.bandwidth, bandwidth), self.latency, curve)
 
 
 def fit_link(
@@ -117,3 +148,36 @@ def fit_link(
         latency, per_byte = 0.0, ratios.sum() / (ratios @ ratios)
     error = np.abs(terms @ [latency, per_byte] / t - 1).max()
     return Link(1 / float(per_byte), float(latency)), float(error)
+
+
+def measured_curve(
+    sizes: Sequence[float], seconds: Sequence[float], ranks: int = 2
+) -> tuple[tuple[float, float], ...]:
+    """The :attr:`Link.curve` on which ring all-reduces take the measured seconds.
+
+    A message is one of the ring's ``2 (p - 1)``, of a ``p``-th of the bytes. One that
+    seemed to take longer than a longer one did is taken to last as long as that.
+
+    Args:
+        sizes: bytes that were reduced; at least two different ones.
+        seconds: measured, one for each size.
+        ranks: that took part.
+
+    Raises:
+        ValueError: fewer than two sizes.
+
+    Example:
+        >>> curve = measured_curve([8.0, 80.0], [2.0, 6.0])
+        >>> curve, Link(curve=curve).seconds(40)
+        (((4.0, 1.0), (40.0, 3.0)), 3.0)
+    """
+    number("measured_curve", "ranks", ranks, ">= 2")
+    found = dict(sorted(zip(sizes, seconds, strict=True)))
+    if len(found) < 2:
+        raise ValueError(f"measured_curve: {len(found)} sizes; give two or more")
+    lasting = np.minimum.accumulate(list(found.values())[::-1])[::-1]
+    rounds = 2 * (ranks - 1)
+    return tuple(
+        (size / ranks, float(time) / rounds)
+        for size, time in zip(found, lasting, strict=True)
+    )

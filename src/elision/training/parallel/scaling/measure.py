@@ -1,7 +1,9 @@
 """Costs of a training step measured on this machine, gradient by gradient."""
 
+import copy
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from statistics import median
 
 import torch
@@ -12,9 +14,10 @@ from elision.common.restoring import restored
 from elision.common.timing import quoted_clock
 from elision.training.parallel.scaling.overlap import Bucket
 from elision.training.parallel.scaling.step import StepCosts
+from elision.training.parallel.scaling.torch_names import one_of_many
 from elision.workloads import Examples, Workload
 
-__all__ = ["BATCH_SHARES", "measured_step", "measured_workload"]
+__all__ = ["BATCH_SHARES", "measured_copies", "measured_step", "measured_workload"]
 
 #: Shares of the batch at which a workload's step is timed.
 BATCH_SHARES = (1.0, 0.5, 0.25)
@@ -28,6 +31,7 @@ def measured_step(
     source: str = "measured here",
     *,
     wall: bool = False,
+    copies: tuple[float, float] = (0.0, 0.0),
 ) -> StepCosts:
     """Time a training step at several batch sizes, and when each gradient is ready.
 
@@ -42,6 +46,7 @@ def measured_step(
         rounds: timed steps of each batch size.
         source: for :attr:`StepCosts.source`.
         wall: by the wall clock, other programs' load included.
+        copies: for :attr:`StepCosts.copies`; :func:`measured_copies` finds them.
 
     Returns:
         The costs; gradients in the order of the largest batch, those of a parameter that
@@ -64,10 +69,9 @@ def measured_step(
     integer("measured_step", "rounds", rounds)
     if not losses:
         raise ValueError("measured_step: give the loss of at least one batch size")
-    clock = {"thread": time.thread_time, "wall": time.perf_counter}[
-        "wall" if wall else quoted_clock()
-    ]
-    wanted = [p for p in model.parameters() if p.requires_grad]
+    clock = _clock(wall)
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    wanted = [p for _, p in named]
     numbers = {p: i for i, p in enumerate(wanted)}
     when: dict[int, float] = {}
 
@@ -108,15 +112,92 @@ def measured_step(
             model.zero_grad()
     if not ready:
         raise ValueError("measured_step: no parameter of the model has a gradient")
-    sizes = {i: p.numel() * p.element_size() for i, p in enumerate(wanted)}
-    gradients = [Bucket(sizes[i], min(median(own), 1.0)) for i, own in ready.items()]
+    at = {i: min(median(own), 1.0) for i, own in ready.items()}
+    order = sorted(at, key=lambda i: at[i])
     return StepCosts.fitted(
         {batch: median(own) for batch, own in forward.items()},
         {batch: median(own) for batch, own in backward.items()},
         median(update),
-        sorted(gradients, key=lambda gradient: gradient.ready),
+        [Bucket(wanted[i].nbytes, at[i]) for i in order],
         source,
+        copies=copies,
+        names=tuple(named[i][0] for i in order),
+        shapes=tuple(tuple(wanted[i].shape) for i in order),
     )
+
+
+def measured_copies(
+    model: nn.Module,
+    loss: Callable[[nn.Module], Tensor],
+    rounds: int = 7,
+    *,
+    wall: bool = False,
+) -> tuple[float, float]:
+    """Seconds that ``DistributedDataParallel`` adds to a step without sending anything.
+
+    It copies every gradient into a bucket during the backward pass, and out of it after
+    the bucket is back. A backward pass whose buckets are answered at once takes turns
+    with one that fills none; medians. A copy of the model works, in the process group that
+    is connected (a collective call then) or in one of torch's fake ranks.
+
+    Args:
+        model: in training mode.
+        loss: forward pass and loss of the module that it is given.
+        rounds: timed backward passes of each kind.
+        wall: as in :func:`measured_step`.
+
+    Returns:
+        Seconds before the last bucket is ready, and after.
+
+    Example:
+        >>> net = nn.Linear(64, 64)
+        >>> fill, take = measured_copies(net, lambda m: m(torch.ones(2, 64)).sum(), rounds=2)
+        >>> fill >= 0 and take > 0
+        True
+    """
+    integer("measured_copies", "rounds", rounds)
+    clock = _clock(wall)
+    last = 0.0
+
+    def answer(
+        state: None,
+        bucket: torch.distributed.GradBucket,  # pyright: ignore[reportPrivateImportUsage]
+    ) -> torch.futures.Future[Tensor]:
+        nonlocal last
+        del state
+        done: torch.futures.Future[Tensor] = torch.futures.Future()
+        done.set_result(bucket.buffer())
+        last = clock()
+        return done
+
+    connected = torch.distributed.is_initialized()
+    fill: list[float] = []
+    take: list[float] = []
+    with nullcontext() if connected else one_of_many(2):
+        parallel = nn.parallel.DistributedDataParallel(copy.deepcopy(model))
+        parallel.register_comm_hook(None, answer)
+        # Buckets are filled anew after the first step.
+        for turn in range(rounds + 2):
+            seconds = []
+            for fills in (True, False):
+                parallel.zero_grad()
+                with nullcontext() if fills else parallel.no_sync():
+                    value = loss(parallel)
+                    began = clock()
+                    value.backward()
+                    ended = clock()
+                seconds.append((last if fills else ended) - began)
+                if fills and turn > 1:
+                    take.append(ended - last)
+            if turn > 1:
+                fill.append(seconds[0] - seconds[1])
+        del parallel
+    return max(median(fill), 0.0), max(median(take), 0.0)
+
+
+def _clock(wall: bool) -> Callable[[], float]:
+    kind = "wall" if wall else quoted_clock()
+    return {"thread": time.thread_time, "wall": time.perf_counter}[kind]
 
 
 def measured_workload(
@@ -146,6 +227,7 @@ def measured_workload(
     model = workload.make_model(dataset).train()
     whole = next(iter(workload.train_batches(dataset, seed=seed, epoch=0)))
     sizes = {max(round(share * len(whole[0])), 1) for share in BATCH_SHARES}
+    copies = measured_copies(model, lambda m: workload.task.loss(m, whole), rounds)
 
     def loss_of(size: int) -> Callable[[], Tensor]:
         batch = tuple(tensor[:size] for tensor in whole)
@@ -157,4 +239,5 @@ def measured_workload(
         workload.make_optimizer,
         rounds,
         source,
+        copies=copies,
     )

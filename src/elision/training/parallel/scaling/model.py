@@ -26,6 +26,7 @@ from elision.training.parallel.scaling.link import Link
 from elision.training.parallel.scaling.overlap import (
     Sent,
     bucketed,
+    competing,
     exposed,
     sent,
 )
@@ -87,6 +88,7 @@ class ScalingModel:
         overlap: whether buckets travel during the backward pass, without ``cores``.
         imbalance: slowest rank's time to compute over the mean's, by ranks.
         bucket_cap: bytes of a bucket; None: torch's default.
+        core_share: of a rank's computing that a bucket on the link takes; None: none.
         rows: a row for each rank count.
 
     Example:
@@ -105,6 +107,7 @@ class ScalingModel:
     overlap: bool = True
     imbalance: Callable[[int], float] = lambda ranks: 1.0
     bucket_cap: float | None = None
+    core_share: float | None = None
 
     @property
     def rows(self) -> tuple[ScalingRow, ...]:
@@ -122,9 +125,11 @@ class ScalingModel:
                 f"scaling_model: a batch of {self.batch} cannot be shared by {ranks} ranks"
             )
         own, examples = self._batches(ranks)
-        compute = self._computing(ranks) * self.step.seconds(own)
-        times = self.timeline(ranks)
-        waiting = exposed(times, self.backward_seconds(ranks))
+        copies = sum(self.step.copies) if ranks > 1 else 0.0
+        compute = self._computing(ranks) * (self.step.seconds(own) + copies)
+        times, ended = self._sent(ranks)
+        backward = self.backward_seconds(ranks)
+        waiting = max(exposed(times, backward), ended - backward)
         total = compute + waiting
         # One rank has every core, every example and nobody to wait for.
         alone = self.step.seconds(self.batch) / self.batch
@@ -145,20 +150,30 @@ class ScalingModel:
 
     def timeline(self, ranks: int) -> list[Sent]:
         """Each bucket's way, in seconds from the begin of the backward pass."""
-        if ranks == 1:
-            return []
+        return self._sent(ranks)[0]
+
+    def _sent(self, ranks: int) -> tuple[list[Sent], float]:
+        """Each bucket's way, and when the backward pass ends that they slow down."""
         backward = self.backward_seconds(ranks)
+        if ranks == 1:
+            return [], backward
         overlaps = self.overlap if self.cores is None else self.cores.overlaps
-        ready, seconds = [], []
+        ready, seconds, shares = [], [], []
         for bucket in self._buckets():
             ready.append(bucket.ready * backward if overlaps else backward)
-            seconds.append(self._bucket_seconds(bucket.size, ranks))
-        return sent(ready, seconds)
+            on_link, coding = self._bucket_seconds(bucket.size, ranks)
+            seconds.append(on_link + coding)
+            taken = (self.core_share or 0.0) * on_link + coding
+            shares.append(taken / seconds[-1] if seconds[-1] else 0.0)
+        if self.core_share is None or not overlaps:
+            return sent(ready, seconds), backward
+        return competing(ready, seconds, shares, backward)
 
     def backward_seconds(self, ranks: int) -> float:
-        """Seconds of the slowest rank's backward pass."""
+        """Seconds of the slowest rank's backward pass, buckets filled, nothing sent."""
         own, _ = self._batches(ranks)
-        return self._computing(ranks) * self.step.backward_seconds(own)
+        filling = self.step.copies[0] if ranks > 1 else 0.0
+        return self._computing(ranks) * (self.step.backward_seconds(own) + filling)
 
     @property
     def fastest(self) -> int:
@@ -263,7 +278,7 @@ class ScalingModel:
         """The collective of a message, on the link that the cores leave."""
         link = self.collective.link
         if self.cores is not None:
-            link = Link(self.cores.bound(link.bandwidth), link.latency)
+            link = link.bounded(self.cores.bound(math.inf))
         if self.compression is not None and self.compression.gathered:
             return AllGather(link)
         return replace(self.collective, link=link)
@@ -274,13 +289,13 @@ class ScalingModel:
             return size
         return self.compression.size(size / _FLOAT32)
 
-    def _bucket_seconds(self, size: float, ranks: int) -> float:
+    def _bucket_seconds(self, size: float, ranks: int) -> tuple[float, float]:
         """Seconds of a bucket on the link, and of making and reading its message."""
         seconds = self._collective().seconds(self._message(size), ranks)
-        if self.compression is not None:
-            made_and_read = self.compression.seconds(size / _FLOAT32)
-            seconds += made_and_read * self._messages(ranks)
-        return seconds
+        if self.compression is None:
+            return seconds, 0.0
+        made_and_read = self.compression.seconds(size / _FLOAT32)
+        return seconds, made_and_read * self._messages(ranks)
 
     def _sent_bytes(self, ranks: int) -> float:
         if ranks == 1:
@@ -311,6 +326,7 @@ def scaling_model(
     overlap: bool = True,
     imbalance: float | Callable[[int], float] = 1.0,
     bucket_cap: float | None = None,
+    core_share: float | None = None,
 ) -> ScalingModel:
     """Predict data-parallel scaling from the costs of a step on one rank.
 
@@ -338,6 +354,11 @@ def scaling_model(
             for all counts above one, or a function of the count.
         bucket_cap: bytes at which a bucket closes; default: those of
             ``DistributedDataParallel``, 1 MiB for the first and 25 MiB for the others.
+        core_share: share of a rank's computing that stands still while a bucket is on the
+            link, in [0, 1], where a rank has no core to spare for what moves the bytes;
+            :func:`~elision.training.parallel.scaling.calibrate.measured_link` measures
+            it. Making and reading compressed messages then takes all of it. Default:
+            both have cores of their own.
 
     Returns:
         The model, with a row for each rank count that has an example for every rank.
@@ -372,6 +393,13 @@ def scaling_model(
             "scaling_model(overlap=False): would be ignored; communication overlaps where "
             "cores are given to it, and does not with Cores(communicating=0)"
         )
+    if core_share is not None:
+        number("scaling_model", "core_share", core_share, "[0, 1]")
+        if cores is not None:
+            raise ValueError(
+                f"scaling_model(core_share={core_share}): would be ignored; with cores= "
+                "communication has cores of its own, or does not overlap"
+            )
     if bucket_cap is not None:
         number("scaling_model", "bucket_cap", bucket_cap, "> 0")
     factor = imbalance
@@ -388,4 +416,5 @@ def scaling_model(
         overlap,
         factor if callable(factor) else lambda n, by=factor: by,
         bucket_cap,
+        core_share,
     )

@@ -1,5 +1,6 @@
 """Overlap: buckets of gradients that travel while the backward pass goes on."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,9 @@ __all__ = [
     "Bucket",
     "Sent",
     "bucketed",
+    "competing",
     "exposed",
+    "grouped",
     "sent",
 ]
 
@@ -46,6 +49,25 @@ class Sent(NamedTuple):
     end: float
 
 
+def grouped(gradients: Sequence[Bucket], cap: float | None = None) -> list[slice]:
+    """The gradients of each bucket, as places in their order; see :func:`bucketed`.
+
+    Example:
+        >>> grouped([Bucket(3, t) for t in (1, 2, 3)], cap=5)
+        [slice(0, 2, None), slice(2, 3, None)]
+    """
+    found: list[slice] = []
+    first, size = 0, 0.0
+    for place, gradient in enumerate(gradients):
+        size += gradient.size
+        if size >= (cap or (BUCKET_CAP if found else FIRST_BUCKET)):
+            found.append(slice(first, place + 1))
+            first, size = place + 1, 0.0
+    if first < len(gradients):
+        found.append(slice(first, len(gradients)))
+    return found
+
+
 def bucketed(gradients: Sequence[Bucket], cap: float | None = None) -> list[Bucket]:
     """Buckets of gradients in the order in which these are ready.
 
@@ -59,17 +81,13 @@ def bucketed(gradients: Sequence[Bucket], cap: float | None = None) -> list[Buck
 
     Example:
         >>> [b.size for b in bucketed([Bucket(3, t) for t in (1, 2, 3, 4)], cap=5)]
-        [6.0, 6.0]
+        [6, 6]
     """
     found: list[Bucket] = []
-    size = ready = 0.0
-    for gradient in gradients:
-        size, ready = size + gradient.size, max(ready, gradient.ready)
-        if size >= (cap or (BUCKET_CAP if found else FIRST_BUCKET)):
-            found.append(Bucket(size, ready))
-            size = 0.0
-    if size:
-        found.append(Bucket(size, ready))
+    for places in grouped(gradients, cap):
+        own = gradients[places]
+        ready = max(each.ready for each in gradients[: places.stop])
+        found.append(Bucket(sum(each.size for each in own), ready))
     return found
 
 
@@ -91,6 +109,53 @@ def sent(ready: Sequence[float], seconds: Sequence[float]) -> list[Sent]:
         free = start + takes
         found.append(Sent(at, start, free))
     return found
+
+
+def competing(
+    ready: Sequence[float],
+    seconds: Sequence[float],
+    shares: Sequence[float],
+    backward: float,
+) -> tuple[list[Sent], float]:
+    """Times of buckets that take computing from the backward pass while they travel.
+
+    As :func:`sent`, but the backward pass goes on at ``1 - share`` of its speed while a
+    bucket is on its way, so that later buckets are ready later.
+
+    Args:
+        ready: seconds of undisturbed computing after which each may start, in order.
+        seconds: that each takes.
+        shares: of the computing that stands still meanwhile, in [0, 1].
+        backward: seconds of the undisturbed backward pass.
+
+    Returns:
+        The buckets, and when the backward pass ends.
+
+    Example:
+        >>> competing([1.0, 2.0], [1.0, 1.0], [1.0, 1.0], backward=2.0)[1]
+        3.0
+    """
+    found: list[Sent] = []
+    times, works = [0.0], [0.0]  # on the clock, and computed until then
+
+    def when(work: float) -> float:
+        """The first moment at which so much is computed, nothing more being sent."""
+        after = bisect_left(works, work)
+        if after == len(works):
+            return times[-1] + work - works[-1]
+        if not after:
+            return times[0]
+        (t, w), (u, v) = ((times[i], works[i]) for i in (after - 1, after))
+        return t + (work - w) / (v - w) * (u - t)
+
+    for work, takes, share in zip(ready, seconds, shares, strict=True):
+        is_ready = when(work)
+        start = max(is_ready, times[-1])
+        works += [works[-1] + start - times[-1]]
+        works += [works[-1] + (1 - share) * takes]
+        times += [start, start + takes]
+        found.append(Sent(is_ready, start, start + takes))
+    return found, when(backward)
 
 
 def exposed(times: Sequence[Sent], backward: float) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +23,14 @@ class StepCosts:
         gradients: bytes of each gradient, and the share of the backward pass after which
             it is ready, in that order. The shares are taken to hold at every batch size.
         source: where the seconds are from.
+        copies: seconds of copying all gradients into buckets during the backward pass, and
+            of copying them out after the last bucket; one rank alone copies nothing.
+        names: of the parameters that the gradients are of; none: not known.
+        shapes: of the gradients, likewise.
 
     Raises:
-        ValueError: a negative time, or gradients that are not in order.
+        ValueError: a negative time, gradients that are not in order, or names or shapes
+            of another number.
 
     Example:
         >>> costs = StepCosts((0.0, 1.0), (1.0, 2.0), 0.5, (Bucket(4, 0.5), Bucket(8, 1.0)))
@@ -37,9 +43,12 @@ class StepCosts:
     update: float = 0.0
     gradients: tuple[Bucket, ...] = ()
     source: str = ""
+    copies: tuple[float, float] = (0.0, 0.0)
+    names: tuple[str, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("forward", "backward"):
+        for name in ("forward", "backward", "copies"):
             for value in getattr(self, name):
                 number("StepCosts", name, value, ">= 0")
         number("StepCosts", "update", self.update, ">= 0")
@@ -49,6 +58,13 @@ class StepCosts:
                 f"StepCosts(gradients): ready after {ready}; give shares of the backward "
                 "pass in [0, 1], in the order in which gradients are ready"
             )
+        for name in ("names", "shapes"):
+            given = getattr(self, name)
+            if given and len(given) != len(self.gradients):
+                raise ValueError(
+                    f"StepCosts({name}): {len(given)} for {len(self.gradients)} gradients; "
+                    "give one for each, or none"
+                )
 
     @classmethod
     def fitted(
@@ -58,6 +74,7 @@ class StepCosts:
         update: float,
         gradients: Sequence[Bucket],
         source: str = "",
+        **options: Any,
     ) -> "StepCosts":
         """Costs from seconds at several batch sizes: the line of least relative squares.
 
@@ -67,6 +84,7 @@ class StepCosts:
             update: as in :class:`StepCosts`.
             gradients: likewise.
             source: likewise.
+            **options: the other attributes of :class:`StepCosts`.
 
         Example:
             >>> costs = StepCosts.fitted({1: 3.0, 4: 6.0}, {1: 2.0, 4: 8.0}, 0.0, ())
@@ -74,7 +92,7 @@ class StepCosts:
             [2.0, 1.0, 0.0, 2.0]
         """
         lines = _line(forward), _line(backward)
-        return cls(*lines, update, tuple(gradients), source)
+        return cls(*lines, update, tuple(gradients), source, **options)
 
     @property
     def size(self) -> float:
