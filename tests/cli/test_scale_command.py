@@ -15,7 +15,7 @@ def test_a_table_a_figure_and_what_pays(
     words = (
         "scale --workload digits-mlp --ranks 1..1024 --link 1Gbit --rounds 1 --cores 4"
     )
-    words += " --comm-cores 1 --bits 16 --compress-ns 1 --out"
+    words += " --comm-cores 1 --compress powersgd:rank=2 --explain --out"
     app([*words.split(), str(tmp_path)], result_action="return_value")
     shown = capsys.readouterr().out
     found = json.loads((tmp_path / "scaling.json").read_text())
@@ -27,6 +27,13 @@ def test_a_table_a_figure_and_what_pays(
     figure = (tmp_path / "scaling.svg").read_text()
     assert "cores given to communication" in figure
     assert "Buckets of a step" in figure
+    ranks_shown = found["explained_at"]
+    assert f"Buckets of a step of {ranks_shown} ranks:" in shown
+    assert "break-even, Gbit/s" in shown
+    assert f"at {ranks_shown} ranks a step takes" in shown
+    (bucket,) = found["explained"]
+    assert bucket["size"] == sum(size for size, _ in found["step"]["gradients"])
+    assert bucket["coded"] < bucket["dense"]
     assert len((tmp_path / "scaling.csv").read_text().splitlines()) == 1 + len(ranks)
 
 
@@ -48,7 +55,8 @@ def test_rank_counts(texts: tuple[str, ...], counts: list[int]) -> None:
         ("--ranks 4..2", "--ranks 4..2: give counts"),
         ("--link 10", "link '10'"),
         ("--comm-cores 2", "give --cores, too"),
-        ("--gathered", "give the --bits"),
+        ("--explain", "--explain would be ignored"),
+        ("--compress topk", "did you mean 'top-k'"),
         ("--cores 2 --comm-cores 2", "communicating=2"),
         ("--workload digit", "digits-cnn"),
         ("--per-node 4", "they belong to 'hierarchical'"),

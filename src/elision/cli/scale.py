@@ -7,6 +7,7 @@ from elision.cli.flags import Integer, Names
 
 if TYPE_CHECKING:
     from elision.training.parallel.scaling import ScalingModel, StepCosts
+    from elision.training.parallel.scaling.coding import CodedGradients
 
 __all__ = ["scale"]
 
@@ -23,9 +24,8 @@ def scale(
     collective: Literal["ring", "tree", "hierarchical"] = "ring",
     per_node: Integer = 1,
     inner_link: str | None = None,
-    bits: float | None = None,
-    compress_ns: float | None = None,
-    gathered: bool = False,
+    compress: str | None = None,
+    explain: bool = False,
     cores: Integer | None = None,
     comm_cores: Integer | None = None,
     no_overlap: bool = False,
@@ -66,12 +66,14 @@ def scale(
         Ranks of a node, of the hierarchical collective.
     inner_link
         Bandwidth inside a node, likewise; default: free.
-    bits
-        Sent for each value, indices and scales included; default: 32.
-    compress_ns
-        Nanoseconds to compress and decompress a value; default: 0.
-    gathered
-        Whether every rank receives every other's message, as with top-k.
+    compress
+        How gradients travel, such as powersgd:rank=4 or top-k:share=0.01: bits by the
+        compressor's formula for every gradient of the model, seconds to compress and
+        decompress it as timed here. Default: float32.
+    explain
+        A table of the buckets: what --compress gains for each on this link, and the
+        bandwidth below which it gains anything. At the count of a step's figure, the last
+        that pays; --ranks 16 for that of 16.
     cores
         Cores of a node, if communication takes some of them.
     comm_cores
@@ -91,26 +93,28 @@ def scale(
     from elision.common.files import to_csv, write_json, write_text
     from elision.engines.bench import machine
     from elision.report.table import rows_as_text
+    from elision.training.parallel import make_compressor
     from elision.training.parallel.scaling import (
-        Compression,
         Cores,
         Link,
         StepCosts,
         scaling_model,
     )
+    from elision.training.parallel.scaling.coding import measured_compression
+    from elision.training.parallel.scaling.explain import explained
 
     counts = _counts(ranks)
     if comm_cores is not None and cores is None:
         raise ValueError(
             f"--comm-cores {comm_cores} would be ignored: give --cores, too"
         )
-    if bits is None and (compress_ns is not None or gathered):
+    if explain and compress is None:
         raise ValueError(
-            "--compress-ns and --gathered would be ignored: give the --bits of a value"
+            "--explain would be ignored: give the compressor that it explains, such as "
+            "--compress powersgd:rank=4"
         )
-    compression = None
-    if bits is not None:
-        compression = Compression(bits, (compress_ns or 0.0) * 1e-9, gathered)
+    if compress is not None:
+        make_compressor(compress)  # refuses before anything is timed
     given = Link.parse(link, latency)
     inner = None if inner_link is None else Link.parse(inner_link, 0.0)
     options = {
@@ -119,7 +123,6 @@ def scale(
         "collective": collective,
         "per_node": per_node,
         "inner": inner,
-        "compression": compression,
         "cores": None if cores is None else Cores(cores, comm_cores or 0),
         "overlap": not no_overlap,
         "imbalance": imbalance,
@@ -127,6 +130,8 @@ def scale(
     # Refuses what has no meaning before anything is timed.
     scaling_model(StepCosts((0.0, 1.0), (0.0, 1.0)), given, batch=batch or 1, **options)
     costs, own_batch = _timed(workload, data, rounds)
+    compression = compress and measured_compression(compress, costs.shapes)
+    options |= {"compression": compression or None}
     model = scaling_model(costs, given, batch=batch or own_batch, **options)
     until = model.pays_until(efficiency)
     out.mkdir(parents=True, exist_ok=True)
@@ -135,15 +140,24 @@ def scale(
     write_text(out / "scaling.svg", _figure(model, until))
     facts = {"source": costs.source, "link": link, "latency": latency, "mode": mode}
     facts |= {"machine": machine(), "collective": collective, "overlap": not no_overlap}
-    facts |= {"compression": compression and vars(compression), "imbalance": imbalance}
+    facts |= {"compress": compress, "imbalance": imbalance}
     facts |= {"cores": cores, "comm_cores": comm_cores}
     facts |= {"batch": model.batch, "pays_until": until, "fastest": model.fastest}
+    many = _shown(model, until)
+    buckets = explained(model, many) if compression and many > 1 else []
+    facts |= {"explained_at": many, "explained": [vars(bucket) for bucket in buckets]}
     write_json(out / "scaling.json", facts | {"step": vars(costs), "rows": rows})
     print(
         f"{costs.source}; {mode} scaling, {collective}, {link}, latency {latency:g} s\n"
     )
     print(rows_as_text([as_text(row) for row in model.rows]))
-    print(f"\n{_summary(model, until, efficiency)}\n\nfigure and table: {out}")
+    print(f"\n{_summary(model, until, efficiency)}")
+    if compression:
+        print(f"\n{_compressed(model, compression, many)}")
+    if explain:
+        rows = [as_text(bucket) for bucket in buckets]
+        print(f"\nBuckets of a step of {many} ranks:\n\n{rows_as_text(rows)}")
+    print(f"\nfigure and table: {out}")
 
 
 def _counts(texts: tuple[str, ...]) -> list[int]:
@@ -199,7 +213,7 @@ def _figure(model: "ScalingModel", until: int) -> str:
         law = model.usl
         fitted = [law.speedup(n) for n in counts]
         curves.append(Curve("USL, fitted", counts, fitted, fitted=True))
-        many = until if until > 1 else min(n for n in counts if n > 1)
+        many = _shown(model, until)
         times = model.timeline(many)
         shown = Step(many, model.backward_seconds(many), times)
     by_cores = []
@@ -226,12 +240,6 @@ def _summary(model: "ScalingModel", until: int, efficiency: float) -> str:
         why = f"{following[0].ranks} are slower"
     lines.append(f"beyond {until} rank(s) it does not pay: {why}")
     lines.append(f"highest throughput: {model.fastest} ranks")
-    if model.compression is not None and until > 1:
-        low, high = (f(model.break_even(until)) for f in (min, max))
-        lines.append(
-            f"compression gains at {until} ranks on links below {_speed(low)} to "
-            f"{_speed(high)}, by bucket, where the transfer is exposed"
-        )
     if model.rows[-1].ranks > 1:
         law = model.usl
         peak = f", peak at {law.peak:,.0f} ranks" if law.coherency else ""
@@ -245,11 +253,27 @@ def _summary(model: "ScalingModel", until: int, efficiency: float) -> str:
     return "\n".join(lines)
 
 
-def _speed(bandwidth: float) -> str:
-    """A bandwidth of bytes per second as people read it.
+def _shown(model: "ScalingModel", until: int) -> int:
+    """The rank count whose step is drawn and explained; 1 if there is no other."""
+    counts = [row.ranks for row in model.rows if row.ranks > 1]
+    return until if until > 1 or not counts else min(counts)
 
-    Example:
-        >>> _speed(1.25e9), _speed(float("inf"))
-        ('10 Gbit', 'any speed')
-    """
-    return "any speed" if bandwidth == float("inf") else f"{bandwidth * 8e-9:.3g} Gbit"
+
+def _compressed(model: "ScalingModel", coded: "CodedGradients", ranks: int) -> str:
+    """What the compressor does to a step, in a sentence or two."""
+    from elision.training.parallel.scaling.explain import speed
+
+    dense = model.step.size
+    said = (
+        f"{coded.compressor}: {dense / coded.size:.1f}x fewer bytes in a rank's messages, "
+        f"{1e3 * coded.seconds:.3g} ms to compress and decompress them, timed here"
+    )
+    if ranks == 1:
+        return said
+    ends = [speed(f(model.break_even(ranks))) for f in (min, max)]
+    below = " to ".join(dict.fromkeys(ends))
+    plain, own = model.uncompressed.row(ranks).step, model.row(ranks).step
+    return (
+        f"{said}\nat {ranks} ranks a step takes {1e3 * own:.4g} ms, and {1e3 * plain:.4g} ms "
+        f"as it is; a bucket that is not hidden gains on links below {below}"
+    )

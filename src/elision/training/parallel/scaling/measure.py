@@ -17,7 +17,13 @@ from elision.training.parallel.scaling.step import StepCosts
 from elision.training.parallel.scaling.torch_names import one_of_many
 from elision.workloads import Examples, Workload
 
-__all__ = ["BATCH_SHARES", "measured_copies", "measured_step", "measured_workload"]
+__all__ = [
+    "BATCH_SHARES",
+    "clock_of",
+    "measured_copies",
+    "measured_step",
+    "measured_workload",
+]
 
 #: Shares of the batch at which a workload's step is timed.
 BATCH_SHARES = (1.0, 0.5, 0.25)
@@ -69,7 +75,7 @@ def measured_step(
     integer("measured_step", "rounds", rounds)
     if not losses:
         raise ValueError("measured_step: give the loss of at least one batch size")
-    clock = _clock(wall)
+    clock = clock_of(wall)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     wanted = [p for _, p in named]
     numbers = {p: i for i, p in enumerate(wanted)}
@@ -156,7 +162,7 @@ def measured_copies(
         True
     """
     integer("measured_copies", "rounds", rounds)
-    clock = _clock(wall)
+    clock = clock_of(wall)
     last = 0.0
 
     def answer(
@@ -195,7 +201,13 @@ def measured_copies(
     return max(median(fill), 0.0), max(median(take), 0.0)
 
 
-def _clock(wall: bool) -> Callable[[], float]:
+def clock_of(wall: bool = False) -> Callable[[], float]:
+    """The wall clock, or that of :func:`~elision.common.timing.quoted_clock`.
+
+    Example:
+        >>> clock_of(wall=True) is time.perf_counter
+        True
+    """
     kind = "wall" if wall else quoted_clock()
     return {"thread": time.thread_time, "wall": time.perf_counter}[kind]
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from elision.common.checks import integer, number, one_of
 from elision.common.columns import column
@@ -13,7 +13,11 @@ from elision.training.parallel.scaling.collectives import (
     AllGather,
     Collective,
 )
-from elision.training.parallel.scaling.compression import Compression, break_even
+from elision.training.parallel.scaling.compression import (
+    Coded,
+    Compressed,
+    break_even,
+)
 from elision.training.parallel.scaling.cores import Cores
 from elision.training.parallel.scaling.laws import (
     Usl,
@@ -28,14 +32,32 @@ from elision.training.parallel.scaling.overlap import (
     bucketed,
     competing,
     exposed,
+    grouped,
     sent,
 )
 from elision.training.parallel.scaling.step import StepCosts
 
-__all__ = ["ScalingModel", "ScalingRow", "scaling_model"]
+__all__ = ["BucketCosts", "ScalingModel", "ScalingRow", "scaling_model"]
 
-#: Bytes of a gradient's value on the wire without compression.
-_FLOAT32 = 4
+
+class BucketCosts(NamedTuple):
+    """A bucket's costs.
+
+    Attributes:
+        size: bytes of its gradients.
+        ready: seconds of backward pass before the last of them.
+        on_link: seconds of its message on the link.
+        coding: seconds of a rank to make the message and to read what comes back.
+
+    Example:
+        >>> BucketCosts(size=8.0, ready=4.0, on_link=8.0, coding=0.0).on_link
+        8.0
+    """
+
+    size: float
+    ready: float
+    on_link: float
+    coding: float
 
 
 @dataclass(frozen=True)
@@ -102,7 +124,7 @@ class ScalingModel:
     mode: Literal["strong", "weak"]
     collective: Collective
     ranks: tuple[int, ...]
-    compression: Compression | None = None
+    compression: Compressed | None = None
     cores: Cores | None = None
     overlap: bool = True
     imbalance: Callable[[int], float] = lambda ranks: 1.0
@@ -159,11 +181,10 @@ class ScalingModel:
             return [], backward
         overlaps = self.overlap if self.cores is None else self.cores.overlaps
         ready, seconds, shares = [], [], []
-        for bucket in self._buckets():
-            ready.append(bucket.ready * backward if overlaps else backward)
-            on_link, coding = self._bucket_seconds(bucket.size, ranks)
-            seconds.append(on_link + coding)
-            taken = (self.core_share or 0.0) * on_link + coding
+        for bucket in self.buckets(ranks):
+            ready.append(bucket.ready if overlaps else backward)
+            seconds.append(bucket.on_link + bucket.coding)
+            taken = (self.core_share or 0.0) * bucket.on_link + bucket.coding
             shares.append(taken / seconds[-1] if seconds[-1] else 0.0)
         if self.core_share is None or not overlaps:
             return sent(ready, seconds), backward
@@ -241,19 +262,47 @@ class ScalingModel:
             raise ValueError(
                 "scaling_model: give compression= to compare it with float32"
             )
-        plain, messages = replace(self, compression=None), self._messages(ranks)
-        return [
-            break_even(
-                plain._collective().sent_bytes(bucket.size, ranks),
-                self._collective().sent_bytes(self._message(bucket.size), ranks),
-                self.compression.seconds(bucket.size / _FLOAT32) * messages,
+        latency = Link(latency=self.collective.link.latency)
+        found = []
+        for coded, plain in zip(
+            self._messages(), self.uncompressed._messages(), strict=True
+        ):
+            more = (
+                self._on(latency, coded, ranks)[0] - self._on(latency, plain, ranks)[0]
             )
-            for bucket in self._buckets()
-        ]
+            bare, own = (self._on(latency, each, ranks)[1] for each in (plain, coded))
+            longer = max(coded.seconds(ranks) + more, 0.0)
+            found.append(break_even(bare, own, longer))
+        return found
 
-    def _messages(self, ranks: int) -> int:
-        """Messages of a bucket that a rank reads."""
-        return ranks if self.compression and self.compression.gathered else 1
+    @property
+    def uncompressed(self) -> "ScalingModel":
+        """The same without compression."""
+        return replace(self, compression=None)
+
+    def buckets(self, ranks: int) -> list[BucketCosts]:
+        """What each bucket costs, wherever the rank's backward pass is.
+
+        Example:
+            >>> from elision.training.parallel.scaling.overlap import Bucket
+            >>> costs = StepCosts((0.0, 1.0), (0.0, 2.0), 0.0, (Bucket(8.0, 1.0),))
+            >>> scaling_model(costs, Link(1.0), batch=4).buckets(2)
+            [BucketCosts(size=8.0, ready=4.0, on_link=8.0, coding=0.0)]
+        """
+        backward = self.backward_seconds(ranks)
+        return [
+            BucketCosts(
+                bucket.size,
+                bucket.ready * backward,
+                self._on(self._link(), coded, ranks)[0],
+                coded.seconds(ranks),
+            )
+            for bucket, coded in zip(
+                bucketed(self.step.gradients, self.bucket_cap),
+                self._messages(),
+                strict=True,
+            )
+        ]
 
     def _fits(self, ranks: int) -> bool:
         return self.mode == "weak" or ranks <= self.batch
@@ -271,40 +320,41 @@ class ScalingModel:
         slowdown = self.cores.slowdown if self.cores else 1.0
         return slowdown * self.imbalance(ranks)
 
-    def _buckets(self) -> list[Any]:
-        return bucketed(self.step.gradients, self.bucket_cap)
-
-    def _collective(self) -> Collective:
-        """The collective of a message, on the link that the cores leave."""
+    def _link(self) -> Link:
+        """The link that the cores leave."""
         link = self.collective.link
-        if self.cores is not None:
-            link = link.bounded(self.cores.bound(math.inf))
-        if self.compression is not None and self.compression.gathered:
-            return AllGather(link)
-        return replace(self.collective, link=link)
+        return link if self.cores is None else link.bounded(self.cores.bound(math.inf))
 
-    def _message(self, size: float) -> float:
-        """Bytes of a bucket's message."""
-        if self.compression is None:
-            return size
-        return self.compression.size(size / _FLOAT32)
+    def _messages(self) -> list[Coded]:
+        """The message of each bucket."""
+        gradients = self.step.gradients
+        found = []
+        for places in grouped(gradients, self.bucket_cap):
+            sizes = [gradient.size for gradient in gradients[places]]
+            if self.compression is None:
+                found.append(Coded(summed=sum(sizes)))
+            else:
+                found.append(self.compression.coded(places, sizes))
+        return found
 
-    def _bucket_seconds(self, size: float, ranks: int) -> tuple[float, float]:
-        """Seconds of a bucket on the link, and of making and reading its message."""
-        seconds = self._collective().seconds(self._message(size), ranks)
-        if self.compression is None:
-            return seconds, 0.0
-        made_and_read = self.compression.seconds(size / _FLOAT32)
-        return seconds, made_and_read * self._messages(ranks)
+    def _on(self, link: Link, message: Coded, ranks: int) -> tuple[float, float]:
+        """Seconds of a message on a link, and bytes that one rank sends."""
+        seconds = sent_bytes = 0.0
+        if message.summed:
+            reduce = replace(self.collective, link=link)
+            part = message.summed / message.rounds
+            seconds += message.rounds * reduce.seconds(part, ranks)
+            sent_bytes += reduce.sent_bytes(message.summed, ranks)
+        if message.gathered:
+            gather = AllGather(link)
+            seconds += gather.seconds(message.gathered, ranks)
+            sent_bytes += gather.sent_bytes(message.gathered, ranks)
+        return seconds, sent_bytes
 
     def _sent_bytes(self, ranks: int) -> float:
         if ranks == 1:
             return 0.0
-        collective = self._collective()
-        return sum(
-            collective.sent_bytes(self._message(bucket.size), ranks)
-            for bucket in self._buckets()
-        )
+        return sum(self._on(self._link(), m, ranks)[1] for m in self._messages())
 
     def _curve(self) -> tuple[list[int], list[float]]:
         rows = self.rows
@@ -321,7 +371,7 @@ def scaling_model(
     collective: str = "ring",
     per_node: int = 1,
     inner: Link | None = None,
-    compression: Compression | None = None,
+    compression: Compressed | None = None,
     cores: Cores | None = None,
     overlap: bool = True,
     imbalance: float | Callable[[int], float] = 1.0,
