@@ -1,5 +1,8 @@
 """Spatial arrays: loop nests, the maps that turn them into arrays, and what these cost."""
 
+from elision.accelerators.spatial.buffers import Buffer as Buffer
+from elision.accelerators.spatial.buffers import IoNetwork as IoNetwork
+from elision.accelerators.spatial.buffers import Stage as Stage
 from elision.accelerators.spatial.enumerate import Mapping as Mapping
 from elision.accelerators.spatial.enumerate import mappings as mappings
 from elision.accelerators.spatial.legality import Verdict as Verdict

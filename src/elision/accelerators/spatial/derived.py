@@ -105,7 +105,7 @@ def letters(nest: LoopNest, map: SpaceTimeMap) -> str:
     *space, time = row
     for tensor in nest.tensors:
         kinds = set()
-        for d in full.reuse_vectors(tensor):
+        for d in full.applicable(tensor):
             if any(dot(line, d) for line in space):
                 kinds.add("S" if dot(time, d) else "M")
         word += "S" if "S" in kinds else "M" if kinds else "T"
