@@ -14,6 +14,7 @@ a loop (*remove*), feed a row of stages from its end (*scatter*) or collect from
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from elision.accelerators.base import ceil_div
@@ -296,7 +297,7 @@ class IoNetwork:
                 )
         written = nest.tensor(self.tensor) == nest.output
         order = self.stages if not written else self.stages[::-1]
-        for before, after in zip(order, order[1:], strict=False):
+        for before, after in pairwise(order):
             again = [loop for loop in after.removed if loop not in before.removed]
             if again:
                 raise ValueError(
