@@ -211,7 +211,7 @@ class _Proof:
             if same:
                 same, pair = swapped(sums[0], sums[1], self.clock)
                 if pair is not None:
-                    pairs.append(_swap_named(array, pair))
+                    pairs.append(_swap_named(array, pair, self.sizes))
         if str(self.ours.body) == str(self.spec.body):
             same, pairs = True, []
         return Verdict(
@@ -223,7 +223,9 @@ class _Proof:
 
     def _witness(self, array: str, difference: "Difference") -> Witness | None:
         """The smallest point of a difference, on which the programs are run."""
-        found = _smallest(difference.at, self.sizes)
+        from elision.verify.points import smallest
+
+        found = smallest(difference.at, self.sizes)
         if found is None:
             return None
         sizes, places = found
@@ -260,35 +262,6 @@ def _written(flows: list[Any], array: str) -> Any:
     return found
 
 
-def _smallest(
-    at: Any, sizes: tuple[str, ...]
-) -> tuple[dict[str, int], list[int]] | None:
-    """The point of a set with the least sum of sizes, then the least in order."""
-    import islpy as isl
-
-    count = len(sizes)
-    flat = at.move_dims(isl.dim_type.set, 0, isl.dim_type.param, 0, count)
-    names = [f"x{n}" for n in range(flat.dim(isl.dim_type.set))]
-    total = " + ".join(names[:count]) or "0"
-    listed = ", ".join(names)
-    step = isl.Map(f"{{ [{listed}] -> [{total}, {listed}] }}")
-    image = (
-        flat.reset_tuple_id().apply(step) if flat.has_tuple_id() else flat.apply(step)
-    )
-    try:
-        point = image.lexmin().sample_point()
-    except isl.Error:  # the set has no least point
-        point = image.sample_point()
-    if point.is_void():
-        return None
-    whole = image.dim(isl.dim_type.set)
-    values = [
-        int(point.get_coordinate_val(isl.dim_type.set, n).to_python())
-        for n in range(1, whole)
-    ]
-    return dict(zip(sizes, values, strict=False)), values[count:]
-
-
 def _products(arrays: tuple[str, ...]) -> str:
     return f"a product of {' and '.join(arrays)}" if arrays else "a constant"
 
@@ -297,35 +270,27 @@ def _named(array: str, difference: "Difference") -> str:
     return f"{array} differs in {_products(difference.arrays)}"
 
 
-def _swap_named(array: str, pair: "Difference") -> str:
+def _swap_named(array: str, pair: "Difference", sizes: tuple[str, ...]) -> str:
     """Two products that are added in another order, in words."""
-    point = pair.at.sample_point()
-    import islpy as isl
+    from elision.verify.points import smallest
 
-    count = pair.at.dim(isl.dim_type.set)
-    places = [
-        int(point.get_coordinate_val(isl.dim_type.set, n).to_python())
-        for n in range(count)
-    ]
-    sizes = [
-        f"{point.get_space().get_dim_name(isl.dim_type.param, n)}="
-        f"{point.get_coordinate_val(isl.dim_type.param, n).to_python()}"
-        for n in range(point.get_space().dim(isl.dim_type.param))
-    ]
+    found = smallest(pair.at, sizes)
+    if found is None:
+        return ""
+    values, places = found
     split = pair.arrays.index("")
-    words, output = [], ""
+    words, output, ranks = [], "", pair.ranks
     for arrays in (pair.arrays[:split], pair.arrays[split + 1 :]):
-        ranks = pair.ranks[: len(arrays) + 1]
-        pair_ranks = pair.ranks[len(arrays) + 1 :]
         parts = []
         for name, rank in zip((array, *arrays), ranks, strict=False):
             parts.append(_element(name, tuple(places[:rank])))
             places = places[rank:]
+        ranks = ranks[len(arrays) + 1 :]
         output = parts[0]
         words.append("·".join(parts[1:]))
-        pair = type(pair)(pair.arrays, pair.at, pair_ranks, True)
-    at = f" at {', '.join(sizes)}" if sizes else ""
-    return f"in {output}, {words[0]} is added before {words[1]} here and after it there{at}"
+    at = ", ".join(f"{k}={v}" for k, v in values.items())
+    swap = f"in {output}, {words[0]} is added before {words[1]} here and after it there"
+    return f"{swap} at {at}" if at else swap
 
 
 def _element(array: str, index: tuple[int, ...]) -> str:

@@ -79,6 +79,22 @@ class Flow:
             self._known[key] = self._sources(element.array, access, name)
         return self._known[key]
 
+    def unset(self, name: str, element: Element) -> Any:
+        """Instances of a statement that read an element before anything was written.
+
+        The element may also be the target of a ``+=``, which reads it.
+        """
+        access = self.instances.access(name, element)
+        defined = self._definitions(element.array, access, name)
+        found = access.domain()
+        for relation in defined.values():
+            found -= relation.domain()
+        if element is self.instances.statements[name].assign.target:
+            return found
+        for adder in self.writers(element.array, adding=True):
+            found -= self._since(adder, access, defined, name).domain()
+        return found
+
     def results(self, array: str, at: Any) -> Sources:
         """Sources of the elements ``at`` of an array when the program has ended."""
         return self._sources(array, at.identity(), None)

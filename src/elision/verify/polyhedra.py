@@ -6,7 +6,7 @@ loop variables, compared as words in a dictionary; a loop that counts down has i
 variable negated. Positions at which no two statements differ are left out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, reduce
 from typing import Any
 
@@ -193,21 +193,29 @@ class Instances:
 
     def access(self, name: str, element: Element) -> Any:
         """The relation from the instances of a statement to the element it touches."""
-        affine = self._affine[name]
         where = f"a subscript of {element.array}"
-        parts = [affine.of(i, where) for i in element.indices]
         domain = self.domain[name]
-        if not parts:
+        if not element.indices:
             space = isl.Space.create_from_names(
                 isl.DEFAULT_CONTEXT, set=[], params=list(self.sizes)
             )
             target = isl.Set.universe(space).set_tuple_name(element.array)
             return isl.Map.from_domain_and_range(domain, target)
-        maps = [isl.Map.from_pw_aff(p) for p in parts]
+        found = self.function(name, element.indices, where)
+        return found.set_tuple_name(isl.dim_type.out, element.array)
+
+    def function(self, name: str, parts: Sequence[Expression], where: str) -> Any:
+        """The relation from the instances of a statement to index expressions' values."""
+        affine = self._affine[name]
+        maps = [isl.Map.from_pw_aff(affine.of(p, where)) for p in parts]
         found = reduce(lambda a, b: a.flat_range_product(b), maps)
-        found = found.set_tuple_name(isl.dim_type.out, element.array)
         found = found.set_tuple_name(isl.dim_type.in_, name)
-        return found.intersect_domain(domain)
+        return found.intersect_domain(self.domain[name])
+
+    def where(self, name: str, condition: Expression) -> Any:
+        """The instances of a statement at which a condition holds."""
+        found = self._affine[name].condition(condition)
+        return found.set_tuple_name(name) & self.domain[name]
 
     @cached_property
     def _places(self) -> dict[str, list[Any]]:

@@ -39,7 +39,7 @@ from elision.verify.program import (
     elements,
 )
 
-__all__ = ["read"]
+__all__ = ["read", "read_index"]
 
 #: Functions of indices and their numbers of arguments; None: any number from two on.
 _OF_INDICES = {"min": None, "max": None, "quotient": 2, "remainder": 2}
@@ -84,6 +84,23 @@ def read(text: str) -> Program:
     """
     is_c = re.search(r"\bfor\s*\(|;\s*$|^\s*#\s*define", text, re.MULTILINE)
     return _C(text).program() if is_c else _Python(text).program()
+
+
+def read_index(text: str) -> Expression:
+    """Read one index expression, with ``//`` and ``%`` rounding down.
+
+    Raises:
+        ProgramError: no such expression.
+
+    Example:
+        >>> str(read_index("2 * i + k // 4"))
+        '((2 * i) + (k // 4))'
+    """
+    reader = _Python(text)
+    match reader.tree.body:
+        case [ast.Expr(value=expression)]:
+            return reader.index(expression)
+    raise ProgramError(f"{text!r} is not an expression of loop variables and sizes")
 
 
 class _Scope:
@@ -167,14 +184,14 @@ class _Python:
         # "assume" reads better than "assert" and says the same.
         source = re.sub(r"^(\s*)assume\b", r"\1assert", source, flags=re.MULTILINE)
         try:
-            self._tree = ast.parse(source)
+            self.tree = ast.parse(source)
         except SyntaxError as error:
             place = Place(error.lineno or 1, (error.offset or 1) + margin)
             raise ProgramError(f"not Python: {error.msg}", place) from None
         self._scope = _Scope()
 
     def program(self) -> Program:
-        return self._scope.program(self._nodes(self._tree.body))
+        return self._scope.program(self._nodes(self.tree.body))
 
     def _place(self, node: ast.AST) -> Place:
         return Place(
@@ -194,19 +211,19 @@ class _Python:
         if isinstance(node, ast.For):
             return [self._loop(node)]
         if isinstance(node, ast.If):
-            condition = self._index(node.test)
+            condition = self.index(node.test)
             made: list[Node] = [Guard(condition, self._nodes(node.body), place)]
             if node.orelse:
                 otherwise = Call("not", (condition,), place)
                 made.append(Guard(otherwise, self._nodes(node.orelse), place))
             return made
         if isinstance(node, ast.Assert):
-            scope.assumptions.append(self._index(node.test))
+            scope.assumptions.append(self.index(node.test))
             return []
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             if not isinstance(node.annotation, (ast.List, ast.Tuple)):
                 self._refuse(node, "extents of an array are a list: A: [M, K]")
-            extents = tuple(self._index(e) for e in node.annotation.elts)
+            extents = tuple(self.index(e) for e in node.annotation.elts)
             scope.extents.append((node.target.id, extents))
             return []
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
@@ -231,7 +248,7 @@ class _Python:
         if not ranged or not isinstance(node.target, ast.Name) or node.orelse:
             self._refuse(node, "a loop is: for i in range(start, stop, step)")
         assert isinstance(call, ast.Call)
-        bounds = [self._index(a) for a in call.args]
+        bounds = [self.index(a) for a in call.args]
         if len(bounds) == 1:
             bounds.insert(0, Number(0))
         step = scope.integer(bounds[2], "the step", place) if len(bounds) == 3 else 1
@@ -253,7 +270,7 @@ class _Python:
             reads = any(isinstance(n, ast.Subscript) for n in ast.walk(value))
             index = named & {*scope.loops, *scope.known} and not reads
             if (constant and target.id.isupper()) or index:
-                scope.known[target.id] = self._index(value)
+                scope.known[target.id] = self.index(value)
                 return []
         if not isinstance(target, (ast.Name, ast.Subscript)):
             self._refuse(target, "an element of an array is written: y[i, j]")
@@ -262,7 +279,7 @@ class _Python:
             self._refuse(target, "a loop variable or named index is not written anew")
         return [_accumulated(element, operator, self._value(value), place)]
 
-    def _index(self, node: ast.expr) -> Expression:
+    def index(self, node: ast.expr) -> Expression:
         return self._expression(node, self._scope.index)
 
     def _value(self, node: ast.expr) -> Expression:
@@ -293,7 +310,7 @@ class _Python:
                 array = array.value
             if not isinstance(array, ast.Name):
                 self._refuse(node, "an array has a name: A[i, k]")
-            return Element(array.id, tuple(self._index(e) for e in at), place)
+            return Element(array.id, tuple(self.index(e) for e in at), place)
         if isinstance(node, ast.BinOp):
             signs = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//"}
             operator = {**signs, ast.Mod: "%"}.get(type(node.op))
