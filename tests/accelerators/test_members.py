@@ -61,7 +61,7 @@ def test_folds_take_the_cycles_that_the_machine_costs(machine) -> None:
 
 def test_systolic_arrays_can_be_reshaped() -> None:
     kinds = [n for n, kind in ACCELERATORS.items() if issubclass(kind, SystolicArray)]
-    assert kinds == ["intergrad", "systolic", "systolic-mixed"]
+    assert kinds == ["intergrad", "spatial", "systolic", "systolic-mixed"]
     shaped = InterGrad(4, 4, drain="explicit").reshaped(2, 8)
     assert shaped == InterGrad(2, 8, drain="explicit")
 

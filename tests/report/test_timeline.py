@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_layers import geometries, sides
 
-from elision.accelerators import Dense, InterGrad, Systolic, SystolicMixed
+from elision.accelerators import (
+    Dense,
+    InterGrad,
+    SpatialArray,
+    Systolic,
+    SystolicMixed,
+)
 from elision.accelerators.design.schedule import Slice, schedule
 from elision.accelerators.step import blind_products, products_cost
 from elision.products import MatmulGeometry
@@ -24,6 +30,13 @@ arrays = st.builds(
 )
 arrays |= st.builds(InterGrad, sides, sides, drain=drains)
 arrays |= st.builds(SystolicMixed, sides, sides, drain=drains)
+arrays |= st.builds(
+    SpatialArray,
+    rows=sides,
+    columns=sides,
+    folds=st.sampled_from(["pipelined", "overlapped", "drained"]),
+    keep=st.sampled_from(["input", "weight", "grad_output", "output"]),
+)
 
 
 @given(arrays, st.lists(geometries, min_size=1, max_size=3), st.integers(1, 4))

@@ -9,6 +9,7 @@ from elision.accelerators.inner.intersection import Intersection as Intersection
 from elision.accelerators.inner.one_sided import OneSided as OneSided
 from elision.accelerators.outer.ant import Ant as Ant
 from elision.accelerators.outer.scnn import Scnn as Scnn
+from elision.accelerators.spatial.array import SpatialArray as SpatialArray
 from elision.accelerators.systolic.intergrad import InterGrad as InterGrad
 from elision.accelerators.systolic.mixed import SystolicMixed as SystolicMixed
 from elision.accelerators.systolic.sram import Buffers as Buffers
@@ -22,6 +23,7 @@ ACCELERATORS: dict[str, type[Accelerator]] = {
     "one-sided": OneSided,
     "intergrad": InterGrad,
     "scnn": Scnn,
+    "spatial": SpatialArray,
     "systolic": Systolic,
     "systolic-mixed": SystolicMixed,
 }

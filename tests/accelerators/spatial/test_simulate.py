@@ -20,7 +20,7 @@ from elision.accelerators.spatial.derived import (
 )
 from elision.accelerators.spatial.integers import determinant, minors
 from elision.accelerators.spatial.simulate import simulate, walk
-from elision.products import Conv2dGeometry, Product
+from elision.products import OPERANDS, Conv2dGeometry, Product
 
 KINDS = tuple(Product)
 
@@ -187,7 +187,7 @@ def test_row_stationary_touches_every_value_once() -> None:
         run = simulate(nest, map, operands)
         assert (run.values == expected(nest, kind, geometry, operands)).all()
         counts = run.reads + run.writes
-        touches[kind] = (run.cycles, *(counts[t] for t in nest.accesses))
+        touches[kind] = (run.cycles, *(counts[t] for t in OPERANDS))
     assert set(touches.values()) == {(20, 30, 24, 12)}
 
 

@@ -1,5 +1,6 @@
 """Spatial arrays: loop nests, the maps that turn them into arrays, and what these cost."""
 
+from elision.accelerators.spatial.array import SpatialArray as SpatialArray
 from elision.accelerators.spatial.buffers import Buffer as Buffer
 from elision.accelerators.spatial.buffers import IoNetwork as IoNetwork
 from elision.accelerators.spatial.buffers import Stage as Stage

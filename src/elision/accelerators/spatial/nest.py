@@ -178,6 +178,9 @@ class LoopNest:
     ) -> "LoopNest":
         """The nest of one product of a layer; its tensors are named as its operands.
 
+        They are in the order of :attr:`~elision.products.Product.operands`, the one that
+        is written last.
+
         Args:
             kind: a product with a geometry, or a layer product alone.
             geometry: shape of a matrix product, or of a layer that is a 2-D convolution
@@ -349,12 +352,16 @@ class LoopNest:
 @lru_cache(maxsize=1024)
 def _nest(cls: type[LoopNest], kind: Product, geometry: Geometry) -> LoopNest:
     if isinstance(geometry, MatmulGeometry):
-        return cls(*_of_matmul(geometry), kind.absent)
+        loops, accesses = _of_matmul(geometry)
+        ordered = {name: accesses[name] for name in (*kind.operands, kind.absent)}
+        return cls(loops, ordered, kind.absent)
     _, conv = planar(kind, geometry)
     loops, accesses = _of_convolution(conv)
     # A transposed convolution's tensors go by the names that the layer has for them.
-    own = {name: geometry.convolution_operand(name) for name in OPERANDS}
-    accesses = {name: accesses[own[name]] for name in OPERANDS}
+    accesses = {
+        name: accesses[geometry.convolution_operand(name)]
+        for name in (*kind.operands, kind.absent)
+    }
     return cls(loops, accesses, kind.absent)
 
 
