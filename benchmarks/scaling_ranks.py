@@ -31,7 +31,6 @@ import torch
 from torch import Tensor, distributed, nn
 
 from elision.engines.bench import machine
-from elision.study.papers.scaling.overheads import scaled
 from elision.training.parallel.scaling import StepCosts, scaling_model
 from elision.training.parallel.scaling.calibrate import LinkCosts, measured_link
 from elision.training.parallel.scaling.dry_run import dry_run
@@ -168,7 +167,7 @@ def rank_main(rank: int, folder: str) -> None:
             "copies": copies,
             "two_ranks": quartiles(seconds["sends"]),
             "two_ranks_silent": quartiles(seconds["silent"]),
-            "predicted": predictions(scaled(costs, BATCH, silent), copies, measured),
+            "predicted": predictions(costs.lasting(BATCH, silent), copies, measured),
         }
         rows.append(row)
     if rank == 0:

@@ -49,6 +49,16 @@ def test_rank_counts(texts: tuple[str, ...], counts: list[int]) -> None:
     assert _counts(texts) == counts
 
 
+def test_under_torchrun_it_measures_or_refuses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as caught:
+        main(["scale", "--rounds", "1"])
+    assert caught.value.code == 2
+    assert "under torchrun give --measure" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -56,6 +66,9 @@ def test_rank_counts(texts: tuple[str, ...], counts: list[int]) -> None:
         ("--link 10", "link '10'"),
         ("--comm-cores 2", "give --cores, too"),
         ("--explain", "--explain would be ignored"),
+        ("--measure", "start it as torchrun"),
+        ("--measure --cores 2", "--cores would be ignored"),
+        ("--measure --ranks 2", "--ranks would be ignored"),
         ("--compress topk", "did you mean 'top-k'"),
         ("--cores 2 --comm-cores 2", "communicating=2"),
         ("--workload digit", "digits-cnn"),

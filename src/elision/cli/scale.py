@@ -1,7 +1,9 @@
 """elision scale."""
 
+import inspect
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from elision.cli.flags import Integer, Names
 
@@ -26,6 +28,7 @@ def scale(
     inner_link: str | None = None,
     compress: str | None = None,
     explain: bool = False,
+    measure: bool = False,
     cores: Integer | None = None,
     comm_cores: Integer | None = None,
     no_overlap: bool = False,
@@ -74,6 +77,13 @@ def scale(
         A table of the buckets: what --compress gains for each on this link, and the
         bandwidth below which it gains anything. At the count of a step's figure, the last
         that pays; --ranks 16 for that of 16.
+    measure
+        Take steps with the processes of torchrun instead, and put the model of them beside:
+        when the gradients of each bucket were ready, sent and done, beside the layers of
+        the backward pass, as a table, a figure and a trace for ui.perfetto.dev; the exposed
+        communication, and the model's error. Goes with --workload, --data, --batch,
+        --compress, --rounds and --out:
+        torchrun --nproc_per_node=2 -m elision scale --measure
     cores
         Cores of a node, if communication takes some of them.
     comm_cores
@@ -89,6 +99,8 @@ def scale(
     out
         Folder of the table and the figure.
     """
+    given = dict(locals())
+    from elision.cli.measuring import measure as measured_steps
     from elision.common.columns import as_text
     from elision.common.files import to_csv, write_json, write_text
     from elision.engines.bench import machine
@@ -103,6 +115,16 @@ def scale(
     from elision.training.parallel.scaling.coding import measured_compression
     from elision.training.parallel.scaling.explain import explained
 
+    if measure:
+        with_measure = {"workload", "data", "batch", "compress", "rounds", "out"}
+        _refuse({k: v for k, v in given.items() if k not in with_measure})
+        measured_steps(workload, data, batch, compress, rounds, out)
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # set by torchrun
+        raise ValueError(
+            "elision scale computes in one process; under torchrun give --measure, which "
+            "takes steps with its processes"
+        )
     counts = _counts(ranks)
     if comm_cores is not None and cores is None:
         raise ValueError(
@@ -115,7 +137,7 @@ def scale(
         )
     if compress is not None:
         make_compressor(compress)  # refuses before anything is timed
-    given = Link.parse(link, latency)
+    between = Link.parse(link, latency)
     inner = None if inner_link is None else Link.parse(inner_link, 0.0)
     options = {
         "ranks": counts,
@@ -128,11 +150,13 @@ def scale(
         "imbalance": imbalance,
     }
     # Refuses what has no meaning before anything is timed.
-    scaling_model(StepCosts((0.0, 1.0), (0.0, 1.0)), given, batch=batch or 1, **options)
+    scaling_model(
+        StepCosts((0.0, 1.0), (0.0, 1.0)), between, batch=batch or 1, **options
+    )
     costs, own_batch = _timed(workload, data, rounds)
     compression = compress and measured_compression(compress, costs.shapes)
     options |= {"compression": compression or None}
-    model = scaling_model(costs, given, batch=batch or own_batch, **options)
+    model = scaling_model(costs, between, batch=batch or own_batch, **options)
     until = model.pays_until(efficiency)
     out.mkdir(parents=True, exist_ok=True)
     rows = [vars(row) for row in model.rows]
@@ -158,6 +182,16 @@ def scale(
         rows = [as_text(bucket) for bucket in buckets]
         print(f"\nBuckets of a step of {many} ranks:\n\n{rows_as_text(rows)}")
     print(f"\nfigure and table: {out}")
+
+
+def _refuse(given: dict[str, Any]) -> None:
+    """Raise ValueError if an argument is not its default: it would be ignored."""
+    for name, parameter in inspect.signature(scale).parameters.items():
+        if name in given and name != "measure" and given[name] != parameter.default:
+            raise ValueError(
+                f"--{name.replace('_', '-')} would be ignored: --measure takes the ranks, "
+                "the link and the cores as they are"
+            )
 
 
 def _counts(texts: tuple[str, ...]) -> list[int]:

@@ -1,14 +1,16 @@
-"""A figure of predicted scaling: speed-up by ranks, a step's time line, cores given away."""
+"""Figures of scaling: speed-up by ranks, time lines of steps, cores given away."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from elision.report.style import INK, PALETTE, drawing, svg
+from elision.report.style import INK, PALETTE, PRODUCT_COLOURS, drawing, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Curve", "Step", "scaling_svg"]
+__all__ = ["Curve", "Step", "scaling_svg", "steps_svg"]
+
+_AXIS = "ms from the begin of the backward pass; dotted: its end"
 
 
 class Curve(NamedTuple):
@@ -34,11 +36,53 @@ class Step(NamedTuple):
         ranks: of the step.
         backward: seconds of the backward pass.
         buckets: (ready, start, end) of each.
+        title: of the panel; "": by the ranks.
+        layers: (begin, end) of each layer's gradient products.
     """
 
     ranks: int
     backward: float
     buckets: Sequence[tuple[float, float, float]]
+    title: str = ""
+    layers: Sequence[tuple[float, float]] = ()
+
+
+def steps_svg(steps: Sequence[Step]) -> str:
+    """Draw steps below one another on one axis of time.
+
+    Args:
+        steps: at least one.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not steps:
+        raise ValueError("steps_svg: give at least one step")
+    rows = [len(step.buckets) + bool(step.layers) for step in steps]
+    heights = [0.3 * count + 0.55 for count in rows]
+    with drawing(7.6, sum(heights) + 0.5) as figure:
+        panels = figure.subplots(
+            len(steps),
+            1,
+            sharex=True,
+            squeeze=False,
+            gridspec_kw={"height_ratios": heights},
+        )
+        for axes, step in zip(panels[:, 0], steps, strict=True):
+            _buckets(axes, step)
+            axes.set_xlabel("")
+            legend = axes.get_legend()
+            if legend is not None:
+                legend.remove()
+        drawn = {}
+        for axes in panels[:, 0]:
+            handles, labels = axes.get_legend_handles_labels()
+            drawn |= dict(zip(labels, handles, strict=True))
+        panels[-1, 0].set_xlabel(_AXIS)
+        figure.legend(
+            drawn.values(), drawn, loc="outside lower center", ncols=4, fontsize=7.5
+        )
+        return svg(figure)
 
 
 def scaling_svg(
@@ -87,30 +131,38 @@ def _speedups(axes: "Axes", curves: Sequence[Curve], pays_until: int) -> None:
 
 
 def _buckets(axes: "Axes", step: Step) -> None:
-    """A row for each bucket: it waits, then it travels."""
+    """A row of layers, then one for each bucket: it waits, then it travels."""
     scale = 1e3
     axes.axvline(step.backward * scale, color=INK, linewidth=0.8, linestyle=":")
-    for row, (ready, start, end) in enumerate(step.buckets):
+    names = ["layers"] if step.layers else []
+    for number, (begin, stop) in enumerate(step.layers):
+        axes.barh(
+            0,
+            (stop - begin) * scale,
+            left=begin * scale,
+            color=PRODUCT_COLOURS["input_grad+weight_grad"],
+            edgecolor="white",
+            linewidth=0.4,
+            label=None if number else "gradients of a layer",
+        )
+    for number, (ready, start, end) in enumerate(step.buckets):
         for begin, stop, colour, label in (
             (ready, start, "#cccccc", "ready, waits"),
             (start, end, PALETTE[2], "on the link"),
         ):
             axes.barh(
-                row,
+                len(names),
                 (stop - begin) * scale,
                 left=begin * scale,
                 color=colour,
-                label=None if row else label,
+                label=None if number else label,
             )
-    axes.set(
-        title=f"Buckets of a step, {step.ranks} ranks",
-        xlabel="ms from the begin of the backward pass; dotted: its end",
-        xlim=(0, None),
-    )
-    axes.set_yticks(
-        range(len(step.buckets)), [f"{n}" for n in range(len(step.buckets))]
-    )
-    axes.set_ylabel("bucket")
+        names.append(f"bucket {number}" if step.layers else f"{number}")
+    title = step.title or f"Buckets of a step, {step.ranks} ranks"
+    axes.set(title=title, xlabel=_AXIS, xlim=(0, None))
+    axes.set_yticks(range(len(names)), names)
+    if not step.layers:
+        axes.set_ylabel("bucket")
     axes.invert_yaxis()
     axes.legend(fontsize=7.5)
 

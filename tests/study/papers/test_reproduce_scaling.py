@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from elision.study.papers.scaling.overheads import largest_of, scaled, together
+from elision.study.papers.scaling.overheads import largest_of, together
 from elision.study.papers.scaling.paper import STRONG, WEAK, Scaling, waits
 from elision.study.papers.scaling.ratios import factorised, ratios
 from elision.training.parallel.scaling import Cores, Link, StepCosts
@@ -50,7 +50,7 @@ def test_the_needed_value_gives_the_efficiency_back() -> None:
 
 
 def test_seconds_scale_and_proportions_stay() -> None:
-    again = scaled(COSTS, 8, 6.0)
+    again = COSTS.lasting(8, 6.0)
     assert again.seconds(8) == pytest.approx(6.0)
     assert again.backward[1] == pytest.approx(2 * again.forward[1])
     assert again.gradients == COSTS.gradients

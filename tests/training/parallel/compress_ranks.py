@@ -214,12 +214,14 @@ def tells_its_observer(rank: int) -> None:
     model = wrapped(net())
     hook = compress_hook(model, "bf16")
     train(model, rank, range(2))  # DDP fills buckets anew after its first step
-    seen: list[tuple[int, str]] = []
-    hook.observer = lambda index, what: seen.append((index, what))
+    seen: list[tuple[str, tuple[str, ...]]] = []
+    hook.observer = lambda what, names: seen.append((what, names))
     train(model, rank, range(2, 3))
-    buckets = range(len(seen) // 2)
+    buckets = [names for what, names in seen if what == "sent"]
     assert len(buckets) > 2
-    assert seen == [(i, what) for i in buckets for what in ("sent", "done")]
+    assert seen == [(what, names) for names in buckets for what in ("sent", "done")]
+    told = sorted(name for names in buckets for name in names)
+    assert told == sorted(name for name, _ in model.module.named_parameters())
 
 
 def names_one_parameter(rank: int) -> None:

@@ -16,4 +16,8 @@ from elision.training.parallel.hook import Traffic as Traffic
 from elision.training.parallel.hook import compress_hook as compress_hook
 from elision.training.parallel.outer import OuterOptimizer as OuterOptimizer
 from elision.training.parallel.scaling import scaling_model as scaling_model
+from elision.training.parallel.scaling.side_by_side import Overlap as Overlap
+from elision.training.parallel.scaling.side_by_side import (
+    measured_overlap as measured_overlap,
+)
 from elision.training.parallel.wire import CorruptMessageError as CorruptMessageError

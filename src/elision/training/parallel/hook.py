@@ -48,8 +48,9 @@ class CompressHook:
     Attributes:
         compressor: of every parameter.
         states: by the parameter's name, of this rank.
-        observer: called with a bucket's index and ``"sent"`` when its exchange begins, and
-            ``"done"`` when it has ended, by the thread that exchanges; None: nobody.
+        observer: called with ``"sent"`` when the exchange of a bucket begins, and ``"done"``
+            when it has ended, and the names of the bucket's parameters, by the thread that
+            exchanges; None: nobody.
         not_finite: in the latest step, parameters whose gradients were not finite, by the
             rank they were on: those of the first such bucket of the backward pass.
 
@@ -67,7 +68,7 @@ class CompressHook:
     ) -> None:
         outer = model.process_group
         self.compressor = compressor
-        self.observer: Callable[[int, str], None] | None = None
+        self.observer: Callable[[str, tuple[str, ...]], None] | None = None
         members = distributed.get_process_group_ranks(outer)
         group = distributed.new_group(
             members,
@@ -150,12 +151,13 @@ class CompressHook:
         self, index: int, buffer: Tensor, grads: list[Tensor], states: list[State]
     ) -> None:
         """Exchange a bucket, and tell the observer before and after."""
+        names = tuple(state.name for state in states)
         if self.observer is not None:
-            self.observer(index, "sent")
+            self.observer("sent", names)
         where = f"bucket {index} ({states[0].name} to {states[-1].name})"
         self._exchange(buffer, grads, states, where)
         if self.observer is not None:
-            self.observer(index, "done")
+            self.observer("done", names)
 
     @torch.no_grad()
     def _exchange(

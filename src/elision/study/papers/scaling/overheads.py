@@ -6,7 +6,7 @@ efficiency does not say which they were, so each is asked alone first.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -14,7 +14,7 @@ from elision.common.columns import column
 from elision.training.parallel.scaling import Cores, Link, StepCosts, scaling_model
 from elision.training.parallel.scaling.laws import karp_flatt
 
-__all__ = ["NeededRow", "TogetherRow", "largest_of", "needed", "scaled", "together"]
+__all__ = ["NeededRow", "TogetherRow", "largest_of", "needed", "together"]
 
 
 @dataclass(frozen=True)
@@ -132,22 +132,6 @@ def needed(
     )
 
 
-def scaled(costs: StepCosts, batch: int, seconds: float) -> StepCosts:
-    """The same step on a machine that takes so many seconds for a batch.
-
-    Example:
-        >>> scaled(StepCosts((0.0, 1.0), (0.0, 3.0)), 2, 4.0).forward
-        (0.0, 0.5)
-    """
-    factor = seconds / costs.seconds(batch)
-    return replace(
-        costs,
-        forward=(costs.forward[0] * factor, costs.forward[1] * factor),
-        backward=(costs.backward[0] * factor, costs.backward[1] * factor),
-        update=costs.update * factor,
-    )
-
-
 def together(
     costs: StepCosts,
     seconds: float,
@@ -169,7 +153,7 @@ def together(
         cores: of a node, with those that communicate.
         waits: as in :func:`needed`; each is added alone.
     """
-    own = scaled(costs, batch, seconds)
+    own = costs.lasting(batch, seconds)
     pinned = f"{cores.communicating} of {cores.total} cores communicate"
     cases: list[tuple[str, Link, Cores | None, bool, float]] = [
         ("what does not shrink with a rank's batch", Link(), None, True, 1.0),

@@ -59,6 +59,7 @@ def measured_compression(
     rounds: int = 3,
     *,
     feedback: bool | None = None,
+    wall: bool = False,
 ) -> CodedGradients:
     """Bits of a compressor by its own formula, and its seconds as timed here.
 
@@ -72,6 +73,7 @@ def measured_compression(
         shapes: of the gradients, in the order in which they are ready.
         rounds: timed exchanges of each.
         feedback: as in :func:`~elision.training.parallel.compress_hook`.
+        wall: by the wall clock, other programs' load included.
 
     Raises:
         ValueError: an unknown compressor, or ``mask``, whose message depends on masks.
@@ -94,7 +96,9 @@ def measured_compression(
         values = torch.randn(tuple(shape), generator=random)
         state = State(name=f"gradient {place}", ranks=_READ, step=_LATE_STEP)
         bits = compressor.bits(values.shape, state)
-        times = [_exchanged(compressor, values, state) for _ in range(rounds + 1)][1:]
+        times = [
+            _exchanged(compressor, values, state, wall) for _ in range(rounds + 1)
+        ][1:]
         once, each = (median(time[i] for time in times) for i in (0, 1))
         *_, summed, count = times[-1]
         size = bits / 8
@@ -107,10 +111,10 @@ def measured_compression(
 
 
 def _exchanged(
-    compressor: Compressor, values: torch.Tensor, state: State
+    compressor: Compressor, values: torch.Tensor, state: State, wall: bool
 ) -> tuple[float, float, bool, int]:
     """Seconds to make messages and to read one; whether they are summed, and how many."""
-    clock = clock_of()
+    clock = clock_of(wall)
     began, sent = clock(), 0
     running = compressor.exchange(values, state)
     message = next(running)

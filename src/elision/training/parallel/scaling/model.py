@@ -174,6 +174,10 @@ class ScalingModel:
         """Each bucket's way, in seconds from the begin of the backward pass."""
         return self._sent(ranks)[0]
 
+    def backward_end(self, ranks: int) -> float:
+        """When the backward pass ends that buckets slow down, in seconds from its begin."""
+        return self._sent(ranks)[1]
+
     def _sent(self, ranks: int) -> tuple[list[Sent], float]:
         """Each bucket's way, and when the backward pass ends that they slow down."""
         backward = self.backward_seconds(ranks)

@@ -1,7 +1,7 @@
 """StepCosts: seconds of a training step on one rank, by batch size, and its gradients."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,21 @@ class StepCosts:
     def backward_seconds(self, batch: float) -> float:
         """Seconds of the backward pass of so many examples."""
         return self.backward[0] + self.backward[1] * batch
+
+    def lasting(self, batch: float, seconds: float) -> "StepCosts":
+        """The same step where it takes so many seconds for a batch, copies left alone.
+
+        Example:
+            >>> StepCosts((0.0, 1.0), (0.0, 3.0)).lasting(2, 4.0).forward
+            (0.0, 0.5)
+        """
+        factor = seconds / self.seconds(batch)
+        return replace(
+            self,
+            forward=(self.forward[0] * factor, self.forward[1] * factor),
+            backward=(self.backward[0] * factor, self.backward[1] * factor),
+            update=self.update * factor,
+        )
 
     def seconds(self, batch: float) -> float:
         """Seconds of a whole step, nothing sent."""
