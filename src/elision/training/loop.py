@@ -407,7 +407,12 @@ class _Run:
             return factor * loss.item()
         if factor != 1:
             loss = loss * factor
-        self.scaling.backward(loss)
+        try:
+            self.scaling.backward(loss)
+        except RuntimeError:
+            if self.hook is not None and self.hook.error is not None:
+                raise self.hook.error from None
+            raise
         if self.hook is not None and self.hook.not_finite and not self.scaling.enabled:
             raise TrainingDivergedError(f"step {step}: {named(self.hook.not_finite)}")
         try:

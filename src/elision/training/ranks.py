@@ -12,7 +12,12 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.distributed import (
+    PrefixStore,  # pyright: ignore[reportPrivateImportUsage]
+    Store,  # pyright: ignore[reportPrivateImportUsage]
+    rendezvous,  # pyright: ignore[reportPrivateImportUsage]
+)
 
 from elision.training.parallel.agreement import check_agreement, facts_of
 from elision.workloads import Batch
@@ -65,7 +70,7 @@ class Ranks:
         if self.count == 1:
             return [value]
         found: list[Any] = [None] * self.count
-        torch.distributed.all_gather_object(found, value)
+        distributed.all_gather_object(found, value)
         return found
 
     def share(self, batch: Batch) -> tuple[Batch, float]:
@@ -104,7 +109,23 @@ class Ranks:
         if self.count > 1:
             for name, buffer in model.named_buffers():
                 if not is_local(name):
-                    torch.distributed.broadcast(buffer, 0)
+                    distributed.broadcast(buffer, 0)
+
+
+def _store_of_restart() -> Store | None:
+    """Where processes that ``torchrun`` started again meet; None: as usual.
+
+    ``torchrun`` keeps one store over its restarts, and torch puts the addresses of the
+    new processes under the names of the dead ones' (torch 2.13): a rank that reads before
+    the other has written calls a process that is gone. Only one machine's ``torchrun``
+    counts the restarts as all ranks see them; on several, give it
+    ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1``.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return None
+    store, *_ = next(iter(rendezvous("env://")))
+    return PrefixStore(f"restart{restarts}", store)
 
 
 @contextmanager
@@ -122,11 +143,15 @@ def joined(device: str, timeout: float | None = None) -> Iterator[Ranks]:
     on_cuda = device.startswith("cuda")
     if on_cuda:
         torch.cuda.set_device(ranks.local)
-    torch.distributed.init_process_group(
+    store = _store_of_restart()
+    distributed.init_process_group(
         "nccl" if on_cuda else "gloo",
         timeout=None if timeout is None else timedelta(seconds=timeout),
+        store=store,
+        rank=-1 if store is None else ranks.rank,
+        world_size=-1 if store is None else ranks.count,
     )
     try:
         yield ranks
     finally:
-        torch.distributed.destroy_process_group()
+        distributed.destroy_process_group()

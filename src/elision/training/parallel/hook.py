@@ -53,6 +53,7 @@ class CompressHook:
             exchanges; None: nobody.
         not_finite: in the latest step, parameters whose gradients were not finite, by the
             rank they were on: those of the first such bucket of the backward pass.
+        error: that ended an exchange, such as a lost connection; DDP shows its text alone.
 
     Example:
         >>> compress_hook(nn.Linear(2, 1), "bf16")
@@ -88,6 +89,7 @@ class CompressHook:
         self._thread = ThreadPoolExecutor(1, "elision-compress")
         self.not_finite: dict[int, list[str]] = {}
         self._begun = False
+        self.error: BaseException | None = None
 
     @property
     def traffic(self) -> Traffic:
@@ -145,7 +147,12 @@ class CompressHook:
         )
         running.add_done_callback(ended.set_result)
         # An error raised here, and no other, is one for DDP's reducer.
-        return ended.then(lambda it: _result(it.value(), buffer))
+        return ended.then(lambda it: self._result(it.value(), buffer))
+
+    def _result(self, ended: "Future[None]", buffer: Tensor) -> Tensor:
+        self.error = self.error or ended.exception()
+        ended.result()  # raises what the thread raised
+        return buffer
 
     def _observed(
         self, index: int, buffer: Tensor, grads: list[Tensor], states: list[State]
@@ -301,11 +308,6 @@ def _restore(
 ) -> None:
     for state, (step, tensors) in zip(states, before, strict=True):
         state.step, state.tensors = step, tensors
-
-
-def _result(ended: "Future[None]", buffer: Tensor) -> Tensor:
-    ended.result()  # raises what the thread raised
-    return buffer
 
 
 def _refused(model: nn.Module) -> str:
