@@ -18,7 +18,17 @@ print("torch" in sys.modules)
 """
 
 COMMANDS = (
-    *("study", "train", "trace", "simulate", "timeline", "size", "pipeline", "shapes"),
+    *(
+        "study",
+        "train",
+        "federate",
+        "trace",
+        "simulate",
+        "timeline",
+        "size",
+        "pipeline",
+        "shapes",
+    ),
     *("compare", "bench", "reproduce", "data"),
 )
 PAPERS = tuple(("reproduce", name) for name in parameters.papers())
@@ -47,6 +57,8 @@ def test_help_s_table_of_parameters_is_that_of_the_classes() -> None:
             ("swat: sparsity=0.9", "ant: multipliers=4", "speed: rounds=9", "bits:"),
         ),
         ("train", ("rigl: sparsity=0.9", "bits: average=4", "jpeg: table=8")),
+        ("train", ("diloco: every=500", "top-k: share=")),
+        ("federate", ("dirichlet: clients=10", "masks: bits=32", "late: share=0.3")),
         ("simulate", ("scnn: mapping=plane-pair", "systolic: rows=32")),
         ("size", ("intergrad: rows=32",)),
         ("timeline", ("systolic-mixed: rows=32",)),

@@ -11,6 +11,7 @@ from cyclopts import App
 from elision.cli.bench import bench
 from elision.cli.compare import compare
 from elision.cli.data import data
+from elision.cli.federate import federate
 from elision.cli.pipeline import pipeline
 from elision.cli.reproduce import reproduce
 from elision.cli.scale import scale
@@ -30,6 +31,7 @@ __all__ = ["COMMANDS"]
 COMMANDS: tuple[Callable[..., Any] | App, ...] = (
     study,
     train,
+    federate,
     trace,
     simulate,
     timeline,

@@ -15,6 +15,11 @@ from elision.memory.policies.presets import PRESETS
 from elision.methods import METHODS
 from elision.study.papers import PAPERS
 from elision.study.probes import PROBES
+from elision.training.parallel import COMPRESSORS
+from elision.training.parallel.federated import PARTITIONS, STRAGGLERS
+from elision.training.parallel.federated.privacy import PRIVACY
+from elision.training.parallel.federated.secure import SECURE
+from elision.training.parallel.outer import OUTER_RULES
 
 __all__ = ["declared"]
 
@@ -26,6 +31,12 @@ def declared() -> dict[str, Any]:
         "accelerators": ACCELERATORS,
         "probes": PROBES,
         "policies": PRESETS,
+        "compressors": COMPRESSORS,
+        "outer rules": OUTER_RULES,
+        "partitions": PARTITIONS,
+        "stragglers": STRAGGLERS,
+        "secure sums": SECURE,
+        "mechanisms": PRIVACY,
     }
     found: dict[str, Any] = {
         kind: {name: _parameters(make) for name, make in table.items()}

@@ -1,4 +1,4 @@
-"""Parameters of recipes, machines, probes, policies and papers, for ``--help``.
+"""Parameters of all that flags name by specs, and of papers, for ``--help``.
 
 Help loads no tensor library, so it reads them from ``parameters.json`` beside this file,
 which :mod:`elision.cli.declared` writes from the classes themselves.
@@ -19,6 +19,15 @@ KINDS = {
     "accelerator": "accelerators",
     "probe": "probes",
     "memory": "policies",
+    "compress": "compressors",
+    "up": "compressors",
+    "down": "compressors",
+    "outer": "outer rules",
+    "rule": "outer rules",
+    "clients": "partitions",
+    "stragglers": "stragglers",
+    "secure": "secure sums",
+    "privacy": "mechanisms",
 }
 
 #: The table.
@@ -38,7 +47,8 @@ def epilogue(command: Callable[..., Any]) -> str | None:
         >>> print(epilogue(lambda *, probe=(): None).splitlines()[2])
         - speed: rounds=9, batch=0, threads=0
     """
-    kinds = [kind for flag, kind in KINDS.items() if flag in _flags(command)]
+    flags = _flags(command)
+    kinds = dict.fromkeys(kind for flag, kind in KINDS.items() if flag in flags)
     if not kinds:
         return None
     known = _table()

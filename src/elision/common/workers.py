@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from multiprocessing import connection
 from typing import TypeVar
 
-__all__ = ["spread"]
+__all__ = ["end_with_the_parent", "spread"]
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ def spread(
     if executor is None:
         # Spawned, because forking a process that runs threads can hang.
         context = multiprocessing.get_context("spawn")
-        own = ProcessPoolExecutor(workers, context, _end_with_the_parent)
+        own = ProcessPoolExecutor(workers, context, end_with_the_parent)
     with own or nullcontext():
         pool = executor or own
         assert pool is not None
@@ -53,7 +53,7 @@ def spread(
                     future.cancel()
 
 
-def _end_with_the_parent() -> None:
+def end_with_the_parent() -> None:
     """End this process at once when its parent is interrupted or killed."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process()

@@ -1,7 +1,7 @@
 """What every data set is: named examples for training and for test."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 __all__ = ["Examples"]
@@ -26,6 +26,18 @@ class Examples(ABC):
     @abstractmethod
     def limited(self, train: int | None = None, test: int | None = None) -> Self:
         """At most so many examples for training and for test; None keeps all."""
+
+    def part(self, which: Sequence[int]) -> Self:
+        """The training examples at these places, and all of the test.
+
+        Raises:
+            ValueError: data of this kind cannot be divided.
+        """
+        del which
+        raise ValueError(
+            f"data set {self.name!r}: a {type(self).__name__} cannot be divided; give the "
+            "class a method part(which), which keeps the training examples at places"
+        )
 
     @abstractmethod
     def content(self) -> Iterable[bytes]:

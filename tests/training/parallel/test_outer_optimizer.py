@@ -173,6 +173,43 @@ def test_scaffold_ends_where_local_sgd_drifts() -> None:
     assert abs(last("local-sgd:every=10") - minimum) > 0.01
 
 
+#: Losses (a / 2) (x - b)^2 of two clients that count alike.
+CURVES, TARGETS, RATE, STEPS = (1.0, 3.0), (0.0, 1.0), 0.1, 10
+
+
+def quadratic(rule: str, rounds: int) -> list[float]:
+    """The weight after each of so many rounds of two clients."""
+    held = [nn.Parameter(torch.zeros(1, dtype=torch.float64)) for _ in CURVES]
+    outer = OuterOptimizer([torch.optim.SGD([p], RATE) for p in held], rule)
+    found = []
+    for _ in range(rounds):
+        for _ in range(STEPS):
+            for p, a, b in zip(held, CURVES, TARGETS, strict=True):
+                p.grad = a * (p.detach() - b)
+            outer.step()
+        found.append(held[0].item())
+    return found
+
+
+@pytest.mark.parametrize("mu", [0.0, 1.0])
+def test_fixed_points_are_those_of_the_closed_forms(mu: float) -> None:
+    """FedAvg drifts off the minimum 0.75, and FedProx less."""
+    stiff = [a + mu for a in CURVES]
+    gone = [1 - (1 - RATE * a) ** STEPS for a in stiff]
+    pulls = [g * a / s for g, a, s in zip(gone, CURVES, stiff, strict=True)]
+    expected = sum(p * b for p, b in zip(pulls, TARGETS, strict=True)) / sum(pulls)
+    (*_, last) = quadratic(f"fedprox:every={STEPS},mu={mu}", 200)
+    assert last == pytest.approx(expected, rel=1e-12)
+    assert expected == pytest.approx({0.0: 0.598711, 1.0: 0.625507}[mu], abs=1e-6)
+
+
+def test_scaffold_takes_the_drift_out() -> None:
+    found = quadratic(f"scaffold:every={STEPS}", 60)
+    first = [0.485876, 0.656985, 0.717243, 0.738464]
+    assert found[:4] == pytest.approx(first, abs=1e-6)
+    assert found[-1] == pytest.approx(0.75, abs=1e-12)
+
+
 def test_traffic_falls_by_the_number_of_steps() -> None:
     def sent(every: int) -> int:
         net = nn.Linear(3, 2)

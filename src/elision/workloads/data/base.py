@@ -1,6 +1,6 @@
 """What a data set is: images and labels in memory, split into training and test."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -146,6 +146,15 @@ class Dataset(Examples):
             train_labels=self.train_labels[kept],
             test_images=self.test_images[tested],
             test_labels=self.test_labels[tested],
+        )
+
+    def part(self, which: Sequence[int]) -> "Dataset":
+        """The training images at these places, and all test images."""
+        places = torch.as_tensor(which, dtype=torch.int64)
+        return replace(
+            self,
+            train_images=self.train_images[places],
+            train_labels=self.train_labels[places],
         )
 
     def content(self) -> Iterable[bytes]:

@@ -1,6 +1,6 @@
 """Sentences of one language and their tokens: what a language model is trained on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -91,6 +91,10 @@ class Sentences(Examples):
         return replace(
             self, train=spread(self.train, train), test=spread(self.test, test)
         )
+
+    def part(self, which: Sequence[int]) -> "Sentences":
+        """The training sentences at these places, all of the test, the same vocabulary."""
+        return replace(self, train=tuple(self.train[i] for i in which))
 
     def content(self) -> Iterable[bytes]:
         """The vocabulary and the sentences."""

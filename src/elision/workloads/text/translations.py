@@ -1,6 +1,6 @@
 """Parallel text and its tokens: what a network that translates is trained on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -69,6 +69,11 @@ class Translations(Examples):
     ) -> "Translations":
         """At most so many pairs, spread evenly, and the same vocabulary."""
         return replace(self, text=self.text.limited(train, test))
+
+    def part(self, which: Sequence[int]) -> "Translations":
+        """The training pairs at these places, all of the test, the same vocabulary."""
+        pairs = tuple(self.text.train[i] for i in which)
+        return replace(self, text=replace(self.text, train=pairs))
 
     def content(self) -> Iterable[bytes]:
         """The vocabulary and the pairs."""
