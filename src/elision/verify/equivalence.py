@@ -30,6 +30,7 @@ from elision.verify.verdict import Verdict, Witness
 
 if TYPE_CHECKING:
     from elision.verify.compare import Difference
+    from elision.verify.values import Sum
 
 __all__ = ["equivalent"]
 
@@ -40,7 +41,7 @@ NO_ISL = (
 )
 
 #: Statements that one run of a check may take.
-_STATEMENTS = 30_000
+_STATEMENTS = 200_000
 
 
 class _OutOfTime(Exception):
@@ -167,9 +168,9 @@ class _Proof:
         except _OutOfTime:
             raise _Unproved(self._late()) from None
         except isl.Error as error:
-            if "max" in str(error) or "operations" in str(error):
-                raise _Unproved(self._late()) from None
-            raise
+            # Whatever isl was doing when its steps ran out has failed.
+            over = "maximal number of operations" in str(error)
+            raise _Unproved(self._late() + ("" if over else f" ({error})")) from None
         finally:
             ctx.set_max_operations(before)
             ctx.reset_operations()
@@ -178,7 +179,7 @@ class _Proof:
         return f"no proof within {self._limit_s:g} s"
 
     def _verdict(self) -> Verdict:
-        from elision.verify.compare import differences, swapped
+        from elision.verify.compare import differences
         from elision.verify.flow import Flow
         from elision.verify.polyhedra import Instances
         from elision.verify.values import Values
@@ -209,9 +210,8 @@ class _Proof:
                     "both programs gave the same"
                 )
             if same:
-                same, pair = swapped(sums[0], sums[1], self.clock)
-                if pair is not None:
-                    pairs.append(_swap_named(array, pair, self.sizes))
+                same, pair = self._swapped(array, sums)
+                pairs += [pair] if pair else []
         if str(self.ours.body) == str(self.spec.body):
             same, pairs = True, []
         return Verdict(
@@ -220,6 +220,18 @@ class _Proof:
             "same" if same else "real numbers only",
             pairs[0] if pairs else "",
         )
+
+    def _swapped(self, array: str, sums: list["Sum"]) -> tuple[bool, str]:
+        """Whether the sums are taken in one order, and if not which products swap."""
+        import islpy as isl
+
+        from elision.verify.compare import swapped
+
+        try:
+            same, pair = swapped(sums[0], sums[1], self.clock)
+            return same, _swap_named(array, pair, self.sizes) if pair else ""
+        except (_OutOfTime, isl.Error):
+            return False, f"their order in {array} was not decided in time"
 
     def _witness(self, array: str, difference: "Difference") -> Witness | None:
         """The smallest point of a difference, on which the programs are run."""
@@ -235,20 +247,21 @@ class _Proof:
             places = places[rank:]
         ones = dict.fromkeys(zip(difference.arrays, at[1:], strict=False), 1)
         everywhere = {**sizes, **self.given}
-        witness = _run_both(self.ours, self.spec, everywhere, ones, {(array, at[0])})
-        if witness is None:
-            everything = (array,)
+        place = {(array, at[0])}
+        try:
+            witness = _run_both(self.ours, self.spec, everywhere, ones, place)
             for seed in range(self.seed, self.seed + 4):
-                witness = _run_random(
-                    self.ours, self.spec, everywhere, everything, seed
-                )
-                if witness is not None:
-                    break
+                if witness is None:
+                    witness = _run_random(
+                        self.ours, self.spec, everywhere, (array,), seed
+                    )
+        except TooLong:
+            return None
         return witness
 
 
 #: Steps of isl in a second on the machine that this was written on.
-_STEPS_PER_S = 2_000_000
+_STEPS_PER_S = 3_000_000
 
 
 def _written(flows: list[Any], array: str) -> Any:
@@ -315,10 +328,7 @@ def _run_both(
         return ones.get((array, index), 0)
 
     load = read_input or given
-    try:
-        results = [run(p, sizes, load, at_most=_STATEMENTS) for p in (ours, spec)]
-    except TooLong:
-        return None
+    results = [run(p, sizes, load, at_most=_STATEMENTS) for p in (ours, spec)]
     for place in sorted(places):
         values = [r[place] if place in r else load(*place) for r in results]
         if values[0] != values[1]:
@@ -349,15 +359,12 @@ def _run_random(
     def load(array: str, index: tuple[int, ...]) -> int:
         return drawn.setdefault((array, index), draw.randint(*bounds))
 
-    try:
-        places = {
-            place
-            for p in (ours, spec)
-            for place in run(p, sizes, load, at_most=_STATEMENTS)
-            if place[0] in outputs
-        }
-    except TooLong:
-        return None
+    places = {
+        place
+        for p in (ours, spec)
+        for place in run(p, sizes, load, at_most=_STATEMENTS)
+        if place[0] in outputs
+    }
     return _run_both(ours, spec, sizes, {}, places, seed, load)
 
 
@@ -398,23 +405,27 @@ def _by_running(
     """The verdict from runs at small or given sizes."""
     until = time.perf_counter() + min(limit_s, _RUNNING_S)
     checked: list[Mapping[str, int]] = []
+    formal = True
     for sizes in _small_sizes((ours, spec), given):
-        for at in (seed, seed + 1):
-            witness = _run_random(ours, spec, sizes, outputs, at)
-            if witness is not None:
-                what = f"{witness.output} differs; {reason}"
-                return Verdict("refuted", witness, None, what, (sizes,))
-        same = _formally_equal(ours, spec, sizes, outputs)
-        if same:
+        try:
+            for at in (seed, seed + 1):
+                witness = _run_random(ours, spec, sizes, outputs, at)
+                if witness is not None:
+                    what = f"{witness.output} differs; {reason}"
+                    return Verdict("refuted", witness, None, what, (sizes,))
             checked.append(sizes)
+            if time.perf_counter() < until:
+                formal &= _formally_equal(ours, spec, sizes, outputs)
+        except TooLong:
+            formal &= bool(checked) and checked[-1] != sizes
         if time.perf_counter() > until:
             break
     if not checked:
         return Verdict("unknown", None, None, f"{reason}; too large to run")
     last = ", ".join(f"{k}={v}" for k, v in checked[-1].items())
-    where = f"equal for every input at {len(checked)} sizes" + (
-        f", among them {last}" if last else ""
-    )
+    what = "equal for every input" if formal else "equal on random integers"
+    where = f"{what} at {len(checked)} sizes" if last else what
+    where += f", the last {last}" if last else ""
     return Verdict("unknown", None, None, f"{reason}; {where}", tuple(checked))
 
 
@@ -426,20 +437,12 @@ def _formally_equal(
     ours: Program, spec: Program, sizes: Mapping[str, int], outputs: tuple[str, ...]
 ) -> bool:
     """Whether the results are the same sums of products, every input being formal."""
-    try:
-        results = [
-            run(p, sizes, formal_input, formal_function, at_most=_STATEMENTS // 10)
-            for p in (ours, spec)
-        ]
-    except TooLong:
-        return False
+    results = [
+        run(p, sizes, formal_input, formal_function, at_most=_STATEMENTS)
+        for p in (ours, spec)
+    ]
     places = {p for r in results for p in r if p[0] in outputs}
-
-    def lifted(value: Any) -> Formal:
-        return Formal._lift(value)
-
-    return all(
-        lifted(results[0].get(p, formal_input(*p)))
-        == lifted(results[1].get(p, formal_input(*p)))
-        for p in places
+    first, second = (
+        {p: Formal.of(r.get(p, formal_input(*p))) for p in places} for r in results
     )
+    return first == second

@@ -8,7 +8,6 @@ these sizes whatever the input.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from elision.verify.program import (
@@ -52,12 +51,11 @@ def hashed(function: str, *values: Any) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) % PRIME
 
 
-@dataclass(frozen=True)
 class Formal:
     """A sum of products of input elements and of function values, in normal form.
 
-    Attributes:
-        terms: factor tuple, sorted, and its integer coefficient, sorted.
+    Args:
+        terms: integer coefficient, not 0, of each sorted tuple of factors.
 
     Example:
         >>> a, b = (formal_input(name, (0,)) for name in "ab")
@@ -65,52 +63,65 @@ class Formal:
         True
     """
 
-    terms: tuple[tuple[tuple[Any, ...], int], ...]
+    __slots__ = ("terms",)
 
-    @classmethod
-    def _of(cls, terms: dict[tuple[Any, ...], int]) -> "Formal":
-        kept = ((factors, c) for factors, c in terms.items() if c)
-        return cls(tuple(sorted(kept, key=repr)))
+    def __init__(self, terms: dict[tuple[Any, ...], int]) -> None:
+        self.terms = terms
 
     @staticmethod
-    def _lift(value: "Formal | int") -> "Formal":
+    def of(value: "Formal | int") -> "Formal":
+        """A value as a formal sum: an integer has no factors."""
         if isinstance(value, Formal):
             return value
-        return Formal((((), value),)) if value else Formal(())
+        return Formal({(): value} if value else {})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Formal) and self.terms == other.terms
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.terms.items()))
+
+    def __repr__(self) -> str:
+        return repr(sorted(self.terms.items(), key=repr))
 
     def __add__(self, other: "Formal | int") -> "Formal":
         terms = dict(self.terms)
-        for factors, c in self._lift(other).terms:
+        for factors, c in self.of(other).terms.items():
             terms[factors] = terms.get(factors, 0) + c
-        return self._of(terms)
+            if not terms[factors]:
+                del terms[factors]
+        return Formal(terms)
 
     def __mul__(self, other: "Formal | int") -> "Formal":
         terms: dict[tuple[Any, ...], int] = {}
-        for mine, c in self.terms:
-            for theirs, d in self._lift(other).terms:
-                both = tuple(sorted((*mine, *theirs), key=repr))
+        for mine, c in self.terms.items():
+            for theirs, d in self.of(other).terms.items():
+                both = tuple(sorted((*mine, *theirs), key=_order))
                 terms[both] = terms.get(both, 0) + c * d
-        return self._of(terms)
+        return Formal({factors: c for factors, c in terms.items() if c})
 
     def __sub__(self, other: "Formal | int") -> "Formal":
-        return self + self._lift(other) * -1
+        return self + self.of(other) * -1
 
     def __rsub__(self, other: int) -> "Formal":
-        return self._lift(other) - self
+        return self.of(other) - self
 
     __radd__ = __add__
     __rmul__ = __mul__
 
 
+def _order(factor: tuple[str, Any]) -> tuple[str, str]:
+    return factor[0], repr(factor[1])
+
+
 def formal_input(array: str, index: tuple[int, ...]) -> Formal:
     """An input element that stands for itself."""
-    return Formal(((((array, index),), 1),))
+    return Formal({((array, index),): 1})
 
 
 def formal_function(function: str, *values: Formal | int) -> Formal:
     """A function of formal values, of which nothing is known but its name."""
-    lifted = tuple(Formal._lift(v) for v in values)
-    return Formal(((((function, lifted),), 1),))
+    return Formal({((function, tuple(map(Formal.of, values))),): 1})
 
 
 def exact_function(function: str, *values: int) -> int:
