@@ -129,7 +129,7 @@ def results(text: str, sizes: dict[str, int]) -> dict[Any, Formal]:
 
 
 @pytest.mark.skipif(not HAS_ISL, reason="islpy is not installed")
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(bodies(), bodies(), st.booleans())
 def test_a_verdict_agrees_with_formal_runs(first: str, second: str, same: bool) -> None:
     # Of two unrelated programs most differ: half are one with its loops exchanged.

@@ -226,12 +226,15 @@ class _Proof:
         import islpy as isl
 
         from elision.verify.compare import swapped
+        from elision.verify.values import Beyond
 
         try:
             same, pair = swapped(sums[0], sums[1], self.clock)
             return same, _swap_named(array, pair, self.sizes) if pair else ""
         except (_OutOfTime, isl.Error):
-            return False, f"their order in {array} was not decided in time"
+            return False, f"the order of the sums in {array} was not decided in time"
+        except Beyond as error:
+            return False, str(error)
 
     def _witness(self, array: str, difference: "Difference") -> Witness | None:
         """The smallest point of a difference, on which the programs are run."""
