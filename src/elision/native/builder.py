@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ __all__ = [
     "VARIANTS",
     "Build",
     "BuildError",
+    "build_text",
     "cache_folder",
     "cpu_fields",
     "variant",
@@ -161,53 +163,94 @@ class Build:
         for source in sources:
             digest.update(source.name.encode() + b"\0" + source.read_bytes())
         name = f"kernels-{self.variant}-{digest.hexdigest()[:16]}"
-        path = cache_folder() / f"{name}.so"
-        if _intact(path):
-            return path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with locked(path.with_suffix(".lock")):
-                if not _intact(path):  # another process may have built it meanwhile
-                    self._compile(compiler, flags, sources, path)
-        except OSError as error:
-            raise BuildError(
-                f"cannot write the kernel cache {path.parent} ({error}); "
-                "set ELISION_CACHE to a folder that can be written"
-            ) from error
-        return path
-
-    def _compile(
-        self, compiler: str, flags: tuple[str, ...], sources: list[Path], path: Path
-    ) -> None:
-        print(
-            f"elision: building the native kernels ({self.variant}, {compiler}) once, "
-            f"into {path.parent}",
-            file=sys.stderr,
+        units = [source for source in sources if source.suffix == ".cpp"]
+        return _cached(
+            name,
+            lambda path: _compile(
+                [compiler, *flags, *map(str, units)],
+                path,
+                f"the native kernels ({self.variant}, {compiler})",
+                self.timeout_seconds,
+            ),
         )
-        units = [str(s) for s in sources if s.suffix == ".cpp"]
+
+
+def build_text(
+    text: str, flags: tuple[str, ...] = (), timeout_seconds: float = 300.0
+) -> Path:
+    """Path of the library built from a C++ source that was made by code.
+
+    It is kept in the same cache and by the same rules as the kernels, for the best
+    variant of this CPU.
+
+    Args:
+        text: C++17.
+        flags: beyond those of the kernels, such as ``-fopenmp``.
+        timeout_seconds: after which a compilation is given up (an own choice).
+
+    Raises:
+        BuildError: as :meth:`Build.library`.
+    """
+    compiler, version = _compiler()
+    chosen = variant()
+    every = (*_COMMON, *VARIANTS[chosen], *flags)
+    named = "\0".join((version, platform.machine(), *every, text))
+    digest = hashlib.sha256(named.encode()).hexdigest()
+
+    def compile_(path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder) / path.name
-            try:
-                done = subprocess.run(
-                    [compiler, *flags, *units, "-o", str(made)],
-                    capture_output=True,
-                    text=True,
-                    timeout=self.timeout_seconds,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired as error:
-                raise BuildError(
-                    f"{compiler} took longer than {self.timeout_seconds:g} s to build "
-                    "the native kernels"
-                ) from error
-            if done.returncode != 0:
-                lines = [line for line in done.stderr.splitlines() if "error" in line]
-                first = (lines or done.stderr.splitlines() or ["no message"])[0]
-                raise BuildError(f"{compiler} cannot build the native kernels: {first}")
-            record = made.with_suffix(".sha256")
-            record.write_text(_digest(made))
-            made.replace(path)
-            record.replace(path.with_suffix(".sha256"))
+            unit = Path(folder) / "generated.cpp"
+            unit.write_text(text, encoding="utf-8")
+            _compile([compiler, *every, str(unit)], path, "", timeout_seconds)
+
+    return _cached(f"generated-{chosen}-{digest[:16]}", compile_)
+
+
+def _cached(name: str, compile_: Callable[[Path], None]) -> Path:
+    """Path of a library of the cache; compiled if it is absent or damaged."""
+    path = cache_folder() / f"{name}.so"
+    if _intact(path):
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock")):
+            if not _intact(path):  # another process may have built it meanwhile
+                compile_(path)
+    except OSError as error:
+        raise BuildError(
+            f"cannot write the kernel cache {path.parent} ({error}); "
+            "set ELISION_CACHE to a folder that can be written"
+        ) from error
+    return path
+
+
+def _compile(command: list[str], path: Path, told: str, timeout_seconds: float) -> None:
+    """Compile and put the library and its digest in place; say so if ``told``."""
+    compiler, what = command[0], "the native kernels" if told else "generated code"
+    if told:
+        print(f"elision: building {told} once, into {path.parent}", file=sys.stderr)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        try:
+            done = subprocess.run(
+                [*command, "-o", str(made)],
+                capture_output=True,
+                text=True,
+                timeout=timeout_seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BuildError(
+                f"{compiler} took longer than {timeout_seconds:g} s to build {what}"
+            ) from error
+        if done.returncode != 0:
+            lines = [line for line in done.stderr.splitlines() if "error" in line]
+            first = (lines or done.stderr.splitlines() or ["no message"])[0]
+            raise BuildError(f"{compiler} cannot build {what}: {first}")
+        record = made.with_suffix(".sha256")
+        record.write_text(_digest(made))
+        made.replace(path)
+        record.replace(path.with_suffix(".sha256"))
 
 
 def _sources() -> list[Path]:
