@@ -127,7 +127,7 @@ class _Python(_Writer):
         return f"0 <= {text} and {text} < {limit}"
 
     def local(self, name: str, indices: Sequence[str]) -> str:
-        return f"{name}[{', '.join(indices)}]"
+        return f"{name}[{', '.join(indices)}]" if indices else name
 
     def element(self, name: str, indices: Sequence[str], shape: Sequence[str]) -> str:
         return self.local(name, indices)
@@ -193,7 +193,7 @@ class _Plan:
         return {
             kernel.tensor: (kernel.name, kernel.buffer.loop)
             for kernel in self.made.kernels.values()
-            if kernel.buffer is not None
+            if kernel.buffer is not None and kernel.buffer.loop is not None
         }
 
     def tile(self, tensor: Tensor, loop: str) -> list[str]:
@@ -216,6 +216,9 @@ class _Plan:
             if tensor in self.packed:
                 continue
             if made.is_output(tensor) and self.kept is not None:
+                # What is stored is cut there, if a loop of it is left.
+                inside = {made.loop(x).origin for x in self.order[self.kept :]}
+                found |= {*self.separate} - inside
                 continue
             for index in made.recurrence.accesses[tensor]:
                 found |= {*index.loops}
@@ -281,16 +284,11 @@ class _Emitter:
 
     def bound(self, loop: TiledLoop, live: set[str], open_: Sequence[str]) -> str:
         """Iterations of a loop; the last of its origin's loops is cut where it is live."""
-        total = self.total(loop.origin)
-        if loop.extent is None:
-            fixed = self.made.constant(loop.name)
-            if fixed is not None:
-                return str(fixed)
-            return self.out.ceiling(total, loop.weight)
+        total, whole = self.total(loop.origin), self.made.constant(loop.name)
+        if not self.is_cut(loop, live, open_):
+            return str(whole or self.out.ceiling(total, loop.weight))
         parts = [x for x in open_ if self.made.loop(x).origin == loop.origin]
-        if loop.origin not in live or parts[-1] != loop.name:
-            return str(loop.extent)
-        others = [self.made.loop(x) for x in parts[:-1]]
+        others = [self.made.loop(x) for x in parts if x != loop.name]
         before = [
             x.name if x.weight == 1 else f"{x.weight} * {x.name}"
             for x in sorted(others, key=lambda x: -x.weight)
@@ -298,16 +296,12 @@ class _Emitter:
         rest = " - ".join([total, *before])
         if loop.weight > 1:
             rest = self.out.ceiling(rest, loop.weight)
-        return self.out.least(loop.extent, rest)
+        return rest if loop.extent is None else self.out.least(loop.extent, rest)
 
-    def conditions_of_cut_tiles(self, live: set[str]) -> list[str]:
-        """For origins whose outermost loop is not cut by a bound further in."""
-        found = []
-        for origin in sorted(live):
-            parts = self.plan.parts(origin)
-            if len(parts) > 1 and parts[-1].extent is None:
-                found.append(f"{self.origin(origin)} < {self.total(origin)}")
-        return found
+    def is_cut(self, loop: TiledLoop, live: set[str], open_: Sequence[str]) -> bool:
+        """Whether a loop's bound ends a ragged tile: the last loop of a live origin's."""
+        parts = [x for x in open_ if self.made.loop(x).origin == loop.origin]
+        return loop.origin in live and len(parts) > 1 and parts[-1] == loop.name
 
     @contextmanager
     def nested(
@@ -388,7 +382,7 @@ class _Emitter:
 
     def statement(self, target: str) -> None:
         made, plan = self.made, self.plan
-        conditions = self.conditions_of_cut_tiles(plan.live())
+        conditions: list[str] = []
         for tensor in made.recurrence.accesses:
             local = made.is_output(tensor) and plan.kept is not None
             if tensor not in plan.packed and not local:
@@ -484,6 +478,8 @@ class _Emitter:
             fits = self.made.loop(name).origin in self.plan.separate
             if not fits or (self.plan.kept is not None and count == self.plan.kept):
                 break
+            if self.is_cut(self.made.loop(name), self.plan.live(), self.plan.order):
+                break  # OpenMP collapses only loops whose bounds stand before them
             count += 1
             if name in filled:
                 break
@@ -572,6 +568,8 @@ def python(schedule: Schedule, function: str = "product") -> str:
         if plan.kept is not None:
             arrays[_SUMS] = emitter.accumulated()
         for name, loops in arrays.items():
+            if not loops:
+                continue  # a number, which needs no memory
             shape = ", ".join(map(str, emitter.extents(loops)))
             comma = "," if len(loops) == 1 else ""
             out.put(

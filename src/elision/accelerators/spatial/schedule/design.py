@@ -7,7 +7,7 @@ from its feeder anew in every iteration, so only its reuse in space is the array
 output's reuse is all the array's, since its sums must meet.
 
 *The network.* A chain of kernels runs the loops of the nest less those removed; what a
-link carries is the product of their extents. A buffer inserted at a loop l holds the tile
+channel carries is the product of their extents. A buffer inserted at a loop l holds the tile
 below; the producer writes it in WRITES cycles, the array reads it in READS, and of a
 double buffer both happen at once, so a period takes the longer of the two and only the
 first has nothing to read (Intel's documentation of T2SP, buffer.md).
@@ -27,11 +27,11 @@ from elision.accelerators.spatial.nest import LoopNest, Tensor
 from elision.accelerators.spatial.schedule.structure import Kernel, Structure
 from elision.common.checks import integer, number
 
-__all__ = ["Design", "Link", "Period"]
+__all__ = ["Channel", "Design", "Tile"]
 
 
-class Link(NamedTuple):
-    """A link of the I/O network.
+class Channel(NamedTuple):
+    """A channel of the I/O network.
 
     Attributes:
         tensor: that it carries.
@@ -42,7 +42,7 @@ class Link(NamedTuple):
         depth: transfers that a FIFO must hold so that no sender waits for the skew.
 
     Example:
-        >>> Link("A", "memory", "A_loader", 96, 4, 1, 1).transfers
+        >>> Channel("A", "memory", "A_loader", 96, 4, 1, 1).transfers
         24
     """
 
@@ -60,8 +60,8 @@ class Link(NamedTuple):
         return -(-self.words // self.vector)
 
 
-class Period(NamedTuple):
-    """A buffer and its rhythm.
+class Tile(NamedTuple):
+    """A buffered tile and how often it changes.
 
     Attributes:
         kernel, tensor, loop, copies: of the buffer.
@@ -70,7 +70,7 @@ class Period(NamedTuple):
         reads: cycles in which the array reads it.
 
     Example:
-        >>> Period("A_feeder", "A", "k", 2, 96, 40, 64).cycles
+        >>> Tile("A_feeder", "A", "k", 2, 96, 40, 64).cycles
         64
     """
 
@@ -276,18 +276,19 @@ class Design:
         return tuple(self.structure.recurrence.loops)
 
     @cached_property
-    def periods(self) -> tuple[Period, ...]:
-        """The buffers and their rhythm."""
+    def tiles(self) -> tuple[Tile, ...]:
+        """The buffered tiles."""
         return tuple(
-            self._period(kernel)
+            self._tile(kernel)
             for kernel in self.structure.kernels.values()
             if kernel.buffer is not None
         )
 
-    def _period(self, kernel: Kernel) -> Period:
+    def _tile(self, kernel: Kernel) -> Tile:
         made = self.structure
         assert kernel.buffer is not None
-        loop, copies = kernel.buffer
+        loop, copies = kernel.buffer.loop, kernel.buffer.copies
+        assert loop is not None
         inside = made.inside(loop)
         own = [x for x in inside if made.indexes(kernel.tensor, x)]
         chain = made.chains[kernel.tensor]
@@ -302,7 +303,7 @@ class Design:
             and (x not in made.unrolled or x in entered)
         ]
         reads = made.extents([x for x in inside if x in made.time])
-        return Period(
+        return Tile(
             kernel.name,
             kernel.tensor,
             loop,
@@ -313,8 +314,8 @@ class Design:
         )
 
     @cached_property
-    def links(self) -> tuple[Link, ...]:
-        """The links of the I/O network, from the memory to the array and back."""
+    def channels(self) -> tuple[Channel, ...]:
+        """The channels of the I/O network, from the memory to the array and back."""
         found = []
         for tensor in self.nest.tensors:
             chain = self.structure.chains.get(tensor, ())
@@ -323,13 +324,13 @@ class Design:
             else:
                 names = ["memory", *chain, "array"]
             for source, target in pairwise(names):
-                found.append(self._link(tensor, source, target))
+                found.append(self._channel(tensor, source, target))
         return tuple(found)
 
-    def _link(self, tensor: Tensor, source: str, target: str) -> Link:
+    def _channel(self, tensor: Tensor, source: str, target: str) -> Channel:
         made = self.structure
         written = tensor == self.nest.output
-        # The kernel whose loops the link runs through: the one that sends.
+        # The kernel whose loops the channel runs through: the one that sends.
         own = made.kernels.get(target if source == "memory" else source)
         loops = [x.name for x in made.loops]
         if written:
@@ -357,7 +358,7 @@ class Design:
                 for x in ports
                 if x not in entered
             )
-        return Link(
+        return Channel(
             tensor,
             source,
             target,
@@ -368,9 +369,9 @@ class Design:
         )
 
     def _entered_at_an_end(self, tensor: Tensor, source: str) -> set[str]:
-        """Loops in space whose data follow one another on the links from a kernel.
+        """Loops in space whose data follow one another on the channels from a kernel.
 
-        A scatter makes one stream of all links before it, a gather of those after it.
+        A scatter makes one stream of all before it, a gather of those after it.
         """
         kernels = [
             self.structure.kernels[x] for x in self.structure.chains.get(tensor, ())
@@ -386,7 +387,7 @@ class Design:
     @property
     def fill(self) -> int:
         """Cycles before the first iteration, in which the first tiles are written."""
-        return max((period.writes for period in self.periods), default=0)
+        return max((tile.writes for tile in self.tiles), default=0)
 
     @property
     def drain(self) -> int:
@@ -395,11 +396,11 @@ class Design:
         chain = made.chains.get(self.nest.output, ())
         if not chain:
             return 0
-        link = self._link(self.nest.output, "array", chain[0])
-        tile = self.accumulators * made.extents(
+        last = self._channel(self.nest.output, "array", chain[0])
+        results = self.accumulators * made.extents(
             [x for x in made.unrolled if made.indexes(self.nest.output, x)]
         )
-        return -(-tile // (link.ports * link.vector)) if link.ports else 0
+        return -(-results // (last.ports * last.vector))
 
     @property
     def drain_hidden(self) -> bool:
@@ -418,13 +419,13 @@ class Design:
         First tiles, then the array at the pace of its slowest buffer, its skew and the
         results of the last tile.
         """
-        pace = [period.cycles / period.reads for period in self.periods]
+        pace = [tile.cycles / tile.reads for tile in self.tiles]
         waiting = math.ceil(self.steps * max([1.0, *pace]))
         return self.fill + waiting + self.skew + self.drain
 
     def words_per_cycle(self) -> float:
         """Words that the memory gives a cycle, while the array works."""
-        words = sum(link.words for link in self.links if link.source == "memory")
+        words = sum(c.words for c in self.channels if c.source == "memory")
         return words / self.steps
 
     def gflops(self, clock_mhz: float) -> float:
@@ -477,35 +478,35 @@ class Design:
                 )
         return rows
 
-    def link_rows(self) -> list[dict[str, Any]]:
-        """A row for each link of the I/O network."""
+    def channel_rows(self) -> list[dict[str, Any]]:
+        """A row for each channel of the I/O network."""
         return [
             {
-                "tensor": link.tensor,
-                "from": link.source,
-                "to": link.target,
-                "words": link.words,
-                "words a transfer": link.vector,
-                "ports": link.ports,
-                "FIFO depth": link.depth,
+                "tensor": each.tensor,
+                "from": each.source,
+                "to": each.target,
+                "words": each.words,
+                "words a transfer": each.vector,
+                "ports": each.ports,
+                "FIFO depth": each.depth,
             }
-            for link in self.links
+            for each in self.channels
         ]
 
-    def period_rows(self) -> list[dict[str, Any]]:
+    def tile_rows(self) -> list[dict[str, Any]]:
         """A row for each buffer."""
         return [
             {
-                "buffer": period.kernel,
-                "at": period.loop,
-                "words": period.words,
-                "copies": period.copies,
-                "WRITES": period.writes,
-                "READS": period.reads,
-                "period": period.cycles,
-                "memory": "hidden" if period.hidden else "array waits",
+                "buffer": tile.kernel,
+                "at": tile.loop,
+                "words": tile.words,
+                "copies": tile.copies,
+                "WRITES": tile.writes,
+                "READS": tile.reads,
+                "period": tile.cycles,
+                "memory": "hidden" if tile.hidden else "array waits",
             }
-            for period in self.periods
+            for tile in self.tiles
         ]
 
 

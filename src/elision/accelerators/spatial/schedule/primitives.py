@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from elision.accelerators.spatial.buffers import Buffer
 from elision.accelerators.spatial.integers import dot
 from elision.accelerators.spatial.schedule.structure import (
-    Buffer,
     Kernel,
     Structure,
     TiledLoop,
@@ -231,7 +231,9 @@ def _buffer(made: Structure, subject: str, arguments: Arguments) -> Structure:
         )
     if kernel.buffer is not None:
         raise ValueError(f"{subject} has a buffer already, at {kernel.buffer.loop}")
-    return made.with_kernel(subject, buffer=Buffer(loop, COPIES[strategy]))
+    return made.with_kernel(
+        subject, buffer=Buffer(kernel.tensor, loop, COPIES[strategy])
+    )
 
 
 def _tensor(made: Structure, subject: str) -> str:
@@ -256,6 +258,10 @@ def _axes(made: Structure, hop: Any) -> tuple[int, ...]:
     if not any(hop):
         raise ValueError(f"{_braces(hop)} leads nowhere")
     return hop
+
+
+def _along_one(hop: tuple[int, ...]) -> bool:
+    return sum(map(abs, hop)) == 1
 
 
 def _braces(hop: Any) -> str:
@@ -286,7 +292,7 @@ def _forward(made: Structure, subject: str, arguments: Arguments) -> Structure:
         if any(a and b for a, b in zip(other, hop, strict=True)):
             raise ValueError(f"{tensor} is forwarded by {_braces(other)} already")
     for name, hops in made.hops.items():
-        for other in hops:
+        for other in (each for each in hops if _along_one(each) and _along_one(hop)):
             for loop, a, b in zip(made.unrolled, other, hop, strict=True):
                 if a * b < 0:
                     raise ValueError(

@@ -4,11 +4,12 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from elision.accelerators.spatial.buffers import Buffer
 from elision.accelerators.spatial.nest import Access, LoopNest, Tensor
 from elision.accelerators.spatial.schedule.recurrence import Recurrence
 from elision.common.names import lookup
 
-__all__ = ["Buffer", "Kernel", "Structure", "TiledLoop"]
+__all__ = ["Kernel", "Structure", "TiledLoop"]
 
 
 class TiledLoop(NamedTuple):
@@ -29,22 +30,6 @@ class TiledLoop(NamedTuple):
     origin: str
     weight: int = 1
     extent: int | None = None
-
-
-class Buffer(NamedTuple):
-    """A buffer in a kernel, that keeps what one iteration of a loop reads.
-
-    Attributes:
-        loop: below which the tile lies.
-        copies: 2: one is written while the other is read.
-
-    Example:
-        >>> Buffer("k", 2).copies
-        2
-    """
-
-    loop: str
-    copies: int
 
 
 @dataclass(frozen=True)
