@@ -6,6 +6,7 @@ import torch
 
 from elision.accelerators.spatial import LoopNest
 from elision.accelerators.spatial.schedule import Recurrence, Schedule, parse, read
+from elision.accelerators.spatial.schedule.code import source
 from elision.native.shared_object import unavailable
 from elision.products import Conv2dGeometry, LayerProduct, MatmulGeometry, Product
 from elision.study import schedules
@@ -76,7 +77,7 @@ def test_cpp_code_is_compared_with_torch() -> None:
 
 def test_wrong_code_is_not_timed_but_told(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Schedule(LoopNest.matmul(4, 5, 6)).unroll("j")
-    right = schedules.source(made, "python")
+    right = source(made, "python")
     wrong = right.replace("range(N_k)", "range(N_k - 1)").replace(
         "range(K)", "range(K - 1)"
     )

@@ -57,7 +57,7 @@ def _python(text: str, function: str) -> Run:
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
     names: dict[str, Any] = {}
     exec(compile(text, name, "exec"), names)
-    call = njit(names[function], fastmath={"contract"})
+    call: Any = njit(names[function], fastmath={"contract"})
 
     def run(
         inputs: Sequence[torch.Tensor],

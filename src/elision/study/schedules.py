@@ -48,7 +48,10 @@ def by_torch(recurrence: Recurrence) -> tuple[str, Callable[..., torch.Tensor]]:
 
         def convolve(*inputs: torch.Tensor) -> torch.Tensor:
             named = dict(zip(recurrence.inputs, inputs, strict=True))
-            return torch.nn.functional.conv2d(named[image], named[weight], **options)
+            stride, dilation, padding = options
+            return torch.conv2d(
+                named[image], named[weight], None, stride, padding, dilation
+            )
 
         return "conv2d", convolve
     if _alone(recurrence, output):
@@ -80,8 +83,8 @@ def _alone(recurrence: Recurrence, tensor: str) -> bool:
 
 def _convolution(
     recurrence: Recurrence,
-) -> tuple[str, str, dict[str, tuple[int, int]]] | None:
-    """Input, weight and options, if the recurrence is a forward 2-D convolution."""
+) -> tuple[str, str, tuple[list[int], list[int], list[int]]] | None:
+    """Input, weight, (stride, dilation, padding), of a forward 2-D convolution alone."""
     axes = {t: [i.one_loop() for i in a] for t, a in recurrence.accesses.items()}
     loops = list(recurrence.loops)
     if len(loops) != 7 or any(len(each) != 4 for each in axes.values()):
@@ -95,25 +98,24 @@ def _convolution(
             or None in (n, k, c, p, q, r, s)
         ):
             continue
-        options: dict[str, list[int]] = {"stride": [], "dilation": [], "padding": []}
-        for index, out, tap in ((2, p, r), (3, q, s)):
-            row, more = recurrence.accesses[image][index].row(loops, recurrence.sizes)
+        stride, dilation, padding = [], [], []
+        for axis, out, tap in ((2, p, r), (3, q, s)):
+            if out is None or tap is None:
+                return None
+            row, more = recurrence.accesses[image][axis].row(loops, recurrence.sizes)
             used = {
                 loop: entry for loop, entry in zip(loops, row, strict=True) if entry
             }
             if set(used) != {out, tap} or min(used.values()) < 1 or more > 0:
                 return None
-            options["stride"].append(used[out or ""])
-            options["dilation"].append(used[tap or ""])
-            options["padding"].append(-more)
-        given = {name: (a, b) for name, (a, b) in options.items()}
-        shape = recurrence.shape(image)
-        for axis, out, tap, at in ((2, p, r, 0), (3, q, s, 1)):
-            reach = given["dilation"][at] * (recurrence.extent(tap or "") - 1) + 1
-            places = shape[axis] + 2 * given["padding"][at] - reach
-            if places // given["stride"][at] + 1 != recurrence.extent(out or ""):
+            size = recurrence.shape(image)[axis] - 2 * more
+            rest = size - used[tap] * (recurrence.extent(tap) - 1) - 1
+            if rest // used[out] + 1 != recurrence.extent(out):
                 return None
-        return image, weight, given
+            stride.append(used[out])
+            dilation.append(used[tap])
+            padding.append(-more)
+        return image, weight, (stride, dilation, padding)
     return None
 
 

@@ -155,7 +155,7 @@ class Design:
                 continue  # the elements along it are handed the datum, or share a bus
             if not any(
                 (buffer := made.kernels[name].buffer) is not None
-                and loop in made.inside(buffer.loop)
+                and loop in made.inside(buffer.loop or "")
                 for name in after
             ):
                 raise ValueError(

@@ -396,8 +396,7 @@ class _Reader:
         ):
             known = {*recurrence.accesses, *self.kernels()}
             if arguments and isinstance(arguments[0], str) and arguments[0] in known:
-                subject, *rest = arguments
-                arguments = tuple(rest)
+                subject, arguments = arguments[0], arguments[1:]
             elif not subject:
                 given = arguments[0] if arguments else "nothing"
                 self.fail(

@@ -69,7 +69,7 @@ class Schedule:
     the innermost first. A step that is wrong is refused when it is added.
 
     Attributes:
-        recurrence: or a :class:`~elision.accelerators.spatial.nest.LoopNest`.
+        nest: what is scheduled; of a LoopNest, its recurrence is taken.
         steps: in order.
 
     Raises:
@@ -91,13 +91,19 @@ class Schedule:
 forwarded along jj
     """
 
-    recurrence: Recurrence
+    nest: Recurrence | LoopNest
     steps: tuple[Step, ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.recurrence, LoopNest):
-            object.__setattr__(self, "recurrence", Recurrence.of(self.recurrence))
+        if isinstance(self.nest, LoopNest):
+            object.__setattr__(self, "nest", Recurrence.of(self.nest))
         self.structure  # noqa: B018 (refuses what is wrong)
+
+    @property
+    def recurrence(self) -> Recurrence:
+        """What is scheduled."""
+        assert isinstance(self.nest, Recurrence)
+        return self.nest
 
     @cached_property
     def structure(self) -> Structure:
@@ -123,7 +129,7 @@ forwarded along jj
         Raises:
             ValueError: an unknown size; lists the valid ones.
         """
-        return replace(self, recurrence=self.recurrence.with_sizes(sizes))
+        return replace(self, nest=self.recurrence.with_sizes(sizes))
 
     def design(self, array: tuple[int, int] | None = None, latency: int = 1) -> Design:
         """The array, its I/O network and their cost; see :class:`~.design.Design`."""
