@@ -525,7 +525,7 @@ def _occupy(
 ) -> set[tuple[int, ...]]:
     """Check that every element is free when a fold begins on it, and mark it busy.
 
-    Its iterations are within ``streamed`` cycles of its first one, the skew.
+    Its iterations are within ``pace`` cycles of its first one, the skew.
     """
     if folding.sides is None:
         box = np.indices(tile.extents).reshape(len(tile.extents), -1)
@@ -540,6 +540,6 @@ def _occupy(
         )
         if begin + skew < free.get(place, 0):
             raise AssertionError(f"element {place} is busy when the next fold begins")
-        free[place] = begin + skew + folding.streamed
+        free[place] = begin + skew + folding.pace
         used.add(place)
     return used

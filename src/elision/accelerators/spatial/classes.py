@@ -80,7 +80,12 @@ def _name(nest: LoopNest, map: SpaceTimeMap, ways: dict[str, str]) -> str:
         if placed.endswith("on diagonals"):
             return "row-stationary"
         if placed.endswith("shared"):
-            return placed
+            alone = [tensor for tensor, way in ways.items() if way == "stays"]
+            return (
+                f"{_stationary(nest, alone[0])}, {placed}"
+                if len(alone) == 1
+                else placed
+            )
         if placed.endswith("stays"):
             return _stationary(nest, placed.split()[0])
     kept = [tensor for tensor, way in ways.items() if way == "stays"]

@@ -22,7 +22,7 @@ fold follows at once, element by element.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ import numpy as np
 from elision.accelerators.base import ceil_div
 from elision.accelerators.spatial.buffers import fills, time_order
 from elision.accelerators.spatial.classes import pair_class
-from elision.accelerators.spatial.derived import letters, line_heads, makespan
+from elision.accelerators.spatial.derived import letters, line_heads, makespan, ports
 from elision.accelerators.spatial.integers import Vector
 from elision.accelerators.spatial.map import SpaceTimeMap
 from elision.accelerators.spatial.nest import LoopNest, Tensor
@@ -73,6 +73,7 @@ class Folding:
         nest, map: the nest, and the map whose sides are cut.
         rows, columns: elements of the array.
         folds: a key of :data:`FOLDS`.
+        keeping: the tensor that stays; None: the one that the map keeps.
 
     Raises:
         ValueError: a map of more than two dimensions, or an array that is too small for a
@@ -91,6 +92,7 @@ class Folding:
     rows: int
     columns: int
     folds: str = "pipelined"
+    keeping: Tensor | None = None
 
     def __post_init__(self) -> None:
         sizes = self.sizes
@@ -139,12 +141,22 @@ class Folding:
 
     @cached_property
     def kept(self) -> Tensor | None:
-        """The tensor whose values stay in the elements during a fold, if there is one."""
-        if self.sides is not None and len(self.sides) == 2:
-            tensor, _, word = pair_class(self.nest, self.sides).partition(" ")
-            return tensor if word == "stays" else None
+        """The tensor whose values stay in the elements during a fold, if there is one.
+
+        Where a tensor is shared by the whole array both others may stay: the one with
+        which the array is faster.
+        """
+        if self.keeping is not None:
+            return self.keeping
         stay = [tensor for tensor, letter in self.letters.items() if letter == "T"]
-        return stay[0] if len(stay) == 1 else None
+        if self.sides is None or len(self.sides) != 2:
+            return stay[0] if len(stay) == 1 else None
+        tensor, _, word = pair_class(self.nest, self.sides).partition(" ")
+        if word == "stays":
+            return tensor
+        if word != "shared" or not stay:
+            return None
+        return min(stay, key=lambda tensor: replace(self, keeping=tensor).cycles)
 
     @cached_property
     def outer(self) -> tuple[str, ...]:
@@ -208,13 +220,34 @@ class Folding:
         return math.prod(self.nest.loops[loop] for loop in own)
 
     @cached_property
+    def pace(self) -> int:
+        """Cycles of an element in a fold: T, or what its data need to arrive.
+
+        What enters or leaves at an edge comes in time. What enters elsewhere, such as an
+        image where the sides are its rows and columns, is moved through the edge as what
+        is kept is: R cycles for every plane of it.
+        """
+        if self.sides is None or len(self.sides) != 2:
+            return self.streamed
+        one = self.nest.resized(self.tile)
+        rows, columns = (self.tile[side] for side in self.sides)
+        longest = self.streamed
+        for tensor in self.nest.accesses:
+            edge = ports(one, self.map, tensor) < rows + columns
+            if tensor != self.kept and not edge:
+                words = self.footprint(tensor, self.tile)
+                planes = ceil_div(words, rows * columns)
+                longest = max(longest, self.rows * planes)
+        return longest
+
+    @cached_property
     def makespan(self) -> int:
         """Cycles from the first iteration of a fold to its last, in a full array."""
         if self.sides is None:
             return self.streamed
         time = self.map.time_row(self.nest)
         have = (self.rows, self.columns)
-        return self.streamed + sum(
+        return self.pace + sum(
             abs(time[self.nest.loop(side)]) * (size - 1)
             for side, size in zip(self.sides, have, strict=False)
         )
@@ -230,7 +263,7 @@ class Folding:
         return {
             "drained": self.makespan + self.moves,
             "overlapped": self.makespan,
-        }.get(self.folds, max(self.streamed, self.moves))
+        }.get(self.folds, max(self.pace, self.moves))
 
     @property
     def start(self) -> int:
@@ -341,9 +374,9 @@ class Folding:
         lead = self.cycles - self.count * self.period
         pipelined = self.folds not in ("drained", "overlapped")
         begin = 0 if self.folds == "overlapped" else self.start - lead
-        end = begin + (self.streamed if pipelined else self.makespan)
+        end = begin + (self.pace if pipelined else self.makespan)
         phases = [
-            Phase("west port", f"stream {first}", begin, begin + self.streamed),
+            Phase("west port", f"stream {first}", begin, begin + self.pace),
             Phase("PEs", "multiply", begin, end),
         ]
         if self.moves and self._loads:
