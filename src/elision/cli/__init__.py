@@ -11,11 +11,8 @@ from cyclopts import App
 from elision.cli.bench import bench
 from elision.cli.compare import compare
 from elision.cli.data import data
-<<<<<<< HEAD
 from elision.cli.federate import federate
-=======
 from elision.cli.map import map
->>>>>>> 7a20d16 (Map networks onto spatial arrays from the command line, and search for them)
 from elision.cli.pipeline import pipeline
 from elision.cli.reproduce import reproduce
 from elision.cli.scale import scale
