@@ -176,6 +176,17 @@ def accumulates(rank: int) -> None:
         other.zero_grad()
 
 
+def knows_a_static_graph(rank: int) -> None:
+    found = []
+    for static in (False, True):
+        model = wrapped(net(), static_graph=static)
+        compress_hook(model, "top-k:share=0.1")
+        train(model, rank, range(4))
+        check_equal(model)
+        found.append(weights(model))
+    assert torch.equal(*found)
+
+
 def shards_optimiser(rank: int) -> None:
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
@@ -328,6 +339,18 @@ def resumes(rank: int) -> None:
         assert torch.equal(weights(second), weights(whole)), spec
 
 
+def refuses_what_is_sharded(rank: int) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    model = elision.elide(net(), elision.methods.Swat(0.5), engine="torch")
+    for layer in model:
+        fully_shard(layer)
+    with pytest.raises(
+        ValueError, match=r"compress_hook: FSDP\w+ is sharded .* scatter"
+    ):
+        compress_hook(fully_shard(model), "bf16")
+
+
 def refuses(rank: int) -> None:
     model = wrapped(net())
     spec = "top-k:share=0.1" if rank else "top-k:share=0.2"
@@ -381,6 +404,7 @@ def main(rank: int, folder: str) -> None:
         float32_is_plain,
         exact_is_plain,
         accumulates,
+        knows_a_static_graph,
         shards_optimiser,
         spares_what_is_not_finite,
         tells_its_observer,
@@ -388,6 +412,7 @@ def main(rank: int, folder: str) -> None:
         finds_every_flipped_bit,
         names_the_corrupt_bucket,
         resumes,
+        refuses_what_is_sharded,
         refuses,
     ):
         case(rank)

@@ -1,1 +1,1 @@
-"""Other people's training loops: Lightning, Transformers, Accelerate."""
+"""Other people's training loops: Lightning, Transformers, Accelerate, DeepSpeed."""

@@ -314,6 +314,12 @@ def _refused(model: nn.Module) -> str:
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
     kind = type(model).__name__
+    if kind == "DeepSpeedEngine":
+        return (
+            "compress_hook: DeepSpeedEngine reduces gradients by collectives of its own "
+            "and takes no such hook; use DistributedDataParallel, with "
+            "ZeroRedundancyOptimizer for what ZeRO stage 1 saves"
+        )
     if isinstance(model, (FSDPModule, FullyShardedDataParallel)):
         return (
             f"compress_hook: {kind} is sharded (FSDP), reduces gradients by a scatter of "

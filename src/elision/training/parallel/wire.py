@@ -129,18 +129,22 @@ class CheckedWire(Wire):
             CorruptMessageError: on every rank, a message changed on its way to any.
         """
         size = -(-len(whole) // self.ranks)
-        padded = whole.new_zeros(self.ranks * size)
-        padded[: len(whole)] = whole
-        sent = self._sealed(padded.view(torch.uint8).view(self.ranks, -1))
+        data = whole.view(torch.uint8)
+        padded = self._room("padded", data, self.ranks, size * whole.itemsize)
+        padded.view(-1)[: len(data)] = data
+        padded.view(-1)[len(data) :] = 0
+        sent = self._sealed(padded)
         came = self._room("came", sent, *sent.shape)
         distributed.all_to_all_single(came, sent, group=self.group)
         bad = self._broken(came)
-        parts = came[:, :-_CRC].contiguous().view(whole.dtype)
-        total = parts[0].clone()
-        for part in parts[1:]:
+        parts = self._room("parts", data, *padded.shape)
+        parts.copy_(came[:, :-_CRC])
+        total, *others = parts.view(whole.dtype)
+        for part in others:
             total += part
         sums, worse = self._gather(total.view(torch.uint8))
-        whole.copy_(sums.contiguous().view(whole.dtype).view(-1)[: len(whole)])
+        padded.copy_(sums)
+        data.copy_(padded.view(-1)[: len(data)])
         verdict = self._agree(bad | worse, where)
         return 8.0 * (self.ranks - 1) * 2 * sent.shape[1] + verdict
 
