@@ -12,6 +12,7 @@ from typing import Any
 
 import islpy as isl
 
+from elision.verify.assumptions import is_bound
 from elision.verify.program import (
     Binary,
     Call,
@@ -121,16 +122,6 @@ def _not_affine(e: Any, where: str, what: str) -> NotAffine:
     )
 
 
-def _is_bound(e: Expression) -> set[str]:
-    """The size that an assumption bounds by an inequality of its own."""
-    if isinstance(e, Binary) and e.operator == "and":
-        return _is_bound(e.left) | _is_bound(e.right)
-    if isinstance(e, Binary) and e.operator in ("<", "<=", ">", ">=", "=="):
-        sides = {type(e.left), type(e.right)}
-        return names(e) if sides == {Name, Number} else set()
-    return set()
-
-
 def context(assumptions: tuple[Expression, ...], sizes: tuple[str, ...]) -> Any:
     """The values of the sizes that the assumptions allow, an isl set of parameters.
 
@@ -141,7 +132,7 @@ def context(assumptions: tuple[Expression, ...], sizes: tuple[str, ...]) -> Any:
     bounded: set[str] = set()
     for assumption in assumptions:
         found &= affine.condition(assumption, "an assumption")
-        bounded |= _is_bound(assumption)
+        bounded |= is_bound(assumption)
     for size in sizes:
         if size not in bounded:
             found &= affine.of(Name(size), "").ge_set(affine.zero + 1)
