@@ -8,9 +8,9 @@ cycle an element, or have its tensor on a bus.
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations, permutations
 from itertools import product as tuples
-from typing import NamedTuple
 
 from elision.accelerators.spatial.derived import letters
 from elision.accelerators.spatial.integers import Matrix, Vector, determinant
@@ -22,11 +22,11 @@ from elision.common.checks import integer
 __all__ = ["Mapping", "mappings"]
 
 
-class Mapping(NamedTuple):
-    """One of the legal maps of a nest.
+@dataclass(frozen=True, eq=False)
+class Mapping(SpaceTimeMap):
+    """One of the legal maps of a nest: a map that knows its dataflow.
 
     Attributes:
-        map: the map.
         letters: :func:`~elision.accelerators.spatial.derived.letters` of it.
 
     Example:
@@ -36,18 +36,12 @@ class Mapping(NamedTuple):
         (87, ['MMS', 'MMT', 'MSM'])
     """
 
-    map: SpaceTimeMap
-    letters: str
+    letters: str = ""
 
     @property
-    def space(self) -> tuple[object, ...]:
-        """Rows of space."""
-        return self.map.space
-
-    @property
-    def time(self) -> object:
-        """Row of time."""
-        return self.map.time
+    def map(self) -> SpaceTimeMap:
+        """The map alone."""
+        return SpaceTimeMap(self.space, self.time)
 
 
 def mappings(
@@ -80,7 +74,7 @@ def mappings(
     for space, time in found:
         map = SpaceTimeMap(space, time)
         if legal(nest, map, hops=hops):
-            yield Mapping(map, letters(nest, map))
+            yield Mapping(space, time, letters=letters(nest, map))
 
 
 def _matrices(
