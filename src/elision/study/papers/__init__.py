@@ -11,6 +11,7 @@ from elision.study.papers.precision.paper import Precision
 from elision.study.papers.scaling.paper import Scaling
 from elision.study.papers.scnn import ScnnPoints
 from elision.study.papers.sparse_training.paper import SparseTraining
+from elision.study.papers.spatial import SpatialDesigns
 
 __all__ = ["PAPERS", "Figure", "Paper", "Table"]
 
@@ -26,5 +27,6 @@ PAPERS: dict[str, type[Paper]] = {
         Precision,
         LayerPipe,
         Scaling,
+        SpatialDesigns,
     )
 }
