@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 
-from elision.common.timing import elapsed, interleaved
+from elision.common.timing import Elapsed, elapsed, interleaved
 from elision.engines.bench import machine
 from elision.training.parallel import (
     Compressor,
@@ -39,6 +39,7 @@ from elision.training.parallel.compressors.top_k import largest_places
 
 SIDE = 2560
 RANKS = 2
+BUCKET_MB = 64
 SPECS = (
     "bf16",
     "fp16",
@@ -59,11 +60,12 @@ SPECS = (
 
 
 def exchanged(compressor: Compressor, x: Tensor, state: State) -> float:
-    """One exchange in which the other rank sends the same; wire bits of this rank."""
+    """One exchange in which the other rank sends as much; wire bits of this rank."""
     running, wire = compressor.exchange(x, state), 0.0
     message = next(running)
     while True:
         wire += wire_bits(message, RANKS)
+        # What the network would add up is left out: the other rank's part of it is zero.
         try:
             message = running.send(message if message.summed else [message] * RANKS)
         except StopIteration:
@@ -130,8 +132,52 @@ def selection(rounds: int) -> dict[str, Any]:
     return row
 
 
+def stack() -> nn.Module:
+    """As many values in the layers of a deeper network, of which the vectors go whole."""
+    side, layers = 512, 25
+    return nn.Sequential(*(nn.Linear(side, side) for _ in range(layers)))
+
+
+#: Networks whose gradients fill one bucket.
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "one matrix": lambda: nn.Linear(SIDE, SIDE, bias=False),
+    "25 layers": stack,
+}
+
+
+def torch_bf16(
+    state: object, bucket: distributed.GradBucket
+) -> torch.futures.Future[Tensor]:
+    """Torch's hook; DDP refuses it by its name where the device is no GPU."""
+    del state
+    return default_hooks.bf16_compress_hook(distributed.group.WORLD, bucket)
+
+
+def torch_power_sgd(model: nn.parallel.DistributedDataParallel) -> None:
+    state = powerSGD_hook.PowerSGDState(
+        None, matrix_approximation_rank=4, start_powerSGD_iter=2
+    )
+    model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+
+
+#: What is registered; a memory is this library's default, torch's casts have none.
+HOOKS: dict[str, Callable[[nn.parallel.DistributedDataParallel], object]] = {
+    "none": lambda model: None,
+    "fp16": lambda model: compress_hook(model, "fp16", feedback=False),
+    "fp16 with memory": lambda model: compress_hook(model, "fp16"),
+    "torch fp16": lambda model: model.register_comm_hook(
+        None, default_hooks.fp16_compress_hook
+    ),
+    "bf16": lambda model: compress_hook(model, "bf16", feedback=False),
+    "bf16 with memory": lambda model: compress_hook(model, "bf16"),
+    "torch bf16": lambda model: model.register_comm_hook(None, torch_bf16),
+    "powersgd": lambda model: compress_hook(model, "powersgd:rank=4"),
+    "torch powersgd": torch_power_sgd,
+}
+
+
 def backward(model: nn.parallel.DistributedDataParallel) -> Callable[[], None]:
-    x = torch.randn(8, SIDE)
+    x = torch.randn(8, model.module.get_parameter(WEIGHTS[type(model.module)]).shape[1])
 
     def call() -> None:
         model.zero_grad()
@@ -140,55 +186,81 @@ def backward(model: nn.parallel.DistributedDataParallel) -> Callable[[], None]:
     return call
 
 
-def hooks(rounds: int) -> dict[str, Any]:
-    """Backward passes of one layer under our hooks and torch's, and under none.
+#: The first weight of a network.
+WEIGHTS: dict[type[nn.Module], str] = {nn.Linear: "weight", nn.Sequential: "0.weight"}
 
-    The processor time of all threads, since hooks work in threads of their own.
+
+def hooks(rounds: int) -> dict[str, Any]:
+    """Backward passes under our hooks and torch's, and under none, by network.
+
+    The processor time of all threads, since hooks work in threads of their own, and the
+    wall clock. What a hook takes is the time beyond that of the pass under none.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        distributed.init_process_group(
-            "gloo", init_method=f"file://{folder}/store", rank=0, world_size=1
-        )
-        models = {
-            name: nn.parallel.DistributedDataParallel(
-                nn.Linear(SIDE, SIDE, bias=False), gradient_as_bucket_view=True
+    # DDP closes its first bucket at 1 MB otherwise.
+    distributed._DEFAULT_FIRST_BUCKET_BYTES = BUCKET_MB << 20
+    found = {}
+    for net, make in NETS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            distributed.init_process_group(
+                "gloo", init_method=f"file://{folder}/store", rank=0, world_size=1
             )
-            for name in ("none", "fp16", "torch fp16", "powersgd", "torch powersgd")
+            models = {
+                name: nn.parallel.DistributedDataParallel(
+                    make(), gradient_as_bucket_view=True, bucket_cap_mb=BUCKET_MB
+                )
+                for name in HOOKS
+            }
+            for name, register in HOOKS.items():
+                register(models[name])
+            found[net] = in_turns({n: backward(m) for n, m in models.items()}, rounds)
+            distributed.destroy_process_group()
+    return found
+
+
+def in_turns(calls: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, Any]:
+    for _ in range(3):  # torch's PowerSGD begins in step 2
+        for call in calls.values():
+            call()
+    names = list(calls)
+    taken: dict[str, list[Elapsed]] = {name: [] for name in names}
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            taken[name].append(elapsed(calls[name]))
+    row: dict[str, Any] = {
+        name: {
+            **quartiles([each.process for each in found]),
+            "wall_seconds": statistics.median(each.wall for each in found),
         }
-        compress_hook(models["fp16"], "fp16", feedback=False)
-        compress_hook(models["powersgd"], "powersgd:rank=4")
-        models["torch fp16"].register_comm_hook(None, default_hooks.fp16_compress_hook)
-        models["torch powersgd"].register_comm_hook(
-            powerSGD_hook.PowerSGDState(
-                None, matrix_approximation_rank=4, start_powerSGD_iter=2
-            ),
-            powerSGD_hook.powerSGD_hook,
-        )
-        calls = {name: backward(model) for name, model in models.items()}
-        for _ in range(3):  # torch's PowerSGD begins in step 2
-            for call in calls.values():
-                call()
-        seconds: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(rounds):
-            for name, call in calls.items():
-                seconds[name].append(elapsed(call).process)
-        distributed.destroy_process_group()
-    row: dict[str, Any] = {name: quartiles(found) for name, found in seconds.items()}
-    for name in ("fp16", "powersgd"):
-        pairs = zip(seconds[f"torch {name}"], seconds[name], strict=True)
-        row[f"torch_over_ours_{name}"] = statistics.median(t / o for t, o in pairs)
+        for name, found in taken.items()
+    }
+    for name in names:
+        torchs = f"torch {name.removesuffix(' with memory')}"
+        if name in taken and torchs in taken and name != torchs:
+            row[name]["torch_over_ours"] = ratio(taken[torchs], taken[name])
     print(json.dumps(row), flush=True)
     return row
+
+
+def ratio(other: list[Elapsed], own: list[Elapsed]) -> dict[str, float]:
+    """How many times as fast a pass is, round by round."""
+    found = [o.process / m.process for o, m in zip(other, own, strict=True)]
+    low, middle, high = statistics.quantiles(found, n=4)
+    return {"median": middle, "low": low, "high": high}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only-hooks", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     before = machine()
+    if given.only_hooks:
+        hooks(given.rounds)
+        return
     record = {
         "machine": before,
         "values": SIDE * SIDE,

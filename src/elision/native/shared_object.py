@@ -48,6 +48,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         _INT,
         [_POINTER] * 2 + [_LONG] * 4 + [_POINTER] * 2 + [_INT, _SEED, _INT],
     ),
+    "narrow": (_INT, [_POINTER] * 4 + [_LONG, _INT, _FLOAT, _INT]),
+    "widen": (None, [_POINTER] * 2 + [_LONG, _INT, _FLOAT, _INT]),
     "accumulate": (_INT, [_POINTER] * 5 + [_INT]),
     "integers_scan": (None, [_POINTER, _LONG, _POINTER, _POINTER]),
     "integers_of": (_INT, [_POINTER, _LONG, ctypes.c_double, _INT, _POINTER]),

@@ -202,22 +202,45 @@ def shards_optimiser(rank: int) -> None:
 
 
 def spares_what_is_not_finite(rank: int) -> None:
-    for spec in ("powersgd", "top-k", "bf16", "int8"):
+    for spec in ("powersgd", "top-k", "bf16", "int8", "fp16 alone"):
         model = wrapped(net())
-        hook = compress_hook(model, spec)
+        alone = spec.endswith(" alone")
+        hook = compress_hook(
+            model, spec.removesuffix(" alone"), feedback=False if alone else None
+        )
         train(model, rank, range(2))
         before = hook.state_dict()
-        x, _ = batch(2, rank)
-        if rank:
-            x[0, 0] = torch.inf
-        with pytest.warns(
-            NonFiniteGradientWarning, match=r"rank 1 in '5.bias' and 5 more"
-        ):
-            (model(x).sum() * (torch.nan if rank else 1)).backward()
-        assert hook.not_finite[1][:2] == ["5.bias", "5.weight"]
-        assert all(p.grad.isnan().all() for p in model.parameters())
+        for odd in (torch.nan, torch.inf):
+            model.zero_grad()
+            x, _ = batch(2, rank)
+            with pytest.warns(
+                NonFiniteGradientWarning, match=r"rank 1 in '5.bias' and 5 more"
+            ):
+                (model(x).sum() * (odd if rank else 1)).backward()
+            assert hook.not_finite[1][:2] == ["5.bias", "5.weight"]
+            assert all(p.grad.isnan().all() for p in model.parameters())
         after = hook.state_dict()
         assert all(torch.equal(after[name], value) for name, value in before.items())
+        train(model, rank, range(3, 5))
+        check_equal(model)
+        assert weights(model).isfinite().all()
+
+
+def casts_alike_in_any_buckets(rank: int) -> None:
+    """Without a memory a bucket is cast as one: bit for bit the mean of the casts."""
+    model = DDP(net(), gradient_as_bucket_view=True)
+    hook = compress_hook(model, "bf16", feedback=False)
+    for step in range(3):
+        own = torch.autograd.grad(
+            loss(model.module, step, rank), list(model.module.parameters())
+        )
+        model.zero_grad()
+        loss(model, step, rank).backward()
+        for grad, parameter in zip(own, model.parameters(), strict=True):
+            mine, other = everyone(grad.bfloat16().float())
+            sum_of_both = (mine + other).bfloat16().float()
+            assert torch.equal(parameter.grad, sum_of_both / 2)
+    assert all(state.step == 3 for state in hook.states.values())
 
 
 def tells_its_observer(rank: int) -> None:
@@ -407,6 +430,7 @@ def main(rank: int, folder: str) -> None:
         knows_a_static_graph,
         shards_optimiser,
         spares_what_is_not_finite,
+        casts_alike_in_any_buckets,
         tells_its_observer,
         names_one_parameter,
         finds_every_flipped_bit,

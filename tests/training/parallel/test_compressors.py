@@ -21,7 +21,7 @@ from elision.training.parallel import (
     make_compressor,
     wire_bits,
 )
-from elision.training.parallel.compressors import top_k
+from elision.training.parallel.compressors import halves, top_k
 from elision.training.parallel.compressors.places import (
     pack_places,
     place_bits,
@@ -329,3 +329,123 @@ def test_a_second_memory_is_refused() -> None:
         make_compressor("dgc", feedback=True)
     with pytest.raises(ValueError, match="leaves nothing to remember"):
         make_compressor("mask", feedback=True)
+
+
+def plainly_narrowed(values: Tensor, memory: Tensor | None, most: float, dtype):
+    """What is sent and what is left, by torch alone."""
+    whole = values if memory is None else values + memory
+    sent = whole.to(dtype).clamp(-most, most)
+    return sent, whole - sent.float()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from([1, 5, 16, 4097, 40_000]),
+    st.sampled_from([1.0, 1e-7, 6e-8, 1e6, 1e-40]),
+    st.booleans(),
+    st.sampled_from([math.inf, math.nan, 0.0]),
+    st.integers(0, 99),
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("native", [True, False])
+def test_halves_and_what_they_leave_are_torchs(
+    native: bool,
+    dtype: torch.dtype,
+    size: int,
+    scale: float,
+    some: bool,
+    odd: float,
+    seed: int,
+) -> None:
+    if native and (reason := library.unavailable()):
+        pytest.skip(reason)
+    random = torch.Generator().manual_seed(seed)
+    x, memory = torch.randn(2, size, generator=random) * scale
+    x[seed % size] = odd
+    memory = memory if some else None
+    most = 32752.0 if dtype == torch.float16 else math.inf
+    sent = torch.empty(size, dtype=dtype)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(halves, "_NATIVE", 0 if native else math.inf)
+        left, finite = halves.narrowed(x, memory, sent, most, keep=True)
+        ranks = 2 + seed % 3
+        mean = halves.widened(sent, ranks, torch.empty(size))
+    expected, owed = plainly_narrowed(x, memory, most, dtype)
+    assert left is not None
+    assert finite == math.isfinite(odd)
+    for mine, other in (
+        (sent, expected),
+        (left, owed),
+        (mean, expected.float() / ranks),
+    ):
+        assert torch.equal(mine.isnan(), other.isnan())
+        assert torch.equal(mine.nan_to_num(7), other.nan_to_num(7))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5, 7, 16, 100])
+def test_a_sum_of_the_largest_halves_is_finite(ranks: int) -> None:
+    tensors = [torch.full((3,), 1e6) for _ in range(ranks)]
+    found, _ = emulate(COMPRESSORS["fp16"](), tensors, states(ranks))
+    assert found.isfinite().all()
+    # Each of the additions rounds to one part in 2048.
+    assert (found > 0.95 * 65504 / ranks).all()
+
+
+@pytest.mark.parametrize("spec", ["fp16", "bf16", "powersgd:rank=2"])
+@pytest.mark.parametrize("shape", [(9, 7), (5,), (96, 80)])
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_those_that_look_find_what_is_not_finite(
+    spec: str, shape: tuple[int, ...], odd: float
+) -> None:
+    compressor = make_compressor(spec)
+    assert compressor.looks
+    for place in (0, 3):
+        x = whole_numbers(shape, 1)
+        assert next(compressor.exchange(x, State(name="w"))).finite
+        x.view(-1)[place] = odd
+        assert not next(compressor.exchange(x, State(name="w"))).finite
+
+
+def test_what_travels_value_by_value_may_be_sent_as_one() -> None:
+    x = torch.randn(50, generator=torch.Generator().manual_seed(2))
+    for spec in SPECS:
+        compressor = make_compressor(
+            spec, feedback=False if spec != "dgc:momentum=0" else None
+        )
+        if compressor.valuewise:
+            whole = emulate(compressor, [x], [State(name="w")])[0]
+            parts = [
+                emulate(compressor, [p], [State(name="w", step=4)])[0]
+                for p in x.split(20)
+            ]
+            assert torch.equal(whole, torch.cat(parts)), spec
+    assert make_compressor("fp16", feedback=False).valuewise
+    assert not make_compressor("fp16").valuewise
+
+
+@pytest.mark.parametrize("spec", ["fp16", "bf16", "powersgd:rank=2", "top-k"])
+@pytest.mark.parametrize("feedback", [False, True])
+def test_the_mean_may_be_written_over_the_tensor(spec: str, feedback: bool) -> None:
+    """As the hook asks for; with memory for the message that a reply may overwrite."""
+    compressor = make_compressor(spec, feedback)
+    found = []
+    for in_place in (False, True):
+        state = State(name="w")
+        for step in range(3):
+            x = torch.randn(90, 70, generator=torch.Generator().manual_seed(step))
+            state.out = x if in_place else None
+            found.append(emulate_alone(compressor, x, state).clone())
+        found.append(state.tensors.get("memory", torch.zeros(1)))
+    for mine, other in zip(found[:4], found[4:], strict=True):
+        assert torch.equal(mine, other)
+
+
+def emulate_alone(compressor: Compressor, x: Tensor, state: State) -> Tensor:
+    """One rank; its own message comes back, overwritten where it is added up."""
+    running = compressor.exchange(x, state)
+    message = next(running)
+    while True:
+        try:
+            message = running.send(message if message.summed else [message])
+        except StopIteration as stop:
+            return stop.value[0]

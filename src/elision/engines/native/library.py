@@ -25,6 +25,7 @@ __all__ = [
     "largest_places",
     "load",
     "multiplies_halves",
+    "narrow",
     "path",
     "rows_weight_grad",
     "sparse_input_grad",
@@ -32,6 +33,7 @@ __all__ = [
     "to_blocked",
     "unavailable",
     "weight_grad",
+    "widen",
 ]
 
 #: Images side by side in the blocked layout.
@@ -167,6 +169,52 @@ def largest_places(x: torch.Tensor, count: int) -> torch.Tensor | None:
     kept = torch.ones(found, dtype=torch.bool)
     kept[equals[len(equals) - (found - count) :]] = False
     return places[kept]
+
+
+def narrow(
+    x: torch.Tensor,
+    memory: torch.Tensor | None,
+    sent: torch.Tensor,
+    left: torch.Tensor | None,
+    most: float,
+) -> bool:
+    """16 bits of every value of ``x + memory``, in one pass.
+
+    Args:
+        x: float32 values in memory of their order.
+        memory: likewise, as many; None: nothing is added.
+        sent: bfloat16 or float16, as many, in memory of their order; written: the nearest
+            to the values, whose magnitudes are brought down to ``most``.
+        left: float32; written: the values minus what is sent.
+        most: representable in the dtype of ``sent``; infinity: nothing is brought down.
+
+    Returns:
+        Whether every value of ``x + memory`` is finite.
+    """
+    return bool(
+        load().elision_narrow(
+            x.data_ptr(),
+            None if memory is None else memory.data_ptr(),
+            sent.data_ptr(),
+            None if left is None else left.data_ptr(),
+            x.numel(),
+            sent.dtype == torch.float16,
+            most,
+            torch.get_num_threads(),
+        )
+    )
+
+
+def widen(total: torch.Tensor, ranks: int, out: torch.Tensor) -> None:
+    """``out = total / ranks``, float32, of a bfloat16 or float16 sum, in one pass."""
+    load().elision_widen(
+        total.data_ptr(),
+        out.data_ptr(),
+        total.numel(),
+        total.dtype == torch.float16,
+        ranks,
+        torch.get_num_threads(),
+    )
 
 
 class Weights:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from elision.training.parallel.compressors import Compressor, Message, State, wire_bits
-from elision.training.parallel.compressors.base import Exchange, Reply, mean_of_sum
+from elision.training.parallel.compressors.base import Exchange, Reply
 from elision.training.parallel.wire import Wire
 
 __all__ = ["Channel", "Traffic"]
@@ -73,6 +73,8 @@ class Channel:
         self.wire = wire
         self.traffic = Traffic()
         self._rooms: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
+        self._capacity = 0
+        self._taken: dict[torch.dtype, int] = {}
 
     def exchange(
         self,
@@ -87,32 +89,53 @@ class Channel:
 
         Args:
             compressor: of every tensor.
-            values: finite, contiguous float32 tensors, alike in number and shape on all
-                ranks.
+            values: contiguous float32 tensors, alike in number and shape on all ranks;
+                finite, where the compressor does not look by itself.
             states: one a tensor, changed in place.
             healthy: whether the values of this rank are what they should be.
             where: what is sent, for messages.
 
         Returns:
-            The means, and whether all ranks were healthy.
+            The means, and whether all ranks were healthy and their values finite; where
+            they were not, the means are NaN and the states half changed.
         """
+        # One value more: it tells who is healthy.
+        self._capacity = 1 + sum(value.numel() for value in values)
+        self._taken = {}
+        for state in states:
+            state.room = self._take
+        try:
+            return self._exchanged(compressor, values, states, healthy, where)
+        finally:
+            for state in states:
+                state.room = torch.empty
+
+    def _exchanged(
+        self,
+        compressor: Compressor,
+        values: Sequence[Tensor],
+        states: Sequence[State],
+        healthy: bool,
+        where: str,
+    ) -> tuple[list[Tensor], bool]:
         running: dict[int, Exchange] = {
             i: compressor.exchange(value, state)
             for i, (value, state) in enumerate(zip(values, states, strict=True))
         }
         means: dict[int, Tensor] = {}
         messages = {i: next(each) for i, each in running.items()}
-        everyone = True
+        healthy = healthy and all(message.finite for message in messages.values())
         while messages:
-            replies, all_healthy = self._collective(messages, healthy, where)
-            everyone = everyone and all_healthy
+            replies, everyone = self._collective(messages, healthy, where)
+            if not everyone:  # every rank knows, and none goes on
+                return [torch.full_like(value, torch.nan) for value in values], False
             messages = {}
             for i, reply in replies.items():
                 try:
                     messages[i] = running[i].send(reply)
                 except StopIteration as stop:
                     means[i] = stop.value[0]
-        return [means[i] for i in range(len(values))], everyone
+        return [means[i] for i in range(len(values))], True
 
     def count_dense(self, values: Tensor) -> None:
         """Count values as they would travel without compression, by an all-reduce."""
@@ -148,15 +171,9 @@ class Channel:
         whole = self._joined([*flat, flat[0].new_full((1,), not healthy)], 0)
         self.traffic.sent += self.wire.all_reduce(whole, where)
         *sums, ill = whole.split([*(len(part) for part in flat), 1])
-        means = iter(sums)
+        of_part = iter(sums)
         replies: list[Reply] = [
-            replace(
-                m,
-                parts=tuple(
-                    mean_of_sum(next(means), self.wire.ranks).view(p.shape)
-                    for p in m.parts
-                ),
-            )
+            replace(m, parts=tuple(next(of_part).view(p.shape) for p in m.parts))
             for m in messages
         ]
         return replies, not ill.item()
@@ -186,8 +203,25 @@ class Channel:
 
     def _joined(self, parts: list[Tensor], slot: int) -> Tensor:
         """The parts one after the other, in memory of :meth:`_room`."""
-        size = sum(len(part) for part in parts)
-        return torch.cat(parts, out=self._room(parts[0], slot, size))
+        sizes = [len(part) for part in parts]
+        whole = self._room(parts[0], slot, sum(sizes))
+        *taken, last = zip(whole.split(sizes), parts, strict=True)
+        if all(place.data_ptr() == part.data_ptr() for place, part in taken):
+            last[0].copy_(last[1])
+            return whole
+        memory = whole.untyped_storage().data_ptr()
+        if any(part.untyped_storage().data_ptr() == memory for part in parts):
+            return torch.cat(parts)
+        return torch.cat(parts, out=whole)
+
+    def _take(self, size: int, *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Memory for a part, such that the parts of messages lie one after the other."""
+        begin = self._taken.get(dtype, 0)
+        if begin + size >= self._capacity:
+            return torch.empty(size, dtype=dtype, device=device)
+        self._taken[dtype] = begin + size
+        like = torch.empty(0, dtype=dtype, device=device)
+        return self._room(like, 0, self._capacity)[begin : begin + size]
 
     def _room(self, like: Tensor, slot: int, size: int | None = None) -> Tensor:
         """Memory that the next collective with this slot and dtype takes again.

@@ -6,7 +6,9 @@ resumed goes on as if it had not stopped.
 
 On the CPU one thread of the hook takes the buckets in the order in which DDP has them
 ready, which is the same on every rank, while the backward pass goes on; it issues every
-collective itself and waits for it, in a process group of its own. Nothing is started from
+collective itself and waits for it, in a process group of its own. The last bucket waits for
+those before and is exchanged by the thread of the backward pass, which has nothing else to
+do and the gradients in its cache. Nothing is started from
 a callback of a future: their order differs between ranks, and collectives that meet in
 another order hang or mix their data. On CUDA the hook's work is queued on the stream of
 the backward pass instead, by the thread that calls it.
@@ -86,7 +88,9 @@ class CompressHook:
             state = State(name=name, seed=seed, rank=rank, ranks=len(members))
             self.states[name] = self._state_of[id(parameter)] = state
         self._masks = needed_gradients(model.module) if _is_masked(compressor) else {}
+        self._whole = State(seed=seed, rank=rank, ranks=len(members))
         self._thread = ThreadPoolExecutor(1, "elision-compress")
+        self._running: list[Future[None]] = []
         self.not_finite: dict[int, list[str]] = {}
         self._begun = False
         self.error: BaseException | None = None
@@ -141,10 +145,23 @@ class CompressHook:
             self._observed(bucket.index(), buffer, grads, states)
             done.set_result(buffer)
             return done
+        if bucket.is_last():  # no backward pass is left that this could hide behind
+            before, self._running = self._running, []
+            try:
+                for running in before:
+                    running.result()
+                self._observed(bucket.index(), buffer, grads, states)
+            except Exception as error:
+                self.error = self.error or error
+                raise
+            done = torch.futures.Future()
+            done.set_result(buffer)
+            return done
         ended = torch.futures.Future()
         running = self._thread.submit(
             self._observed, bucket.index(), buffer, grads, states
         )
+        self._running.append(running)
         running.add_done_callback(ended.set_result)
         # An error raised here, and no other, is one for DDP's reducer.
         return ended.then(lambda it: self._result(it.value(), buffer))
@@ -188,22 +205,34 @@ class CompressHook:
         self, buffer: Tensor, grads: list[Tensor], states: list[State], where: str
     ) -> bool:
         """Exchange a bucket; whether the gradients of all ranks were finite."""
-        # NaN takes over both ends.
-        healthy = all(bool(end.isfinite()) for end in buffer.aminmax())
+        looks = self.compressor.looks and buffer.is_cpu
+        healthy = looks or _is_finite(buffer)
         ill: list[str] = []
         if not healthy:
-            each = zip(grads, states, strict=True)
-            ill = [state.name for grad, state in each if not grad.isfinite().all()]
+            ill = _not_finite(grads, states)
             buffer.zero_()
-        values = [g.float().contiguous() for g in grads]
+        if self.compressor.valuewise:
+            for state in states:
+                state.step += 1
+            sent, senders = [buffer], [self._whole]
+        else:
+            sent, senders = grads, states
+        for grad, state in zip(sent, senders, strict=True):
+            of_use = grad.dtype == torch.float32 and grad.is_contiguous()
+            state.out = grad if of_use else None
+        values = [g.float().contiguous() for g in sent]
         means, everyone = self._channel.exchange(
-            self.compressor, values, states, healthy=healthy, where=where
+            self.compressor, values, senders, healthy=healthy, where=where
         )
+        for state in senders:
+            state.out = None
         if everyone:
-            for grad, mean in zip(grads, means, strict=True):
-                grad.copy_(mean)
+            for grad, mean in zip(sent, means, strict=True):
+                if mean.data_ptr() != grad.data_ptr():
+                    grad.copy_(mean)
         elif not self.not_finite:
-            self._name(ill)
+            # Where the compressor looked, the gradients are as they were.
+            self._name(_not_finite(grads, states) if looks else ill)
         return everyone
 
     def _name(self, ill: list[str]) -> None:
@@ -308,6 +337,19 @@ def _restore(
 ) -> None:
     for state, (step, tensors) in zip(states, before, strict=True):
         state.step, state.tensors = step, tensors
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether all values are; a sum that overflows is looked at again."""
+    return bool(values.sum().isfinite()) or all(
+        bool(end.isfinite()) for end in values.aminmax()
+    )
+
+
+def _not_finite(grads: list[Tensor], states: list[State]) -> list[str]:
+    """Names of the gradients that are not finite."""
+    each = zip(grads, states, strict=True)
+    return [state.name for grad, state in each if not grad.isfinite().all()]
 
 
 def _refused(model: nn.Module) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "Reply",
     "Settle",
     "State",
+    "averaged",
     "emulate",
     "mean_of",
     "mean_of_sum",
@@ -50,6 +51,8 @@ class Message:
         summed: whether the network may add the messages of the ranks, value by value
             (all-reduce); otherwise every rank is sent those of all others (all-gather).
         places: of the values that are sent, where every rank knows them; not sent.
+        finite: False where the compressor has looked (:attr:`Compressor.looks`) and the
+            tensor, or what is remembered and the tensor, is not finite; not sent.
 
     Example:
         >>> Message((torch.zeros(3, dtype=torch.bfloat16),), torch.Size([3])).bits
@@ -60,6 +63,7 @@ class Message:
     shape: torch.Size
     summed: bool = False
     places: Tensor | None = None
+    finite: bool = True
 
     @property
     def bits(self) -> int:
@@ -80,6 +84,10 @@ class State:
         tensors: what is remembered, by name. A tensor is replaced, never written into,
             so a copy of the dictionary is a copy of the state.
         mask: of the tensor's shape: where its values matter; None: everywhere.
+        room: makes uninitialised memory for a message, as ``torch.empty``. The network
+            may write the reply into it, so that it holds the message until then.
+        out: float32, contiguous, of the tensor's shape: where the mean over ranks may be
+            written, and may be the tensor; None: into memory of its own.
 
     Example:
         >>> one, other = State(name="w", rank=0), State(name="w", rank=1)
@@ -94,6 +102,8 @@ class State:
     step: int = 0
     tensors: dict[str, Tensor] = field(default_factory=dict)
     mask: Tensor | None = None
+    room: Callable[..., Tensor] = torch.empty
+    out: Tensor | None = None
 
     @property
     def own_seed(self) -> int:
@@ -111,7 +121,8 @@ class State:
         return int.from_bytes(digest[:8], "big") >> 1
 
 
-#: What comes back: the mean of the messages' parts, or the messages of all ranks in order.
+#: What comes back: the messages' parts added up over ranks in their own dtype, or the
+#: messages of all ranks in order.
 Reply = Message | list[Message]
 
 #: Takes this rank's share of a mean out of a tensor of its own, in place, and returns it.
@@ -148,12 +159,28 @@ class Compressor(ABC):
     def guarantee(self) -> Guarantee:
         """See :data:`Guarantee`."""
 
+    @property
+    def looks(self) -> bool:
+        """Whether :attr:`Message.finite` of the first message says if values are finite.
+
+        Then a tensor on the CPU may hold values that are not; no other may.
+        """
+        return False
+
+    @property
+    def valuewise(self) -> bool:
+        """Whether each value travels as if it were alone, at every step alike.
+
+        Then tensors that lie one after the other may be sent as one.
+        """
+        return False
+
     @abstractmethod
     def compress(self, tensor: Tensor, state: State) -> Message:
         """What this rank sends of a tensor.
 
         Args:
-            tensor: finite float32 values of any shape.
+            tensor: finite float32 values of any shape (see :attr:`looks`).
             state: of this tensor; its step is counted, and what the compressor remembers
                 is replaced in it.
         """
@@ -176,9 +203,32 @@ class Compressor(ABC):
         message = self.compress(tensor, state)
         reply = yield message
         found = (
-            self.decompress(reply) if isinstance(reply, Message) else self.mean(reply)
+            self.mean_of_total(reply, state)
+            if isinstance(reply, Message)
+            else self.mean(reply)
         )
         return found, lambda tensor: self.settle(tensor, message)
+
+    def remembering(
+        self, tensor: Tensor, memory: Tensor | None, state: State
+    ) -> Generator[Message, Reply, tuple[Tensor, Settle, Tensor]]:
+        """Send ``tensor + memory``; :meth:`exchange`'s results and what is not sent.
+
+        Args:
+            tensor: float32.
+            memory: of its shape, not written into; None: none yet.
+            state: of the tensor.
+        """
+        if memory is None:
+            corrected = tensor.detach().clone(memory_format=torch.contiguous_format)
+        else:
+            corrected = torch.add(memory, tensor)
+        found, settle = yield from self.exchange(corrected, state)
+        return found, settle, settle(corrected)
+
+    def mean_of_total(self, total: Message, state: State) -> Tensor:
+        """Mean of what messages stand for, float32, from their sum over ranks."""
+        return self.decompress(averaged(total, state.ranks))
 
     def mean(self, messages: Sequence[Message]) -> Tensor:
         """Mean of what the messages stand for, in their order, float32."""
@@ -210,17 +260,20 @@ def mean_of(tensors: Sequence[Tensor]) -> Tensor:
     return total.div_(len(tensors)) if len(tensors) > 1 else total
 
 
+def averaged(total: Message, ranks: int) -> Message:
+    """The mean, float32, of messages that the network has added up."""
+    parts = tuple(mean_of_sum(part, ranks) for part in total.parts)
+    return replace(total, parts=parts)
+
+
 def _summed(messages: Sequence[Message]) -> Message:
-    """What an all-reduce makes of messages: sums in their own dtype, then the mean."""
-    parts = tuple(
-        mean_of_sum(reduce(torch.add, each), len(messages))
-        for each in zip(*(m.parts for m in messages), strict=True)
-    )
-    return replace(messages[0], parts=parts)
+    """What an all-reduce makes of messages: sums in their own dtype."""
+    parts = zip(*(m.parts for m in messages), strict=True)
+    return replace(messages[0], parts=tuple(reduce(torch.add, each) for each in parts))
 
 
 def mean_of_sum(total: Tensor, ranks: int) -> Tensor:
-    """The mean, float32, of a sum over ranks in the dtype of the messages."""
+    """The mean, float32, of a sum in the dtype of the messages; a tensor of its own."""
     return total / ranks if total.dtype == torch.float32 else total.float().div_(ranks)
 
 

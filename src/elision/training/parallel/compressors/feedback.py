@@ -54,10 +54,17 @@ class Feedback(Compressor):
         """The inner one's."""
         return self.inner.guarantee
 
+    @property
+    def looks(self) -> bool:
+        """Whether the inner one looks."""
+        return self.inner.looks
+
     def compress(self, tensor: Tensor, state: State) -> Message:
         """As :meth:`exchange` would with one rank."""
-        corrected = self._corrected(tensor, state)
-        message = self.inner.compress(corrected, state)
+        memory = state.tensors.get(MEMORY)
+        values = tensor.detach().float()
+        corrected = values.clone() if memory is None else torch.add(memory, values)
+        message = self.inner.compress(corrected.contiguous(), state)
         state.tensors[MEMORY] = self.inner.settle(corrected, message)
         return message
 
@@ -71,13 +78,7 @@ class Feedback(Compressor):
 
     def exchange(self, tensor: Tensor, state: State) -> Exchange:
         """Send the tensor and what is remembered."""
-        corrected = self._corrected(tensor, state)
-        mean, settle = yield from self.inner.exchange(corrected, state)
-        state.tensors[MEMORY] = settle(corrected)
-        return mean, settle
-
-    def _corrected(self, tensor: Tensor, state: State) -> Tensor:
         memory = state.tensors.get(MEMORY)
-        if memory is None:
-            return tensor.detach().float().clone(memory_format=torch.contiguous_format)
-        return torch.add(memory, tensor)
+        mean, settle, left = yield from self.inner.remembering(tensor, memory, state)
+        state.tensors[MEMORY] = left
+        return mean, settle

@@ -1,10 +1,11 @@
 """Sixteen-bit floating point: bf16 and fp16, which the network adds up."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from elision.common.checks import one_of
@@ -13,8 +14,11 @@ from elision.training.parallel.compressors.base import (
     Compressor,
     Guarantee,
     Message,
+    Reply,
+    Settle,
     State,
 )
+from elision.training.parallel.compressors.halves import narrowed, widened
 
 __all__ = ["BF16", "FP16"]
 
@@ -42,24 +46,70 @@ class _Narrow(Compressor):
         """Unbiased with stochastic rounding."""
         return "biased" if self.rounding == "nearest" else "unbiased"
 
+    @property
+    def looks(self) -> bool:
+        """In the pass that rounds."""
+        return True
+
+    @property
+    def valuewise(self) -> bool:
+        """Unless by random numbers, which depend on a value's place in its tensor."""
+        return self.rounding == "nearest"
+
     def compress(self, tensor: Tensor, state: State) -> Message:
         """The rounded values; what a sum over ranks could not hold becomes the most it can."""
-        format = FLOATS[self.format]
-        dtype = format.dtype
-        assert dtype is not None
-        values = tensor.detach().float().flatten()
-        if self.rounding == "stochastic":
-            values = fast_round(format, values, "stochastic", state.own_seed)
-        sent = values.to(dtype)
-        if format.largest < FLOATS["fp32"].largest / state.ranks:
-            most = format.largest / state.ranks
-            sent.clamp_(-most, most)
-        state.step += 1
-        return Message((sent,), tensor.shape, summed=True)
+        return self._sent(tensor, None, state, keep=False)[0]
+
+    def remembering(
+        self, tensor: Tensor, memory: Tensor | None, state: State
+    ) -> Generator[Message, Reply, tuple[Tensor, Settle, Tensor]]:
+        """What is not sent is found in the pass that rounds."""
+        message, left = self._sent(tensor, memory, state, keep=True)
+        assert left is not None
+        total = yield message
+        assert isinstance(total, Message)
+        found = self.mean_of_total(total, state)
+        return found, lambda tensor: self.settle(tensor, message), left
+
+    def mean_of_total(self, total: Message, state: State) -> Tensor:
+        """Widened and divided in one pass."""
+        out = state.out
+        if out is None:
+            out = total.parts[0].new_empty(total.shape, dtype=torch.float32)
+        return widened(total.parts[0], state.ranks, out)
 
     def decompress(self, message: Message) -> Tensor:
         """The values, float32."""
         return message.parts[0].float().view(message.shape)
+
+    def _sent(
+        self, tensor: Tensor, memory: Tensor | None, state: State, *, keep: bool
+    ) -> tuple[Message, Tensor | None]:
+        """The message of ``tensor + memory``, and what it leaves."""
+        values, dtype = tensor.detach().float(), FLOATS[self.format].dtype
+        sent = state.room(values.numel(), dtype=dtype, device=values.device)
+        most = self._most(state.ranks)
+        if self.rounding == "nearest":
+            left, finite = narrowed(values, memory, sent, most, keep=keep)
+        else:
+            values = values if memory is None else memory + values
+            format = FLOATS[self.format]
+            rounded = fast_round(format, values, "stochastic", state.own_seed)
+            _, finite = narrowed(rounded, None, sent, most, keep=False)
+            left = values.sub(sent.view(values.shape)).contiguous() if keep else None
+        state.step += 1
+        return Message((sent,), tensor.shape, summed=True, finite=finite), left
+
+    def _most(self, ranks: int) -> float:
+        """The largest value of the format of which a sum over ranks stays in it."""
+        format = FLOATS[self.format]
+        if format.largest >= FLOATS["fp32"].largest / ranks:
+            return math.inf
+        # Towards zero: the nearest to a third of 65504 is more than a third of it.
+        nearest = torch.tensor(format.largest / ranks, dtype=format.dtype)
+        if nearest.item() * ranks > format.largest:
+            nearest = torch.nextafter(nearest, torch.zeros_like(nearest))
+        return nearest.item()
 
     def bits(self, shape: Sequence[int], state: State | None = None) -> int:
         """``16n``."""

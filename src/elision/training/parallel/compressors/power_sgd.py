@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from elision.training.parallel.compressors.base import (
     Guarantee,
     Message,
     State,
+    averaged,
 )
 
 __all__ = ["PowerSGD"]
@@ -25,6 +26,8 @@ class PowerSGD(Compressor):
     """``M ≈ P·Qᵀ`` of rank ``r`` by one step of power iteration, begun at the last ``Q``.
 
     ``P = M·Q`` is averaged and made orthonormal, ``Q = Mᵀ·P`` averaged: two all-reduces.
+    Both are kept transposed, ``Pᵀ`` and ``Qᵀ``: a product of few long rows takes a fraction
+    of the time of one of few long columns.
     A tensor of two axes or more is the matrix of its first axis by all others. One whose
     factors would be no smaller than itself, and every vector, is sent whole.
 
@@ -58,8 +61,8 @@ class PowerSGD(Compressor):
         if matrix is None:
             state.step += 1
             return _whole(tensor)
-        left = _orthonormal(matrix @ self._start(matrix, state))
-        right = matrix.mT @ left
+        left = _orthonormal(self._start(matrix, state) @ matrix.mT)
+        right = left @ matrix
         self._keep(right, state)
         return Message((left, right), tensor.shape, summed=True)
 
@@ -68,7 +71,12 @@ class PowerSGD(Compressor):
         if len(message.parts) == 1:
             return message.parts[0].view(message.shape)
         left, right = message.parts
-        return (left @ right.mT).view(message.shape)
+        return (left.mT @ right).view(message.shape)
+
+    @property
+    def looks(self) -> bool:
+        """At the first factor: a row of it is not finite where one of the matrix is not."""
+        return True
 
     def bits(self, shape: Sequence[int], state: State | None = None) -> int:
         """``32·r·(a + b)`` of a matrix ``a x b``, or ``32n``."""
@@ -84,16 +92,20 @@ class PowerSGD(Compressor):
             sent = _whole(tensor)
             reply = yield sent
             assert isinstance(reply, Message)
-            return self.decompress(reply), lambda tensor: self.settle(tensor, sent)
-        start = self._start(matrix, state)
-        reply = yield Message((matrix @ start,), tensor.shape, summed=True)
+            found = self.mean_of_total(reply, state)
+            return found, lambda tensor: self.settle(tensor, sent)
+        first = self._start(matrix, state) @ matrix.mT
+        reply = yield Message(
+            (first,), tensor.shape, summed=True, finite=_finite(first)
+        )
         assert isinstance(reply, Message)
-        left = _orthonormal(reply.parts[0])
-        reply = yield Message((matrix.mT @ left,), tensor.shape, summed=True)
+        left = _orthonormal(averaged(reply, state.ranks).parts[0])
+        reply = yield Message((left @ matrix,), tensor.shape, summed=True)
         assert isinstance(reply, Message)
-        right = reply.parts[0]
+        right = averaged(reply, state.ranks).parts[0]
         self._keep(right, state)
-        found = self.decompress(replace(reply, parts=(left, right)))
+        out = None if state.out is None else state.out.view(matrix.shape)
+        found = torch.mm(left.mT, right, out=out).view(tensor.shape)
         return found, lambda tensor: tensor.sub_(found)
 
     def _keep(self, right: Tensor, state: State) -> None:
@@ -102,12 +114,12 @@ class PowerSGD(Compressor):
             state.tensors["right"] = right
 
     def _start(self, matrix: Tensor, state: State) -> Tensor:
-        """The last ``Q``, or one that every rank draws alike."""
+        """The last ``Qᵀ``, or one that every rank draws alike."""
         if "right" in state.tensors:
             return state.tensors["right"]
         random = generator(state.seed, state.name, state.step)
         drawn = torch.randn(matrix.shape[1], self.rank, generator=random)
-        return drawn.to(matrix.device)
+        return drawn.mT.contiguous().to(matrix.device)
 
     def _sides(self, shape: Sequence[int]) -> tuple[int, int] | None:
         """Rows and columns of the matrix; None: sent whole."""
@@ -125,8 +137,15 @@ class PowerSGD(Compressor):
 def _whole(tensor: Tensor) -> Message:
     # A copy, since feedback writes into the tensor what was not sent.
     values = tensor.detach().flatten().to(torch.float32, copy=True)
-    return Message((values,), tensor.shape, summed=True)
+    return Message((values,), tensor.shape, summed=True, finite=_finite(values))
 
 
-def _orthonormal(columns: Tensor) -> Tensor:
-    return torch.linalg.qr(columns).Q
+def _orthonormal(rows: Tensor) -> Tensor:
+    return torch.linalg.qr(rows.mT).Q.mT.contiguous()
+
+
+def _finite(values: Tensor) -> bool:
+    """Whether all are; a sum that overflows is looked at again; on a GPU nobody looks."""
+    if not values.is_cpu or values.sum().isfinite():
+        return True
+    return bool(values.isfinite().all())
