@@ -62,6 +62,8 @@ int elision_integers_of(const float*, int64_t, double, int, void*);
 int elision_multiplies_bytes();
 int elision_integer_sums(const void*, const void*, float*, const elision::Sum*, int64_t,
                          double, int64_t, int, int);
+int elision_narrow(const float*, const float*, uint16_t*, float*, int64_t, int, float, int);
+void elision_widen(const uint16_t*, float*, int64_t, int, float, int);
 void elision_max_pool_forward(const int*, const float*, float*, int);
 void elision_max_pool_backward(const int*, const float*, const float*, float*, int);
 }
@@ -399,13 +401,34 @@ static void integers() {
     }
 }
 
+// What is sent and what is left add up, and a value that is not finite is found.
+static void halves() {
+  size_t n = pick(1, 200);
+  Floats x = random_floats(n, 1), memory = random_floats(n, 0.5), left(n), mean(n);
+  int half = pick(0, 1), ranks = pick(1, 5);
+  bool some = pick(0, 1);
+  std::vector<uint16_t> sent(n);
+  const float* kept = some ? memory.data() : nullptr;
+  failures += !elision_narrow(x.data(), kept, sent.data(), left.data(), n, half, 100, 2);
+  elision_widen(sent.data(), mean.data(), n, half, ranks, 2);
+  Floats both(n), expected(n);
+  for (size_t i = 0; i < n; ++i) {
+    both[i] = ranks * mean[i] + left[i];
+    expected[i] = x[i] + (some ? memory[i] : 0);
+    failures += std::fabs(left[i]) > std::fabs(expected[i]) / (half ? 2048 : 256) + 1e-7f;
+  }
+  compare("halves", both, expected);
+  x[pick(0, n - 1)] = pick(0, 1) ? INFINITY : NAN;
+  failures += elision_narrow(x.data(), kept, sent.data(), nullptr, n, half, 100, 2);
+}
+
 int recurrent_failures();  // recurrent_driver.cpp
 
 int main() {
   for (int halves = 0; halves <= elision_multiplies_halves(); ++halves)
     for (int i = 0; i < 24; ++i)
       convolution(i % 4 == 0 ? 1.0 : i % 4 == 1 ? 0.0 : 0.2, halves);
-  for (int i = 0; i < 10; ++i) gradient_of_rows(), largest_of_runs();
+  for (int i = 0; i < 10; ++i) gradient_of_rows(), largest_of_runs(), halves();
   for (int i = 0; i < 10; ++i) normalisation(), pooling(), rounding(), ternary();
   for (int i = 0; i < 20; ++i) integers<int16_t>();
   for (int i = 0; i < 20 && elision_multiplies_bytes(); ++i) integers<int8_t>();

@@ -33,6 +33,7 @@ from elision.training.loss_scaling import LossScaleError, LossScaling
 from elision.training.parallel import (
     CompressHook,
     OuterOptimizer,
+    Traffic,
     compress_hook,
     make_compressor,
 )
@@ -108,6 +109,7 @@ class TrainResult:
         diverged: why the loss is no longer a number, where it is not.
         sent_ratio: bits that a rank would send for its gradients as they are at every
             step, over those that it sent; None: that is what it sent.
+        traffic: bits of this rank's gradients and messages; None: no hook compresses them.
 
     Example:
         >>> history = [EpochMetrics(0, loss=0.5, score=0.9, learning_rate=0.1)]
@@ -124,6 +126,7 @@ class TrainResult:
     saved_bytes: tuple[int, int] | None = None
     diverged: str | None = None
     sent_ratio: float | None = None
+    traffic: Traffic | None = None
 
 
 def train(
@@ -321,6 +324,7 @@ class _Run:
             ordered[len(ordered) // 2] if ordered else None,
             max(largest) if largest else None,
             sent_ratio=self._sent_ratio(),
+            traffic=None if self.hook is None else self.hook.traffic,
         )
 
     def _sent_ratio(self) -> float | None:
