@@ -25,7 +25,7 @@ def map(
     dim: Names = (),
     input: Integer | None = None,
     batch: Integer | None = None,
-    array: str = "32x32",
+    array: str | None = None,
     keep: str = "weight",
     form: str = "lowered",
     folds: str = "pipelined",
@@ -38,13 +38,21 @@ def map(
     pes: Integer | None = None,
     sram: float | None = None,
     bandwidth: float | None = None,
+    schedule: Path | None = None,
+    sizes: str | None = None,
+    verify: bool = False,
+    code: str | None = None,
+    run: bool = False,
+    threads: Integer = 1,
+    clock_mhz: float | None = None,
     out: Path | None = None,
 ) -> None:
     """Map a network's products onto a spatial array: cycles, PEs, links, ports, energy.
 
     A loop nest and a space-time map give the array; the three products of a layer are one
     nest. With --search, all systolic maps of one layer are tried with every shape of an
-    array of --pes elements and several sizes of its buffers.
+    array of --pes elements and several sizes of its buffers. With --schedule, a listing
+    says the array, its feeders and loaders; it can be proved, made into code, and run.
 
     Parameters
     ----------
@@ -61,7 +69,7 @@ def map(
     batch
         Images of a model; default: 1.
     array
-        Rows and columns of the array.
+        Rows and columns of the array; default: 32x32, or what a schedule unrolls.
     keep
         What stays in the elements: input, weight, grad_output, or output, the result of
         each product.
@@ -88,9 +96,52 @@ def map(
         Limit of a searched array's buffers together, in KiB; default: 6144.
     bandwidth
         32-bit words that a searched array's DRAM moves per cycle; default: 16.
+    schedule
+        Listing in the form of T2S: a file, or gemm.t2s, gemm-two-level.t2s, gemm-a10.t2s
+        or conv.t2s. With --model, each layer's forward product by it.
+    sizes
+        Sizes of the listing: numbers in its order, or NAME=NUMBER,...
+    verify
+        Prove that the mapped program computes the recurrence (needs the verify extra).
+    code
+        Print the mapped program as cpp or python; with --out, write it.
+    run
+        Run that code here, beside torch.
+    threads
+        Threads of a run.
+    clock_mhz
+        Clock at which a schedule's seconds and GFLOP/s are given.
     out
-        Folder for the tables and the figure.
+        Folder for the tables, the figure and the code.
     """
+    if schedule is not None:
+        if search:
+            raise ValueError("--search would be ignored: a schedule says the map")
+        from elision.cli.listing import ListingJob
+
+        at_hand = None if array is None else _sides(array)
+        job = ListingJob(
+            schedule, sizes, at_hand, verify, run, code, clock_mhz, threads, out
+        )
+        if not (model or topology or onnx):
+            job.show()
+            return
+        job.check_for_network()
+        networks = layers_by_network(model, topology, onnx, input, batch, dim)
+        for network, layers in networks.items():
+            job.show_network(network, layers)
+        return
+    only_scheduled = {
+        "--sizes": sizes,
+        "--verify": verify or None,
+        "--code": code,
+        "--run": run or None,
+        "--clock-mhz": clock_mhz,
+    }
+    for flag, value in only_scheduled.items():
+        if value is not None:
+            given = flag if value is True else f"{flag} {value}"
+            raise ValueError(f"{given} would be ignored: it is of --schedule")
     only_searched = {"--pes": pes, "--sram": sram, "--bandwidth": bandwidth}
     if not (model or topology or onnx):
         model = (DEFAULT_MODEL,)
@@ -117,7 +168,7 @@ def map(
             raise ValueError(
                 f"{flag} {value} would be ignored: it is a limit of --search"
             )
-    rows, columns = _sides(array)
+    rows, columns = _sides(array or "32x32")
     machine = _array(rows, columns, keep, form, folds, buffers, energy)
     for network, layers in networks.items():
         name, geometry = _chosen(network, layers, layer)

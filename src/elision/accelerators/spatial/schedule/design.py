@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from elision.accelerators.spatial import derived
 from elision.accelerators.spatial.integers import dot
-from elision.accelerators.spatial.legality import HOPS, Verdict, legal
+from elision.accelerators.spatial.legality import Verdict, legal
 from elision.accelerators.spatial.map import SpaceTimeMap
 from elision.accelerators.spatial.nest import LoopNest, Tensor
 from elision.accelerators.spatial.schedule.structure import Kernel, Structure
@@ -214,22 +214,18 @@ class Design:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """Whether the map is legal, by the rules of the array."""
-        # Links reach the neighbours along each unrolled loop, diagonals among them.
-        hops = "mesh" if all(self._single(h) for h in self._hops()) else "diagonal"
-        assert hops in HOPS
-        return legal(self.nest, self.map, hops, self.latency)
+        """Whether the map is legal, by the rules of the array.
 
-    def _hops(self) -> list[tuple[int, ...]]:
-        return [
-            reuse.hop
+        Links reach the four neighbours, and the eight where a tensor moves diagonally.
+        """
+        far = max(
+            sum(map(abs, reuse.hop))
             for tensor in self.nest.tensors
             for reuse in derived.links(self.nest, self.map, tensor)
-        ]
-
-    @staticmethod
-    def _single(hop: tuple[int, ...]) -> bool:
-        return sum(map(abs, hop)) <= 1
+        )
+        return legal(
+            self.nest, self.map, "diagonal" if far > 1 else "mesh", self.latency
+        )
 
     @property
     def letters(self) -> str:
@@ -269,11 +265,8 @@ class Design:
     @property
     def multiplies(self) -> int:
         """Multiply-accumulates of the recurrence; ragged tiles take more iterations."""
-        return math.prod(map(self.structure.recurrence.extent, self._origins))
-
-    @property
-    def _origins(self) -> tuple[str, ...]:
-        return tuple(self.structure.recurrence.loops)
+        recurrence = self.structure.recurrence
+        return math.prod(map(recurrence.extent, recurrence.loops))
 
     @cached_property
     def tiles(self) -> tuple[Tile, ...]:
@@ -403,25 +396,40 @@ class Design:
         return -(-results // (last.ports * last.vector))
 
     @property
-    def drain_hidden(self) -> bool:
-        """Whether a tile's results leave while the next tile is computed."""
+    def tile_cycles(self) -> int:
+        """Cycles from one tile of results to the next."""
         made, output = self.structure, self.nest.output
         reduced = [x for x in made.time if not made.indexes(output, x)]
         if not reduced:
-            return False
+            return 1
         outermost = min(map(made.time.index, reduced))
-        return self.drain <= made.extents(made.time[outermost:])
+        return made.extents(made.time[outermost:])
+
+    @property
+    def waits_for_drain(self) -> int:
+        """Cycles in which the array waits until the results of the tile before are out."""
+        results = self.steps // self.tile_cycles
+        return (results - 1) * max(0, self.drain - self.tile_cycles)
 
     @property
     def cycles(self) -> int:
         """Cycles from the first word read to the last one written.
 
-        First tiles, then the array at the pace of its slowest buffer, its skew and the
-        results of the last tile.
+        First tiles, then the array at the pace of its slowest buffer, its skew, what it
+        waits for results to leave, and those of the last tile.
         """
+        return self.fill + self.working + self.skew + self.waits_for_drain + self.drain
+
+    @property
+    def working(self) -> int:
+        """Cycles of each element's iterations, waiting for its tiles included."""
         pace = [tile.cycles / tile.reads for tile in self.tiles]
-        waiting = math.ceil(self.steps * max([1.0, *pace]))
-        return self.fill + waiting + self.skew + self.drain
+        return math.ceil(self.steps * max([1.0, *pace]))
+
+    @property
+    def utilisation(self) -> float:
+        """Share of elements x cycles in which a product of the recurrence is made."""
+        return self.multiplies / (self.elements * self.cycles)
 
     def words_per_cycle(self) -> float:
         """Words that the memory gives a cycle, while the array works."""

@@ -28,7 +28,7 @@ from elision.accelerators.spatial.schedule.recurrence import Recurrence
 from elision.accelerators.spatial.schedule.schedule import Schedule
 from elision.common.names import lookup
 
-__all__ = ["LISTINGS", "ListingError", "parse", "read"]
+__all__ = ["LISTINGS", "ListingError", "parse", "read", "sizes_in"]
 
 _TOKEN = re.compile(
     r"(?P<space>[ \t\r]+|#[^\n]*|//[^\n]*)|(?P<line>\n|;)|(?P<number>\d+)"
@@ -74,12 +74,27 @@ def read(path: str | Path, sizes: Mapping[str, int] | None = None) -> Schedule:
         >>> print(read("gemm.t2s").recurrence)
         C[i, j] += A[i, k] * B[k, j]
     """
+    return parse(_text_of(path), str(path), sizes)
+
+
+def sizes_in(path: str | Path) -> dict[str, int]:
+    """Sizes and constants of a listing, with their values; errors as of :func:`read`.
+
+    Example:
+        >>> sizes_in("gemm.t2s")
+        {'M': 512, 'N': 512, 'K': 512}
+    """
+    reader = _Reader(_text_of(path), str(path), {})
+    reader.schedule()
+    return {**reader.sizes, **reader.constants}
+
+
+def _text_of(path: str | Path) -> str:
     file = Path(path)
-    if not file.exists() and str(path) in LISTINGS:
-        text = (resources.files(_HERE) / "listings" / str(path)).read_text("utf-8")
-        return parse(text, str(path), sizes)
     try:
-        return parse(file.read_text("utf-8"), str(path), sizes)
+        if not file.exists() and str(path) in LISTINGS:
+            return (resources.files(_HERE) / "listings" / str(path)).read_text("utf-8")
+        return file.read_text("utf-8")
     except OSError as error:
         raise ValueError(
             f"no listing {str(path)!r} ({error.strerror}); give a file, or one that comes "
