@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -40,7 +41,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     """Each run's results, by name: of both ranks, as a whole and resumed."""
     folder = tmp_path_factory.mktemp("ranks")
     torchrun(str(SCRIPT), str(folder))
-    return json.loads((folder / "found.json").read_text())
+    found = json.loads((folder / "found.json").read_text())
+    return found | {"told": json.loads((folder / "told.json").read_text())}
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -60,6 +62,15 @@ def test_ranks_that_meet_rarely_send_as_much_less(found: dict[str, list[Any]]) -
     # times what scales take; a gather between two sends as much as a sum.
     assert 15 < whole["sent_ratio"] < 24
     assert whole["history"][-1]["loss"] < whole["history"][0]["loss"]
+
+
+def test_every_rank_ends_with_the_name_of_an_ill_gradient(
+    found: dict[str, list[Any]],
+) -> None:
+    ended = (
+        r"step 2: gradients that are not finite: rank 1 in '[\w.]+'( and \d+ more .*)?$"
+    )
+    assert all(re.match(ended, told) for told in found["told"]), found["told"]
 
 
 def test_two_ranks_take_the_steps_of_one_process(found: dict[str, list[Any]]) -> None:

@@ -36,7 +36,10 @@ CASES = {
 
 
 def torchrun(folder: Path, killed_at: int, *arguments: str) -> Path:
-    """A run of two processes, one of which is killed; its run folder."""
+    """A run of two processes, one of which is killed; its run folder.
+
+    The other one says that the connection is gone, and not how DDP heard of it.
+    """
     folder.mkdir()
     workload = folder / "small.toml"
     workload.write_text(WORKLOAD)
@@ -55,6 +58,7 @@ def torchrun(folder: Path, killed_at: int, *arguments: str) -> Path:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
+    assert "running the callback" not in done.stderr
     return folder / "run"
 
 

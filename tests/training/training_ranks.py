@@ -2,14 +2,18 @@
 
 import json
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from elision import methods
 from elision.training import Execution, Ranks, RunPlan, checkpoint, joined, train
+from elision.training.loop import TrainingDivergedError
+from elision.training.parallel import NonFiniteGradientWarning
 from elision.workloads import Workload
 
 #: Batches of 48 and one of 9 images, which two ranks cannot halve.
@@ -77,6 +81,31 @@ def killed(name: str, ranks: Ranks, folder: Path) -> None:
         checkpoint.save = original
 
 
+def ill(ranks: Ranks) -> str:
+    """What a rank says whose fellow has one gradient that is not finite, in step 2."""
+    begin, step = nn.Module.__call__, 0
+
+    def forward(self: nn.Module, *args: Any, **named: Any) -> Any:
+        nonlocal step
+        if isinstance(self, nn.parallel.DistributedDataParallel) and self.training:
+            if step == 2 and ranks.rank == 1:
+                first = next(self.module.parameters())
+                first.register_hook(lambda grad: grad * torch.nan)
+            step += 1
+        return begin(self, *args, **named)
+
+    nn.Module.__call__ = forward
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NonFiniteGradientWarning)
+            run("compressed", ranks)
+    except TrainingDivergedError as error:
+        return str(error)
+    finally:
+        nn.Module.__call__ = begin
+    return ""
+
+
 def main(folder: str) -> None:
     found: dict[str, list[Any]] = {}
     with joined("cpu") as ranks:
@@ -85,8 +114,10 @@ def main(folder: str) -> None:
             killed(name, ranks, Path(folder, name))
             resumed = run(name, ranks, Path(folder, name))
             found[name] = ranks.gather([whole, resumed])
+        told = ranks.gather(ill(ranks))
         if ranks.is_first:
             Path(folder, "found.json").write_text(json.dumps(found))
+            Path(folder, "told.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":
