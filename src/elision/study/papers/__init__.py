@@ -6,6 +6,7 @@ from elision.study.papers.base import Paper
 from elision.study.papers.base import Table as Table
 from elision.study.papers.intergrad.paper import InterleavedGradients
 from elision.study.papers.layerpipe.paper import LayerPipe
+from elision.study.papers.local_training.paper import LocalTraining
 from elision.study.papers.memory.paper import SavedActivations
 from elision.study.papers.precision.paper import Precision
 from elision.study.papers.scaling.paper import Scaling
@@ -28,5 +29,6 @@ PAPERS: dict[str, type[Paper]] = {
         LayerPipe,
         Scaling,
         SpatialDesigns,
+        LocalTraining,
     )
 }

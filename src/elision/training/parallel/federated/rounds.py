@@ -110,6 +110,7 @@ def run(
     engine: str = "torch",
     workers: int = 1,
     folder: Path | None = None,
+    until: float | None = None,
     progress: Progress | None = None,
 ) -> FederatedResult:
     """Train a workload's model on the data of many clients that stay where they are.
@@ -123,6 +124,7 @@ def run(
         engine: who computes the products.
         workers: processes that train clients. The result is that of one, to the bit.
         folder: checkpoint folder; a run found there resumes, with the same result.
+        until: metric after whose first round the run ends; None: all rounds.
         progress: called after every round.
 
     Raises:
@@ -160,6 +162,8 @@ def run(
                 saved = time.monotonic()
             if progress is not None:
                 progress(number + 1, plan.rounds, history[-1])
+            if until is not None and history[-1].score >= until:
+                break
     clients.load(server.weights, server.buffers)
     return FederatedResult(clients.model, history, clients.sizes)
 

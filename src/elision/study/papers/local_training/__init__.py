@@ -1,0 +1,1 @@
+"""FedAvg and DiLoCo: local steps against traffic, beside published claims."""
