@@ -18,10 +18,10 @@ products of a batch, are a loop ``g`` that indexes all three tensors.
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from elision.accelerators.base import planar
 from elision.accelerators.spatial.integers import Matrix, Vector, dot, kernel
@@ -143,6 +143,15 @@ class LoopNest:
     loops: Mapping[str, int]
     accesses: Mapping[Tensor, Access]
     output: Tensor
+
+    if TYPE_CHECKING:  # what may be given; what is kept are accesses
+
+        def __init__(
+            self,
+            loops: Mapping[str, int],
+            accesses: Mapping[Tensor, Access | Sequence[str]],
+            output: Tensor,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         loops = {
