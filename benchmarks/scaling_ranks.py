@@ -4,13 +4,14 @@
 
 A round times, with both ranks at work and by the wall clock, a step that sends and one that
 sends nothing, so that both meet the same load of other programs; the model begins at the
-median of the silent step, whose gradients are ready at the shares of it that were measured
-before. What ``DistributedDataParallel`` copies is timed with buckets that are answered at
-once, the link by all-reduces of several sizes over gloo, with the processor time of gloo's
-threads.
+median of the silent step of one rank, whose gradients are ready at the shares of it that
+were measured before. What ``DistributedDataParallel`` copies is timed with buckets that are
+answered at once, the link by all-reduces of several sizes over gloo, with the processor
+time of gloo's threads.
 
-The terms are added one after the other: a line of latency and bandwidth; the link as it was
-measured, size by size; the copies; and the share of the ranks' cores that gloo takes, since
+The terms are added one after the other: a line of latency and bandwidth; the silent step of
+the slower rank of each round, which the other waits for; the link as it was measured, size
+by size; the copies; and the share of the ranks' cores that gloo takes, since
 two ranks leave it none of two cores. No term is fitted to the step. Medians and quartiles;
 the load of the machine is recorded, and the processor time that others used meanwhile.
 """
@@ -80,14 +81,26 @@ def quartiles(seconds: list[float]) -> dict[str, float]:
 
 
 def predictions(
-    costs: StepCosts, copies: tuple[float, float], measured: LinkCosts
+    costs: StepCosts,
+    silent: tuple[float, float],
+    copies: tuple[float, float],
+    measured: LinkCosts,
 ) -> dict[str, float]:
-    """Seconds of a step by the model, with one more term in each."""
-    copied = replace(costs, copies=copies)
+    """Seconds of a step by the model, with one more term in each.
+
+    Args:
+        costs: of a step.
+        silent: seconds of a step that sends nothing, of one rank and of the slower one.
+        copies: into buckets and out of them.
+        measured: the link.
+    """
+    one, slower = (costs.lasting(BATCH, seconds) for seconds in silent)
+    copied = replace(slower, copies=copies)
     none, share = None, measured.core_share
     cases = {
-        "line": (costs, measured.line, none),
-        "measured link": (costs, measured.link, none),
+        "line": (one, measured.line, none),
+        "slower rank": (slower, measured.line, none),
+        "measured link": (slower, measured.link, none),
         "copies": (copied, measured.link, none),
         "core share": (copied, measured.link, share),
     }
@@ -150,7 +163,15 @@ def rank_main(rank: int, folder: str) -> None:
         for _ in range(ROUNDS):
             for each, step in steps.items():
                 seconds[each].append(timed(step))
-        silent = statistics.median(seconds["silent"])
+        everyone: list[Any] = [None] * RANKS
+        distributed.all_gather_object(everyone, seconds)
+        slower = {
+            each: [max(own) for own in zip(*(e[each] for e in everyone), strict=True)]
+            for each in steps
+        }
+        silent = tuple(
+            statistics.median(found["silent"]) for found in (everyone[0], slower)
+        )
         row: dict[str, Any] = {
             "network": name,
             "gradients_mb": costs.size / 1e6,
@@ -165,9 +186,10 @@ def rank_main(rank: int, folder: str) -> None:
             },
             "core_share": measured.core_share,
             "copies": copies,
-            "two_ranks": quartiles(seconds["sends"]),
-            "two_ranks_silent": quartiles(seconds["silent"]),
-            "predicted": predictions(costs.lasting(BATCH, silent), copies, measured),
+            "two_ranks": quartiles(slower["sends"]),
+            "two_ranks_silent": quartiles(slower["silent"]),
+            "one_rank_silent": quartiles(everyone[0]["silent"]),
+            "predicted": predictions(costs, silent, copies, measured),
         }
         rows.append(row)
     if rank == 0:

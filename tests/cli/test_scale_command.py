@@ -27,6 +27,8 @@ def test_a_table_a_figure_and_what_pays(
     figure = (tmp_path / "scaling.svg").read_text()
     assert "cores given to communication" in figure
     assert "Buckets of a step" in figure
+    assert "Serial share by Karp and Flatt" in figure
+    assert "Amdahl, fitted" in figure
     ranks_shown = found["explained_at"]
     assert f"Buckets of a step of {ranks_shown} ranks:" in shown
     assert "break-even, Gbit/s" in shown

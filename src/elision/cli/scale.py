@@ -247,13 +247,26 @@ def _figure(model: "ScalingModel", until: int) -> str:
         law = model.usl
         fitted = [law.speedup(n) for n in counts]
         curves.append(Curve("USL, fitted", counts, fitted, fitted=True))
+        name, by_law = _law(model)
+        curves.append(Curve(f"{name}, fitted", counts, by_law, fitted=True))
         many = _shown(model, until)
         times = model.timeline(many)
         shown = Step(many, model.backward_seconds(many), times)
     by_cores = []
     if model.cores is not None:
         by_cores = [(n, row.step) for n, row in model.by_cores(counts[-1])]
-    return scaling_svg(curves, until, shown, by_cores)
+    shares = [(row.ranks, row.karp_flatt) for row in rows if row.karp_flatt is not None]
+    return scaling_svg(curves, until, shown, by_cores, shares)
+
+
+def _law(model: "ScalingModel") -> tuple[str, list[float]]:
+    """The law of the model's mode that is fitted to it, and its speed-ups."""
+    from elision.training.parallel.scaling.laws import amdahl, gustafson
+
+    counts = [row.ranks for row in model.rows]
+    if model.mode == "strong":
+        return "Amdahl", [amdahl(n, model.amdahl) for n in counts]
+    return "Gustafson", [gustafson(n, model.gustafson) for n in counts]
 
 
 def _summary(model: "ScalingModel", until: int, efficiency: float) -> str:

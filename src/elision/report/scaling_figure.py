@@ -90,6 +90,7 @@ def scaling_svg(
     pays_until: int,
     step: Step | None = None,
     by_cores: Sequence[tuple[int, float]] = (),
+    serial: Sequence[tuple[int, float]] = (),
 ) -> str:
     """Draw the curves, and beside them what is given of the rest.
 
@@ -98,18 +99,23 @@ def scaling_svg(
         pays_until: rank count that is marked.
         step: buckets of one step.
         by_cores: (cores given to communication, seconds of a step).
+        serial: (ranks, serial share by Karp and Flatt).
 
     Raises:
         ValueError: there is no curve.
     """
     if not curves:
         raise ValueError("scaling_svg: give at least one curve")
-    panels = 1 + (step is not None) + bool(by_cores)
-    with drawing(4.0 * panels + 0.6, 3.4) as figure:
-        axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    panels = 1 + (step is not None) + bool(by_cores) + bool(serial)
+    columns = 2 if panels == 4 else panels  # four are a square, fewer a row
+    rows = -(-panels // columns)
+    with drawing(4.0 * columns + 0.6, 3.4 * rows) as figure:
+        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         _speedups(axes.pop(0), curves, pays_until)
         if step is not None:
             _buckets(axes.pop(0), step)
+        if serial:
+            _serial(axes.pop(0), serial)
         if by_cores:
             _cores(axes.pop(0), by_cores)
         return svg(figure)
@@ -167,12 +173,28 @@ def _buckets(axes: "Axes", step: Step) -> None:
     axes.legend(fontsize=7.5)
 
 
+def _serial(axes: "Axes", serial: Sequence[tuple[int, float]]) -> None:
+    counts, shares = zip(*serial, strict=True)
+    axes.plot(counts, [s * 100 for s in shares], color=PALETTE[3], marker="o", ms=3.5)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set(
+        title="Serial share by Karp and Flatt, %",
+        xlabel="ranks; where it rises, overheads grow",
+        ylim=(0, None),
+    )
+
+
 def _cores(axes: "Axes", by_cores: Sequence[tuple[int, float]]) -> None:
     counts, seconds = zip(*by_cores, strict=True)
+    best = counts[seconds.index(min(seconds))]
     axes.plot(counts, [s * 1e3 for s in seconds], color=PALETTE[1], marker="o", ms=3.5)
+    axes.axvline(best, color=INK, linewidth=0.8, linestyle=":")
+    axes.set_yscale("log")  # giving away the last cores costs many times the least step
+    for format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        format(lambda value, _: f"{value:g}")
     axes.set(
         title="Step, ms",
-        xlabel="cores given to communication",
-        ylim=(0, None),
+        xlabel=f"cores given to communication; fastest with {best}",
     )
     axes.xaxis.get_major_locator().set_params(integer=True)  # pyright: ignore[reportCallIssue]

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from elision.study.papers.scaling.overheads import largest_of, together
+from elision.study.papers.scaling.overheads import largest_of, laws_of, together
 from elision.study.papers.scaling.paper import STRONG, WEAK, Scaling, waits
 from elision.study.papers.scaling.ratios import factorised, ratios
 from elision.training.parallel.scaling import Cores, Link, StepCosts
+from elision.training.parallel.scaling.laws import Usl, amdahl
 from elision.training.parallel.scaling.overlap import Bucket
 
 COSTS = StepCosts(
@@ -20,7 +21,14 @@ COSTS = StepCosts(
 
 def test_a_small_run_is_written_beside_the_published(tmp_path: Path) -> None:
     paper = Scaling(width=16, vocabulary=50, timed_batches=(1, 2), rounds=1)
-    alone, rows, compressed = paper.run(tmp_path)
+    laws, alone, rows, compressed = paper.run(tmp_path)
+    by_law = {row["by the laws"]: row for row in laws.rows}
+    stock = by_law["and over stock, one node being 2x"]
+    # Both meet the published "more than 25x".
+    assert [stock[mode] for mode in ("weak", "strong")] == ["25.0x", "25.9x"]
+    assert by_law["Amdahl: parallel share"]["strong"] == "0.9844"
+    assert by_law["Karp-Flatt: serial share"]["strong"] == "1.56%"
+    assert by_law["Gustafson: serial share"]["weak"] == "23.5%"
     first = alone.rows[0]
     assert first["for the weak efficiency"] == f"{1 / WEAK - 1:.1%}" == "28.2%"
     assert first["for the strong one"] == f"{1 / STRONG - 1:.1%}" == "23.5%"
@@ -47,6 +55,18 @@ def test_the_needed_value_gives_the_efficiency_back() -> None:
     *_, last = rows
     assert last.weak == pytest.approx(WEAK)
     assert last.strong == pytest.approx(WEAK)
+
+
+def test_the_laws_give_the_efficiencies_back() -> None:
+    rows = {row.quantity: row for row in laws_of((WEAK, STRONG), 16, 2.0)}
+    for mode, efficiency in (("weak", WEAK), ("strong", STRONG)):
+        value = {name: getattr(row, mode) for name, row in rows.items()}
+        contention = float(value["USL: contention, if all is"])
+        coherency = float(value["USL: coherency, if all is"])
+        for law in (Usl(contention, 0.0), Usl(0.0, coherency)):
+            assert law.speedup(16) / 16 == pytest.approx(efficiency, abs=1e-3)
+        share = float(value["Amdahl: parallel share"])
+        assert amdahl(16, share) / 16 == pytest.approx(efficiency, abs=1e-3)
 
 
 def test_seconds_scale_and_proportions_stay() -> None:

@@ -5,16 +5,29 @@ efficiency does not say which they were, so each is asked alone first.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 
 from elision.common.columns import column
 from elision.training.parallel.scaling import Cores, Link, StepCosts, scaling_model
-from elision.training.parallel.scaling.laws import karp_flatt
+from elision.training.parallel.scaling.laws import (
+    Usl,
+    fit_amdahl,
+    fit_gustafson,
+    karp_flatt,
+)
 
-__all__ = ["NeededRow", "TogetherRow", "largest_of", "needed", "together"]
+__all__ = [
+    "LawRow",
+    "NeededRow",
+    "TogetherRow",
+    "largest_of",
+    "laws_of",
+    "needed",
+    "together",
+]
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,63 @@ class TogetherRow:
     overheads: str = column("overheads, each with those above")
     weak: float = column("weak", ".1f", " %", scale=100)
     strong: float = column("strong", ".1f", " %", scale=100)
+
+
+@dataclass(frozen=True)
+class LawRow:
+    """What a law makes of the published efficiencies.
+
+    Attributes:
+        quantity: of which law.
+        weak: its value for the weak efficiency, as text.
+        strong: the same for the strong one.
+
+    Example:
+        >>> LawRow("speed-up", "12.5x", "13.0x").weak
+        '12.5x'
+    """
+
+    quantity: str = column("by the laws")
+    weak: str = column("weak")
+    strong: str = column("strong")
+
+
+def laws_of(
+    efficiencies: tuple[float, float], ranks: int, one_node: float
+) -> Iterator[LawRow]:
+    """The published efficiencies in the terms of each law.
+
+    Args:
+        efficiencies: weak and strong.
+        ranks: at which they were published.
+        one_node: speed-up of one node over what the published speed-up is over.
+
+    Example:
+        >>> [row.strong for row in laws_of((0.78, 0.81), 16, 2.0)][:3]
+        ['12.96x', '25.9x', '0.9844']
+    """
+    speedups = [e * ranks for e in efficiencies]
+
+    def row(quantity: str, text: Callable[[float], str]) -> LawRow:
+        return LawRow(quantity, *(text(speedup) for speedup in speedups))
+
+    def contention(speedup: float) -> float:
+        return (ranks / speedup - 1) / (ranks - 1)
+
+    yield row(f"speed-up of {ranks} nodes over one", lambda s: f"{s:.2f}x")
+    yield row(
+        f"and over stock, one node being {one_node:g}x",
+        lambda s: f"{one_node * s:.1f}x",
+    )
+    yield row("Amdahl: parallel share", lambda s: f"{fit_amdahl([ranks], [s]):.4f}")
+    yield row("Karp-Flatt: serial share", lambda s: f"{karp_flatt(ranks, s):.2%}")
+    yield row("Gustafson: serial share", lambda s: f"{fit_gustafson([ranks], [s]):.1%}")
+    yield row("USL: contention, if all is", lambda s: f"{contention(s):.4f}")
+    yield row("USL: coherency, if all is", lambda s: f"{contention(s) / ranks:.6f}")
+    yield row(
+        "and then the fastest count of nodes",
+        lambda s: f"{Usl(0.0, contention(s) / ranks).peak:.0f}",
+    )
 
 
 def largest_of(count: int) -> float:

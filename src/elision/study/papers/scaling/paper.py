@@ -15,7 +15,7 @@ from elision.common.checks import integer, number
 from elision.common.columns import as_text
 from elision.common.files import to_csv, write_json, write_text
 from elision.study.papers.base import Figure, Paper, Progress, Report, Table, silent
-from elision.study.papers.scaling.overheads import needed, together
+from elision.study.papers.scaling.overheads import laws_of, needed, together
 from elision.study.papers.scaling.ratios import ratios
 from elision.training.parallel.scaling import Cores, Link, StepCosts, scaling_model
 from elision.training.parallel.scaling.measure import measured_step
@@ -26,6 +26,9 @@ __all__ = ["STRONG", "WEAK", "Scaling", "gnmt_step", "log_normal_lengths", "wait
 
 #: Published efficiencies of 16 nodes.
 WEAK, STRONG = 0.78, 0.81
+
+#: Published speed-up of one node over stock TensorFlow, "about" this.
+ONE_NODE = 2.0
 
 #: Words of a sentence: log-normal with these parameters, at most this long, as of a
 #: translation corpus; the distribution of this project's reference.
@@ -82,6 +85,11 @@ class Scaling(Paper):
         Figure(
             "DGC, DeepSpeech's gradients", "488 MB to 0.74 MB", "summary at study.space"
         ),
+        Figure(
+            "PowerSGD, time to train",
+            "consistently below SGD's, alone of the methods evaluated",
+            "abstract of Vogels et al., NeurIPS 2019",
+        ),
     )
     unstated = (
         "Seconds of a step, batch, link, nodes, cores pinned by MLSL and bucket sizes of "
@@ -130,7 +138,7 @@ class Scaling(Paper):
     def run(
         self, folder: Path, progress: Progress = silent, report: Report = silent
     ) -> list[Table]:
-        """Write ``needed.csv``, ``together.csv``, ``ratios.csv`` and ``scaling.json``."""
+        """Write a CSV file for each table, and ``scaling.json``."""
         progress(0, 3)
         batches = tuple(int(size) for size in self.timed_batches)
         costs = gnmt_step(self.width, self.vocabulary, batches, self.rounds, self.seed)
@@ -158,8 +166,9 @@ class Scaling(Paper):
             )
         ]
         compressed = ratios(self.ranks)
+        laws = list(laws_of((WEAK, STRONG), self.ranks, ONE_NODE))
         folder.mkdir(parents=True, exist_ok=True)
-        tables = {"needed": alone, "together": rows, "ratios": compressed}
+        tables = {"laws": laws, "needed": alone, "together": rows, "ratios": compressed}
         for name, each in tables.items():
             write_text(folder / f"{name}.csv", to_csv([asdict(row) for row in each]))
         facts = {"parameters": asdict(self), "unstated": self.unstated, "waits": idle}
@@ -173,6 +182,11 @@ class Scaling(Paper):
         }
         gradients = f"{costs.size / 1e6:.0f} MB of gradients"
         return [
+            Table(
+                f"The published efficiencies of {self.ranks} nodes by the laws of scaling",
+                [as_text(row) for row in laws],
+                origin="derived",
+            ),
             Table(
                 f"What one overhead would have to be alone, {gradients}",
                 [as_text(row) for row in alone],

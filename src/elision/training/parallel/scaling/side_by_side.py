@@ -143,10 +143,14 @@ class Overlap:
         return found
 
     def panels(self) -> list[Step]:
-        """The steps as :func:`~elision.report.scaling_figure.steps_svg` draws them."""
+        """The steps as :func:`~elision.report.scaling_figure.steps_svg` draws them.
+
+        On one machine all count from the begin of rank 0's backward pass.
+        """
         found = []
+        one_clock = len({step.begin for step in self.steps}) == 1
         for step in self.steps:
-            zero = step.forward
+            zero = self.steps[0].forward if one_clock else step.forward
             found.append(
                 Step(
                     self.ranks,
