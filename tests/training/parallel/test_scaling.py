@@ -319,6 +319,9 @@ def test_copies_are_measured_and_one_rank_makes_none() -> None:
     copies = measured_copies(net, lambda m: m(x).square().sum(), rounds=3)
     assert all(0 <= seconds < 1 for seconds in copies)
     assert copies[1] > 0
+    net.register_parameter("unused", nn.Parameter(torch.zeros(3)))
+    assert measured_copies(net, lambda m: m(x).square().sum(), rounds=1)[1] > 0
+    assert all(p.grad is None for p in net.parameters())
     costs = replace(COSTS, copies=(0.5, 0.25))
     model = scaling_model(costs, Link(), batch=64, ranks=(1, 2), mode="weak")
     alone, two = model.rows

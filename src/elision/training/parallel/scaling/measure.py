@@ -144,7 +144,8 @@ def measured_copies(
     It copies every gradient into a bucket during the backward pass, and out of it after
     the bucket is back. A backward pass whose buckets are answered at once takes turns
     with one that fills none; medians. A copy of the model works, in the process group that
-    is connected (a collective call then) or in one of torch's fake ranks.
+    is connected (a collective call then) or in one of torch's fake ranks. Parameters that
+    the loss does not depend on are left out.
 
     Args:
         model: in training mode.
@@ -180,7 +181,12 @@ def measured_copies(
     fill: list[float] = []
     take: list[float] = []
     with nullcontext() if connected else one_of_many(2):
-        parallel = nn.parallel.DistributedDataParallel(copy.deepcopy(model))
+        own = copy.deepcopy(model)
+        loss(own).backward()
+        for parameter in own.parameters():
+            if parameter.grad is None:  # DDP would wait for it
+                parameter.requires_grad_(False)
+        parallel = nn.parallel.DistributedDataParallel(own)
         parallel.register_comm_hook(None, answer)
         # Buckets are filled anew after the first step.
         for turn in range(rounds + 2):
