@@ -298,3 +298,53 @@ for n in range(N):
                                 if 0 <= p < P and 0 <= q < Q:
                                     X[n, c, h, v] += G[n, k, p, q] * W[k, c, r, s]
 """
+
+
+#: Two layers, the first with a bias and a function.
+LAYERS = """
+for i in range(M):
+    for j in range(N):
+        acc = 0
+        for k in range(K):
+            acc += X[i, k] * W[j, k]
+        H[i, j] = relu(acc + b[j])
+for i in range(M):
+    for o in range(O):
+        Y[i, o] = 0
+        for j in range(N):
+            Y[i, o] += H[i, j] * V[o, j]
+"""
+
+#: The same, hidden values in blocks of four that go on to the second layer at once.
+LAYERS_FUSED = """
+for i in range(M):
+    for o in range(O):
+        Y[i, o] = 0
+for i in range(M):
+    for jb in range(0, N, 4):
+        for j in range(jb, min(jb + 4, N)):
+            t[j - jb] = 0
+            for kb in range(0, K, 8):
+                for k in range(kb, min(kb + 8, K)):
+                    t[j - jb] += W[j, k] * X[i, k]
+            t[j - jb] = relu(t[j - jb] + b[j])
+            for o in range(O):
+                Y[i, o] += t[j - jb] * V[o, j]
+"""
+
+#: The elementwise part of an LSTM cell.
+CELL = """
+for h in range(H):
+    i[h] = sigmoid(a[0, h])
+    f[h] = sigmoid(a[1, h])
+    g[h] = tanh(a[2, h])
+    c1[h] = f[h] * c0[h] + i[h] * g[h]
+    h1[h] = sigmoid(a[3, h]) * tanh(c1[h])
+"""
+
+CELL_IN_TWO_PASSES = """
+for h in range(H):
+    c1[h] = sigmoid(a[0, h]) * tanh(a[2, h]) + c0[h] * sigmoid(a[1, h])
+for h in range(H):
+    h1[h] = tanh(c1[h]) * sigmoid(a[3, h])
+"""

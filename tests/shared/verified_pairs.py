@@ -46,6 +46,12 @@ PROVED = {
     },
     "double buffer": (programs.DOUBLE_BUFFER, programs.COPY, {}, SAME),
     "fused": (programs.FUSED, programs.UNFUSED, {}, SAME),
+    "two layers in one pass": (programs.LAYERS_FUSED, programs.LAYERS, {}, REAL),
+    "cell in two passes": (programs.CELL_IN_TWO_PASSES, programs.CELL, {}, REAL),
+    "a function twice": (
+        "for i in range(M): y[i] = relu(x[i]) + relu(x[i])",
+        "for i in range(M): y[i] = 2 * relu(x[i])", {}, REAL,
+    ),
     "fused at every block, one block": (
         programs.FUSED.replace("if cb == Cb - 1", "if cb == cb"),
         programs.UNFUSED, {"Cb": 1}, SAME,
@@ -139,6 +145,14 @@ REFUTED = {
     "fused at every block": (
         programs.FUSED.replace("if cb == Cb - 1", "if cb == cb"), programs.UNFUSED, {},
         {"Cb": 2, "M": 1},
+    ),
+    "bias of the block": (
+        programs.LAYERS_FUSED.replace("b[j])", "b[jb])"), programs.LAYERS, {},
+        {"K": 1, "M": 1, "N": 2, "O": 1},
+    ),
+    "forget gate of the input": (
+        programs.CELL_IN_TWO_PASSES.replace("sigmoid(a[1, h])", "sigmoid(a[0, h])"),
+        programs.CELL, {}, {"H": 1},
     ),
     "never initialised": (
         programs.MATMUL.replace("C[i, j] = 0", "pass"), programs.MATMUL, {},

@@ -14,6 +14,7 @@ from typing import Any
 
 import islpy as isl
 
+from elision.verify.calls import named
 from elision.verify.values import Beyond, Sum, Term
 
 __all__ = ["Difference", "differences", "swapped"]
@@ -68,6 +69,12 @@ def differences(
     Raises:
         Beyond: a sum that the comparison does not hold.
     """
+    if not (_stands_alone(first) and _stands_alone(second)):
+
+        def equal(a: Sum, b: Sum) -> bool:
+            return next(differences(a, b, clock), None) is None
+
+        first, second = named(first, second, equal)
     yield from _called(first, second, clock)
     mine, theirs = _by_arrays(first), _by_arrays(second)
     doubtful = None
@@ -250,6 +257,22 @@ def _joined(parts: list[Sum]) -> Sum:
     return Sum(terms, *whole)
 
 
+def _stands_alone(value: Sum) -> bool:
+    """Whether every function's value is a result by itself, not multiplied or summed."""
+    seen: dict[Any, Any] = {}
+    for term in value.terms:
+        if not term.calls:
+            continue
+        if term.factors or len(term.calls) != 1 or not term.is_plain:
+            return False
+        ((function, arguments),) = term.calls
+        key, where = (function, len(arguments)), term.index.domain()
+        if key in seen and not seen[key].is_disjoint(where):
+            return False  # one is added to another
+        seen[key] = seen[key] | where if key in seen else where
+    return True
+
+
 def _by_function(value: Sum) -> dict[tuple[str, int, int], list[Term]]:
     """The terms that are a function's value, by function, arguments and coefficient."""
     found: dict[tuple[str, int, int], list[Term]] = {}
@@ -257,15 +280,7 @@ def _by_function(value: Sum) -> dict[tuple[str, int, int], list[Term]]:
         if not term.calls:
             continue
         function, arguments = term.calls[0]
-        if term.factors or len(term.calls) > 1 or not term.is_plain:
-            raise Beyond(
-                f"{function}(...) is multiplied or summed over; a function's value is "
-                "compared where it is a result by itself"
-            )
         key = function, len(arguments), term.coefficient
-        for other in found.get(key, []):
-            if not other.index.domain().is_disjoint(term.index.domain()):
-                raise Beyond(f"{function}(...) is added to {function}(...)")
         found.setdefault(key, []).append(term)
     return found
 
@@ -280,6 +295,8 @@ def swapped(first: Sum, second: Sum, clock: Callable[[], None]) -> tuple[bool, A
     """
     if first.is_atom and second.is_atom and not _has_calls(first, second):
         return True, None
+    if not (_stands_alone(first) and _stands_alone(second)):
+        return False, None
     for key, mine in _by_function(first).items():
         theirs = _by_function(second)[key]
         for n in range(len(mine[0].calls[0][1])):

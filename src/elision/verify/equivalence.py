@@ -70,8 +70,9 @@ def equivalent(
 
     Returns:
         The verdict. Without islpy, or where the programs lie outside what is proved,
-        both are run on formal inputs at small sizes, or at the given ones; equal results
-        there are ``"unknown"``, different ones ``"refuted"``.
+        both are run on formal inputs at small sizes, or at the given ones: different
+        results are ``"refuted"``, equal ones ``"unknown"``, but ``"proved"`` if no size
+        was left open.
 
     Raises:
         ProgramError: a text that is not read, unknown names, or an output that the
@@ -429,8 +430,8 @@ def _by_running(
 ) -> Verdict:
     """The verdict from runs at small or given sizes."""
     until = time.perf_counter() + min(limit_s, _RUNNING_S)
-    checked: list[Mapping[str, int]] = []
-    formal = True
+    by_every: list[Mapping[str, int]] = []
+    by_some: list[Mapping[str, int]] = []
     for sizes in _small_sizes((ours, spec), given):
         try:
             for at in (seed, seed + 1):
@@ -438,19 +439,24 @@ def _by_running(
                 if witness is not None:
                     what = f"{witness.output} differs"
                     return Verdict("refuted", witness, None, what, (sizes,))
-            checked.append(sizes)
-            if time.perf_counter() < until:
-                formal &= _formally_equal(ours, spec, sizes, outputs)
+            by_some.append(sizes)
+            if time.perf_counter() > until:
+                break
+            if _formally_equal(ours, spec, sizes, outputs):
+                by_every.append(sizes)
         except TooLong:
-            formal &= bool(checked) and checked[-1] != sizes
+            pass
         if time.perf_counter() > until:
             break
-    if not checked:
+    if not by_some:
         return Verdict("unknown", None, None, f"{reason}; too large to run")
+    if by_every and not {*ours.sizes, *spec.sizes}:
+        order = f"their order was not compared: {reason}"
+        return Verdict("proved", None, "real numbers only", order, tuple(by_every))
+    checked = by_every or by_some
     last = ", ".join(f"{k}={v}" for k, v in checked[-1].items())
-    what = "equal for every input" if formal else "equal on random integers"
-    where = f"{what} at {len(checked)} sizes" if last else what
-    where += f", the last {last}" if last else ""
+    where = f"equal {'for every input' if by_every else 'on random integers'}"
+    where += f" at {len(checked)} sizes, the last {last}" if last else ""
     return Verdict("unknown", None, None, f"{reason}; {where}", tuple(checked))
 
 

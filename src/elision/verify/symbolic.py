@@ -316,11 +316,11 @@ def _guesses(
         if not ready:
             return
         n = min(ready, key=lambda n: len(ready[n]))
-        terms = dict(ready[n])
         at = whole.of(known)
         rest = equations[n][1]
-        if None in terms:
-            rest = rest - at.index(terms.pop(None))
+        if None in ready[n]:
+            rest = rest - at.index(ready[n][None])
+        terms = {name: factor for name, factor in ready[n].items() if name is not None}
         others = [m for m in left if m != n]
         for order in itertools.permutations(terms):
             found, remainder = dict(known), rest

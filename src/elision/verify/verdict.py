@@ -54,9 +54,10 @@ class Verdict:
     """What is known about two programs.
 
     Attributes:
-        status: ``"proved"``: equal for all sizes that the assumptions allow, and all
-            inputs, over the real numbers. ``"refuted"``: different on the witness, on
-            which both were run. ``"unknown"``: neither, and the reason says why.
+        status: ``"proved"``: equal for all sizes that the assumptions allow, or at the
+            ones that were given, and all inputs, over the real numbers.
+            ``"refuted"``: different on the witness, on which both were run.
+            ``"unknown"``: neither, and the reason says why.
         witness: of a refutation, the smallest sizes that were found.
         order: ``"same"``: the sums are also taken in the same order, so that floating
             point gives the same bits (up to the sign of a zero); ``"real numbers only"``:
@@ -87,7 +88,8 @@ class Verdict:
                 else "over the real numbers; sums may be taken in another order"
             )
             tail = f" ({self.reason})" if self.reason else ""
-            return f"proved for all sizes, {how}{tail}"
+            where = "at the sizes given" if self.checked else "for all sizes"
+            return f"proved {where}, {how}{tail}"
         parts = [self.status]
         if self.reason:
             parts.append(self.reason)
