@@ -48,6 +48,10 @@ PROVED = {
     "fused": (programs.FUSED, programs.UNFUSED, {}, SAME),
     "two layers in one pass": (programs.LAYERS_FUSED, programs.LAYERS, {}, REAL),
     "cell in two passes": (programs.CELL_IN_TWO_PASSES, programs.CELL, {}, REAL),
+    "a product many times": (
+        "for i in range(M):\n  for k in range(K): y[i] += x[i]",
+        "for k in range(K - 1, -1, -1):\n  for i in range(M): y[i] += x[i]", {}, REAL,
+    ),
     "a function twice": (
         "for i in range(M): y[i] = relu(x[i]) + relu(x[i])",
         "for i in range(M): y[i] = 2 * relu(x[i])", {}, REAL,
@@ -145,6 +149,10 @@ REFUTED = {
     "fused at every block": (
         programs.FUSED.replace("if cb == Cb - 1", "if cb == cb"), programs.UNFUSED, {},
         {"Cb": 2, "M": 1},
+    ),
+    "a product once too often": (
+        "for i in range(M):\n  for k in range(K + 1): y[i] += x[i]",
+        "for k in range(K):\n  for i in range(M): y[i] += x[i]", {}, {"K": 1, "M": 1},
     ),
     "bias of the block": (
         programs.LAYERS_FUSED.replace("b[j])", "b[jb])"), programs.LAYERS, {},

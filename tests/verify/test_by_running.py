@@ -87,6 +87,15 @@ def test_a_recurrence_that_is_no_sum_is_unknown() -> None:
     assert "equal for every input" in verdict.reason
 
 
+def test_a_product_that_comes_more_than_once_is_not_counted_for_all_sizes() -> None:
+    often = "for i in range(M):\n  for k in range(K): y[i] += x[i]"
+    other = often.replace("range(K)", "range(K + 1)") + "\n  y[i] -= x[i]"
+    verdict = equivalent(other, often)
+    assert verdict.status == "unknown"
+    assert "more than once in one sum" in verdict.reason or not HAS_ISL
+    assert "equal for every input" in verdict.reason
+
+
 # Random programs.
 
 _NAMES = st.sampled_from(
@@ -99,6 +108,9 @@ _VALUES = (
     "a[{0}]",
     "a[{0}] * a[{1}]",
     "2 - a[{0}]",
+    "f(a[{0}])",
+    "f(a[{0}] * b[{1}]) * b[{0}]",
+    "f(t[{0}])",
 )
 
 

@@ -9,7 +9,7 @@ piecewise constant; with one term on either side the sums are equal iff the rang
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
-from itertools import product
+from itertools import permutations, product
 from typing import Any
 
 import islpy as isl
@@ -80,11 +80,12 @@ def differences(
     doubtful = None
     for arrays in sorted({*mine, *theirs}):
         clock()
-        ours = mine.get(arrays, []), theirs.get(arrays, [])
+        ours = _without_equals(mine.get(arrays, []), theirs.get(arrays, []))
         injective = all(t.is_injective for side in ours for t in side)
         clock()
         if injective:
-            yield from _of_sets(arrays, *ours)
+            if ours[0] or ours[1]:
+                yield from _of_sets(arrays, *ours)
             continue
         found = list(_of_repeats(arrays, *ours))
         yield from found
@@ -159,6 +160,48 @@ def _where_in_order(left: Any, right: Any, head: Any) -> Any:
     """The points at which one element comes before or with another of its array."""
     pairs = left.lex_le_map(right)
     return (pairs & head.domain().identity()).domain()
+
+
+def _without_equals(
+    first: list[_Listed], second: list[_Listed]
+) -> tuple[list[_Listed], list[_Listed]]:
+    """Terms without those in which a product comes as often on either side.
+
+    It does if the iterations are the same set, but for the order of their variables.
+    """
+    if all(t.is_injective for t in (*first, *second)):
+        return first, second
+    left, right = [], list(second)
+    for t in first:
+        for other in right:
+            if t.coefficient == other.coefficient and _same_iterations(t, other):
+                right.remove(other)
+                break
+        else:
+            left.append(t)
+    return left, right
+
+
+def _same_iterations(first: _Listed, second: _Listed) -> bool:
+    ours, theirs = (
+        t.relation.flatten_domain().reset_tuple_id(isl.dim_type.in_)
+        if t.relation.has_tuple_id(isl.dim_type.in_) or t.relation.domain_is_wrapping()
+        else t.relation
+        for t in (first, second)
+    )
+    count = ours.dim(isl.dim_type.in_)
+    if count != theirs.dim(isl.dim_type.in_) or count > _VARIABLES:
+        return False
+    names = [f"x{n}" for n in range(count)]
+    for order in permutations(names):
+        step = isl.Map(f"{{ [{', '.join(names)}] -> [{', '.join(order)}] }}")
+        if ours.apply_domain(step).is_equal(theirs):
+            return True
+    return False
+
+
+#: Loop variables whose orders are tried, all of them.
+_VARIABLES = 4
 
 
 def _of_sets(
@@ -325,6 +368,8 @@ def swapped(first: Sum, second: Sum, clock: Callable[[], None]) -> tuple[bool, A
             return False, None
         ours = [t for t in ours if t.time is not None]
         theirs = [t for t in theirs if t.time is not None]
+    if not all(t.is_injective for t in (*ours, *theirs)):
+        return False, None
     parts = [sum(t.relation.n_basic_map() for t in side) for side in (ours, theirs)]
     if max(parts) > _PARTS:
         raise Beyond(f"the order of the sums was not compared: {max(parts)} cases")
