@@ -120,6 +120,7 @@ class CheckedWire(Wire):
     def __init__(self, group: distributed.ProcessGroup | None) -> None:
         super().__init__(group)
         self._collectives = 0
+        self._others = [rank for rank in range(self.ranks) if rank != self.rank]
         self._rooms: dict[tuple[str, torch.device], Tensor] = {}
 
     def all_reduce(self, whole: Tensor, where: str) -> float:
@@ -133,7 +134,7 @@ class CheckedWire(Wire):
         padded = self._room("padded", data, self.ranks, size * whole.itemsize)
         padded.view(-1)[: len(data)] = data
         padded.view(-1)[len(data) :] = 0
-        sent = self._sealed(padded)
+        sent = self._sealed(padded, travelling=self._others)
         came = self._room("came", sent, *sent.shape)
         distributed.all_to_all_single(came, sent, group=self.group)
         bad = self._broken(came)
@@ -162,7 +163,7 @@ class CheckedWire(Wire):
 
     def _gather(self, data: Tensor) -> tuple[Tensor, set[int]]:
         """The bytes of every rank as rows, and the ranks whose bytes are broken."""
-        sent = self._sealed(data[None])[0]
+        sent = self._sealed(data[None], travelling=[0])[0]
         came = self._room("gathered", sent, self.ranks, len(sent))
         distributed.all_gather(list(came.unbind()), sent, group=self.group)
         return came[:, :-_CRC], self._broken(came)
@@ -182,21 +183,26 @@ class CheckedWire(Wire):
             raise CorruptMessageError(where, links)
         return 8.0 * (self.ranks - 1) * (self.ranks + _CRC)
 
-    def _sealed(self, rows: Tensor) -> Tensor:
-        """Rows of bytes, each followed by its checksum; memory of this object."""
+    def _sealed(self, rows: Tensor, travelling: list[int]) -> Tensor:
+        """Rows of bytes with room for a checksum each, which those that travel have."""
         self._collectives += 1
         sealed = self._room("sent", rows, len(rows), rows.shape[1] + _CRC)
         sealed[:, :-_CRC] = rows
-        sums = [self._crc(row, self.rank) for row in rows.cpu()]
-        sealed[:, -_CRC:] = _as_bytes(sums).to(rows.device)
+        host = rows.cpu()
+        for row in travelling:
+            sealed[row, -_CRC:] = _as_bytes(self._crc(host[row], self.rank))
         return sealed
 
     def _broken(self, came: Tensor) -> set[int]:
-        """Ranks whose row does not fit its checksum."""
+        """Other ranks whose row does not fit its checksum."""
         rows = came.cpu()
-        sums = _as_bytes([self._crc(row[:-_CRC], r) for r, row in enumerate(rows)])
-        other = (sums != rows[:, -_CRC:]).any(1)
-        return set(other.nonzero().flatten().tolist())
+        return {
+            rank
+            for rank in self._others
+            if not torch.equal(
+                _as_bytes(self._crc(rows[rank, :-_CRC], rank)), rows[rank, -_CRC:]
+            )
+        }
 
     def _crc(self, row: Tensor, sender: int) -> int:
         begun = zlib.crc32(f"{self._collectives}/{sender}".encode())
@@ -210,7 +216,7 @@ class CheckedWire(Wire):
         return self._rooms[key][:size].view(rows, columns)
 
 
-def _as_bytes(sums: list[int]) -> Tensor:
-    """Checksums as rows of bytes."""
-    data = bytearray(b"".join(each.to_bytes(_CRC, "little") for each in sums))
-    return torch.frombuffer(data, dtype=torch.uint8).view(-1, _CRC)
+def _as_bytes(checksum: int) -> Tensor:
+    return torch.frombuffer(
+        bytearray(checksum.to_bytes(_CRC, "little")), dtype=torch.uint8
+    )
