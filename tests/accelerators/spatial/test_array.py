@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from elision.accelerators import Systolic
 from elision.accelerators.spatial import LoopNest, SpaceTimeMap, SpatialArray
+from elision.accelerators.spatial.buffers import IoNetwork, Stage
 from elision.accelerators.spatial.folding import FOLDS, Folding
 from elision.accelerators.spatial.pair import GradientPair
 from elision.accelerators.systolic.lowering import lower
@@ -277,6 +278,39 @@ def test_traffic_falls_to_each_tensor_once_where_buffers_hold_all() -> None:
         small = SpatialArray(rows=8, columns=8, form=form, buffers="1/1/1")
         tight = small.cost(LayerProduct(kind, layer))
         assert tight.accesses["dram.read"] > cost.accesses["dram.read"]
+
+
+def test_io_networks_change_words_ports_and_ends() -> None:
+    product = LayerProduct(Product.FORWARD, MatmulGeometry(16, 24, 8))
+    nest = LoopNest.of(product)
+    removed = IoNetwork(
+        "input", (Stage("loader", removed=("j",)), Stage("feeder", removed=("j",)))
+    )
+    sent = IoNetwork(
+        "input", (Stage("loader"), Stage("feeder", moves="scatter", along="i"))
+    )
+    gathered = IoNetwork(
+        "grad_output",
+        (Stage("drainer", removed=("k",), moves="gather", along="j"),),
+    )
+    for folds in ("drained", "pipelined", "overlapped"):
+        plain = SpatialArray(rows=4, columns=4, keep="output", folds=folds)
+        base = plain.cost(product)
+        once = replace(plain, networks=(removed,)).cost(product)
+        assert (once.cycles, once.accesses) == (base.cycles, base.accesses)
+        array = replace(plain, networks=(sent, gathered))
+        cost = array.cost(product)
+        ends = 8 * (4 * 2 if folds == "drained" else 1)
+        assert cost.cycles == base.cycles + ends
+        assert array.timing((product,)).cycles == cost.cycles
+        words = base.accesses["input_sram.read"]
+        assert cost.accesses["input_sram.read"] == 4 * words
+        assert cost.accesses["output_sram.write"] == base.accesses["output_sram.write"]
+        ports = {row.tensor: row.ports for row in array.describe(nest)}
+        assert ports == {"input": 1, "weight": 4, "grad_output": 4}
+    wrong = IoNetwork("input", (Stage("loader", removed=("k",)),))
+    with pytest.raises(ValueError, match=r"loader.remove\(k\): k indexes input"):
+        replace(plain, networks=(wrong,)).cost(product)
 
 
 WRONG = {

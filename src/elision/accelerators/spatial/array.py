@@ -18,6 +18,7 @@ import numpy as np
 from elision.accelerators.base import Cost, check_integer
 from elision.accelerators.energy import REGISTER, energy_table
 from elision.accelerators.numbers import FLOAT32, WORD_BITS, Numbers, numbers_of
+from elision.accelerators.spatial.buffers import IoNetwork
 from elision.accelerators.spatial.classes import dataflow
 from elision.accelerators.spatial.derived import links, ports, touched
 from elision.accelerators.spatial.folding import FOLDS, Folding
@@ -117,6 +118,12 @@ class SpatialArray(SystolicArray):
             energy of the multiply-accumulate is. Needs operands.
         buffers: double-buffered SRAMs and DRAM bandwidth, see
             :class:`~elision.accelerators.Systolic`.
+        networks: chains of stages between the SRAMs and the array
+            (:class:`~elision.accelerators.spatial.buffers.IoNetwork`); a tensor without
+            one has a port for each lane and sends every element once a fold. The first
+            stage of a chain sends it once for every turn of the reuse loops that it has
+            not removed; scattering and gathering take cycles at the ends of a fold, of
+            pipelined and overlapped folds once in all.
         energy: name of an energy table, or path of a TOML file.
 
     Raises:
@@ -144,6 +151,7 @@ class SpatialArray(SystolicArray):
     input_grad: str = "scatter"
     zero_gating: bool = False
     buffers: Buffers | str | float | None = None
+    networks: tuple[IoNetwork, ...] = ()
     energy: str = "horowitz-45nm"
 
     def __post_init__(self) -> None:
@@ -215,15 +223,36 @@ class SpatialArray(SystolicArray):
         """How a product is cut into folds.
 
         Raises:
-            ValueError: as :meth:`nest_of`, or an array too small for a map or for
-                ``folds="none"``.
+            ValueError: as :meth:`nest_of`, an array too small for a map or for
+                ``folds="none"``, or an I/O network that is illegal for the nest (names
+                the stage and the reason).
         """
         return self.folding_of(self.nest_of(product)[0])
 
     def folding_of(self, nest: LoopNest) -> Folding:
         """How a nest is cut into folds; errors as :meth:`folding`."""
         map = self.map or SpaceTimeMap.keeping(nest, self.keep)
-        return _folding(nest, map, self.rows, self.columns, self.folds)
+        folding = _folding(nest, map, self.rows, self.columns, self.folds)
+        for network in self.networks:
+            network.check(nest.resized(folding.tile), map)
+        return folding
+
+    def _ends(self, folding: Folding) -> int:
+        """Cycles in which networks scatter and gather and nothing else is done."""
+        one = folding.nest.resized(folding.tile) if self.networks else folding.nest
+        ends = sum(network.extra_cycles(one) for network in self.networks)
+        return ends * (folding.count if folding.folds == "drained" else 1)
+
+    def _repeats(self, folding: Folding, tensor: Tensor) -> int:
+        """Times that a tensor's network sends an element in a fold."""
+        nest = folding.nest
+        for network in self.networks:
+            if nest.tensor(network.tensor) == tensor:
+                written = tensor == nest.output
+                removed = network.stages[-1 if written else 0].removed
+                kept = (n for n in nest.reused_along(tensor) if n not in removed)
+                return math.prod(folding.tile[loop] for loop in kept)
+        return 1
 
     def prices_for(self, n: Numbers) -> dict[str, float]:
         """Energy of one of each operation and access, in some formats."""
@@ -248,6 +277,7 @@ class SpatialArray(SystolicArray):
         n = numbers_of(product.arithmetic)
         bits = by_family(product)
         macs = nest.iterations
+        cycles = folding.cycles + self._ends(folding)
         zeros = macs - product.counts.valid if self.zero_gating else 0
         moved = self._traffic(folding, gemm, bits)
         details = {
@@ -259,10 +289,10 @@ class SpatialArray(SystolicArray):
             details["zero_multiplies"] = zeros
         latches = n.words(macs, self._latched(folding, bits))
         return Cost(
-            cycles=folding.cycles,
+            cycles=cycles,
             multiplies=macs - zeros,
             valid_multiplies=macs - zeros,
-            multiplier_slots=self.rows * self.columns * folding.cycles,
+            multiplier_slots=self.rows * self.columns * cycles,
             operations={n.multiply: macs - zeros, n.add: macs - zeros},
             accesses={
                 **self._sram(folding, gemm, bits),
@@ -295,12 +325,13 @@ class SpatialArray(SystolicArray):
         for tensor in folding.nest.accesses:
             family = FAMILY_OF[tensor]
             words, wide = folding.words(tensor), bits[family]
+            sent = words * self._repeats(folding, tensor)
             if tensor == folding.nest.output:
                 first = gemm.first_writes if gemm else touched(folding.nest, tensor)
-                counts[f"{family}_sram.write"] = Numbers.words(words, wide)
+                counts[f"{family}_sram.write"] = Numbers.words(sent, wide)
                 counts[f"{family}_sram.read"] = Numbers.words(words - first, wide)
             else:
-                counts[f"{family}_sram.read"] = Numbers.words(words, wide)
+                counts[f"{family}_sram.read"] = Numbers.words(sent, wide)
         return counts
 
     def _traffic(
@@ -353,7 +384,11 @@ class SpatialArray(SystolicArray):
         """Folds of one product; see :meth:`Accelerator.timing`."""
         folding = self.folding(self.seen(job[0]) if len(job) == 1 else job[0])
         names = [tensor for tensor in folding.nest.inputs if tensor != folding.kept]
-        return folding.timing(" and ".join(names), folding.kept or "nothing")
+        timing = folding.timing(" and ".join(names), folding.kept or "nothing")
+        ends = self._ends(folding)
+        if folding.folds == "drained":
+            return timing._replace(period=timing.period + ends // folding.count)
+        return timing._replace(lead=timing.lead + ends)
 
     def describe(self, nest: LoopNest) -> list[TensorRow]:
         """What the array does with each tensor of a nest.
@@ -379,11 +414,19 @@ class SpatialArray(SystolicArray):
                     moving.hop if moving else (),
                     moving.delay if moving else 0,
                     folding.stored if tensor == folding.kept else 0,
-                    ports(one, folding.map, tensor),
-                    folding.words(tensor),
+                    self._ports(one, folding, tensor),
+                    folding.words(tensor) * self._repeats(folding, tensor),
                 )
             )
         return rows
+
+    def _ports(self, one: LoopNest, folding: Folding, tensor: Tensor) -> int:
+        """Ports of a tensor: those of its network's stage at the array, or of the map."""
+        for network in self.networks:
+            if one.tensor(network.tensor) == tensor:
+                stage = 0 if tensor == one.output else len(network.stages) - 1
+                return network.ports(one, folding.map, stage)
+        return ports(one, folding.map, tensor)
 
     def dataflow(self, nest: LoopNest) -> str:
         """The map of a nest in words; errors as :meth:`folding`."""
