@@ -112,7 +112,8 @@ def _summary(found: "Overlap") -> str:
         f"step: {_spread(found.seconds)} measured, {_spread(found.silent)} of it with "
         f"nothing sent; {1e3 * row.step:.4g} ms by the model, {found.step_error:+.1%}",
         f"exposed communication: {_spread(found.exposed)} measured, "
-        f"{1e3 * row.exposed:.3g} ms by the model, {found.exposed_error:+.1%} of the step",
+        f"{1e3 * row.exposed:.3g} ms by the model, {found.exposed_error:+.1%} of the step; "
+        f"beside it a rank waited {_spread(found.waited)} for a slower one",
     ]
     return "\n".join(lines)
 

@@ -95,6 +95,14 @@ def test_the_model_is_of_the_same_buckets(
         assert row["took"] == pytest.approx(row["done"] - row["joined"])
         assert row["model_done"] - row["model_sent"] == pytest.approx(row["model_took"])
         assert row["model_took"] > 0
+    assert all(x >= 0 for x in [*each["exposed_seconds"], *each["waited_seconds"]])
+    shown = each["seconds"].index(sorted(each["seconds"])[1])
+    waits = [
+        max(bucket[3] for bucket in step["buckets"]) - step["computed"]
+        for step in each["steps"]
+    ]
+    assert each["exposed_seconds"][shown] == pytest.approx(min(waits))
+    assert each["waited_seconds"][shown] == pytest.approx(max(waits) - min(waits))
     middle = sorted(each["seconds"])[1]
     assert each["step_error"] == pytest.approx(each["model"]["step"] / middle - 1)
     assert each["model"]["compute"] == pytest.approx(

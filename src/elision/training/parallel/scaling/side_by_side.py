@@ -66,7 +66,9 @@ class Overlap:
         steps: of every rank, the step of median length. On one machine all count from rank
             0's begin; across machines, whose clocks differ, each from its own.
         seconds: of each timed step, of the slowest rank.
-        exposed: seconds of each, that communication was not hidden, of the slowest rank.
+        exposed: seconds of each, that communication was not hidden, of the rank that computed
+            longest: it waits for no other.
+        waited: seconds of each, that another rank waited more than this one.
         silent: seconds of steps that sent nothing, by turns with the others.
         link: what all-reduces took.
         model: of the same step, none of its terms fitted to :attr:`seconds`.
@@ -78,13 +80,14 @@ class Overlap:
         >>> model = scaling_model(costs, Link(1.0), batch=1, mode="weak", ranks=[2])
         >>> steps = tuple(StepTimes(rank, 1.0, 3.0, 12.0, 12.0) for rank in range(2))
         >>> link = LinkCosts(2, (4, 8, 16), (4.0, 8.0, 16.0), 0.0)
-        >>> Overlap(steps, (12.0, 10.0), (9.0, 7.0), (3.0,), link, model).step_error
+        >>> Overlap(steps, (12.0, 10.0), (9.0, 7.0), (0.0, 0.0), (3.0,), link, model).step_error
         0.0
     """
 
     steps: tuple[StepTimes, ...]
     seconds: tuple[float, ...]
     exposed: tuple[float, ...]
+    waited: tuple[float, ...]
     silent: tuple[float, ...]
     link: LinkCosts
     model: ScalingModel
@@ -174,6 +177,7 @@ class Overlap:
             "ranks": self.ranks,
             "seconds": self.seconds,
             "exposed_seconds": self.exposed,
+            "waited_seconds": self.waited,
             "silent_seconds": self.silent,
             "link": asdict(self.link),
             "line": asdict(self.link.line),
@@ -299,7 +303,8 @@ def measured_overlap(
     distributed.all_gather_object(of_ranks, mine)
     everyone = [each[0] for each in of_ranks]
     seconds = [max(step.end for step in own) for own in zip(*everyone, strict=True)]
-    exposed = [max(step.exposed for step in own) for own in zip(*everyone, strict=True)]
+    # A bucket is back on all ranks at about one time, so who computed longest waits least.
+    waits = [[step.exposed for step in own] for own in zip(*everyone, strict=True)]
     without = [max(own) for own in zip(*(each[1] for each in of_ranks), strict=True)]
     shown = sorted(range(rounds), key=seconds.__getitem__)[rounds // 2]
     steps = [own[shown] for own in everyone]
@@ -318,7 +323,8 @@ def measured_overlap(
     return Overlap(
         tuple(steps),
         tuple(seconds),
-        tuple(exposed),
+        tuple(min(own) for own in waits),
+        tuple(max(own) - min(own) for own in waits),
         tuple(without),
         link,
         predicted,
