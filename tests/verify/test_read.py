@@ -1,5 +1,8 @@
 """Texts in C and in Python as programs, and what is refused."""
 
+import subprocess
+import sys
+
 import loop_programs as programs
 import pytest
 
@@ -105,6 +108,19 @@ def test_division_rounds_towards_zero_in_c_and_down_in_python() -> None:
 def test_what_is_not_read_is_refused_with_its_place(text: str, message: str) -> None:
     with pytest.raises(ProgramError, match=message):
         read(text)
+
+
+def test_the_room_loads_neither_solvers_nor_torch() -> None:
+    code = """
+import sys
+import elision.verify
+elision.verify.read("for i in range(M): y[i] = x[i]")
+print(*sorted({"islpy", "z3", "torch"} & sys.modules.keys()))
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True
+    )
+    assert found.stdout.split() == []
 
 
 def test_a_bound_that_is_not_affine_is_named() -> None:
