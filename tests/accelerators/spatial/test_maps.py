@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,6 +132,8 @@ def test_pairs_of_loops_fall_into_five_classes_and_the_diagonal() -> None:
         "weight shared": 3,
         "grad_output shared": 3,
     }
+    grouped = LoopNest.of(Product.FORWARD, replace(CONV, in_channels=4, groups=2))
+    assert pair_class(grouped, ("g", "p")) == "groups side by side"
     inner = Counter(
         tensor
         for pair in pairs

@@ -17,7 +17,8 @@ def pair_class(nest: LoopNest, sides: Sequence[str]) -> str:
     A tensor is passed along a side if the side's loop does not index it. Where two
     different tensors are, the third stays, or lies on diagonals if one of its reuse
     vectors is in the plane of the array; where it is one for both sides, the whole array
-    shares that tensor.
+    shares that tensor. Along a loop of groups, which indexes all tensors, none is passed:
+    groups are side by side.
 
     Raises:
         ValueError: a loop that the nest has not; lists the valid ones.
@@ -26,12 +27,13 @@ def pair_class(nest: LoopNest, sides: Sequence[str]) -> str:
         >>> pair_class(LoopNest.matmul(3, 5, 4), ("i", "j"))
         'C stays'
     """
-    passed = {
-        tensor
+    along = [
+        {tensor for tensor in nest.accesses if not nest.indexes(tensor, side)}
         for side in sides
-        for tensor in nest.accesses
-        if not nest.indexes(tensor, side)
-    }
+    ]
+    if not all(along):
+        return "groups side by side"
+    passed = set().union(*along)
     if len(passed) == 1:
         return f"{passed.pop()} shared"
     rest = [tensor for tensor in nest.accesses if tensor not in passed]
@@ -79,7 +81,7 @@ def _name(nest: LoopNest, map: SpaceTimeMap, ways: dict[str, str]) -> str:
         placed = pair_class(nest, sides)
         if placed.endswith("on diagonals"):
             return "row-stationary"
-        if placed.endswith("shared"):
+        if placed.endswith(("shared", "side by side")):
             alone = [tensor for tensor, way in ways.items() if way == "stays"]
             return (
                 f"{_stationary(nest, alone[0])}, {placed}"

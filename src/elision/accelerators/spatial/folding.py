@@ -143,8 +143,8 @@ class Folding:
     def kept(self) -> Tensor | None:
         """The tensor whose values stay in the elements during a fold, if there is one.
 
-        Where a tensor is shared by the whole array both others may stay: the one with
-        which the array is faster.
+        Where a tensor is shared by the whole array, or groups are side by side, several
+        may stay: the one with which the array is fastest.
         """
         if self.keeping is not None:
             return self.keeping
@@ -154,7 +154,7 @@ class Folding:
         tensor, _, word = pair_class(self.nest, self.sides).partition(" ")
         if word == "stays":
             return tensor
-        if word != "shared" or not stay:
+        if word not in ("shared", "side by side") or not stay:
             return None
         return min(stay, key=lambda tensor: replace(self, keeping=tensor).cycles)
 

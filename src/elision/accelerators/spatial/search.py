@@ -89,10 +89,8 @@ def systolic_maps(nest: LoopNest) -> Iterator[SpaceTimeMap]:
     long = [loop for loop, extent in nest.loops.items() if extent > 1]
     for pair in combinations(long, 2):
         tensor, _, word = pair_class(nest, pair).partition(" ")
-        if word == "tensor stays":
-            continue  # a group as a side: nothing is reused along it
         keep: list[str | None] = [tensor] if word == "stays" else [None]
-        if word == "shared":
+        if word in ("shared", "side by side"):
             keep = [other for other in nest.accesses if other != tensor]
         for kept in keep:
             for order in _orders(nest, pair, kept):
