@@ -1,6 +1,7 @@
 """Drawings of spatial arrays: elements, links and entry cycles are those of the map."""
 
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -12,6 +13,7 @@ from elision.products import MatmulGeometry
 from elision.report.spatial_figure import array_svg, search_svg
 
 NEST = LoopNest.matmul(3, 4, 2)
+FIGURES = Path(__file__).parents[2] / "docs" / "figures"
 
 
 def test_every_map_can_be_drawn_element_by_element() -> None:
@@ -28,6 +30,27 @@ def test_the_skew_stands_at_the_edge() -> None:
     assert [int(n) for colour, n in labels if colour == first] == [0, 1, 2]
     assert [int(n) for colour, n in labels if colour == second] == [0, 1, 2, 3]
     assert "C: stays in the elements" in drawn
+
+
+#: The drawings of the documentation: file -> map of a matrix product of 3 cubed, title.
+PAGE = {
+    "spatial-output-stationary.svg": (
+        SpaceTimeMap(("i", "j"), {"i": 1, "j": 1, "k": 1}),
+        "C stays: output-stationary",
+    ),
+    "spatial-hexagonal.svg": (
+        SpaceTimeMap(((1, 0, -1), (0, 1, -1)), (1, 1, 1)),
+        "all three move: hexagonal",
+    ),
+}
+
+
+@pytest.mark.skipif(not FIGURES.is_dir(), reason="not a checkout")
+@pytest.mark.parametrize("name", PAGE)
+def test_the_page_shows_what_the_library_draws(name) -> None:
+    map, title = PAGE[name]
+    drawn = array_svg(LoopNest.matmul(3, 3, 3), map, title)
+    assert (FIGURES / name).read_text("utf-8") == drawn + "\n"
 
 
 def test_long_loops_are_drawn_short_and_deep_arrays_not_at_all() -> None:

@@ -231,6 +231,19 @@ def test_a_map_of_a_convolution_is_cut_into_tiles() -> None:
         assert array.dataflow(LoopNest.of(product)).startswith("row-stationary")
 
 
+def test_a_map_of_a_layer_as_written_is_not_one_of_its_canonical_form() -> None:
+    geometry = Conv2dGeometry(2, 3, 4, 5, 6, 1)  # a matrix product, of other loops
+    for kind in KINDS:
+        nest = LoopNest.of(kind, geometry)
+        product = whole(random_product(np.random.default_rng(6), kind, geometry, 0.7))
+        map = SpaceTimeMap.keeping(nest, "weight")
+        run = SpatialArray(map, 3, 2).simulate(product)
+        assert (run.values == expected(product)).all()
+        assert run.cycles == SpatialArray(map, 3, 2).cost(product).cycles
+        gated = SpatialArray(map, 3, 2, zero_gating=True).cost(product)
+        assert gated.multiplies == product.counts.valid
+
+
 def test_zeros_are_gated_in_energy_not_in_time() -> None:
     product = random_product(np.random.default_rng(4), KINDS[0], GEOMETRIES["same"])
     blind, gated = (

@@ -22,6 +22,7 @@ from elision.accelerators.spatial.classes import dataflow, pair_class
 from elision.accelerators.spatial.derived import (
     elements,
     interval,
+    links,
     makespan,
     ports,
     projection,
@@ -375,6 +376,18 @@ def test_a_latency_hiding_map_stores_its_independent_sums() -> None:
     assert storage(nest, map, "C") == 10
     assert ports(nest, map, "C") == 16
     assert ports(nest, map, "A") == 4
+
+
+def test_a_double_projection_has_a_register_for_every_cycle_of_delay() -> None:
+    """T2SP's example: t1 = 2i + 3j + k and t2 = 2i + j, of 28 values, on ten elements."""
+    nest = LoopNest.matmul(10, 10, 10)
+    time = {"i": 28 * 2 + 2, "j": 28 * 3 + 1, "k": 28}
+    map = SpaceTimeMap(("k",), time)
+    assert legal(nest, map)
+    assert elements(nest, map) == 10
+    assert makespan(nest, map) == 1540
+    delays = [link.delay for t in "BAC" for link in links(nest, map, t)]
+    assert delays == [58, 85, 28]
 
 
 WRONG = {
