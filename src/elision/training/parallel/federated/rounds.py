@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ def run(
     workers: int = 1,
     folder: Path | None = None,
     until: float | None = None,
+    train: Train | None = None,
     progress: Progress | None = None,
 ) -> FederatedResult:
     """Train a workload's model on the data of many clients that stay where they are.
@@ -125,6 +127,8 @@ def run(
         workers: processes that train clients. The result is that of one, to the bit.
         folder: checkpoint folder; a run found there resumes, with the same result.
         until: metric after whose first round the run ends; None: all rounds.
+        train: what trains jobs in place of this machine's processes, such as
+            :func:`elision.training.parallel.federated.flower.over_grid`.
         progress: called after every round.
 
     Raises:
@@ -153,9 +157,10 @@ def run(
     if path is not None and path.is_file():
         history = _load(path, server)
     saved = time.monotonic()
-    with trainers(clients, made, workers) as train:
+    given = nullcontext(train) if train else trainers(clients, made, workers)
+    with given as training:
         for number in range(len(history), plan.rounds):
-            history.append(_round(number, clients, server, train))
+            history.append(_round(number, clients, server, training))
             last = number + 1 == plan.rounds
             if path is not None and (last or time.monotonic() > saved + _SAVE_EVERY):
                 _save(path, server, history)
