@@ -225,6 +225,65 @@ def training() -> str:
     return table(head, rows)
 
 
+def batch_reduce() -> str:
+    """Dense products by the batch-reduce kernel."""
+    rows: dict[str, list[str]] = {}
+    for row in load("../2026-11-30-batch-reduce/products")["rows"]:
+        torch, direct = row["gflops"][row["best"]], row["gflops"]["direct"]
+        line = rows.setdefault(row["layer"], [row["layer"]])
+        line.append(f"{direct:.0f} / {torch:.0f}")
+        line.append(spread(row["ratios"]["direct"]))
+    head = "layer | Y, GFLOP/s | over torch | dX | over torch | dW | over torch"
+    return table(head, rows.values())
+
+
+def batch_reduce_means() -> str:
+    """Geometric means over the layers."""
+    means = load("../2026-11-30-batch-reduce/products")["means"]
+    kinds = ("forward", "input_grad", "weight_grad", "all")
+    names = {
+        "direct": "channels_last, as it stays between layers",
+        "direct NCHW": "from and to NCHW, both changes counted",
+        "F(4,3)": "Winograd F(4, 3), its 3x3 layers",
+    }
+    return table(
+        "torch's time over | Y | dX | dW | all",
+        (
+            [
+                words,
+                *(
+                    f"{means[key]:.2f}" if (key := f"{name}, {k}") in means else ""
+                    for k in kinds
+                ),
+            ]
+            for name, words in names.items()
+        ),
+    )
+
+
+def winograd_kernel() -> str:
+    """Winograd's kernel over the direct one and torch."""
+    return table(
+        "layer | product | F(4, 3) over direct | over torch | F(2, 3) over direct | over torch",
+        (
+            [
+                row["layer"],
+                row["product"],
+                *(
+                    words
+                    for way in ("F(4,3)", "F(2,3)")
+                    for words in (
+                        f"{row['ratios'][way]['over_direct']:.2f}",
+                        spread(row["ratios"][way]),
+                    )
+                ),
+            ]
+            for row in load("../2026-11-30-batch-reduce/products")["rows"]
+            if "F(4,3)" in row["ratios"]
+        ),
+    )
+
+
 def winograd_errors() -> str:
     """Errors of Winograd's convolution by format."""
     rows = load("../2026-11-30-winograd/errors")["errors"]
@@ -249,7 +308,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for f in (
         *(layers, network, two_threads, modes, linear, others, products),
         *(gradients, channels, grouped, memory, training),
-        *(winograd_errors,),
+        *(winograd_errors, winograd_kernel, batch_reduce, batch_reduce_means),
     )
 }
 

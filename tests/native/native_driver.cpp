@@ -423,6 +423,7 @@ static void halves() {
 }
 
 int recurrent_failures();  // recurrent_driver.cpp
+int direct_failures();     // direct_driver.cpp
 
 int main() {
   for (int halves = 0; halves <= elision_multiplies_halves(); ++halves)
@@ -439,7 +440,7 @@ int main() {
   failures += above != 7000;
   Floats values = random_floats(1000, 1);
   failures += elision_threshold(values.data(), 1000, 10, 100, 2) <= 0;
-  failures += recurrent_failures();
+  failures += recurrent_failures() + direct_failures();
   std::printf("%d failures\n", failures);
   return failures != 0;
 }

@@ -11,6 +11,7 @@ from elision.common.names import lookup
 from elision.engines.auto import AutoEngine
 from elision.engines.base import NO_HINT, Engine, Hint
 from elision.engines.decision import Decision, Decisions, decisions
+from elision.engines.native.direct import DirectEngine
 from elision.engines.native.engine import NativeEngine
 from elision.engines.torch_engine import TorchEngine
 
@@ -20,6 +21,7 @@ __all__ = [
     "AutoEngine",
     "Decision",
     "Decisions",
+    "DirectEngine",
     "Engine",
     "Hint",
     "NativeEngine",

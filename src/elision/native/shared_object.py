@@ -75,6 +75,13 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bf16_lstm_backward": (_INT, [_POINTER]),
     "bf16_gru_forward": (_INT, [_POINTER]),
     "bf16_gru_backward": (_INT, [_POINTER]),
+    "direct_forward": (_INT, [_POINTER] * 5 + [_INT, _POINTER, _INT]),
+    "direct_input_grad": (_INT, [_POINTER] * 4 + [_INT]),
+    "direct_weight_grad": (_INT, [_POINTER] * 4 + [_INT]),
+    "winograd_forward": (
+        _INT,
+        [_POINTER, _INT] + [_POINTER] * 4 + [_INT, _POINTER, _INT],
+    ),
     "multiply_adds": (_LONG, [_LONG, _FLOAT, _INT, _POINTER]),
     "triad": (None, [_POINTER] * 3 + [_FLOAT, _LONG, _INT]),
     "chase": (_LONG, [_POINTER, _LONG]),

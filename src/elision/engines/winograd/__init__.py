@@ -3,7 +3,8 @@
 ``transforms(m, r)`` makes the matrices of F(m, r) of exact rationals and proves them,
 ``compute`` gives each of the three products of a convolution by them, and ``cost`` counts
 multiplications, operations of the transforms and bytes. A convolution with strides or
-dilation is split into parts without (``parts_of``).
+dilation is split into parts without (``parts_of``). ``native_product`` is the fast path:
+forward products and input gradients of 3x3 layers by a C++ kernel.
 """
 
 from elision.engines.winograd.cook_toom import (
@@ -13,6 +14,7 @@ from elision.engines.winograd.cook_toom import (
     transforms,
 )
 from elision.engines.winograd.cost import Operations, WinogradCost, cost
+from elision.engines.winograd.native import native_product
 from elision.engines.winograd.parts import Part, parts_of
 from elision.engines.winograd.products import compute
 
@@ -24,6 +26,7 @@ __all__ = [
     "WinogradCost",
     "compute",
     "cost",
+    "native_product",
     "parts_of",
     "points_of",
     "transforms",

@@ -33,59 +33,138 @@ struct Factors {
   const float* b;
   ptrdiff_t b_step;
   int count, length;
+
+  static constexpr bool SCATTERED = false;
+  const float* left(int i, int row) const { return a + i * a_step + row * a_row; }
+  const float* right(int i) const { return b + i * b_step; }
+  int depth(int) const { return length; }
+  ptrdiff_t column() const { return 1; }
+  void skip_columns(int columns) { b += columns; }
+};
+
+struct Piece {
+  ptrdiff_t a, b;
+  int length;
+};
+
+// A_i and B_i at any places, rows of A_i and of C at any places: pixels of a strip.
+struct Pixels {
+  const float *a, *b;
+  const Piece* list;
+  int count;
+  ptrdiff_t from[8], to[8];  // of each row: in A, in C
+
+  static constexpr bool SCATTERED = true;
+  const float* left(int i, int row) const { return a + list[i].a + from[row]; }
+  const float* right(int i) const { return b + list[i].b; }
+  int depth(int i) const { return list[i].length; }
+  ptrdiff_t column() const { return 1; }
+  void skip_columns(int columns) { b += columns; }
+};
+
+// A_i and B_i at any places, rows of A_i side by side: channels of pixels `step` apart.
+struct Channels {
+  const float *a, *b;
+  ptrdiff_t step;
+  const Piece* list;
+  int count;
+
+  static constexpr bool SCATTERED = false;
+  const float* left(int i, int row) const { return a + list[i].a + row; }
+  const float* right(int i) const { return b + list[i].b; }
+  int depth(int i) const { return list[i].length; }
+  ptrdiff_t column() const { return step; }
+  void skip_columns(int columns) { b += columns; }
+};
+
+// What is done to a sum that is complete: scale and shift of each column (null: none), then
+// what is below zero becomes zero.
+struct Post {
+  const float* scale = nullptr;
+  const float* shift = nullptr;
+  bool relu = false;
+
+  vf of(vf sum, int column) const {
+    if (scale) sum = sum * load(scale + column);
+    if (shift) sum = sum + load(shift + column);
+    return relu ? (sum < vf{} ? vf{} : sum) : sum;  // NaN stays
+  }
+  Post from(int column) const {
+    return {scale ? scale + column : nullptr, shift ? shift + column : nullptr, relu};
+  }
 };
 
 // `start` holds what is added to, start_row floats between its rows (0: one row for all);
-// null is zero.
-template <int ROWS, int REGS>
-void tile(const Factors& f, const float* start, ptrdiff_t start_row, float* c,
-          ptrdiff_t c_row) {
+// null is zero. Registers of a row are `c_step` floats apart.
+template <int ROWS, int REGS, typename F>
+void tile(const F& f, const float* start, ptrdiff_t start_row, float* c, ptrdiff_t c_row,
+          ptrdiff_t c_step, const Post* post) {
+  auto c_at = [&](int i) {
+    if constexpr (F::SCATTERED) return f.to[i];
+    return i * c_row;
+  };
+  auto start_at = [&](int i) {
+    if constexpr (F::SCATTERED) return f.to[i];
+    return i * start_row;
+  };
   vf sum[ROWS][REGS];
 #pragma GCC unroll 8
   for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 4
     for (int j = 0; j < REGS; ++j)
-      sum[i][j] = start ? load(start + i * start_row + j * WIDTH) : vf{};
+      sum[i][j] = start ? load(start + start_at(i) + j * c_step) : vf{};
+  ptrdiff_t column = f.column();
   for (int n = 0; n < f.count; ++n) {
-    const float* a = f.a + n * f.a_step;
-    const float* b = f.b + n * f.b_step;
-    for (int k = 0; k < f.length; ++k, ++a, b += BLOCK) {
+    const float* a[ROWS];
+#pragma GCC unroll 8
+    for (int i = 0; i < ROWS; ++i) a[i] = f.left(n, i);
+    const float* b = f.right(n);
+    ptrdiff_t at = 0;
+    for (int k = f.depth(n); k > 0; --k, at += column, b += BLOCK) {
       vf row[REGS];
 #pragma GCC unroll 4
       for (int j = 0; j < REGS; ++j) row[j] = load(b + j * WIDTH);
 #pragma GCC unroll 8
       for (int i = 0; i < ROWS; ++i) {
-        vf value = splat(a[i * f.a_row]);
+        vf value = splat(a[i][at]);
 #pragma GCC unroll 4
         for (int j = 0; j < REGS; ++j) sum[i][j] += value * row[j];
       }
     }
   }
+  if (post) {
+#pragma GCC unroll 4
+    for (int j = 0; j < REGS; ++j)
+#pragma GCC unroll 8
+      for (int i = 0; i < ROWS; ++i) sum[i][j] = post->of(sum[i][j], j * WIDTH);
+  }
 #pragma GCC unroll 8
   for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 4
-    for (int j = 0; j < REGS; ++j) store(c + i * c_row + j * WIDTH, sum[i][j]);
+    for (int j = 0; j < REGS; ++j) store(c + c_at(i) + j * c_step, sum[i][j]);
 }
 
-template <int REGS, size_t... I>
-void tile_of(int rows, const Factors& f, const float* start, ptrdiff_t start_row, float* c,
-             ptrdiff_t c_row, std::index_sequence<I...>) {
-  using Tile = void (*)(const Factors&, const float*, ptrdiff_t, float*, ptrdiff_t);
+template <int REGS, typename F, size_t... I>
+void tile_of(int rows, const F& f, const float* start, ptrdiff_t start_row, float* c,
+             ptrdiff_t c_row, ptrdiff_t c_step, const Post* post,
+             std::index_sequence<I...>) {
+  using Tile = void (*)(const F&, const float*, ptrdiff_t, float*, ptrdiff_t, ptrdiff_t,
+                        const Post*);
   // Not static: GNU systems share a template's statics between libraries, whose registers
   // may be of other widths.
-  constexpr Tile TILES[] = {tile<static_cast<int>(I) + 1, REGS>...};
-  TILES[rows - 1](f, start, start_row, c, c_row);
+  constexpr Tile TILES[] = {tile<static_cast<int>(I) + 1, REGS, F>...};
+  TILES[rows - 1](f, start, start_row, c, c_row, c_step, post);
 }
 
 // All columns of at most wide_rows rows.
-template <int COLUMNS>
-void strip(int rows, Factors f, const float* start, ptrdiff_t start_row, float* c,
+template <int COLUMNS, typename F>
+void strip(int rows, F f, const float* start, ptrdiff_t start_row, float* c,
            ptrdiff_t c_row) {
   constexpr int REGS = registers_of(COLUMNS);
   for (int column = 0; column < COLUMNS; column += REGS * WIDTH) {
     tile_of<REGS>(rows, f, start ? start + column : nullptr, start_row, c + column, c_row,
-                  std::make_index_sequence<wide_rows(REGS)>{});
-    f.b += REGS * WIDTH;
+                  WIDTH, nullptr, std::make_index_sequence<wide_rows(REGS)>{});
+    f.skip_columns(REGS * WIDTH);
   }
 }
 
