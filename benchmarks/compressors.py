@@ -1,6 +1,6 @@
 """What it costs to compress 25 MB of gradients, and the links on which that pays.
 
-    OMP_NUM_THREADS=1 python benchmarks/compressors.py records/2026-11-29-compressors/run.json
+    OMP_NUM_THREADS=1 python benchmarks/compressors.py records/2026-11-30-compressors/run.json
 
 One thread, one matrix of 2560 x 2560 float32 gradients. A compressor is timed as a rank of
 two uses it: with its memory, the decompression of what both sent and their mean, all but
@@ -10,7 +10,8 @@ the network. It pays on a link slower than::
 
 if nothing of the exchange is hidden behind the backward pass. Candidates take turns;
 medians and quartiles of the processor time. Then the selection of 1 % beside
-``torch.topk``, and two hooks beside torch's own on a group of one process.
+``torch.topk``, and the hooks that torch has, too, beside torch's own, on a group of one
+process and one bucket (``--only-hooks``: these alone).
 """
 
 import argparse
@@ -257,20 +258,16 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    before = machine()
-    if given.only_hooks:
-        hooks(given.rounds)
-        return
-    record = {
-        "machine": before,
+    record: dict[str, Any] = {
+        "machine": machine(),
         "values": SIDE * SIDE,
         "ranks": RANKS,
         "rounds": given.rounds,
-        "compressors": compressors(given.rounds),
-        "selection": selection(given.rounds),
-        "hooks": hooks(given.rounds),
-        "load_after": machine()["load"],
     }
+    if not given.only_hooks:
+        record["compressors"] = compressors(given.rounds)
+        record["selection"] = selection(given.rounds)
+    record |= {"hooks": hooks(given.rounds), "load_after": machine()["load"]}
     given.file.parent.mkdir(parents=True, exist_ok=True)
     given.file.write_text(json.dumps(record, indent=1) + "\n")
 

@@ -109,14 +109,19 @@ def main() -> None:
     parser.add_argument("--torch-runs", type=int, default=12)
     parser.add_argument("--limit", type=float, default=40.0, help="seconds of a run")
     given = parser.parse_args()
-    multiprocessing.set_forkserver_preload([__name__, "torch", "elision"])
+    multiprocessing.set_forkserver_preload(
+        [__name__, "torch", "torch._dynamo", "elision"]
+    )
     before = machine()
     first = multiprocessing.get_context("forkserver").Process(target=machine)
     first.start()  # imports what all others are forked with
     first.join()
     found: dict[str, Any] = {}
     for hook, runs in zip(HOOKS, (given.runs, given.torch_runs), strict=True):
-        ends = [run(hook, seed, given.limit) for seed in range(runs)]
+        ends = []
+        for seed in range(runs):
+            ends.append(run(hook, seed, given.limit))
+            print(hook, seed, *ends[-1], flush=True)
         counted = collections.Counter(how for how, _ in ends)
         good = [s for how, s in ends if how.startswith("ended")]
         found[hook] = {
