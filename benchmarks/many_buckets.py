@@ -106,6 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first run")
     parser.add_argument("--torch-runs", type=int, default=12)
     parser.add_argument("--limit", type=float, default=40.0, help="seconds of a run")
     given = parser.parse_args()
@@ -119,7 +120,7 @@ def main() -> None:
     found: dict[str, Any] = {}
     for hook, runs in zip(HOOKS, (given.runs, given.torch_runs), strict=True):
         ends = []
-        for seed in range(runs):
+        for seed in range(given.first, given.first + runs):
             ends.append(run(hook, seed, given.limit))
             print(hook, seed, *ends[-1], flush=True)
         counted = collections.Counter(how for how, _ in ends)

@@ -350,7 +350,7 @@ def names_the_corrupt_bucket(rank: int) -> None:
 
 
 def resumes(rank: int) -> None:
-    for spec in ("powersgd", "dgc", "qsgd", "random-k"):
+    for spec in ("powersgd", "dgc", "qsgd", "random-k", "bf16"):
         whole, first, second = wrapped(net()), wrapped(net()), wrapped(net())
         compress_hook(whole, spec)
         train(whole, rank, range(5))

@@ -406,21 +406,19 @@ def test_those_that_look_find_what_is_not_finite(
         assert not next(compressor.exchange(x, State(name="w"))).finite
 
 
-def test_what_travels_value_by_value_may_be_sent_as_one() -> None:
-    x = torch.randn(50, generator=torch.Generator().manual_seed(2))
-    for spec in SPECS:
-        compressor = make_compressor(
-            spec, feedback=False if spec != "dgc:momentum=0" else None
-        )
-        if compressor.valuewise:
-            whole = emulate(compressor, [x], [State(name="w")])[0]
-            parts = [
-                emulate(compressor, [p], [State(name="w", step=4)])[0]
-                for p in x.split(20)
-            ]
-            assert torch.equal(whole, torch.cat(parts)), spec
-    assert make_compressor("fp16", feedback=False).valuewise
-    assert not make_compressor("fp16").valuewise
+@pytest.mark.parametrize("spec", SPECS)
+def test_what_travels_value_by_value_may_be_sent_as_one(spec: str) -> None:
+    compressor, valuewise = make_compressor(spec), spec in ("bf16", "fp16")
+    assert compressor.valuewise == valuewise
+    one, several = State(name="w"), [State(name="w", step=4) for _ in range(3)]
+    for step in range(3 if valuewise else 0):
+        x = torch.randn(50, generator=torch.Generator().manual_seed(step))
+        whole = emulate(compressor, [x], [one])[0]
+        pairs = zip(x.split(20), several, strict=True)
+        parts = [emulate(compressor, [p], [s])[0] for p, s in pairs]
+        assert torch.equal(whole, torch.cat(parts))
+        memories = [s.tensors["memory"] for s in several]
+        assert torch.equal(one.tensors["memory"], torch.cat(memories))
 
 
 @pytest.mark.parametrize("spec", ["fp16", "bf16", "powersgd:rank=2", "top-k"])

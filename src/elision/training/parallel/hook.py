@@ -109,7 +109,10 @@ class CompressHook:
         found: dict[str, Tensor] = {}
         for name, state in self.states.items():
             found[f"{name}/step"] = torch.tensor(state.step)
-            found |= {f"{name}/{key}": value for key, value in state.tensors.items()}
+            # A copy: those of a bucket may lie in one piece of memory.
+            found |= {
+                f"{name}/{k}": value.clone() for k, value in state.tensors.items()
+            }
         return found
 
     def load_state_dict(self, values: dict[str, Tensor]) -> None:
@@ -211,12 +214,11 @@ class CompressHook:
         if not healthy:
             ill = _not_finite(grads, states)
             buffer.zero_()
-        if self.compressor.valuewise:
-            for state in states:
-                state.step += 1
+        as_one = self.compressor.valuewise and all(g.is_contiguous() for g in grads)
+        sent, senders = grads, states
+        if as_one:
             sent, senders = [buffer], [self._whole]
-        else:
-            sent, senders = grads, states
+            self._whole.tensors = _together(states, grads)
         for grad, state in zip(sent, senders, strict=True):
             of_use = grad.dtype == torch.float32 and grad.is_contiguous()
             state.out = grad if of_use else None
@@ -226,6 +228,8 @@ class CompressHook:
         )
         for state in senders:
             state.out = None
+        if everyone and as_one:
+            _share_out(self._whole, states, grads)
         if everyone:
             for grad, mean in zip(sent, means, strict=True):
                 if mean.data_ptr() != grad.data_ptr():
@@ -350,6 +354,40 @@ def _not_finite(grads: list[Tensor], states: list[State]) -> list[str]:
     """Names of the gradients that are not finite."""
     each = zip(grads, states, strict=True)
     return [state.name for grad, state in each if not grad.isfinite().all()]
+
+
+def _together(states: list[State], grads: list[Tensor]) -> dict[str, Tensor]:
+    """What the gradients of a bucket remember, one after the other, as one tensor a name."""
+    found: dict[str, Tensor] = {}
+    for name in {name for state in states for name in state.tensors}:
+        parts = [
+            state.tensors[name].flatten()
+            if name in state.tensors
+            else torch.zeros(grad.numel(), device=grad.device)
+            for state, grad in zip(states, grads, strict=True)
+        ]
+        memory, end = parts[0].untyped_storage().data_ptr(), parts[0].storage_offset()
+        adjoining = True
+        for part in parts:
+            adjoining &= part.untyped_storage().data_ptr() == memory
+            adjoining &= part.storage_offset() == end
+            end += len(part)
+        size = sum(len(part) for part in parts)
+        found[name] = (
+            parts[0].as_strided((size,), (1,)) if adjoining else torch.cat(parts)
+        )
+    return found
+
+
+def _share_out(whole: State, states: list[State], grads: list[Tensor]) -> None:
+    """Give every gradient its part of what a bucket remembers, and count the step."""
+    sizes = [grad.numel() for grad in grads]
+    for state in states:
+        state.step += 1
+    for name, flat in whole.tensors.items():
+        for state, grad, part in zip(states, grads, flat.split(sizes), strict=True):
+            state.tensors[name] = part.view(grad.shape)
+    whole.tensors = {}
 
 
 def _refused(model: nn.Module) -> str:

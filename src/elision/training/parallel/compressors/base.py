@@ -171,7 +171,8 @@ class Compressor(ABC):
     def valuewise(self) -> bool:
         """Whether each value travels as if it were alone, at every step alike.
 
-        Then tensors that lie one after the other may be sent as one.
+        Then tensors that lie one after the other may be sent as one, and what is
+        remembered of them has their shapes.
         """
         return False
 

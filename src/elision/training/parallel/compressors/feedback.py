@@ -55,6 +55,11 @@ class Feedback(Compressor):
         return self.inner.guarantee
 
     @property
+    def valuewise(self) -> bool:
+        """Whether the inner one is; the memory is of each value, too."""
+        return self.inner.valuewise
+
+    @property
     def looks(self) -> bool:
         """Whether the inner one looks."""
         return self.inner.looks
