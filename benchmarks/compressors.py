@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed import GradBucket  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 
 from elision.common.timing import Elapsed, elapsed, interleaved
@@ -147,11 +148,10 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 
 
 def torch_bf16(
-    state: object, bucket: distributed.GradBucket
+    group: distributed.ProcessGroup, bucket: GradBucket
 ) -> torch.futures.Future[Tensor]:
     """Torch's hook; DDP refuses it by its name where the device is no GPU."""
-    del state
-    return default_hooks.bf16_compress_hook(distributed.group.WORLD, bucket)
+    return default_hooks.bf16_compress_hook(group, bucket)
 
 
 def torch_power_sgd(model: nn.parallel.DistributedDataParallel) -> None:
@@ -171,7 +171,9 @@ HOOKS: dict[str, Callable[[nn.parallel.DistributedDataParallel], object]] = {
     ),
     "bf16": lambda model: compress_hook(model, "bf16", feedback=False),
     "bf16 with memory": lambda model: compress_hook(model, "bf16"),
-    "torch bf16": lambda model: model.register_comm_hook(None, torch_bf16),
+    "torch bf16": lambda model: model.register_comm_hook(
+        model.process_group, torch_bf16
+    ),
     "powersgd": lambda model: compress_hook(model, "powersgd:rank=4"),
     "torch powersgd": torch_power_sgd,
 }
@@ -198,7 +200,9 @@ def hooks(rounds: int) -> dict[str, Any]:
     wall clock. What a hook takes is the time beyond that of the pass under none.
     """
     # DDP closes its first bucket at 1 MB otherwise.
-    distributed._DEFAULT_FIRST_BUCKET_BYTES = BUCKET_MB << 20
+    distributed._DEFAULT_FIRST_BUCKET_BYTES = (  # pyright: ignore[reportPrivateImportUsage]
+        BUCKET_MB << 20
+    )
     found = {}
     for net, make in NETS.items():
         with tempfile.TemporaryDirectory() as folder:
