@@ -97,7 +97,7 @@ for (int n = 0; n < N; ++n)
       }
 """
 
-#: The same over channels in blocks of the vector's length, the tensors' layout with them.
+#: The same over channels in blocks of the vector's length.
 CHANNEL_BLOCKED = """
 #define VLEN 4
 assume(K % VLEN == 0);
@@ -119,6 +119,48 @@ for (int n = 0; n < N; ++n)
                   O[n][kb * VLEN + k][oj][oi] +=
                       I[n][cb * VLEN + c][2 * oj + r][2 * oi + s]
                     * W[kb * VLEN + k][cb * VLEN + c][r][s];
+"""
+
+#: The same with the tensors laid out in such blocks: packed before, unpacked after.
+LAID_OUT = """
+#define VLEN 4
+assume(K % VLEN == 0);
+assume(C % VLEN == 0);
+for (int n = 0; n < N; ++n)
+  for (int cb = 0; cb < C / VLEN; ++cb)
+    for (int h = 0; h < 2 * (P - 1) + R; ++h)
+      for (int w = 0; w < 2 * (Q - 1) + S; ++w)
+        for (int c = 0; c < VLEN; ++c)
+          Ib[n][cb][h][w][c] = I[n][cb * VLEN + c][h][w];
+for (int kb = 0; kb < K / VLEN; ++kb)
+  for (int cb = 0; cb < C / VLEN; ++cb)
+    for (int r = 0; r < R; ++r)
+      for (int s = 0; s < S; ++s)
+        for (int c = 0; c < VLEN; ++c)
+          for (int k = 0; k < VLEN; ++k)
+            Wb[kb][cb][r][s][c][k] = W[kb * VLEN + k][cb * VLEN + c][r][s];
+for (int n = 0; n < N; ++n)
+  for (int kb = 0; kb < K / VLEN; ++kb)
+    for (int oj = 0; oj < P; ++oj)
+      for (int oi = 0; oi < Q; ++oi)
+        for (int k = 0; k < VLEN; ++k)
+          Ob[n][kb][oj][oi][k] = 0;
+for (int n = 0; n < N; ++n)
+  for (int kb = 0; kb < K / VLEN; ++kb)
+    for (int cb = 0; cb < C / VLEN; ++cb)
+      for (int oj = 0; oj < P; ++oj)
+        for (int oi = 0; oi < Q; ++oi)
+          for (int r = 0; r < R; ++r)
+            for (int s = 0; s < S; ++s)
+              for (int k = 0; k < VLEN; ++k)
+                for (int c = 0; c < VLEN; ++c)
+                  Ob[n][kb][oj][oi][k] +=
+                      Ib[n][cb][2 * oj + r][2 * oi + s][c] * Wb[kb][cb][r][s][c][k];
+for (int n = 0; n < N; ++n)
+  for (int k = 0; k < K; ++k)
+    for (int p = 0; p < P; ++p)
+      for (int q = 0; q < Q; ++q)
+        O[n][k][p][q] = Ob[n][k / VLEN][p][q][k % VLEN];
 """
 
 #: And with blocks of output pixels that stay in registers.

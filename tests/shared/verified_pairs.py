@@ -20,6 +20,7 @@ PROVED = {
     "hexagonal": (programs.HEXAGONAL, programs.MATMUL, {}, SAME),
     "recurrences": (programs.RECURRENCES, programs.MATMUL, {}, SAME),
     "channels in blocks": (programs.CHANNEL_BLOCKED, programs.DIRECT, {}, REAL),
+    "tensors laid out in blocks": (programs.LAID_OUT, programs.DIRECT, {}, REAL),
     "pixels in registers": (programs.REGISTER_BLOCKED, programs.DIRECT, {}, REAL),
     "both blocked forms": (programs.REGISTER_BLOCKED, programs.CHANNEL_BLOCKED, {}, SAME),
     **{
@@ -111,6 +112,10 @@ REFUTED = {
     "VLEN inclusive": (
         programs.REGISTER_BLOCKED.replace("k < VLEN", "k <= VLEN"), programs.DIRECT, {},
         {"C": 1, "K": 5, "N": 1, "P": 1, "Q": 1, "R": 1, "S": 1},
+    ),
+    "packed with c and k swapped": (
+        programs.LAID_OUT.replace("[s][c][k] = W", "[s][k][c] = W"), programs.DIRECT, {},
+        {"C": 4, "K": 4, "N": 1, "P": 1, "Q": 1, "R": 1, "S": 1},
     ),
     "stride missing in the block": (
         programs.REGISTER_BLOCKED.replace("2 * (oj + p)", "2 * oj + p"),

@@ -61,6 +61,23 @@ def test_the_pair_that_swaps_is_named() -> None:
     assert "A[0, 1]·B[1, 0] is added before A[0, 0]·B[0, 0]" in verdict.reason
 
 
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("one buffer", "C lacks a product of A; instead stands A[1, 0]"),
+        ("no guard on i", "C has besides a product of A and B"),
+        ("steps of 4, tiles of 5", "C has another coefficient of a product of A and B"),
+        (
+            "B transposed",
+            "C lacks a product of A and B; instead stands A[0, 0]·B[1, 0]",
+        ),
+    ],
+)
+def test_what_differs_is_said(case: str, reason: str) -> None:
+    program, specification, sizes, _ = REFUTED[case]
+    assert equivalent(program, specification, sizes=sizes).reason == reason
+
+
 def test_sizes_of_one_program_are_those_of_the_other() -> None:
     only_square = programs.MATMUL.replace("range(N)", "range(M)")
     assert equivalent(only_square, programs.MATMUL).status == "refuted"

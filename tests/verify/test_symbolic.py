@@ -1,5 +1,7 @@
 """Sizes that multiply: tiles, strides and periods of unknown size, by z3."""
 
+import importlib.util
+
 import pytest
 
 from elision.verify import equivalent, read
@@ -111,6 +113,19 @@ def test_a_wrong_program_is_refuted_by_a_run(case: str) -> None:
     assert verdict.witness.found != verdict.witness.expected
     with pytest.raises(Unfit):
         proved(read(program), read(specification), ("y",), 5)
+
+
+def test_without_z3_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "z3" else known(name)
+    )
+    verdict = equivalent(*PAIRS["stride"])
+    assert verdict.status == "unknown"
+    assert (
+        "z3-solver, which knows sizes that multiply, is not installed" in verdict.reason
+    )
+    assert "equal for every input" in verdict.reason
 
 
 def test_matrices_in_rows_of_unknown_length() -> None:

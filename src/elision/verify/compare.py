@@ -7,7 +7,7 @@ piecewise constant; with one term on either side the sums are equal iff the rang
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import permutations, product
 from typing import Any
@@ -22,13 +22,15 @@ __all__ = ["Difference", "differences", "swapped"]
 
 @dataclass(frozen=True)
 class Difference:
-    """Products that one sum has and the other has not, or has another number of times.
+    """Products that one sum has and the other has not, or has another coefficient of times.
 
     Attributes:
         arrays: of the factors.
         at: places of the context and of the factors' elements, flat, with the sizes.
         ranks: number of places of the context, then of each factor.
         is_certain: every point of ``at`` is a difference; otherwise a run decides.
+        what: ``"lacks"``: the first sum has not what the second has; ``"has besides"``:
+            the other way round; ``"has another coefficient of"``.
 
     Example:
         >>> Difference(("a", "b"), None, (2, 2, 2), True).arrays
@@ -39,6 +41,7 @@ class Difference:
     at: Any
     ranks: tuple[int, ...]
     is_certain: bool
+    what: str = "has another coefficient of"
 
 
 @dataclass(frozen=True)
@@ -213,9 +216,9 @@ def _of_sets(
         ours, theirs = first[0].relation.range(), second[0].relation.range()
         if ours.is_equal(theirs):
             return
-        for at in (theirs - ours, ours - theirs):
+        for at, what in ((theirs - ours, "lacks"), (ours - theirs, "has besides")):
             if not at.is_empty():
-                yield Difference(arrays, at, ranks, True)
+                yield Difference(arrays, at, ranks, True, what)
         return
     count = None
     signed = [(t, 1) for t in first] + [(t, -1) for t in second]
@@ -291,7 +294,7 @@ def _called(first: Sum, second: Sum, clock: Callable[[], None]) -> Iterator[Diff
             ]
             for found in differences(arguments[0], arguments[1], clock):
                 # The function may hide the difference: a run decides.
-                yield Difference(found.arrays, found.at, found.ranks, False)
+                yield replace(found, is_certain=False)
 
 
 def _joined(parts: list[Sum]) -> Sum:

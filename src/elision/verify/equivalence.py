@@ -15,7 +15,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from elision.verify.bind import bound
-from elision.verify.program import NotAffine, Program, ProgramError
+from elision.verify.program import NotAffine, Program, ProgramError, names
 from elision.verify.read import read
 from elision.verify.run import (
     PRIME,
@@ -222,10 +222,16 @@ class _Proof:
             sums = [v.result(array, at) for v in values]
             self.clock()
             doubt: list[Difference] = []
-            for difference in differences(sums[0], sums[1], self.clock):
-                witness = self._witness(array, difference)
+            found = differences(sums[0], sums[1], self.clock)
+            for difference in found:
+                witness, place = self._witness(array, difference)
                 if witness is not None:
-                    return Verdict("refuted", witness, None, _named(array, difference))
+                    reason = f"{array} {difference.what} {_products(difference.arrays)}"
+                    if difference.what == "lacks":
+                        reason += self._instead(
+                            witness, place, difference, next(found, None)
+                        )
+                    return Verdict("refuted", witness, None, reason)
                 doubt.append(difference)
             if doubt:
                 raise _Unproved(
@@ -259,13 +265,36 @@ class _Proof:
         except Beyond as error:
             return False, str(error)
 
-    def _witness(self, array: str, difference: "Difference") -> Witness | None:
+    def _instead(
+        self,
+        witness: Witness,
+        place: tuple[int, ...],
+        lacking: "Difference",
+        besides: "Difference | None",
+    ) -> str:
+        """What the program has at a place where a product is lacking, in words."""
+        from elision.verify.points import part, smallest
+
+        if besides is None or besides.arrays != lacking.arrays:
+            return ""
+        found = smallest(part(besides.at, witness.sizes, place), self.sizes)
+        if found is None:
+            return ""
+        rest, words = found[1][len(place) :], []
+        for array, rank in zip(besides.arrays, besides.ranks[1:], strict=True):
+            words.append(_element(array, tuple(rest[:rank])))
+            rest = rest[rank:]
+        return f"; instead stands {'·'.join(words)}"
+
+    def _witness(
+        self, array: str, difference: "Difference"
+    ) -> tuple[Witness | None, tuple[int, ...]]:
         """The smallest point of a difference, on which the programs are run."""
         from elision.verify.points import smallest
 
         found = smallest(difference.at, self.sizes)
         if found is None:
-            return None
+            return None, ()
         sizes, places = found
         at: list[tuple[int, ...]] = []
         for rank in difference.ranks:
@@ -282,8 +311,8 @@ class _Proof:
                         self.ours, self.spec, everywhere, (array,), seed
                     )
         except TooLong:
-            return None
-        return witness
+            return None, ()
+        return witness, at[0]
 
 
 #: Steps of isl in a second on the machine that this was written on.
@@ -303,10 +332,6 @@ def _written(flows: list[Any], array: str) -> Any:
 
 def _products(arrays: tuple[str, ...]) -> str:
     return f"a product of {' and '.join(arrays)}" if arrays else "a constant"
-
-
-def _named(array: str, difference: "Difference") -> str:
-    return f"{array} differs in {_products(difference.arrays)}"
 
 
 def _swap_named(array: str, pair: "Difference", sizes: tuple[str, ...]) -> str:
@@ -404,13 +429,20 @@ def _small_sizes(
     def allowed(sizes: Mapping[str, int]) -> bool:
         return all(index_value(a, sizes) for a in assumptions)
 
-    top = 4 if len(unknown) <= 4 else 3 if len(unknown) <= 6 else 2
-    drawn = sorted(product(range(1, top + 1), repeat=len(unknown)), key=sum)
-    larger = random.Random(len(unknown))
-    drawn += [
-        tuple(larger.sample(range(1, 4 + 2 * len(unknown)), len(unknown)))
-        for _ in range(200)
+    # Of each size, the values that the assumptions about it alone leave.
+    alone = {size: [a for a in assumptions if names(a) == {size}] for size in unknown}
+    values_of = [
+        [v for v in range(1, 65) if all(index_value(a, {size: v}) for a in alone[size])]
+        for size in unknown
     ]
+    top = 4 if len(unknown) <= 4 else 3 if len(unknown) <= 6 else 2
+    drawn = sorted(product(*(values[:top] for values in values_of)), key=sum)
+    larger = random.Random(len(unknown))
+    if all(values_of):
+        drawn += [
+            tuple(larger.choice(v[: 4 + 2 * len(unknown)]) for v in values_of)
+            for _ in range(200)
+        ]
     for values in drawn:
         sizes = dict(zip(unknown, values, strict=True))
         if allowed(sizes):
@@ -429,7 +461,7 @@ def _by_running(
     limit_s: float,
 ) -> Verdict:
     """The verdict from runs at small or given sizes."""
-    until = time.perf_counter() + min(limit_s, _RUNNING_S)
+    until = time.thread_time() + min(limit_s, _RUNNING_S)
     by_every: list[Mapping[str, int]] = []
     by_some: list[Mapping[str, int]] = []
     for sizes in _small_sizes((ours, spec), given):
@@ -440,13 +472,13 @@ def _by_running(
                     what = f"{witness.output} differs"
                     return Verdict("refuted", witness, None, what, (sizes,))
             by_some.append(sizes)
-            if time.perf_counter() > until:
+            if time.thread_time() > until:
                 break
             if _formally_equal(ours, spec, sizes, outputs):
                 by_every.append(sizes)
         except TooLong:
             pass
-        if time.perf_counter() > until:
+        if time.thread_time() > until:
             break
     if not by_some:
         return Verdict("unknown", None, None, f"{reason}; too large to run")
@@ -460,7 +492,7 @@ def _by_running(
     return Verdict("unknown", None, None, f"{reason}; {where}", tuple(checked))
 
 
-#: Time for runs at small sizes.
+#: Seconds of this thread's CPU time for runs at small sizes.
 _RUNNING_S = 1.0
 
 

@@ -1,10 +1,11 @@
 """Points of integer sets."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import islpy as isl
 
-__all__ = ["smallest"]
+__all__ = ["part", "smallest"]
 
 
 def smallest(
@@ -36,6 +37,17 @@ def smallest(
         return None
     values = coordinates(point, image.dim(isl.dim_type.set))[1:]
     return dict(zip(sizes, values, strict=False)), values[count:]
+
+
+def part(at: Any, sizes: Mapping[str, int], places: Sequence[int]) -> Any:
+    """The points of a set at given sizes, whose first places are given."""
+    for name, value in sizes.items():
+        n = at.find_dim_by_name(isl.dim_type.param, name)
+        if n >= 0:
+            at = at.fix_val(isl.dim_type.param, n, isl.Val(value))
+    for n, value in enumerate(places):
+        at = at.fix_val(isl.dim_type.set, n, isl.Val(value))
+    return at
 
 
 def coordinates(point: Any, count: int) -> list[int]:
