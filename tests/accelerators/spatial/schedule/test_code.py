@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from elision.accelerators.spatial.schedule import LISTINGS, Schedule, parse, read
@@ -176,6 +176,14 @@ def test_a_wrong_program_is_refuted_by_an_input(right: str, wrong: str) -> None:
     assert verdict.witness.found != verdict.witness.expected
 
 
+def _buffered(made: Schedule, loop: str) -> Schedule:
+    """The schedule with both inputs in buffers at a loop."""
+    for tensor in made.recurrence.inputs:
+        made = made.isolate_producer_chain(tensor, f"{tensor}_feeder")
+        made = made.buffer(f"{tensor}_feeder", loop)
+    return made
+
+
 SMALL = {
     "gemm.t2s": [{"M": 13, "N": 19, "K": 131}, {"M": 6, "N": 16, "K": 128}],
     "gemm-two-level.t2s": [{"M": 98, "N": 33, "K": 17}],
@@ -205,6 +213,52 @@ def test_cpp_of_every_listing_computes_the_recurrence_on_ragged_shapes(
             given_sizes = [recurrence.sizes[s] for s in sizes_of(made)]
             product(tensors, output, given_sizes, threads)
             assert np.array_equal(output.numpy(), walked(made, inputs)), sizes
+
+
+@pytest.mark.skipif(unavailable() is not None, reason="no compiler")
+def test_cpp_of_any_schedules_computes_the_recurrences() -> None:
+    tiled = parse(HEADS["matmul"][0]).tile("k", "j", "i", "kk", "jj", "ii", 3, 2, 4)
+    conv = parse(HEADS["conv"][0]).tile("r", "c", "p", "rr", "cc", "pp", 2, 3, 2)
+    drawn = [
+        _buffered(made, loop)
+        for made, loop in (
+            (tiled.unroll("jj", "ii"), "k"),
+            (tiled.unroll("jj"), "k"),
+            (tiled.reorder("kk", "jj", "ii").unroll("ii"), "k"),
+            (tiled.reorder("kk", "ii", "jj").unroll("kk", "jj"), "k"),
+            (tiled.tile("kk", "kkk", 1).reorder("kkk", "kk", "ii").unroll("jj"), "k"),
+            (conv.unroll("pp", "cc"), "r"),
+            (conv.reorder("rr", "cc", "pp", "r", "c", "p").unroll("pp"), "r"),
+        )
+    ]
+
+    @given(schedules())
+    @settings(max_examples=16, deadline=None, phases=[Phase.generate], derandomize=True)
+    def collect(made: Schedule) -> None:
+        drawn.append(made)
+
+    collect()
+    # One compilation of all; what a code includes is included before its namespace.
+    texts = [cpp(made, f"product{n}") for n, made in enumerate(drawn)]
+    spaces = [f"namespace space{n} {{\n{text}}}\n" for n, text in enumerate(texts)]
+    whole = "#include <algorithm>\n" + "".join(spaces)
+    for each in ("elements(", "sums", "_feeder[", "omp parallel", "std::min"):
+        assert any(each in text for text in texts), f"none drawn has {each}"
+    for n, made in enumerate(drawn):
+        product = compiled(whole, "cpp", f"product{n}")
+        recurrence, inputs = made.recurrence, integers(made)
+        output = torch.full(recurrence.shape(recurrence.output), 99.0)
+        tensors = [
+            torch.tensor(inputs[t], dtype=torch.float32) for t in recurrence.inputs
+        ]
+        product(tensors, output, [recurrence.sizes[s] for s in sizes_of(made)], 2)
+        assert np.array_equal(output.numpy(), walked(made, inputs)), texts[n]
+
+
+def test_names_that_code_has_are_refused() -> None:
+    text = HEADS["vector"][0].replace("y[", "sums[")
+    with pytest.raises(ValueError, match="'sums' cannot be a name in code"):
+        source(parse(text), "python")
 
 
 @pytest.mark.skipif(unavailable() is not None, reason="no compiler")

@@ -6,10 +6,13 @@ network becomes a small array that is filled once for its tile; the output, wher
 in the elements, becomes an array of accumulators that is stored once. The ragged last
 tile of a loop is cut by its bound, or filled up with zeros in a buffer, so that a product
 with an infinite or undefined operand on the other side of a zero is not a number there.
+In C++ the innermost loops that reduce are a function of their own, so that compilers keep
+its sums in registers.
 
 Sizes stay parameters of the code; the tiles are constants in it.
 """
 
+import keyword
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -41,6 +44,7 @@ _ON_STACK = 1 << 14
 
 #: Arrays of the code by other names than those of the recurrence.
 _SUMS = "sums"
+_NAMES = {"kept", "elements", "threads", "real", "product", "np"}
 
 
 class _Writer:
@@ -235,6 +239,8 @@ class _Emitter:
     def __init__(self, plan: _Plan, out: "_Cpp | _Python") -> None:
         self.plan, self.out, self.made = plan, out, plan.made
         self.recurrence = plan.made.recurrence
+        #: Lines of the functions that the code calls.
+        self.functions: list[str] = []
 
     def origin(self, name: str) -> str:
         """An index of the recurrence by the loops of the nest."""
@@ -457,6 +463,9 @@ class _Emitter:
         if at == len(order):
             self.statement(target)
             return
+        if inner is None and at == self.alone:
+            self.call_elements()
+            return
         name = order[at]
         loop = self.made.loop(name)
         self.before_loop(at)
@@ -466,6 +475,90 @@ class _Emitter:
                     self.declare(buffer, self.plan.tile(tensor, place))
                     self.fill(tensor, order[: at + 1])
             self.down(at + 1, live, target, inner, until)
+
+    @cached_property
+    def alone(self) -> int | None:
+        """Place of the innermost loops in time that a C++ function of their own runs.
+
+        They are those that reduce, inside all that fill a buffer. Compilers keep sums in
+        registers over the loops of a small function, and not over those of a large one.
+        None where operands or sums are no arrays of such loops.
+        """
+        made, plan = self.made, self.plan
+        if not isinstance(self.out, _Cpp) or plan.kept is None:
+            return None
+        if set(plan.packed) != set(self.recurrence.inputs):
+            return None
+        start = len(made.time)
+        filled = {place for _, place in plan.packed.values()}
+        while start > plan.kept and not (
+            made.indexes(self.recurrence.output, made.time[start - 1])
+            or made.time[start - 1] in filled
+        ):
+            start -= 1
+        inside = set(plan.order[start:])
+        arrays = [plan.tile(tensor, at) for tensor, (_, at) in plan.packed.items()]
+        each = all(inside & {*loops} for loops in (*arrays, self.accumulated()))
+        return start if start < len(made.time) and each else None
+
+    def call_elements(self) -> None:
+        """The call of the function of the innermost loops, and its text."""
+        assert self.alone is not None
+        out, inside = self.out, self.plan.order[self.alone :]
+        arrays = {
+            name: self.plan.tile(tensor, at)
+            for tensor, (name, at) in self.plan.packed.items()
+        } | {_SUMS: self.accumulated()}
+        own = {
+            name: [x for x in loops if x in inside] for name, loops in arrays.items()
+        }
+        given = [
+            out.local(name, [x for x in loops if x not in inside])
+            for name, loops in arrays.items()
+        ]
+        out.put(f"elements({', '.join(given)});")
+        arguments = []
+        for name, loops in own.items():
+            rest = "".join(f"[{extent}]" for extent in self.extents(loops)[1:])
+            kind = "real" if name == _SUMS else "const real"
+            pointer = f"(*__restrict {name}){rest}" if rest else f"*__restrict {name}"
+            arguments.append(f"{kind} {pointer}")
+        body = _Cpp()
+        within = _Emitter(self.plan, body)
+        sums = body.local(_SUMS, own[_SUMS])
+        kept = body.local("kept", own[_SUMS])
+        head = (
+            f"static __attribute__((noinline)) void elements({', '.join(arguments)}) {{"
+        )
+        with body.block(head):
+            within.declare("kept", own[_SUMS])
+            with within.nested(own[_SUMS], set()):
+                body.set(kept, sums)
+            with within.unrolled(inside):
+                value = " * ".join(
+                    body.local(name, own[name])
+                    for name in (
+                        self.plan.packed[tensor][0] for tensor in self.recurrence.inputs
+                    )
+                )
+                body.set(kept, value, adds=True)
+            with within.nested(own[_SUMS], set()):
+                body.set(sums, kept)
+        self.functions = [*body.lines, ""]
+
+    @contextmanager
+    def unrolled(self, names: Sequence[str]) -> Iterator[None]:
+        """Loops in time and space, one in the other, with what a compiler is told."""
+        if not names:
+            yield
+            return
+        self.before_loop(self.plan.order.index(names[0]))
+        loop = self.made.loop(names[0])
+        with (
+            self.out.loop(loop.name, self.bound(loop, set(), names)),
+            self.unrolled(names[1:]),
+        ):
+            yield
 
     def extents(self, loops: Sequence[str]) -> list[int]:
         return [self.made.constant(x) or 1 for x in loops]
@@ -520,6 +613,18 @@ def sizes_of(schedule: Schedule) -> list[str]:
     return [size for size in recurrence.sizes if size in found]
 
 
+def _check_names(made: Structure) -> None:
+    taken = {_SUMS, *_NAMES, *keyword.kwlist}
+    loops = [x.name for x in made.loops]
+    recurrence = made.recurrence
+    for name in (*recurrence.accesses, *recurrence.sizes, *loops, *made.kernels):
+        if name in taken:
+            raise ValueError(
+                f"{name!r} cannot be a name in code, which has it for something else; "
+                f"besides the words of the languages: {', '.join(sorted(_NAMES))}, {_SUMS}"
+            )
+
+
 def cpp(schedule: Schedule, function: str = "product", dtype: str = "float") -> str:
     """The mapped nest as C++17 with OpenMP.
 
@@ -531,6 +636,7 @@ def cpp(schedule: Schedule, function: str = "product", dtype: str = "float") -> 
         ValueError: a buffer whose tile has a loop of open extent.
     """
     made = schedule.structure
+    _check_names(made)
     out = _Cpp()
     emitter = _Emitter(_Plan(made, buffers=True), out)
     out.put(f"// {made.recurrence}")
@@ -542,8 +648,10 @@ def cpp(schedule: Schedule, function: str = "product", dtype: str = "float") -> 
     arguments.append(f"real* __restrict {made.recurrence.output}")
     arguments += [f"long {size}" for size in sizes_of(schedule)]
     head = f'extern "C" void {function}({", ".join([*arguments, "int threads"])}) {{'
+    place = len(out.lines)
     with out.block(head):
         emitter.body()
+    out.lines[place:place] = emitter.functions
     return out.text()
 
 
@@ -553,6 +661,7 @@ def python(schedule: Schedule, function: str = "product") -> str:
     Arguments and errors as of :func:`cpp`, without the threads.
     """
     made = schedule.structure
+    _check_names(made)
     plan = _Plan(made, buffers=True)
     out = _Python()
     out.put("import numpy as np")
