@@ -109,7 +109,7 @@ def test_python_runs_beside_torch(run: Run) -> None:
     )
     assert status == 0
     assert "python beside torch" in out
-    assert "torch einsum ms" in out
+    assert "einsum" in out
 
 
 @pytest.mark.skipif(unavailable() is not None, reason="no compiler")
