@@ -376,3 +376,65 @@ def test_the_matrices_of_the_proof_are_those_of_the_code(
     for (array, index), value in memory.items():
         if array == name:
             assert result[index] == value
+
+
+@pytest.mark.parametrize(("stride", "padding", "dilation"), LAYERS)
+def test_the_dense_kernel_gathers_the_input_gradient(
+    stride: int, padding: int, dilation: int
+) -> None:
+    # native/kernels/direct.cpp, phase_of: taps from the last to the first.
+    gathered = f"""
+{assumed(stride, padding, dilation)}
+for h in range(H):
+    X[h] = 0
+for phase in range({stride}):
+    for back in range(R):
+        at = phase + {padding} - {dilation} * (R - 1 - back)
+        if at % {stride} == 0:
+            for i in range((H - phase + {stride - 1}) // {stride}):
+                o = i + at // {stride}
+                if 0 <= o < P:
+                    X[phase + {stride} * i] += Y[o] * W[R - 1 - back]
+"""
+    source = SOURCE.with_name("direct.cpp").read_text()
+    assert "phase + v.padding[axis] - tap * v.dilation[axis]" in source
+    assert "for (int64_t tap = v.taps[axis] - 1; tap >= 0; --tap)" in source
+    specification = definition(Product.INPUT_GRAD, stride, padding, dilation)
+    verdict = equivalent(gathered, specification)
+    assert verdict.status == "proved", verdict
+    wrong = gathered.replace("W[R - 1 - back]", "W[back]")
+    assert equivalent(wrong, specification).status == "refuted"
+
+
+CHUNKS = """
+assume C >= 1
+for k in range(K):
+    for c in range(C):
+        if c == 0:
+            Y[k] = 0
+        for i in range(4):
+            Y[k] += X[c, i] * W[k, c, i]
+        if c == C - 1:
+            Y[k] = relu(Y[k] + B[k])
+"""
+
+THEN = """
+assume C >= 1
+for k in range(K):
+    S[k] = 0
+    for c in range(C):
+        for i in range(4):
+            S[k] += X[c, i] * W[k, c, i]
+    Y[k] = relu(S[k] + B[k])
+"""
+
+
+def test_what_follows_a_sum_is_done_at_its_last_chunk() -> None:
+    source = SOURCE.with_name("direct.cpp").read_text()
+    assert "part + 1 == parts && any ? &post : nullptr" in source
+    verdict = equivalent(CHUNKS, THEN, outputs=("Y",))
+    assert verdict.status == "proved", verdict
+    always = CHUNKS.replace("if c == C - 1:", "if c >= 0:")
+    assert equivalent(always, THEN, outputs=("Y",)).status == "refuted"
+    single = ("assume C == 1\n" + text for text in (always, THEN))
+    assert equivalent(*single, outputs=("Y",)).status == "proved"
