@@ -3,16 +3,16 @@
 Both have loops with a constant step, ``if``, and statements ``y[...] = value`` and
 ``y[...] += value``. C arrays are written ``A[i][k]``, Python's ``A[i, k]`` or ``A[i][k]``.
 
-====================  ===================================  ==============================
-what                  C                                    Python
-====================  ===================================  ==============================
-loop                  ``for (int i = 0; i < M; ++i)``      ``for i in range(M):``
-condition             ``if (i < M && j < N)``              ``if i < M and j < N:``
-named integer         ``#define V 4``, ``const int V = 4`` ``V = 4`` outside of loops
-named index           ``int h = 2 * i + r;``               ``h = 2 * i + r``
-declared extents      ``float A[M][K];``                   ``A: [M, K]``
-about the sizes       ``assume(K % 4 == 0);``              ``assert K % 4 == 0``
-====================  ===================================  ==============================
+================  ===============================  ===========================
+what              C                                Python
+================  ===============================  ===========================
+loop              ``for (int i = 0; i < M; ++i)``  ``for i in range(M):``
+condition         ``if (i < M && j < N)``          ``if i < M and j < N:``
+named integer     ``#define V 4``                  ``V = 4``, outside of loops
+named index       ``int h = 2 * i + r;``           ``h = 2 * i + r``
+declared extents  ``float A[M][K];``               ``A: [M, K]``
+about the sizes   ``assume(K % 4 == 0);``          ``assume K % 4 == 0``
+================  ===============================  ===========================
 
 ``/`` and ``%`` of C indices round towards zero, ``//`` and ``%`` of Python's down.
 """
