@@ -11,4 +11,5 @@ from elision.accelerators.spatial.legality import legal as legal
 from elision.accelerators.spatial.map import SpaceTimeMap as SpaceTimeMap
 from elision.accelerators.spatial.nest import Access as Access
 from elision.accelerators.spatial.nest import LoopNest as LoopNest
+from elision.accelerators.spatial.schedule import Schedule as Schedule
 from elision.accelerators.spatial.simulate import Run as Run

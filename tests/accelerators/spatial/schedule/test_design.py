@@ -204,6 +204,20 @@ def test_a_removed_loop_needs_a_buffer_that_replays() -> None:
     assert made.buffer("A_feeder", "k").design().tiles[0].words == 1
 
 
+def test_what_a_later_kernel_removes_an_earlier_one_must_not_send() -> None:
+    made = (
+        Schedule(LoopNest.matmul(4, 6, 8))
+        .unroll("j", "i")
+        .isolate_producer_chain("A", "A_loader", "A_feeder")
+        .remove("A_feeder", "j")
+    )
+    with pytest.raises(
+        ValueError, match=r"A_loader still sends A for each j; remove it f"
+    ):
+        made.design()
+    assert made.remove("A_loader", "j").design().channels[0].words == 4 * 8
+
+
 def test_an_array_that_is_too_small_is_refused() -> None:
     made = read("gemm.t2s")
     made.design(array=(6, 16))

@@ -106,6 +106,7 @@ REFUSED = [
     ("size M = 8 loop i < M", (1, 12), "the line must end"),
     ("size M = 8 @", (1, 12), "'@' is no sign of a listing"),
     ("tile(i, ii, 8)", (1, 1), "tile stands before the recurrence"),
+    ("tyle(i, ii, 8)", (1, 1), "tyle stands before the recurrence"),
 ]
 
 
@@ -125,6 +126,13 @@ def test_both_ways_to_name_a_subject_are_one() -> None:
     by_argument = parse(CHAINS + "buffer(A_feeder, k, Double)\nremove(A_loader, jj)")
     by_dot = parse(CHAINS + "A_feeder.buffer(A_loader, k, Double)\nA_loader.remove(jj)")
     assert by_argument.structure.kernels == by_dot.structure.kernels
+
+
+def test_the_forms_of_halide_are_read() -> None:
+    text = CHAINS.replace("[", "(").replace("]", ")")
+    text += "A_feeder.buffer(A_loader, k, BufferStrategy::Double);\n"
+    ours = parse(CHAINS + "A_feeder.buffer(A_loader, k, Double)")
+    assert parse(text.replace("\n", ";\n")) == ours
 
 
 def test_a_listing_and_the_calls_give_the_same_schedule() -> None:

@@ -149,8 +149,17 @@ class Design:
     def _check_removed(self, kernel: Kernel) -> None:
         made = self.structure
         chain = made.chains[kernel.tensor]
-        after = chain[chain.index(kernel.name) :]
+        before, after = (
+            chain[: chain.index(kernel.name)],
+            chain[chain.index(kernel.name) :],
+        )
         for loop in kernel.removed:
+            for name in before:
+                if loop not in made.kernels[name].removed:
+                    raise ValueError(
+                        f"remove({kernel.name},{loop}): {name} still sends "
+                        f"{kernel.tensor} for each {loop}; remove it from {name}, too"
+                    )
             if loop in made.unrolled:
                 continue  # the elements along it are handed the datum, or share a bus
             if not any(

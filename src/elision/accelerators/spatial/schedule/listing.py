@@ -12,13 +12,15 @@ A listing states sizes, loops, the recurrence and the primitives, one after the 
 
 ``#`` and ``//`` begin a comment; a statement ends with its line, or goes on while a
 bracket is open. ``A_feeder.buffer(k, Double)`` and ``buffer(A_feeder, k, Double)`` are the
-same. ``tensor X[N, C, H, W]`` gives a shape that indices may leave, into the padding. Sizes
+same, and so are ``C[i, j]`` and ``C(i, j)``, ``Double`` and ``BufferStrategy::Double``.
+``tensor X[N, C, H, W]`` gives a shape that indices may leave, into the padding. Sizes
 stay open in the code that is made; ``const KK = 64`` is a number in it.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -32,7 +34,7 @@ __all__ = ["LISTINGS", "ListingError", "parse", "read", "sizes_in"]
 
 _TOKEN = re.compile(
     r"(?P<space>[ \t\r]+|#[^\n]*|//[^\n]*)|(?P<line>\n|;)|(?P<number>\d+)"
-    r"|(?P<name>[A-Za-z_]\w*)|(?P<sign>\+=|[-+*/(){}\[\],.=<])"
+    r"|(?P<name>[A-Za-z_]\w*)|(?P<sign>\+=|::|[-+*/(){}\[\],.=<])"
 )
 
 _HERE = "elision.accelerators.spatial.schedule"
@@ -225,7 +227,7 @@ class _Reader:
             self.series(self.one_loop)
         elif first.text == "tensor":
             self.series(self.one_shape)
-        elif self.token.text == "[":
+        elif self.token.text == "[" or self.is_access(first):
             self.recurrence(first)
         elif self.token.text in ("(", "."):
             self.calls(first)
@@ -235,6 +237,14 @@ class _Reader:
                 f"{first.text!r} begins no statement; allowed: {_STATEMENTS}, "
                 f"{', '.join(PRIMITIVES)}",
             )
+
+    def is_access(self, first: _Token) -> bool:
+        """Whether ``C(`` begins a recurrence, as in Halide, and no call."""
+        if self.token.text != "(" or self.made is not None:
+            return False
+        rest = (token.text for token in self.tokens[self.at :])
+        line = takewhile(lambda text: text not in ("\n", ";"), rest)
+        return first.text not in PRIMITIVES and "+=" in line
 
     def series(self, one: Callable[[], None]) -> None:
         if self.made is not None:
@@ -450,7 +460,9 @@ class _Reader:
         if self.token.kind == "number":
             return int(self.take().text)
         token = self.name_of(f"a loop, a kernel or a size ({form})")
-        # BufferStrategy::Double is written BufferStrategy.Double here, or Double.
+        while self.token.text == "::":  # BufferStrategy::Double is Double
+            self.take()
+            token = self.name_of("a strategy")
         if token.text in self.sizes:
             self.fail(
                 token.start,
