@@ -43,7 +43,7 @@ WIRE: dict[str, tuple[str, dict[str, str]]] = {
     "dense": ("dense", {}),
     "SWAT, 80 % sparse": ("swat:sparsity=0.8", {}),
     "static mask, 80 % sparse, sent by it": (
-        "static:sparsity=0.8,dense=()",
+        "static:sparsity=0.8,distribution=erk,dense=()",
         {"up": "mask", "down": "mask"},
     ),
     "dense, int8 both ways": ("dense", {"up": "int8", "down": "int8"}),
