@@ -1,4 +1,4 @@
-"""The batch-reduce kernel and Winograd's on it against torch, float32, all products.
+"""The batch-reduce kernel and Winograd's on it against torch, all products.
 
 Shapes are the different convolutions of ResNet-50 (224x224) and its classifier, the matrix
 products of an LSTM layer (512 units, 32 sequences, 50 steps: the input's of all steps, the
@@ -7,8 +7,10 @@ one thread the time is that of the processor. Torch is the better of NCHW and ch
 (a matrix product has one layout); the kernel reads channels_last, transforms the weight in
 every call, and is also timed with both activations changed from and to NCHW. Ratios are
 torch's time over the candidate's in the same round, median and half the interquartile range.
+The roof is that of float32. Winograd's kernel and the LSTM layer are of float32 alone.
 
     python benchmarks/batch_reduce.py [--rounds 7] [--threads 1] [--batch 8]
+                                      [--dtype bfloat16]
                                       [--only NAME ...] [--out FILE]
 """
 
@@ -76,11 +78,14 @@ LSTM: dict[str, Geometry] = {
 SQUARE: dict[str, Geometry] = {"1024 x 1024 x 1024": MatmulGeometry(1024, 1024, 1024)}
 
 
-def candidates(geometry: Geometry, kind: Product) -> dict[str, Call]:
+def candidates(
+    geometry: Geometry, kind: Product, dtype: torch.dtype
+) -> dict[str, Call]:
     """Calls that compute one product."""
     generator = torch.Generator().manual_seed(0)
     first, second = (
-        torch.randn(geometry.shape_of(o), generator=generator) for o in kind.operands
+        torch.randn(geometry.shape_of(o), generator=generator).to(dtype)
+        for o in kind.operands
     )
     conv = geometry.reshaped_convolution
     found: dict[str, Call] = {
@@ -100,7 +105,7 @@ def candidates(geometry: Geometry, kind: Product) -> dict[str, Call]:
     own = [v.contiguous(memory_format=torch.channels_last) for v in (first, second)]
     found["torch last"] = LayerProduct(kind, geometry, own[0], own[1]).compute
     found["direct NCHW"] = lambda: dense_product(kind, conv, *of_conv).contiguous()
-    if why_not(kind, conv) is None:
+    if why_not(kind, conv) is None and dtype == torch.float32:
         product = LayerProduct(kind, conv, last[0], last[1])
         for m in TILES:
             found[f"F({m},3)"] = lambda m=m: winograd.native_product(product, m)
@@ -108,10 +113,15 @@ def candidates(geometry: Geometry, kind: Product) -> dict[str, Call]:
 
 
 def row(
-    name: str, geometry: Geometry, kind: Product, rounds: int, ceilings: Ceilings
+    name: str,
+    geometry: Geometry,
+    kind: Product,
+    rounds: int,
+    ceilings: Ceilings,
+    dtype: torch.dtype,
 ) -> dict[str, Any]:
     """Milliseconds, rates and ratios of one product."""
-    seconds = interleaved(candidates(geometry, kind), rounds)
+    seconds = interleaved(candidates(geometry, kind, dtype), rounds)
     medians = {n: statistics.median(times) for n, times in seconds.items()}
     best = min((n for n in medians if n.startswith("torch")), key=medians.__getitem__)
     roof = roof_of(geometry, ceilings)
@@ -189,10 +199,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--only", nargs="*", help="parts of layers' names")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    dtype = getattr(torch, given.dtype)
     about, ceilings = machine(), measured_ceilings()
     print(about, ceilings.to_dict(), sep="\n", flush=True)
     layers = SQUARE | LSTM | resnet50(given.batch)
@@ -201,7 +213,7 @@ def main() -> None:
         if given.only and not any(part in name for part in given.only):
             continue
         for kind in Product:
-            rows.append(row(name, geometry, kind, given.rounds, ceilings))
+            rows.append(row(name, geometry, kind, given.rounds, ceilings, dtype))
         print(rows_as_text([_line(r) for r in rows[-3:]]), flush=True)
     # The first layer of a network has no input gradient; the square product is no layer.
     counted = [
@@ -211,14 +223,19 @@ def main() -> None:
         and (r["product"] != "input_grad" or "7x7" not in r["layer"])
     ]
     means = summary(counted) if counted else {}
-    layer = recurrent(given.rounds)
+    layer = recurrent(given.rounds) if dtype == torch.float32 else {}
     print("LSTM layer, torch over ours:", layer)
     for name, mean in means.items():
         print(f"{name}: {mean:.2f}")
     if given.out is not None:
         record = {"machine": about, "load_at_end": os.getloadavg()[0], "means": means}
         record["lstm_layer"] = layer
-        record |= {"ceilings": ceilings.to_dict(), "rounds": given.rounds, "rows": rows}
+        record |= {
+            "ceilings": ceilings.to_dict(),
+            "rounds": given.rounds,
+            "dtype": given.dtype,
+            "rows": rows,
+        }
         given.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(given.out, record)
 

@@ -239,26 +239,21 @@ def batch_reduce() -> str:
 
 def batch_reduce_means() -> str:
     """Geometric means over the layers."""
-    means = load("../2026-11-30-batch-reduce/products")["means"]
     kinds = ("forward", "input_grad", "weight_grad", "all")
     names = {
         "direct": "channels_last, as it stays between layers",
         "direct NCHW": "from and to NCHW, both changes counted",
         "F(4,3)": "Winograd F(4, 3), its 3x3 layers",
     }
-    return table(
-        "torch's time over | Y | dX | dW | all",
-        (
-            [
-                words,
-                *(
-                    f"{means[key]:.2f}" if (key := f"{name}, {k}") in means else ""
-                    for k in kinds
-                ),
-            ]
-            for name, words in names.items()
-        ),
-    )
+    rows = []
+    for dtype, record in (("float32", "products"), ("bfloat16", "products-bfloat16")):
+        means = load(f"../2026-11-30-batch-reduce/{record}")["means"]
+        for name, words in names.items():
+            found = [means.get(f"{name}, {kind}") for kind in kinds]
+            if any(found):
+                cells = ("" if mean is None else f"{mean:.2f}" for mean in found)
+                rows.append([dtype, words, *cells])
+    return table("dtype | torch's time over | Y | dX | dW | all", rows)
 
 
 def winograd_kernel() -> str:

@@ -2,6 +2,7 @@
 
 import ctypes
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -71,7 +72,7 @@ def compiled(variant, folder):
     )
     found = ctypes.CDLL(str(made))
     for name, (result, arguments) in shared_object._SIGNATURES.items():
-        if name.startswith(("direct", "winograd")):
+        if name.startswith(("direct", "winograd", "multiplies_pairs")):
             entry = getattr(found, f"elision_{name}")
             entry.restype, entry.argtypes = result, arguments
     return found
@@ -119,6 +120,50 @@ def test_all_products_are_those_of_torch(name, threads):
             agrees(DirectEngine().compute(product), product)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_pairs_of_bfloat16_are_summed_in_float32(name):
+    for product in products(LAYERS[name]):
+        first, second = product.first.bfloat16(), product.second.bfloat16()
+        narrow = LayerProduct(product.kind, product.geometry, first, second)
+        found = DirectEngine().compute(narrow)
+        assert DirectEngine().choose(narrow).name == "direct"
+        assert found.dtype == torch.bfloat16
+        wide = (first.double(), second.double())
+        expected = LayerProduct(product.kind, product.geometry, *wide).compute()
+        terms = [value.abs() for value in wide]
+        size = LayerProduct(product.kind, product.geometry, *terms).compute()
+        # One rounding to 8 bits, and those of float32 sums.
+        allowed = 2**-8 * expected.abs() + 1e-6 * size + 1e-30
+        assert ((found.double() - expected).abs() <= allowed).all()
+
+
+def test_without_the_instruction_bfloat16_is_computed_in_floats(monkeypatch, library):
+    known = {n: getattr(library, f"elision_direct_{n.value}") for n in Product}
+    asked = []
+
+    def spy(kind):
+        def call(shape, pairs, *rest):
+            asked.append(pairs)
+            return known[kind](shape, pairs, *rest)
+
+        return call
+
+    without = SimpleNamespace(
+        elision_multiplies_pairs=lambda: 0,
+        **{f"elision_direct_{kind.value}": spy(kind) for kind in Product},
+    )
+    monkeypatch.setattr(direct, "load", lambda: without)
+    layer = LAYERS["3x3"]
+    for product in products(layer):
+        first, second = product.first.bfloat16(), product.second.bfloat16()
+        found = dense_product(product.kind, layer, first, second)
+        wide = LayerProduct(product.kind, layer, first.float(), second.float())
+        torch.testing.assert_close(
+            found, wide.compute().bfloat16(), rtol=1e-2, atol=1e-3
+        )
+    assert asked == [False] * 3
 
 
 @settings(
@@ -218,6 +263,8 @@ def test_what_is_not_its_own_is_torch_s():
     forward, _, weight_grad = products(layer)
     engine = DirectEngine()
     assert engine.choose(forward) is engine
+    mixed = LayerProduct(forward.kind, layer, forward.first, forward.second.bfloat16())
+    assert engine.choose(mixed).name == "torch"
     doubles = LayerProduct(
         forward.kind, layer, forward.first.double(), forward.second.double()
     )

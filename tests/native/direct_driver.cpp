@@ -10,10 +10,10 @@
 using Values = std::vector<float>;
 
 extern "C" {
-int elision_direct_forward(const int64_t*, const float*, const float*, const float*,
+int elision_direct_forward(const int64_t*, int, const float*, const float*, const float*,
                            const float*, int, float*, int);
-int elision_direct_input_grad(const int64_t*, const float*, const float*, float*, int);
-int elision_direct_weight_grad(const int64_t*, const float*, const float*, float*, int);
+int elision_direct_input_grad(const int64_t*, int, const float*, const float*, float*, int);
+int elision_direct_weight_grad(const int64_t*, int, const float*, const float*, float*, int);
 int elision_winograd_forward(const int64_t*, int, const float*, const float*, const float*,
                              const float*, int, float*, int);
 int64_t elision_multiply_adds(int64_t, float, int, float*);
@@ -85,14 +85,14 @@ static void convolution(const std::vector<int64_t>& v, bool winograd) {
     }
     return;
   }
-  elision_direct_forward(v.data(), x.data(), weight.data(), nullptr, shift.data(), 1,
+  elision_direct_forward(v.data(), 0, x.data(), weight.data(), nullptr, shift.data(), 1,
                          found.data(), threads);
   compare("forward", found, y);
   found.assign(dx.size(), NAN);
-  elision_direct_input_grad(v.data(), g.data(), weight.data(), found.data(), threads);
+  elision_direct_input_grad(v.data(), 0, g.data(), weight.data(), found.data(), threads);
   compare("input_grad", found, dx);
   found.assign(dw.size(), NAN);
-  elision_direct_weight_grad(v.data(), g.data(), x.data(), found.data(), threads);
+  elision_direct_weight_grad(v.data(), 0, g.data(), x.data(), found.data(), threads);
   compare("weight_grad", found, dw);
 }
 

@@ -75,9 +75,13 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bf16_lstm_backward": (_INT, [_POINTER]),
     "bf16_gru_forward": (_INT, [_POINTER]),
     "bf16_gru_backward": (_INT, [_POINTER]),
-    "direct_forward": (_INT, [_POINTER] * 5 + [_INT, _POINTER, _INT]),
-    "direct_input_grad": (_INT, [_POINTER] * 4 + [_INT]),
-    "direct_weight_grad": (_INT, [_POINTER] * 4 + [_INT]),
+    "multiplies_pairs": (_INT, []),
+    "direct_forward": (
+        _INT,
+        [_POINTER, _INT] + [_POINTER] * 4 + [_INT, _POINTER, _INT],
+    ),
+    "direct_input_grad": (_INT, [_POINTER, _INT] + [_POINTER] * 3 + [_INT]),
+    "direct_weight_grad": (_INT, [_POINTER, _INT] + [_POINTER] * 3 + [_INT]),
     "winograd_forward": (
         _INT,
         [_POINTER, _INT] + [_POINTER] * 4 + [_INT, _POINTER, _INT],

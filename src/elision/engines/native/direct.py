@@ -43,6 +43,9 @@ __all__ = [
 BLOCK = 64
 
 
+#: Dtypes of operands that the kernel multiplies; sums are float32.
+DTYPES = (torch.float32, torch.bfloat16)
+
 #: Times that a matrix product must have more columns than rows for the rows to be packed
 #: in place of the weight (an own choice).
 FEWER = 4
@@ -117,15 +120,16 @@ def dense_product(
     Args:
         kind: which of the three products.
         geometry: the layer; with ``blocks`` no groups.
-        first: float32 operand ``kind.operands[0]`` on the CPU, torch layout in any memory
-            format (``channels_last`` is read as it is).
-        second: operand ``kind.operands[1]``, likewise.
+        first: float32 or bfloat16 operand ``kind.operands[0]`` on the CPU, torch layout in
+            any memory format (``channels_last`` is read as it is).
+        second: operand ``kind.operands[1]``, likewise and of the same dtype.
         post: done to each sum of the forward product.
         blocks: channels side by side of input and output, which then are of
-            :func:`to_blocks`'s shape; None: torch's shapes.
+            :func:`to_blocks`'s shape (float32); None: torch's shapes.
 
     Returns:
-        ``Y`` or ``dX``, ``channels_last`` (or in blocks), or ``dW``, contiguous.
+        ``Y`` or ``dX``, ``channels_last`` (or in blocks), or ``dW``, contiguous, of the
+        operands' dtype. Sums are float32; those of bfloat16 are rounded once.
 
     Raises:
         ValueError: ``post`` for a gradient, or of another number of channels; ``blocks``
@@ -144,22 +148,20 @@ def dense_product(
                 f"dense_product(blocks={blocks}): not with {geometry.groups} groups"
             )
         return _grouped(kind, geometry, first, second, post)
-    sides = blocks or (geometry.in_channels, geometry.out_channels)
-    tensors = dict(zip(kind.operands, (first, second), strict=True))
-    pointers = []
-    for name, value in tensors.items():
+    dtype = first.dtype if first.dtype in DTYPES and blocks is None else torch.float32
+    for name, value in zip(kind.operands, (first, second), strict=True):
         expected = _shape(geometry, name, blocks)
         if (tuple(value.shape), value.dtype, value.device.type) != (
             expected,
-            torch.float32,
+            dtype,
             "cpu",
         ):
             raise ValueError(
                 f"dense_product: {name} is {tuple(value.shape)} {value.dtype} on "
-                f"{value.device}, must be {expected} torch.float32 on cpu"
+                f"{value.device}, must be {expected} {dtype} on cpu"
             )
-        tensors[name] = _side_by_side(value, name, blocks)
-        pointers.append(tensors[name].data_ptr())
+    if dtype == torch.bfloat16:
+        return _of_pairs(kind, geometry, first, second, post)
     if (
         kind is Product.FORWARD
         and post is None
@@ -167,6 +169,26 @@ def dense_product(
         and _is_low(geometry)
     ):
         return _turned(geometry, first, second)
+    return _computed(kind, geometry, first, second, post, blocks)
+
+
+def _computed(
+    kind: Product,
+    geometry: Conv2dGeometry,
+    first: Tensor,
+    second: Tensor,
+    post: Post | None,
+    blocks: tuple[int, int] | None = None,
+    *,
+    pairs: bool = False,
+) -> Tensor:
+    """The product, of operands that fit; ``pairs``: their words are two of bfloat16."""
+    sides = blocks or (geometry.in_channels, geometry.out_channels)
+    tensors = [
+        _side_by_side(value, name, blocks)
+        for name, value in zip(kind.operands, (first, second), strict=True)
+    ]
+    pointers = [value.data_ptr() for value in tensors]
     whole = blocks is not None or kind.absent == "weight"
     result = torch.empty(
         _shape(geometry, kind.absent, blocks),
@@ -181,14 +203,58 @@ def dense_product(
         post = post or Post()
         vectors = padded_vectors(post)
         places = [None if value is None else value.data_ptr() for value in vectors]
-        done = function(
-            shape, *pointers, *places, post.relu, result.data_ptr(), threads
-        )
+        rest = (*places, post.relu, result.data_ptr(), threads)
     else:
-        done = function(shape, *pointers, result.data_ptr(), threads)
+        rest = (result.data_ptr(), threads)
+    done = function(shape, pairs, *pointers, *rest)
     if done < 0:
         raise MemoryError("the native kernels ran out of memory")
     return result
+
+
+def _of_pairs(
+    kind: Product,
+    geometry: Conv2dGeometry,
+    first: Tensor,
+    second: Tensor,
+    post: Post | None,
+) -> Tensor:
+    """The product of bfloat16, summed in float32 and rounded once.
+
+    Two values that lie side by side along what is summed over are one word, so the kernel
+    moves and addresses words as it does floats: pairs of input channels for ``Y``, of
+    output channels for ``dX``, of images for ``dW``. An odd one is paired with zero.
+    """
+    if not load().elision_multiplies_pairs():
+        wide = (first.float(), second.float())
+        return _computed(kind, geometry, *wide, post).to(torch.bfloat16)
+    axes, counted = _SUMMED[kind]
+    words = [
+        _words(value, axis) for value, axis in zip((first, second), axes, strict=True)
+    ]
+    half = -(-getattr(geometry, counted) // 2)
+    narrow = replace(geometry, **{counted: half})
+    sums = _computed(kind, narrow, words[0], words[1], post, pairs=True)
+    return sums.to(torch.bfloat16)
+
+
+#: Axes of both operands along which a product sums, and what counts them.
+_SUMMED = {
+    Product.FORWARD: ((1, 1), "in_channels"),
+    Product.INPUT_GRAD: ((1, 0), "out_channels"),
+    Product.WEIGHT_GRAD: ((0, 0), "batch"),
+}
+
+
+def _words(x: Tensor, axis: int) -> Tensor:
+    """Pairs along an axis as words of 32 bits, which are no floats, channels last."""
+    if x.shape[axis] % 2:
+        odd = list(x.shape)
+        odd[axis] = 1
+        x = torch.cat([x, x.new_zeros(odd)], axis)
+    place = {0: 0, 1: 3}[axis]
+    last = x.permute(0, 2, 3, 1).unflatten(place, (-1, 2)).movedim(place + 1, -1)
+    return last.contiguous().view(torch.float32).squeeze(-1).permute(0, 3, 1, 2)
 
 
 def _is_low(geometry: Conv2dGeometry) -> bool:
@@ -287,9 +353,9 @@ def _grouped(
 class DirectEngine(Engine):
     """Dense products by the batch-reduce kernel; what it does not know is torch's.
 
-    Convolutions over images and lines, transposed ones, and matrix products, float32 on
-    the CPU. Zeros of the padding are multiplied along the rows of an image, so an operand
-    that is not finite goes to torch where there is padding.
+    Convolutions over images and lines, transposed ones, and matrix products, float32 or
+    bfloat16 on the CPU. Zeros of the padding are multiplied along the rows of an image, so
+    an operand that is not finite goes to torch where there is padding.
 
     ``elide`` does not take it: a layer of which nothing is left out promises torch's
     result to the last bit. ``docs/kernels.md`` says where it is faster.
@@ -320,7 +386,8 @@ class DirectEngine(Engine):
         """This engine, or torch's for a product without a kernel here."""
         hint.check(product)
         able = (
-            all(v.dtype == torch.float32 for v in product.operands.values())
+            product.first.dtype == product.second.dtype
+            and product.first.dtype in DTYPES
             and all(v.device.type == "cpu" for v in product.operands.values())
             and product.fits
             and self.supports(product, hint)

@@ -34,7 +34,7 @@ struct Factors {
   ptrdiff_t b_step;
   int count, length;
 
-  static constexpr bool SCATTERED = false;
+  static constexpr bool SCATTERED = false, PAIRS = false;
   const float* left(int i, int row) const { return a + i * a_step + row * a_row; }
   const float* right(int i) const { return b + i * b_step; }
   int depth(int) const { return length; }
@@ -47,14 +47,16 @@ struct Piece {
   int length;
 };
 
-// A_i and B_i at any places, rows of A_i and of C at any places: pixels of a strip.
+// A_i and B_i at any places, rows of A_i and of C at any places: pixels of a strip. `OF_PAIRS`:
+// a word is not a float but two values of bfloat16.
+template <bool OF_PAIRS>
 struct Pixels {
   const float *a, *b;
   const Piece* list;
   int count;
   ptrdiff_t from[8], to[8];  // of each row: in A, in C
 
-  static constexpr bool SCATTERED = true;
+  static constexpr bool SCATTERED = true, PAIRS = OF_PAIRS;
   const float* left(int i, int row) const { return a + list[i].a + from[row]; }
   const float* right(int i) const { return b + list[i].b; }
   int depth(int i) const { return list[i].length; }
@@ -63,13 +65,14 @@ struct Pixels {
 };
 
 // A_i and B_i at any places, rows of A_i side by side: channels of pixels `step` apart.
+template <bool OF_PAIRS>
 struct Channels {
   const float *a, *b;
   ptrdiff_t step;
   const Piece* list;
   int count;
 
-  static constexpr bool SCATTERED = false;
+  static constexpr bool SCATTERED = false, PAIRS = OF_PAIRS;
   const float* left(int i, int row) const { return a + list[i].a + row; }
   const float* right(int i) const { return b + list[i].b; }
   int depth(int i) const { return list[i].length; }
@@ -93,6 +96,42 @@ struct Post {
     return {scale ? scale + column : nullptr, shift ? shift + column : nullptr, relu};
   }
 };
+
+typedef uint32_t words_of_register __attribute__((vector_size(WIDTH * 4)));
+
+// One word in all lanes; no arithmetic, which would change what is no float.
+static inline vf splat_word(const float* p) {
+  uint32_t word;
+  std::memcpy(&word, p, sizeof word);
+  words_of_register words = word - words_of_register{};
+  return reinterpret_cast<vf>(words);
+}
+
+// sum + a.low · b.low + a.high · b.high, of pairs of bfloat16 in words. The CPU's instruction
+// takes numbers below the smallest normal float as zero.
+static inline vf add_pairs(vf sum, vf a, vf b) {
+#if defined(ELISION_AVX512)
+  asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+  return sum;
+#else
+  auto low = [](vf pairs) {
+    return reinterpret_cast<vf>(reinterpret_cast<words_of_register>(pairs) << 16);
+  };
+  auto high = [](vf pairs) {
+    return reinterpret_cast<vf>(reinterpret_cast<words_of_register>(pairs) & 0xffff0000u);
+  };
+  return sum + low(a) * low(b) + high(a) * high(b);
+#endif
+}
+
+// Whether pairs can be multiplied on this CPU by what was compiled.
+static inline bool multiplies_pairs() {
+#if defined(ELISION_AVX512)
+  return __builtin_cpu_supports("avx512bf16");
+#else
+  return true;
+#endif
+}
 
 // `start` holds what is added to, start_row floats between its rows (0: one row for all);
 // null is zero. Registers of a row are `c_step` floats apart.
@@ -126,9 +165,14 @@ void tile(const F& f, const float* start, ptrdiff_t start_row, float* c, ptrdiff
       for (int j = 0; j < REGS; ++j) row[j] = load(b + j * WIDTH);
 #pragma GCC unroll 8
       for (int i = 0; i < ROWS; ++i) {
-        vf value = splat(a[i][at]);
+        vf value = F::PAIRS ? splat_word(a[i] + at) : splat(a[i][at]);
 #pragma GCC unroll 4
-        for (int j = 0; j < REGS; ++j) sum[i][j] += value * row[j];
+        for (int j = 0; j < REGS; ++j) {
+          if constexpr (F::PAIRS)
+            sum[i][j] = add_pairs(sum[i][j], value, row[j]);
+          else
+            sum[i][j] += value * row[j];
+        }
       }
     }
   }

@@ -120,6 +120,7 @@ Chunks chunks_of(const Window& w, int64_t row) {
   return made;
 }
 
+template <bool PAIRS>
 void correlate(const Window& given, int threads) {
   Window w = given;
   // Rows that lie one behind the other are one long row.
@@ -181,7 +182,7 @@ void correlate(const Window& given, int threads) {
           int64_t wide = std::min(together, w.images - image) * w.size[1];
           const Chunks& own = chunks[row];
           int first = part ? own.ends[part - 1] : 0;
-          Pixels f{w.in.at + image * w.in.image + row * w.step[0] * w.in.row,
+          Pixels<PAIRS> f{w.in.at + image * w.in.image + row * w.step[0] * w.in.row,
                    w.packed + panel * depth * BLOCK, own.pieces.data() + first,
                    own.ends[part] - first, {}, {}};
           in_rows(static_cast<int>(wide * segment / segments),
@@ -232,6 +233,7 @@ Memory packed_backward(const DirectShape& v, const float* w, const std::vector<i
   return packed;
 }
 
+template <bool PAIRS>
 void forward(const DirectShape& v, const float* x, const float* w, float* y,
              const Post& post, int threads) {
   Memory packed = packed_forward(v, w, threads);
@@ -247,7 +249,7 @@ void forward(const DirectShape& v, const float* x, const float* w, float* y,
   Padded padded(Plane(x, v.c, v.c_block, v.height, v.width), v.images, size, low, high,
                 threads);
   Plane out(y, v.k, v.k_block, v.out(0), v.out(1));
-  correlate({padded.plane(), at[0], at[1], {-low[0], v.height - low[0]}, {v.stride[0], v.stride[1]}, v.images,
+  correlate<PAIRS>({padded.plane(), at[0], at[1], {-low[0], v.height - low[0]}, {v.stride[0], v.stride[1]}, v.images,
              {v.out(0), v.out(1)}, v.k, y, out.image, out.row, out.pixel,
              {0, out.side, out.block}, packed.get(), post},
             threads);
@@ -273,6 +275,7 @@ Phase phase_of(const DirectShape& v, int axis, int64_t phase) {
   return made;
 }
 
+template <bool PAIRS>
 void input_grad(const DirectShape& v, const float* g, const float* w, float* dx,
                 int threads) {
   std::vector<Phase> phases[2];
@@ -296,7 +299,7 @@ void input_grad(const DirectShape& v, const float* g, const float* w, float* dx,
       std::vector<int64_t> at[2] = {rows.places, columns.places};
       for (int axis = 0; axis < 2; ++axis)
         for (int64_t& place : at[axis]) place -= low[axis];
-      correlate({padded.plane(), at[0], at[1], {-low[0], size[0] - low[0]}, {1, 1}, v.images,
+      correlate<PAIRS>({padded.plane(), at[0], at[1], {-low[0], size[0] - low[0]}, {1, 1}, v.images,
                  {rows.count, columns.count}, v.c,
                  dx + p * out.row + q * out.pixel, out.image,
                  static_cast<ptrdiff_t>(out.row * v.stride[0]),
@@ -330,6 +333,7 @@ void pack(const Plane& plane, ptrdiff_t at, int64_t step, int count, int64_t low
   }
 }
 
+template <bool PAIRS>
 void reduce(const Reduction& given, int threads) {
   Reduction w = given;
   if (w.step[0] == 1 && w.step[1] == 1 && w.taps.size() == 1 &&
@@ -413,7 +417,7 @@ void reduce(const Reduction& given, int threads) {
                                            from % w.rows.side;
               ptrdiff_t step = packs ? LEFT_STEP : w.step[1] * w.rows.pixel;
               in_rows(0, static_cast<int>(to - from), most_rows(live), [&](int row, int count) {
-                Channels f{a + row, right, step, own.data(), static_cast<int>(own.size())};
+                Channels<PAIRS> f{a + row, right, step, own.data(), static_cast<int>(own.size())};
                 run_strip(count, f, block > 0, c + (from + row) * w.c_row, w.c_row, side,
                           nullptr);
               });
@@ -425,6 +429,7 @@ void reduce(const Reduction& given, int threads) {
   });
 }
 
+template <bool PAIRS>
 void weight_grad(const DirectShape& v, const float* g, const float* x, float* dw,
                  int threads) {
   int64_t size[2] = {v.height, v.width}, low[2], high[2];
@@ -439,7 +444,7 @@ void weight_grad(const DirectShape& v, const float* g, const float* x, float* dw
   Plane out(g, v.k, v.k_block, v.out(0), v.out(1));
   int64_t taps = v.taps[0] * v.taps[1];
   if (taps == 1 && v.stride[0] == 1 && v.stride[1] == 1) {  // dW[K][C] as it comes
-    reduce({out, in, {1, 1}, v.images, {v.out(0), v.out(1)}, v.k, v.c, {{0, 0}}, dw,
+    reduce<PAIRS>({out, in, {1, 1}, v.images, {v.out(0), v.out(1)}, v.k, v.c, {{0, 0}}, dw,
             static_cast<ptrdiff_t>(v.c), BLOCK},
            threads);
     return;
@@ -452,7 +457,7 @@ void weight_grad(const DirectShape& v, const float* g, const float* x, float* dw
     for (int64_t s = 0; s < v.taps[1]; ++s)
       places.push_back({r * v.dilation[0] * in.row + s * v.dilation[1] * in.pixel,
                         (r * v.taps[1] + s) * v.c * BLOCK});
-  reduce({in, out, {v.stride[0], v.stride[1]}, v.images, {v.out(0), v.out(1)}, v.c, v.k,
+  reduce<PAIRS>({in, out, {v.stride[0], v.stride[1]}, v.images, {v.out(0), v.out(1)}, v.c, v.k,
           places, made.get(), BLOCK, static_cast<ptrdiff_t>(taps * v.c * BLOCK)},
          threads);
   parallel(static_cast<int>(panels), threads, [&](int panel) {
@@ -483,24 +488,32 @@ void weight_grad(const DirectShape& v, const float* g, const float* x, float* dw
 
 extern "C" {
 
+// With `pairs`, each word of both operands is two values of bfloat16 that lie side by side
+// along what is summed over: channels of the input (forward), of the output (input
+// gradient), or images (weight gradient); the shape counts words. Sums are floats.
 // `scale` and `shift` are null or have as many floats as K rounded up to 64.
-int elision_direct_forward(const int64_t* shape, const float* x, const float* w,
+int elision_multiplies_pairs() { return multiplies_pairs(); }
+
+int elision_direct_forward(const int64_t* shape, int pairs, const float* x, const float* w,
                            const float* scale, const float* shift, int relu, float* y,
                            int threads) {
   const auto& v = *reinterpret_cast<const DirectShape*>(shape);
-  return guarded([&] { forward(v, x, w, y, {scale, shift, relu != 0}, threads); });
+  auto work = pairs ? forward<true> : forward<false>;
+  return guarded([&] { work(v, x, w, y, {scale, shift, relu != 0}, threads); });
 }
 
-int elision_direct_input_grad(const int64_t* shape, const float* g, const float* w,
+int elision_direct_input_grad(const int64_t* shape, int pairs, const float* g, const float* w,
                               float* dx, int threads) {
   const auto& v = *reinterpret_cast<const DirectShape*>(shape);
-  return guarded([&] { input_grad(v, g, w, dx, threads); });
+  auto work = pairs ? input_grad<true> : input_grad<false>;
+  return guarded([&] { work(v, g, w, dx, threads); });
 }
 
-int elision_direct_weight_grad(const int64_t* shape, const float* g, const float* x,
+int elision_direct_weight_grad(const int64_t* shape, int pairs, const float* g, const float* x,
                                float* dw, int threads) {
   const auto& v = *reinterpret_cast<const DirectShape*>(shape);
-  return guarded([&] { weight_grad(v, g, x, dw, threads); });
+  auto work = pairs ? weight_grad<true> : weight_grad<false>;
+  return guarded([&] { work(v, g, x, dw, threads); });
 }
 
 }  // extern "C"
