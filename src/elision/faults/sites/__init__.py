@@ -1,0 +1,43 @@
+"""Sites that exist while a network infers: one file per kind."""
+
+from torch import Tensor, nn
+
+from elision.faults.fault import Fault
+from elision.faults.sites.activations import Activations
+from elision.faults.sites.base import Site as Site
+from elision.faults.sites.weights import StoredWeights
+from elision.faults.sites.weights import weights_of as weights_of
+
+__all__ = ["INFERENCE_SITES", "Site", "site_of", "weights_of"]
+
+#: The sites of :data:`elision.faults.fault.SITES` that a network has while it infers.
+INFERENCE_SITES = ("weight", "scale", "index", "bitmap", "activation")
+
+
+def site_of(model: nn.Module, fault: Fault, example: Tensor) -> Site:
+    """The site of a fault in a model.
+
+    Args:
+        model: any module.
+        fault: of a site that exists while a network infers.
+        example: the argument of the model.
+
+    Raises:
+        ValueError: the site exists only while a network is trained, or not in this model.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Linear(2, 2)
+        >>> site_of(model, Fault(site="optimizer"), torch.ones(1, 2))
+        Traceback (most recent call last):
+        ValueError: Fault(site='optimizer'): exists only while a network is trained; a \
+campaign has weight, scale, index, bitmap, activation
+    """
+    if fault.site not in INFERENCE_SITES:
+        raise ValueError(
+            f"Fault(site={fault.site!r}): exists only while a network is trained; a "
+            f"campaign has {', '.join(INFERENCE_SITES)}"
+        )
+    if fault.site == "activation":
+        return Activations(model, fault, example)
+    return StoredWeights(model, fault)
