@@ -1,6 +1,16 @@
 """Faults: what one flipped bit does to a network, and how it is found."""
 
+from elision.faults.campaign import Campaign as Campaign
+from elision.faults.campaign import campaign as campaign
+from elision.faults.fault import SITES as SITES
+from elision.faults.fault import Fault as Fault
 from elision.faults.flip import flip as flip
+from elision.faults.outcome import OUTCOMES as OUTCOMES
+from elision.faults.outcome import Normalised as Normalised
 from elision.faults.stored import STORAGES as STORAGES
 from elision.faults.stored import Stored as Stored
 from elision.faults.stored import stored_as as stored_as
+from elision.faults.training import Recovery as Recovery
+from elision.faults.training import Striking as Striking
+from elision.faults.training import recovery as recovery
+from elision.faults.training import striking as striking

@@ -421,7 +421,7 @@ class Packing:
                     if codec.guarantee is not Guarantee.EXACT:
                         note = f"not finite, or not for {codec}"
                     continue
-                entry = CodecEntry(codec, packed)
+                entry = CodecEntry(codec, self._policy.packed(slot, packed))
                 if codec.shared:
                     region.share(codec, slot, entry)
                 if codec.reads_values and not region.marked:

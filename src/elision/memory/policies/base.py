@@ -16,7 +16,7 @@ from elision.memory.codecs import (
     ThresholdMask,
     TwoValued,
 )
-from elision.memory.saved.codec import Codec
+from elision.memory.saved.codec import Codec, Packed
 from elision.memory.saved.roles import SMOOTH_ROLES, Role, Slot
 
 __all__ = ["EXACT_RULES", "MIN_BYTES", "Placed", "Policy", "Restricted", "Rule"]
@@ -166,6 +166,11 @@ class Policy:
 
     def chosen(self, slot: Slot, codec: Codec | None) -> None:
         """Called after a decision, ``slot.node`` still set; None: the tensor is kept."""
+
+    def packed(self, slot: Slot, packed: Packed) -> Packed:
+        """What is kept of a packed form: the form itself, or a copy with faults in it."""
+        del slot
+        return packed
 
     def notes(self) -> list[str]:
         """Sentences that the policy adds to the report."""
