@@ -89,18 +89,24 @@ def test_a_site_is_struck_in_its_step_alone(name):
 
 
 def test_a_transient_weight_is_as_it_was_before_the_optimiser():
-    fault = Fault(lifetime="transient", bits=(0,))  # too small to change a gradient much
+    fault = Fault(
+        lifetime="transient", bits=(0,)
+    )  # too small to change a gradient much
     _, weights, _ = _trained()
     _, after, _ = _trained(fault, first=2)
     for a, b in zip(weights[2], after[2], strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
     stays = Fault(bits=(30,))
     _, after, _ = _trained(stays, first=2)
-    assert any((a - b).abs().max() > 0.5 for a, b in zip(weights[2], after[2], strict=True))
+    assert any(
+        (a - b).abs().max() > 0.5 for a, b in zip(weights[2], after[2], strict=True)
+    )
 
 
 def test_a_permanent_fault_strikes_one_place_in_every_step():
-    fault = Fault(site="weight-gradient", action="stuck-at-1", bits=(30,), lifetime="permanent")
+    fault = Fault(
+        site="weight-gradient", action="stuck-at-1", bits=(30,), lifetime="permanent"
+    )
     _, _, struck = _trained(fault, first=1, steps=3)
     assert struck.struck == 1
     moving = Fault(site="weight-gradient", action="stuck-at-1", bits=(30,))
@@ -119,7 +125,9 @@ def test_saved_bytes_change_the_gradients_and_not_the_loss(policy):
     assert _differs(weights, struck_weights)[2]
 
 
-@pytest.mark.parametrize("spec", [None, "int8", "top-k:share=0.5", "powersgd:rank=1", "sign"])
+@pytest.mark.parametrize(
+    "spec", [None, "int8", "top-k:share=0.5", "powersgd:rank=1", "sign"]
+)
 def test_messages_of_a_compressor_are_struck(spec):
     fault = Fault(site="message", number=30)
     _, weights, _ = _trained(Fault(site="message"), first=9, compressor=spec)

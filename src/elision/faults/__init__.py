@@ -2,6 +2,8 @@
 
 from elision.faults.campaign import Campaign as Campaign
 from elision.faults.campaign import campaign as campaign
+from elision.faults.defence.abft import CheckedProducts as CheckedProducts
+from elision.faults.defence.abft import checked_products as checked_products
 from elision.faults.fault import SITES as SITES
 from elision.faults.fault import Fault as Fault
 from elision.faults.flip import flip as flip

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from elision.products import LayerProduct
+from elision.products import ConvolutionParameters, LayerProduct, Product
 
-__all__ = ["Observation", "Observer", "without"]
+__all__ = ["Computed", "Observation", "Observer", "without"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,34 @@ class Observation:
     call: object
 
 
-#: Called with every product of a watched model (see :func:`elision.layers.watch`).
+@dataclass(frozen=True)
+class Computed:
+    """One product with its result, for an observer that has a method ``computed``.
+
+    Attributes:
+        kind: which of the three products.
+        first, second: operands as the product read them, named by ``kind.operands``.
+        result: what was computed; the observer may write into it.
+        bias: that was added, ``(K,)``; None without one.
+        convolution: parameters; None for a matrix product.
+        layer: name of the layer.
+        whole: whether all of the result is needed; else values that a mask does not want
+            are zero in it.
+    """
+
+    kind: Product
+    first: Tensor
+    second: Tensor
+    result: Tensor
+    bias: Tensor | None
+    convolution: ConvolutionParameters | None
+    layer: str
+    whole: bool
+
+
+#: Called with every product of a watched model (see :func:`elision.layers.watch`). One
+#: that has a method ``computed`` is called there, too, with a :class:`Computed`, once the
+#: result is there.
 Observer = Callable[[Observation], None]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from elision.engines import Engine, Hint
 from elision.layers import accumulated_product, compiled_product
-from elision.layers.observation import Observation, Observer
+from elision.layers.observation import Computed, Observation, Observer
 from elision.layers.plan import ACCUMULATE, LayerPlan
 from elision.operands import KEEP, TORCH, Accumulate
 from elision.operands.split_reuse import shared_part
@@ -305,6 +305,32 @@ class Step:
         for observer in self.observers:
             observer(observation)
 
+    def show(
+        self,
+        kind: Product,
+        first: Tensor,
+        second: Tensor,
+        result: Tensor,
+        bias: Tensor | None = None,
+    ) -> None:
+        """Show the result of a product to the observers that ask for it."""
+        for observer in self.observers:
+            see = getattr(observer, "computed", None)
+            if see is not None:
+                whole = kind is not Product.WEIGHT_GRAD or self.wanted() is None
+                see(
+                    Computed(
+                        kind,
+                        first.detach(),
+                        second.detach(),
+                        result,
+                        bias,
+                        self.convolution,
+                        self.name,
+                        whole,
+                    )
+                )
+
 
 #: Number formats of tensors that autocast or a model's own dtype made narrower.
 _NARROW = {torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -327,11 +353,12 @@ _geometry_of = functools.lru_cache(maxsize=1024)(geometry_of)
 def forward_product(step: Step, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
     """``Y`` from (X, W), and the bias."""
     y = step.native(Product.FORWARD, x, w)
-    if y is not None:
-        if bias is None:
-            return y
-        return y + bias.view(-1, *[1] * (y.dim() - 2))
-    return dense.forward(x, w, bias, step.convolution)
+    if y is None:
+        y = dense.forward(x, w, bias, step.convolution)
+    elif bias is not None:
+        y = y + bias.view(-1, *[1] * (y.dim() - 2))
+    step.show(Product.FORWARD, x, w, y, bias)
+    return y
 
 
 def gradient_products(
@@ -350,15 +377,17 @@ def gradient_products(
     dx = None if w is None else step.native(Product.INPUT_GRAD, for_input, w)
     dw = None if x is None else step.native(Product.WEIGHT_GRAD, for_weight, x)
     # Torch computes the others.
-    x, w = (x if dw is None else None), (w if dx is None else None)
+    own_x, own_w = (x if dw is None else None), (w if dx is None else None)
     shared = for_input is for_weight  # one call computes all gradients of one G
-    first = _dense_gradients(step, for_input, x if shared else None, w, bias)
-    other = first if shared else _dense_gradients(step, for_weight, x, None, False)
-    return (
-        dx if w is None else first[0],
-        dw if x is None else other[1],
-        first[2],
-    )
+    first = _dense_gradients(step, for_input, own_x if shared else None, own_w, bias)
+    other = first if shared else _dense_gradients(step, for_weight, own_x, None, False)
+    dx = dx if own_w is None else first[0]
+    dw = dw if own_x is None else other[1]
+    if dx is not None and w is not None:
+        step.show(Product.INPUT_GRAD, for_input, w, dx)
+    if dw is not None and x is not None:
+        step.show(Product.WEIGHT_GRAD, for_weight, x, dw)
+    return dx, dw, first[2]
 
 
 def _dense_gradients(

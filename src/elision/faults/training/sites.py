@@ -6,7 +6,7 @@ passes by in between.
 """
 
 from abc import ABC
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from elision.faults.draw import Hits, Place, Reach, places_of
 from elision.faults.fault import Fault
 from elision.faults.sites import weights_of
-from elision.faults.stored import Native, Stored, stored_as
+from elision.faults.stored import Stored, stored_as
 from elision.layers.reach import elidable_layers
 from elision.memory import Policy
 from elision.memory.saved.codec import Codec, Packed

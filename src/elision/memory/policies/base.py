@@ -239,3 +239,7 @@ class Restricted(Policy):
         """Pass decisions on the inner policy's roles on to it."""
         if slot.role in self._roles:
             self._inner.chosen(slot, codec)
+
+    def packed(self, slot: Slot, packed: Packed) -> Packed:
+        """What the inner policy keeps of its own roles' packed forms."""
+        return self._inner.packed(slot, packed) if slot.role in self._roles else packed

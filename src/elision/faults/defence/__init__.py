@@ -1,0 +1,1 @@
+"""Ways to find a fault, or to bound what it does: one file each."""
