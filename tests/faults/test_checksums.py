@@ -118,6 +118,8 @@ def test_a_flip_in_any_product_of_a_step_is_named(recipe):
     if recipe is not None:
         elision.elide(model, recipe, engine="torch")
     x = torch.randn(4, 3, 8, 8)
+    if recipe is not None:
+        elision.topology.attach(model, torch.optim.SGD(model.parameters(), lr=0.1))
     with checked_products(model) as clean:
         model(x).sum().backward()
     assert not clean.findings

@@ -4,6 +4,11 @@ from elision.faults.campaign import Campaign as Campaign
 from elision.faults.campaign import campaign as campaign
 from elision.faults.defence.abft import CheckedProducts as CheckedProducts
 from elision.faults.defence.abft import checked_products as checked_products
+from elision.faults.defence.ranges import Ranges as Ranges
+from elision.faults.defence.ranges import learned_ranges as learned_ranges
+from elision.faults.defence.ranges import restricted as restricted
+from elision.faults.defence.replay import Replay as Replay
+from elision.faults.defence.replay import replay as replay
 from elision.faults.fault import SITES as SITES
 from elision.faults.fault import Fault as Fault
 from elision.faults.flip import flip as flip

@@ -16,7 +16,7 @@ Trans. Comput. 33 (1984); the form for convolutions is derived here.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product as pairs
 
@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from elision.faults.defence.sums import Sums, sums_of
 from elision.products import ConvolutionParameters, Product
 
 __all__ = ["Checked", "check", "is_linear_in_sums"]
@@ -86,16 +87,19 @@ def check(
     result: Tensor,
     bias: Tensor | None = None,
     convolution: ConvolutionParameters | None = None,
+    read: Callable[[Tensor, int], Sums] = sums_of,
 ) -> Checked:
     """Compare the sums of one product's result with those of its operands.
 
     Args:
         kind: which product.
-        first, second: operands in torch layouts, named by ``kind.operands``: input and
-            weight; output gradient and weight; output gradient and input.
+        first: the operand that ``kind.operands`` names first, in torch's layout.
+        second: the other.
         result: ``Y``, ``dX`` or ``dW``.
         bias: that the forward product added, ``(K,)``.
         convolution: parameters of one to three axes; None for a matrix product.
+        read: gives the sums of an operand, so that those of another product's are used
+            again.
 
     Raises:
         ValueError: a transposed convolution, whose checksums are not known here.
@@ -104,143 +108,150 @@ def check(
         raise ValueError("check: a transposed convolution has no checksums here")
     how = convolution or ConvolutionParameters((), (), ())
     if kind is Product.FORWARD:
-        return _forward(first, second, result, bias, how)
+        return _forward(read(first, how.groups), first, second, result, bias, how)
     if kind is Product.INPUT_GRAD:
-        return _input_grad(first, second, result, how)
-    return _weight_grad(first, second, result, how)
+        return _input_grad(read(first, how.groups), first, second, result, how)
+    both = read(first, how.groups), read(second, how.groups)
+    return _weight_grad(*both, first, second, result, how)
 
 
 def _forward(
-    x: Tensor, w: Tensor, y: Tensor, bias: Tensor | None, how: ConvolutionParameters
+    of_x: Sums,
+    x: Tensor,
+    w: Tensor,
+    y: Tensor,
+    bias: Tensor | None,
+    how: ConvolutionParameters,
 ) -> Checked:
-    taps = list(_taps(w.shape[2:]))
-    spread = F.pad(_sum(x, [0]), _padding(how))
-    sums = torch.stack(
-        [_sum(_window(spread, t, y.shape[2:], how), _axes(spread, 1)) for t in taps], 1
-    )
-    by_tap = _by_tap(w)
-    expected = _grouped(by_tap, sums, how.groups)
+    spread = F.pad(of_x.by_place, _padding(how))
+    met = [_total(_window(spread, t, y.shape[2:], how)) for t in _taps(w.shape[2:])]
+    rows = w.unflatten(0, (how.groups, -1)).flatten(2)
+    own = torch.stack(met, 1).reshape(how.groups, -1, 1)
+    expected = _matmul(rows, own).flatten()
     counts = y.shape[0] * math.prod(y.shape[2:])
+    size = _bound(_norms(rows, [2]).flatten(), of_x.sizes, len(met), how.groups)
     if bias is not None:
         expected = expected + _wide(bias) * counts
-    size = _grouped(
-        by_tap.abs().sum(2, keepdim=True), _sizes(x)[:, None], how.groups
-    ) + (0 if bias is None else _wide(bias).abs() * counts)
+        size = size + _wide(bias).abs() * counts
     found = _sum(y, [0, *range(2, y.dim())])
-    return Checked(found, expected, _tolerance(size, by_tap[0].numel(), counts, y, x))
+    return Checked(found, expected, _tolerance(size, rows.shape[2], x, y))
 
 
 def _input_grad(
-    g: Tensor, w: Tensor, dx: Tensor, how: ConvolutionParameters
+    of_g: Sums, g: Tensor, w: Tensor, dx: Tensor, how: ConvolutionParameters
 ) -> Checked:
-    total = _sum(g, [0])
-    sums = torch.stack(
-        [
-            _sum(total[(slice(None), *_inside(t, g, dx, how))], _axes(total, 1))
-            for t in _taps(w.shape[2:])
-        ],
-        1,
-    )
-    by_tap = _transposed(_by_tap(w), how.groups)
-    expected = _grouped(by_tap, sums, how.groups)
-    size = _grouped(by_tap.abs().sum(2, keepdim=True), _sizes(g)[:, None], how.groups)
-    counts = dx.shape[0] * math.prod(dx.shape[2:])
+    met = [
+        _total(of_g.by_place[(slice(None), *_inside(t, g, dx, how))])
+        for t in _taps(w.shape[2:])
+    ]
+    # Σ_k of (C/groups, taps)·(taps) for each k, so that the weight is not copied.
+    taps = w.flatten(2) if w.dim() > 2 else w[..., None]
+    own = torch.stack(met, 1)[..., None]
+    expected = _matmul(taps, own).unflatten(0, (how.groups, -1)).sum(1).flatten()
+    by_channel = taps.unflatten(0, (how.groups, -1))
+    norm = _norms(by_channel, [1, 3]).flatten()
+    size = _bound(norm, of_g.sizes, len(met), how.groups)
+    terms = w.shape[0] // how.groups * len(met)
     found = _sum(dx, [0, *range(2, dx.dim())])
-    return Checked(found, expected, _tolerance(size, by_tap[0].numel(), counts, dx, g))
+    return Checked(found, expected, _tolerance(size, terms, g, dx))
 
 
 def _weight_grad(
-    g: Tensor, x: Tensor, dw: Tensor, how: ConvolutionParameters
+    of_g: Sums,
+    of_x: Sums,
+    g: Tensor,
+    x: Tensor,
+    dw: Tensor,
+    how: ConvolutionParameters,
 ) -> Checked:
-    of_g = _sum(g.unflatten(1, (how.groups, -1)), [2])
-    of_x = F.pad(_sum(x.unflatten(1, (how.groups, -1)), [2]), _padding(how))
-    every = [0, *range(2, of_g.dim())]
+    spread = F.pad(of_x.by_pixel, _padding(how))
+    every = [0, *range(2, g.dim())]
     expected = torch.stack(
         [
-            _sum(of_g * _window(of_x, t, g.shape[2:], how), every)
+            _sum(of_g.by_pixel * _window(spread, t, g.shape[2:], how), every)
             for t in _taps(dw.shape[2:])
         ],
         1,
     )
-    found = _by_tap(dw).unflatten(0, (how.groups, -1)).sum((1, 2))
-    of_group = [0, *range(2, g.dim() + 1)]
-    # Σ(Σ_k|G|)(Σ_c|X|) ≤ √(K·C)·‖G‖·‖X‖
-    norms = [
-        t.unflatten(1, (how.groups, -1)).float().square().sum(of_group).double()
-        for t in (g, x)
-    ]
-    channels = g.shape[1] * x.shape[1] / how.groups**2
-    size = (norms[0] * norms[1] * channels).sqrt()[:, None].expand_as(expected)
+    rows = dw.unflatten(0, (how.groups, -1))
+    found = _sum(rows.flatten(3) if dw.dim() > 2 else rows[..., None], [1, 2])
+    # Σ_npq (Σ_k|G|)(Σ_c|X|) ≤ √(K·C)·‖G‖·‖X‖, of each group.
+    norms = [t.squares.unflatten(0, (how.groups, -1)) for t in (of_g, of_x)]
+    channels = norms[0].shape[1] * norms[1].shape[1]
+    size = (channels * norms[0].sum(1) * norms[1].sum(1)).double().sqrt()
+    size = size[:, None].expand_as(expected)
     terms = g.shape[0] * math.prod(g.shape[2:])
-    return Checked(found, expected, _tolerance(size, terms, int(channels), dw, g))
+    return Checked(found, expected, _tolerance(size, terms, g, dw))
 
 
-def _tolerance(
-    size: Tensor, terms: int, added: int, result: Tensor, operand: Tensor
-) -> Tensor:
+def _tolerance(size: Tensor, terms: int, operand: Tensor, result: Tensor) -> Tensor:
     """The rounding that a checksum may show.
 
     Args:
-        size: sum of the magnitudes of all terms of all values that are added.
+        size: at least the sum of the magnitudes of all terms of all values that are added.
         terms: of one value.
-        added: values that are added.
-        result, operand: their dtypes round.
+        operand: an operand of the product; its dtype rounds.
+        result: of the product.
     """
     if not result.is_floating_point():
         return torch.zeros_like(size)
     # Sums are in float32 at least, whatever the operands.
     unit = torch.finfo(torch.promote_types(operand.dtype, torch.float32)).eps / 2
     stored = torch.finfo(result.dtype).eps / 2
-    each = _SPREADS * unit * (math.sqrt(terms) + math.log2(max(added, 2)))
+    # A term is rounded in the product, in the sums over examples, and in those over
+    # channels; sums over pixels are in float64, or by halves.
+    added = (terms, operand.shape[0], operand.shape[1], result.shape[1])
+    each = _SPREADS * unit * sum(map(math.sqrt, added))
     return (each + stored) * size.double()
 
 
 def _sum(x: Tensor, axes: list[int]) -> Tensor:
     """Sum in the tensor's own arithmetic, at least float32; then float64 or int64."""
-    if not axes:
-        return _wide(x)
     if not x.is_floating_point():
         return x.sum(axes, dtype=torch.int64)
     own = torch.promote_types(x.dtype, torch.float32)
     return x.sum(axes, dtype=own).double()
 
 
+def _total(x: Tensor) -> Tensor:
+    """Sum over the pixels of each channel; float64 or int64."""
+    return x.flatten(1).sum(1, dtype=_wide(x[:0]).dtype) if x.dim() > 1 else _wide(x)
+
+
 def _wide(x: Tensor) -> Tensor:
     return x.double() if x.is_floating_point() else x.long()
 
 
-def _sizes(x: Tensor) -> Tensor:
-    """Sum of the magnitudes of each channel."""
-    axes = [0, *range(2, x.dim())]
-    if not x.is_floating_point():
-        return x.abs().sum(axes, dtype=torch.int64)
-    return torch.linalg.vector_norm(
-        x, 1, axes, dtype=torch.promote_types(x.dtype, torch.float32)
-    ).double()
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Products of batches of matrices with float64 or int64 columns, as wide as these."""
+    if not a.is_floating_point():
+        return (a.long() * b.mT).sum(2, keepdim=True)
+    own = torch.promote_types(a.dtype, torch.float32)
+    return (a.to(own) @ b.to(own)).double()
 
 
-def _by_tap(w: Tensor) -> Tensor:
-    """``(K, C/groups, taps)`` of a weight."""
-    return _wide(w).flatten(2) if w.dim() > 2 else _wide(w)[:, :, None]
+def _norms(w: Tensor, axes: list[int]) -> Tensor:
+    if not w.is_floating_point():
+        return w.double().square().sum(axes).sqrt()
+    own = torch.promote_types(w.dtype, torch.float32)
+    return torch.linalg.vector_norm(w, 2, axes, dtype=own).double()
 
 
-def _transposed(by_tap: Tensor, groups: int) -> Tensor:
-    """``(C, K/groups, taps)`` of ``(K, C/groups, taps)``."""
-    return by_tap.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+def _bound(norms: Tensor, sizes: Tensor, taps: int, groups: int) -> Tensor:
+    """At least ``Σ_ct |W[k, c, t]|·Σ|X[c]|``: the norm of one times that of the other.
 
-
-def _grouped(by_tap: Tensor, sums: Tensor, groups: int) -> Tensor:
-    """``Σ_ct W[k, c, t]·S[c, t]``, the channels of each group with its own."""
-    own = sums.unflatten(0, (groups, -1))[:, None]
-    return (by_tap.unflatten(0, (groups, -1)) * own).sum((2, 3)).flatten()
+    Args:
+        norms: of the weights of each checksum, ``(K,)``.
+        sizes: sums of magnitudes of each channel, ``(C,)``.
+        taps: of the kernel.
+        groups: of channels.
+    """
+    of_x = sizes.double().square().unflatten(0, (groups, -1)).sum(1, keepdim=True)
+    return (norms.unflatten(0, (groups, -1)) * (of_x * taps).sqrt()).flatten()
 
 
 def _taps(kernel: torch.Size) -> Iterator[tuple[int, ...]]:
     return pairs(*(range(n) for n in kernel))
-
-
-def _axes(x: Tensor, first: int) -> list[int]:
-    return list(range(first, x.dim()))
 
 
 def _padding(how: ConvolutionParameters) -> list[int]:

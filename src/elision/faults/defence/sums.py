@@ -1,0 +1,90 @@
+"""Sums of an operand that checksums read, in one pass over it."""
+
+import math
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Sums", "sums_of", "sums_slowly"]
+
+
+class Sums(NamedTuple):
+    """Sums of a tensor ``(N, C, *sizes)``.
+
+    Attributes:
+        by_place: over the examples, ``(C, *sizes)``.
+        by_pixel: over the channels of each group, ``(N, groups, *sizes)``.
+        sizes: of the magnitudes of each channel, ``(C,)`` float64.
+        squares: of the squares of each channel, ``(C,)`` float64.
+    """
+
+    by_place: Tensor
+    by_pixel: Tensor
+    sizes: Tensor
+    squares: Tensor
+
+
+def sums_of(x: Tensor, groups: int = 1) -> Sums:
+    """All sums in one pass where the tensor is contiguous float32 on the CPU.
+
+    Args:
+        x: ``(N, C, *sizes)``.
+        groups: of channels.
+
+    Example:
+        >>> found = sums_of(torch.tensor([[[1.0, -2.0], [3.0, 4.0]]]))
+        >>> found.by_pixel.tolist(), found.sizes.tolist()
+        ([[[4.0, 2.0]]], [3.0, 7.0])
+    """
+    plain = x.dtype == torch.float32 and x.device.type == "cpu" and x.is_contiguous()
+    if not plain or not x.numel():
+        return sums_slowly(x, groups)
+    sizes = x.shape[2:]
+    flat = x.detach().view(x.shape[0], x.shape[1], math.prod(sizes)).numpy()
+    place, pixel, size, square = _one_pass(flat, groups)
+    return Sums(
+        torch.from_numpy(place).view(x.shape[1], *sizes),
+        torch.from_numpy(pixel).view(x.shape[0], groups, *sizes),
+        torch.from_numpy(size),
+        torch.from_numpy(square),
+    )
+
+
+def sums_slowly(x: Tensor, groups: int = 1) -> Sums:
+    """The same by torch, for any layout and dtype; integers are added exactly."""
+    axes = [0, *range(2, x.dim())]
+    by_group = x.unflatten(1, (groups, -1))
+    if not x.is_floating_point():
+        exact: Any = {"dtype": torch.int64}
+        size, square = x.abs().sum(axes, **exact), x.square().sum(axes, **exact)
+        return Sums(x.sum(0, **exact), by_group.sum(2, **exact), size, square)
+    own = torch.promote_types(x.dtype, torch.float32)
+    size = torch.linalg.vector_norm(x, 1, axes, dtype=own).double()
+    square = torch.linalg.vector_norm(x, 2, axes, dtype=own).double().square()
+    return Sums(x.sum(0, dtype=own), by_group.sum(2, dtype=own), size, square)
+
+
+# Sums of magnitudes may be added in any order; NaN and infinity must stay what they are.
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})
+def _one_pass(x: Any, groups: int) -> Any:  # pragma: no cover (compiled)
+    examples, channels, pixels = x.shape
+    place = np.zeros((channels, pixels), np.float32)
+    pixel = np.zeros((examples, groups, pixels), np.float32)
+    size, square = np.zeros(channels, np.float64), np.zeros(channels, np.float64)
+    each = channels // groups
+    for n in range(examples):
+        for c in range(channels):
+            row, here, there = x[n, c], place[c], pixel[n, c // each]
+            total, squares = np.float32(0), np.float32(0)
+            for s in range(pixels):
+                value = row[s]
+                here[s] += value
+                there[s] += value
+                total += abs(value)
+                squares += value * value
+            size[c] += total
+            square[c] += squares
+    return place, pixel, size, square
