@@ -35,7 +35,7 @@ class Replay:
         return not self.differs
 
 
-def replay(step: Callable[[], Any], model: nn.Module) -> Replay:
+def replay(step: Callable[[], Any], model: nn.Module | None = None) -> Replay:
     """Compute a step twice from the same state and compare all that it left.
 
     A fault that no memory keeps (in a product, in a message) strikes one of the two. The
@@ -44,38 +44,42 @@ def replay(step: Callable[[], Any], model: nn.Module) -> Replay:
     Args:
         step: forward and backward pass, without the optimiser's step; it returns the loss
             or anything that tensors compare in. It must read the same data both times.
-        model: whose gradients and buffers are compared.
+        model: whose gradients and buffers are compared and put back in between. None:
+            those gradients that the graph of the returned loss leads to; the step must
+            clear them first, and buffers are not compared.
 
     Raises:
-        RuntimeError: the gradients are not the model's own (``step`` replaced its
-            parameters).
+        RuntimeError: the step replaced parameters of the model.
 
     Example:
         >>> model, x = nn.Linear(3, 1), torch.ones(2, 3)
         >>> def step():
+        ...     model.zero_grad()
         ...     loss = model(x).square().mean()
         ...     loss.backward()
-        ...     return loss.detach()
-        >>> replay(step, model).ok
-        True
+        ...     return loss
+        >>> replay(step).ok, replay(step, model).ok
+        (True, True)
 
     Source: deterministic replay before the optimiser's step, as torchtitan merged it in
     2026 (pull request 4334); here in one process.
     """
-    before = _state(model)
-    buffers, random = Buffers(model), torch.get_rng_state()
+    random = torch.get_rng_state()
+    before = {} if model is None else dict(model.named_parameters())
     grads = {n: None if p.grad is None else p.grad.clone() for n, p in before.items()}
+    buffers = None if model is None else Buffers(model)
     first = step()
-    once = _left(model)
-    buffers.put_back()
+    once = _left(model, first)
     torch.set_rng_state(random)
-    now = _state(model)
-    if now.keys() != before.keys() or any(now[n] is not before[n] for n in now):
-        raise RuntimeError("replay: the step replaced parameters of the model")
-    for name, parameter in now.items():
-        parameter.grad = grads[name]
+    if model is not None and buffers is not None:
+        buffers.put_back()
+        now = dict(model.named_parameters())
+        if now.keys() != before.keys() or any(now[n] is not before[n] for n in now):
+            raise RuntimeError("replay: the step replaced parameters of the model")
+        for name, parameter in now.items():
+            parameter.grad = grads[name]
     second = step()
-    again = _left(model)
+    again = _left(model, second)
     differs = [] if _same(first, second) else ["result"]
     for name in sorted(once.keys() | again.keys()):
         if not _same(once.get(name), again.get(name)):
@@ -83,19 +87,31 @@ def replay(step: Callable[[], Any], model: nn.Module) -> Replay:
     return Replay(tuple(differs), first)
 
 
-def _state(model: nn.Module) -> dict[str, nn.Parameter]:
-    return dict(model.named_parameters())
-
-
-def _left(model: nn.Module) -> dict[str, Tensor]:
+def _left(model: nn.Module | None, result: Any) -> dict[str, Tensor]:
     """Copies of the gradients, the buffers and the random state after a step."""
-    found = {
-        f"{name}.grad": p.grad.clone()
-        for name, p in model.named_parameters()
-        if p.grad is not None
-    }
-    found |= {name: b.clone() for name, b in model.named_buffers()}
-    found["random state"] = torch.get_rng_state()
+    found = {"random state": torch.get_rng_state()}
+    if model is None:
+        named = ((f"gradient {k}", p) for k, p in enumerate(_leaves(result)))
+    else:
+        named = ((f"{name}.grad", p) for name, p in model.named_parameters())
+        found |= {name: b.clone() for name, b in model.named_buffers()}
+    return found | {n: p.grad.clone() for n, p in named if p.grad is not None}
+
+
+def _leaves(result: Any) -> list[Tensor]:
+    """The tensors that the graph of a result leads to, in the order of the graph."""
+    if not isinstance(result, Tensor) or result.grad_fn is None:
+        return []
+    found: list[Tensor] = []
+    seen, waiting = set(), [result.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            found.append(leaf)
+        waiting += [further for further, _ in node.next_functions]
     return found
 
 
