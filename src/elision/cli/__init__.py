@@ -13,6 +13,7 @@ from elision.cli.compare import compare
 from elision.cli.data import data
 from elision.cli.federate import federate
 from elision.cli.map import map
+from elision.cli.faults import faults
 from elision.cli.pipeline import pipeline
 from elision.cli.reproduce import reproduce
 from elision.cli.scale import scale
@@ -43,6 +44,7 @@ COMMANDS: tuple[Callable[..., Any] | App, ...] = (
     shapes,
     compare,
     sensitivity,
+    faults,
     bench,
     reproduce,
     data,

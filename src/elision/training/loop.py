@@ -8,10 +8,10 @@ So a run that was killed and started again ends with the same numbers.
 import math
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -42,10 +42,49 @@ from elision.training.parallel.hook import named
 from elision.training.ranks import Ranks
 from elision.workloads import Batch, Examples, Task, Workload
 
-__all__ = ["Progress", "RunPlan", "TrainResult", "TrainingDivergedError", "train"]
+__all__ = [
+    "Progress",
+    "RunPlan",
+    "StepWatcher",
+    "TrainResult",
+    "TrainingDivergedError",
+    "train",
+]
 
 #: Called with (steps done, steps in all) and the latest epoch's metrics, if any.
 Progress = Callable[[int, int, EpochMetrics | None], None]
+
+
+class StepWatcher(Protocol):
+    """Somebody beside a run, who may change what it computes (faults, for example).
+
+    Example:
+        >>> class Losses(list):
+        ...     def attached(self, model, optimizer):
+        ...         return nullcontext()
+        ...     def policy(self, policy, model):
+        ...         return policy
+        ...     def done(self, step, loss):
+        ...         self.append(loss)
+        >>> watcher: StepWatcher = Losses()
+        >>> watcher.done(0, 2.5)
+        >>> watcher
+        [2.5]
+    """
+
+    def attached(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> AbstractContextManager[Any]:
+        """Entered before the first step of the run and left after the last."""
+        ...
+
+    def policy(self, policy: Policy, model: nn.Module) -> Policy:
+        """The policy of saved activations that the run uses in place of this one."""
+        ...
+
+    def done(self, step: int, loss: float) -> None:
+        """A step's loss is known; its backward pass comes next."""
+        ...
 
 
 class TrainingDivergedError(RuntimeError):
@@ -139,6 +178,7 @@ def train(
     ranks: Ranks | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
+    watcher: StepWatcher | None = None,
 ) -> TrainResult:
     """Train a workload's model under a recipe.
 
@@ -152,6 +192,7 @@ def train(
         ranks: this process among those that share every batch; default: alone.
         folder: checkpoint folder, written after every epoch; a run found there resumes.
         progress: called after every step and epoch, on rank 0.
+        watcher: beside the run; it belongs to no checkpoint.
 
     Returns:
         The trained model, its history, the work counted and the trace.
@@ -186,10 +227,11 @@ def train(
     execution = execution or Execution()
     device = execution.torch_device(ranks.local)
     with repeatable(device):
-        run = _Run(workload, recipe, dataset, plan, execution, ranks, device)
+        run = _Run(workload, recipe, dataset, plan, execution, ranks, device, watcher)
         run.resume(folder)
         try:
-            run.finish(folder, progress if ranks.is_first else None)
+            with run.watched():
+                run.finish(folder, progress if ranks.is_first else None)
         except TrainingDivergedError as error:
             if ranks.count == 1:
                 error.result = run.diverged(str(error))
@@ -209,7 +251,9 @@ class _Run:
         execution: Execution,
         ranks: Ranks,
         device: torch.device,
+        watcher: StepWatcher | None,
     ) -> None:
+        self.watcher = watcher
         self.workload, self.task, self.dataset = workload, workload.task, dataset
         self.plan, self.execution = plan, execution
         self.ranks, self.device = ranks, device
@@ -250,6 +294,12 @@ class _Run:
             compress=self.execution.compress,
             seed=self.plan.seed,
         )
+
+    def watched(self) -> AbstractContextManager[Any]:
+        """Context of the watcher, if there is one."""
+        if self.watcher is None:
+            return nullcontext()
+        return self.watcher.attached(self.model, self.optimizer)
 
     def _compressed(self, scaling: float | str | None) -> CompressHook | None:
         """The hook by which gradients travel, where they are compressed."""
@@ -346,6 +396,8 @@ class _Run:
         self.parallel.train()
         # New in every epoch, so that nothing it learns is missing after a checkpoint.
         policy = self.execution.policy()
+        if policy is not None and self.watcher is not None:
+            policy = self.watcher.policy(policy, self.model)
         total, examples, rate = 0.0, 0, workload.learning_rate
         wanted = epoch in plan.record_epochs
         batches = workload.train_batches(self.dataset, seed=plan.seed, epoch=epoch)
@@ -398,6 +450,8 @@ class _Run:
     ) -> float:
         self.optimizer.zero_grad()
         loss = self._forward(batch, step, policy)
+        if self.watcher is not None:
+            self.watcher.done(step, loss.item())
         if not torch.isfinite(loss):
             where = _first_nonfinite(self.model, self.task, batch)
             rank = f" on rank {self.ranks.rank}" if self.ranks.count > 1 else ""

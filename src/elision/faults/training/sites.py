@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from elision.common.names import lookup
 from elision.faults.draw import Hits, Place, Reach, places_of
 from elision.faults.fault import Fault
 from elision.faults.sites import weights_of
@@ -25,7 +26,7 @@ from elision.memory.saved.codec import Codec, Packed
 from elision.memory.saved.roles import Slot
 from elision.training.parallel import Compressor, State, emulate
 
-__all__ = ["TRAINING_SITES", "TrainingSite", "struck_values"]
+__all__ = ["TRAINING_SITES", "TrainingSite", "check_training_site", "struck_values"]
 
 
 class TrainingSite(ABC):
@@ -414,3 +415,16 @@ TRAINING_SITES: dict[str, type[TrainingSite]] = {
     "saved": Saved,
     "message": Messages,
 }
+
+
+def check_training_site(name: str) -> None:
+    """Raise ValueError, with the known ones, unless a training has such a site.
+
+    Example:
+        >>> check_training_site("gradients")
+        Traceback (most recent call last):
+        ValueError: unknown site of a training 'gradients' (did you mean 'gradient'?); \
+known: weight, scale, index, bitmap, activation, gradient, weight-gradient, optimizer, \
+error-memory, saved, message
+    """
+    lookup("site of a training", name, TRAINING_SITES)
