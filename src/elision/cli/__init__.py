@@ -11,9 +11,9 @@ from cyclopts import App
 from elision.cli.bench import bench
 from elision.cli.compare import compare
 from elision.cli.data import data
+from elision.cli.faults import faults
 from elision.cli.federate import federate
 from elision.cli.map import map
-from elision.cli.faults import faults
 from elision.cli.pipeline import pipeline
 from elision.cli.reproduce import reproduce
 from elision.cli.scale import scale

@@ -17,7 +17,7 @@ from elision.study.faults import (
 from elision.study.page.sections.base import Section
 from elision.study.page.template import render
 
-__all__ = ["FaultPage"]
+__all__ = ["FaultPage", "curves_by_bit", "shares_by_layer"]
 
 
 @dataclass
@@ -57,18 +57,7 @@ class FaultPage:
             fault: in words.
         """
         rows = network_rows(networks)
-        curves = {
-            network.name: {
-                int(row["stratum"].split()[-3]): (
-                    row["silent %"] + row["critical %"],
-                    row["wrong low %"],
-                    row["wrong high %"],
-                )
-                for row in network.bits.rows()
-                if row["stratum"].startswith("bit")
-            }
-            for network in networks
-        }
+        curves = curves_by_bit(networks)
         self.sections.append(
             Section(
                 "Networks under faults",
@@ -97,11 +86,7 @@ class FaultPage:
                     (figure,),
                 )
             )
-        layers = {
-            n.name: {r["stratum"]: r["changed %"] for r in n.layers.rows()}
-            for n in networks
-            if n.layers is not None
-        }
+        layers = shares_by_layer(networks)
         if layers:
             figure = layer_bars(layers, "Predictions changed by one fault, by layer")
             self.figures["layers"] = figure
@@ -145,6 +130,33 @@ class FaultPage:
         """One more table, with a note."""
         table = rows_as_html([dict(row) for row in rows])
         self.sections.append(Section(title, "measured here", note, (table,)))
+
+
+def curves_by_bit(
+    networks: Sequence[Network],
+) -> dict[str, dict[int, tuple[float, float, float]]]:
+    """Network -> bit -> share of wrong trials and its limits, in per cent."""
+    return {
+        network.name: {
+            int(row["stratum"].split()[1]): (
+                row["silent %"] + row["critical %"],
+                row["wrong low %"],
+                row["wrong high %"],
+            )
+            for row in network.bits.rows()
+            if row["stratum"].startswith("bit")
+        }
+        for network in networks
+    }
+
+
+def shares_by_layer(networks: Sequence[Network]) -> dict[str, dict[str, float]]:
+    """Network -> layer -> predictions that one fault changes, in per cent."""
+    return {
+        n.name: {row["stratum"]: row["changed %"] for row in n.layers.rows()}
+        for n in networks
+        if n.layers is not None
+    }
 
 
 def _mean(losses: Sequence[float], window: int = 10) -> list[float]:

@@ -4,6 +4,7 @@ from elision.study.papers.ant.paper import AntClaims
 from elision.study.papers.base import Figure as Figure
 from elision.study.papers.base import Paper
 from elision.study.papers.base import Table as Table
+from elision.study.papers.faults.paper import Faults
 from elision.study.papers.intergrad.paper import InterleavedGradients
 from elision.study.papers.layerpipe.paper import LayerPipe
 from elision.study.papers.local_training.paper import LocalTraining
@@ -30,5 +31,6 @@ PAPERS: dict[str, type[Paper]] = {
         Scaling,
         SpatialDesigns,
         LocalTraining,
+        Faults,
     )
 }

@@ -1,0 +1,1 @@
+"""Published resilience of compressed networks beside our own."""
