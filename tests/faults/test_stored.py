@@ -53,7 +53,10 @@ def test_every_bit_of_a_format_flips_and_flips_back(name):
 )
 def test_a_flip_equals_the_scalar_reference(name):
     format = FORMATS[name]
-    codes = torch.arange(min(2**format.bits, 2**12))
+    torch.manual_seed(0)
+    codes = torch.arange(2**8)
+    if format.bits > 8:
+        codes = torch.randint(2**format.bits, (64,))
     x = format.decode(codes)
     x = x[x.isfinite()]
     codes = format.encode(x)
