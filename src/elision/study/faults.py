@@ -25,10 +25,13 @@ from elision.training.loop import (
 from elision.workloads import Dataset, Workload
 
 __all__ = [
+    "MEASURES",
     "Network",
     "StruckTraining",
+    "curves_by_bit",
     "network_rows",
     "recovery_rows",
+    "shares_by_layer",
     "struck_networks",
     "struck_training",
     "trained_under",
@@ -214,6 +217,33 @@ def network_rows(networks: Sequence[Network]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def curves_by_bit(
+    networks: Sequence[Network],
+) -> dict[str, dict[int, tuple[float, float, float]]]:
+    """Network -> bit -> share of wrong trials and its limits, in per cent."""
+    return {
+        network.name: {
+            int(row["stratum"].split()[1]): (
+                row["silent %"] + row["critical %"],
+                row["wrong low %"],
+                row["wrong high %"],
+            )
+            for row in network.bits.rows()
+            if row["stratum"].startswith("bit")
+        }
+        for network in networks
+    }
+
+
+def shares_by_layer(networks: Sequence[Network]) -> dict[str, dict[str, float]]:
+    """Network -> layer -> predictions that one fault changes, in per cent."""
+    return {
+        n.name: {row["stratum"]: row["changed %"] for row in n.layers.rows()}
+        for n in networks
+        if n.layers is not None
+    }
 
 
 def _times(first: float, own: float) -> str:

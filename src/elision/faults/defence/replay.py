@@ -125,7 +125,7 @@ def _same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
-    return type(a) is type(b) and (a == b or a != a and b != b)
+    return type(a) is type(b) and bool(a == b or (a != a and b != b))
 
 
 def _bytes(x: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ gradients, and after it has written. A site strikes what is there at its moment,
 passes by in between.
 """
 
-from abc import ABC
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -29,7 +28,7 @@ from elision.training.parallel import Compressor, State, emulate
 __all__ = ["TRAINING_SITES", "TrainingSite", "check_training_site", "struck_values"]
 
 
-class TrainingSite(ABC):
+class TrainingSite:
     """One site in one training.
 
     Attributes:

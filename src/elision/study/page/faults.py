@@ -9,15 +9,18 @@ from elision.faults.training.recovery import smoothed
 from elision.report.fault_figures import bit_curves, layer_bars, recovery_curves
 from elision.report.table import rows_as_html
 from elision.study.faults import (
+    MEASURES,
     Network,
     StruckTraining,
+    curves_by_bit,
     network_rows,
     recovery_rows,
+    shares_by_layer,
 )
 from elision.study.page.sections.base import Section
 from elision.study.page.template import render
 
-__all__ = ["FaultPage", "curves_by_bit", "shares_by_layer"]
+__all__ = ["FaultPage"]
 
 
 @dataclass
@@ -64,13 +67,18 @@ class FaultPage:
                 "measured here",
                 f"{escape(fault)}. <b>wrong</b>: trials in which a prediction changed and no "
                 "score was NaN or infinite, with the interval of 95 %. <b>changed</b>: share "
-                "of predictions that a trial changes. The last four columns say how many "
+                "of predictions that a trial changes. The second table says how many "
                 "times as resilient as the first network each is, by one measure each: as "
                 "many faults in every network; as many a stored bit; the same, a value that "
                 "is not zero; as many a stored bit and unit of time, an inference taking "
                 "time in proportion to its work. <b>Which network wins depends on the "
                 "measure.</b>",
-                (rows_as_html(rows, ("network",)),),
+                (
+                    rows_as_html(
+                        [_without(row, MEASURES) for row in rows], ("network",)
+                    ),
+                    rows_as_html([_only(row, MEASURES) for row in rows], ("network",)),
+                ),
             )
         )
         if any(curves.values()):
@@ -132,31 +140,12 @@ class FaultPage:
         self.sections.append(Section(title, "measured here", note, (table,)))
 
 
-def curves_by_bit(
-    networks: Sequence[Network],
-) -> dict[str, dict[int, tuple[float, float, float]]]:
-    """Network -> bit -> share of wrong trials and its limits, in per cent."""
-    return {
-        network.name: {
-            int(row["stratum"].split()[1]): (
-                row["silent %"] + row["critical %"],
-                row["wrong low %"],
-                row["wrong high %"],
-            )
-            for row in network.bits.rows()
-            if row["stratum"].startswith("bit")
-        }
-        for network in networks
-    }
+def _without(row: dict[str, Any], measures: Mapping[str, str]) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if k not in measures.values()}
 
 
-def shares_by_layer(networks: Sequence[Network]) -> dict[str, dict[str, float]]:
-    """Network -> layer -> predictions that one fault changes, in per cent."""
-    return {
-        n.name: {row["stratum"]: row["changed %"] for row in n.layers.rows()}
-        for n in networks
-        if n.layers is not None
-    }
+def _only(row: dict[str, Any], measures: Mapping[str, str]) -> dict[str, Any]:
+    return {"network": row["network"]} | {k: row[k] for k in measures.values()}
 
 
 def _mean(losses: Sequence[float], window: int = 10) -> list[float]:

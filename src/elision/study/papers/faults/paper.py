@@ -16,11 +16,12 @@ from elision.report.fault_figures import bit_curves, layer_bars, rate_curves
 from elision.study.faults import (
     MEASURES,
     Network,
+    curves_by_bit,
     network_rows,
+    shares_by_layer,
     struck_networks,
     trained_under,
 )
-from elision.study.page.faults import curves_by_bit, shares_by_layer
 from elision.study.papers.base import (
     Paper,
     Progress,
