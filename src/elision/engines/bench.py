@@ -98,7 +98,8 @@ class BenchRow:
         intensity: float32 operations per byte of the layer's three tensors, all dense.
         bound: what limits the dense product on this machine: ``compute``, ``bandwidth``
             or ``latency`` (:mod:`elision.engines.roofline`).
-        dense_of_roof: rate of torch in float32, as a share of the attainable one.
+        dense_of_roof: rate of torch in float32, as a share of the attainable one; above 1
+            where it leaves out products with padding.
     """
 
     layer: str

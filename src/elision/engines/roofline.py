@@ -9,7 +9,8 @@ memory (Williams, Waterman and Patterson, "Roofline", CACM 52(4), 2009)::
 the same for all three products of a layer. A product is *compute-bound* where its intensity
 is above ``peak / bandwidth``, the machine's balance, *bandwidth-bound* below it, and
 *latency-bound* where the time at the roofline is less than that of an empty call. Tensors
-that lie in a cache already come faster than from memory: a share above 1 means that.
+that lie in a cache already come faster than from memory, and products with padding count as
+operations though a kernel may leave them out: either gives shares above 1.
 """
 
 import math

@@ -16,7 +16,8 @@ _NOTE = (
     "limits: float32 multiply-adds in registers, and the bandwidth of memory (STREAM's "
     "triad). Operations per byte count the layer's three tensors once. <b>Bound</b> is the "
     "lower of the two limits, or <b>latency</b> where the product would take less time "
-    "than an empty call. Tensors that stay in a cache may pass the slanted limit."
+    "than an empty call. Tensors that stay in a cache may pass the slanted limit, and products "
+    "that leave out padding, which is counted, the level one."
 )
 
 
