@@ -1,7 +1,7 @@
 """Closed forms of a map: elements, cycles, links, accesses and storage of its array.
 
 All follow from two kinds of vectors, the reuse vectors d of each tensor and the projection
-vector u of the map (``S u = 0``), by one count: a box of extents N has
+vector u of the map (``S u = 0``), by one count: a box of extents N has ::
 
     Π N_l − Π max(0, N_l − |v_l|)
 

@@ -102,7 +102,7 @@ class State:
     step: int = 0
     tensors: dict[str, Tensor] = field(default_factory=dict)
     mask: Tensor | None = None
-    room: Callable[..., Tensor] = torch.empty
+    room: Callable[..., Tensor] = field(default_factory=lambda: torch.empty)
     out: Tensor | None = None
 
     @property
