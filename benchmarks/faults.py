@@ -63,10 +63,10 @@ def flips_a_second(rounds: int) -> dict[str, Any]:
         seconds.append(time.perf_counter() - began)
     found = {"ours": FLIPS / statistics.median(seconds[1:])}
     try:
-        from pytorchfi.core import FaultInjection  # pyright: ignore[reportMissingImports]
+        from pytorchfi.core import fault_injection  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         return found | {"PyTorchFI": f"not installed: {error}"}
-    fault = FaultInjection(model, 1, input_shape=[1, 32, 32])
+    fault = fault_injection(model, 1, input_shape=[1, 32, 32])
     generator = torch.Generator().manual_seed(0)
     count = 50
     began = time.perf_counter()
