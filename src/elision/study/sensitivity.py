@@ -8,7 +8,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from elision.precision import (
 from elision.precision.arithmetic import bits_of
 from elision.precision.noise import relative_error
 from elision.products import Product
+from elision.study.page.subject import SubjectPage
 from elision.training.execution import Execution
 from elision.training.loop import Progress, RunPlan, train
 from elision.workloads import Dataset, Workload
@@ -45,7 +46,6 @@ from elision.workloads.models.trained import trained_mobilenet_v2
 __all__ = [
     "Examination",
     "PhotoView",
-    "WrittenPage",
     "check_choices",
     "examined",
     "photo_view",
@@ -261,25 +261,9 @@ def photo_view(
     )
 
 
-class WrittenPage(Protocol):
-    """A page of one file, and its figures.
-
-    Example:
-        >>> page: WrittenPage = Page("a network", "A network.")
-        >>> page.figures
-        {}
-    """
-
-    figures: dict[str, str]
-
-    def html(self) -> str:
-        """The whole page."""
-        ...
-
-
 def write_folder(
     folder: Path,
-    page: WrittenPage,
+    page: SubjectPage,
     tables: Mapping[str, Sequence[Mapping[str, Any]]],
     summary: Mapping[str, Any],
 ) -> None:

@@ -1,7 +1,6 @@
 """The page of faults: networks under four measures, bits, layers, recovery."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -18,39 +17,21 @@ from elision.study.faults import (
     shares_by_layer,
 )
 from elision.study.page.sections.base import Section
-from elision.study.page.template import render
+from elision.study.page.subject import SubjectPage
 
 __all__ = ["FaultPage"]
 
 
-@dataclass
-class FaultPage:
-    """The page of one subject, section by section.
-
-    Attributes:
-        subject: network and data, for the title.
-        lead: one or two sentences on these.
-        sections: in order.
-        figures: name -> SVG, which are in the sections as well.
+class FaultPage(SubjectPage):
+    """The page of faults; see :class:`~elision.study.page.subject.SubjectPage`.
 
     Example:
-        >>> "<h1>" in FaultPage("a network", "A network.").html()
+        >>> page = FaultPage("a network", "A network.")
+        >>> "<h1>" in page.html()
         True
     """
 
-    subject: str
-    lead: str
-    sections: list[Section] = field(default_factory=list)
-    figures: dict[str, str] = field(default_factory=dict)
-
-    def html(self) -> str:
-        """The whole page: one file, no network, no script."""
-        return render(
-            "faults.html.j2",
-            subject=self.subject,
-            lead=self.lead,
-            sections=self.sections,
-        )
+    template = "faults.html.j2"
 
     def add_networks(self, networks: Sequence[Network], fault: str) -> None:
         """Table of outcomes and measures, curves by bit, a map of layers.

@@ -1,7 +1,6 @@
 """The page of a sensitivity: sections from what was measured, figures inline."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -19,7 +18,7 @@ from elision.report.sensitivity_figures import (
 )
 from elision.report.table import rows_as_html
 from elision.study.page.sections.base import Section
-from elision.study.page.template import render
+from elision.study.page.subject import SubjectPage
 
 __all__ = ["Page"]
 
@@ -27,15 +26,8 @@ __all__ = ["Page"]
 _WORDS = {"input": "inputs", "weight": "weights", "grad_output": "gradients"}
 
 
-@dataclass
-class Page:
-    """The page of one subject, section by section.
-
-    Attributes:
-        subject: network and data, for the title.
-        lead: one or two sentences on these.
-        sections: in order.
-        figures: name -> SVG, which are in the sections as well.
+class Page(SubjectPage):
+    """The page of a sensitivity; see :class:`~elision.study.page.subject.SubjectPage`.
 
     Example:
         >>> page = Page("a network", "A network.")
@@ -43,19 +35,7 @@ class Page:
         True
     """
 
-    subject: str
-    lead: str
-    sections: list[Section] = field(default_factory=list)
-    figures: dict[str, str] = field(default_factory=dict)
-
-    def html(self) -> str:
-        """The whole page: one file, no network, no script."""
-        return render(
-            "sensitivity.html.j2",
-            subject=self.subject,
-            lead=self.lead,
-            sections=self.sections,
-        )
+    template = "sensitivity.html.j2"
 
     def add_perturbation(
         self, found: Perturbation, rows: Sequence[Mapping[str, Any]] | None = None
