@@ -15,7 +15,7 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("name", TEXTS.keys() - {"__doc__"})
+@pytest.mark.parametrize("name", sorted(TEXTS.keys() - {"__doc__"}))
 def test_a_program_is_read_again_as_it_is_printed(name: str) -> None:
     program = read(TEXTS[name])
     assert program.statements
