@@ -12,10 +12,12 @@ One thread unless ``--threads`` says otherwise.
 """
 
 import argparse
+import copy
 import json
 import statistics
 import time
 from collections import Counter
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,27 +88,29 @@ def overhead(image: int, batch: int, rounds: int) -> dict[str, Any]:
     model = make_model("resnet18", in_channels=3, classes=10, image_size=(image, image))
     x, y = torch.randn(batch, 3, image, image), torch.randint(10, (batch,))
 
-    def step() -> None:
-        model.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
+    def step(which: nn.Module) -> None:
+        which.zero_grad()
+        nn.functional.cross_entropy(which(x), y).backward()
 
-    def checked(every: int) -> None:
-        with checked_products(model, every=every) as products:
-            step()
-        assert not products.findings, products.findings
-
-    step()
-    checked(1)
     ratios: dict[int, list[float]] = {1: [], 2: [], 4: []}
     plain: list[float] = []
-    for _ in range(rounds):
-        for every, found in ratios.items():
-            # Processor time, which other work on the machine does not lengthen.
-            alone, with_sums, again = (
-                elapsed(call).process for call in (step, partial(checked, every), step)
-            )
-            plain += [alone, again]
-            found.append(2 * with_sums / (alone + again))
+    with ExitStack() as checking:
+        checked = {}
+        for every in ratios:
+            checked[every] = copy.deepcopy(model)
+            products = checked_products(checked[every], every=every)
+            checking.enter_context(products)
+        for warm in (model, *checked.values()):
+            step(warm)
+        for _ in range(rounds):
+            for every, found in ratios.items():
+                # Processor time, which other work on the machine does not lengthen.
+                alone, with_sums, again = (
+                    elapsed(partial(step, which)).process
+                    for which in (model, checked[every], model)
+                )
+                plain += [alone, again]
+                found.append(2 * with_sums / (alone + again))
     return {
         "image": image,
         "batch": batch,
@@ -219,8 +223,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--image", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--image", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--steps", type=int, default=10_000)
     given = parser.parse_args()

@@ -244,7 +244,7 @@ def test_the_machines_as_they_are_stay_within_the_shipped_tables(
         machines([machine], {"energy": [name]})
     assert not caplog.records
     size = 9000 + list(ACCELERATORS).index(machine)  # each is told once a process
-    arrays = ("systolic", "systolic-mixed", "intergrad")
+    arrays = ("systolic", "systolic-mixed", "intergrad", "spatial")
     machines([f"{machine}:{'buffers' if machine in arrays else 'buffer_kib'}={size}"])
     assert len(caplog.records) == 1
     assert f"8 to 1024 KiB; the price of one of {size} KiB" in caplog.text

@@ -9,6 +9,7 @@ from torch import nn
 from elision.faults import flip
 from elision.faults.defence.abft import checked_products
 from elision.faults.defence.checksums import check
+from elision.faults.defence.sums import sums_of, sums_slowly, weighted, weighted_slowly
 from elision.layers.watch import watch
 from elision.products import ConvolutionParameters, Product, dense
 
@@ -143,3 +144,26 @@ def test_only_some_products_are_checked_on_demand():
     assert products.checked == 4
     with pytest.raises(ValueError, match="every=0"), checked_products(model, every=0):
         pass
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_one_pass_over_a_weight_gives_what_torch_does(groups, transposed):
+    torch.manual_seed(0)
+    w = torch.randn(6, 4, 9)
+    sums = torch.randn(6 if transposed else 4 * groups, 9).double()
+    fast = weighted(w, sums, groups, transposed=transposed)
+    slow = weighted_slowly(w.double(), sums, groups, transposed=transposed)
+    for a, b in zip(fast, slow, strict=True):
+        assert a.shape == b.shape == (4 * groups if transposed else 6,)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_one_pass_over_an_operand_gives_what_torch_does(groups):
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 5, 6)
+    for a, b in zip(sums_of(x, groups), sums_slowly(x.double(), groups), strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5)
+    x[1, 2, 3, 4] = torch.nan
+    assert sums_of(x, groups).by_place.isnan().sum() == 1

@@ -251,7 +251,7 @@ class _Run:
         execution: Execution,
         ranks: Ranks,
         device: torch.device,
-        watcher: StepWatcher | None,
+        watcher: StepWatcher | None = None,
     ) -> None:
         self.watcher = watcher
         self.workload, self.task, self.dataset = workload, workload.task, dataset

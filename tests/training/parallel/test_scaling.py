@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -170,6 +170,10 @@ def test_the_time_line_is_that_of_a_clock(
     assert exposed(found, backward) == max(ends[-1] - backward, 0)
 
 
+# The backward pass ends, to the last bit, where the last bucket becomes ready.
+@example(
+    times=[(0, 4, 0.7), (0, 5, 0.25), (0, 5, 1), (6, 5, 0), (12, 1, 1)], backward=12
+)
 @settings(max_examples=40)
 @given(
     times=st.lists(

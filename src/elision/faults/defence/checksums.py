@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from elision.faults.defence.sums import Sums, sums_of
+from elision.faults.defence.sums import Sums, sums_of, weighted
 from elision.products import ConvolutionParameters, Product
 
 __all__ = ["Checked", "check", "is_linear_in_sums"]
@@ -125,16 +125,15 @@ def _forward(
 ) -> Checked:
     spread = F.pad(of_x.by_place, _padding(how))
     met = [_total(_window(spread, t, y.shape[2:], how)) for t in _taps(w.shape[2:])]
-    rows = w.unflatten(0, (how.groups, -1)).flatten(2)
-    own = torch.stack(met, 1).reshape(how.groups, -1, 1)
-    expected = _matmul(rows, own).flatten()
     counts = y.shape[0] * math.prod(y.shape[2:])
-    size = _bound(_norms(rows, [2]).flatten(), of_x.sizes, len(met), how.groups)
+    taps = _by_tap(w)
+    expected, norms = weighted(taps, torch.stack(met, 1), how.groups)
+    size = _bound(norms, of_x.sizes, len(met), how.groups)
     if bias is not None:
         expected = expected + _wide(bias) * counts
         size = size + _wide(bias).abs() * counts
     found = _sum(y, [0, *range(2, y.dim())])
-    return Checked(found, expected, _tolerance(size, rows.shape[2], x, y))
+    return Checked(found, expected, _tolerance(size, taps[0].numel(), x, y))
 
 
 def _input_grad(
@@ -144,13 +143,9 @@ def _input_grad(
         _total(of_g.by_place[(slice(None), *_inside(t, g, dx, how))])
         for t in _taps(w.shape[2:])
     ]
-    # Σ_k of (C/groups, taps)·(taps) for each k, so that the weight is not copied.
-    taps = w.flatten(2) if w.dim() > 2 else w[..., None]
-    own = torch.stack(met, 1)[..., None]
-    expected = _matmul(taps, own).unflatten(0, (how.groups, -1)).sum(1).flatten()
-    by_channel = taps.unflatten(0, (how.groups, -1))
-    norm = _norms(by_channel, [1, 3]).flatten()
-    size = _bound(norm, of_g.sizes, len(met), how.groups)
+    own = torch.stack(met, 1)
+    expected, norms = weighted(_by_tap(w), own, how.groups, transposed=True)
+    size = _bound(norms, of_g.sizes, len(met), how.groups)
     terms = w.shape[0] // how.groups * len(met)
     found = _sum(dx, [0, *range(2, dx.dim())])
     return Checked(found, expected, _tolerance(size, terms, g, dx))
@@ -222,19 +217,9 @@ def _wide(x: Tensor) -> Tensor:
     return x.double() if x.is_floating_point() else x.long()
 
 
-def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    """Products of batches of matrices with float64 or int64 columns, as wide as these."""
-    if not a.is_floating_point():
-        return (a.long() * b.mT).sum(2, keepdim=True)
-    own = torch.promote_types(a.dtype, torch.float32)
-    return (a.to(own) @ b.to(own)).double()
-
-
-def _norms(w: Tensor, axes: list[int]) -> Tensor:
-    if not w.is_floating_point():
-        return w.double().square().sum(axes).sqrt()
-    own = torch.promote_types(w.dtype, torch.float32)
-    return torch.linalg.vector_norm(w, 2, axes, dtype=own).double()
+def _by_tap(w: Tensor) -> Tensor:
+    """``(K, C/groups, taps)`` of a weight."""
+    return w.flatten(2) if w.dim() > 2 else w[..., None]
 
 
 def _bound(norms: Tensor, sizes: Tensor, taps: int, groups: int) -> Tensor:

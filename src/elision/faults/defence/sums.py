@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Sums", "sums_of", "sums_slowly"]
+__all__ = ["Sums", "sums_of", "sums_slowly", "weighted", "weighted_slowly"]
 
 
 class Sums(NamedTuple):
@@ -67,6 +67,52 @@ def sums_slowly(x: Tensor, groups: int = 1) -> Sums:
     return Sums(x.sum(0, dtype=own), by_group.sum(2, dtype=own), size, square)
 
 
+def weighted(
+    w: Tensor, sums: Tensor, groups: int = 1, *, transposed: bool = False
+) -> tuple[Tensor, Tensor]:
+    """A weight times sums of its input, or of its output, and the norms of its slices.
+
+    ``Σ_ct W[k, c, t]·S[c, t]`` for each output channel k; transposed,
+    ``Σ_kt W[k, c, t]·S[k, t]`` for each input channel c. One pass where the weight is
+    contiguous float32 on the CPU.
+
+    Args:
+        w: ``(K, C/groups, taps)``.
+        sums: ``(C, taps)``, transposed ``(K, taps)``; float64 or int64.
+        groups: of channels.
+        transposed: see above.
+
+    Returns:
+        Both ``(K,)``, transposed ``(C,)``: the products, float64 or int64, and the norms,
+        float64.
+
+    Example:
+        >>> w = torch.tensor([[[3.0], [4.0]]])
+        >>> products, norms = weighted(w, torch.tensor([[1.0], [2.0]]).double())
+        >>> products.tolist(), norms.tolist()
+        ([11.0], [5.0])
+    """
+    plain = w.dtype == torch.float32 and w.device.type == "cpu" and w.is_contiguous()
+    if not plain or not w.numel():
+        return weighted_slowly(w, sums, groups, transposed=transposed)
+    one_pass = _by_column if transposed else _by_row
+    done = one_pass(w.detach().numpy(), sums.float().contiguous().numpy(), groups)
+    return torch.from_numpy(done[0]), torch.from_numpy(done[1]).sqrt()
+
+
+def weighted_slowly(
+    w: Tensor, sums: Tensor, groups: int = 1, *, transposed: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The same by torch, for any layout and dtype; integers are added exactly."""
+    wide = w.double() if w.is_floating_point() else w.long()
+    by_group = wide.unflatten(0, (groups, -1))  # (groups, K/groups, C/groups, taps)
+    own = sums.to(wide.dtype).unflatten(0, (groups, -1))
+    axes = [1, 3] if transposed else [2, 3]
+    own = own[:, :, None] if transposed else own[:, None]
+    products = (by_group * own).sum(axes).flatten()
+    return products, by_group.double().square().sum(axes).flatten().sqrt()
+
+
 # Sums of magnitudes may be added in any order; NaN and infinity must stay what they are.
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})
 def _one_pass(x: Any, groups: int) -> Any:  # pragma: no cover (compiled)
@@ -88,3 +134,36 @@ def _one_pass(x: Any, groups: int) -> Any:  # pragma: no cover (compiled)
             size[c] += total
             square[c] += squares
     return place, pixel, size, square
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})
+def _by_row(w: Any, sums: Any, groups: int) -> Any:  # pragma: no cover (compiled)
+    rows, channels, taps = w.shape
+    product, square = np.zeros(rows, np.float64), np.zeros(rows, np.float64)
+    for k in range(rows):
+        first = k // (rows // groups) * channels
+        row = w[k].reshape(channels * taps)
+        own = sums[first : first + channels].reshape(channels * taps)
+        total, squares = np.float32(0), np.float32(0)
+        for i in range(channels * taps):
+            total += row[i] * own[i]
+            squares += row[i] * row[i]
+        product[k], square[k] = total, squares
+    return product, square
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})
+def _by_column(w: Any, sums: Any, groups: int) -> Any:  # pragma: no cover (compiled)
+    rows, channels, taps = w.shape
+    product = np.zeros(channels * groups, np.float64)
+    square = np.zeros(channels * groups, np.float64)
+    for k in range(rows):
+        first = k // (rows // groups) * channels
+        for c in range(channels):
+            total, squares = np.float32(0), np.float32(0)
+            for t in range(taps):
+                total += w[k, c, t] * sums[k, t]
+                squares += w[k, c, t] * w[k, c, t]
+            product[first + c] += total
+            square[first + c] += squares
+    return product, square

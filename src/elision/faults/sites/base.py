@@ -22,6 +22,13 @@ class Site(ABC):
         reach: the bits.
         surviving: values among them that are not zero.
         by_sample: whether each inference has values, and so faults, of its own.
+
+    Example:
+        >>> import torch
+        >>> from elision.faults.sites import site_of
+        >>> site = site_of(torch.nn.Linear(2, 3), Fault(), torch.ones(1, 2))
+        >>> isinstance(site, Site), site.reach.stored_bits, site.by_sample
+        (True, 192, False)
     """
 
     fault: Fault

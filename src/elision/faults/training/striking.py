@@ -21,7 +21,12 @@ class Striking:
     """The faults of one training; made by :func:`striking`.
 
     Attributes:
-        step: passes of the model in training mode so far, the one that runs among them.
+        step: number of the step that runs, from 0; −1 before the first.
+
+    Example:
+        >>> struck = Striking([Fault(site="gradient")], first=3, steps=2, seed=0)
+        >>> struck.step, struck.last, struck.struck
+        (-1, 4, 0)
     """
 
     def __init__(

@@ -7,6 +7,7 @@ client from ``partition-id`` of its node configuration, as Flower's own examples
 
 import functools
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -197,8 +198,11 @@ def _message(found: Any) -> Message | Tensor:
 
 def _flower() -> Any:
     try:
-        import flwr.app  # pyright: ignore[reportMissingImports]
-        import flwr.clientapp  # pyright: ignore[reportMissingImports]
+        with warnings.catch_warnings():
+            # Of its own dependencies, at its first import.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import flwr.app  # pyright: ignore[reportMissingImports]
+            import flwr.clientapp  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "nodes and grid are Flower's, which is not installed: pip install "

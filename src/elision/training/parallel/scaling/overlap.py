@@ -151,7 +151,9 @@ def competing(
     for work, takes, share in zip(ready, seconds, shares, strict=True):
         is_ready = when(work)
         start = max(is_ready, times[-1])
-        works += [works[-1] + start - times[-1]]
+        # That of a bucket that did not wait is its own to the last bit: nothing may be
+        # computed while it travels, and then the clock jumps at this very number.
+        works += [work if is_ready > times[-1] else works[-1]]
         works += [works[-1] + (1 - share) * takes]
         times += [start, start + takes]
         found.append(Sent(is_ready, start, start + takes))
