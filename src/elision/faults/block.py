@@ -1,5 +1,6 @@
 """A block of trials: drawn from its number alone, so that any worker may make it."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -103,8 +104,9 @@ class Block:
 
     def __call__(self, number: int) -> tuple[int, Trials]:
         """The number and its trials."""
-        self.model.eval()
-        sites = [site_of(self.model, fault, self.data[0]) for fault in self.faults]
+        # Torch hands processes the memory of tensors, not copies: strike one's own.
+        model = copy.deepcopy(self.model).eval()
+        sites = [site_of(model, fault, self.data[0]) for fault in self.faults]
         strata = strata_of(sites, self.by)
         seed = seed_at(stream_of("campaign", self.seed), number)
         generator = torch.Generator().manual_seed(seed)
@@ -114,7 +116,7 @@ class Block:
         together = 1 if alone else _BATCH
         trials = range(number * self.size, (number + 1) * self.size)
         found = Trials.empty()
-        with entered(sites), restored(self.model, random_state=True), torch.no_grad():
+        with entered(sites), restored(model, random_state=True), torch.no_grad():
             for start in range(0, len(trials), together):
                 part = trials[start : start + together]
                 at = torch.arange(len(self.data[0]))
@@ -124,7 +126,7 @@ class Block:
                     self._drawn(sites, strata[trial % len(strata)], generator)
                     for trial in part
                 ]
-                scores, alarm = self._struck(sites, draws, at)
+                scores, alarm = self._struck(model, sites, draws, at)
                 for k, trial in enumerate(part):
                     row = slice(k, k + 1) if own else slice(None)
                     outcome = self._outcome(scores[row], at[row], alarm)
@@ -142,7 +144,11 @@ class Block:
         ]
 
     def _struck(
-        self, sites: Sequence[Site], draws: list[list[list[Hits]]], at: Tensor
+        self,
+        model: nn.Module,
+        sites: Sequence[Site],
+        draws: list[list[list[Hits]]],
+        at: Tensor,
     ) -> tuple[Tensor, bool]:
         """Scores under faults, and whether a defence raised an alarm."""
         inputs = self.data[0][at]
@@ -155,12 +161,12 @@ class Block:
             watched = (
                 None
                 if self.defence is None
-                else stack.enter_context(self.defence(self.model))
+                else stack.enter_context(self.defence(model))
             )
             if any(site.by_sample for site in sites):
-                scores = self.model(inputs)
+                scores = model(inputs)
             else:
-                scores = scores_of(self.model, inputs)
+                scores = scores_of(model, inputs)
             return scores, watched is not None and watched.raised
 
     def _outcome(
