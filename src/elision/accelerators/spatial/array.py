@@ -10,14 +10,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from elision.accelerators.base import Cost, check_integer
-from elision.accelerators.energy import REGISTER, energy_table
-from elision.accelerators.numbers import FLOAT32, WORD_BITS, Numbers, numbers_of
+from elision.accelerators.numbers import WORD_BITS, Numbers, numbers_of
 from elision.accelerators.spatial.buffers import IoNetwork
 from elision.accelerators.spatial.classes import dataflow
 from elision.accelerators.spatial.derived import links, ports, touched
@@ -35,7 +34,7 @@ from elision.accelerators.systolic.lowering import (
     matrices,
 )
 from elision.accelerators.systolic.sram import Buffers, Stream, Traffic, traffic
-from elision.accelerators.systolic.systolic import by_family, pe_area_um2
+from elision.accelerators.systolic.systolic import by_family
 from elision.accelerators.timing import Timing
 from elision.common.names import lookup
 from elision.products import LayerProduct
@@ -163,11 +162,6 @@ class SpatialArray(SystolicArray):
         lookup("form of the input gradient", self.input_grad, INPUT_GRADS)
         _ = self.memory  # refuses buffers that are too small
 
-    @cached_property
-    def memory(self) -> Buffers:
-        """The buffers in use."""
-        return Buffers.given(self.buffers, self.rows, self.columns)
-
     def seen(self, product: LayerProduct) -> LayerProduct:
         """The product as the machine sees it.
 
@@ -253,22 +247,6 @@ class SpatialArray(SystolicArray):
                 kept = (n for n in nest.reused_along(tensor) if n not in removed)
                 return math.prod(folding.tile[loop] for loop in kept)
         return 1
-
-    def prices_for(self, n: Numbers) -> dict[str, float]:
-        """Energy of one of each operation and access, in some formats."""
-        memories = {**self.memory.memories, "register": REGISTER}
-        actions = {n.multiply: n.multiply, n.add: n.add}
-        return energy_table(self.energy).prices(actions, memories)
-
-    def area_for(self, n: Numbers) -> float | None:
-        """Area of the PEs for some formats; None if the energy table has no areas."""
-        area = pe_area_um2(self.energy, n=n)
-        return None if area is None else self.rows * self.columns * area / 1e6
-
-    @cached_property
-    def area_mm2(self) -> float | None:
-        """Area of the PEs for float32; None if the energy table has no areas."""
-        return self.area_for(FLOAT32)
 
     def run(self, product: LayerProduct) -> Cost:
         """Cost of one product; see :meth:`Accelerator.run`."""

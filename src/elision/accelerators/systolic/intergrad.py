@@ -29,12 +29,12 @@ from functools import cached_property
 
 from elision.accelerators.base import Cost, check_integer
 from elision.accelerators.numbers import FLOAT32, WORD_BITS, Numbers, numbers_of
-from elision.accelerators.systolic.array import SystolicArray
+from elision.accelerators.systolic.array import SystolicArray, pe_area_um2
 from elision.accelerators.systolic.lowering import Gemm, lower
 from elision.accelerators.systolic.mixed import SystolicMixed
 from elision.accelerators.systolic.phases import interleaved
 from elision.accelerators.systolic.sram import Buffers, Stream, Traffic, traffic
-from elision.accelerators.systolic.systolic import DRAINS, pe_area_um2
+from elision.accelerators.systolic.systolic import DRAINS
 from elision.accelerators.timing import Timing
 from elision.common.checks import number
 from elision.common.names import lookup

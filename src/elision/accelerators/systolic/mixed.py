@@ -4,7 +4,6 @@ from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
 from elision.accelerators.base import Cost
-from elision.accelerators.numbers import Numbers
 from elision.accelerators.systolic.array import SystolicArray
 from elision.accelerators.systolic.sram import Buffers
 from elision.accelerators.systolic.systolic import Systolic
@@ -71,15 +70,6 @@ class SystolicMixed(SystolicArray):
             )
             for kind, dataflow in zip(Product, flows, strict=True)
         }
-
-    @property
-    def memory(self) -> Buffers:
-        """The buffers in use."""
-        return self._arrays[Product.FORWARD].memory
-
-    def prices_for(self, n: Numbers) -> dict[str, float]:
-        """Energy of one of each operation and access, in some formats."""
-        return self._arrays[Product.FORWARD].prices_for(n)
 
     def configured_for(self, product: LayerProduct) -> Systolic:
         """The array as it runs this product."""

@@ -20,10 +20,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
-from functools import cached_property
 
 from elision.accelerators.base import Cost, check_integer
-from elision.accelerators.energy import REGISTER, energy_table
 from elision.accelerators.numbers import FLOAT32, WORD_BITS, Numbers, numbers_of
 from elision.accelerators.systolic.array import SystolicArray
 from elision.accelerators.systolic.lowering import (
@@ -156,27 +154,6 @@ class Systolic(SystolicArray):
         lookup("form of the input gradient", self.input_grad, INPUT_GRADS)
         lookup("form of the weight gradient", self.weight_grad, _WEIGHT_GRADS)
         _ = self.memory  # refuses buffers that are too small
-
-    @cached_property
-    def memory(self) -> Buffers:
-        """The buffers in use."""
-        return Buffers.given(self.buffers, self.rows, self.columns)
-
-    @cached_property
-    def area_mm2(self) -> float | None:
-        """Area of the PEs for float32; None if the energy table has no areas."""
-        return self.area_for(FLOAT32)
-
-    def prices_for(self, n: Numbers) -> dict[str, float]:
-        """Energy of one of each operation and access, in some formats."""
-        memories = {**self.memory.memories, "register": REGISTER}
-        actions = {n.multiply: n.multiply, n.add: n.add}
-        return energy_table(self.energy).prices(actions, memories)
-
-    def area_for(self, n: Numbers) -> float | None:
-        """Area of the PEs for some formats; None if the energy table has no areas."""
-        area = pe_area_um2(self.energy, n=n)
-        return None if area is None else self.rows * self.columns * area / 1e6
 
     def fold_cycles(self, streamed: int) -> int:
         """Cycles of one fold through which ``streamed`` values pass per row."""
@@ -337,21 +314,3 @@ def by_family(product: LayerProduct) -> dict[str, Fraction]:
     """Bits of a value of each buffer's tensor."""
     bits = numbers_of(product.arithmetic).by_operand(product.kind)
     return {FAMILY_OF[operand]: width for operand, width in bits.items()}
-
-
-def pe_area_um2(
-    energy: str, accumulators: int = 1, n: Numbers = FLOAT32
-) -> float | None:
-    """Area of a PE: multiplier, adder and registers.
-
-    Two registers hold what passes through or stays (row operand and column operand);
-    ``accumulators`` more hold sums. None if the table has no areas.
-
-    Raises:
-        ValueError: the table has areas, but not of all of these units (named).
-    """
-    table = energy_table(energy)
-    registers = math.ceil(n.first + n.second + accumulators * n.sums)
-    units = {n.multiply: 1, n.add: 1, "register_bit": registers}
-    area = table.area_mm2(units)
-    return None if area is None else 1e6 * area
