@@ -97,7 +97,8 @@ class Campaign:
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a stratum."""
-        return rows(self.trials, [name for name, _ in self.strata])
+        names = [name for name, _ in self.strata]
+        return rows(self.trials, names, self.confidence, self.method)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the single trials, as plain values."""

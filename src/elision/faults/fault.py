@@ -1,6 +1,5 @@
 """A fault is data: where, in which bits, how often and for how long."""
 
-import math
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
@@ -122,11 +121,3 @@ class Fault:
         if self.bits is None:
             return tuple(range(last + 1))
         return tuple(bit for bit in self.bits if bit <= last)
-
-    def expected(self, bits: int) -> float:
-        """Faults that a trial has in ``bits`` stored bits, in the mean."""
-        return self.number if self.rate is None else self.rate * bits
-
-    def chance(self, bits: int) -> float:
-        """Probability that a trial has a fault."""
-        return 1.0 if self.rate is None else -math.expm1(-self.rate * bits)

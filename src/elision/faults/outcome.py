@@ -66,10 +66,10 @@ class Trials:
         return found / len(self) if len(self) else 0.0
 
     def of(self, stratum: int) -> "Trials":
-        """Those of one stratum."""
+        """Those of one stratum, as trials of a single one."""
         at = [i for i, s in enumerate(self.stratum) if s == stratum]
         return Trials(
-            [stratum] * len(at),
+            [0] * len(at),
             [self.outcome[i] for i in at],
             [self.changed[i] for i in at],
             [self.drop[i] for i in at],
@@ -186,25 +186,32 @@ def mean_changed(trials: Trials, weights: Sequence[float]) -> float:
     return float(np.dot(weights, total / np.maximum(number, 1)))
 
 
-def rows(trials: Trials, names: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a stratum: trials, outcomes, mean share of changed predictions."""
+def rows(
+    trials: Trials,
+    names: Sequence[str],
+    confidence: float = 0.95,
+    method: str = "wilson",
+) -> list[dict[str, Any]]:
+    """A row a stratum: trials, outcomes, mean share of changed predictions.
+
+    Args:
+        trials: of all strata.
+        names: of the strata.
+        confidence: of the interval of wrong trials.
+        method: see :func:`rate_of`.
+    """
     found = []
     for k, name in enumerate(names):
         own = trials.of(k)
-        silent = rate_of(own_as_first(own), ("silent", "critical"), [1.0])
+        silent = rate_of(own, ("silent", "critical"), [1.0], confidence, method)
         found.append(
             {
                 "stratum": name,
                 "trials": len(own),
                 **{f"{o} %": 100 * own.share(o) for o in OUTCOMES},
-                "changed %": 100 * mean_changed(own_as_first(own), [1.0]),
+                "changed %": 100 * mean_changed(own, [1.0]),
                 "wrong low %": 100 * silent.low,
                 "wrong high %": 100 * silent.high,
             }
         )
     return found
-
-
-def own_as_first(trials: Trials) -> Trials:
-    """The trials of one stratum, with the number 0."""
-    return Trials([0] * len(trials), trials.outcome, trials.changed, trials.drop)

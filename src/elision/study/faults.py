@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from elision.layers import restore
 from elision.layers.finalize import finalize
 from elision.memory import Policy
 from elision.methods import make_recipe
+from elision.study.config import file_name
 from elision.training.execution import Execution
 from elision.training.loop import (
     Progress,
@@ -119,56 +121,32 @@ def struck_networks(
         progress: called with a network's name, trials done and in all.
         options: of :func:`elision.faults.campaign`.
     """
+
+    def struck(
+        full: str, model: nn.Module, fault: Fault, strata: str, number: int
+    ) -> Campaign:
+        return campaign(
+            model,
+            data,
+            fault,
+            trials=number,
+            strata=strata,
+            folder=None
+            if folder is None
+            else folder / file_name(f"{full} by {strata}"),
+            progress=None if progress is None else partial(progress, full),
+            **options,
+        )
+
     found = []
     for name, model in networks.items():
         for format in formats:
             full = f"{name}, {format or 'fp32'}"
-            told = None
-            if progress is not None:
-                told = _told(progress, full)
-
-            def struck(
-                strata: str,
-                number: int,
-                *,
-                full: str = full,
-                model: nn.Module = model,
-                format: str | None = format,
-                told: Callable[[int, int], None] | None = told,
-            ) -> Campaign:
-                place = None
-                if folder is not None:
-                    place = folder / _file_name(f"{full} by {strata}")
-                return campaign(
-                    model,
-                    data,
-                    replace(fault, format=format),
-                    trials=number,
-                    strata=strata,
-                    folder=place,
-                    progress=told,
-                    **options,
-                )
-
-            found.append(
-                Network(
-                    full,
-                    _sparsity(model),
-                    struck("bit", trials),
-                    struck("layer", -(-trials // 2)) if layers else None,
-                )
-            )
+            of_network = (full, model, replace(fault, format=format))
+            by_bit = struck(*of_network, "bit", trials)
+            by_layer = struck(*of_network, "layer", -(-trials // 2)) if layers else None
+            found.append(Network(full, _sparsity(model), by_bit, by_layer))
     return found
-
-
-def _told(
-    progress: Callable[[str, int, int], None], name: str
-) -> Callable[[int, int], None]:
-    return lambda done, of: progress(name, done, of)
-
-
-def _file_name(text: str) -> str:
-    return "".join(c if c.isalnum() or c in ".=" else "-" for c in text)
 
 
 def _sparsity(model: nn.Module) -> float:

@@ -1,7 +1,7 @@
 """Range restriction: activations clamped to what clean runs showed."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from elision.common.restoring import restored
+from elision.faults.outputs import outputs_shown
 from elision.layers.reach import elidable_layers
 
 __all__ = ["Ranges", "learned_ranges", "restricted"]
@@ -85,7 +86,11 @@ def learned_ranges(
     was_training = model.training
     model.eval()
     try:
-        with restored(model, random_state=True), torch.no_grad(), _hooked(model, see):
+        with (
+            restored(model, random_state=True),
+            torch.no_grad(),
+            outputs_shown(elidable_layers(model), see),
+        ):
             for part in inputs.split(batch):
                 model(part)
     finally:
@@ -121,17 +126,5 @@ def restricted(model: nn.Module, ranges: Ranges) -> Iterator[Ranges]:
             return ranges.kept(name, output)
         return None
 
-    with _hooked(model, see):
+    with outputs_shown(elidable_layers(model), see):
         yield ranges
-
-
-@contextmanager
-def _hooked(model: nn.Module, see: Any) -> Iterator[None]:
-    """Show the output of every layer, by the layer's name."""
-    with ExitStack() as stack:
-        for name, layer in elidable_layers(model).items():
-            handle = layer.register_forward_hook(
-                lambda _m, _args, output, name=name: see(name, output)
-            )
-            stack.callback(handle.remove)
-        yield

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from elision.common.restoring import restored
 from elision.faults.draw import Hits, Place, Reach
 from elision.faults.fault import Fault
+from elision.faults.outputs import See, outputs_shown
 from elision.faults.sites.base import Site
 from elision.faults.stored import stored_as
 from elision.formats import Scaled, format_named
@@ -50,15 +51,20 @@ class Activations(Site):
         self._draws: Sequence[list[Hits]] = ()
         self._calls: Counter[str] = Counter()
         places: list[Place] = []
-        self._seen = places.append
         self.surviving = 0
+
+        def measure(name: str, output: Any) -> None:
+            if isinstance(output, Tensor) and output.is_floating_point():
+                width = stored_as(output, fault.format).parts["values"].bits
+                places.append(Place(self._place(name), "values", output.numel(), width))
+                self.surviving += int(output.count_nonzero())
+
         with (
             restored(model, random_state=True),
-            self._hooked(self._measure),
+            self._shown(measure),
             torch.no_grad(),
         ):
             model(example[:1])
-        del self._seen
         if not places:
             raise ValueError(
                 f"Fault(site='activation', layers={fault.layers!r}): no such layer runs; "
@@ -69,7 +75,7 @@ class Activations(Site):
     @contextmanager
     def entered(self) -> Iterator[None]:
         """See the base."""
-        with self._hooked(self._store):
+        with self._shown(self._store):
             yield
 
     @contextmanager
@@ -84,30 +90,19 @@ class Activations(Site):
             self._calls.clear()
 
     @contextmanager
-    def _hooked(self, see: Any) -> Iterator[None]:
-        with ExitStack() as stack:
-            first = self._model.register_forward_pre_hook(
-                lambda *_: self._calls.clear()
-            )
-            stack.callback(first.remove)
-            for name, layer in self._layers.items():
-                handle = layer.register_forward_hook(
-                    lambda _m, _args, output, name=name: see(name, output)
-                )
-                stack.callback(handle.remove)
-            yield
+    def _shown(self, see: See) -> Iterator[None]:
+        """Outputs of the layers, calls counted anew in every pass."""
+        begin = self._model.register_forward_pre_hook(lambda *_: self._calls.clear())
+        try:
+            with outputs_shown(self._layers, see):
+                yield
+        finally:
+            begin.remove()
 
     def _place(self, name: str) -> str:
         self._calls[name] += 1
         again = self._calls[name]
         return name if again == 1 else f"{name}#{again}"
-
-    def _measure(self, name: str, output: Any) -> None:
-        if isinstance(output, Tensor) and output.is_floating_point():
-            held = stored_as(output, self.fault.format)
-            width = held.parts["values"].bits
-            self._seen(Place(self._place(name), "values", output.numel(), width))
-            self.surviving += int(output.count_nonzero())
 
     def _store(self, name: str, output: Any) -> Any:
         if not isinstance(output, Tensor) or not output.is_floating_point():

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from elision.common.names import lookup
 from elision.faults.draw import Hits, Place, Reach, places_of
 from elision.faults.fault import Fault
+from elision.faults.outputs import outputs_shown
 from elision.faults.sites import weights_of
 from elision.faults.stored import Stored, stored_as
 from elision.layers.reach import elidable_layers
@@ -258,43 +259,37 @@ class _Replaced(torch.autograd.Function):
         return grads[0], None
 
 
-class Outputs(_Passing):
+class _OfOutputs(_Passing):
+    """Something of the outputs of layers."""
+
+    def attach(self, model: nn.Module, optimizer: Optimizer, stack: ExitStack) -> None:
+        layers = {
+            n: m for n, m in elidable_layers(model).items() if self.fault.selects(n)
+        }
+        self._model = model
+        stack.enter_context(outputs_shown(layers, self._see))
+
+    def _see(self, name: str, output: Any) -> Any:
+        raise NotImplementedError
+
+
+class Outputs(_OfOutputs):
     """Outputs of layers in the forward pass."""
 
-    def attach(self, model: nn.Module, optimizer: Optimizer, stack: ExitStack) -> None:
-        for name, layer in elidable_layers(model).items():
-            if self.fault.selects(name):
-                see = self._seen(name)
-                stack.callback(layer.register_forward_hook(see).remove)
-
-    def _seen(self, name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            if not module.training or not isinstance(output, Tensor):
-                return None
-            struck = self._pass(name, output.detach())
-            return None if struck is output else self._replace(output, struck)
-
-        return hook
-
-    def _replace(self, output: Tensor, struck: Tensor) -> Tensor:
-        return _Replaced.apply(output, struck)  # pyright: ignore[reportReturnType]
+    def _see(self, name: str, output: Any) -> Any:
+        if not self._model.training or not isinstance(output, Tensor):
+            return None
+        before = output.detach()
+        struck = self._pass(name, before)
+        return None if struck is before else _Replaced.apply(output, struck)
 
 
-class Gradients(_Passing):
+class Gradients(_OfOutputs):
     """Gradients of layers' outputs in the backward pass."""
 
-    def attach(self, model: nn.Module, optimizer: Optimizer, stack: ExitStack) -> None:
-        for name, layer in elidable_layers(model).items():
-            if self.fault.selects(name):
-                see = self._seen(name)
-                stack.callback(layer.register_forward_hook(see).remove)
-
-    def _seen(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.requires_grad and module.training:
-                output.register_hook(lambda g: self._pass(name, g))
-
-        return hook
+    def _see(self, name: str, output: Any) -> None:
+        if isinstance(output, Tensor) and output.requires_grad and self._model.training:
+            output.register_hook(lambda g: self._pass(name, g))
 
 
 class _StruckPolicy(Policy):
