@@ -130,7 +130,7 @@ def sped(rank: int) -> None:
         assert topology.digest() == digest
 
 
-def main(port: str, rank: str, library: str) -> None:
+def main(rank: str, port: str, library: str) -> None:
     os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ |= {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "true"}

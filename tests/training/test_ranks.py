@@ -1,39 +1,20 @@
 """Two processes train as one would, and resume to the last bit."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from processes import torchrun
 from training_ranks import RUNS, run
 
-import elision
 from elision.training import Execution, Ranks, RunPlan, train
 from elision.training.loop import _Run
 
 SCRIPT = Path(__file__).with_name("training_ranks.py")
-
-
-def torchrun(*arguments: str, ranks: int = 2) -> None:
-    """Run a program in processes that share batches, over gloo."""
-    source = str(Path(elision.__file__).parents[1])
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *(f"--nproc_per_node={ranks}", *arguments),
-        ],
-        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")

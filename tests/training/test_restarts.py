@@ -1,14 +1,11 @@
 """A rank is killed in the middle of a step; torchrun starts the run again."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import torchrun
 
-import elision
 from elision.common.files import load_tensors
 from elision.training.checkpoint import CHECKPOINT
 
@@ -35,7 +32,7 @@ CASES = {
 }
 
 
-def torchrun(folder: Path, killed_at: int, *arguments: str) -> Path:
+def restarted(folder: Path, killed_at: int, *arguments: str) -> Path:
     """A run of two processes, one of which is killed; its run folder.
 
     The other one says that the connection is gone, and not how DDP heard of it.
@@ -43,21 +40,12 @@ def torchrun(folder: Path, killed_at: int, *arguments: str) -> Path:
     folder.mkdir()
     workload = folder / "small.toml"
     workload.write_text(WORKLOAD)
-    source = str(Path(elision.__file__).parents[1])
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node=2", "--max-restarts=1", "--monitor-interval=0.1"),
-            *(str(SCRIPT), str(folder), str(killed_at), "train", *arguments),
-            *("--workload", str(workload), "--engine", "torch"),
-            *("--out", str(folder / "run")),
-        ],
-        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
+    done = torchrun(
+        *(str(SCRIPT), str(folder), str(killed_at), "train", *arguments),
+        *("--workload", str(workload), "--engine", "torch"),
+        *("--out", str(folder / "run")),
+        options=("--max-restarts=1", "--monitor-interval=0.1"),
     )
-    assert done.returncode == 0, done.stderr
     assert "running the callback" not in done.stderr
     return folder / "run"
 
@@ -71,8 +59,8 @@ def steps(folder: Path) -> dict[str, int]:
 @pytest.mark.parametrize("case", CASES)
 def test_a_rank_killed_within_a_step_leaves_no_trace(case: str, tmp_path: Path) -> None:
     """The same weights, masks, momenta, memories and metrics, to the last bit."""
-    whole = torchrun(tmp_path / "whole", 0, *CASES[case])
-    again = torchrun(tmp_path / "killed", PER_EPOCH + 2, *CASES[case])
+    whole = restarted(tmp_path / "whole", 0, *CASES[case])
+    again = restarted(tmp_path / "killed", PER_EPOCH + 2, *CASES[case])
     # The first attempt ended in the second epoch; the other began from its start.
     found = steps(tmp_path / "killed")
     left = PER_EPOCH * (EPOCHS - 1)

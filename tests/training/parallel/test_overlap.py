@@ -1,39 +1,19 @@
 """A step of two real ranks beside its model: order of events, and who waits for whom."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from overlap_ranks import LATE, net
+from processes import torchrun
 
-import elision
 from elision.accelerators.design.schedule import Slice
 from elision.report.scaling_figure import Step, steps_svg
 from elision.report.timeline import chrome_trace
 
 SCRIPT = Path(__file__).with_name("overlap_ranks.py")
 SIZE = 4 * sum(p.numel() for p in net().parameters())
-
-
-def torchrun(*arguments: str) -> str:
-    """Run a program in two processes over gloo."""
-    source = str(Path(elision.__file__).parents[1])
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node=2", *arguments),
-        ],
-        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +113,7 @@ def test_the_trace_and_the_figure_hold_every_bucket(
 def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
     words = "-m elision scale --measure --workload digits-mlp --rounds 2"
     words += " --compress powersgd:rank=2 --out"
-    shown = torchrun(*words.split(), str(tmp_path))
+    shown = torchrun(*words.split(), str(tmp_path)).stdout
     facts = json.loads((tmp_path / "overlap.json").read_text())
     assert facts["ranks"] == len(facts["steps"]) == 2
     assert "step: " in shown
