@@ -6,22 +6,20 @@ import pytest
 
 from elision.cli.main import main
 
-SMALL = [
-    "faults",
-    "--workload",
-    "digits-cnn",
-    "--epochs",
-    "1",
-    "--examples",
-    "50",
-    "--trials",
-    "100",
-]
+SMALL = {
+    "--workload": "digits-cnn",
+    "--epochs": "1",
+    "--examples": "50",
+    "--trials": "100",
+}
 
 
 def _run(capsys, *arguments, status=0):
+    small = [
+        word for pair in SMALL.items() if pair[0] not in arguments for word in pair
+    ]
     with pytest.raises(SystemExit) as stopped:
-        main([*SMALL, *arguments])
+        main(["faults", *small, *arguments])
     assert (stopped.value.code or 0) == status
     return capsys.readouterr()
 
@@ -68,6 +66,14 @@ def test_networks_and_trainings_are_struck_and_written(tmp_path, capsys):
         (("--format", "int88"), "int88"),
         (("--training", "gradients"), "unknown site of a training 'gradients'"),
         (("--recipe", "rigll"), "rigll"),
+        (("--trials", "0"), "faults(trials=0): must be an integer >= 1"),
+        (("--examples", "0"), "faults(examples=0): must be an integer >= 1"),
+        (("--first", "-1"), "faults(first=-1): must be an integer >= 0"),
+        (("--width", "2"), "faults(width=2.0): must be a number in (0, 1)"),
+        (
+            ("--site", "scale", "--recipe", "dense"),
+            "nothing there to change in format of",
+        ),
         (
             ("--site", "gradient", "--recipe", "dense"),
             "only while a network is trained",

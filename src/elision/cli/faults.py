@@ -107,7 +107,9 @@ def faults(
     out
         Folder of the report; default: runs/faults-NAME.
     """
+    from elision.common.checks import integer, number
     from elision.faults import Fault
+    from elision.faults.sites import check_inference_site
     from elision.faults.training.sites import check_training_site
     from elision.formats import format_named
     from elision.methods import check_recipe
@@ -133,6 +135,17 @@ def faults(
         length=length,
         rate=rate,
     )
+    check_inference_site(fault)
+    for words, value, allowed in (
+        ("trials", trials, ">= 1"),
+        ("examples", examples, ">= 1"),
+        ("workers", workers, ">= 1"),
+        ("first", first, ">= 0"),
+        ("steps", steps, ">= 1"),
+    ):
+        integer("faults", words, value, allowed)
+    if width is not None:
+        number("faults", "width", width, "(0, 1)")
     for spec in recipe:
         check_recipe(spec)
     for name in training:

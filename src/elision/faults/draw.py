@@ -70,9 +70,13 @@ class Reach:
         self._ends = torch.tensor(sizes).cumsum(0) if sizes else torch.zeros(0).long()
         if not self.size:
             given = f"bits={fault.bits}" if places else f"layers={fault.layers!r}"
+            why = (
+                f"; words have {places[0].width} bits"
+                if places
+                else f" in format {fault.format or 'of the tensor'}, {fault.storage}"
+            )
             raise ValueError(
-                f"Fault(site={fault.site!r}, {given}): nothing there to change"
-                + (f"; words have {places[0].width} bits" if places else "")
+                f"Fault(site={fault.site!r}, {given}): nothing there to change{why}"
             )
 
     @property

@@ -8,10 +8,25 @@ from elision.faults.sites.base import Site as Site
 from elision.faults.sites.weights import StoredWeights
 from elision.faults.sites.weights import weights_of as weights_of
 
-__all__ = ["INFERENCE_SITES", "Site", "site_of", "weights_of"]
+__all__ = [
+    "INFERENCE_SITES",
+    "Site",
+    "check_inference_site",
+    "site_of",
+    "weights_of",
+]
 
 #: The sites of :data:`elision.faults.fault.SITES` that a network has while it infers.
 INFERENCE_SITES = ("weight", "scale", "index", "bitmap", "activation")
+
+
+def check_inference_site(fault: Fault) -> None:
+    """Raise ValueError if the fault's site exists only while a network is trained."""
+    if fault.site not in INFERENCE_SITES:
+        raise ValueError(
+            f"Fault(site={fault.site!r}): exists only while a network is trained; a "
+            f"campaign has {', '.join(INFERENCE_SITES)}"
+        )
 
 
 def site_of(model: nn.Module, fault: Fault, example: Tensor) -> Site:
@@ -33,11 +48,7 @@ def site_of(model: nn.Module, fault: Fault, example: Tensor) -> Site:
         ValueError: Fault(site='optimizer'): exists only while a network is trained; a \
 campaign has weight, scale, index, bitmap, activation
     """
-    if fault.site not in INFERENCE_SITES:
-        raise ValueError(
-            f"Fault(site={fault.site!r}): exists only while a network is trained; a "
-            f"campaign has {', '.join(INFERENCE_SITES)}"
-        )
+    check_inference_site(fault)
     if fault.site == "activation":
         return Activations(model, fault, example)
     return StoredWeights(model, fault)
