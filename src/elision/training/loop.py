@@ -111,6 +111,9 @@ class RunPlan:
         meter_every: steps from one whose work is counted to the next.
         record_epochs: epochs whose last step is recorded.
         record_samples: examples of that step that are kept.
+        pause_after: epochs after which the run stops; None: it goes to its end. Its
+            schedules stay those of the whole run, so that a call with a larger number goes
+            on from the checkpoint as if there had been no pause.
 
     Raises:
         ValueError: a number is out of range.
@@ -125,9 +128,12 @@ class RunPlan:
     meter_every: int = 8
     record_epochs: tuple[int, ...] = ()
     record_samples: int = 2
+    pause_after: int | None = None
 
     def __post_init__(self) -> None:
         integer("RunPlan", "seed", self.seed, ">= 0")
+        if self.pause_after is not None:
+            integer("RunPlan", "pause_after", self.pause_after)
         integer("RunPlan", "meter_every", self.meter_every)
         integer("RunPlan", "record_samples", self.record_samples)
 
@@ -337,10 +343,15 @@ class _Run:
                 self.outer,
             )
 
+    @property
+    def epochs(self) -> int:
+        """Epochs up to the run's end, or to its pause."""
+        return min(self.workload.epochs, self.plan.pause_after or self.workload.epochs)
+
     def finish(self, folder: Path | None, progress: Progress | None) -> None:
         """Train the epochs that are left, with a checkpoint after each."""
         total = self.workload.epochs * self.per_epoch
-        for epoch in range(len(self.state.history), self.workload.epochs):
+        for epoch in range(len(self.state.history), self.epochs):
             metrics = self._epoch(epoch, progress)
             self.state.history.append(metrics)
             if folder is not None:
@@ -356,7 +367,7 @@ class _Run:
                 )
             if progress is not None:
                 progress((epoch + 1) * self.per_epoch, total, metrics)
-        if self.outer is not None:
+        if self.outer is not None and self.epochs == self.workload.epochs:
             self.outer.average()
 
     def result(self) -> TrainResult:
@@ -385,7 +396,7 @@ class _Run:
     def diverged(self, why: str) -> TrainResult:
         """The run at NaN: no metric from this epoch on, and no product recorded."""
         history, steps = self.state.history, self.per_epoch
-        for epoch in range(len(history), self.workload.epochs):
+        for epoch in range(len(history), self.epochs):
             last = (epoch + 1) * steps - 1
             rate = self.workload.learning_rate_at(last, steps)
             history.append(EpochMetrics(epoch, math.nan, math.nan, rate))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from elision.workloads.data.batches import Augmentation, batches
-from elision.workloads.examples import Examples
+from elision.workloads.examples import Examples, held_out_places
 
 __all__ = ["Dataset", "installed_folder", "needs_no_path", "to_images"]
 
@@ -155,6 +155,15 @@ class Dataset(Examples):
             self,
             train_images=self.train_images[places],
             train_labels=self.train_labels[places],
+        )
+
+    def held_out(self, share: float = 0.2) -> "Dataset":
+        """Training images alone, some of them in place of the test images."""
+        kept, held = held_out_places(len(self.train_images), share)
+        return replace(
+            self.part(kept),
+            test_images=self.train_images[held],
+            test_labels=self.train_labels[held],
         )
 
     def content(self) -> Iterable[bytes]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from elision.workloads.examples import Examples
+from elision.workloads.examples import Examples, held_out_places
 from elision.workloads.text.corpus import split, spread
 from elision.workloads.text.vocabulary import BytePairs
 
@@ -95,6 +95,19 @@ class Sentences(Examples):
     def part(self, which: Sequence[int]) -> "Sentences":
         """The training sentences at these places, all of the test, the same vocabulary."""
         return replace(self, train=tuple(self.train[i] for i in which))
+
+    def held_out(self, share: float = 0.2) -> "Sentences":
+        """Training sentences alone, some in place of the test; the same vocabulary.
+
+        Sentences that are held out are nowhere in training.
+        """
+        kept, held = held_out_places(len(self.train), share)
+        test = tuple(self.train[i] for i in held)
+        train = tuple(self.train[i] for i in kept)
+        tested = set(test)
+        return replace(
+            self, train=tuple(t for t in train if t not in tested), test=test
+        )
 
     def content(self) -> Iterable[bytes]:
         """The vocabulary and the sentences."""

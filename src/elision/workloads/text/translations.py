@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from elision.workloads.examples import Examples
+from elision.workloads.examples import Examples, held_out_places
 from elision.workloads.text.corpus import Pair, ParallelText
 from elision.workloads.text.vocabulary import BytePairs
 
@@ -74,6 +74,21 @@ class Translations(Examples):
         """The training pairs at these places, all of the test, the same vocabulary."""
         pairs = tuple(self.text.train[i] for i in which)
         return replace(self, text=replace(self.text, train=pairs))
+
+    def held_out(self, share: float = 0.2) -> "Translations":
+        """Training pairs alone, some in place of the test; the same vocabulary.
+
+        Pairs that share a text with one that is held out are left out of training.
+        """
+        kept, held = held_out_places(len(self.text.train), share)
+        test = tuple(self.text.train[i] for i in held)
+        sources, targets = ({pair[side] for pair in test} for side in (0, 1))
+        train = tuple(
+            (source, target)
+            for source, target in (self.text.train[i] for i in kept)
+            if source not in sources and target not in targets
+        )
+        return replace(self, text=replace(self.text, train=train, test=test))
 
     def content(self) -> Iterable[bytes]:
         """The vocabulary and the pairs."""
