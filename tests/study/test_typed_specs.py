@@ -11,7 +11,7 @@ from elision.common.specs import resolve
 from elision.memory.policies.presets import PRESETS
 from elision.methods import METHODS
 from elision.study import StudyConfig, added_to
-from elision.study.folder import claim
+from elision.study.folder import claimed
 from elision.study.probes import PROBES
 
 TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
@@ -69,7 +69,9 @@ def test_what_a_run_has_may_be_named_again_in_the_other_notation(
     tmp_path: Path,
 ) -> None:
     config = StudyConfig(recipes=("swat:sparsity=0.9",), accelerators=("ant",))
-    claim(tmp_path, {k: v for k, v in config.to_dict().items() if v is not None})
+    plain = {k: v for k, v in config.to_dict().items() if v is not None}
+    with claimed(tmp_path, plain):
+        pass
     again = added_to(tmp_path, recipes=["swat(0.9)", "dense"], accelerators=["ant()"])
     assert again.recipes == ("swat:sparsity=0.9", "dense")
     assert again.accelerators == ("ant",)

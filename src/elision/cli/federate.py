@@ -96,7 +96,7 @@ def federate(
     from elision.methods import make_recipe
     from elision.report.table import rows_as_text
     from elision.study import file_name
-    from elision.study.folder import claim, numbered
+    from elision.study.folder import claimed, numbered
     from elision.study.sources import digests
     from elision.training.parallel.federated import Clients, FederatedPlan, run
 
@@ -128,29 +128,30 @@ def federate(
     usual = Path("runs") / f"federate-{chosen.name}-{file_name(recipe)}"
     Clients(chosen, made, dataset, plan, engine)  # what is refused claims nothing
     folder = numbered(usual, config) if out is None else out
-    claim(folder, config, digests(chosen, dataset, own=False))
-    with Bar() as bar:
-        result = run(
-            chosen,
-            made,
-            dataset,
-            plan,
-            engine=engine,
-            workers=workers,
-            folder=folder,
-            progress=lambda done, of, _: bar.step("federate", done, of),
-        )
-    metric = chosen.task.metric
-    write_text(folder / "rounds.csv", to_csv([asdict(r) for r in result.history]))
-    last = result.history[-1]
-    weights: dict[str, torch.Tensor] = dict(result.model.state_dict())
-    save_tensors(folder / "model.safetensors", weights, {"recipe": recipe})
-    sent = {"up_bytes": result.up_bytes, "down_bytes": result.down_bytes}
-    facts: dict[str, Any] = {metric.name: last.score, "rounds": len(result.history)}
-    facts |= sent | {"clients": result.sizes, "epsilon": last.epsilon}
-    if target is not None:
-        facts["rounds_to_target"] = result.rounds_to(target)
-    write_json(folder / "summary.json", facts)
+    sources = digests(chosen, dataset, own=False)
+    with claimed(folder, config, sources):
+        with Bar() as bar:
+            result = run(
+                chosen,
+                made,
+                dataset,
+                plan,
+                engine=engine,
+                workers=workers,
+                folder=folder,
+                progress=lambda done, of, _: bar.step("federate", done, of),
+            )
+        metric = chosen.task.metric
+        write_text(folder / "rounds.csv", to_csv([asdict(r) for r in result.history]))
+        last = result.history[-1]
+        weights: dict[str, torch.Tensor] = dict(result.model.state_dict())
+        save_tensors(folder / "model.safetensors", weights, {"recipe": recipe})
+        sent = {"up_bytes": result.up_bytes, "down_bytes": result.down_bytes}
+        facts: dict[str, Any] = {metric.name: last.score, "rounds": len(result.history)}
+        facts |= sent | {"clients": result.sizes, "epsilon": last.epsilon}
+        if target is not None:
+            facts["rounds_to_target"] = result.rounds_to(target)
+        write_json(folder / "summary.json", facts)
     shown = sorted({round(rounds * (i + 1) / 5) or 1 for i in range(5)})
     print(
         f"{len(result.sizes)} clients with {min(result.sizes)} to {max(result.sizes)} "

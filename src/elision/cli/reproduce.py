@@ -40,13 +40,14 @@ def _command(key: str, doc: str, flags: list[list[Any]]) -> Callable[..., None]:
 
     def command(*, out: Path | None = None, **parameters: Any) -> None:
         from elision.common.files import write_text
+        from elision.common.locking import alone_in
         from elision.study.page.paper import paper_page
         from elision.study.papers import PAPERS
 
         chosen = PAPERS[key](**parameters)
         folder = out or Path("runs") / f"reproduce-{key}"
         folder.mkdir(parents=True, exist_ok=True)
-        with Bar() as bar:
+        with alone_in(folder), Bar() as bar:
             tables = chosen.run(
                 folder,
                 progress=lambda done, of: bar.step(f"reproduce {key}", done, of),

@@ -5,6 +5,8 @@ import io
 import json
 import math
 import os
+import re
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,8 +15,10 @@ from typing import Any
 from torch import Tensor
 
 __all__ = [
+    "is_alive",
     "is_partial",
     "load_tensors",
+    "remove_left_partials",
     "replacing",
     "save_tensors",
     "to_csv",
@@ -23,32 +27,73 @@ __all__ = [
     "write_text",
 ]
 
-_PARTIAL = ".partial"
+#: Temporary files: ``.NAME.PROCESS.TOKEN.elision-partial``.
+_PARTIAL = re.compile(r"\..+\.(?P<process>\d+)\.[0-9a-f]{8}\.elision-partial")
 
 
 def is_partial(path: Path) -> bool:
-    """True for the temporary file of a process that was killed while writing."""
-    return path.name.startswith(".") and path.suffix == _PARTIAL
+    """True for a temporary file of this library, of a process at work or killed."""
+    return _PARTIAL.fullmatch(path.name) is not None
+
+
+def remove_left_partials(folder: Path) -> None:
+    """Remove temporary files that killed processes of this machine left below a folder.
+
+    A file of a living process stays, and every file that this library has not named.
+    """
+    for path in [p for p in folder.rglob(".*") if is_partial(p)]:
+        named = _PARTIAL.fullmatch(path.name)
+        if named is not None and not is_alive(int(named["process"])):
+            path.unlink(missing_ok=True)
+
+
+def is_alive(process: int) -> bool:
+    """Whether this machine has a process of a number."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name to write to; rename it to ``path`` if all went well.
+    """Give a new file to write to; rename it to ``path`` if all went well.
+
+    The content is on the disk before the new name is, so that a loss of power leaves the
+    old file or the new one. A symbolic link at ``path`` is replaced, never followed.
 
     Raises:
         OSError: the file cannot be written (no space, no folder); the message names
             it, and no temporary file remains.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+    temporary = path.with_name(
+        f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.elision-partial"
+    )
     try:
+        # Made here, so that nothing that lies there already is written through.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
+        _to_disk(temporary)
         os.replace(temporary, path)
+        _to_disk(path.parent)
     except OSError as error:
         reason = error.strerror or error
         raise OSError(f"{path}: could not be written: {reason}") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _to_disk(path: Path) -> None:
+    """Have the system write a file, or a folder's names, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,12 +1,16 @@
 """One writer at a time, among the processes of a machine."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["locked"]
+__all__ = ["alone_in", "locked"]
+
+#: What a file system that has no locks answers.
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextmanager
@@ -19,10 +23,40 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         OSError: it cannot be opened.
     """
-    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     handle = os.open(path, flags, 0o666)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)  # which releases the lock
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Context in which no other process works in a folder; a killed one leaves it.
+
+    On a file system without locks nothing is locked.
+
+    Args:
+        folder: exists.
+
+    Raises:
+        ValueError: another process is in it.
+        OSError: it cannot be opened.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{folder}: another process is at work in it; wait for its end, or give "
+                "another folder with --out"
+            ) from None
+        except OSError as error:
+            if error.errno not in _WITHOUT_LOCKS:
+                raise
         yield
     finally:
         os.close(handle)  # which releases the lock

@@ -1,8 +1,9 @@
 """Folder of a study: its configuration, its machine, its results.
 
-A run folder stands alone. It is claimed by writing its configuration. The same
-configuration continues it, and one with more recipes, machines, probes or seeds adds what
-is missing. Another one is refused, so that no run ends up holding the results of two.
+A run folder stands alone. It is claimed by writing its configuration, and one process
+works in it at a time. The same configuration continues it, and one with more recipes,
+machines, probes or seeds adds what is missing. Another one is refused, so that no run ends
+up holding the results of two.
 """
 
 import itertools
@@ -11,16 +12,22 @@ import os
 import platform
 import sys
 import tomllib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from elision import __version__
-from elision.common.files import is_partial, write_json, write_text
+from elision.common.files import (
+    is_partial,
+    remove_left_partials,
+    write_json,
+    write_text,
+)
+from elision.common.locking import alone_in
 from elision.common.toml import to_toml
 
-__all__ = ["claim", "configuration", "environment", "numbered"]
+__all__ = ["claimed", "configuration", "environment", "numbered"]
 
 #: Layout of a run folder; raised when a later version could not continue an older one.
 LAYOUT = 1
@@ -29,12 +36,14 @@ LAYOUT = 1
 _SOURCES = "sources.json"
 
 
-def claim(
+@contextmanager
+def claimed(
     folder: Path, config: dict[str, Any], sources: dict[str, str] | None = None
-) -> None:
-    """Make a folder this run's, or confirm that it is.
+) -> Iterator[None]:
+    """Context in which a folder is this run's, and no other process works in it.
 
-    Files that a killed process left half-written are removed.
+    Nothing is written or removed before the folder is known to be free or this run's.
+    Files that a killed process left half-written are then removed.
 
     Args:
         folder: created if it does not exist.
@@ -45,34 +54,40 @@ def claim(
     Raises:
         ValueError: the folder belongs to a run of another configuration or layout, of
             sources that have changed since, or of more than is asked for, holds other
-            files and no run, or is a file.
+            files and no run, or is a file; or another process is at work in it.
         OSError: the folder cannot be made or written.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; give a folder with --out")
-    for partial in [p for p in folder.rglob(".*") if is_partial(p)]:
-        partial.unlink(missing_ok=True)
-    path = folder / "config.toml"
-    wanted = to_toml({"layout": LAYOUT, "study": config})
-    if path.is_file():
-        before = configuration(folder)
-        after = tomllib.loads(wanted)["study"]
-        _refuse_another(folder, before, after)
-        _refuse_changed(folder, sources or {})
-        if before != after:
+    _refuse(folder, config, sources or {})
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder):
+        _refuse(folder, config, sources or {})  # once more: nobody writes now
+        remove_left_partials(folder)
+        path = folder / "config.toml"
+        wanted = to_toml({"layout": LAYOUT, "study": config})
+        if not path.is_file() or tomllib.loads(wanted)["study"] != configuration(
+            folder
+        ):
             write_text(path, wanted)
-    elif folder.is_dir() and any(folder.iterdir()):
+        if sources and not (folder / _SOURCES).is_file():
+            write_json(folder / _SOURCES, sources)
+        # The claim comes first: a run killed right after it is still this run.
+        if not (folder / "env.json").is_file():
+            write_json(folder / "env.json", environment())
+        yield
+
+
+def _refuse(folder: Path, config: dict[str, Any], sources: dict[str, str]) -> None:
+    """Raise ValueError unless a folder is free or holds this run."""
+    if (folder / "config.toml").is_file():
+        after = tomllib.loads(to_toml({"study": config}))["study"]
+        _refuse_another(folder, configuration(folder), after)
+        _refuse_changed(folder, sources)
+    elif folder.is_dir() and not all(map(is_partial, folder.iterdir())):
         raise ValueError(
             f"{folder}: not empty and not a run folder; give another with --out"
         )
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(path, wanted)
-    if sources and not (folder / _SOURCES).is_file():
-        write_json(folder / _SOURCES, sources)
-    # The claim comes first: a run killed right after it is still this run.
-    if not (folder / "env.json").is_file():
-        write_json(folder / "env.json", environment())
 
 
 def numbered(folder: Path, config: dict[str, Any]) -> Path:
@@ -80,7 +95,7 @@ def numbered(folder: Path, config: dict[str, Any]) -> Path:
 
     Args:
         folder: the first that is tried.
-        config: as for :func:`claim`.
+        config: as for :func:`claimed`.
     """
     for number in itertools.count(1):
         tried = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")

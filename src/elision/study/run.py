@@ -12,8 +12,9 @@ A run whose loss becomes NaN is a result, too: the study says so and goes on.
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -100,11 +101,11 @@ def study(
             f"this run shares its batches over {config.processes} processes; start it "
             f"with torchrun --nproc_per_node={config.processes}"
         )
-    run = _claimed(config, folder)
-    timing = _Timing(folder / "timing.json")
-    if workers > 1 or executor is not None:
-        _train_elsewhere(run, folder, timing, progress, workers, executor)
-    return _completed(run, folder, timing, progress, Ranks())
+    with _claimed(config, folder) as run:
+        timing = _Timing(folder / "timing.json")
+        if workers > 1 or executor is not None:
+            _train_elsewhere(run, folder, timing, progress, workers, executor)
+        return _completed(run, folder, timing, progress, Ranks())
 
 
 def study_share(
@@ -129,9 +130,10 @@ def study_share(
             f"are {ranks.count}"
         )
     if ranks.is_first:
-        run = _claimed(config, folder)
-        ranks.gather(None)  # the others begin after the claim
-        return _completed(run, folder, _Timing(folder / "timing.json"), progress, ranks)
+        with _claimed(config, folder) as run:
+            ranks.gather(None)  # the others begin after the claim
+            timing = _Timing(folder / "timing.json")
+            return _completed(run, folder, timing, progress, ranks)
     ranks.gather(None)
     run = _Run.of(config)
     for spec in config.recipes:
@@ -140,8 +142,9 @@ def study_share(
     return None
 
 
-def _claimed(config: StudyConfig, folder: Path) -> "_Run":
-    """The run, its folder claimed.
+@contextmanager
+def _claimed(config: StudyConfig, folder: Path) -> Iterator["_Run"]:
+    """Context of the run, its folder claimed.
 
     Data, a device or a network of the user's own that is not there claims nothing.
     """
@@ -151,8 +154,8 @@ def _claimed(config: StudyConfig, folder: Path) -> "_Run":
     found = digests(run.workload, run.dataset, own=own)
     for spec in config.recipes:
         run.method(spec)  # likewise a recipe of a module or a file
-    runfolder.claim(folder, _plain(config), found)
-    return run
+    with runfolder.claimed(folder, _plain(config), found):
+        yield run
 
 
 def _plain(config: StudyConfig) -> dict[str, Any]:

@@ -189,31 +189,33 @@ def run(
         (name, sparsity, seed, METHODS[name](sparsity, steps))
         for name, sparsity, seed in _runs(names, tuple(sparsities), tuple(seeds))
     ]
-    runfolder.claim(folder, workload.to_dict())
-    results = []
-    for name, sparsity, seed, method in wanted:
-        file = folder / f"{name}-{100 * sparsity:g}-{seed}.json"
-        if file.is_file():
-            results.append(RunResult(**json.loads(file.read_text(encoding="utf-8"))))
-            continue
-        if seconds is not None and time.monotonic() - began > seconds:
-            continue
-        started = time.monotonic()
-        plan = RunPlan(seed=seed, meter_every=_meter_every(method))
-        try:
-            trained = train(workload, method, dataset, plan)
-        except TrainingDivergedError:
-            found: tuple[float | None, float, float] = (None, 1.0, 1.0)
-        else:
-            forward = trained.meter.by_product()[Product.FORWARD].ratio
-            score = trained.history[-1].score
-            accuracy = None if math.isnan(score) else score
-            found = (accuracy, trained.meter.total().ratio, forward)
-        took = time.monotonic() - started
-        results.append(RunResult(name, sparsity, seed, *found, round(took, 2)))
-        write_json(file, asdict(results[-1]))
-        if progress is not None:
-            progress(results[-1])
+    with runfolder.claimed(folder, workload.to_dict()):
+        results = []
+        for name, sparsity, seed, method in wanted:
+            file = folder / f"{name}-{100 * sparsity:g}-{seed}.json"
+            if file.is_file():
+                results.append(
+                    RunResult(**json.loads(file.read_text(encoding="utf-8")))
+                )
+                continue
+            if seconds is not None and time.monotonic() - began > seconds:
+                continue
+            started = time.monotonic()
+            plan = RunPlan(seed=seed, meter_every=_meter_every(method))
+            try:
+                trained = train(workload, method, dataset, plan)
+            except TrainingDivergedError:
+                found: tuple[float | None, float, float] = (None, 1.0, 1.0)
+            else:
+                forward = trained.meter.by_product()[Product.FORWARD].ratio
+                score = trained.history[-1].score
+                accuracy = None if math.isnan(score) else score
+                found = (accuracy, trained.meter.total().ratio, forward)
+            took = time.monotonic() - started
+            results.append(RunResult(name, sparsity, seed, *found, round(took, 2)))
+            write_json(file, asdict(results[-1]))
+            if progress is not None:
+                progress(results[-1])
     return results
 
 

@@ -1,0 +1,104 @@
+"""Files that appear whole or not at all, and what a killed process leaves."""
+
+import os
+import subprocess
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from elision.common.files import (
+    is_partial,
+    remove_left_partials,
+    replacing,
+    write_json,
+    write_text,
+)
+from elision.common.locking import alone_in, locked
+
+
+def _dead_process() -> int:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+def _half_written(path: Path) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        assert is_partial(temporary)
+        raise ZeroDivisionError
+
+
+def _entered(context: AbstractContextManager[None]) -> None:
+    with context:
+        raise AssertionError
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    write_json(path, {"a": 1})
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"a": float("nan")})
+    with pytest.raises(ZeroDivisionError):
+        _half_written(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_symbolic_link_is_replaced_and_never_written_through(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    link = tmp_path / "report.html"
+    link.symlink_to(mine)
+    write_text(link, "the report")
+    assert mine.read_text() == "mine"
+    assert not link.is_symlink()
+    assert link.read_text() == "the report"
+
+
+def test_only_own_partials_of_dead_processes_are_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "recipes" / "dense"
+    folder.mkdir(parents=True)
+    names = {
+        f".checkpoint.safetensors.{_dead_process()}.0123abcd.elision-partial": False,
+        f".checkpoint.safetensors.{os.getpid()}.0123abcd.elision-partial": True,
+        f".trace.safetensors.{10**30}.0123abcd.elision-partial": False,
+        ".film.mkv.partial": True,
+        ".film.mkv.4711.partial": True,
+        ".a.b.elision-partial": True,
+        "trace.4711.0123abcd.elision-partial": True,
+    }
+    for name in names:
+        (folder / name).write_text("")
+    remove_left_partials(tmp_path)
+    left = {path.name for path in folder.iterdir()}
+    assert left == {name for name, stays in names.items() if stays}
+
+
+def test_one_process_works_in_a_folder_and_the_other_is_told_so(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from elision.common.locking import alone_in\n"
+        "with alone_in(Path(sys.argv[1])):\n"
+        "    print('in', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(ValueError, match="another process is at work in it"):
+            _entered(alone_in(tmp_path))
+        other.kill()
+    with alone_in(tmp_path):  # a killed process leaves no lock
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_file_is_no_way_through_a_link(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    (tmp_path / "kernels.lock").symlink_to(mine)
+    with pytest.raises(OSError, match="symbolic links"):
+        _entered(locked(tmp_path / "kernels.lock"))
+    assert not mine.exists()
