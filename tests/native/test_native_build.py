@@ -171,3 +171,78 @@ def test_kernels_run_in_a_forked_child():
         assert answers == [40 * 64 * 64] * 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_cache_is_the_users_alone(cache, tmp_path):
+    path = builder.Build("portable").library()
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert path.stat().st_mode & 0o077 == 0
+    for opened in (path, path.with_suffix(".sha256"), path.parent):
+        mode = opened.stat().st_mode & 0o777
+        opened.chmod(mode | 0o020)
+        with pytest.raises(builder.BuildError, match="others can write to"):
+            builder.Build("portable").library()
+        opened.chmod(mode)
+    assert builder.Build("portable").library() == path
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+@pytest.mark.parametrize("which", ["library", "digest", "folder"])
+def test_another_users_library_is_not_loaded(cache, which):
+    path = builder.Build("portable").library()
+    given = {
+        "library": path,
+        "digest": path.with_suffix(".sha256"),
+        "folder": path.parent,
+    }
+    os.chown(given[which], 12345, 12345)
+    with pytest.raises(builder.BuildError, match="belongs to another user"):
+        builder.Build("portable").library()
+
+
+def test_a_link_in_the_cache_is_not_followed(cache, tmp_path):
+    path = builder.Build("portable").library()
+    elsewhere = tmp_path / "elsewhere.so"
+    path.replace(elsewhere)
+    path.symlink_to(elsewhere)
+    with pytest.raises(builder.BuildError, match="not a plain file"):
+        builder.Build("portable").library()
+
+
+def test_a_digest_of_bad_bytes_is_a_damaged_library(cache):
+    path = builder.Build("portable").library()
+    path.with_suffix(".sha256").write_bytes(b"\xff\xfe")
+    assert builder.Build("portable").library() == path
+
+
+def test_what_killed_compilations_left_is_removed(cache):
+    path = builder.Build("portable").library()
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    dead = path.parent / f"build-{done.pid}-abc"
+    alive = path.parent / f"build-{os.getpid()}-abc"
+    for folder in (dead, alive):
+        folder.mkdir()
+        (folder / "kernels.so").write_text("half")
+    path.unlink()
+    builder.Build("portable").library()
+    assert not dead.exists()
+    assert alive.exists()
+
+
+def test_no_home_is_said_in_one_line(cache, monkeypatch):
+    monkeypatch.delenv("ELISION_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def lost():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(builder.Path, "home", lost)
+    with pytest.raises(builder.BuildError, match="no home folder; set ELISION_CACHE"):
+        builder.Build("portable").library()
+
+
+def test_a_library_without_a_function_is_refused(cache):
+    path = builder.Build("portable").library()
+    with pytest.raises(builder.BuildError, match="has no function elision_"):
+        shared_object.opened(path)

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import threading
@@ -22,7 +23,7 @@ import torch
 from elision.common.files import write_json
 from elision.common.locking import locked
 from elision.engines.native import library
-from elision.native.builder import cache_folder, cpu_fields
+from elision.native.builder import cache_folder, cpu_fields, private_folder
 
 __all__ = ["TIE", "Decision", "Decisions", "cpu_name", "decisions"]
 
@@ -112,7 +113,7 @@ class Decisions:
         with contextlib.ExitStack() as stack:
             if self.path is not None:
                 with contextlib.suppress(OSError):  # _write reports it
-                    self.path.parent.mkdir(parents=True, exist_ok=True)
+                    private_folder(self.path.parent)
                     stack.enter_context(locked(self.path.with_suffix(".lock")))
             yield
 
@@ -121,13 +122,20 @@ class Decisions:
         if self.path is None:
             return
         with contextlib.suppress(
-            OSError, ValueError, TypeError, AttributeError, KeyError
+            OSError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            KeyError,
+            OverflowError,
+            RecursionError,
         ):
             rows: dict[str, Any] = json.loads(self.path.read_text("utf-8"))
             for question, row in rows.items():
                 times = {str(n): float(s) for n, s in row["seconds"]}
                 dense = None if row["dense"] is None else float(row["dense"])
-                if times:
+                known = times.values() if dense is None else (*times.values(), dense)
+                if times and all(0 < time < math.inf for time in known):
                     self._made.setdefault(question, Decision(question, times, dense))
 
     def _write(self) -> None:
@@ -164,7 +172,11 @@ def decisions() -> Decisions:
     if folder in _OPEN:  # asked for at every product of a training step
         return _OPEN[folder]
     with _OPENING:
-        path = cache_folder() / f"decisions-{_digest()}.json"
+        try:
+            path = cache_folder() / f"decisions-{_digest()}.json"
+        except OSError as error:
+            _log.warning("decisions are of this process alone: %s", error)
+            path = None
         return _OPEN.setdefault(folder, Decisions(path))
 
 

@@ -4,7 +4,8 @@ The C++ sources are package data. The first use compiles them to one plain share
 library in the user's cache; its name is the hash of everything that decides its content
 (sources, compiler, flags, machine), so that a stale library is never loaded and one
 cache may serve different machines. Two processes that build at once wait for each other;
-a library that does not match its recorded digest is built again.
+a library that does not match its recorded digest is built again. A library is code that
+runs, so folder and files must be the user's own, and nobody else may write to them.
 """
 
 import contextlib
@@ -12,15 +13,17 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from elision.common.files import is_alive
 from elision.common.locking import locked
 from elision.common.names import lookup
 
@@ -32,6 +35,7 @@ __all__ = [
     "build_text",
     "cache_folder",
     "cpu_fields",
+    "private_folder",
     "variant",
 ]
 
@@ -71,6 +75,9 @@ NEXT_BEST = {
     "avx512vnni": "avx512",
 }
 
+#: Names of the folders that compilations work in: this, the process, a token.
+_BUILD = "build-"
+
 _COMMON = ("-std=c++17", "-O3", "-shared", "-fPIC", "-pthread", "-w")
 
 
@@ -83,11 +90,17 @@ def cache_folder() -> Path:
 
     ``$ELISION_CACHE`` if set, else ``$XDG_CACHE_HOME/elision``, else
     ``~/.cache/elision``.
+
+    Raises:
+        OSError: none is set, and the user has no home.
     """
     if folder := os.environ.get("ELISION_CACHE"):
         return Path(folder)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "elision"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "elision"
+    except RuntimeError as error:  # no HOME, and the user is in no table
+        raise OSError("there is no home folder; set ELISION_CACHE") from error
 
 
 def variant() -> str:
@@ -198,8 +211,8 @@ def build_text(
     digest = hashlib.sha256(named.encode()).hexdigest()
 
     def compile_(path: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            unit = Path(folder) / "generated.cpp"
+        with _build_folder(path.parent) as folder:
+            unit = folder / "generated.cpp"
             unit.write_text(text, encoding="utf-8")
             _compile([compiler, *every, str(unit)], path, "", timeout_seconds)
 
@@ -208,20 +221,54 @@ def build_text(
 
 def _cached(name: str, compile_: Callable[[Path], None]) -> Path:
     """Path of a library of the cache; compiled if it is absent or damaged."""
-    path = cache_folder() / f"{name}.so"
-    if _intact(path):
-        return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_suffix(".lock")):
-            if not _intact(path):  # another process may have built it meanwhile
-                compile_(path)
+        folder = private_folder(cache_folder())
+        path = folder / f"{name}.so"
+        if not _intact(path):
+            with locked(path.with_suffix(".lock")):
+                _remove_left_builds(folder)
+                if not _intact(path):  # another process may have built it meanwhile
+                    compile_(path)
     except OSError as error:
         raise BuildError(
-            f"cannot write the kernel cache {path.parent} ({error}); "
-            "set ELISION_CACHE to a folder that can be written"
+            f"cannot use the kernel cache ({error}); set ELISION_CACHE to a folder of "
+            "your own that can be written"
         ) from error
     return path
+
+
+def private_folder(folder: Path) -> Path:
+    """The folder, made if need be, where nobody but the user can put a file.
+
+    Raises:
+        OSError: it cannot be made, is another user's, or others may write to it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_owner(folder, folder.stat())
+    return folder
+
+
+def _check_owner(path: Path, found: os.stat_result) -> None:
+    """Raise PermissionError unless the user owns what was found and alone writes to it."""
+    if found.st_uid != os.geteuid():
+        raise PermissionError(f"{path} belongs to another user")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"others can write to {path}; chmod go-w allows it")
+
+
+def _remove_left_builds(folder: Path) -> None:
+    """Remove what killed compilations left."""
+    for left in folder.glob(f"{_BUILD}*"):
+        if not is_alive(int(left.name.removeprefix(_BUILD).partition("-")[0])):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _build_folder(parent: Path) -> Iterator[Path]:
+    """A new folder for one compilation, which bears the number of this process."""
+    name = f"{_BUILD}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=name, dir=parent) as folder:
+        yield Path(folder)
 
 
 def _compile(command: list[str], path: Path, told: str, timeout_seconds: float) -> None:
@@ -229,8 +276,8 @@ def _compile(command: list[str], path: Path, told: str, timeout_seconds: float) 
     compiler, what = command[0], "the native kernels" if told else "generated code"
     if told:
         print(f"elision: building {told} once, into {path.parent}", file=sys.stderr)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
+    with _build_folder(path.parent) as folder:
+        made = folder / path.name
         try:
             done = subprocess.run(
                 [*command, "-o", str(made)],
@@ -249,6 +296,8 @@ def _compile(command: list[str], path: Path, told: str, timeout_seconds: float) 
             raise BuildError(f"{compiler} cannot build {what}: {first}")
         record = made.with_suffix(".sha256")
         record.write_text(_digest(made))
+        for file in (made, record):  # whatever the user's mask allows to others
+            file.chmod(0o700 if file is made else 0o600)
         made.replace(path)
         record.replace(path.with_suffix(".sha256"))
 
@@ -285,7 +334,18 @@ def _digest(path: Path) -> str:
 
 
 def _intact(path: Path) -> bool:
-    try:
-        return path.with_suffix(".sha256").read_text() == _digest(path)
-    except OSError:
-        return False
+    """Whether a library is there as it was built, a file of the user's alone.
+
+    Raises:
+        OSError: others could have written it, or its digest.
+    """
+    record = path.with_suffix(".sha256")
+    for file in (path, record):
+        try:
+            found = file.lstat()
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISREG(found.st_mode):
+            raise PermissionError(f"{file} is not a plain file")
+        _check_owner(file, found)
+    return record.read_bytes() == _digest(path).encode()

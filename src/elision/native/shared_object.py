@@ -132,7 +132,9 @@ def opened(path: Path) -> ctypes.CDLL:
     except OSError as error:
         raise BuildError(f"the built kernels cannot be loaded: {error}") from error
     for function, (result, arguments) in _SIGNATURES.items():
-        entry = getattr(library, f"elision_{function}")
+        entry = getattr(library, f"elision_{function}", None)
+        if entry is None:
+            raise BuildError(f"{path}: the library has no function elision_{function}")
         entry.restype, entry.argtypes = result, arguments
     return library
 
