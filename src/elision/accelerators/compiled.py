@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from elision.common.machine_code import compiled_once
+
 __all__ = ["compiled"]
 
 logger = logging.getLogger(__name__)
@@ -36,14 +38,11 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _dispatcher(function: Callable[..., Any]) -> Any:
     """Numba's compiler for the function; warns if the machine code is not cached."""
-    import numba
-
     name = function.__name__
-    try:
-        dispatcher: Any = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no folder to keep it in can be written to
+    dispatcher = compiled_once(nogil=True)(function)
+    if dispatcher.stats.cache_path is None:  # no folder to keep it in can be written to
         logger.warning("compiling the simulator kernel %s for this process only", name)
-        return numba.njit(nogil=True)(function)
+        return dispatcher
     folder = Path(dispatcher.stats.cache_path)
     if not any(folder.glob(f"*.{name}-*.nbi")):
         # A warning, because Python shows those without any set-up.

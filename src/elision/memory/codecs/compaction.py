@@ -1,9 +1,9 @@
 """Compaction of a tensor with zeros: a bit mask and the non-zero values."""
 
-import numba
 import numpy as np
 import torch
 
+from elision.common.machine_code import compiled_once
 from elision.memory.codecs.bits import pack_bits, packed_bytes, unpack_bits
 from elision.memory.codecs.pieces import spans
 
@@ -50,7 +50,7 @@ def spread(bits: torch.Tensor, kept: torch.Tensor, count: int) -> torch.Tensor:
 # value is written, a dropped one overwritten by the next; zeros are read in vain.
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled_once(nogil=True)
 def _count(values):
     count = 0
     for i in range(values.size):
@@ -58,7 +58,7 @@ def _count(values):
     return count
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled_once(nogil=True)
 def _compact(values, bits, kept):
     count, whole = 0, values.size // 8
     for byte in range(whole):
@@ -77,7 +77,7 @@ def _compact(values, bits, kept):
         bits[whole] = (bits[whole] if i > 8 * whole else 0) | (there << (i & 7))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled_once(nogil=True)
 def _spread(bits, kept, values):
     count = byte = 0
     while byte < values.size // 8 and count + 8 <= kept.size:

@@ -9,6 +9,8 @@ tensor's groups.
 import numba
 import numpy as np
 
+from elision.common.machine_code import compiled_once
+
 __all__ = ["dequantise", "mask", "quantise"]
 
 _U32 = np.uint32
@@ -49,7 +51,7 @@ def _round_down(value):
     word[0] &= _U32(0xFFFF0000)
 
 
-@numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy", cache=True)
+@compiled_once(nogil=True, fastmath=_FASTMATH, error_model="numpy")
 def quantise(x, group, bits, seed, random, support, codes, low, step):
     """Quantise full groups of ``x`` into packed ``codes``, ``low`` and ``step``.
 
@@ -154,7 +156,7 @@ def _unpack(stored, bits, q):
             at += count
 
 
-@numba.njit(nogil=True, fastmath=_FASTMATH, cache=True)
+@compiled_once(nogil=True, fastmath=_FASTMATH)
 def dequantise(codes, group, bits, seed, dithered, support, low, step, out):
     """Restore full groups into ``out``; ``seed`` as it was for :func:`quantise`."""
     groups = out.size // group
@@ -179,7 +181,7 @@ def dequantise(codes, group, bits, seed, dithered, support, low, step, out):
             values[i] = v if q[i] > 0 or not support else _F32(0)
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled_once(nogil=True)
 def mask(codes, group, bits, out):
     """1 where the code is not 0, else 0, into ``out``."""
     groups = out.size // group

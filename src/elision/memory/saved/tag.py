@@ -7,10 +7,10 @@ every position, and the sums of two such mixtures make 64 bits: a change of one 
 always noticed, any other but for one in 2**64 by chance.
 """
 
-import numba
 import numpy as np
 import torch
 
+from elision.common.machine_code import compiled_once
 from elision.memory.saved.layout import flat
 
 __all__ = ["content_tag"]
@@ -35,7 +35,7 @@ def _words(values: torch.Tensor) -> torch.Tensor:
     return values.view(_WORDS.get(values.element_size(), torch.int32))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled_once(nogil=True)
 def _mix(words):
     a, b = _U32(0), _U32(0)
     for i in range(words.size):

@@ -1,0 +1,138 @@
+"""Functions that Numba compiles, with a cache on disk that damage cannot stop.
+
+Numba keeps machine code in pickled files beside the source, or in the user's cache. A
+damaged file would end the program that reads it, and a flipped bit of the code would run.
+Here every file ends with a digest, belongs to the user alone, and is compiled anew where
+either does not hold.
+"""
+
+import functools
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+__all__ = ["compiled_once"]
+
+#: Bytes of the digest at the end of a file.
+_DIGEST_BYTES = 16
+
+
+def compiled_once(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator that has Numba compile a function and keeps the machine code.
+
+    Where no folder can be written to, it is compiled in each process.
+
+    Args:
+        **options: of ``numba.njit``, without ``cache``.
+
+    Example:
+        >>> @compiled_once(nogil=True)
+        ... def doubled(x):
+        ...     return 2 * x
+        >>> doubled.py_func(4)
+        8
+    """
+
+    def decorated(function: Callable[..., Any]) -> Any:
+        import numba
+
+        dispatcher: Any = numba.njit(**options)(function)
+        with suppress(RuntimeError):  # Numba found no folder for it
+            # What enable_caching of Numba's dispatchers sets.
+            dispatcher._cache = _cache_class()(dispatcher.py_func)
+        return dispatcher
+
+    return decorated
+
+
+@functools.cache
+def _cache_class() -> Any:
+    """Numba's cache of compiled functions, made to distrust its files."""
+    from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+    class CheckedFile(IndexDataCacheFile):
+        """Index and code of one function, each with its digest behind it."""
+
+        def _load_index(self) -> Any:
+            try:
+                _content(self._index_path)
+                return super()._load_index()
+            except Exception:  # whatever a damaged pickle raises
+                return {}
+
+        def _load_data(self, name: str) -> Any:
+            try:
+                _content(self._data_path(name))
+                return super()._load_data(name)
+            except Exception as error:
+                raise OSError(f"{name}: {error}") from error  # which means: compile
+
+        def _open_for_write(self, filepath: str) -> Any:
+            return _WithDigest(super()._open_for_write(filepath))
+
+    class CheckedCache(FunctionCache):
+        """Cache whose failures cost a compilation, and nothing else."""
+
+        def __init__(self, py_func: Any) -> None:
+            super().__init__(py_func)
+            known = self._cache_file
+            self._cache_file = CheckedFile(
+                cache_path=known._cache_path,
+                filename_base=self._impl.filename_base,
+                source_stamp=known._source_stamp,
+            )
+
+        def load_overload(self, sig: Any, target_context: Any) -> Any:
+            try:
+                return super().load_overload(sig, target_context)
+            except Exception:  # code of another Numba, or damaged where no digest is
+                return None
+
+        def save_overload(self, sig: Any, data: Any) -> None:
+            with suppress(OSError):  # full, or no longer writable: it is in memory
+                super().save_overload(sig, data)
+
+    return CheckedCache
+
+
+class _WithDigest:
+    """Context of a file that is being written; its digest comes last."""
+
+    def __init__(self, opening: Any) -> None:
+        self.opening = opening
+
+    def __enter__(self) -> "_WithDigest":
+        self.file = self.opening.__enter__()
+        self.digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        return self
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self.file.write(data)
+
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> Any:
+        if kind is None:
+            self.file.write(self.digest.digest())
+        return self.opening.__exit__(kind, value, traceback)
+
+
+def _content(path: str) -> bytes:
+    """A file's content, before its digest.
+
+    Raises:
+        OSError: there is none, others could have written it, or it is damaged.
+    """
+    with open(path, "rb") as file:
+        found = os.fstat(file.fileno())
+        content = file.read()
+    if found.st_uid not in (os.geteuid(), 0):
+        raise PermissionError(f"{path} belongs to another user")
+    if found.st_mode & stat.S_IWOTH:
+        raise PermissionError(f"others can write to {path}")
+    kept, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+    if hashlib.blake2b(kept, digest_size=_DIGEST_BYTES).digest() != digest:
+        raise OSError(f"{path} is damaged")
+    return kept

@@ -1,0 +1,68 @@
+"""Kept machine code: damage in its files costs a compilation and nothing else."""
+
+import importlib.util
+import random
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from elision.common.machine_code import compiled_once
+
+SOURCE = "def doubled(x):\n    return 2 * x\n"
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    path = tmp_path / "kept_function.py"
+    path.write_text(SOURCE)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    spec = importlib.util.spec_from_file_location("kept_function", path)
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def _hits(module: ModuleType) -> int:
+    """Compiles anew or loads, calls, and counts what was loaded."""
+    doubled = compiled_once(nogil=True)(module.doubled)
+    assert doubled(21) == 42
+    return sum(doubled.stats.cache_hits.values())
+
+
+def test_machine_code_is_kept_and_damage_is_compiled_anew(module: ModuleType) -> None:
+    assert (_hits(module), _hits(module)) == (0, 1)
+    folder = Path(str(module.__file__)).parent / "__pycache__"
+    drawn = random.Random(0)
+    for pattern in ("*.nbi", "*.nbc"):
+        (path,) = folder.glob(pattern)
+        good = path.read_bytes()
+        damaged = [good[: len(good) // 2], b"", b"\x80\x05nonsense"]
+        for _ in range(8):
+            at = drawn.randrange(len(good))
+            flipped = bytes([good[at] ^ 1 << drawn.randrange(8)])
+            damaged.append(good[:at] + flipped + good[at + 1 :])
+        for content in damaged:
+            path.write_bytes(content)
+            assert _hits(module) == 0
+            assert _hits(module) == 1  # and it was kept once more
+
+
+def test_machine_code_that_others_could_have_written_is_not_loaded(
+    module: ModuleType,
+) -> None:
+    assert (_hits(module), _hits(module)) == (0, 1)
+    folder = Path(str(module.__file__)).parent / "__pycache__"
+    (path,) = folder.glob("*.nbc")
+    path.chmod(0o666)
+    assert _hits(module) == 0
+
+
+def test_without_a_file_nothing_is_kept() -> None:
+    namespace: dict[str, object] = {}
+    exec(SOURCE, namespace)
+    doubled = compiled_once(nogil=True)(namespace["doubled"])
+    assert doubled(4) == 8
+    assert doubled.stats.cache_path is None
