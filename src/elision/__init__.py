@@ -26,6 +26,7 @@ __all__ = [
     "Trace",
     "accelerators",
     "elide",
+    "energy",
     "engines",
     "explain",
     "export",
@@ -90,6 +91,7 @@ _SHORT = {
 if TYPE_CHECKING:  # the names as a type checker reads them
     from elision import (
         accelerators,
+        energy,
         engines,
         formats,
         functional,
