@@ -77,7 +77,6 @@ _HOME = {
 
 #: Short public names of modules that stand inside a room.
 _SHORT = {
-    "export": "elision.layers.finalize",
     "integrations": "elision.workloads.libraries",
     "recipe": "elision.layers.recipe",
     "reproduce": "elision.study.papers",
@@ -93,6 +92,7 @@ if TYPE_CHECKING:  # the names as a type checker reads them
         accelerators,
         energy,
         engines,
+        export,
         formats,
         functional,
         layers,
@@ -122,7 +122,6 @@ if TYPE_CHECKING:  # the names as a type checker reads them
         record,
         restore,
     )
-    from elision.layers import finalize as export
     from elision.products import (
         Conv2dGeometry,
         LayerProduct,
