@@ -5,12 +5,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from contextlib import nullcontext
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, nullcontext
 from multiprocessing import connection
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["end_with_the_parent", "spread"]
+__all__ = ["end_with_the_parent", "pool", "spread"]
 
 T = TypeVar("T")
 
@@ -33,15 +33,11 @@ def spread(
     if executor is None and workers <= 1:
         yield from (call() for call in calls)
         return
-    own = None
-    if executor is None:
-        # Spawned, because forking a process that runs threads can hang.
-        context = multiprocessing.get_context("spawn")
-        own = ProcessPoolExecutor(workers, context, end_with_the_parent)
+    own = _processes(workers) if executor is None else None
     with own or nullcontext():
-        pool = executor or own
-        assert pool is not None
-        waiting = [pool.submit(call) for call in calls]
+        chosen = executor or own
+        assert chosen is not None
+        waiting = [chosen.submit(call) for call in calls]
         try:
             for future in as_completed(waiting):
                 yield future.result()
@@ -51,6 +47,49 @@ def spread(
             else:
                 for future in waiting:
                     future.cancel()
+
+
+@contextmanager
+def pool(workers: int, executor: Executor | None = None) -> Iterator[Executor]:
+    """An executor for calls that follow from the results of others.
+
+    After a failure or an interruption nothing new is begun.
+
+    Args:
+        workers: processes; 1: a call runs here, when it is submitted.
+        executor: of the caller's, which is then given as it is and stays open.
+
+    Example:
+        >>> with pool(workers=1) as executor:
+        ...     executor.submit(max, 1, 2).result()
+        2
+    """
+    if executor is not None:
+        yield executor
+        return
+    own = _Here() if workers <= 1 else _processes(workers)
+    with own:
+        try:
+            yield own
+        finally:
+            own.shutdown(cancel_futures=True)
+
+
+class _Here(Executor):
+    """Runs each call at once, in this process."""
+
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(fn(*args, **kwargs))  # an error is the caller's at once
+        return done
+
+
+def _processes(workers: int) -> ProcessPoolExecutor:
+    # Spawned, because forking a process that runs threads can hang.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, end_with_the_parent)
 
 
 def end_with_the_parent() -> None:
