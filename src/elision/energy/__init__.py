@@ -5,6 +5,12 @@ from elision.energy.coefficients import Coefficients
 from elision.energy.grid import GRIDS, Grid, grid_named, sci
 from elision.energy.measure import Reading, measured
 from elision.energy.meters import Meter, Nvml, Rapl, found_meters
+from elision.energy.operations import (
+    OperationEnergy,
+    operation_energy,
+    table_uncertainty,
+    total_operations,
+)
 
 __all__ = [
     "GRIDS",
@@ -13,10 +19,14 @@ __all__ = [
     "Grid",
     "Meter",
     "Nvml",
+    "OperationEnergy",
     "Rapl",
     "Reading",
     "found_meters",
     "grid_named",
     "measured",
+    "operation_energy",
     "sci",
+    "table_uncertainty",
+    "total_operations",
 ]

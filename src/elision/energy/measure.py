@@ -42,7 +42,8 @@ class Reading:
         device: torch.device,
     ) -> None:
         self._coefficients, self._device = coefficients, device
-        self._first = {meter: meter.joules() for meter in meters}
+        self._first = dict.fromkeys(meters, 0.0)
+        self._first = self._counted()
         self._wall, self._cpu = time.perf_counter(), _cpu_seconds()
         self._final: Energy | None = None
 

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,6 +40,7 @@ from elision.training.parallel import (
 from elision.training.parallel.agreement import check_agreement, facts_of
 from elision.training.parallel.hook import named
 from elision.training.ranks import Ranks
+from elision.training.spent import EpochEnergy, Spent
 from elision.workloads import Batch, Examples, Task, Workload
 
 __all__ = [
@@ -155,6 +156,8 @@ class TrainResult:
         sent_ratio: bits that a rank would send for its gradients as they are at every
             step, over those that it sent; None: that is what it sent.
         traffic: bits of this rank's gradients and messages; None: no hook compresses them.
+        spent: energy of the epochs, those of earlier processes included, as far as it is
+            known; empty on ranks other than 0.
 
     Example:
         >>> history = [EpochMetrics(0, loss=0.5, score=0.9, learning_rate=0.1)]
@@ -172,6 +175,7 @@ class TrainResult:
     diverged: str | None = None
     sent_ratio: float | None = None
     traffic: Traffic | None = None
+    spent: dict[int, EpochEnergy] = field(default_factory=dict)
 
 
 def train(
@@ -234,6 +238,7 @@ def train(
     device = execution.torch_device(ranks.local)
     with repeatable(device):
         run = _Run(workload, recipe, dataset, plan, execution, ranks, device, watcher)
+        run.spent = Spent(folder, ranks, device)
         run.resume(folder)
         try:
             with run.watched():
@@ -260,6 +265,7 @@ class _Run:
         watcher: StepWatcher | None = None,
     ) -> None:
         self.watcher = watcher
+        self.spent = Spent(None, ranks, device)
         self.workload, self.task, self.dataset = workload, workload.task, dataset
         self.plan, self.execution = plan, execution
         self.ranks, self.device = ranks, device
@@ -352,7 +358,9 @@ class _Run:
         """Train the epochs that are left, with a checkpoint after each."""
         total = self.workload.epochs * self.per_epoch
         for epoch in range(len(self.state.history), self.epochs):
-            metrics = self._epoch(epoch, progress)
+            # Written before the checkpoint: an epoch that is done again has cost twice.
+            with self.spent.epoch(epoch):
+                metrics = self._epoch(epoch, progress)
             self.state.history.append(metrics)
             if folder is not None:
                 checkpoint.save(
@@ -386,6 +394,7 @@ class _Run:
             max(largest) if largest else None,
             sent_ratio=self._sent_ratio(),
             traffic=None if self.hook is None else self.hook.traffic,
+            spent=self.spent.epochs if self.ranks.is_first else {},
         )
 
     def _sent_ratio(self) -> float | None:
@@ -448,9 +457,11 @@ class _Run:
             metered = step % plan.meter_every == 0
             if metered:
                 watching.enter_context(watch(self.model, state.meter))
+            plain = not (recorded or metered)
             began = time.perf_counter()
-            loss = self._step(batch, factor, step, policy)
-            if not (recorded or metered):
+            with self.spent.step(plain=plain):
+                loss = self._step(batch, factor, step, policy)
+            if plain:
                 state.seconds.append(time.perf_counter() - began)
             if trace is not None and self.scaling.took_step:
                 state.trace.extend(trace)
