@@ -3,7 +3,7 @@
 import itertools
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -85,7 +85,7 @@ def test_asha_gives_the_jobs_of_the_oracle() -> None:
     assert best_of(ended).job == Job(3, 2, 9)  # 2, best in the end, is never promoted
 
 
-def slow_asha(losses: list[tuple[float, ...]], eta: int) -> list[tuple[int, int]]:
+def slow_asha(losses: Sequence[Sequence[float]], eta: int) -> list[tuple[int, int]]:
     """One worker's jobs by the rule as it is written, over lists of all that is done."""
     done: list[tuple[int, int]] = []
     top = len(losses[0]) - 1

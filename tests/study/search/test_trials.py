@@ -19,6 +19,7 @@ from elision.study.search.trials import Trials
 from elision.training import Execution
 from elision.training.loop import TrainResult, train
 from elision.workloads import Workload
+from elision.workloads.data import Dataset
 
 SMALL = Workload(
     name="small",
@@ -82,6 +83,7 @@ def test_a_checkpoint_further_on_does_not_change_an_answer(tmp_path: Path) -> No
 def test_the_test_examples_are_never_read() -> None:
     trial = Trial(workload=SMALL)
     whole, apart = SMALL.load_dataset(), trial.data()
+    assert isinstance(apart, Dataset)
     tested = {image.numpy().tobytes() for image in whole.test_images}
     trained = {image.numpy().tobytes() for image in whole.train_images}
     read = torch.cat([apart.train_images, apart.test_images])
