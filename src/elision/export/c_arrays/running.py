@@ -1,0 +1,96 @@
+"""A C program compiled and run on this machine, to compare it with its reference."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from elision.export.c_arrays.program import CProgram
+
+__all__ = ["STRICT", "c_compiler", "run_c"]
+
+#: Flags under which the written C must compile without a word.
+STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
+
+
+def c_compiler() -> str:
+    """Path of the C compiler: ``CC``, else ``cc``, ``gcc`` or ``clang`` on the PATH.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    given = os.environ.get("CC")
+    for name in (given,) if given else ("cc", "gcc", "clang"):
+        if found := shutil.which(name):
+            return found
+    raise FileNotFoundError(
+        f"no C compiler ({given or 'cc, gcc, clang'}) on the PATH; install one or set CC"
+    )
+
+
+def run_c(
+    program: CProgram,
+    codes: Tensor,
+    *,
+    flags: Sequence[str] = ("-O2",),
+    timeout_seconds: float = 600,
+) -> Tensor:
+    """Outputs of a program, compiled by the system's compiler, on codes of inputs.
+
+    Args:
+        program: what :func:`~elision.export.c_arrays.c_program` returns.
+        codes: int8, ``(N, *shape)``.
+        flags: of the compiler, besides :data:`STRICT`.
+        timeout_seconds: of the compiler and of the run, each.
+
+    Returns:
+        int8, ``(N, output bytes)``, in the order of the program.
+
+    Raises:
+        FileNotFoundError: there is no C compiler.
+        RuntimeError: the compiler or the program failed; the message has its first words.
+        ValueError: codes are not int8.
+    """
+    if codes.dtype != torch.int8:
+        raise ValueError(f"run_c: codes must be int8, got {codes.dtype}")
+    compiler = c_compiler()
+    main = (resources.files(__package__) / "kernels" / "main.c").read_text("utf-8")
+    for mark, text in (
+        ("@HEADER@", f"{program.name}.h"),
+        ("@NAME@", program.name.upper()),
+        ("@name@", program.name),
+    ):
+        main = main.replace(mark, text)
+    with tempfile.TemporaryDirectory() as folder:
+        _, source = program.write(folder)
+        entry, binary = Path(folder) / "main.c", Path(folder) / "main"
+        entry.write_text(main, encoding="utf-8")
+        command = [compiler, *STRICT, *flags, str(source), str(entry), "-o", str(binary)]
+        _run(command, b"", timeout_seconds)
+        raw = codes.contiguous().numpy().tobytes()
+        found = _run([str(binary)], raw, timeout_seconds)
+    return torch.from_numpy(np.frombuffer(found, np.int8).copy()).view(len(codes), -1)
+
+
+def _run(command: list[str], given: bytes, timeout_seconds: float) -> bytes:
+    try:
+        done = subprocess.run(
+            command, input=given, capture_output=True, timeout=timeout_seconds, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(
+            f"{command[0]} took longer than {timeout_seconds:g} s"
+        ) from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise RuntimeError(
+            f"{command[0]} failed ({done.returncode}): {said[0] if said else 'silently'}"
+        )
+    return done.stdout

@@ -1,0 +1,189 @@
+"""The memory of a network on a small machine: arena, flash, multiply-accumulates."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from elision.common.checks import integer, one_of
+from elision.export.planning.graph import Graph, buffers
+from elision.export.planning.offsets import place
+from elision.export.planning.order import best_order
+from elision.export.planning.traced import Constants, traced
+
+__all__ = ["BITS", "Arena", "PlannedTensor", "arena", "plan"]
+
+#: Widths of values that a plan knows.
+BITS = (4, 8, 16, 32)
+
+#: Beside each output channel of an integer layer: bias (int32), multiplier (int32) and
+#: shift (int8), as this library's C code stores them.
+_BYTES_PER_CHANNEL = 4 + 4 + 1
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """One tensor of a plan.
+
+    Attributes:
+        name: of the tensor: the node of ``torch.export`` that makes it.
+        size_bytes: of the tensor.
+        first, last: steps, inclusive, between which it is live.
+        offset: bytes from the arena's start.
+    """
+
+    name: str
+    size_bytes: int
+    first: int
+    last: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Arena:
+    """A network's memory: what it needs at least and where each tensor lies.
+
+    Attributes:
+        peak_bytes: the most bytes of activations that are live at one step.
+        least_peak_bytes: no order of the operations has a lower peak.
+        arena_bytes: of one static array that holds every tensor at its offset.
+        order: names of the operations, first to last.
+        tensors: activations, in the order in which they are made.
+        flash_bytes: of the constants: weights, and for each output channel bias,
+            multiplier and shift. Code is not counted.
+        parameters: weights and biases.
+        macs: multiply-accumulates of one inference; padded positions count.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten())
+        >>> plan = arena(net.append(nn.Linear(256, 2)), torch.zeros(1, 1, 8, 8))
+        >>> plan.peak_bytes, plan.flash_bytes, plan.macs
+        (320, 602, 2816)
+        >>> plan.rows()[0]
+        {'tensor': 'input', 'bytes': 64, 'first': 0, 'last': 0, 'offset': 256}
+    """
+
+    peak_bytes: int
+    least_peak_bytes: int
+    arena_bytes: int
+    order: tuple[str, ...]
+    tensors: tuple[PlannedTensor, ...]
+    flash_bytes: int
+    parameters: int
+    macs: int
+
+    @property
+    def optimal(self) -> bool:
+        """True if no order of the operations and no placement needs a smaller arena."""
+        return self.arena_bytes == self.least_peak_bytes
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The tensors as rows of a table, for :mod:`elision.report`."""
+        return [
+            {
+                "tensor": t.name,
+                "bytes": t.size_bytes,
+                "first": t.first,
+                "last": t.last,
+                "offset": t.offset,
+            }
+            for t in self.tensors
+        ]
+
+
+def arena(
+    model: nn.Module,
+    example: Any,
+    bits: int = 8,
+    *,
+    weight_bits: int | None = None,
+    padding: str = "inside",
+    in_place: bool = False,
+    alignment: int = 1,
+) -> Arena:
+    """The memory plan of a network in evaluation mode.
+
+    Batch norms count as folded and rectifiers as part of the layer before them.
+
+    Args:
+        model: any module that ``torch.export`` reads.
+        example: an input, or a tuple of inputs; a batch of one is what a small machine
+            sees.
+        bits: of an activation: 4, 8, 16 or 32; values of 4 bits are packed.
+        weight_bits: of a weight; None: as ``bits``. Below 16 bits a layer has int32
+            biases and a rescaling for each output channel.
+        padding: ``"inside"`` the convolution, or ``"copied"`` first where TFLite's rule
+            pads other sides, as LiteRT exports it.
+        in_place: elementwise operations overwrite their input where nothing else reads
+            it.
+        alignment: offsets are multiples of so many bytes; TFLite Micro uses 16.
+
+    Raises:
+        ValueError: a number is out of range, or ``torch.export`` cannot read the model.
+    """
+    one_of("arena", "bits", bits, BITS)
+    if weight_bits is not None:
+        one_of("arena", "weight_bits", weight_bits, BITS)
+    found = traced(model, example, bits=bits, padding=padding)
+    return plan(
+        found.graph,
+        found.constants,
+        weight_bits=weight_bits or bits,
+        in_place=in_place,
+        alignment=alignment,
+    )
+
+
+def plan(
+    graph: Graph,
+    constants: tuple[Constants, ...] = (),
+    *,
+    weight_bits: int = 8,
+    in_place: bool = False,
+    alignment: int = 1,
+) -> Arena:
+    """The memory plan of a graph; arguments of :func:`arena`.
+
+    Example:
+        >>> from elision.export.planning import Operation
+        >>> step = Operation("layer", "linear", ("x",), ("y",))
+        >>> plan(Graph({"x": 3, "y": 5}, (step,), ("x",), ("y",))).arena_bytes
+        8
+    """
+    integer("arena", "alignment", alignment, ">= 1")
+    best = best_order(graph, in_place=in_place)
+    lives = buffers(graph, best.indices, in_place=in_place)
+    placed = place(lives, alignment=alignment)
+    single = {b.names[0]: b for b in buffers(graph, best.indices)}
+    tensors = [
+        PlannedTensor(
+            name, graph.sizes[name], single[name].first, single[name].last, at
+        )
+        for life, at in zip(lives, placed.offsets, strict=True)
+        for name in life.names
+    ]
+    return Arena(
+        peak_bytes=best.peak_bytes,
+        least_peak_bytes=best.least_bytes,
+        arena_bytes=placed.size_bytes,
+        order=tuple(graph.operations[i].name for i in best.indices),
+        tensors=tuple(sorted(tensors, key=lambda t: t.first)),
+        flash_bytes=sum(flash_bytes(c, weight_bits) for c in constants),
+        parameters=sum(c.weights + c.channels for c in constants),
+        macs=graph.macs,
+    )
+
+
+def flash_bytes(constants: Constants, weight_bits: int) -> int:
+    """Bytes of one operation's constants in flash.
+
+    Example:
+        >>> flash_bytes(Constants("fc", weights=100, channels=10), 8)
+        190
+        >>> flash_bytes(Constants("fc", weights=100, channels=10), 32)
+        440
+    """
+    weights = -(-constants.weights * weight_bits // 8)
+    each = _BYTES_PER_CHANNEL if weight_bits < 16 else weight_bits // 8
+    return weights + constants.channels * each
