@@ -3,10 +3,13 @@
 ``finalize`` makes an elided model a plain one, and ``save_sparse`` and ``save_onnx`` write
 it. On the way to a microcontroller, ``quantised`` folds batch normalisation and makes of a
 plain model a :class:`QuantisedGraph`: int8 weights and activations, int32 sums, and no
-floating point between its input and its output.
+floating point between its input and its output. ``arena`` plans a network's memory, and
+``c_program`` writes such a graph as C with a static array at the planned offsets.
 """
 
+from elision.export.c_arrays import CProgram, c_program
 from elision.export.graph import QuantisedGraph, Value
+from elision.export.planning.arena import Arena, arena
 from elision.export.quantise import quantised
 from elision.layers.finalize import (
     finalize,
@@ -17,8 +20,12 @@ from elision.layers.finalize import (
 )
 
 __all__ = [
+    "Arena",
+    "CProgram",
     "QuantisedGraph",
     "Value",
+    "arena",
+    "c_program",
     "finalize",
     "load_sparse",
     "quantised",

@@ -94,7 +94,9 @@ def test_arena_is_the_plan(tmp_path: Path) -> None:
     graph = GRAPHS["everything"]()
     program = c_program(graph, "net")
     header, source = program.write(tmp_path)
-    assert f"#define NET_ARENA_BYTES {program.arena.arena_bytes}\n" in header.read_text()
+    assert (
+        f"#define NET_ARENA_BYTES {program.arena.arena_bytes}\n" in header.read_text()
+    )
     made = tmp_path / "net.o"
     subprocess.run([c_compiler(), *STRICT, "-c", source, "-o", made], check=True)
     listed = subprocess.run(

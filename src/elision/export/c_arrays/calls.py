@@ -48,9 +48,7 @@ def call_of(
         graph: the values that it reads.
         places: C expression of the address of each value.
     """
-    return _CALLS[type(operation)](
-        operation, _Names(index, graph, operation, places)
-    )
+    return _CALLS[type(operation)](operation, _Names(index, graph, operation, places))
 
 
 class _Names:
@@ -84,9 +82,7 @@ def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """A shape as (channels, height, width), with ones behind."""
     padded = (*shape, 1, 1)[: max(3, len(shape))]
     if len(padded) != 3:
-        raise ValueError(
-            f"target c: a value of shape {shape} has more than three axes"
-        )
+        raise ValueError(f"target c: a value of shape {shape} has more than three axes")
     return padded[0], padded[1], padded[2]
 
 

@@ -188,7 +188,9 @@ def _number(value: int) -> str:
 
 
 def _kernel(kind: str) -> str:
-    return (resources.files(__package__) / "kernels" / f"{kind}.c").read_text("utf-8")
+    return (
+        resources.files("elision.export.c_arrays") / "kernels" / f"{kind}.c"
+    ).read_text("utf-8")
 
 
 def _array(name: str, kind: str, values: Tensor) -> str:

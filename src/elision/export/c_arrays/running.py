@@ -61,7 +61,9 @@ def run_c(
     if codes.dtype != torch.int8:
         raise ValueError(f"run_c: codes must be int8, got {codes.dtype}")
     compiler = c_compiler()
-    main = (resources.files(__package__) / "kernels" / "main.c").read_text("utf-8")
+    main = (
+        resources.files("elision.export.c_arrays") / "kernels" / "main.c"
+    ).read_text("utf-8")
     for mark, text in (
         ("@HEADER@", f"{program.name}.h"),
         ("@NAME@", program.name.upper()),
@@ -72,7 +74,15 @@ def run_c(
         _, source = program.write(folder)
         entry, binary = Path(folder) / "main.c", Path(folder) / "main"
         entry.write_text(main, encoding="utf-8")
-        command = [compiler, *STRICT, *flags, str(source), str(entry), "-o", str(binary)]
+        command = [
+            compiler,
+            *STRICT,
+            *flags,
+            str(source),
+            str(entry),
+            "-o",
+            str(binary),
+        ]
         _run(command, b"", timeout_seconds)
         raw = codes.contiguous().numpy().tobytes()
         found = _run([str(binary)], raw, timeout_seconds)
@@ -82,7 +92,11 @@ def run_c(
 def _run(command: list[str], given: bytes, timeout_seconds: float) -> bytes:
     try:
         done = subprocess.run(
-            command, input=given, capture_output=True, timeout=timeout_seconds, check=False
+            command,
+            input=given,
+            capture_output=True,
+            timeout=timeout_seconds,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(

@@ -12,6 +12,9 @@ __all__ = ["Placement", "greedy_by_lifetime", "greedy_by_size", "least_arena", "
 #: hundreds of buffers.
 NODES = 5_000
 
+#: Buffers beyond which it is not tried (own choice): it nests as deep as there are.
+_MOST = 400
+
 
 class Placement(NamedTuple):
     """Offsets of buffers in an arena.
@@ -114,13 +117,15 @@ def least_arena(
     """
     floor, best = known.least_bytes, known
     count = len(buffers)
-    together = [
+    if count > _MOST:
+        return known
+    beside = [
         [j for j in range(count) if j != i and _together(buffers[i], buffers[j])]
         for i in range(count)
     ]
     tried = 0
 
-    def extend(offsets: dict[int, int], lowest: tuple[int, int]) -> bool:
+    def extend(offsets: dict[int, int], lowest: tuple[int, bool, int]) -> bool:
         """Place one more buffer in every way; False: stop."""
         nonlocal best, tried
         if len(offsets) == count:
@@ -130,24 +135,26 @@ def least_arena(
         for i in range(count):
             if i in offsets:
                 continue
+            size = buffers[i].size_bytes
             below = (
-                offsets[j] + buffers[j].size_bytes for j in together[i] if j in offsets
+                offsets[j] + buffers[j].size_bytes for j in beside[i] if j in offsets
             )
             offset = _up(max(below, default=0), alignment)
-            if offset + buffers[i].size_bytes >= best.size_bytes:
+            if offset + size >= best.size_bytes:
                 return True  # it only rises from here
-            ways.append((offset, i))
-        for way in sorted(ways, key=lambda way: (way[0], -buffers[way[1]].size_bytes)):
+            # At one offset an empty buffer comes first: another may start there, too.
+            ways.append((offset, size > 0, i))
+        for way in sorted(ways):
             if way < lowest:  # the same placement in another order
                 continue
             tried += 1
             if tried > nodes:
                 return False
-            if not extend({**offsets, way[1]: way[0]}, way):
+            if not extend({**offsets, way[2]: way[0]}, way):
                 return False
         return True
 
-    ended = extend({}, (0, -1))
+    ended = extend({}, (0, False, -1))
     if ended:
         best = best._replace(least_bytes=best.size_bytes)
     return best
