@@ -196,7 +196,9 @@ def _run_free(
         moved = False
         for i in steps.ready(done):
             during, after = steps.run(i, done, live)
-            if during <= peak and after <= live:
+            # What any first operation frees is not this one's doing.
+            freed = 0 if done else steps.unread
+            if during <= peak and after + freed <= live:
                 done, live, moved = done | 1 << i, after, True
                 path.append(i)
                 break
