@@ -7,11 +7,13 @@ import math
 import os
 import re
 import secrets
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 __all__ = [
@@ -29,6 +31,14 @@ __all__ = [
 
 #: Temporary files: ``.NAME.PROCESS.TOKEN.elision-partial``.
 _PARTIAL = re.compile(r"\..+\.(?P<process>\d+)\.[0-9a-f]{8}\.elision-partial")
+
+#: Key of the facts in a safetensors header. There is one key alone, since safetensors
+#: writes several in any order, and equal runs write equal files.
+_FACTS = "elision"
+#: Among the facts: the checksum of the header, which comes first, and those of tensors.
+_OF_HEADER, _OF_TENSORS = "elision.header", "elision.tensors"
+#: What stands in the place of the header's checksum while that is computed.
+_OPEN = "0" * 8
 
 
 def is_partial(path: Path) -> bool:
@@ -126,13 +136,19 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Any) -> None:
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
+) -> None:
     """Write tensors as safetensors with ``facts`` as JSON in the header.
+
+    Each tensor has a checksum (CRC-32) in the header, and so has the header itself, so
+    that :func:`load_tensors` finds every burst of at most 32 bits, and any other change
+    but for one in 2**32 by chance.
 
     Args:
         path: the file.
         tensors: by name, of any shape and dtype that safetensors has.
-        facts: plain values, lists and dictionaries, as JSON holds them.
+        facts: by name, plain values, lists and dictionaries, as JSON holds them.
 
     Raises:
         OSError: the file cannot be written; no temporary file remains.
@@ -141,16 +157,22 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Any) -> None:
     from safetensors.torch import save_file
 
     contiguous = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
-    header = {"elision": json.dumps(facts)}
+    sums = {name: _crc(x) for name, x in contiguous.items()}
+    header = {_FACTS: json.dumps({_OF_HEADER: _OPEN, _OF_TENSORS: sums, **facts})}
     with replacing(path) as temporary:
         try:
             save_file(contiguous, temporary, metadata=header)
         except SafetensorError as error:
             raise OSError(error) from error
+        raw = _raw_header(temporary)
+        at = raw.index(_mark(_OPEN))
+        with temporary.open("r+b") as file:
+            file.seek(_LENGTH + at)
+            file.write(_mark(f"{zlib.crc32(raw):08x}"))
 
 
 def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
-    """Read what :func:`save_tensors` wrote.
+    """Read what :func:`save_tensors` wrote, with checksums or, as earlier files, without.
 
     Args:
         path: the file.
@@ -161,7 +183,8 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is truncated, corrupted or of another kind.
+        ValueError: the file is truncated, corrupted (its header, or the tensor named) or
+            of another kind.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -169,7 +192,8 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
         raise FileNotFoundError(f"{path}: no such {what} file")
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("elision", "null"))
+            facts = json.loads((file.metadata() or {}).get(_FACTS, "null"))
+            sums = _checksums(path, what, facts)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise ValueError(
@@ -179,7 +203,59 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
         raise ValueError(
             f"{path}: a safetensors file, but not a {what} of this library"
         )
+    for name, checksum in sums.items():
+        if _crc(tensors[name]) != checksum:
+            raise ValueError(
+                f"{path}: a corrupted {what} file: the bytes of tensor {name!r} do not "
+                "fit their checksum"
+            )
     return tensors, facts
+
+
+#: Bytes of the length of a safetensors header, which stand before it.
+_LENGTH = 8
+
+
+def _raw_header(path: Path) -> bytes:
+    """The bytes of a safetensors header."""
+    with path.open("rb") as file:
+        return file.read(int.from_bytes(file.read(_LENGTH), "little"))
+
+
+def _mark(checksum: str) -> bytes:
+    """The beginning of the facts; its first two quotes are in no quoted text."""
+    return rf'"{_FACTS}":"{{\"{_OF_HEADER}\": \"{checksum}\"'.encode()
+
+
+def _checksums(path: Path, what: str, facts: Any) -> dict[str, int]:
+    """Take the checksums of tensors out of the facts of a header that is as written.
+
+    Args:
+        path: the file.
+        what: kind of file.
+        facts: of the header.
+
+    Returns:
+        By name; none, if the file is of before it had any.
+
+    Raises:
+        ValueError: the header is not what was written.
+    """
+    ours = isinstance(facts, dict) and (_OF_HEADER in facts or _OF_TENSORS in facts)
+    if not ours:
+        return {}
+    checksum = facts.pop(_OF_HEADER, None)
+    raw = _raw_header(path).replace(_mark(str(checksum)), _mark(_OPEN), 1)
+    if f"{zlib.crc32(raw):08x}" != checksum:
+        raise ValueError(
+            f"{path}: a corrupted {what} file: its header does not fit its checksum"
+        )
+    return facts.pop(_OF_TENSORS)
+
+
+def _crc(x: Tensor) -> int:
+    """CRC-32 of a contiguous tensor's bytes."""
+    return zlib.crc32(x.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def to_csv(rows: list[dict[str, Any]]) -> str:

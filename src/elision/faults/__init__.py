@@ -7,6 +7,7 @@ from elision.faults.defence.abft import checked_products as checked_products
 from elision.faults.defence.ranges import Ranges as Ranges
 from elision.faults.defence.ranges import learned_ranges as learned_ranges
 from elision.faults.defence.ranges import restricted as restricted
+from elision.faults.defence.repeated import repeated as repeated
 from elision.faults.defence.replay import Replay as Replay
 from elision.faults.defence.replay import replay as replay
 from elision.faults.fault import SITES as SITES

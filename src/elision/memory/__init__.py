@@ -11,6 +11,7 @@ from elision.memory.peak import Peak, measure_peak, watch_peak
 from elision.memory.policies.allocation import AverageBits
 from elision.memory.policies.base import Policy, Rule
 from elision.memory.policies.presets import policy_for
+from elision.memory.saved.checksum import DamagedError
 from elision.memory.saved.codec import Codec, Guarantee, Packed
 from elision.memory.saved.ledger import Ledger
 from elision.memory.saved.roles import Role, Slot
@@ -19,6 +20,7 @@ from elision.memory.saver import saver
 __all__ = [
     "AverageBits",
     "Codec",
+    "DamagedError",
     "Guarantee",
     "Ledger",
     "NoiseShare",

@@ -1,11 +1,12 @@
 """elision reproduce faults at a small size."""
 
 import csv
+from pathlib import Path
 
 from elision.study.papers import PAPERS
 
 
-def test_published_factors_stand_beside_four_measures(tmp_path):
+def test_published_factors_stand_beside_four_measures(tmp_path: Path) -> None:
     paper = PAPERS["faults"](
         epochs=1,
         trials=100,
@@ -24,11 +25,12 @@ def test_published_factors_stand_beside_four_measures(tmp_path):
     } <= set(claims.rows[0])
     assert [row["network"] for row in networks.rows] == [
         "dense, fp32", "dense, int8", "pruned, fp32", "pruned, int8",
+        "ternary, ternary",
     ]  # fmt: skip
     assert "<svg" in bits.figure
-    assert len(rates.rows) == 8
+    assert len(rates.rows) == 10
     with (tmp_path / "networks.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 4
+        assert len(list(csv.DictReader(file))) == 5
     assert [t.rows for t in paper.run(tmp_path)] == [
         t.rows for t in (claims, networks, bits, rates)
     ]

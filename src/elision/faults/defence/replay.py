@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from elision.common.restoring import Buffers
 
-__all__ = ["Replay", "replay"]
+__all__ = ["Before", "Replay", "replay"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,54 @@ class Replay:
     def ok(self) -> bool:
         """Whether both computations gave the same bits."""
         return not self.differs
+
+
+class Before:
+    """Gradients, buffers and random state before a step, to begin it again from there.
+
+    Any number of times: what is put back is a copy.
+
+    Args:
+        model: whose; None: the random state alone.
+
+    Example:
+        >>> model = nn.BatchNorm1d(2)
+        >>> before = Before(model)
+        >>> _ = model(torch.randn(4, 2))
+        >>> before.put_back("a step")
+        >>> model.num_batches_tracked
+        tensor(0)
+    """
+
+    def __init__(self, model: nn.Module | None) -> None:
+        self._model = model
+        self._random = torch.get_rng_state()
+        self._parameters = {} if model is None else dict(model.named_parameters())
+        self._grads = {
+            n: None if p.grad is None else p.grad.clone()
+            for n, p in self._parameters.items()
+        }
+        self._buffers = None if model is None else Buffers(model)
+
+    def put_back(self, owner: str) -> None:
+        """Put back all of it.
+
+        Args:
+            owner: for messages.
+
+        Raises:
+            RuntimeError: the step replaced parameters of the model.
+        """
+        torch.set_rng_state(self._random)
+        if self._model is None or self._buffers is None:
+            return
+        self._buffers.put_back()
+        now, before = dict(self._model.named_parameters()), self._parameters
+        if now.keys() != before.keys() or any(now[n] is not before[n] for n in now):
+            raise RuntimeError(f"{owner}: the step replaced parameters of the model")
+        for name, parameter in now.items():
+            grad = self._grads[name]
+            parameter.grad = None if grad is None else grad.clone()
 
 
 def replay(step: Callable[[], Any], model: nn.Module | None = None) -> Replay:
@@ -64,20 +112,10 @@ def replay(step: Callable[[], Any], model: nn.Module | None = None) -> Replay:
     Source: deterministic replay before the optimiser's step, as torchtitan merged it in
     2026 (pull request 4334); here in one process.
     """
-    random = torch.get_rng_state()
-    before = {} if model is None else dict(model.named_parameters())
-    grads = {n: None if p.grad is None else p.grad.clone() for n, p in before.items()}
-    buffers = None if model is None else Buffers(model)
+    before = Before(model)
     first = step()
     once = _left(model, first)
-    torch.set_rng_state(random)
-    if model is not None and buffers is not None:
-        buffers.put_back()
-        now = dict(model.named_parameters())
-        if now.keys() != before.keys() or any(now[n] is not before[n] for n in now):
-            raise RuntimeError("replay: the step replaced parameters of the model")
-        for name, parameter in now.items():
-            parameter.grad = grads[name]
+    before.put_back("replay")
     second = step()
     again = _left(model, second)
     differs = [] if _same(first, second) else ["result"]

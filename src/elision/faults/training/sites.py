@@ -22,7 +22,8 @@ from elision.faults.sites import weights_of
 from elision.faults.stored import Stored, stored_as
 from elision.layers.reach import elidable_layers
 from elision.memory import Policy
-from elision.memory.saved.codec import Codec, Packed
+from elision.memory.policies.forwarding import Forwarding
+from elision.memory.saved.codec import Packed
 from elision.memory.saved.roles import Slot
 from elision.training.parallel import Compressor, State, emulate
 
@@ -292,34 +293,15 @@ class Gradients(_OfOutputs):
             output.register_hook(lambda g: self._pass(name, g))
 
 
-class _StruckPolicy(Policy):
+class _StruckPolicy(Forwarding):
     """Another policy, whose codecs' packed bytes are struck."""
 
     def __init__(self, inner: Policy, see: Callable[[str, Packed], Packed]) -> None:
-        super().__init__(exact=False, name=inner.name)
-        self._inner, self._see = inner, see
-
-    @property
-    def offloads(self) -> bool:
-        return self._inner.offloads
-
-    def begin(self) -> None:
-        self._inner.begin()
-
-    def watch(self, slot: Slot) -> None:
-        self._inner.watch(slot)
-
-    def codecs_for(self, slot: Slot, tensor: Tensor) -> tuple[Codec, ...]:
-        return self._inner.codecs_for(slot, tensor)
-
-    def chosen(self, slot: Slot, codec: Codec | None) -> None:
-        self._inner.chosen(slot, codec)
+        super().__init__(inner)
+        self._see = see
 
     def packed(self, slot: Slot, packed: Packed) -> Packed:
-        return self._see(slot.module or "model", self._inner.packed(slot, packed))
-
-    def notes(self) -> list[str]:
-        return self._inner.notes()
+        return self._see(slot.module or "model", super().packed(slot, packed))
 
 
 class Saved(_Passing):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from elision.memory.codecs.away import InFile, InHostMemory
+from elision.memory.codecs.away import Away, InFile, InHostMemory
+from elision.memory.saved.checksum import Checksum
 from elision.memory.saved.codec import Codec, Guarantee, Packed
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import VALUE_ROLES, Slot
@@ -35,6 +36,7 @@ class Offload(Codec):
             of one tensor more. None: on an accelerator only; from files in the operating
             system's cache the lookahead was slower (it pays where a disk is slow and a
             core is idle).
+        checked: whether what comes back is compared with a checksum of what went.
 
     Example:
         >>> import torch
@@ -48,6 +50,7 @@ class Offload(Codec):
 
     directory: str | None = None
     ahead: bool | None = None
+    checked: bool = False
     name = "offload"
     guarantee = Guarantee.EXACT
     roles = VALUE_ROLES
@@ -62,11 +65,13 @@ class Offload(Codec):
         """
         values = flat(tensor)
         layout = Layout.of(tensor)
+        checksum = Checksum.of([values], slot, layout.shape) if self.checked else None
         if tensor.device.type != "cpu":
-            return Packed((), layout, InHostMemory(values, self.ahead is not False))
+            away: Away = InHostMemory(values, self.ahead is not False)
+            return Packed((), layout, (away, checksum))
         where = self.directory or tempfile.gettempdir()
         try:
-            return Packed((), layout, InFile(values, where, bool(self.ahead)))
+            away = InFile(values, where, bool(self.ahead))
         except OSError as error:
             full = " (the disk is full)" if error.errno == errno.ENOSPC else ""
             raise OffloadError(
@@ -75,7 +80,16 @@ class Offload(Codec):
                 "buffers and optimizer are as they were before this forward pass: free "
                 "some space or give Offload another directory, and repeat the step"
             ) from error
+        return Packed((), layout, (away, checksum))
 
     def unpack(self, packed: Packed) -> torch.Tensor:
-        """Fetch the tensor."""
-        return packed.layout.view(packed.meta.bring())
+        """Fetch the tensor.
+
+        Raises:
+            DamagedError: it is not what went, and ``checked``.
+        """
+        away, checksum = packed.meta
+        values = away.bring()
+        if checksum is not None:
+            checksum.verify([values])
+        return packed.layout.view(values)

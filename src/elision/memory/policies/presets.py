@@ -28,6 +28,7 @@ from elision.memory.codecs import (
 from elision.memory.policies.allocation import AverageBits
 from elision.memory.policies.base import Policy, Rule
 from elision.memory.policies.budget import ByteBudget
+from elision.memory.policies.checked import Checked
 from elision.memory.policies.guaranteed import Guaranteed
 from elision.memory.policies.rounding import evenly, rounding
 
@@ -135,6 +136,11 @@ def _rad(model: nn.Module, keep: float = 0.1) -> Policy:
     return Policy([Rule((RadSample(keep),))], name=f"rad({keep:g})")
 
 
+def _checked(model: nn.Module, policy: str = "exact") -> Policy:
+    """Another policy, with a checksum on every packed tensor."""
+    return Checked(policy_for(policy, model))
+
+
 #: Preset -> its builder, from the model and the parameters in parentheses.
 PRESETS: dict[str, Callable[..., Policy]] = {
     "none": _none,
@@ -153,6 +159,7 @@ PRESETS: dict[str, Callable[..., Policy]] = {
     "zfp": _zfp,
     "offload": _offload,
     "rad": _rad,
+    "checked": _checked,
 }
 
 # Policies with state from step to step, by model.

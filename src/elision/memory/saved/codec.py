@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
+from elision.memory.saved.checksum import Checksum
 from elision.memory.saved.layout import Layout
 from elision.memory.saved.roles import Role, Slot
 
@@ -45,6 +46,7 @@ class Packed:
         payload: the tensors that hold it; their storages are its cost.
         layout: layout of the tensor to restore.
         meta: further data of the codec, of negligible size.
+        checksum: of the payload; None: it is not checked.
 
     Example:
         >>> x = torch.ones(4, 8)
@@ -56,11 +58,21 @@ class Packed:
     payload: tuple[torch.Tensor, ...]
     layout: Layout
     meta: Any = None
+    checksum: Checksum | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes that the payload keeps alive."""
         return sum(p.untyped_storage().nbytes() for p in self.payload)
+
+    def verify(self) -> None:
+        """Compare the payload with its checksum, if it has one.
+
+        Raises:
+            DamagedError: its bytes changed.
+        """
+        if self.checksum is not None:
+            self.checksum.verify(self.payload)
 
 
 class TracedCodec(Protocol):

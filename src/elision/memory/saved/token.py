@@ -53,11 +53,13 @@ class CodecEntry:
         self._counted = False
 
     def restore(self) -> torch.Tensor:
-        """The unpacked tensor."""
+        """The unpacked tensor, its packed bytes verified if they have a checksum."""
+        self.packed.verify()
         return self.codec.unpack(self.packed)
 
     def restore_sign(self) -> torch.Tensor:
-        """1 where the saved tensor was positive, else 0."""
+        """1 where the saved tensor was positive, else 0; verified likewise."""
+        self.packed.verify()
         return self.codec.unpack_sign(self.packed)
 
     def describe(self, row: Row) -> None:
