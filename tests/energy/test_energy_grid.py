@@ -53,10 +53,10 @@ def test_what_is_given_replaces_the_default_and_its_source() -> None:
     assert default is GRIDS["world"]
     own = grid_named(123.5, 1)
     assert (own.pue, own.intensity_g_per_kwh) == (1, 123.5)
-    assert own.source == "PUE: given; intensity: given"
+    assert own.source == "PUE given; intensity given"
     half = grid_named(pue=1.1)
     assert half.intensity_g_per_kwh == default.intensity_g_per_kwh
-    assert "PUE: given" in half.source
+    assert "PUE given" in half.source
     assert "Ember" in half.source
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -125,7 +126,7 @@ def test_ranks_of_a_machine_share_its_counter_and_machines_add() -> None:
 
 def test_the_account_of_an_epoch_gathers_the_ranks(tmp_path: Path) -> None:
     class Two(Ranks):
-        def gather(self, value: tuple[int, Energy]) -> list[tuple[int, Energy]]:
+        def gather(self, value: Any) -> list[Any]:
             return [value, (1, counter(1000, "process"))]
 
     spent = Spent(tmp_path, Two(count=2), torch.device("cpu"))

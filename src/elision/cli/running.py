@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from elision.cli.progress import Bar
 
 if TYPE_CHECKING:
+    from elision.energy import Grid
     from elision.study import StudyConfig
     from elision.training import Ranks
 
@@ -19,6 +20,7 @@ def run(
     *,
     workers: int | None = None,
     ray: str | None = None,
+    grid: "Grid | None" = None,
 ) -> None:
     """Run a study, or what is left of one, and print a row for every recipe.
 
@@ -27,6 +29,7 @@ def run(
         folder: its run folder.
         workers: processes that the runs are spread over; None: one, or a cluster's all.
         ray: address of a Ray cluster that trains the runs.
+        grid: PUE and grid intensity; None: those of the folder, or the default.
 
     Raises:
         ValueError: ``workers`` is out of range.
@@ -38,11 +41,15 @@ def run(
         integer("study", "workers", workers)
     with cluster(ray) as executor, Bar(config.metric) as bar:
         count = workers or getattr(executor, "workers", 1)
-        outcome = study(config, folder, bar.step, workers=count, executor=executor)
+        outcome = study(
+            config, folder, bar.step, workers=count, executor=executor, grid=grid
+        )
     _print(outcome)
 
 
-def run_share(config: "StudyConfig", folder: Path, ranks: "Ranks") -> bool:
+def run_share(
+    config: "StudyConfig", folder: Path, ranks: "Ranks", grid: "Grid | None" = None
+) -> bool:
     """Run a study on one of the processes that share it; whether this one printed."""
     from elision.study import study_share
 
@@ -50,7 +57,7 @@ def run_share(config: "StudyConfig", folder: Path, ranks: "Ranks") -> bool:
         study_share(config, folder, ranks)
         return False
     with Bar(config.metric) as bar:
-        _print(study_share(config, folder, ranks, bar.step))
+        _print(study_share(config, folder, ranks, bar.step, grid))
     return True
 
 
@@ -65,6 +72,7 @@ def cluster(address: str | None) -> Any:
 
 def _print(outcome: Any) -> None:
     from elision.report.table import rows_as_text
+    from elision.study.energy import energy_of
     from elision.study.page.page import study_table
 
     config = outcome.config
@@ -73,3 +81,7 @@ def _print(outcome: Any) -> None:
         print(f"\nall but the {config.metric.label} is of seed {config.seed}")
     if not isinstance(config.workload, str):
         print(f"\ndata: {outcome.source}")
+    spent = energy_of(outcome.outcomes)
+    if spent is not None:
+        print(f"\nenergy of the training: {spent}")
+        print(f"{outcome.grid.amounts(spent)}, with {outcome.grid}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from elision.cli.flags import Integer, Integers, Specs, number_or_list
 from elision.cli.running import run
-from elision.cli.training import WorkloadFlags, folder_for
+from elision.cli.training import GridFlags, WorkloadFlags, folder_for
 
 __all__ = ["study"]
 
@@ -30,6 +30,7 @@ def study(
     samples: Integer = 2,
     workers: Integer | None = None,
     ray: str | None = None,
+    electricity: GridFlags | None = None,
     out: Path | None = None,
 ) -> None:
     """Train under several recipes, record, simulate, compare: the main job.
@@ -99,6 +100,7 @@ def study(
             "its batches, --workers spreads a study's recipes"
         )
 
+    grid = (electricity or GridFlags()).chosen()
     given = changes or WorkloadFlags()
     machines = () if accelerator == ("none",) else accelerator or DEFAULT_ACCELERATORS
     config = StudyConfig(
@@ -140,5 +142,5 @@ def study(
             seeds=number_or_list(seeds),
         )
         folder = resume
-    run(config, folder, workers=workers, ray=ray)
+    run(config, folder, workers=workers, ray=ray, grid=grid)
     print(f"\nreport: {folder / 'report.html'}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from elision.cli.flags import Integer, Integers, number_or_list
 from elision.cli.running import run, run_share
-from elision.cli.training import WorkloadFlags, folder_for
+from elision.cli.training import GridFlags, WorkloadFlags, folder_for
 
 __all__ = ["train"]
 
@@ -26,6 +26,7 @@ def train(
     changes: WorkloadFlags | None = None,
     record: Integer = 2,
     samples: Integer = 2,
+    electricity: GridFlags | None = None,
     out: Path | None = None,
 ) -> None:
     """Train under one recipe: a study without machines.
@@ -82,6 +83,7 @@ def train(
     from elision.study import StudyConfig, file_name
     from elision.training import joined
 
+    grid = (electricity or GridFlags()).chosen()
     given = changes or WorkloadFlags()
     with joined(device) as ranks:
         config = StudyConfig(
@@ -107,7 +109,7 @@ def train(
         found = folder_for(config, out, usual) if ranks.is_first else Path()
         folder, *_ = ranks.gather(found)
         if ranks.count == 1:
-            run(config, folder)
-        elif not run_share(config, folder, ranks):
+            run(config, folder, grid=grid)
+        elif not run_share(config, folder, ranks, grid):
             return
     print(f"\nrun folder: {folder}")

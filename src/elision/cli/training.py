@@ -9,10 +9,11 @@ from cyclopts import Parameter
 from elision.cli.flags import Integer, Integers
 
 if TYPE_CHECKING:
+    from elision.energy import Grid
     from elision.study import StudyConfig
     from elision.workloads import Workload
 
-__all__ = ["WorkloadFlags", "folder_for"]
+__all__ = ["GridFlags", "WorkloadFlags", "folder_for"]
 
 
 def _help(text: str) -> Any:
@@ -77,6 +78,43 @@ class WorkloadFlags:
 
         settings = {**vars(self), "milestones": self.milestones or None}
         return find_workload(name).changed(**settings)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class GridFlags:
+    """Flags that say what the electricity is; see :class:`elision.energy.Grid`.
+
+    Example:
+        >>> str(GridFlags(pue=1.2, grid="400").chosen())
+        'PUE 1.2, 400 g/kWh (PUE given; intensity given)'
+        >>> GridFlags().chosen() is None
+        True
+    """
+
+    pue: Annotated[
+        float | None,
+        _help(
+            "Power usage effectiveness: energy of the building over that of its machines, 1 "
+            "for a machine at home. Default: that of the run folder, else 1.54, the average "
+            "of the Uptime Institute's survey of 2025."
+        ),
+    ] = None
+    grid: Annotated[
+        str | None,
+        _help(
+            "Grams of CO2e a kWh from the grid, or the mean of world, china, france, "
+            "germany, india, uk or us. Default: that of the run folder, else world."
+        ),
+    ] = None
+
+    def chosen(self) -> "Grid | None":
+        """The grid that these flags say; None where neither is given."""
+        from elision.energy import grid_named
+
+        if self.pue is None and self.grid is None:
+            return None
+        return grid_named(self.grid, self.pue)
 
 
 def folder_for(config: "StudyConfig", out: Path | None, name: str) -> Path:

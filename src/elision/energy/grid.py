@@ -12,7 +12,7 @@ __all__ = ["GRIDS", "Grid", "grid_named", "sci"]
 #: Uptime Institute, Global Data Center Survey 2025: weighted average of the respondents'
 #: largest data centres.
 AVERAGE_PUE = 1.54
-_PUE_SOURCE = "PUE: Uptime Institute, Global Data Center Survey 2025, average"
+_PUE_SOURCE = "PUE: average of the Uptime Institute's Global Data Center Survey 2025"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +64,27 @@ class Grid:
         Example:
             >>> hour = Energy(18000, 18000, ("RAPL",), "machine")
             >>> Grid(pue=1.2, intensity_g_per_kwh=400, source="example").text(hour)
-            '6 Wh from the wall, 2.4 g CO2e (RAPL; machine; PUE 1.2, 400 g/kWh: example)'
+            '6 Wh from the wall, 2.4 g CO2e (RAPL; machine; PUE 1.2, 400 g/kWh (example))'
+        """
+        methods = ", ".join(energy.methods)
+        return f"{self.amounts(energy)} ({methods}; {energy.scope}; {self})"
+
+    def amounts(self, energy: Energy) -> str:
+        """Electricity and CO2e alone, where method and factors stand beside them.
+
+        Example:
+            >>> hour = Energy(18000, 36000, ("estimated",), "process")
+            >>> Grid(pue=1.2, intensity_g_per_kwh=400, source="example").amounts(hour)
+            '6 to 12 Wh from the wall, 2.4 to 4.8 g CO2e'
         """
         low, high = (1000 * kwh for kwh in self.kwh(energy))
-        return (
-            f"{in_words(low, high, 'Wh')} from the wall, "
-            f"{in_words(*self.grams(energy), 'g')} CO2e ({', '.join(energy.methods)}; "
-            f"{energy.scope}; {self})"
-        )
+        grams = in_words(*self.grams(energy), "g")
+        return f"{in_words(low, high, 'Wh')} from the wall, {grams} CO2e"
 
     def __str__(self) -> str:
         """Both factors and their source."""
-        return f"PUE {self.pue:g}, {self.intensity_g_per_kwh:g} g/kWh: {self.source.strip()}"
+        source = self.source.strip()
+        return f"PUE {self.pue:g}, {self.intensity_g_per_kwh:g} g/kWh ({source})"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -120,7 +129,7 @@ def grid_named(grid: str | float | None = None, pue: float | None = None) -> Gri
 
     Example:
         >>> grid_named("400", pue=1.2).source
-        'PUE: given; intensity: given'
+        'PUE given; intensity given'
         >>> grid_named("france").intensity_g_per_kwh
         56
     """
@@ -128,10 +137,10 @@ def grid_named(grid: str | float | None = None, pue: float | None = None) -> Gri
     if given is None:
         found = lookup("grid", "world" if grid is None else str(grid), GRIDS)
     else:
-        found = _grid(given, "intensity: given")
+        found = _grid(given, "intensity given")
     if pue is None:
         return found
-    source = found.source.replace(_PUE_SOURCE, "PUE: given")
+    source = found.source.replace(_PUE_SOURCE, "PUE given")
     return replace(found, pue=pue, source=source)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 from elision.accelerators.design.interleave_or_skip import SkipRow, skip_rows
 from elision.accelerators.simulate import CostRow, total
 from elision.common.files import without_nan
+from elision.energy import Grid, grid_named
 from elision.layers.recipe import Recipe
 from elision.products import Product, Trace
 from elision.products.describe import ProductRow
 from elision.study.config import StudyConfig
 from elision.training.checkpoint import EpochMetrics
+from elision.training.spent import EpochEnergy
 from elision.workloads import Metric
 
 __all__ = [
@@ -52,6 +54,7 @@ class RecipeOutcome:
             step of one process; None without a policy.
         sent_ratio: see :class:`elision.training.TrainResult`.
         reasons: why the training of a seed stopped before its end.
+        spent: energy of every epoch, by seed, as far as it is known.
 
     Example:
         >>> from elision.methods import Dense
@@ -76,6 +79,7 @@ class RecipeOutcome:
     saved_bytes: tuple[int, int] | None = None
     sent_ratio: float | None = None
     reasons: dict[int, str] = field(default_factory=dict)
+    spent: dict[int, dict[int, EpochEnergy]] = field(default_factory=dict)
 
     @property
     def history(self) -> list[EpochMetrics]:
@@ -136,6 +140,7 @@ class StudyOutcome:
         timing: recipe -> median seconds of a training step, where it was measured.
         source: origin of the data.
         trace: the recorded products of all recipes, layers named ``<recipe>/<layer>``.
+        grid: PUE and grid intensity by which energy becomes CO2e.
 
     Example:
         >>> from elision.methods import Dense
@@ -154,6 +159,7 @@ class StudyOutcome:
     timing: dict[str, Any]
     source: str
     trace: Trace
+    grid: Grid = field(default_factory=grid_named)
 
     @property
     def metric(self) -> Metric:

@@ -29,6 +29,7 @@ from elision.common.files import to_csv, without_nan, write_json, write_text
 from elision.common.names import lookup
 from elision.common.specs import build
 from elision.common.workers import spread
+from elision.energy import Grid
 from elision.layers.recipe import Recipe
 from elision.layers.record import record
 from elision.methods import is_external, recipe_from_toml
@@ -36,6 +37,7 @@ from elision.products import Product, Trace
 from elision.products.describe import count
 from elision.study import folder as runfolder
 from elision.study.config import StudyConfig, command_line_toml, file_name, told_once
+from elision.study.energy import ACCOUNT, account, kept_grid
 from elision.study.outcome import RecipeOutcome, StudyOutcome, metric_rows, tables
 from elision.study.probes import PROBES, Trained
 from elision.study.sources import digests
@@ -74,6 +76,7 @@ def study(
     *,
     workers: int = 1,
     executor: Executor | None = None,
+    grid: Grid | None = None,
 ) -> StudyOutcome:
     """Run a study, or what is left of one, and write its run folder.
 
@@ -85,6 +88,8 @@ def study(
             one process; probes and simulation run in this one.
         executor: trains the runs elsewhere, on a cluster's machines for example; the
             folder must lie on a file system that they share.
+        grid: PUE and grid intensity for the energy of the trainings; None: those that the
+            folder was given before, else the stated default.
 
     Returns:
         The contents of the folder's ``summary.json``, tables and report.
@@ -105,7 +110,7 @@ def study(
         timing = _Timing(folder / "timing.json")
         if workers > 1 or executor is not None:
             _train_elsewhere(run, folder, timing, progress, workers, executor)
-        return _completed(run, folder, timing, progress, Ranks())
+        return _completed(run, folder, timing, progress, Ranks(), grid)
 
 
 def study_share(
@@ -113,6 +118,7 @@ def study_share(
     folder: Path,
     ranks: Ranks,
     progress: StudyProgress | None = None,
+    grid: Grid | None = None,
 ) -> StudyOutcome | None:
     """Run a study whose every batch is shared by several processes, on one of them.
 
@@ -133,7 +139,7 @@ def study_share(
         with _claimed(config, folder) as run:
             ranks.gather(None)  # the others begin after the claim
             timing = _Timing(folder / "timing.json")
-            return _completed(run, folder, timing, progress, ranks)
+            return _completed(run, folder, timing, progress, ranks, grid)
     ranks.gather(None)
     run = _Run.of(config)
     for spec in config.recipes:
@@ -219,9 +225,10 @@ def _completed(
     timing: "_Timing",
     progress: StudyProgress | None,
     ranks: Ranks,
+    grid: Grid | None,
 ) -> StudyOutcome:
     """Train what is left, then probe, simulate and write."""
-    config = run.config
+    config, grid = run.config, kept_grid(folder, grid)
     accelerators = {
         spec: build("accelerator", spec, ACCELERATORS) for spec in config.accelerators
     }
@@ -247,7 +254,7 @@ def _completed(
     trace.save(folder / "trace.safetensors")
     env = json.loads((folder / "env.json").read_text(encoding="utf-8"))
     outcome = StudyOutcome(
-        config, outcomes, env, timing.seconds, run.dataset.source, trace
+        config, outcomes, env, timing.seconds, run.dataset.source, trace, grid
     )
     _write(outcome, folder)
     return outcome
@@ -477,6 +484,7 @@ def _outcome(
         saved_bytes=first.saved_bytes,
         sent_ratio=first.sent_ratio,
         reasons={s: r.diverged for s, r in results.items() if r.diverged is not None},
+        spent={seed: result.spent for seed, result in results.items()},
     )
 
 
@@ -514,4 +522,5 @@ def _write(outcome: StudyOutcome, folder: Path) -> None:
         write_text(folder / "tables" / f"{name}.csv", to_csv(rows))
     write_text(folder / "report.html", study_page(outcome))
     write_text(folder / "workload.toml", command_line_toml(outcome.config))
+    write_json(folder / ACCOUNT, account(outcome.outcomes, outcome.grid))
     write_json(folder / "summary.json", outcome.summary())

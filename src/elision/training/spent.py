@@ -63,7 +63,8 @@ class EpochEnergy:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "EpochEnergy":
         """The epoch that :meth:`to_dict` wrote."""
-        return cls(**values | {"energy": Energy.from_dict(values["energy"])})
+        plain: dict[str, Any] = values | {"energy": Energy.from_dict(values["energy"])}
+        return cls(**plain)
 
 
 def read_spent(folder: Path) -> dict[int, EpochEnergy]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from elision.study.probes.base import Probe, Trained
 from elision.study.probes.continuation import Continuation
+from elision.study.probes.energy import StepEnergy
 from elision.study.probes.memory import ActivationMemory
 from elision.study.probes.pipeline import Pipeline
 from elision.study.probes.roofline import Roofline
@@ -20,6 +21,7 @@ __all__ = [
     "Roofline",
     "Speed",
     "Stationarity",
+    "StepEnergy",
     "Trained",
     "Translation",
 ]
@@ -33,4 +35,5 @@ PROBES: dict[str, Callable[..., Probe]] = {
     "continuation": Continuation,
     "pipeline": Pipeline,
     "roofline": Roofline,
+    "energy": StepEnergy,
 }

@@ -13,6 +13,7 @@ from elision.study.page.sections.base import Section
 from elision.study.page.sections.continuation import continuation
 from elision.study.page.sections.costs import costs
 from elision.study.page.sections.density import density
+from elision.study.page.sections.energy import energy
 from elision.study.page.sections.layers import layers
 from elision.study.page.sections.memory import memory
 from elision.study.page.sections.multiplier_array import multiplier_array
@@ -23,6 +24,7 @@ from elision.study.page.sections.roofline import roofline
 from elision.study.page.sections.seconds import seconds
 from elision.study.page.sections.speed import speed
 from elision.study.page.sections.stationarity import stationarity
+from elision.study.page.sections.step_energy import step_energy
 from elision.study.page.sections.timeline import timeline
 from elision.study.page.sections.translation import translation
 from elision.study.page.sections.work import work
@@ -46,6 +48,8 @@ SECTIONS: tuple[Callable[[StudyOutcome], Section | None], ...] = (
     timeline,
     seconds,
     speed,
+    energy,
+    step_energy,
     roofline,
     memory,
     pipeline,

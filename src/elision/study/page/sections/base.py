@@ -30,8 +30,8 @@ class Section:
 
     Attributes:
         title: the heading, plain text.
-        tag: origin of its figures: ``"measured here"``, ``"counted here"``,
-            ``"recorded here"``, ``"simulated"`` or ``"published"``.
+        tag: origin of its figures: ``"measured here"``, ``"estimated here"``,
+            ``"counted here"``, ``"recorded here"``, ``"simulated"`` or ``"published"``.
         note: meaning and limits of the figures, as HTML.
         sheets: SVG figures and HTML tables, one a box.
 

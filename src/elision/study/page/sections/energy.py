@@ -1,0 +1,90 @@
+"""Energy of the trainings, over which accuracy is drawn, and CO2e."""
+
+from html import escape
+from typing import Any
+
+from elision.energy import Energy
+from elision.energy.amount import in_words
+from elision.report.energy_figure import energy_curves
+from elision.report.table import rows_as_html
+from elision.study.energy import energy_curve, energy_of, step_seconds
+from elision.study.outcome import RecipeOutcome, StudyOutcome
+from elision.study.page.sections.base import Section
+
+__all__ = ["energy"]
+
+_NOTE = (
+    "Of the training steps and tests of every epoch, over all processes that worked at the "
+    "run, metering and recording included; simulating and probing are not in it. At equal "
+    "power the energies of two recipes are to each other as their <b>processor "
+    "seconds</b>, which are measured: compare those first, of a step that was neither "
+    "metered nor recorded. <b>Energy</b>: by the machine's counters where there are any, "
+    "else a range from processor seconds and published watts of a core and of memory. "
+    "<b>From the wall</b> and CO2e: with {grid}."
+)
+_MASKED = (
+    " The recipes ran <b>masked</b>: zeros were multiplied like other values, so no recipe "
+    "can cost less than the first here."
+)
+
+
+def energy(outcome: StudyOutcome) -> Section | None:
+    """A row a recipe, and the curves of those whose every epoch is known."""
+    rows = [row for o in outcome.outcomes if (row := _row(o, outcome)) is not None]
+    total = energy_of(outcome.outcomes)
+    if total is None:
+        return None
+    note = _NOTE.format(grid=escape(str(outcome.grid)))
+    if outcome.config.engine == "torch":
+        note += _MASKED
+    sheets = [_figure(outcome, total), rows_as_html(rows)]
+    seeds = outcome.config.all_seeds()
+    of_all = f"All {len(seeds)} seeds" if len(seeds) > 1 else "All recipes"
+    sheets.append(
+        f'<p class="note">{of_all} together: {escape(str(total))}; '
+        f"{escape(outcome.grid.amounts(total))}.</p>"
+    )
+    return Section(
+        "Energy of the training",
+        "estimated here" if total.is_range else "measured here",
+        note,
+        tuple(sheet for sheet in sheets if sheet),
+    )
+
+
+def _row(o: RecipeOutcome, outcome: StudyOutcome) -> dict[str, Any] | None:
+    """One recipe at the first seed."""
+    seed, first = next(iter(o.histories)), outcome.outcomes[0]
+    spent = o.spent.get(seed, {})
+    found = Energy.total(epoch.energy for epoch in spent.values())
+    if found is None:
+        return None
+    own, base = step_seconds(spent), step_seconds(first.spent.get(seed, {}))
+    epochs = len(o.histories[seed])
+    known = "" if len(spent) == epochs else f" ({len(spent)} of {epochs} epochs known)"
+    return {
+        "recipe": o.spec,
+        "processor ms a step": f"{1e3 * own:.1f}" if own is not None else "",
+        "over the first": f"{own / base:.2f}x" if own and base else "",
+        "processor s of the run": f"{found.cpu_seconds:.1f}{known}",
+        "energy, before PUE": in_words(*found.watt_hours, "Wh"),
+        "CO2e": in_words(*outcome.grid.grams(found), "g"),
+        "by": "estimate" if found.is_range else "counter",
+        "scope": found.scope,
+    }
+
+
+def _figure(outcome: StudyOutcome, total: Energy) -> str:
+    """Curves of the recipes whose every epoch is known; empty without any."""
+    found = {o.spec: energy_curve(o) for o in outcome.outcomes}
+    curves = {spec: curve for spec, curve in found.items() if curve is not None}
+    if not curves:
+        return ""
+    return energy_curves(
+        {spec: curve.scores for spec, curve in curves.items()},
+        {spec: curve.cpu_seconds for spec, curve in curves.items()},
+        {spec: curve.watt_hours for spec, curve in curves.items()},
+        title=outcome.metric.label.capitalize(),
+        percent=outcome.metric.percent,
+        estimated=total.is_range,
+    )
