@@ -178,6 +178,7 @@ def raced(
     *,
     slots: int | None = None,
     budget: float | None = None,
+    loss: Callable[[Trial, TrialResult], float] = Trial.loss,
     done: Callable[[Job, TrialResult], None] | None = None,
 ) -> Raced:
     """Race trials by a schedule; what the store has is read.
@@ -189,6 +190,7 @@ def raced(
         pool: executor that trains (:func:`elision.common.workers.pool`).
         slots: jobs under way at a time, as for :func:`race`.
         budget: whole trainings that may be spent.
+        loss: what is minimised; by default the held-out metric.
         done: called with each job and its result, in the order of the clock.
 
     Raises:
@@ -211,13 +213,13 @@ def raced(
         trial = candidates[job.candidate]
         future = trials.submit(pool, trial, job.epochs)
 
-        def loss() -> float:
+        def ended_with() -> float:
             results[job] = future.result()
             if done is not None:
                 done(job, results[job])
-            return trial.loss(results[job])
+            return loss(trial, results[job])
 
-        return loss
+        return ended_with
 
     ended = race(
         schedule,

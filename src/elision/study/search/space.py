@@ -183,6 +183,16 @@ class Space:
         for point in product(*values):
             yield dict(zip((d.name for d in self.dimensions), point, strict=True))
 
+    def corners(self) -> Iterator[dict[str, Any]]:
+        """Points that together have every option and every bound of a knob."""
+        ends = [
+            d.options if isinstance(d, Choice) else (d.low, d.high)
+            for d in self.dimensions
+        ]
+        for place in range(max(map(len, ends))):
+            values = (end[min(place, len(end) - 1)] for end in ends)
+            yield dict(zip((d.name for d in self.dimensions), values, strict=True))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, by name."""
         return {
