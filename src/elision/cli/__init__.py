@@ -11,6 +11,7 @@ from cyclopts import App
 from elision.cli.bench import bench
 from elision.cli.compare import compare
 from elision.cli.data import data
+from elision.cli.export import export
 from elision.cli.faults import faults
 from elision.cli.federate import federate
 from elision.cli.map import map
@@ -45,6 +46,7 @@ COMMANDS: tuple[Callable[..., Any] | App, ...] = (
     compare,
     sensitivity,
     faults,
+    export,
     bench,
     reproduce,
     data,

@@ -7,10 +7,15 @@ floating point between its input and its output. ``arena`` plans a network's mem
 ``c_program`` writes such a graph as C with a static array at the planned offsets.
 """
 
+from elision.export.agreement import Agreement, agreement
+from elision.export.aware import aware_recipe, tuned
 from elision.export.c_arrays import CProgram, c_program
 from elision.export.graph import QuantisedGraph, Value
+from elision.export.plain import plain
 from elision.export.planning.arena import Arena, arena
 from elision.export.quantise import quantised
+from elision.export.stages import exported
+from elision.export.targets import TARGETS
 from elision.layers.finalize import (
     finalize,
     load_sparse,
@@ -20,16 +25,23 @@ from elision.layers.finalize import (
 )
 
 __all__ = [
+    "TARGETS",
+    "Agreement",
     "Arena",
     "CProgram",
     "QuantisedGraph",
     "Value",
+    "agreement",
     "arena",
+    "aware_recipe",
     "c_program",
+    "exported",
     "finalize",
     "load_sparse",
+    "plain",
     "quantised",
     "save_onnx",
     "save_sparse",
     "to_csr",
+    "tuned",
 ]

@@ -176,6 +176,10 @@ def _convolution(make: Lowering, step: Step) -> Operation:
 
 
 def _linear(make: Lowering, step: Step) -> Operation:
+    if len(make.read(step).shape) != 1:
+        raise ValueError(
+            f"{step.name}: must read one vector an example, got {make.read(step).shape}"
+        )
     return Linear(
         name=step.name, inputs=step.reads[:1], **make.clamp(step), **make.weights(step)
     )

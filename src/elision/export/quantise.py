@@ -57,10 +57,10 @@ def quantised(
 
 
 def fake_quantised(
-    model: nn.Module, calibration: Tensor, *, bits: int = 8
+    model: nn.Module, calibration: Tensor, *, bits: int = 8, name: str | None = None
 ) -> tuple[QuantisedGraph, "FakeQuantised"]:
     """The graph of :func:`quantised`, and the model in floating point that it stands for."""
-    graph, program = _made(model, calibration, bits, None)
+    graph, program = _made(model, calibration, bits, name)
     return graph, FakeQuantised(graph, program)
 
 

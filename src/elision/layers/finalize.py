@@ -230,7 +230,9 @@ def save_onnx(model: nn.Module, example: Any, path: str | Path, **options: Any) 
     model.eval()
     try:
         with replacing(Path(path)) as temporary, warnings.catch_warnings():
+            # Torch's exporter warns of itself.
             warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
             torch.onnx.export(model, (example,), str(temporary), **options)
     finally:
         model.train(training)

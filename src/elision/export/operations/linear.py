@@ -43,7 +43,7 @@ class Linear(Clamped):
     kind: ClassVar[str] = "linear"
 
     def run(self, *codes: Tensor) -> Tensor:
-        """``(N, ..., inner)`` to ``(N, ..., columns)``."""
+        """``(N, inner)`` to ``(N, columns)``."""
         (x,) = codes
         sums = (x.int() - self.input_zero) @ self.weight.int().T + self.bias
         return self.clamped(self.rescale(sums))
