@@ -11,11 +11,21 @@ from elision.energy import Energy, Grid, grid_named
 from elision.methods import Dense
 from elision.products import Product, Trace
 from elision.study import RecipeOutcome, StudyConfig, StudyOutcome, study
-from elision.study.energy import account, energy_curve, energy_of, kept_grid
+from elision.study.energy import (
+    account,
+    account_of_search,
+    energy_curve,
+    energy_of,
+    kept_grid,
+)
 from elision.study.page.page import study_page
 from elision.study.page.sections.energy import energy as section
+from elision.study.search.run import TrainedSearch
+from elision.study.search.space import Choice, Space
+from elision.study.search.template import Template
 from elision.training.checkpoint import EpochMetrics
-from elision.training.spent import EpochEnergy
+from elision.training.spent import EpochEnergy, spent_under
+from elision.workloads import Workload
 
 GRID = Grid(pue=1.2, intensity_g_per_kwh=400, source="a test")
 
@@ -155,6 +165,37 @@ def test_a_study_keeps_its_energy_and_its_grid(tmp_path: Path) -> None:
     (tmp_path / "energy.json").write_text("{}")
     with pytest.raises(ValueError, match="is no account of a study's energy"):
         study(CONFIG, tmp_path)
+
+
+def test_a_search_accounts_for_its_trials(tmp_path: Path) -> None:
+    small = Workload(
+        name="small",
+        dataset="digits",
+        model="mlp",
+        epochs=2,
+        batch_size=16,
+        train_images=160,
+    )
+    search = TrainedSearch(
+        template=Template(workload=small),
+        space=Space((Choice("recipe", ("dense", "swat:sparsity=0.5")),)),
+        count=2,
+    )
+    _, spent = search.run(tmp_path / "run")
+    kept = json.loads((tmp_path / "run" / "energy.json").read_text())
+    energy = spent_under(tmp_path / "run")
+    assert energy is not None
+    assert kept["total"]["energy"] == energy.to_dict()
+    assert kept["grid"] == grid_named().to_dict()
+    assert spent.processor_seconds is not None
+    # The search's own clock has the beginning of each training in it, too.
+    assert 0 < energy.cpu_seconds <= spent.processor_seconds
+    assert account_of_search(tmp_path / "run", GRID) == energy
+    assert kept_grid(tmp_path / "run", None) == GRID
+    assert account_of_search(tmp_path) == energy
+    (tmp_path / "nothing").mkdir()
+    assert account_of_search(tmp_path / "nothing") is None
+    assert not list((tmp_path / "nothing").iterdir())
 
 
 def test_flags_reach_the_report_and_what_is_printed(

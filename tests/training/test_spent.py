@@ -12,7 +12,14 @@ from elision.energy import Energy
 from elision.methods import Dense
 from elision.training import Ranks, RunPlan, TrainingDivergedError, TrainResult, train
 from elision.training.checkpoint import CHECKPOINT, EpochMetrics
-from elision.training.spent import SPENT, EpochEnergy, Spent, read_spent, together
+from elision.training.spent import (
+    SPENT,
+    EpochEnergy,
+    Spent,
+    read_spent,
+    spent_under,
+    together,
+)
 from elision.workloads import Workload
 
 SMALL = Workload(
@@ -108,6 +115,15 @@ def test_a_damaged_account_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / SPENT).write_text(text)
     with pytest.raises(ValueError, match="is no account of a run's energy"):
         read_spent(tmp_path)
+
+
+def test_runs_below_a_folder_are_added(tmp_path: Path) -> None:
+    assert spent_under(tmp_path) is None
+    runs = [run(tmp_path / name) for name in ("a", "b/deep")]
+    found = spent_under(tmp_path)
+    assert found is not None
+    expected = sum(e.energy.cpu_seconds for r in runs for e in r.spent.values())
+    assert found.cpu_seconds == pytest.approx(expected)
 
 
 def counter(joules: float, scope: str = "machine") -> Energy:

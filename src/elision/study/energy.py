@@ -12,11 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from elision.common.files import write_json
 from elision.energy import Energy, Grid, grid_named
 from elision.study.outcome import RecipeOutcome
-from elision.training.spent import EpochEnergy
+from elision.training.spent import EpochEnergy, spent_under
 
-__all__ = ["EnergyCurve", "account", "energy_curve", "energy_of", "kept_grid"]
+__all__ = [
+    "EnergyCurve",
+    "account",
+    "account_of_search",
+    "energy_curve",
+    "energy_of",
+    "kept_grid",
+    "step_seconds",
+]
 
 #: File of a run folder.
 ACCOUNT = "energy.json"
@@ -72,6 +81,23 @@ def account(outcomes: Sequence[RecipeOutcome], grid: Grid) -> dict[str, Any]:
     total = energy_of(outcomes)
     facts: dict[str, Any] = {"grid": grid.to_dict(), "recipes": recipes}
     return facts | ({"total": _with_grid(total, grid)} if total is not None else {})
+
+
+def account_of_search(folder: Path, grid: Grid | None = None) -> Energy | None:
+    """Energy of a search's trials, all processes together; also written to its folder.
+
+    Args:
+        folder: the search's run folder, below which its trials were trained.
+        grid: PUE and intensity; None: those of the folder's account, else the default.
+
+    Raises:
+        ValueError: an account in the folder is damaged (named).
+    """
+    energy, grid = spent_under(folder), kept_grid(folder, grid)
+    if energy is not None:
+        facts = {"grid": grid.to_dict(), "total": _with_grid(energy, grid)}
+        write_json(folder / ACCOUNT, facts)
+    return energy
 
 
 def _with_grid(energy: Energy, grid: Grid) -> dict[str, Any]:

@@ -22,10 +22,10 @@ from elision.energy import Energy, measured
 from elision.energy.amount import PROCESS
 from elision.training.ranks import Ranks
 
-__all__ = ["SPENT", "EpochEnergy", "Spent", "read_spent"]
+__all__ = ["SPENT", "EpochEnergy", "Spent", "read_spent", "spent_under"]
 
 #: File of a run beside its checkpoint.
-SPENT = "energy.json"
+SPENT = "energy-by-epoch.json"
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,25 @@ def read_spent(folder: Path) -> dict[int, EpochEnergy]:
             f"{path}: is no account of a run's energy ({error}); without the file the run "
             "goes on, and its energy is that of the epochs to come"
         ) from error
+
+
+def spent_under(folder: Path) -> Energy | None:
+    """Energy of every training run below a folder: of a study, or of a search's trials.
+
+    Args:
+        folder: searched through to its depth.
+
+    Returns:
+        The sum; None where no run has an account.
+
+    Raises:
+        ValueError: an account is damaged (named).
+    """
+    return Energy.total(
+        epoch.energy
+        for path in sorted(folder.rglob(SPENT))
+        for epoch in read_spent(path.parent).values()
+    )
 
 
 class Spent:

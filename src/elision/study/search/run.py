@@ -9,6 +9,7 @@ from elision.common.files import to_csv, write_json, write_text
 from elision.common.workers import pool
 from elision.layers.recipe import Recipe
 from elision.methods import make_recipe
+from elision.study.energy import account_of_search
 from elision.study.folder import claimed
 from elision.study.search.by_training import Done, Found, by_training
 from elision.study.search.space import Space
@@ -100,7 +101,8 @@ class TrainedSearch:
         """Search, or do what is left of it, and write ``summary.json``.
 
         Beside it: ``tables/trials.csv``, the best candidate's ``recipe.toml``, and
-        ``spent.json``, which has the seconds and so differs from run to run.
+        ``spent.json`` and ``energy.json``, which have the seconds and the energy of the
+        trials and so differ from run to run.
 
         Args:
             folder: the run folder; one that holds part of the same search is continued.
@@ -125,6 +127,7 @@ class TrainedSearch:
             )
             spent = trials.spent()
             _write(folder, found, spent)
+            account_of_search(folder)
             trials.settle()
         return found, spent
 
