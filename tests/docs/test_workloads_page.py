@@ -9,6 +9,7 @@ import torch
 from own_workload import write_own_workload
 
 from elision.cli import main as cli
+from elision.common.specs import parse
 from elision.workloads import DATASETS, MODELS, layer_shapes, make_model
 
 ROOT = Path(__file__).parents[2]
@@ -105,3 +106,30 @@ def test_the_table_of_networks_that_translate_is_what_they_have():
                 vocabulary=int(vocabulary.replace(",", "")),
             )
         assert f"{sum(p.numel() for p in model.parameters()):,}" == parameters
+
+
+def test_the_table_of_mlperf_tiny_is_what_its_networks_have() -> None:
+    rows = re.findall(
+        r"^\| .*? \| .*? \| `(.*?)` \| (\d)x(\d+)x(\d+) "
+        r"\| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \|",
+        PAGE.read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert len(rows) == 4
+    for spec, *image, parameters, averages, thousand in rows:
+        network = parse(spec)
+        channels, height, width = map(int, image)
+        with torch.device("meta"):
+            model = make_model(
+                network.name,
+                in_channels=channels,
+                image_size=(height, width),
+                **network.named,
+            )
+        counted = sum(p.numel() for p in model.parameters())
+        kept = sum(b.numel() for b in model.buffers() if b.dim())
+        shapes = layer_shapes(model, (1, channels, height, width))
+        macs = sum(geometry.dense_macs for _, geometry in shapes)
+        assert parameters == f"{counted:,}"
+        assert averages == f"{counted + kept:,}"
+        assert thousand == f"{macs / 1e3:,.0f}"

@@ -272,3 +272,32 @@ def test_test_batches_are_all_test_images_in_order():
     assert torch.equal(torch.cat([y for _, y in seen]), dataset.test_labels)
     pixels = torch.cat([x for x, _ in seen])
     assert torch.equal(pixels, dataset.normalise(dataset.test_images))
+
+
+def test_patches_are_resized_and_grey_where_that_is_asked_for() -> None:
+    plain = load_dataset("photo-patches")
+    small = load_dataset("photo-patches", height=16, width=8, channels=1)
+    assert small.train_images.shape == (4000, 1, 16, 8)
+    assert torch.equal(small.test_labels, plain.test_labels)
+    # Halving by a filter that reaches beyond two pixels keeps the mean of a patch.
+    grey = plain.test_images.float().mean((2, 3)) @ torch.tensor([0.299, 0.587, 0.114])
+    found = small.test_images.float().mean((1, 2, 3))
+    assert float((found - grey).abs().max()) < 6
+    values = small.normalise(small.train_images)
+    assert float(values.mean()) == pytest.approx(0, abs=1e-3)
+    assert float(values.std()) == pytest.approx(1, abs=1e-3)
+    same = load_dataset("photo-patches", height=32, width=32, channels=3)
+    assert torch.equal(same.train_images, plain.train_images)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"height": 0}, r"photo-patches\(height=0\): must be an integer >= 1"),
+        ({"width": 2.5}, r"photo-patches\(width=2.5\): must be an integer >= 1"),
+        ({"channels": 2}, r"photo-patches\(channels=2\): must be 1 or 3"),
+    ],
+)
+def test_a_size_of_patches_that_cannot_be_is_refused(options, says) -> None:
+    with pytest.raises(ValueError, match=says):
+        load_dataset("photo-patches", **options)

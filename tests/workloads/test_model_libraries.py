@@ -26,17 +26,23 @@ needs_timm = pytest.mark.skipif(
 
 @needs_torchvision
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
+    ("ours", "options", "theirs"),
     [
-        ("resnet18-imagenet", "resnet18"),
-        ("resnet50-imagenet", "resnet50"),
-        ("densenet121-imagenet", "densenet121"),
-        ("mobilenet-v2", "mobilenet_v2"),
+        ("resnet18-imagenet", {}, "resnet18"),
+        ("resnet50-imagenet", {}, "resnet50"),
+        ("densenet121-imagenet", {}, "densenet121"),
+        ("mobilenet-v2", {}, "mobilenet_v2"),
+        ("squeezenet", {}, "squeezenet1_0"),
+        ("squeezenet", {"version": "1.1"}, "squeezenet1_1"),
+        ("mobilenet-v3-small", {}, "mobilenet_v3_small"),
+        ("mobilenet-v3-large", {}, "mobilenet_v3_large"),
+        ("efficientnet-b0", {}, "efficientnet_b0"),
+        ("efficientnet-b0", {"width": 1.1, "depth": 1.2}, "efficientnet_b2"),
     ],
 )
-def test_a_network_here_is_torchvisions(ours, theirs):
+def test_a_network_here_is_torchvisions(ours, options, theirs):
     torch.manual_seed(0)
-    mine = make_model(ours, classes=7).eval()
+    mine = make_model(ours, classes=7, **options).eval()
     reference = make_model(f"torchvision:{theirs}", classes=7).eval()
     reference.load_state_dict(mine.state_dict())
     x = torch.randn(1, 3, 64, 64)
@@ -44,6 +50,57 @@ def test_a_network_here_is_torchvisions(ours, theirs):
         torch.testing.assert_close(mine(x), reference(x))
     shape = (2, 3, 224, 224)
     assert layer_shapes(mine, shape) == layer_shapes(reference, shape)
+
+
+@needs_torchvision
+@pytest.mark.parametrize("width", [0.5, 0.75])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("mobilenet-v2", "mobilenet_v2"),
+        ("mobilenet-v3-small", "mobilenet_v3_small"),
+        ("mobilenet-v3-large", "mobilenet_v3_large"),
+    ],
+)
+def test_a_narrow_network_here_is_torchvisions(ours, theirs, width):
+    models = import_torchvision().models
+    with torch.device("meta"):
+        mine = make_model(ours, classes=1000, width=width)
+        reference = getattr(models, theirs)(width_mult=width)
+    shapes = [
+        {key: value.shape for key, value in model.state_dict().items()}
+        for model in (mine, reference)
+    ]
+    assert shapes[0] == shapes[1]
+
+
+@needs_torchvision
+@pytest.mark.parametrize("kind", ["mobilenet_v3_small", "efficientnet_b0"])
+def test_normalisation_has_the_constants_of_torchvision(kind):
+    with torch.device("meta"):
+        reference = make_model(f"torchvision:{kind}")
+        mine = make_model(
+            {"mobilenet_v3_small": "mobilenet-v3-small"}.get(kind, "efficientnet-b0")
+        )
+    constants = [
+        [(m.eps, m.momentum) for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        for model in (mine, reference)
+    ]
+    assert constants[0] == constants[1]
+
+
+@needs_timm
+def test_mobilenet_v1_is_timms():
+    with torch.device("meta"):
+        mine = make_model("mobilenet-v1", classes=7)
+        theirs = make_model("timm:mobilenetv1_100", classes=7, image_size=224)
+    counts = [sum(p.numel() for p in model.parameters()) for model in (mine, theirs)]
+    assert counts[0] == counts[1]
+    shapes = [
+        [geometry for _, geometry in layer_shapes(model, (2, 3, 224, 224))]
+        for model in (mine, theirs)
+    ]
+    assert shapes[0] == shapes[1]
 
 
 @needs_torchvision

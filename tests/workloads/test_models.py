@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -20,11 +21,17 @@ SMALL = {
     "resnet18-imagenet": {"width": 4},
     "resnet50": {"width": 4},
     "resnet50-imagenet": {"width": 4},
+    "squeezenet": {"width": 0.25},
+    "mobilenet-v1": {"width": 0.25},
     "mobilenet-v2": {"width": 0.25},
+    "mobilenet-v3-small": {"width": 0.25},
+    "mobilenet-v3-large": {"width": 0.25},
+    "efficientnet-b0": {"width": 0.25, "stochastic_depth": 0.0},
+    "ds-cnn": {"width": 8},
 }
 
 
-def small(name: str, **how: int) -> nn.Module:
+def small(name: str, **how: Any) -> nn.Module:
     return make_model(name, **SMALL.get(name, {}), **how)
 
 

@@ -18,7 +18,7 @@ from elision.workloads.data.photographs import (
     prepared,
 )
 from elision.workloads.models import trained
-from elision.workloads.models.mobilenet import channels_of
+from elision.workloads.models.small_blocks import channels_of
 
 needs_photos = pytest.mark.skipif(
     find_spec("foolbox") is None or find_spec(trained._PACKAGE) is None,

@@ -28,6 +28,16 @@ def _cifar(name: str, dataset: str, model: str, **settings: Any) -> Workload:
     return Workload(name=name, dataset=dataset, model=model, **(defaults | settings))
 
 
+def _photo(model: str, name: str = "", **settings: Any) -> Workload:
+    """A small network on photographs, its stem of stride 1 for patches of 32x32."""
+    return Workload(
+        name=name or f"photo-{model}",
+        dataset="photo-patches",
+        model=model,
+        **({"learning_rate": 0.05} | settings),
+    )
+
+
 def _gnmt(
     name: str, *, width: int, vocabulary: int, max_words: int, **settings: Any
 ) -> Workload:
@@ -73,6 +83,38 @@ WORKLOADS: dict[str, Workload] = {
             model="transformer",
             epochs=10,
             learning_rate=0.05,
+        ),
+        # Without normalisation: smaller steps, and more of them.
+        _photo(
+            "squeezenet",
+            learning_rate=0.02,
+            epochs=10,
+            model_options={"width": 0.25, "stem_stride": 1, "dropout": 0.0},
+        ),
+        _photo("mobilenet-v1", model_options={"width": 0.25, "stem_stride": 1}),
+        _photo("mobilenet-v2", model_options={"width": 0.35, "stem_stride": 1}),
+        _photo(
+            "mobilenet-v3-small",
+            model_options={"width": 0.5, "stem_stride": 1, "norm_momentum": 0.1},
+        ),
+        # Under SGD at 0.05 it learns too slowly for five epochs.
+        _photo(
+            "efficientnet-b0",
+            optimizer="adamw",
+            learning_rate=0.003,
+            model_options={"width": 0.25, "stem_stride": 1, "stochastic_depth": 0.0},
+        ),
+        # Networks of MLPerf Tiny, whose data are others.
+        _photo("tiny-resnet8"),
+        _photo(
+            "ds-cnn",
+            dataset_options={"height": 49, "width": 10, "channels": 1},
+        ),
+        _photo(
+            "mobilenet-v1",
+            "photo-mobilenet-v1-96",
+            dataset_options={"height": 96, "width": 96},
+            model_options={"width": 0.25},
         ),
         Workload(name="digits-cnn", dataset="digits", model="cnn", epochs=3),
         Workload(

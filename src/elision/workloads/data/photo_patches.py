@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
+from elision.common.checks import integer, one_of
 from elision.workloads.data.base import Dataset, installed_folder, needs_no_path
 
 __all__ = ["load_photo_patches", "tile_corners"]
@@ -44,9 +46,36 @@ TRAIN_PER_CLASS = 400
 TEST_PER_CLASS = 100
 
 
-def load_photo_patches(path: Path | None = None) -> Dataset:
-    """5,000 colour patches 3x32x32 of ten photographs (embedded)."""
+#: Mean and standard deviation of each channel of the training patches.
+MEAN, STD = (117.8, 91.5, 81.0), (82.3, 65.8, 66.6)
+
+#: Weights of red, green and blue in a grey value (ITU-R BT.601).
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def load_photo_patches(
+    path: Path | None = None,
+    *,
+    height: int = PATCH,
+    width: int = PATCH,
+    channels: int = 3,
+) -> Dataset:
+    """5,000 colour patches 3x32x32 of ten photographs (embedded).
+
+    Args:
+        path: None.
+        height: to which the patches of 32x32 pixels are resized, bilinear with
+            antialiasing; a larger one has no more detail.
+        width: likewise.
+        channels: 3, or 1 for grey patches.
+
+    Raises:
+        ValueError: a path is given, or a number is out of its range.
+    """
     needs_no_path("photo-patches", path)
+    for name, size in (("height", height), ("width", width)):
+        integer("photo-patches", name, size)
+    one_of("photo-patches", "channels", channels, (1, 3))
     split: dict[bool, list[np.ndarray]] = {False: [], True: []}
     for package, *parts in PHOTOS.values():
         folder = installed_folder(package, needed_by="photo-patches")
@@ -57,16 +86,23 @@ def load_photo_patches(path: Path | None = None) -> Dataset:
             split[test] += [
                 photo[y : y + PATCH, x : x + PATCH] for y, x in corners[chosen]
             ]
+    changed = (height, width, channels) != (PATCH, PATCH, 3)
+    train, test = (_images(split[which]) for which in (False, True))
+    mean, std = MEAN, STD
+    if changed:
+        train, test = (_changed(x, height, width, channels) for x in (train, test))
+        values = train.float()
+        mean = tuple(values.mean((0, 2, 3)).tolist())
+        std = tuple(values.std((0, 2, 3)).tolist())
     return Dataset(
         name="photo-patches",
-        train_images=_images(split[False]),
+        train_images=train,
         train_labels=_labels(TRAIN_PER_CLASS),
-        test_images=_images(split[True]),
+        test_images=test,
         test_labels=_labels(TEST_PER_CLASS),
         class_names=tuple(PHOTOS),
-        # Mean and standard deviation of each channel of the training patches.
-        mean=(117.8, 91.5, 81.0),
-        std=(82.3, 65.8, 66.6),
+        mean=mean,
+        std=std,
         source="photographs in scikit-image and scikit-learn",
     )
 
@@ -111,6 +147,19 @@ def read_rgb(file: Path) -> np.ndarray:
 
 def _images(patches: list[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2).contiguous()
+
+
+def _changed(
+    patches: torch.Tensor, height: int, width: int, channels: int
+) -> torch.Tensor:
+    """Patches ``(N, 3, 32, 32)`` in another size, and grey if ``channels`` is 1."""
+    values = patches.float()
+    if channels == 1:
+        values = torch.einsum("nchw,c->nhw", values, torch.tensor(_LUMA))[:, None]
+    values = F.interpolate(
+        values, (height, width), mode="bilinear", antialias=True, align_corners=False
+    )
+    return values.round().clamp(0, 255).to(torch.uint8)
 
 
 def _labels(per_class: int) -> torch.Tensor:

@@ -9,11 +9,17 @@ from torch import nn
 from elision.common.names import lookup
 from elision.workloads.models.cnn import cnn
 from elision.workloads.models.densenet import densenet121, densenet121_imagenet
+from elision.workloads.models.efficientnet import efficientnet
 from elision.workloads.models.gnmt import gnmt
 from elision.workloads.models.language import lstm_lm
 from elision.workloads.models.lstm import lstm
 from elision.workloads.models.mlp import mlp
 from elision.workloads.models.mobilenet import mobilenet_v2
+from elision.workloads.models.mobilenet_v1 import mobilenet_v1
+from elision.workloads.models.mobilenet_v3 import (
+    mobilenet_v3_large,
+    mobilenet_v3_small,
+)
 from elision.workloads.models.own import build_own
 from elision.workloads.models.resnet import (
     resnet8,
@@ -24,11 +30,20 @@ from elision.workloads.models.resnet import (
     resnet50,
     resnet50_imagenet,
 )
+from elision.workloads.models.squeezenet import squeezenet
+from elision.workloads.models.tiny import autoencoder, ds_cnn, tiny_resnet8
 from elision.workloads.models.transformer import transformer
 from elision.workloads.models.vgg import vgg16
 from elision.workloads.models.wide_resnet import wrn16_8, wrn22_2
 
-__all__ = ["ALL_MODELS", "LANGUAGE_MODELS", "MODELS", "TRANSLATORS", "make_model"]
+__all__ = [
+    "ALL_MODELS",
+    "LANGUAGE_MODELS",
+    "MODELS",
+    "RECONSTRUCTORS",
+    "TRANSLATORS",
+    "make_model",
+]
 
 #: Names by which the command line knows the networks. Every builder takes
 #: ``in_channels`` and ``classes``, some take ``image_size`` and options of their own.
@@ -44,12 +59,19 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet18-imagenet": resnet18_imagenet,
     "resnet50": resnet50,
     "resnet50-imagenet": resnet50_imagenet,
+    "squeezenet": squeezenet,
+    "mobilenet-v1": mobilenet_v1,
     "mobilenet-v2": mobilenet_v2,
+    "mobilenet-v3-small": mobilenet_v3_small,
+    "mobilenet-v3-large": mobilenet_v3_large,
+    "efficientnet-b0": efficientnet,
     "vgg16": vgg16,
     "wrn16-8": wrn16_8,
     "wrn22-2": wrn22_2,
     "densenet121": densenet121,
     "densenet121-imagenet": densenet121_imagenet,
+    "tiny-resnet8": tiny_resnet8,
+    "ds-cnn": ds_cnn,
 }
 
 #: Networks that read and write sentences, by name. Their builders take ``vocabulary``, the
@@ -59,8 +81,13 @@ TRANSLATORS: dict[str, Callable[..., nn.Module]] = {"gnmt": gnmt}
 #: Networks that continue sentences, by name; their builders take ``vocabulary``, too.
 LANGUAGE_MODELS: dict[str, Callable[..., nn.Module]] = {"lstm-lm": lstm_lm}
 
+#: Networks that give back what they were shown, by name; no task here trains them yet.
+RECONSTRUCTORS: dict[str, Callable[..., nn.Module]] = {"autoencoder": autoencoder}
+
 #: All networks by name, whatever their task.
-ALL_MODELS: dict[str, Callable[..., nn.Module]] = MODELS | TRANSLATORS | LANGUAGE_MODELS
+ALL_MODELS: dict[str, Callable[..., nn.Module]] = (
+    MODELS | TRANSLATORS | LANGUAGE_MODELS | RECONSTRUCTORS
+)
 
 
 def make_model(

@@ -9,8 +9,13 @@ weights load into the network here.
 import torch
 from torch import nn
 
-from elision.common.checks import number
 from elision.workloads.models.base import check_positive, initialise
+from elision.workloads.models.small_blocks import (
+    channels_of,
+    check_scaling,
+    convolution,
+    repeats,
+)
 
 __all__ = ["InvertedResidual", "MobileNetV2", "mobilenet_v2"]
 
@@ -28,41 +33,28 @@ STAGES = (
 #: Channels before the first stage and after the last.
 STEM, HEAD = 32, 1280
 
-#: Channels come in multiples of eight, never below nine tenths of what was asked for.
-_MULTIPLE, _LEAST = 8, 0.9
-
-
-def channels_of(channels: int, width: float) -> int:
-    """Channels times ``width``, to the nearest multiple of 8, one up if that is too few.
-
-    Example:
-        >>> channels_of(32, 1.0), channels_of(24, 0.5), channels_of(16, 0.1)
-        (32, 16, 8)
-    """
-    wanted = channels * width
-    nearest = int(wanted + _MULTIPLE / 2) // _MULTIPLE * _MULTIPLE
-    nearest = max(nearest, _MULTIPLE)
-    return nearest + _MULTIPLE if nearest < _LEAST * wanted else nearest
-
 
 class InvertedResidual(nn.Module):
-    """1x1 widening, 3x3 depthwise, 1x1 without a rectifier; around it a shortcut.
+    """1x1 widening, depthwise, 1x1 without a rectifier; around it a shortcut.
 
     Args:
         inputs, outputs: channels of the images.
         stride: of the depthwise convolution.
         widening: channels between over ``inputs``; 1: no first convolution.
+        kernel: side of the depthwise filters.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int, widening: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, widening: int, kernel: int = 3
+    ) -> None:
         super().__init__()
         between = inputs * widening
         layers: list[nn.Module] = []
         if widening != 1:
-            layers.append(_convolution(inputs, between, 1))
+            layers.append(convolution(inputs, between, 1))
         self.conv = nn.Sequential(
             *layers,
-            _convolution(between, between, 3, stride, groups=between),
+            convolution(between, between, kernel, stride, groups=between),
             nn.Conv2d(between, outputs, 1, bias=False),
             nn.BatchNorm2d(outputs),
         )
@@ -80,25 +72,38 @@ class MobileNetV2(nn.Module):
         in_channels: channels of the image.
         classes: outputs.
         width: factor of all channels; those of the last convolution only grow.
+        depth: factor of the blocks of every stage, rounded up (EfficientNet's rule).
+        kernel: side of the depthwise filters.
+        stem_stride: of the first convolution; 1 for small images (own choice).
         dropout: share of the last features left out in training.
     """
 
     def __init__(
-        self, *, in_channels: int, classes: int, width: float, dropout: float
+        self,
+        *,
+        in_channels: int,
+        classes: int,
+        width: float,
+        depth: float,
+        kernel: int,
+        stem_stride: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         check_positive("MobileNetV2", in_channels=in_channels, classes=classes)
-        number("MobileNetV2", "width", width, "> 0")
+        check_scaling("MobileNetV2", width, depth, kernel, stem_stride)
         channels = channels_of(STEM, width)
-        layers: list[nn.Module] = [_convolution(in_channels, channels, 3, 2)]
+        layers: list[nn.Module] = [convolution(in_channels, channels, 3, stem_stride)]
         for widening, wanted, blocks, first in STAGES:
             outputs = channels_of(wanted, width)
-            for i in range(blocks):
+            for i in range(repeats(blocks, depth)):
                 stride = first if i == 0 else 1
-                layers.append(InvertedResidual(channels, outputs, stride, widening))
+                layers.append(
+                    InvertedResidual(channels, outputs, stride, widening, kernel)
+                )
                 channels = outputs
         head = channels_of(HEAD, max(width, 1.0))
-        self.features = nn.Sequential(*layers, _convolution(channels, head, 1))
+        self.features = nn.Sequential(*layers, convolution(channels, head, 1))
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(head, classes))
         initialise(self)
 
@@ -108,28 +113,22 @@ class MobileNetV2(nn.Module):
 
 
 def mobilenet_v2(
-    *, in_channels: int, classes: int, width: float = 1.0, dropout: float = 0.2
+    *,
+    in_channels: int,
+    classes: int,
+    width: float = 1.0,
+    depth: float = 1.0,
+    kernel: int = 3,
+    stem_stride: int = 2,
+    dropout: float = 0.2,
 ) -> MobileNetV2:
     """MobileNetV2 for 224x224 images."""
     return MobileNetV2(
-        in_channels=in_channels, classes=classes, width=width, dropout=dropout
-    )
-
-
-def _convolution(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
-    """Convolution, batch normalisation and a rectifier that ends at 6."""
-    return nn.Sequential(
-        nn.Conv2d(
-            inputs,
-            outputs,
-            kernel,
-            stride,
-            padding=kernel // 2,
-            groups=groups,
-            bias=False,
-        ),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU6(),
+        in_channels=in_channels,
+        classes=classes,
+        width=width,
+        depth=depth,
+        kernel=kernel,
+        stem_stride=stem_stride,
+        dropout=dropout,
     )
