@@ -28,10 +28,14 @@ from elision.export.rescale import Rescale
 
 __all__ = ["KEEP_SCALE", "Lowering", "refuse_unsupported"]
 
+#: Calls that give the same codes another shape.
+_RESHAPES = (
+    "view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "_unsafe_view",
+)  # fmt: skip
+
 #: Calls that copy codes, so that what they read and write has one scale.
 KEEP_SCALE = (
-    "max_pool2d", "cat", "pad", "constant_pad_nd", "slice", "view", "reshape", "flatten",
-    "unsqueeze", "squeeze", "_unsafe_view",
+    "max_pool2d", "cat", "pad", "constant_pad_nd", "slice", *_RESHAPES,
 )  # fmt: skip
 
 #: Bits of a bias without its sign: half of int32, so that the sum has the other half.
@@ -389,9 +393,7 @@ _MAKERS: dict[str, Callable[[Lowering, Step], Operation]] = {
     "pad": _pad,
     "constant_pad_nd": _pad,
     "slice": _slice,
-    **dict.fromkeys(
-        ("view", "reshape", "flatten", "unsqueeze", "squeeze", "_unsafe_view"), _reshape
-    ),
+    **dict.fromkeys(_RESHAPES, _reshape),
     **dict.fromkeys(
         (
             "relu", "relu_", "relu6", "hardtanh", "hardtanh_", "clamp", "clamp_min",
