@@ -129,6 +129,11 @@ def test_the_variant_is_the_best_that_the_cpu_runs(monkeypatch):
         assert builder.variant() == expected
     monkeypatch.setenv("ELISION_VARIANT", "portable")
     assert builder.variant() == "portable"
+    monkeypatch.setenv("ELISION_VARIANT", "amx")  # would end in an illegal instruction
+    with pytest.raises(
+        ValueError, match="lacks some of its instructions; it runs portable"
+    ):
+        builder.variant()
 
 
 def test_a_compiler_older_than_the_cpu_builds_the_next_best(cache, monkeypatch, capsys):

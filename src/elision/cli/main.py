@@ -7,7 +7,9 @@ The verbs are in :mod:`elision.cli`.
 import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 import tomllib
 import warnings
 from collections.abc import Iterator, Sequence
@@ -120,6 +122,43 @@ def _notices() -> Iterator[None]:
         log.removeHandler(handler)
 
 
+@contextlib.contextmanager
+def _interruptions_kept() -> Iterator[None]:
+    """Context in which an interruption that Python throws away is raised once more.
+
+    One that falls into a callback of the interpreter's own, of which an import runs
+    thousands, would be printed and lost.
+    """
+
+    def raised_again(unraisable: Any) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            # A moment later, for what is raised in here is thrown away, too.
+            threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
+        else:
+            before(unraisable)
+
+    before, sys.unraisablehook = sys.unraisablehook, raised_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+#: Longest message, in characters; a file can hold a name of any length.
+_LONGEST = 2000
+
+
+def _line(error: Exception) -> str:
+    """An error as text for a terminal: nothing in it moves the cursor, none is endless."""
+    text = "".join(
+        c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in str(error)
+    )
+    if len(text) > _LONGEST:
+        half = _LONGEST // 2
+        text = f"{text[:half]} ... {text[-half:]}"
+    return f"elision: {text}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status.
 
@@ -131,7 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # line to standard error whenever it starts and stops.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     try:
-        _run(given)
+        with _interruptions_kept():
+            _run(given)
     except UnusedCliTokensError as error:
         verb = " ".join(["elision", *(error.command_chain or ())])
         unused = " ".join(error.unused_tokens or ())
@@ -141,14 +181,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         sys.exit(2)
     except (CycloptsError, ValueError, FileNotFoundError, ModuleNotFoundError) as error:
-        print(f"elision: {error}", file=sys.stderr)
+        print(_line(error), file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough: what is left to write goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (RuntimeError, OSError) as error:
-        print(f"elision: {error}", file=sys.stderr)
+        print(_line(error), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("elision: interrupted; the same command continues", file=sys.stderr)

@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,14 @@ def number(owner: str, name: str, value: Any, allowed: str) -> float:
         ValueError: TopK(sparsity=1.5): must be a number in [0, 1)
     """
     real = isinstance(value, (int, float, np.integer, np.floating))
+    if isinstance(value, int) and abs(value) > _LARGEST:  # no float can hold it
+        real = False
     if not real or isinstance(value, bool) or not _holds(float(value), allowed):
         raise ValueError(_message(owner, name, value, "a number", allowed))
     return float(value)
+
+
+_LARGEST = int(sys.float_info.max)
 
 
 def one_of(owner: str, name: str, value: Any, allowed: tuple[Any, ...]) -> None:

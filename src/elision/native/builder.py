@@ -107,11 +107,25 @@ def variant() -> str:
     """The best variant that this CPU runs, or the one named in ``$ELISION_VARIANT``.
 
     Raises:
-        ValueError: ``$ELISION_VARIANT`` is not a variant.
+        ValueError: ``$ELISION_VARIANT`` is not a variant, or has instructions that this
+            CPU lacks.
     """
-    if name := os.environ.get("ELISION_VARIANT"):
-        lookup("native variant", name, VARIANTS)
-        return name
+    best = _best_variant()
+    name = os.environ.get("ELISION_VARIANT")
+    if not name:
+        return best
+    lookup("native variant", name, VARIANTS)
+    names = list(VARIANTS)
+    runs = names[names.index(best) :]
+    if name not in runs:
+        raise ValueError(
+            f"ELISION_VARIANT={name}: this CPU, as torch sees it, lacks some of its "
+            f"instructions; it runs {', '.join(runs)}"
+        )
+    return name
+
+
+def _best_variant() -> str:
     capability = torch.backends.cpu.get_cpu_capability()
     if capability.startswith("AVX512"):
         flags = set(cpu_fields().get("flags", "").split())

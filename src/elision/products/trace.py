@@ -9,7 +9,7 @@ it holds no code; it is written under another name and renamed when complete.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from elision.common.checks import integer
 from elision.common.files import load_tensors, save_tensors
 from elision.common.notebook import html_table
 from elision.products.arithmetic import FP32, Arithmetic
@@ -67,6 +68,29 @@ class PackedTensor:
         flat = torch.zeros(size, dtype=self.values.dtype)
         flat[torch.from_numpy(places)] = self.values
         return flat.view(self.shape)
+
+    def check(self, name: str) -> None:
+        """Raise ValueError unless mask, values and shape belong together.
+
+        So a tensor that was read takes at most 64 bytes for each of the file's.
+
+        Args:
+            name: of the tensor, for the message.
+        """
+        if not all(type(side) is int and side >= 0 for side in self.shape):
+            raise ValueError(f"tensor {name} has no shape {self.shape}")
+        size = math.prod(self.shape)
+        if self.mask.dtype != torch.uint8 or self.mask.shape != (-(-size // 8),):
+            raise ValueError(
+                f"tensor {name}: a mask of {tuple(self.mask.shape)} {self.mask.dtype} is "
+                f"none of {size:,} values"
+            )
+        bits = np.unpackbits(self.mask.numpy())
+        if bits[size:].any() or self.values.shape != (int(bits.sum()),):
+            raise ValueError(
+                f"tensor {name}: the mask has {int(bits.sum()):,} values, the file "
+                f"{tuple(self.values.shape)}"
+            )
 
     def __repr__(self) -> str:
         """Numbers of values, dtype and shape, never the values."""
@@ -118,8 +142,32 @@ class _Record:
             **({"arithmetic": facts} if facts else {}),
         }
 
+    def check(self, tensors: Mapping[str, PackedTensor]) -> None:
+        """Raise ValueError or KeyError unless the tensors are this product's."""
+        keys = (self.first, self.second)
+        for operand, key in zip(self.kind.operands, keys, strict=True):
+            found, wanted = tensors[key].shape, self.geometry.shape_of(operand)
+            if found != wanted:
+                raise ValueError(
+                    f"{self.kind.value} of layer {self.name!r}: {operand} has shape "
+                    f"{found}, its geometry {wanted}"
+                )
+        if self.shared:
+            shared, whole = tensors[self.shared].shape, tensors[self.first].shape
+            if torch.broadcast_shapes(shared, whole) != whole:
+                raise ValueError(
+                    f"layer {self.name!r}: {shared} is shared by no batch of {whole}"
+                )
+
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> "_Record":
+        for name in ("layer", "recipe", "first", "second", "shared"):
+            if not isinstance(entry[name], str):
+                raise ValueError(f"{name} of a product is {entry[name]!r}, no text")
+        integer("trace", "step", entry["step"], ">= 0")
+        arithmetic = entry.get("arithmetic", {})
+        if not all(isinstance(text, str) for text in arithmetic.values()):
+            raise ValueError(f"arithmetic of a product is {arithmetic!r}")
         return cls(
             Product(entry["product"]),
             geometry_from_json(entry["geometry"]),
@@ -129,7 +177,7 @@ class _Record:
             entry["second"],
             entry["recipe"],
             entry["shared"],
-            Arithmetic(**entry.get("arithmetic", {})),
+            Arithmetic(**arithmetic),
         )
 
 
@@ -367,9 +415,21 @@ class Trace:
             written = {key: tensor.to_json() for key, tensor in packed.items()}
             if header["tensors"] != written or digest != _digest(header, packed):
                 raise ValueError("its content is not what was written")
+            # The digest shows damage, not that a whole trace was written.
+            for key, tensor in packed.items():
+                tensor.check(key)
             records = [_Record.from_json(entry) for entry in header["products"]]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: a corrupted trace ({error})") from error
+            for record in records:
+                record.check(packed)
+        except (
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+            RuntimeError,  # of torch, and a header that is nested too deeply
+        ) as error:
+            said = f"it lacks {error}" if isinstance(error, KeyError) else error
+            raise ValueError(f"{path}: a corrupted trace ({said})") from error
         return cls(about, records, packed)
 
 

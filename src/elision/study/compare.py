@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from elision.common.checks import integer, number
 from elision.products import Product
 from elision.study import folder as runfolder
 from elision.study.outcome import SCHEMA, USUAL_METRIC, counted_seeds, deviation
@@ -181,6 +182,14 @@ def _rows(run: Path) -> list[tuple[str, Compared]]:
     """Every recipe of a run, under a key that runs of its configuration share."""
     path = run / "summary.json" if run.is_dir() else run
     summary = _summary(run, path)
+    try:
+        return _rows_of(path, summary)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        said = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path}: not the summary of a run ({said})") from error
+
+
+def _rows_of(path: Path, summary: dict[str, Any]) -> list[tuple[str, Compared]]:
     metric = _metric(summary.get("metric", USUAL_METRIC))
     recipes, settings = _configuration(path.parent, summary)
     return [
@@ -188,10 +197,10 @@ def _rows(run: Path) -> list[tuple[str, Compared]]:
             json.dumps([recipe, settings], sort_keys=True),
             Compared(
                 (path.parent.name,),
-                summary["workload"],
-                recipe,
+                _word(summary["workload"]),
+                _word(recipe),
                 metric,
-                list(zip(_seeds(summary), _scores(found, metric), strict=True)),
+                _scores(found, metric, summary),
                 _quantities(recipe, found, summary["accelerators"]),
             ),
         )
@@ -217,7 +226,7 @@ def _quantities(
         # A machine that does not model its DRAM has no energy of it.
         if (value := of_recipes[recipe]["total"].get(quantity)) is not None
     }
-    return work | shares | costs
+    return {name: _value(v) for name, v in (work | shares | costs).items()}
 
 
 def _summary(run: Path, path: Path) -> dict[str, Any]:
@@ -252,13 +261,31 @@ def _configuration(
     return found["recipes"], settings | {"workload": workload}
 
 
-def _seeds(summary: dict[str, Any]) -> list[int]:
-    first = summary.get("seed", 0)
-    consecutive = range(first, first + summary.get("seeds", 1))
-    return summary.get("all_seeds", list(consecutive))
-
-
-def _scores(found: dict[str, Any], metric: Metric) -> list[float]:
-    """The metric by seed; JSON has None for NaN."""
+def _scores(
+    found: dict[str, Any], metric: Metric, summary: dict[str, Any]
+) -> list[tuple[int, float]]:
+    """Seeds and the metric at each; JSON has None for NaN."""
     scores = found.get(f"{metric.name}_by_seed", [found[metric.name]])
-    return [math.nan if score is None else score for score in scores]
+    first = integer("summary", "seed", summary.get("seed", 0), ">= 0")
+    seeds = summary.get("all_seeds", range(first, first + len(scores)))
+    if not scores or len(scores) != summary.get("seeds", 1):
+        raise ValueError(f"it has {len(scores)} scores of a recipe")
+    return [
+        (
+            integer("summary", "seed", seed, ">= 0"),
+            math.nan if score is None else _value(score),
+        )
+        for seed, score in zip(seeds, scores, strict=True)
+    ]
+
+
+def _value(value: Any) -> float:
+    """A number of a summary as it is; anything else is refused."""
+    number("summary", "value", value, "(-inf, inf)")
+    return value
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a name is {value!r}, no text")
+    return value

@@ -10,6 +10,7 @@ import numpy as np
 from elision.accelerators import ACCELERATORS
 from elision.accelerators.design.grid import check_prices
 from elision.common.checks import integer
+from elision.common.names import lookup
 from elision.common.specs import build, resolve
 from elision.common.toml import to_toml
 from elision.layers.recipe import Recipe
@@ -143,11 +144,21 @@ class StudyConfig:
 
     @classmethod
     def from_toml(cls, values: dict[str, Any]) -> "StudyConfig":
-        """The configuration of :meth:`to_dict`, as a run folder holds it."""
+        """The configuration of :meth:`to_dict`, as a run folder holds it.
+
+        Raises:
+            ValueError: an unknown setting, or a value that is refused.
+        """
+        known = {f.name: None for f in fields(cls)}
+        for name in values:
+            lookup("setting of a study", name, known)
         found = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        if isinstance(found.get("workload"), dict):
-            found["workload"] = Workload.from_dict(values["workload"])
-        return cls(**found)  # pyright: ignore[reportArgumentType]
+        try:
+            if isinstance(found.get("workload"), dict):
+                found["workload"] = Workload.from_dict(values["workload"])
+            return cls(**found)  # pyright: ignore[reportArgumentType]
+        except (TypeError, AttributeError) as error:  # text where a list is, and so on
+            raise ValueError(f"a setting is of the wrong kind ({error})") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; settings that came after the first layout only where they are set.

@@ -207,7 +207,7 @@ def added_to(
     Raises:
         ValueError: not a run folder, or an unknown name.
     """
-    config = StudyConfig.from_toml(runfolder.configuration(folder))
+    config = _configured(folder)
     grown = {
         f"{kind}s": told_once(kind, (*getattr(config, f"{kind}s"), *more))
         for kind, more in (
@@ -292,6 +292,15 @@ def _train_unit(
     return spec, seed, result.step_seconds, result.history[-1]
 
 
+def _configured(folder: Path) -> StudyConfig:
+    """The configuration of a run's folder; an error names its file."""
+    values = runfolder.configuration(folder)
+    try:
+        return StudyConfig.from_toml(values)
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.toml'}: {error}") from error
+
+
 def record_again(folder: Path, recipe: str | None, samples: int) -> tuple[str, Trace]:
     """Record one more training step of a finished run, with its trained weights.
 
@@ -339,7 +348,7 @@ def trained_network(
 
 def _trained(folder: Path, recipe: str | None) -> "tuple[str, _Run, nn.Module]":
     """Spec, run and trained network, on the CPU, of a finished run."""
-    config = StudyConfig.from_toml(runfolder.configuration(folder))
+    config = _configured(folder)
     spec = config.recipes[0] if recipe is None else recipe
     lookup("recipe of this run", spec, dict.fromkeys(config.recipes))
     if not (folder / "summary.json").is_file():

@@ -211,7 +211,8 @@ def load(
         if scaling.state_dict():
             scaling.load_state_dict(facts["scaler"])
     except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path}: does not fit this run: {error}") from error
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path}: does not fit this run: {said}") from error
     apart = "" if outer is None else prefix
     momenta = {int(n): v for n, v in _by_first(f"{apart}optimizer/", tensors).items()}
     trained = _by_first("trained/", tensors)
