@@ -37,6 +37,18 @@ def test_padding_copied_or_inside(padding: str, bits: int, peak: int) -> None:
     assert plan.peak_bytes == plan.arena_bytes == peak
 
 
+@pytest.mark.parametrize(
+    ("name", "bits", "head"), [("resnet8", 8, 51_264), ("resnet8", 32, 205_056)]
+)
+def test_arena_of_tflite_micro(name: str, bits: int, head: int) -> None:
+    """Heads of the arena that its interpreter printed for the exported networks."""
+    model = make_model(name, classes=10)
+    example = torch.zeros(1, 3, 32, 32)
+    plan = arena(model, example, bits, planner="tflite-micro")
+    assert plan.arena_bytes == head
+    assert arena(model, example, bits).arena_bytes < head
+
+
 def test_padding_that_tflite_knows_is_not_copied() -> None:
     """Stride 1 and an odd kernel pad the same sides under the SAME rule."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1))
@@ -151,6 +163,7 @@ def test_what_is_refused() -> None:
     _refused(r"arena\(bits=7\): must be 4 or 8 or 16 or 32", bits=7)
     _refused(r"arena\(weight_bits=1\): must be", weight_bits=1)
     _refused(r"arena\(padding='same'\): must be 'inside' or 'copied'", padding="same")
+    _refused(r"arena\(planner='x'\): must be 'least' or", planner="x")
     _refused(r"arena\(alignment=0\): must be an integer >= 1", alignment=0)
     with pytest.raises(ValueError, match=r"torch\.export cannot read Linear"):
         arena(nn.Linear(2, 2), torch.zeros(1, 3))

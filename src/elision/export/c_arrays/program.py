@@ -28,7 +28,6 @@ _KEYWORDS = frozenset(
 
 #: Kernels that copy codes; the others rescale.
 _COPIES = frozenset(("concatenate", "lookup", "maximum", "pad", "slice"))
-_NEED_STRING = frozenset(("concatenate", "pad"))
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,9 @@ class CProgram:
 
     Attributes:
         name: prefix of everything public.
-        header: text of ``NAME.h``: sizes, scales, the function.
-        source: text of ``NAME.c``.
+        stem: name of the files without their ends.
+        header: text of ``STEM.h``: sizes, scales, the function.
+        source: text of ``STEM.c``.
         arena: the memory plan, whose offsets the program uses.
 
     Example:
@@ -57,12 +57,13 @@ class CProgram:
     """
 
     name: str
+    stem: str
     header: str
     source: str
     arena: Arena
 
     def write(self, folder: str | Path) -> tuple[Path, Path]:
-        """Write ``NAME.h`` and ``NAME.c`` into a folder, which is made if missing.
+        """Write ``STEM.h`` and ``STEM.c`` into a folder, which is made if missing.
 
         Returns:
             The two paths, header first.
@@ -72,20 +73,25 @@ class CProgram:
         """
         where = Path(folder)
         where.mkdir(parents=True, exist_ok=True)
-        header, source = where / f"{self.name}.h", where / f"{self.name}.c"
+        header, source = where / f"{self.stem}.h", where / f"{self.stem}.c"
         write_text(header, self.header)
         write_text(source, self.source)
         return header, source
 
 
 def c_program(
-    graph: QuantisedGraph, name: str = "network", *, in_place: bool = True
+    graph: QuantisedGraph,
+    name: str = "network",
+    *,
+    stem: str | None = None,
+    in_place: bool = True,
 ) -> CProgram:
     """The C program of a quantised graph.
 
     Args:
         graph: int8 weights and activations.
         name: a C identifier, the prefix of all that is public.
+        stem: name of the files without their ends; None: ``name``.
         in_place: additions, products and lookups may write over what they read.
 
     Raises:
@@ -95,6 +101,7 @@ def c_program(
         raise ValueError(
             f"target c: the name {name!r} must be a C identifier: letters, digits and _"
         )
+    stem = name if stem is None else stem
     planned, constants = from_quantised(graph)
     arena = plan(planned, constants, in_place=in_place)
     offsets = {tensor.name: tensor.offset for tensor in arena.tensors}
@@ -113,10 +120,10 @@ def c_program(
         arrays += [_array(key, *value) for key, value in made.arrays.items()]
     kinds = sorted({operation.kind for operation in steps})
     source = [
-        f"/* {_comment(graph.name)} in int8: see {name}.h */",
-        *(["#include <string.h>"]),
+        f"/* {_comment(graph.name)} in int8: see {stem}.h */",
+        "#include <string.h>",
         "",
-        f'#include "{name}.h"',
+        f'#include "{stem}.h"',
         "",
         f"static int8_t arena[{name.upper()}_ARENA_BYTES];",
         "",
@@ -136,7 +143,7 @@ def c_program(
         "",
     ]
     header = _header(graph, name, arena)
-    return CProgram(name, header, "\n".join(source), arena)
+    return CProgram(name, stem, header, "\n".join(source), arena)
 
 
 def _header(graph: QuantisedGraph, name: str, arena: Arena) -> str:

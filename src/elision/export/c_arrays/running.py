@@ -14,7 +14,7 @@ from torch import Tensor
 
 from elision.export.c_arrays.program import CProgram
 
-__all__ = ["STRICT", "c_compiler", "run_c"]
+__all__ = ["STRICT", "c_compiler", "run_c", "run_source"]
 
 #: Flags under which the written C must compile without a word.
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
@@ -42,10 +42,32 @@ def run_c(
     flags: Sequence[str] = ("-O2",),
     timeout_seconds: float = 600,
 ) -> Tensor:
-    """Outputs of a program, compiled by the system's compiler, on codes of inputs.
+    """Outputs of a program that is not written yet; see :func:`run_source`.
 
     Args:
         program: what :func:`~elision.export.c_arrays.c_program` returns.
+        codes, flags, timeout_seconds: as there.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _, source = program.write(folder)
+        return run_source(
+            source, program.name, codes, flags=flags, timeout_seconds=timeout_seconds
+        )
+
+
+def run_source(
+    source: Path,
+    name: str,
+    codes: Tensor,
+    *,
+    flags: Sequence[str] = ("-O2",),
+    timeout_seconds: float = 600,
+) -> Tensor:
+    """Outputs of a written program, compiled by the system's compiler, of inputs' codes.
+
+    Args:
+        source: the C file, its header beside it.
+        name: prefix of what is public in it.
         codes: int8, ``(N, *shape)``.
         flags: of the compiler, besides :data:`STRICT`.
         timeout_seconds: of the compiler and of the run, each.
@@ -59,31 +81,21 @@ def run_c(
         ValueError: codes are not int8.
     """
     if codes.dtype != torch.int8:
-        raise ValueError(f"run_c: codes must be int8, got {codes.dtype}")
+        raise ValueError(f"run_source: codes must be int8, got {codes.dtype}")
     compiler = c_compiler()
-    main = (
-        resources.files("elision.export.c_arrays") / "kernels" / "main.c"
-    ).read_text("utf-8")
+    kernels = resources.files("elision.export.c_arrays") / "kernels"
+    main = (kernels / "main.c").read_text("utf-8")
     for mark, text in (
-        ("@HEADER@", f"{program.name}.h"),
-        ("@NAME@", program.name.upper()),
-        ("@name@", program.name),
+        ("@HEADER@", f"{source.stem}.h"),
+        ("@NAME@", name.upper()),
+        ("@name@", name),
     ):
         main = main.replace(mark, text)
     with tempfile.TemporaryDirectory() as folder:
-        _, source = program.write(folder)
         entry, binary = Path(folder) / "main.c", Path(folder) / "main"
         entry.write_text(main, encoding="utf-8")
-        command = [
-            compiler,
-            *STRICT,
-            *flags,
-            str(source),
-            str(entry),
-            "-o",
-            str(binary),
-        ]
-        _run(command, b"", timeout_seconds)
+        files = [f"-I{source.parent}", str(source), str(entry), "-o", str(binary)]
+        _run([compiler, *STRICT, *flags, *files], b"", timeout_seconds)
         raw = codes.contiguous().numpy().tobytes()
         found = _run([str(binary)], raw, timeout_seconds)
     return torch.from_numpy(np.frombuffer(found, np.int8).copy()).view(len(codes), -1)

@@ -6,12 +6,20 @@ from typing import Any
 from torch import nn
 
 from elision.common.checks import integer, one_of
-from elision.export.planning.graph import Graph, buffers
-from elision.export.planning.offsets import place
-from elision.export.planning.order import best_order
+from elision.export.planning.graph import Graph, buffers, peak_bytes
+from elision.export.planning.offsets import greedy_by_size, place
+from elision.export.planning.order import Order, best_order
 from elision.export.planning.traced import Constants, traced
 
-__all__ = ["BITS", "Arena", "PlannedTensor", "arena", "plan"]
+__all__ = ["BITS", "PLANNERS", "Arena", "PlannedTensor", "arena", "plan"]
+
+#: Who plans. ``"least"``: the best order and the smallest arena found. ``"tflite-micro"``:
+#: what TFLite Micro's interpreter does with the exported network: the operations in the
+#: module's own order, offsets greedy by size, padding copied, 16 bytes aligned.
+PLANNERS = ("least", "tflite-micro")
+
+#: TFLite Micro's alignment of offsets.
+_TFLM_ALIGNMENT = 16
 
 #: Widths of values that a plan knows.
 BITS = (4, 8, 16, 32)
@@ -98,9 +106,10 @@ def arena(
     bits: int = 8,
     *,
     weight_bits: int | None = None,
-    padding: str = "inside",
+    padding: str | None = None,
     in_place: bool = False,
-    alignment: int = 1,
+    alignment: int | None = None,
+    planner: str = "least",
 ) -> Arena:
     """The memory plan of a network in evaluation mode.
 
@@ -114,10 +123,12 @@ def arena(
         weight_bits: of a weight; None: as ``bits``. Below 16 bits a layer has int32
             biases and a rescaling for each output channel.
         padding: ``"inside"`` the convolution, or ``"copied"`` first where TFLite's rule
-            pads other sides, as LiteRT exports it.
+            pads other sides, as LiteRT exports it; None: inside, or as the planner does.
         in_place: elementwise operations overwrite their input where nothing else reads
             it.
-        alignment: offsets are multiples of so many bytes; TFLite Micro uses 16.
+        alignment: offsets are multiples of so many bytes; None: 1, or as the planner
+            does.
+        planner: one of :data:`PLANNERS`.
 
     Raises:
         ValueError: a number is out of range, or ``torch.export`` cannot read the model.
@@ -125,6 +136,9 @@ def arena(
     one_of("arena", "bits", bits, BITS)
     if weight_bits is not None:
         one_of("arena", "weight_bits", weight_bits, BITS)
+    one_of("arena", "planner", planner, PLANNERS)
+    if padding is None:
+        padding = "inside" if planner == "least" else "copied"
     found = traced(model, example, bits=bits, padding=padding)
     return plan(
         found.graph,
@@ -132,6 +146,7 @@ def arena(
         weight_bits=weight_bits or bits,
         in_place=in_place,
         alignment=alignment,
+        planner=planner,
     )
 
 
@@ -141,7 +156,8 @@ def plan(
     *,
     weight_bits: int = 8,
     in_place: bool = False,
-    alignment: int = 1,
+    alignment: int | None = None,
+    planner: str = "least",
 ) -> Arena:
     """The memory plan of a graph; arguments of :func:`arena`.
 
@@ -151,10 +167,18 @@ def plan(
         >>> plan(Graph({"x": 3, "y": 5}, (step,), ("x",), ("y",))).arena_bytes
         8
     """
+    one_of("arena", "planner", planner, PLANNERS)
+    if alignment is None:
+        alignment = 1 if planner == "least" else _TFLM_ALIGNMENT
     integer("arena", "alignment", alignment, ">= 1")
     best = best_order(graph, in_place=in_place)
+    if planner == "tflite-micro":
+        own = tuple(range(len(graph.operations)))
+        peak = peak_bytes(graph, own, in_place=in_place)
+        best = Order(own, peak, best.least_bytes)
     lives = buffers(graph, best.indices, in_place=in_place)
-    placed = place(lives, alignment=alignment)
+    arrange = place if planner == "least" else greedy_by_size
+    placed = arrange(lives, alignment=alignment)
     single = {b.names[0]: b for b in buffers(graph, best.indices)}
     tensors = [
         PlannedTensor(
