@@ -3,7 +3,8 @@
 For each network: the plan, the plan in the form in which TFLite kernels pad, the static
 array of the C program (from its object file), and, where their interpreters are given, the
 head of TFLite Micro's arena for the .tflite file that LiteRT's converter and quantiser
-write, the plans of that file's own graph, and the memory that ExecuTorch plans. The two converters need environments of their own:
+write, the plans of that file's own graph, and the memory that ExecuTorch plans. These
+need environments of their own:
 
     python -m venv litert && litert/bin/pip install litert-torch ai-edge-quantizer
     python -m venv tflm && tflm/bin/pip install --pre tflite-micro
@@ -306,7 +307,8 @@ def main() -> None:
                         facts[f"TFLM {kind} tail"] = int(tail[1]) if tail else None
     if given.executorch:
         said = child(given.executorch, "executorch", *found)
-        for name, sizes in json.loads(said.strip().splitlines()[-1]).items():
+        (line,) = [line for line in said.splitlines() if line.startswith("{")]
+        for name, sizes in json.loads(line).items():
             found[name]["ExecuTorch float"] = sum(sizes)
     rows = []
     for name, facts in found.items():

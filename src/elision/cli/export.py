@@ -20,6 +20,7 @@ def export(
     source: Path | None = None,
     *,
     target: Names = ("onnx",),
+    device: Names = (),
     workload: str | None = None,
     recipe: str | None = None,
     quantise: Literal["post", "aware", "none"] = "post",
@@ -34,8 +35,8 @@ def export(
 ) -> None:
     """Write a trained network for a device: pruned, folded, as integers; and run the file.
 
-    Prints the accuracy and the bytes of each stage, and how far the file's answers are
-    from those of the network.
+    Prints the accuracy and the bytes of each stage, how far the file's answers are from
+    those of the network, and the memory that its integers need.
 
     Parameters
     ----------
@@ -44,6 +45,8 @@ def export(
         trained first.
     target
         Formats of the files.
+    device
+        Microcontrollers: whether the integers fit, and for how much time and energy.
     workload
         What to train; default: photo-resnet8.
     recipe
@@ -77,6 +80,16 @@ def export(
         if quantise == "none":
             each.check_float()
     _check(quantise, bits, aware_epochs, source, workload, epochs, data)
+    if device:
+        from elision.export.devices import find_device
+
+        for each in device:
+            find_device(each)
+        if quantise == "none":
+            raise ValueError(
+                f"--device {device[0]} would be ignored: it is of integers; give "
+                "--quantise post or aware"
+            )
     for words, value in (("calibration", calibration), ("examples", examples)):
         integer("export", words, value)
 
@@ -111,8 +124,22 @@ def export(
     )
     page.add(found)
     tables = {"stages": found.rows(), "agreement": list(found.agreements)}
+    text = [rows_as_text(tables["stages"]), rows_as_text(tables["agreement"])]
+    memory: dict[str, Any] | None = None
     if found.graph is not None:
+        from elision.export import plan_quantised
+        from elision.export.devices import fit
+
         tables["operations"] = found.graph.rows()
+        plan = plan_quantised(found.graph)
+        fits = [fit(plan, each) for each in device]
+        page.add_memory(plan, fits)
+        tables["memory"] = plan.rows()
+        if fits:
+            tables["devices"] = [each.row() for each in fits]
+        memory = plan.summary()
+        text.append(plan.text())
+        text += [each.text() for each in fits]
     summary = {
         "network": name,
         "quantise": quantise,
@@ -121,9 +148,10 @@ def export(
         "files": {key: path.name for key, path in found.files.items()},
         "stages": tables["stages"],
         "agreement": tables["agreement"],
+        "memory": memory,
+        "devices": tables.get("devices", []),
     }
     write_folder(folder, page, tables, summary)
-    text = [rows_as_text(tables["stages"]), rows_as_text(tables["agreement"])]
     text += [f"{key}: {path}" for key, path in found.files.items()]
     print("\n\n".join(text) + f"\nreport: {folder / 'report.html'}")
 

@@ -13,6 +13,7 @@ from elision.export.c_arrays import CProgram, c_program
 from elision.export.graph import QuantisedGraph, Value
 from elision.export.plain import plain
 from elision.export.planning.arena import Arena, arena
+from elision.export.planning.quantised import plan_quantised
 from elision.export.quantise import quantised
 from elision.export.stages import exported
 from elision.export.targets import TARGETS
@@ -39,6 +40,7 @@ __all__ = [
     "finalize",
     "load_sparse",
     "plain",
+    "plan_quantised",
     "quantised",
     "save_onnx",
     "save_sparse",

@@ -240,8 +240,7 @@ def exported(
             Stage(
                 key,
                 (answers.argmax(1) == labels).double().mean().item(),
-                path.stat().st_size,
-                f"{path.name}, run by {target.interpreter}",
+                *target.stored(path, graph),
             )
         )
     return Exported(tuple(stages), tuple(rows), graph, files, len(labels))

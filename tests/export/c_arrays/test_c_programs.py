@@ -47,15 +47,15 @@ class Everything(nn.Module):
 
 
 class Plane(nn.Module):
-    """Reshapes and linear layers over the last axis only."""
+    """Reshapes, linear layers and a table between them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = nn.Linear(6, 4), nn.Linear(20, 3)
+        self.first, self.second = nn.Linear(30, 20), nn.Linear(20, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 5, 6) to (N, 3)."""
-        return self.second(torch.tanh(self.first(x)).flatten(1))
+        return self.second(torch.tanh(self.first(x.flatten(1))))
 
 
 def _graph(model: nn.Module, *shape: int, bits: int = 8) -> QuantisedGraph:

@@ -139,7 +139,6 @@ def _linear(operation: Linear, names: _Names) -> Call:
             names.reads[0],
             names.written,
             *arrays,
-            names.read().bytes // inner,
             inner,
             columns,
             operation.input_zero,

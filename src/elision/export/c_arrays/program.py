@@ -12,8 +12,8 @@ from elision.common.files import write_text
 from elision.export.c_arrays.calls import call_of
 from elision.export.graph import QuantisedGraph
 from elision.export.operations import Reshape
-from elision.export.planning.arena import Arena, plan
-from elision.export.planning.quantised import from_quantised, holder
+from elision.export.planning.arena import Arena
+from elision.export.planning.quantised import holder, plan_quantised
 
 __all__ = ["CProgram", "c_program"]
 
@@ -102,8 +102,7 @@ def c_program(
             f"target c: the name {name!r} must be a C identifier: letters, digits and _"
         )
     stem = name if stem is None else stem
-    planned, constants = from_quantised(graph)
-    arena = plan(planned, constants, in_place=in_place)
+    arena = plan_quantised(graph, in_place=in_place)
     offsets = {tensor.name: tensor.offset for tensor in arena.tensors}
     places = {value: f"arena + {offsets[at]}" for value, at in holder(graph).items()}
     position = {operation: i for i, operation in enumerate(arena.order)}

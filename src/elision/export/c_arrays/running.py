@@ -46,7 +46,9 @@ def run_c(
 
     Args:
         program: what :func:`~elision.export.c_arrays.c_program` returns.
-        codes, flags, timeout_seconds: as there.
+        codes: int8, ``(N, *shape)``.
+        flags: of the compiler, besides :data:`STRICT`.
+        timeout_seconds: of the compiler and of the run, each.
     """
     with tempfile.TemporaryDirectory() as folder:
         _, source = program.write(folder)

@@ -86,6 +86,30 @@ class Arena:
         """True if no order of the operations and no placement needs a smaller arena."""
         return self.arena_bytes == self.least_peak_bytes
 
+    def summary(self) -> dict[str, Any]:
+        """The figures as plain values, without the tensors."""
+        return {
+            "peak_bytes": self.peak_bytes,
+            "least_peak_bytes": self.least_peak_bytes,
+            "arena_bytes": self.arena_bytes,
+            "flash_bytes": self.flash_bytes,
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "order": list(self.order),
+        }
+
+    def text(self) -> str:
+        """The figures in a line."""
+        least = (
+            "no order needs less"
+            if self.optimal
+            else f"at least {self.least_peak_bytes:,}"
+        )
+        return (
+            f"arena: {self.arena_bytes:,} bytes ({least}); constants: "
+            f"{self.flash_bytes:,} bytes; {self.macs:,} multiply-accumulates"
+        )
+
     def rows(self) -> list[dict[str, Any]]:
         """The tensors as rows of a table, for :mod:`elision.report`."""
         return [

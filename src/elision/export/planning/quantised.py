@@ -11,10 +11,32 @@ from elision.export.operations import (
     Multiply,
     Reshape,
 )
+from elision.export.planning.arena import Arena, plan
 from elision.export.planning.graph import Graph, Operation
 from elision.export.planning.traced import Constants, Traced
 
-__all__ = ["from_quantised", "holder"]
+__all__ = ["from_quantised", "holder", "plan_quantised"]
+
+
+def plan_quantised(graph: QuantisedGraph, *, in_place: bool = True) -> Arena:
+    """The memory plan of a quantised graph, which is that of its C program.
+
+    Args:
+        graph: int8 weights and activations.
+        in_place: additions, products and lookups may write over what they read.
+
+    Raises:
+        ValueError: the graph has no operation but reshapes.
+
+    Example:
+        >>> import torch
+        >>> from elision.export.quantise import quantised
+        >>> layers = torch.nn.Sequential(torch.nn.Linear(4, 9), torch.nn.Linear(9, 2))
+        >>> plan_quantised(quantised(layers, torch.randn(8, 4))).arena_bytes
+        13
+    """
+    planned, constants = from_quantised(graph)
+    return plan(planned, constants, in_place=in_place)
 
 
 def from_quantised(graph: QuantisedGraph) -> Traced:

@@ -62,6 +62,11 @@ class Target(ABC):
             int8, ``(N, *shape)`` of the graph's output.
         """
 
+    def stored(self, path: Path, graph: QuantisedGraph) -> tuple[int, str]:
+        """Bytes that a device stores of what was written, and what they are of."""
+        del graph
+        return path.stat().st_size, f"{path.name}, run by {self.interpreter}"
+
     def check_float(self) -> None:
         """Raise ValueError unless the format has a form in floating point, too."""
         raise ValueError(

@@ -1,6 +1,12 @@
 """The page of an export: stages, agreement, operations."""
 
+from collections.abc import Sequence
+from html import escape
+
+from elision.export import Arena
+from elision.export.devices import Fit
 from elision.export.stages import Exported
+from elision.report.memory_map import memory_map
 from elision.report.table import rows_as_html
 from elision.study.page.sections.base import Section
 from elision.study.page.subject import SubjectPage
@@ -50,5 +56,43 @@ class ExportPage(SubjectPage):
                     "Each operation of the graph of integers with the shape, scale and zero "
                     "point of what it writes, and the bytes of its arrays.",
                     (rows_as_html(found.graph.rows(), ("operation", "kind", "shape")),),
+                )
+            )
+
+    def add_memory(self, plan: Arena, fits: Sequence[Fit]) -> None:
+        """The memory map, its tensors, and the devices asked for."""
+        drawn = [
+            (t.name, t.size_bytes, t.first, t.last, t.offset) for t in plan.tensors
+        ]
+        limit = min((fit.device.ram_bytes for fit in fits), default=None)
+        self.sections.append(
+            Section(
+                "Memory",
+                "counted here",
+                f"{escape(plan.text())}. The line is what is live; a box is a tensor, "
+                "its steps and its addresses.",
+                (
+                    memory_map(drawn, plan.order, title="Arena", limit_bytes=limit),
+                    rows_as_html(plan.rows(), ("tensor",)),
+                ),
+            )
+        )
+        if fits:
+            words = (
+                "device",
+                "core",
+                "fits",
+                *(key for key in fits[0].row() if "(" in key),
+            )
+            self.sections.append(
+                Section(
+                    "Devices",
+                    "estimated here",
+                    " ".join(
+                        f"{escape(fit.device.name)}: memory and clock of "
+                        f"{escape(fit.device.source)}; {escape(fit.device.basis)}."
+                        for fit in fits
+                    ),
+                    (rows_as_html([fit.row() for fit in fits], words),),
                 )
             )
