@@ -10,6 +10,14 @@ from elision.faults import flip
 from elision.faults.defence.abft import checked_products
 from elision.faults.defence.checksums import check
 from elision.faults.defence.sums import sums_of, sums_slowly, weighted, weighted_slowly
+from elision.faults.defence.windows import (
+    correlated,
+    correlated_slowly,
+    met,
+    met_inside,
+    met_inside_slowly,
+    met_slowly,
+)
 from elision.layers.watch import watch
 from elision.products import ConvolutionParameters, Product, dense
 
@@ -167,3 +175,25 @@ def test_one_pass_over_an_operand_gives_what_torch_does(groups):
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5)
     x[1, 2, 3, 4] = torch.nan
     assert sums_of(x, groups).by_place.isnan().sum() == 1
+
+
+@given(layers())
+@settings(max_examples=60, deadline=None)
+def test_sums_over_windows_are_those_of_torch(drawn):
+    """The kernels of two axes against any number of axes, on the same images."""
+    x, w, y, g, how = drawn
+    if how is None:
+        return
+    place, inside = x.sum(0), g.sum(0)
+    cases = (
+        (met, met_slowly, place, w.shape[2:], y.shape[2:]),
+        (met_inside, met_inside_slowly, inside, w.shape[2:], x.shape[2:]),
+    )
+    for fast, slow, image, kernel, sizes in cases:
+        found = fast(image.float(), kernel, sizes, how)
+        assert torch.equal(found, slow(image, kernel, sizes, how))
+    mine, theirs = g[:, : how.groups], x[:, : how.groups]
+    found = correlated(
+        mine.float().contiguous(), theirs.float().contiguous(), w.shape[2:], how
+    )
+    assert torch.equal(found, correlated_slowly(mine, theirs, w.shape[2:], how))

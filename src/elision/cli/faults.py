@@ -120,6 +120,7 @@ def faults(
         recovery_rows,
         struck_networks,
         struck_training,
+        test_examples,
     )
     from elision.study.page.faults import FaultPage
     from elision.study.sensitivity import write_folder
@@ -159,10 +160,9 @@ def faults(
             source, workload, recipe, epochs, seed, data, out, bar
         )
         folder = out or Path("runs") / f"faults-{file_name(name)}"
-        inputs = dataset.normalise(dataset.test_images[:examples])
         found = struck_networks(
             networks,
-            (inputs, dataset.test_labels[:examples]),
+            test_examples(dataset, examples),
             fault,
             formats,
             trials=trials,

@@ -36,6 +36,7 @@ __all__ = [
     "shares_by_layer",
     "struck_networks",
     "struck_training",
+    "test_examples",
     "trained_under",
 ]
 
@@ -94,6 +95,20 @@ def trained_under(
     )
     made = restore(done.model) if recipe == "dense" else finalize(done.model)
     return made.eval()
+
+
+def test_examples(dataset: Dataset, count: int) -> tuple[Tensor, Tensor]:
+    """Test examples, normalised, and their classes, at equal distances.
+
+    The first ones alone may be of one class, since some data sets are sorted.
+
+    Args:
+        dataset: of the workload.
+        count: at most so many.
+    """
+    whole = len(dataset.test_images)
+    at = torch.arange(min(count, whole)) * whole // min(count, whole)
+    return dataset.normalise(dataset.test_images[at]), dataset.test_labels[at]
 
 
 def struck_networks(

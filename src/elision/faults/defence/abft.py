@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from elision.common.checks import integer
@@ -84,6 +85,11 @@ class CheckedProducts:
         self._seen += 1
         if self._seen % self.every:
             return
+        # Modes that watch functions have no part in a hundred small ones.
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            self._check(done)
+
+    def _check(self, done: Computed) -> None:
         why = _unknown(done)
         if why is not None:
             self.unchecked[why] += 1

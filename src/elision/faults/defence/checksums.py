@@ -16,15 +16,14 @@ Trans. Comput. 33 (1984); the form for convolutions is derived here.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product as pairs
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from elision.faults.defence.sums import Sums, sums_of, weighted
+from elision.faults.defence.windows import by_channel, correlated, met, met_inside
 from elision.products import ConvolutionParameters, Product
 
 __all__ = ["Checked", "check", "is_linear_in_sums"]
@@ -123,32 +122,25 @@ def _forward(
     bias: Tensor | None,
     how: ConvolutionParameters,
 ) -> Checked:
-    spread = F.pad(of_x.by_place, _padding(how))
-    met = [_total(_window(spread, t, y.shape[2:], how)) for t in _taps(w.shape[2:])]
+    own = met(of_x.by_place, w.shape[2:], y.shape[2:], how)
     counts = y.shape[0] * math.prod(y.shape[2:])
     taps = _by_tap(w)
-    expected, norms = weighted(taps, torch.stack(met, 1), how.groups)
-    size = _bound(norms, of_x.sizes, len(met), how.groups)
+    expected, norms = weighted(taps, own, how.groups)
+    size = _bound(norms, of_x.sizes, own.shape[1], how.groups)
     if bias is not None:
         expected = expected + _wide(bias) * counts
         size = size + _wide(bias).abs() * counts
-    found = _sum(y, [0, *range(2, y.dim())])
-    return Checked(found, expected, _tolerance(size, taps[0].numel(), x, y))
+    return Checked(by_channel(y), expected, _tolerance(size, taps[0].numel(), x, y))
 
 
 def _input_grad(
     of_g: Sums, g: Tensor, w: Tensor, dx: Tensor, how: ConvolutionParameters
 ) -> Checked:
-    met = [
-        _total(of_g.by_place[(slice(None), *_inside(t, g, dx, how))])
-        for t in _taps(w.shape[2:])
-    ]
-    own = torch.stack(met, 1)
+    own = met_inside(of_g.by_place, w.shape[2:], dx.shape[2:], how)
     expected, norms = weighted(_by_tap(w), own, how.groups, transposed=True)
-    size = _bound(norms, of_g.sizes, len(met), how.groups)
-    terms = w.shape[0] // how.groups * len(met)
-    found = _sum(dx, [0, *range(2, dx.dim())])
-    return Checked(found, expected, _tolerance(size, terms, g, dx))
+    size = _bound(norms, of_g.sizes, own.shape[1], how.groups)
+    terms = w.shape[0] // how.groups * own.shape[1]
+    return Checked(by_channel(dx), expected, _tolerance(size, terms, g, dx))
 
 
 def _weight_grad(
@@ -159,15 +151,7 @@ def _weight_grad(
     dw: Tensor,
     how: ConvolutionParameters,
 ) -> Checked:
-    spread = F.pad(of_x.by_pixel, _padding(how))
-    every = [0, *range(2, g.dim())]
-    expected = torch.stack(
-        [
-            _sum(of_g.by_pixel * _window(spread, t, g.shape[2:], how), every)
-            for t in _taps(dw.shape[2:])
-        ],
-        1,
-    )
+    expected = correlated(of_g.by_pixel, of_x.by_pixel, dw.shape[2:], how)
     rows = dw.unflatten(0, (how.groups, -1))
     found = _sum(rows.flatten(3) if dw.dim() > 2 else rows[..., None], [1, 2])
     # Σ_npq (Σ_k|G|)(Σ_c|X|) ≤ √(K·C)·‖G‖·‖X‖, of each group.
@@ -194,7 +178,7 @@ def _tolerance(size: Tensor, terms: int, operand: Tensor, result: Tensor) -> Ten
     unit = torch.finfo(torch.promote_types(operand.dtype, torch.float32)).eps / 2
     stored = torch.finfo(result.dtype).eps / 2
     # A term is rounded in the product, in the sums over examples, and in those over
-    # channels; sums over pixels are in float64, or by halves.
+    # channels; sums over pixels are in float64, by rows, or by halves.
     added = (terms, operand.shape[0], operand.shape[1], result.shape[1])
     each = _SPREADS * unit * sum(map(math.sqrt, added))
     return (each + stored) * size.double()
@@ -206,11 +190,6 @@ def _sum(x: Tensor, axes: list[int]) -> Tensor:
         return x.sum(axes, dtype=torch.int64)
     own = torch.promote_types(x.dtype, torch.float32)
     return x.sum(axes, dtype=own).double()
-
-
-def _total(x: Tensor) -> Tensor:
-    """Sum over the pixels of each channel; float64 or int64."""
-    return x.flatten(1).sum(1, dtype=_wide(x[:0]).dtype) if x.dim() > 1 else _wide(x)
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -233,35 +212,3 @@ def _bound(norms: Tensor, sizes: Tensor, taps: int, groups: int) -> Tensor:
     """
     of_x = sizes.double().square().unflatten(0, (groups, -1)).sum(1, keepdim=True)
     return (norms.unflatten(0, (groups, -1)) * (of_x * taps).sqrt()).flatten()
-
-
-def _taps(kernel: torch.Size) -> Iterator[tuple[int, ...]]:
-    return pairs(*(range(n) for n in kernel))
-
-
-def _padding(how: ConvolutionParameters) -> list[int]:
-    return [p for n in reversed(how.padding) for p in (n, n)]
-
-
-def _window(
-    x: Tensor, tap: tuple[int, ...], sizes: torch.Size, how: ConvolutionParameters
-) -> Tensor:
-    """The padded pixels that a tap meets, one an output; axes of pixels are the last."""
-    cut = tuple(
-        slice(d * r, d * r + t * (n - 1) + 1, t)
-        for r, n, t, d in zip(tap, sizes, how.stride, how.dilation, strict=True)
-    )
-    return x[(..., *cut)]
-
-
-def _inside(
-    tap: tuple[int, ...], g: Tensor, dx: Tensor, how: ConvolutionParameters
-) -> tuple[slice, ...]:
-    """The outputs whose pixel at a tap is inside the image."""
-    found = []
-    for axis, r in enumerate(tap):
-        t, d, p = how.stride[axis], how.dilation[axis], how.padding[axis]
-        low = max(0, -((d * r - p) // t))
-        high = (dx.shape[2 + axis] - 1 + p - d * r) // t + 1
-        found.append(slice(low, max(low, min(high, g.shape[2 + axis]))))
-    return tuple(found)

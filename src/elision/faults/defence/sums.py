@@ -157,13 +157,21 @@ def _by_column(w: Any, sums: Any, groups: int) -> Any:  # pragma: no cover (comp
     rows, channels, taps = w.shape
     product = np.zeros(channels * groups, np.float64)
     square = np.zeros(channels * groups, np.float64)
-    for k in range(rows):
-        first = k // (rows // groups) * channels
+    each, width = rows // groups, channels * taps
+    for g in range(groups):
+        # Whole rows at a time: a loop over a few taps is too short for vectors.
+        own, squares = np.zeros(width, np.float32), np.zeros(width, np.float32)
+        tiled = np.zeros(width, np.float32)
+        for k in range(g * each, (g + 1) * each):
+            row = w[k].reshape(width)
+            for c in range(channels):
+                for t in range(taps):
+                    tiled[c * taps + t] = sums[k, t]
+            for i in range(width):
+                own[i] += row[i] * tiled[i]
+                squares[i] += row[i] * row[i]
         for c in range(channels):
-            total, squares = np.float32(0), np.float32(0)
             for t in range(taps):
-                total += w[k, c, t] * sums[k, t]
-                squares += w[k, c, t] * w[k, c, t]
-            product[first + c] += total
-            square[first + c] += squares
+                product[g * channels + c] += own[c * taps + t]
+                square[g * channels + c] += squares[c * taps + t]
     return product, square

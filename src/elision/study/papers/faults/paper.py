@@ -20,6 +20,7 @@ from elision.study.faults import (
     network_rows,
     shares_by_layer,
     struck_networks,
+    test_examples,
     trained_under,
 )
 from elision.study.papers.base import (
@@ -113,11 +114,7 @@ class Faults(Paper):
             networks[name] = trained_under(
                 chosen, recipe, dataset, seed=self.seed, folder=place
             )
-        count = min(self.examples, len(dataset.test_images))
-        data = (
-            dataset.normalise(dataset.test_images[:count]),
-            dataset.test_labels[:count],
-        )
+        data = test_examples(dataset, self.examples)
         stored = [
             (name, format)
             for name in ("dense", "pruned")
