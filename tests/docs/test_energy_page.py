@@ -61,4 +61,5 @@ def test_the_records_readme_is_that_of_the_record() -> None:
         assert f"{name} {1e3 * runs[spec]['0']['step_cpu_seconds']:.1f}" in text
     found = json.loads((RECORD / "run.json").read_text())
     for block in ("training", "asleep"):
-        assert in_words(*found[block]["ours"]["wh"], "Wh") in text
+        low, high = found[block]["ours"]["wh"]
+        assert in_words(low, high, "Wh") in text
