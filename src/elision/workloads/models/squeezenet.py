@@ -101,6 +101,8 @@ class SqueezeNet(nn.Module):
         kernel: side of the wider filters of a module.
         stem_stride: of the first convolution; 1 for small images (own choice).
         dropout: share of the last features left out in training.
+        rectified: whether scores end in a rectifier, as published. Among few classes, one
+            whose scores are never positive gets no gradient any more, and is lost.
 
     Example:
         >>> model = squeezenet(in_channels=3, classes=1000)
@@ -119,6 +121,7 @@ class SqueezeNet(nn.Module):
         kernel: int,
         stem_stride: int,
         dropout: float,
+        rectified: bool,
     ) -> None:
         super().__init__()
         check_positive("SqueezeNet", in_channels=in_channels, classes=classes)
@@ -140,12 +143,14 @@ class SqueezeNet(nn.Module):
             channels = 2 * branch
         self.features = nn.Sequential(*layers)
         last = nn.Conv2d(channels, classes, 1)
-        self.classifier = nn.Sequential(nn.Dropout(dropout), last, nn.ReLU())
+        one_of("SqueezeNet", "rectified", rectified, (True, False))
+        ending = nn.ReLU() if rectified else nn.Identity()
+        self.classifier = nn.Sequential(nn.Dropout(dropout), last, ending)
         initialise(self, fan="fan_in")
         nn.init.normal_(last.weight, std=_LAST_DEVIATION)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Class scores ``(N, classes)``, not below 0, of images ``(N, in_channels, H, W)``."""
+        """Class scores ``(N, classes)`` of images ``(N, in_channels, H, W)``."""
         return self.classifier(self.features(x)).mean((2, 3))
 
 
@@ -159,6 +164,7 @@ def squeezenet(
     kernel: int = 3,
     stem_stride: int = 2,
     dropout: float = 0.5,
+    rectified: bool = True,
 ) -> SqueezeNet:
     """SqueezeNet for 224x224 images."""
     return SqueezeNet(
@@ -170,4 +176,5 @@ def squeezenet(
         kernel=kernel,
         stem_stride=stem_stride,
         dropout=dropout,
+        rectified=rectified,
     )
