@@ -210,6 +210,8 @@ class Halving(Schedule):
         self._waiting = list(range(first, first + candidates))
         self._losses: dict[int, float] = {}
         self._size = candidates
+        #: Whether all jobs have ended.
+        self.is_ended = False
 
     def ask(self) -> Job | None:
         """The next of the rung that is open."""
@@ -220,7 +222,10 @@ class Halving(Schedule):
     def tell(self, job: Job, loss: float) -> None:
         """The loss of a job; the last of a rung opens the next."""
         self._losses[job.candidate] = loss
-        if len(self._losses) < self._size or self._rung + 1 == len(self._epochs):
+        if len(self._losses) < self._size:
+            return
+        if self._rung + 1 == len(self._epochs):
+            self.is_ended = True
             return
         ranked = _ranked(self._losses)
         going = ranked[: max(1, self._size // self._eta)]
@@ -230,7 +235,7 @@ class Halving(Schedule):
 
 
 class Hyperband(Schedule):
-    """Hyperband: brackets of successive halving, each with candidates of its own.
+    """Hyperband: brackets of successive halving, one after another, of candidates of its own.
 
     Args:
         most: epochs of a whole training.
@@ -255,13 +260,12 @@ class Hyperband(Schedule):
             first += count
 
     def ask(self) -> Job | None:
-        """The next job of the first bracket that has one."""
-        # A bracket that waits for its rung lets the next one begin.
-        for number, part in enumerate(self._parts):
-            if (job := part.ask()) is not None:
-                rung = job.rung + number  # of all the rungs, so that epochs tell it
-                return Job(job.candidate, rung, job.epochs)
-        return None
+        """The next job of the first bracket that has not ended."""
+        # In order, so that a budget that ends early leaves brackets that are whole.
+        number = next((n for n, p in enumerate(self._parts) if not p.is_ended), None)
+        if number is None or (job := self._parts[number].ask()) is None:
+            return None
+        return job._replace(rung=job.rung + number)  # of all rungs: epochs tell it
 
     def tell(self, job: Job, loss: float) -> None:
         """The loss of a job, for its bracket."""
