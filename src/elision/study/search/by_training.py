@@ -222,12 +222,11 @@ def by_training(
         rows = search.sampled(method, count, full_trainings, epochs)
     if rows and not any(row.is_feasible for row in rows):
         raise _none_within(limit, [row.cost for row in rows])
-    reached: dict[str, float] = {}
+    reached: dict[str, int] = {}
     for row in rows:
-        share = row.epochs / row.trial.epochs
-        reached[row.trial.key] = max(share, reached.get(row.trial.key, 0.0))
-    whole = max((row.trial.epochs for row in rows), default=0)
-    return Found(method, tuple(rows), math.fsum(reached.values()), whole)
+        reached[row.trial.key] = max(row.epochs, reached.get(row.trial.key, 0))
+    whole = rows[0].trial.epochs
+    return Found(method, tuple(rows), sum(reached.values()) / whole, whole)
 
 
 @dataclass(frozen=True)
