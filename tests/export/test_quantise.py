@@ -165,3 +165,15 @@ def test_the_room_offers_what_finalize_offers() -> None:
 
     for name in finalize.__all__:
         assert getattr(elision.export, name) is getattr(finalize, name)
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "ds-cnn", "mobilenet-v3-small"])
+def test_networks_of_small_devices_have_an_integer_form(name: str) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(4, 3, 32, 32)
+    model = make_model(name, in_channels=3, classes=5).eval().requires_grad_(False)
+    graph, fake = fake_quantised(model, inputs)
+    floats = {n: v.to(torch.int8) for n, v in fake.values(inputs).items()}
+    for operation in graph.operations:
+        found = operation.run(*(floats[n] for n in operation.inputs))
+        assert (found.int() - floats[operation.name].int()).abs().max() <= 1
