@@ -44,7 +44,12 @@ _BIAS_BITS = 30
 
 @dataclass(frozen=True)
 class Quantities:
-    """Shape, scale and zero point of a value."""
+    """Shape, scale and zero point of a value.
+
+    Example:
+        >>> Quantities((3, 8, 8), 0.05, -128).zero
+        -128
+    """
 
     shape: tuple[int, ...]
     scale: float
@@ -58,6 +63,13 @@ class Lowering:
         program: the network.
         values: quantities of every value, by name.
         bits: of the weights.
+
+    Example:
+        >>> from elision.export.program import traced
+        >>> program = traced(torch.nn.Linear(2, 1), torch.ones(2, 2))
+        >>> values = {n: Quantities((k,), 0.1, 0) for n, k in (("input", 2), ("linear", 1))}
+        >>> Lowering(program, values, 8).operation(program.steps[0]).kind
+        'linear'
     """
 
     def __init__(

@@ -51,6 +51,10 @@ class Step:
         reads: names of the steps, or ``input``, whose values it reads.
         low, high: limits of the clamp, infinite without one.
         last: the node whose value the step is known by: the call, or its clamp.
+
+    Example:
+        >>> traced(nn.Linear(4, 2), torch.ones(2, 4)).steps[0].shape
+        (2,)
     """
 
     name: str

@@ -73,6 +73,13 @@ class FakeQuantised:
     Args:
         graph: scales, zero points and weights.
         program: the network that the graph was made of.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> graph, fake = fake_quantised(nn.Linear(4, 2), torch.ones(8, 4))
+        >>> sorted(fake.values(torch.ones(1, 4)))
+        ['input', 'linear']
     """
 
     def __init__(self, graph: QuantisedGraph, program: Program) -> None:

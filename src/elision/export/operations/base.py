@@ -23,6 +23,11 @@ class Operation:
     Attributes:
         name: of the operation and of the value that it writes.
         inputs: names of the values that it reads.
+
+    Example:
+        >>> from elision.export.operations import Reshape
+        >>> Reshape(name="flat", inputs=("input",), shape=(4,)).constants()
+        {}
     """
 
     name: str
@@ -50,6 +55,11 @@ class Clamped(Operation):
         zero: zero point of the codes that are written.
         low, high: codes between which they lie; an activation function such as ReLU6 is
             nothing else.
+
+    Example:
+        >>> Clamped(name="a", inputs=("x",), zero=-100, low=-100).clamped(
+        ...     torch.tensor([-5, 30, 500])).tolist()
+        [-100, -70, 127]
     """
 
     zero: int
