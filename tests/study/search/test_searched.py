@@ -93,6 +93,9 @@ def test_an_interrupted_search_ends_with_the_same_answer(
     assert json.loads((folder / "summary.json").read_text()) == json.loads(
         (run[0] / "summary.json").read_text()
     )
+    for place in (run[0], folder):  # what the trainings cost, which no result depends on
+        account = json.loads((place / "energy.json").read_text())
+        assert account["total"]["energy"]["cpu_seconds"] > 0
 
 
 def test_a_folder_of_another_search_is_refused(

@@ -27,6 +27,7 @@ from elision.common.workers import pool
 from elision.layers import restore
 from elision.layers.recipe import Recipe
 from elision.precision.sensitivity import rank_correlation
+from elision.study.energy import account_of_search
 from elision.study.folder import claimed
 from elision.study.search.choices import LayerSpace, layer_space
 from elision.study.search.costs import Costs, cost_named
@@ -392,6 +393,7 @@ class _Search:
             self._measuring(),
             self.data.source,
         )
+        account_of_search(self.folder)  # of its trainings; sensitivities are not in it
         write_json(self.folder / "summary.json", without_nan(found.summary()))
         return found
 
