@@ -93,7 +93,8 @@ def test_an_interrupted_search_ends_with_the_same_answer(
     assert json.loads((folder / "summary.json").read_text()) == json.loads(
         (run[0] / "summary.json").read_text()
     )
-    for place in (run[0], folder):  # what the trainings cost, which no result depends on
+    # What the trainings cost, which no result depends on.
+    for place in (run[0], folder):
         account = json.loads((place / "energy.json").read_text())
         assert account["total"]["energy"]["cpu_seconds"] > 0
 
