@@ -11,6 +11,7 @@ need environments of their own:
     python -m venv executorch && executorch/bin/pip install executorch
     python benchmarks/arena.py [--litert litert/bin/python] [--tflm tflm/bin/python]
         [--executorch executorch/bin/python] [--only NAME ...] [--out FILE]
+        [--figure FILE]
 
 Weights are random, batch norms have statistics of random images: neither changes a shape.
 """
@@ -262,6 +263,17 @@ def of_network(name: str) -> dict[str, Any]:
     return found
 
 
+def draw(path: Path) -> None:
+    """The memory map of one network."""
+    from elision.export import arena
+    from elision.report.memory_map import memory_map
+
+    plan = arena(*network("tiny-resnet8"))
+    boxes = [(t.name, t.size_bytes, t.first, t.last, t.offset) for t in plan.tensors]
+    title = f"tiny-resnet8 in int8: {plan.text().partition(';')[0]}"
+    path.write_text(memory_map(boxes, plan.order, title=title) + "\n")
+
+
 def main() -> None:
     if sys.argv[1:2] == ["convert"]:
         convert(sys.argv[3:], Path(sys.argv[2]))
@@ -278,7 +290,10 @@ def main() -> None:
     options.add_argument("--executorch")
     options.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     options.add_argument("--out", type=Path)
+    options.add_argument("--figure", type=Path, help="memory map of tiny-resnet8")
     given = options.parse_args()
+    if given.figure:
+        draw(given.figure)
 
     from elision.common.files import write_json
     from elision.engines.bench import machine

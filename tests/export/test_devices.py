@@ -1,11 +1,16 @@
 """Named microcontrollers: published figures, estimates as ranges, what fits."""
 
-import pytest
+from typing import Any
 
+import pytest
+import torch
+
+from elision.export import arena
 from elision.export.devices import DEVICES, Device, Fit, find_device, fit
 from elision.export.planning import Graph, Operation
 from elision.export.planning.arena import plan
 from elision.export.planning.traced import Constants
+from elision.workloads import make_model
 
 
 def _fit(device: str, *, arena: int, weights: int = 0, macs: int = 0) -> Fit:
@@ -41,6 +46,36 @@ def test_estimates_contain_the_published_runs() -> None:
                 assert found.energy_uj is not None
                 assert found.energy_uj[0] <= run.energy_uj * (1 + 1e-9)
                 assert run.energy_uj <= found.energy_uj[1] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "name", "options", "shape"),
+    [
+        ("image classification", "tiny-resnet8", {"classes": 10}, (3, 32, 32)),
+        ("keyword spotting", "ds-cnn", {"classes": 12, "in_channels": 1}, (1, 49, 10)),
+        (
+            "visual wake words",
+            "mobilenet-v1",
+            {"classes": 2, "width": 0.25},
+            (3, 96, 96),
+        ),
+        (
+            "anomaly detection",
+            "autoencoder",
+            {"in_channels": 1, "image_size": (5, 128)},
+            (1, 5, 128),
+        ),
+    ],
+)
+def test_macs_of_the_published_networks(
+    benchmark: str, name: str, options: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    """The multiply-accumulates that the runs are divided by, from the networks."""
+    plan = arena(make_model(name, **options), torch.zeros(1, *shape))
+    stored = {
+        r.macs for d in DEVICES.values() for r in d.runs if r.network == benchmark
+    }
+    assert stored == {plan.macs}
 
 
 def test_published_cycles() -> None:
