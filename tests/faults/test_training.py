@@ -184,3 +184,14 @@ def test_recovery_tells_the_three_ends_apart():
     assert (gone.diverged_at, gone.silent) == (10, False)
     with pytest.raises(ValueError, match="losses"):
         recovery([1.0], [1.0, 1.0], last=0)
+
+
+def test_a_step_without_gradients_is_not_struck() -> None:
+    """RigL's optimiser step on a move is left out, and so are its gradients."""
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with striking(model, optimizer, Fault(site="weight-gradient"), first=0) as struck:
+        model(torch.ones(1, 2))
+        optimizer.step()
+    assert struck.step == 0
+    assert struck.struck == 0

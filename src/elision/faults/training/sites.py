@@ -146,7 +146,10 @@ class Weights(_AtRest):
 
 
 class WeightGradients(_AtRest):
-    """Gradients of parameters, by the name of the parameter, before the optimiser."""
+    """Gradients of parameters, by the name of the parameter, before the optimiser.
+
+    A step that has none, such as that in which RigL moves its masks, is not struck.
+    """
 
     def attach(self, model: nn.Module, optimizer: Optimizer, stack: ExitStack) -> None:
         self._named = list(model.named_parameters())
@@ -155,7 +158,7 @@ class WeightGradients(_AtRest):
         return {n: p.grad for n, p in self._named if p.grad is not None}
 
     def before_update(self) -> None:
-        if self.active:
+        if self.active and self._tensors():
             self._strike()
 
 
