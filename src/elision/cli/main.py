@@ -23,6 +23,7 @@ from elision import __version__
 from elision.cli import COMMANDS
 from elision.cli.parameters import epilogue
 from elision.common.names import lookup
+from elision.common.printable import printable
 
 __all__ = ["app", "main"]
 
@@ -150,9 +151,7 @@ _LONGEST = 2000
 
 def _line(error: Exception) -> str:
     """An error as text for a terminal: nothing in it moves the cursor, none is endless."""
-    text = "".join(
-        c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in str(error)
-    )
+    text = printable(str(error), keep="\n\t")
     if len(text) > _LONGEST:
         half = _LONGEST // 2
         text = f"{text[:half]} ... {text[-half:]}"

@@ -258,8 +258,14 @@ def _crc(x: Tensor) -> int:
     return zlib.crc32(x.reshape(-1).view(torch.uint8).numpy().data)
 
 
+#: Characters that begin a formula in spreadsheets (OWASP, "CSV Injection").
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
+
 def to_csv(rows: list[dict[str, Any]]) -> str:
     """Rows as CSV, with every column of any row; a value that a row lacks stays empty.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before it.
 
     Example:
         >>> print(to_csv([{"a": 1}, {"b": 2}]), end="")
@@ -271,5 +277,11 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _no_formula(v) for name, v in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    """A value of a table; of a name such as ``=1+1`` a spreadsheet computes nothing."""
+    is_formula = isinstance(value, str) and value[:1] in _FORMULAS
+    return f"'{value}" if is_formula else value

@@ -1,11 +1,13 @@
 """Style of figures: one palette, one typeface, SVG small enough to inline."""
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 __all__ = ["INK", "PALETTE", "PRODUCT_COLOURS", "drawing", "svg"]
@@ -46,7 +48,18 @@ _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "elision",
     "figure.constrained_layout.use": True,
+    # A dollar in the name of a layer or a recipe is a dollar.
+    "text.parse_math": False,
 }
+
+#: A power in the mathematics that matplotlib writes on logarithmic axes.
+_POWER = re.compile(
+    r"\$\\mathdefault\{(?P<sign>-?)(?:(?P<times>[^{}]+)\\times)?(?P<base>[^{}]+)"
+    r"\^\{(?P<power>[^{}]+)\}\}\$"
+)
+#: Characters that no XML may hold.
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_RAISED = str.maketrans("0123456789-\u2212.", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻·")
 
 
 @contextmanager
@@ -66,9 +79,50 @@ def drawing(width: float, height: float) -> Iterator["Figure"]:
         yield figure
 
 
+def _write_powers_as_text(axis: "Axis") -> None:
+    """Have a logarithmic axis write 10² instead of mathematics."""
+    from matplotlib.ticker import LogFormatterSciNotation
+
+    class Powers(LogFormatterSciNotation):
+        """The same ticks; their labels as text."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return _plain(super().__call__(x, pos))
+
+    for formatter, replace in (
+        (axis.get_major_formatter(), axis.set_major_formatter),
+        (axis.get_minor_formatter(), axis.set_minor_formatter),
+    ):
+        if type(formatter) is LogFormatterSciNotation:
+            replace(
+                Powers(
+                    base=formatter._base,  # pyright: ignore[reportAttributeAccessIssue]
+                    labelOnlyBase=formatter.labelOnlyBase,
+                    minor_thresholds=formatter.minor_thresholds,
+                )
+            )
+
+
+def _plain(text: str) -> str:
+    r"""Matplotlib's mathematics of a tick as text.
+
+    Example:
+        >>> _plain(r"$\mathdefault{10^{-2}}$"), _plain(r"$\mathdefault{2\times10^{3}}$")
+        ('10⁻²', '2×10³')
+    """
+    if found := _POWER.fullmatch(text):
+        times = f"{found['times']}×" if found["times"] else ""
+        raised = found["power"].translate(_RAISED)
+        return f"{found['sign']}{times}{found['base']}{raised}"
+    return text.removeprefix("$\\mathdefault{").removesuffix("}$")
+
+
 def svg(figure: "Figure") -> str:
     """The figure as an inline SVG element, without a declaration or a date."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            _write_powers_as_text(axis)
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    drawn = text.getvalue()
+    drawn = _CONTROLS.sub("\ufffd", text.getvalue())
     return drawn[drawn.index("<svg") :]

@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from elision.common.printable import printable
+
 __all__ = ["rows_as_html", "rows_as_latex", "rows_as_markdown", "rows_as_text"]
 
 
@@ -124,9 +126,12 @@ def rows_as_html(rows: list[dict[str, Any]], words: Sequence[str] = ()) -> str:
 
 
 def _text(value: Any) -> str:
-    """A whole number with its thousands apart, any other number to four digits."""
+    """A whole number with its thousands apart, any other number to four digits.
+
+    A text is shown as a terminal can show it (:func:`elision.common.printable.printable`).
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
+        return printable(str(value))
     if math.isnan(value):
         return "NaN"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

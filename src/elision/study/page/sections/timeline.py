@@ -1,5 +1,7 @@
 """One layer of one recorded step as a schedule of the systolic arrays."""
 
+from html import escape
+
 from elision.accelerators import ACCELERATORS
 from elision.accelerators.design.schedule import Slice, schedule
 from elision.accelerators.systolic.array import SystolicArray
@@ -37,8 +39,9 @@ def timeline(outcome: StudyOutcome) -> Section | None:
             schedules[spec] = slices
     note = (
         f"When the ports of an array are busy during the three products of "
-        f"<code>{products[0].name}</code>, the layer with the most multiply-accumulates, "
-        f"all arrays on one scale of cycles; the first {FOLDS} folds of a product singly. "
+        f"<code>{escape(products[0].name)}</code>, the layer with the most "
+        "multiply-accumulates, all arrays on one scale of cycles; the first "
+        f"{FOLDS} folds of a product singly. "
         "<code>elision timeline</code> writes whole steps for Perfetto."
     )
     return Section("Timeline", "simulated", note, (timeline_svg(schedules),))

@@ -1,0 +1,68 @@
+"""Names of a user's own in figures, tables and pages: text, whatever they hold."""
+
+import csv
+import io
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from elision.common.files import to_csv
+from elision.products import MatmulGeometry, Trace, synthetic_products
+from elision.report.charts import grouped_bars
+from elision.report.style import drawing, svg
+from elision.report.table import rows_as_html, rows_as_text
+from elision.study.page.sections.timeline import timeline
+
+NAMES = (
+    "$\\frac{$",
+    "$x$",
+    "<script>alert(1)</script>",
+    "a & b",
+    "=1+1",
+    "layer\x1b[31m",
+)
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # the typeface has no escape character
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_drawn_as_it_is(name: str) -> None:
+    drawn = grouped_bars([name, "b"], {name: [0.5, 0.25]}, title=name)
+    assert "<script" not in drawn
+    texts = [element.text for element in ElementTree.fromstring(drawn).iter()]
+    assert texts.count(name.replace("\x1b", "\ufffd")) == 3
+    assert "\x1b" not in rows_as_text([{"layer": name}])
+    assert "<script" not in rows_as_html([{"layer": name}])
+
+
+def test_powers_on_axes_are_text() -> None:
+    with drawing(4, 3) as figure:
+        axes = figure.subplots()
+        axes.plot([1e-3, 1, 1e4], [1, 2, 8])
+        axes.set_xscale("log")
+        axes.set_yscale("log", base=2)
+        drawn = svg(figure)
+    assert ">10⁻²<" in drawn
+    assert ">2³<" in drawn
+    assert "mathdefault" not in drawn
+
+
+def test_a_layer_of_a_forged_trace_is_text_on_the_page() -> None:
+    torch.manual_seed(0)
+    layers = [(NAMES[2], MatmulGeometry(2, 6, 3))] * 2
+    trace = Trace()
+    trace.extend(Trace.of(synthetic_products(layers, 0.5)), recipe="dense")
+    config = SimpleNamespace(accelerators=("systolic",), recipes=("dense",))
+    outcome: Any = SimpleNamespace(config=config, trace=trace)
+    section = timeline(outcome)
+    assert section is not None
+    assert "<script" not in section.note + "".join(section.sheets)
+    assert "&lt;script&gt;" in section.note
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-cmd", "@x", "\tx"])
+def test_no_spreadsheet_computes_a_name(name: str) -> None:
+    (row,) = csv.DictReader(io.StringIO(to_csv([{"layer": name, "loss": -1.5}])))
+    assert row == {"layer": f"'{name}", "loss": "-1.5"}
