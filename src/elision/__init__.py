@@ -25,6 +25,7 @@ __all__ = [
     "Table",
     "Trace",
     "accelerators",
+    "distill",
     "elide",
     "energy",
     "engines",
@@ -90,6 +91,7 @@ _SHORT = {
 if TYPE_CHECKING:  # the names as a type checker reads them
     from elision import (
         accelerators,
+        distill,
         energy,
         engines,
         export,

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from elision.accelerators import ACCELERATORS
 from elision.cli.parameters import FILE
+from elision.distill import DISTILLATIONS
 from elision.memory.policies.presets import PRESETS
 from elision.methods import METHODS
 from elision.study.papers import PAPERS
@@ -37,6 +38,7 @@ def declared() -> dict[str, Any]:
         "stragglers": STRAGGLERS,
         "secure sums": SECURE,
         "mechanisms": PRIVACY,
+        "distillations": DISTILLATIONS,
     }
     found: dict[str, Any] = {
         kind: {name: _parameters(make) for name, make in table.items()}

@@ -28,6 +28,7 @@ KINDS = {
     "stragglers": "stragglers",
     "secure": "secure sums",
     "privacy": "mechanisms",
+    "distill": "distillations",
 }
 
 #: The table.

@@ -79,6 +79,8 @@ def _print(outcome: Any) -> None:
     print(rows_as_text(study_table(outcome)))
     if len(config.all_seeds()) > 1:
         print(f"\nall but the {config.metric.label} is of seed {config.seed}")
+    if outcome.teacher is not None:
+        print(f"\ntaught by {outcome.teacher.text()}, by {config.distill}")
     if not isinstance(config.workload, str):
         print(f"\ndata: {outcome.source}")
     spent = energy_of(outcome.outcomes)

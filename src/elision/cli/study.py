@@ -21,6 +21,8 @@ def study(
     memory: str | None = None,
     device: str = "cpu",
     precision: str = "fp32",
+    teacher: str | None = None,
+    distill: str | None = None,
     seed: Integer = 0,
     seeds: Integers = (),
     epochs: Integer | None = None,
@@ -64,6 +66,12 @@ def study(
         cpu, cuda, cuda:0 or mps.
     precision
         fp32, or bf16 or fp16 for products under autocast.
+    teacher
+        Folder of a finished run whose network, under its first recipe, teaches; RUN:RECIPE
+        for another of its recipes.
+    distill
+        What is learnt from the teacher, such as hinton:temperature=4,weight=0.9, or
+        'hinton(4)+attention(layer3)'; 'average' has a teacher of its own.
     seed
         Of initial weights, batches and augmentation.
     seeds
@@ -118,6 +126,8 @@ def study(
         memory=memory,
         device=device,
         precision=precision,
+        teacher=teacher,
+        distill=distill,
     )
     if resume is None:
         folder = folder_for(config, out, f"study-{config.workload_name}")

@@ -19,6 +19,8 @@ def train(
     precision: str = "fp32",
     compress: str | None = None,
     outer: str | None = None,
+    teacher: str | None = None,
+    distill: str | None = None,
     seed: Integer = 0,
     seeds: Integers = (),
     epochs: Integer | None = None,
@@ -63,6 +65,12 @@ def train(
         diloco:every=50, local-sgd:every=8 or 'diloco:every=50,fragments=4'; with
         --compress what they send then is compressed. Default: gradients travel at every
         step.
+    teacher
+        Folder of a finished run whose network, under its first recipe, teaches; RUN:RECIPE
+        for another of its recipes.
+    distill
+        What is learnt from the teacher, such as hinton:temperature=4,weight=0.9, or
+        'hinton(4)+attention(layer3)'; 'average' has a teacher of its own.
     seed
         Of initial weights, batches and augmentation.
     seeds
@@ -102,6 +110,8 @@ def train(
             precision=precision,
             compress=compress,
             outer=outer,
+            teacher=teacher,
+            distill=distill,
             processes=ranks.count,
         )
         usual = f"train-{config.workload_name}-{file_name(recipe)}"

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, TypeVar
 from elision.common.declared import declared
 from elision.common.names import lookup
 
-__all__ = ["Spec", "arguments", "build", "parse", "resolve"]
+__all__ = ["Spec", "arguments", "build", "joined", "parse", "resolve"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,10 @@ _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""", re.DOTALL)
 _NAMED = re.compile(r"([A-Za-z_]\w*)\s*=\s*(.*)", re.DOTALL)
 #: An equals sign that no spec inside the value and no quotation holds.
 _STRAY_EQUALS = re.compile(r"[^:('\"]*=")
+
+
+#: A plus sign before a name; one in a number is before a digit.
+_PLUS = re.compile(r"\+\s*(?=[A-Za-z_./~])")
 
 
 class _OfAnotherType(ValueError):
@@ -107,6 +111,27 @@ def parse(spec: str) -> Spec:
         else:
             positional.append(_value(spec, name, part, part))
     return Spec(name, tuple(positional), named)
+
+
+def joined(text: str) -> list[str]:
+    """The specs that plus signs join, outside parentheses and quotations.
+
+    Example:
+        >>> joined("swat:sparsity=0.9 + fp8(history=16)")
+        ['swat:sparsity=0.9', 'fp8(history=16)']
+    """
+    parts, start, depth, quote = [], 0, 0, ""
+    for i, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "()":
+            depth += 1 if character == "(" else -1
+        elif not depth and (match := _PLUS.match(text, i)):
+            parts.append(text[start:i].strip())
+            start = match.end()
+    return [*parts, text[start:].strip()]
 
 
 def resolve(

@@ -9,7 +9,6 @@
 """
 
 import json
-import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -32,10 +31,6 @@ _READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-#: A plus sign before a name; one in a number is before a digit.
-_PLUS = re.compile(r"\+\s*(?=[A-Za-z_./~])")
-
-
 def parts_of(spec: str) -> list[str]:
     """The specs that plus signs join, outside parentheses and quotations.
 
@@ -43,20 +38,8 @@ def parts_of(spec: str) -> list[str]:
         >>> parts_of("swat:sparsity=0.9 + fp8(history=16)")
         ['swat:sparsity=0.9', 'fp8(history=16)']
     """
-    if "+" not in spec or Path(spec).is_file():
-        return [spec]
-    parts, start, depth, quote = [], 0, 0, ""
-    for i, character in enumerate(spec):
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        elif character in "()":
-            depth += 1 if character == "(" else -1
-        elif not depth and (match := _PLUS.match(spec, i)):
-            parts.append(spec[start:i].strip())
-            start = match.end()
-    return [*parts, spec[start:].strip()]
+    whole = "+" not in spec or Path(spec).is_file()
+    return [spec] if whole else specs.joined(spec)
 
 
 def is_external(spec: str, methods: Methods) -> bool:

@@ -13,9 +13,11 @@ from elision.common.checks import integer
 from elision.common.names import lookup
 from elision.common.specs import build, resolve
 from elision.common.toml import to_toml
+from elision.distill import Distillation, make_distillations
 from elision.layers.recipe import Recipe
 from elision.methods import METHODS, check_recipe, is_external, make_recipe, parts_of
 from elision.study.probes import PROBES
+from elision.study.teacher import check_named, place_of
 from elision.training import Execution
 from elision.workloads import (
     DEFAULT_WORKLOAD,
@@ -73,10 +75,15 @@ class StudyConfig:
         engine, memory, device, precision, compress, outer: see
             :class:`elision.training.Execution`.
         processes: number of ``torchrun`` processes that share every batch.
+        teacher: folder of a finished run whose network teaches every recipe, or
+            ``RUN:RECIPE`` for another than its first recipe; None: nobody.
+        distill: spec of what is learnt from it (:mod:`elision.distill`), such as
+            ``"hinton:temperature=4,weight=0.9"``.
 
     Raises:
         ValueError: an unknown workload, recipe, accelerator, probe, engine, policy,
-            precision or parameter, or a number out of range.
+            precision, distillation or parameter, a number out of range, or a teacher
+            without a distillation or the reverse.
 
     Example:
         >>> config = StudyConfig(workload="digits-cnn", seeds=3, engine="auto")
@@ -101,6 +108,8 @@ class StudyConfig:
     compress: str | None = None
     outer: str | None = None
     processes: int = 1
+    teacher: str | None = None
+    distill: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "workload", _kept(self.workload))
@@ -110,6 +119,7 @@ class StudyConfig:
         if self.epochs is not None:
             integer("study", "epochs", self.epochs)
         self.execution().check_ranks(self.processes)
+        check_named(self.teacher, self.distill, self.distillations())
         if not self.recipes:
             raise ValueError("recipes: give at least one")
         checks: dict[str, Callable[[str], object]] = {
@@ -165,7 +175,13 @@ class StudyConfig:
 
         So a run that sets none of them is the same run as before.
         """
-        default = {"seeds": 1, "processes": 1, **asdict(Execution())}
+        default = {
+            "seeds": 1,
+            "processes": 1,
+            "teacher": None,
+            "distill": None,
+            **asdict(Execution()),
+        }
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         if isinstance(self.workload, Workload):
             values["workload"] = self.workload.to_dict()
@@ -181,6 +197,10 @@ class StudyConfig:
             compress=self.compress,
             outer=self.outer,
         )
+
+    def distillations(self) -> tuple[Distillation, ...]:
+        """What every recipe learns from the teacher; empty: nothing."""
+        return () if self.distill is None else make_distillations(self.distill)
 
     @property
     def metric(self) -> Metric:
@@ -217,6 +237,8 @@ class StudyConfig:
             "processes": str(self.processes),
             **({"gradients sent": self.compress} if self.compress else {}),
             **({"ranks meet": self.outer} if self.outer else {}),
+            **({"teacher": self.teacher} if self.teacher else {}),
+            **({"distillation": self.distill} if self.distill else {}),
             "seeds": self.seeds_text(),
         }
 
@@ -290,6 +312,10 @@ def command_line_toml(config: StudyConfig) -> str:
     data = config.data or workload.data
     if data is not None:
         workload = replace(workload, data=str(Path(data).expanduser().resolve()))
+    if config.teacher is not None:
+        folder, recipe = place_of(config.teacher)
+        place = str(folder.resolve()) + (f":{recipe}" if recipe else "")
+        config = replace(config, teacher=place)
     singular = {"recipes": "recipe", "accelerators": "accelerator", "probes": "probe"}
     told = ("workload", "epochs", "data", "processes")
     flags = {

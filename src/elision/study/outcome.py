@@ -13,6 +13,7 @@ from elision.layers.recipe import Recipe
 from elision.products import Product, Trace
 from elision.products.describe import ProductRow
 from elision.study.config import StudyConfig
+from elision.study.teacher import Teacher
 from elision.training.checkpoint import EpochMetrics
 from elision.training.spent import EpochEnergy
 from elision.workloads import Metric
@@ -141,6 +142,7 @@ class StudyOutcome:
         source: origin of the data.
         trace: the recorded products of all recipes, layers named ``<recipe>/<layer>``.
         grid: PUE and grid intensity by which energy becomes CO2e.
+        teacher: network that taught every recipe; None: nobody did.
 
     Example:
         >>> from elision.methods import Dense
@@ -160,6 +162,7 @@ class StudyOutcome:
     source: str
     trace: Trace
     grid: Grid = field(default_factory=grid_named)
+    teacher: Teacher | None = None
 
     @property
     def metric(self) -> Metric:
@@ -196,6 +199,10 @@ class StudyOutcome:
             execution["processes"] = self.config.processes
         if execution:
             facts["execution"] = execution
+        if self.config.distill is not None:
+            facts["distillation"] = {"spec": self.config.distill}
+            if self.teacher is not None:
+                facts["distillation"]["teacher"] = self.teacher.summary()
         seeds = self.config.all_seeds()
         if len(seeds) > 1:
             facts["seeds"] = len(seeds)

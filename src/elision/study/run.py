@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from elision.accelerators import ACCELERATORS, Accelerator
 from elision.accelerators.simulate import simulate
@@ -29,6 +29,7 @@ from elision.common.files import to_csv, without_nan, write_json, write_text
 from elision.common.names import lookup
 from elision.common.specs import build
 from elision.common.workers import spread
+from elision.distill import LessonCache, Teaching
 from elision.energy import Grid
 from elision.layers.recipe import Recipe
 from elision.layers.record import record
@@ -41,6 +42,8 @@ from elision.study.energy import ACCOUNT, account, kept_grid
 from elision.study.outcome import RecipeOutcome, StudyOutcome, metric_rows, tables
 from elision.study.probes import PROBES, Trained
 from elision.study.sources import digests
+from elision.study.teacher import Teacher, check_taught_alike, place_of
+from elision.training import checkpoint
 from elision.training.checkpoint import EpochMetrics
 from elision.training.loop import (
     Progress,
@@ -50,7 +53,7 @@ from elision.training.loop import (
     train,
 )
 from elision.training.ranks import Ranks
-from elision.workloads import Examples, Workload
+from elision.workloads import Batch, Examples, Workload
 
 __all__ = [
     "StudyProgress",
@@ -62,8 +65,8 @@ __all__ = [
     "trained_network",
 ]
 
-#: A recipe's file in its folder of the run.
-_RECIPE = "recipe.toml"
+#: A recipe's file in its folder of the run, and the folder of a teacher's outputs.
+_RECIPE, _LESSONS = "recipe.toml", "lessons"
 
 #: Called with the recipe at work, steps done, steps in all, and a finished epoch if any.
 StudyProgress = Callable[[str, int, int, EpochMetrics | None], None]
@@ -160,6 +163,9 @@ def _claimed(config: StudyConfig, folder: Path) -> Iterator["_Run"]:
     found = digests(run.workload, run.dataset, own=own)
     for spec in config.recipes:
         run.method(spec)  # likewise a recipe of a module or a file
+    if (teacher := run.teacher) is not None:
+        found["teacher"] = teacher.digest
+    run.try_teaching()
     with runfolder.claimed(folder, _plain(config), found):
         yield run
 
@@ -254,7 +260,14 @@ def _completed(
     trace.save(folder / "trace.safetensors")
     env = json.loads((folder / "env.json").read_text(encoding="utf-8"))
     outcome = StudyOutcome(
-        config, outcomes, env, timing.seconds, run.dataset.source, trace, grid
+        config,
+        outcomes,
+        env,
+        timing.seconds,
+        run.dataset.source,
+        trace,
+        grid,
+        teacher=run.teacher,
     )
     _write(outcome, folder)
     return outcome
@@ -316,14 +329,14 @@ def record_again(folder: Path, recipe: str | None, samples: int) -> tuple[str, T
         ValueError: not a run folder, one that has not finished this recipe, or a recipe
             that the run does not have (lists those it has).
     """
-    spec, run, model = _trained(folder, recipe)
-    config = run.config
+    spec, run, result = _trained(folder, recipe, taught=True)
+    config, model = run.config, result.model
     following = run.workload.train_batches(
         run.dataset, seed=config.seed, epoch=run.workload.epochs
     )
     facts = {"study": config.to_dict(), "recipe": spec, "data": run.dataset.source}
     with record(model.train(), samples=samples, about=facts) as trace:
-        run.workload.task.loss(model, next(following)).backward()
+        run.loss(result, next(following)).backward()
     return spec, trace
 
 
@@ -342,12 +355,29 @@ def trained_network(
     Raises:
         ValueError: as for :func:`record_again`.
     """
-    spec, run, model = _trained(folder, recipe)
-    return spec, model, run.workload, run.dataset
+    spec, run, result = _trained(folder, recipe)
+    return spec, result.model, run.workload, run.dataset
 
 
-def _trained(folder: Path, recipe: str | None) -> "tuple[str, _Run, nn.Module]":
-    """Spec, run and trained network, on the CPU, of a finished run."""
+def _teacher(name: str) -> tuple[Teacher, Examples]:
+    """The teacher that a configuration names, and the data that it was trained on."""
+    folder, recipe = place_of(name)
+    try:
+        spec, run, result = _trained(folder, recipe)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"teacher {name}: {error}") from error
+    network = result.model.requires_grad_(False)
+    found = Teacher(name, spec, run.workload, network, result.history[-1].score)
+    return found, run.dataset
+
+
+def _trained(
+    folder: Path, recipe: str | None, *, taught: bool = False
+) -> "tuple[str, _Run, TrainResult]":
+    """Spec, run and result, its network on the CPU, of a finished run.
+
+    The run's teacher is needed only where ``taught``: for further steps.
+    """
     config = _configured(folder)
     spec = config.recipes[0] if recipe is None else recipe
     lookup("recipe of this run", spec, dict.fromkeys(config.recipes))
@@ -356,12 +386,17 @@ def _trained(folder: Path, recipe: str | None) -> "tuple[str, _Run, nn.Module]":
     run = _Run.of(config)
     if is_external(spec):  # a folder may be somebody else's: import nothing it names
         run = replace(run, kept={spec: _kept_recipe(_recipe_folder(folder, spec))})
+    if not taught:
+        place, epochs = _recipe_folder(folder, spec), run.workload.epochs
+        if checkpoint.epochs_done(place) == epochs:  # it learns no more
+            run = replace(run, config=replace(config, teacher=None, distill=None))
     result = run.train(spec, config.seed, folder, Ranks())
     if result.diverged is not None:
         raise ValueError(
             f"{folder}: {spec} diverged, there is no step: {result.diverged}"
         )
-    return spec, run, result.model.cpu()
+    result.model.cpu()
+    return spec, run, result
 
 
 @dataclass(frozen=True)
@@ -389,6 +424,54 @@ class _Run:
             return self.kept[spec]
         return self.config.recipe(spec, self.workload.epochs * self.per_epoch)
 
+    @cached_property
+    def teacher(self) -> Teacher | None:
+        """The teacher, loaded once; None: nobody teaches, or the student itself."""
+        if self.config.teacher is None:
+            return None
+        found, its_data = _teacher(self.config.teacher)
+        check_taught_alike(found, its_data, self.dataset)
+        return found
+
+    def teaching(self, folder: Path | None) -> Teaching | None:
+        """What ``train`` is given; lessons are kept in the run's folder."""
+        by = self.config.distillations()
+        if not by:
+            return None
+        network = None if self.teacher is None else self.teacher.network
+        cache = None if folder is None else LessonCache(folder / _LESSONS)
+        return Teaching(by=by, teacher=network, cache=cache)
+
+    def try_teaching(self) -> None:
+        """Raise ValueError where teacher and student do not fit, before there is a run."""
+        teaching = self.teaching(None)
+        if teaching is None:
+            return
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            student = self.workload.make_model(self.dataset)
+        try:
+            teaching.distilled(student, self.workload.task, self.dataset)
+        except ValueError as error:
+            named = f"teacher {self.config.teacher}: " if self.config.teacher else ""
+            raise ValueError(f"{named}{error}") from error
+
+    def loss(self, result: TrainResult, batch: Batch) -> Tensor:
+        """The loss by which a result was trained, of one more batch."""
+        task, model, distilled = self.workload.task, result.model, result.distilled
+        if distilled is None:
+            return task.loss(model, batch)
+
+        def reading(answer: Any) -> tuple[Tensor, int]:
+            return task.class_scores(answer, batch), task.size(batch)
+
+        if distilled.teacher is not None:
+            distilled.teacher.cpu()
+        distilled.cpu()
+        lesson = distilled.lesson(lambda network: task.answer(network, batch), reading)
+        with distilled.listening() as said:
+            labels = task.loss(model, batch)
+        return distilled.total(labels, said, lesson, reading)
+
     def train(
         self,
         spec: str,
@@ -415,6 +498,7 @@ class _Run:
                 ranks=ranks,
                 folder=place if first else place / f"seed-{seed}",
                 progress=progress,
+                teaching=self.teaching(folder),
             )
         except TrainingDivergedError as error:
             if error.result is None:

@@ -4,7 +4,6 @@ A folder of images and a module of one's own may change between two starts of a 
 that goes on, or is given more, must find what it began with.
 """
 
-import hashlib
 import inspect
 import sys
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from elision.common.digests import digest
 from elision.workloads import Examples, Workload
 
 __all__ = ["digests"]
@@ -36,11 +36,11 @@ def digests(workload: Workload, dataset: Examples, *, own: bool) -> dict[str, st
         >>> sorted(digests(workload, workload.load_dataset(), own=False))
         ['data']
     """
-    found = {"data": _digest(dataset.content())}
+    found = {"data": digest(dataset.content())}
     if own:
         with torch.random.fork_rng(), torch.device("cpu"):
             model = workload.make_model(dataset)
-        found["network"] = _digest(_parts_of_network(model))
+        found["network"] = digest(_parts_of_network(model))
     return found
 
 
@@ -54,10 +54,3 @@ def _parts_of_network(model: nn.Module) -> Iterable[bytes]:
             yield inspect.getsource(sys.modules[name]).encode()
         except (KeyError, OSError, TypeError):  # typed at a prompt, or compiled
             yield name.encode()
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(part)
-    return total.hexdigest()[:16]

@@ -21,7 +21,7 @@ from elision.training.loss_scaling import LossScaling
 from elision.training.parallel import CompressHook, OuterOptimizer, Traffic
 from elision.training.ranks import Ranks, is_local
 
-__all__ = ["CHECKPOINT", "EpochMetrics", "RunState", "load", "save"]
+__all__ = ["CHECKPOINT", "EpochMetrics", "RunState", "epochs_done", "load", "save"]
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,12 @@ def save(
     ranks: Ranks,
     hook: CompressHook | None = None,
     outer: OuterOptimizer | None = None,
+    beside: nn.Module | None = None,
 ) -> None:
     """Write the checkpoint of the epochs done so far; the trace goes first.
 
-    A collective call; only rank 0 writes.
+    What is trained ``beside`` the model is in it, too. A collective call; only rank 0
+    writes.
     """
     own = ranks.gather(_own(model, optimizer, state, ranks, hook, outer))
     if not ranks.is_first:
@@ -104,6 +106,8 @@ def save(
     epochs = len(state.history)
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
     tensors |= _of_optimizer(optimizer)
+    if beside is not None:
+        tensors |= {f"beside/{k}": v for k, v in beside.state_dict().items()}
     facts: dict[str, Any] = {
         "history": [metrics.to_row(state.metric) for metrics in state.history]
     }
@@ -179,6 +183,7 @@ def load(
     ranks: Ranks,
     hook: CompressHook | None = None,
     outer: OuterOptimizer | None = None,
+    beside: nn.Module | None = None,
 ) -> None:
     """Restore a run, on this rank, to where its checkpoint was written.
 
@@ -208,6 +213,8 @@ def load(
         if outer is not None:
             known = _under(prefix, tensors)
             outer.load_own_state(unpack(known, facts[f"{prefix}outer"]))
+        if beside is not None:
+            beside.load_state_dict(_under("beside/", tensors))
         if scaling.state_dict():
             scaling.load_state_dict(facts["scaler"])
     except (KeyError, TypeError, RuntimeError) as error:
@@ -222,6 +229,18 @@ def load(
             group[TRAINED] = {name: trained.get(name, {}) for name in group[TRAINED]}
     optimizer.load_state_dict({"state": momenta, "param_groups": groups})
     state.trace = Trace.load(folder / _trace_name(len(state.history)))
+
+
+def epochs_done(folder: Path) -> int:
+    """Epochs of the run whose checkpoint a folder holds; 0 without one.
+
+    Raises:
+        ValueError: the checkpoint is damaged.
+    """
+    if not (folder / CHECKPOINT).is_file():
+        return 0
+    _, facts = load_tensors(folder / CHECKPOINT, "checkpoint")
+    return len(facts["history"])
 
 
 def _by_first(prefix: str, tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:

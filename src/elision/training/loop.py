@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from elision.common.checks import integer
 from elision.common.seeds import seed_at
+from elision.distill import Distilled, Teaching
+from elision.distill.distilled import Lesson
+from elision.distill.lessons import Lessons
 from elision.layers import elide
 from elision.layers.meter import WorkMeter
 from elision.layers.recipe import Recipe
@@ -158,6 +161,7 @@ class TrainResult:
         traffic: bits of this rank's gradients and messages; None: no hook compresses them.
         spent: energy of the epochs, those of earlier processes included, as far as it is
             known; empty on ranks other than 0.
+        distilled: the loss with its teacher, for further steps; None: nobody taught.
 
     Example:
         >>> history = [EpochMetrics(0, loss=0.5, score=0.9, learning_rate=0.1)]
@@ -176,6 +180,7 @@ class TrainResult:
     sent_ratio: float | None = None
     traffic: Traffic | None = None
     spent: dict[int, EpochEnergy] = field(default_factory=dict)
+    distilled: Distilled | None = None
 
 
 def train(
@@ -189,6 +194,7 @@ def train(
     folder: Path | None = None,
     progress: Progress | None = None,
     watcher: StepWatcher | None = None,
+    teaching: Teaching | None = None,
 ) -> TrainResult:
     """Train a workload's model under a recipe.
 
@@ -203,6 +209,8 @@ def train(
         folder: checkpoint folder, written after every epoch; a run found there resumes.
         progress: called after every step and epoch, on rank 0.
         watcher: beside the run; it belongs to no checkpoint.
+        teaching: distillations and the teacher whose outputs are a part of the loss.
+            What teachers compute is neither metered nor timed.
 
     Returns:
         The trained model, its history, the work counted and the trace.
@@ -216,7 +224,8 @@ def train(
             gradients are to travel compressed where none travels, or where the
             compressor's memory or momentum does not fit the run, or ranks are to train
             alone under a scaled loss, a moving mask or an optimiser of another kind than
-            the rule's.
+            the rule's; or teacher and student do not fit (:meth:`Teaching.distilled`), or
+            several ranks are to train a hint's regressor or follow an average.
         RuntimeError: the ranks have different models, recipes or masks.
 
     Example:
@@ -237,7 +246,9 @@ def train(
     execution = execution or Execution()
     device = execution.torch_device(ranks.local)
     with repeatable(device):
-        run = _Run(workload, recipe, dataset, plan, execution, ranks, device, watcher)
+        run = _Run(
+            workload, recipe, dataset, plan, execution, ranks, device, watcher, teaching
+        )
         run.spent = Spent(folder, ranks, device)
         run.resume(folder)
         try:
@@ -263,6 +274,7 @@ class _Run:
         ranks: Ranks,
         device: torch.device,
         watcher: StepWatcher | None = None,
+        teaching: Teaching | None = None,
     ) -> None:
         self.watcher = watcher
         self.spent = Spent(None, ranks, device)
@@ -273,6 +285,7 @@ class _Run:
         self.per_epoch = workload.steps_per_epoch(dataset)
         torch.manual_seed(plan.seed)
         plain = workload.make_model(dataset).to(device)
+        self.distilled = None if teaching is None else self._taught(plain, teaching)
         self.model = elide(plain, recipe, engine=execution.engine)
         alone = execution.outer is not None
         if alone and ranks.count > 1:
@@ -280,6 +293,9 @@ class _Run:
         self.parallel = self.model if alone else ranks.wrapped(self.model)
         self.optimizer = workload.make_optimizer(self.model)
         self.topology: Topology = attach(self.model, self.optimizer)
+        self.lessons = None
+        if self.distilled is not None and teaching is not None:
+            self.lessons = self._lessons(self.distilled, teaching)
         workload.clip_gradients(self.optimizer)
         scaling = execution.loss_scaling(recipe)
         self.outer = self._alone(scaling)
@@ -305,6 +321,38 @@ class _Run:
             spec,
             compress=self.execution.compress,
             seed=self.plan.seed,
+        )
+
+    def _taught(self, plain: nn.Module, teaching: Teaching) -> Distilled:
+        """The loss with a teacher, tried out on the network before it is elided."""
+        if teaching.teacher is not None:
+            teaching.teacher.to(self.device)
+        found = teaching.distilled(plain, self.task, self.dataset).to(self.device)
+        if self.ranks.count > 1 and list(found.parameters()):
+            raise ValueError(
+                "distillation by hints: a regressor is trained by one process, and this "
+                f"run has {self.ranks.count}; use hinton, attention or relational"
+            )
+        if self.ranks.count > 1 and found.decay is not None:
+            raise ValueError(
+                "distillation by an average: it is followed by one process, and this run "
+                f"has {self.ranks.count}; give a teacher"
+            )
+        return found
+
+    def _lessons(self, distilled: Distilled, teaching: Teaching) -> Lessons:
+        """The teacher's outputs; what is trained beside the model joins the optimiser."""
+        beside = list(distilled.parameters())
+        if beside:
+            self.optimizer.add_param_group({"params": beside})
+        return Lessons(
+            distilled,
+            self.workload,
+            self.dataset,
+            self.plan.seed,
+            share=lambda batch: self.ranks.share(batch)[0],
+            part=(self.ranks.rank, self.ranks.count),
+            cache=teaching.cache,
         )
 
     def watched(self) -> AbstractContextManager[Any]:
@@ -347,6 +395,7 @@ class _Run:
                 self.ranks,
                 self.hook,
                 self.outer,
+                self.distilled,
             )
 
     @property
@@ -372,6 +421,7 @@ class _Run:
                     self.ranks,
                     self.hook,
                     self.outer,
+                    self.distilled,
                 )
             if progress is not None:
                 progress((epoch + 1) * self.per_epoch, total, metrics)
@@ -395,6 +445,7 @@ class _Run:
             sent_ratio=self._sent_ratio(),
             traffic=None if self.hook is None else self.hook.traffic,
             spent=self.spent.epochs if self.ranks.is_first else {},
+            distilled=self.distilled,
         )
 
     def _sent_ratio(self) -> float | None:
@@ -421,6 +472,8 @@ class _Run:
         total, examples, rate = 0.0, 0, workload.learning_rate
         wanted = epoch in plan.record_epochs
         batches = workload.train_batches(self.dataset, seed=plan.seed, epoch=epoch)
+        if self.lessons is not None:
+            self.lessons.begin(epoch)
         for index, whole in enumerate(batches):
             step = epoch * self.per_epoch + index
             rate = workload.set_learning_rate(self.optimizer, step, self.per_epoch)
@@ -433,6 +486,8 @@ class _Run:
             examples += self.task.size(whole)
             if progress is not None:
                 progress(step + 1, workload.epochs * self.per_epoch, None)
+        if self.lessons is not None:
+            self.lessons.end()
         missed = wanted and epoch + 1 == workload.epochs  # the last steps were skipped
         if missed and not any(self.ranks.gather(len(self.state.trace))):
             raise TrainingDivergedError(self.scaling.gave_up())
@@ -448,6 +503,10 @@ class _Run:
         plan, state = self.plan, self.state
         share, factor = self.ranks.share(whole)
         batch = self._moved(share)
+        # Before the clock starts: on disk or not, the student's step is what is timed.
+        lesson = None
+        if self.lessons is not None:
+            lesson = self.lessons.of(step % self.per_epoch, whole)
         with ExitStack() as watching:
             trace = None
             if recorded and self.ranks.is_first:
@@ -460,7 +519,7 @@ class _Run:
             plain = not (recorded or metered)
             began = time.perf_counter()
             with self.spent.step(plain=plain):
-                loss = self._step(batch, factor, step, policy)
+                loss = self._step(batch, factor, step, policy, lesson)
             if plain:
                 state.seconds.append(time.perf_counter() - began)
             if trace is not None and self.scaling.took_step:
@@ -468,10 +527,15 @@ class _Run:
         return loss
 
     def _step(
-        self, batch: Batch, factor: float, step: int, policy: Policy | None
+        self,
+        batch: Batch,
+        factor: float,
+        step: int,
+        policy: Policy | None,
+        lesson: Lesson | None,
     ) -> float:
         self.optimizer.zero_grad()
-        loss = self._forward(batch, step, policy)
+        loss = self._loss(batch, step, policy, lesson)
         if self.watcher is not None:
             self.watcher.done(step, loss.item())
         if not torch.isfinite(loss):
@@ -499,7 +563,28 @@ class _Run:
             self.scaling.step(step)
         except LossScaleError as error:
             raise TrainingDivergedError(str(error)) from error
+        if self.distilled is not None and self.scaling.took_step:
+            self.distilled.step_done()
         return loss.item()
+
+    def _loss(
+        self, batch: Batch, step: int, policy: Policy | None, lesson: Lesson | None
+    ) -> Tensor:
+        """The labels' loss, and what a teacher adds to it.
+
+        Its terms are computed in full precision, outside of the policy for saved tensors:
+        what they keep is no activation of a layer.
+        """
+        if self.distilled is None or lesson is None:
+            return self._forward(batch, step, policy)
+        with self.distilled.listening() as said:
+            labels = self._forward(batch, step, policy)
+        return self.distilled.total(
+            labels,
+            said,
+            lesson,
+            lambda answer: (self.task.class_scores(answer, batch), len(batch[0])),
+        )
 
     def _forward(self, batch: Batch, step: int, policy: Policy | None) -> Tensor:
         with self.execution.autocast(self.device):

@@ -121,6 +121,23 @@ class Dataset(Examples):
         ):
             yield self.normalise(images), labels
 
+    def train_places(
+        self, batch_size: int, *, seed: int, epoch: int
+    ) -> Iterator[torch.Tensor]:
+        """Places in the training data of each batch's images, ``(N,)``, int64.
+
+        Example:
+            >>> from elision.workloads import load_dataset
+            >>> digits = load_dataset("digits")
+            >>> places = next(digits.train_places(8, seed=0, epoch=0))
+            >>> _, labels = next(digits.train_batches(8, seed=0, epoch=0))
+            >>> bool((digits.train_labels[places] == labels).all())
+            True
+        """
+        places = torch.arange(len(self.train_images))
+        drawn = batches(places, places, batch_size, seed=seed, epoch=epoch)
+        return (chosen for chosen, _ in drawn)
+
     def test_batches(
         self, batch_size: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -130,6 +130,16 @@ class Task(ABC):
     ) -> Iterator[Batch]:
         """Training batches of one epoch, a function of (seed, epoch) alone."""
 
+    def train_places(
+        self, dataset: Any, batch_size: int, *, seed: int, epoch: int
+    ) -> Iterator[Tensor] | None:
+        """Places in the training data of each batch's examples, int64; None: not known.
+
+        In the order of :meth:`train_batches`.
+        """
+        del dataset, batch_size, seed, epoch
+        return None
+
     @abstractmethod
     def test_batches(self, dataset: Any, batch_size: int) -> Iterator[Batch]:
         """All test examples, in order."""
@@ -167,6 +177,18 @@ class Task(ABC):
     def answer(self, model: nn.Module, batch: Batch) -> Any:
         """What the network says to a batch; by default to its first tensor."""
         return model(batch[0])
+
+    def class_scores(self, answer: Any, batch: Batch) -> Tensor:
+        """Rows ``(M, classes)`` of a network's answer that the loss reads.
+
+        Raises:
+            ValueError: the answers of this task are no class scores.
+        """
+        del answer, batch
+        raise ValueError(
+            f"distillation: the answers of a {type(self).__name__} are no class scores; "
+            "give the task a method class_scores(answer, batch)"
+        )
 
     def check_output(self, output: Any, dataset: Any) -> None:
         """Raise ValueError unless a network's output is what the task's loss reads."""

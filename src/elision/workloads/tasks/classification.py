@@ -55,6 +55,17 @@ class Classification(Task):
             batch_size, seed=seed, epoch=epoch, augmentation=augmentation
         )
 
+    def train_places(
+        self, dataset: Dataset, batch_size: int, *, seed: int, epoch: int
+    ) -> Iterator[Tensor]:
+        """Places of each batch's images; see :meth:`Dataset.train_places`."""
+        return dataset.train_places(batch_size, seed=seed, epoch=epoch)
+
+    def class_scores(self, answer: Tensor, batch: Batch) -> Tensor:
+        """The answer as it is: scores ``(N, classes)``."""
+        del batch
+        return answer
+
     def test_batches(self, dataset: Dataset, batch_size: int) -> Iterator[Batch]:
         """Normalised test images and labels, in order."""
         return dataset.test_batches(batch_size)

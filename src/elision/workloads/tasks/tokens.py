@@ -78,6 +78,10 @@ class TokenTask(Task):
         *read, sentences = batch
         return model(*read, sentences[:, :-1])
 
+    def class_scores(self, answer: Tensor, batch: Batch) -> Tensor:
+        """Scores of the tokens that are no padding, sentence by sentence."""
+        return answer[batch[-1][:, 1:] != PAD]
+
     def check_output(self, output: Any, dataset: Any) -> None:
         """Scores: a tensor ``(B, T, vocabulary)``."""
         size = len(dataset.vocabulary)

@@ -25,6 +25,7 @@ from elision.study.page.sections.seconds import seconds
 from elision.study.page.sections.speed import speed
 from elision.study.page.sections.stationarity import stationarity
 from elision.study.page.sections.step_energy import step_energy
+from elision.study.page.sections.teacher import teacher
 from elision.study.page.sections.timeline import timeline
 from elision.study.page.sections.translation import translation
 from elision.study.page.sections.work import work
@@ -35,6 +36,7 @@ __all__ = ["SECTIONS", "Section"]
 #: In the order of the page.
 SECTIONS: tuple[Callable[[StudyOutcome], Section | None], ...] = (
     accuracy,
+    teacher,
     translation,
     continuation,
     work,
