@@ -18,6 +18,7 @@ from elision.cli.map import map
 from elision.cli.pipeline import pipeline
 from elision.cli.reproduce import reproduce
 from elision.cli.scale import scale
+from elision.cli.search import search
 from elision.cli.sensitivity import sensitivity
 from elision.cli.shapes import shapes
 from elision.cli.simulate import simulate
@@ -45,6 +46,7 @@ COMMANDS: tuple[Callable[..., Any] | App, ...] = (
     shapes,
     compare,
     sensitivity,
+    search,
     faults,
     export,
     bench,
