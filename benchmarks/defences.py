@@ -40,6 +40,7 @@ from elision.faults import (
     restricted,
     striking,
 )
+from elision.faults.fault import Lifetime
 from elision.faults.intervals import wilson
 from elision.layers.observation import Computed
 from elision.layers.watch import watch
@@ -52,7 +53,8 @@ POLICIES = ("exact", "int8", "bits(4)", "bits(2)", "jpeg", "sfpr")
 
 def over(plain: Callable[[], Any], other: Callable[[], Any], rounds: int) -> dict:
     """Processor time of one call over the mean of another's before and after it."""
-    plain(), other()
+    plain()
+    other()
     found, seconds = [], []
     for _ in range(rounds):
         first, between, after = (elapsed(f).process for f in (plain, other, plain))
@@ -187,7 +189,11 @@ def ranges(rounds: int, trials: int) -> dict[str, Any]:
         "predictions kept": share(same, len(x)),
         "values outside of the ranges": altered,
     }
-    for site, lifetime in (("weight", "reload"), ("activation", "transient")):
+    struck_at: tuple[tuple[str, Lifetime], ...] = (
+        ("weight", "reload"),
+        ("activation", "transient"),
+    )
+    for site, lifetime in struck_at:
         fault = Fault(site=site, lifetime=lifetime)
         own: dict[str, Any] = {}
         for name in ("plain", "clamped", "clamped, alarms counted"):

@@ -4,6 +4,7 @@ import importlib.util
 import random
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_machine_code_that_others_could_have_written_is_not_loaded(
 
 
 def test_without_a_file_nothing_is_kept() -> None:
-    namespace: dict[str, object] = {}
+    namespace: dict[str, Any] = {}
     exec(SOURCE, namespace)
     doubled = compiled_once(nogil=True)(namespace["doubled"])
     assert doubled(4) == 8

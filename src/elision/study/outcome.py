@@ -200,9 +200,10 @@ class StudyOutcome:
         if execution:
             facts["execution"] = execution
         if self.config.distill is not None:
-            facts["distillation"] = {"spec": self.config.distill}
+            taught: dict[str, Any] = {"spec": self.config.distill}
             if self.teacher is not None:
-                facts["distillation"]["teacher"] = self.teacher.summary()
+                taught["teacher"] = self.teacher.summary()
+            facts["distillation"] = taught
         seeds = self.config.all_seeds()
         if len(seeds) > 1:
             facts["seeds"] = len(seeds)

@@ -30,11 +30,9 @@ def _cifar(name: str, dataset: str, model: str, **settings: Any) -> Workload:
 
 def _photo(model: str, name: str = "", **settings: Any) -> Workload:
     """A small network on photographs, its stem of stride 1 for patches of 32x32."""
+    given: dict[str, Any] = {"learning_rate": 0.05, **settings}
     return Workload(
-        name=name or f"photo-{model}",
-        dataset="photo-patches",
-        model=model,
-        **({"learning_rate": 0.05} | settings),
+        name=name or f"photo-{model}", dataset="photo-patches", model=model, **given
     )
 
 

@@ -8,8 +8,8 @@ then the elements.
 import gzip
 import math
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -101,7 +101,7 @@ def read_idx(file: Path, dimensions: int) -> np.ndarray:
         raise ValueError(f"{file}: not a whole gzip file ({error})") from error
 
 
-def _read_idx(stream: IO[bytes], file: Path, dimensions: int) -> np.ndarray:
+def _read_idx(stream: BufferedIOBase, file: Path, dimensions: int) -> np.ndarray:
     magic = bytes((0, 0, 8, dimensions))
     header = 4 + 4 * dimensions
     head = stream.read(header)
