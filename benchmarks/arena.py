@@ -23,6 +23,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,12 @@ def network(name: str) -> Any:
 
 def convert(names: list[str], folder: Path) -> None:
     """Write float and int8 .tflite files, and their graphs as JSON."""
-    import litert_torch
     import numpy as np
-    from ai_edge_litert.interpreter import Interpreter
-    from ai_edge_quantizer import quantizer, recipe
+
+    litert_torch = import_module("litert_torch")
+    Interpreter = import_module("ai_edge_litert.interpreter").Interpreter
+    quantizer = import_module("ai_edge_quantizer.quantizer")
+    recipe = import_module("ai_edge_quantizer.recipe")
 
     for name in names:
         model, example = network(name)
@@ -103,10 +106,10 @@ def convert(names: list[str], folder: Path) -> None:
 
 def inline(path: Path) -> None:
     """Move constants from behind the flatbuffer into it, where TFLite Micro reads them."""
-    import flatbuffers
     import numpy as np
-    from ai_edge_litert import schema_py_generated as schema
 
+    flatbuffers = import_module("flatbuffers")
+    schema = import_module("ai_edge_litert.schema_py_generated")
     raw = path.read_bytes()
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(raw, 0))
     for buffer in model.buffers:
@@ -122,8 +125,8 @@ def inline(path: Path) -> None:
 def graph_of(path: Path) -> dict[str, Any]:
     """Tensors and operations of a .tflite file."""
     import numpy as np
-    from ai_edge_litert import schema_py_generated as schema
 
+    schema = import_module("ai_edge_litert.schema_py_generated")
     model = schema.Model.GetRootAs(path.read_bytes(), 0)
     graph = model.Subgraphs(0)
     kinds = {v: k for k, v in vars(schema.BuiltinOperator).items() if k[0] != "_"}
@@ -154,8 +157,7 @@ def graph_of(path: Path) -> dict[str, Any]:
 
 def allocate(path: Path) -> None:
     """Print what TFLite Micro allocates for a file."""
-    from tflite_micro import runtime
-
+    runtime = import_module("tflite_micro").runtime
     runtime.Interpreter.from_file(str(path)).print_allocations()
 
 
@@ -165,8 +167,8 @@ def allocate(path: Path) -> None:
 def executorch(names: list[str]) -> None:
     """Print the bytes that ExecuTorch plans for float networks, as JSON."""
     import torch
-    from executorch.exir import to_edge
 
+    to_edge = import_module("executorch.exir").to_edge
     found = {}
     for name in names:
         model, example = network(name)

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -29,7 +28,6 @@ class CArrays(Target):
 
     key = "c"
     suffix = ".c"
-    needs: ClassVar[dict[str, str]] = {}
     interpreter = "C compiler"
 
     def check(self) -> None:
