@@ -133,3 +133,12 @@ def test_the_table_of_mlperf_tiny_is_what_its_networks_have() -> None:
         assert parameters == f"{counted:,}"
         assert averages == f"{counted + kept:,}"
         assert thousand == f"{macs / 1e3:,.0f}"
+
+
+def test_the_accuracies_of_small_networks_are_the_recorded_ones() -> None:
+    record = ROOT / "records" / "2026-11-30-small-networks" / "presets.json"
+    page = PAGE.read_text(encoding="utf-8")
+    for run in json.loads(record.read_text(encoding="utf-8"))["runs"]:
+        curve = " ".join(f"{100 * a:.1f}" for a in run["test_accuracy"])
+        seconds = f"{run['processor_seconds']:.0f} s"
+        assert f"\n| `{run['workload']}` | {curve} | {seconds} |\n" in page

@@ -43,6 +43,7 @@ def macs(model: nn.Module, side: int, *, depthwise: bool = False) -> int:
     [
         ("squeezenet", {}, 1_248_424, 0, 818.92, 0),
         ("squeezenet", {"version": "1.1"}, 1_235_496, 0, 349.15, 0),
+        ("squeezenet", {"version": 1.1}, 1_235_496, 0, 349.15, 0),
         ("mobilenet-v1", {}, 4_231_976, 21_888, 568.74, 17.39),
         ("mobilenet-v2", {}, 3_504_872, 34_112, 300.77, 20.72),
         ("mobilenet-v3-large", {}, 5_483_032, None, 216.59, 18.39),
@@ -169,6 +170,16 @@ def test_an_option_of_one_network_is_checked(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         built(name, **options)
+
+
+def test_scores_of_squeezenet_may_be_below_zero_where_they_are_not_rectified() -> None:
+    for rectified in (True, False):
+        torch.manual_seed(0)
+        model = make_model("squeezenet", width=0.25, rectified=rectified)
+        least = float(model(torch.randn(4, 3, 32, 32)).detach().min())
+        assert (least >= 0) == rectified
+    with pytest.raises(ValueError, match=r"rectified=2\): must be True or False"):
+        make_model("squeezenet", rectified=2)
 
 
 def test_an_example_skips_the_block_that_stochastic_depth_drops() -> None:

@@ -115,7 +115,7 @@ class SqueezeNet(nn.Module):
         *,
         in_channels: int,
         classes: int,
-        version: str,
+        version: str | float,
         width: float,
         depth: float,
         kernel: int,
@@ -126,8 +126,9 @@ class SqueezeNet(nn.Module):
         super().__init__()
         check_positive("SqueezeNet", in_channels=in_channels, classes=classes)
         check_scaling("SqueezeNet", width, depth, kernel, stem_stride)
-        one_of("SqueezeNet", "version", version, tuple(VERSIONS))
-        stem, rows = VERSIONS[version]
+        # A command line reads 1.1 as a number.
+        one_of("SqueezeNet", "version", str(version), tuple(VERSIONS))
+        stem, rows = VERSIONS[str(version)]
         channels = channels_of(stem.channels, width)
         layers: list[nn.Module] = [
             nn.Conv2d(in_channels, channels, stem.kernel, stem_stride),
@@ -158,7 +159,7 @@ def squeezenet(
     *,
     in_channels: int,
     classes: int,
-    version: str = "1.0",
+    version: str | float = "1.0",
     width: float = 1.0,
     depth: float = 1.0,
     kernel: int = 3,
