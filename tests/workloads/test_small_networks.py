@@ -1,5 +1,7 @@
 """Networks for phones and microcontrollers: their sizes, their scaling, their refusals."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -19,7 +21,7 @@ SMALL = (
 )
 
 
-def built(name: str, side: int = 224, **options: object) -> nn.Module:
+def built(name: str, side: int = 224, **options: Any) -> nn.Module:
     """A network without values, for 1000 classes."""
     with torch.device("meta"):
         return make_model(name, classes=1000, image_size=side, **options)
@@ -53,7 +55,7 @@ def macs(model: nn.Module, side: int, *, depthwise: bool = False) -> int:
 )
 def test_sizes_at_224_are_the_known_ones(
     name: str,
-    options: dict[str, str],
+    options: dict[str, Any],
     count: int,
     normalising: int | None,
     million: float,
@@ -148,7 +150,7 @@ def blocks(model: nn.Module) -> int:
     ],
 )
 def test_a_scaling_that_cannot_be_is_refused(
-    name: str, options: dict[str, float], says: str
+    name: str, options: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(ValueError, match=says) as caught:
         built(name, **options)
@@ -166,7 +168,7 @@ def test_a_scaling_that_cannot_be_is_refused(
     ],
 )
 def test_an_option_of_one_network_is_checked(
-    name: str, options: dict[str, object], says: str
+    name: str, options: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(ValueError, match=says):
         built(name, **options)
@@ -218,7 +220,7 @@ def _input_of(block: nn.Module) -> tuple[int, int, int]:
 )
 def test_the_networks_of_mlperf_tiny_have_its_shapes(
     name: str,
-    given: dict[str, float],
+    given: dict[str, Any],
     image: tuple[int, int, int],
     count: int,
     averages: int,

@@ -60,7 +60,7 @@ _GATES = {
 }
 
 #: Weights by name of their layer.
-Weights = dict[str, nn.Parameter]
+Weights = dict[str, Tensor]
 
 
 def weight_scores(
