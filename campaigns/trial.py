@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import pickle
+import re
 import resource
 import signal
 import time
@@ -27,6 +28,9 @@ MEMORY_BYTES = 2 * 2**30
 
 #: Longest refusal, in characters; the command line cuts longer ones.
 _LINE = 2100
+
+#: What a system says that has no more memory to give.
+_ASKED = re.compile("(not enough|out of) memory|MemoryError|allocate", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def _inside(call: Callable[[], Any]) -> Outcome:
         except MemoryError:
             return Outcome("memory", "MemoryError")
         except (ValueError, RuntimeError, OSError) as error:
-            if "memory" in str(error):
+            if _ASKED.search(str(error)):
                 return Outcome("memory", str(error)[:_LINE])
             if isinstance(error, RecursionError):
                 return Outcome("traceback", traceback.format_exc())
@@ -137,7 +141,7 @@ def _refusal(said: str) -> Outcome:
     lines = [line for line in said.splitlines() if line.strip()]
     if "Traceback" in said:
         return Outcome("traceback", said)
-    if "allocate" in said or "memory" in said:
+    if _ASKED.search(said):
         return Outcome("memory", said)
     clear = len(lines) == 1 and len(lines[0]) <= _LINE and lines[0].isprintable()
     return Outcome("refused" if clear else "unclear", said)
