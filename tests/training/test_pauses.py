@@ -44,3 +44,12 @@ def test_a_pause_behind_the_end_is_none(tmp_path: Path) -> None:
     assert (tmp_path / CHECKPOINT).is_file()
     with pytest.raises(ValueError, match=r"RunPlan\(pause_after=0\)"):
         RunPlan(pause_after=0)
+
+
+def test_traces_that_a_killed_process_left_are_removed(tmp_path: Path) -> None:
+    run("dense", 1, tmp_path)
+    (trace,) = tmp_path.glob("trace-*.safetensors")
+    for left in ("trace-0.safetensors", "trace-7.safetensors"):
+        (tmp_path / left).write_bytes(trace.read_bytes())
+    run("dense", 1, tmp_path)
+    assert list(tmp_path.glob("trace-*.safetensors")) == [trace]

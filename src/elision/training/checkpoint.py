@@ -120,6 +120,11 @@ def save(
         facts |= {prefix + name: value for name, value in own_facts.items()}
     state.trace.save(folder / _trace_name(epochs))
     save_tensors(folder / CHECKPOINT, tensors, facts)
+    _remove_other_traces(folder, epochs)
+
+
+def _remove_other_traces(folder: Path, epochs: int) -> None:
+    """Remove the traces of earlier checkpoints, and one whose checkpoint was not written."""
     for old in folder.glob("trace-*.safetensors"):
         if old.name != _trace_name(epochs):
             old.unlink()
@@ -229,6 +234,8 @@ def load(
             group[TRAINED] = {name: trained.get(name, {}) for name in group[TRAINED]}
     optimizer.load_state_dict({"state": momenta, "param_groups": groups})
     state.trace = Trace.load(folder / _trace_name(len(state.history)))
+    if ranks.is_first:  # a process killed right after its checkpoint left them
+        _remove_other_traces(folder, len(state.history))
 
 
 def epochs_done(folder: Path) -> int:
