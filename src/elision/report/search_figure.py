@@ -1,10 +1,10 @@
-"""Figure of a search: cost against held-out loss, predicted front and real trainings."""
+"""Figures of searches: cost against loss or score, the front, and real trainings."""
 
 from collections.abc import Sequence
 
 from elision.report.style import PALETTE, drawing, svg
 
-__all__ = ["search_front"]
+__all__ = ["search_front", "trained_front"]
 
 
 def search_front(
@@ -55,4 +55,46 @@ def search_front(
         right.set(
             title="Every training", xlabel="share of training MACs", ylabel=metric
         )
+        return svg(figure)
+
+
+def trained_front(
+    trials: Sequence[tuple[float, float]],
+    front: Sequence[tuple[float, float]],
+    best: tuple[float, float] | None,
+    *,
+    limit: float | None,
+    metric: str,
+) -> str:
+    """Scores of all trials over their cost, with the front of those trained longest.
+
+    Args:
+        trials: (share of multiply-accumulates done, held-out score) of each trial.
+        front: the same of the front, in any order.
+        best: the same of the chosen one, or None.
+        limit: most that the cost may be, or None.
+        metric: of the scores.
+
+    Example:
+        >>> figure = trained_front([(1.0, 0.9), (0.5, 0.8)], [(0.5, 0.8)], (0.5, 0.8),
+        ...                        limit=0.6, metric="accuracy")
+        >>> figure.startswith("<svg")
+        True
+    """
+    with drawing(6.4, 3.4) as figure:
+        axes = figure.subplots()
+        costs, scores = zip(*trials, strict=True) if trials else ((), ())
+        axes.scatter(costs, scores, color=PALETTE[0], s=18, label="trial, any epochs")
+        if front:
+            costs, scores = zip(*sorted(front), strict=True)
+            axes.plot(costs, scores, color=PALETTE[1], marker="o", ms=5, label="front")
+        if best is not None:
+            axes.plot(*best, color=PALETTE[2], marker="D", ms=8, lw=0, label="chosen")
+        if limit is not None:
+            axes.axvline(
+                limit, color=PALETTE[0], linestyle=":", linewidth=1, label="limit"
+            )
+        axes.margins(x=0.1)
+        axes.set(title="Trials", xlabel="share of training MACs", ylabel=metric)
+        axes.legend(fontsize=8)
         return svg(figure)

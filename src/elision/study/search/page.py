@@ -7,6 +7,7 @@ from elision.report.search_figure import search_front
 from elision.report.table import rows_as_html
 from elision.study.page.sections.base import Section
 from elision.study.page.subject import SubjectPage
+from elision.study.search.energy_section import energy_section
 from elision.study.search.searched import Searched
 from elision.study.sensitivity import write_folder
 
@@ -36,7 +37,12 @@ def write_search(folder: Path, found: Searched) -> None:
     """
     workload, costs = found.config.workload, found.costs
     metric = workload.task.metric.name.removeprefix("test_").replace("_", " ")
-    page = SearchPage(workload.name, f"{workload.model} on {workload.dataset}.")
+    page = SearchPage(
+        workload.name,
+        f"{workload.model} on {workload.dataset}. One choice for each layer, so that the "
+        "summed loss that sensitivities predict is least and the summed cost is within the "
+        "budget; then one real training.",
+    )
     figure = search_front(
         found.front,
         (found.predicted, _loss_of(found)),
@@ -94,6 +100,8 @@ def write_search(folder: Path, found: Searched) -> None:
             (rows_as_html(tables["work"]),),
         ),
     ]
+    if (energy := energy_section(folder)) is not None:
+        page.sections.append(energy)
     write_folder(folder, page, tables, found.summary())
 
 

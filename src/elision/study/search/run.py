@@ -11,6 +11,7 @@ from elision.layers.recipe import Recipe
 from elision.methods import make_recipe
 from elision.study.energy import account_of_search
 from elision.study.folder import claimed
+from elision.study.search.by_layer import LayerTemplate
 from elision.study.search.by_training import Done, Found, by_training
 from elision.study.search.space import Space
 from elision.study.search.template import Template
@@ -53,7 +54,7 @@ class TrainedSearch:
         ('dense', True)
     """
 
-    template: Template
+    template: Template | LayerTemplate
     space: Space
     method: str = "halving"
     count: int | None = None

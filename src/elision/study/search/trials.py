@@ -75,7 +75,7 @@ class Trials:
 
     Attributes:
         folder: made when the first trial is trained. It may lie in a run folder that is
-            claimed by what searches (:func:`elision.study.folder.claim`).
+            claimed by what searches (:func:`elision.study.folder.claimed`).
 
     Example:
         >>> import tempfile
