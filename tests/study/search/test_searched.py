@@ -1,6 +1,7 @@
 """search: the stages together, resumed, refused, and its budget met."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,30 +139,87 @@ def test_bad_settings(settings: dict[str, Any], said: str) -> None:
         replace(CONFIG, **settings)
 
 
-def test_a_measured_cost_is_corrected_until_it_is_met(tmp_path: Path) -> None:
-    """The additive model says too little by a third of what is no layer's."""
-    costs = Costs(
-        "seconds",
-        "s",
-        "measured here",
-        [[4.0, 3.0, 2.0, 1.0]] * 6,
-        fixed=3.0,
-        dense=27.0,
-    )
-    made = _Search(CONFIG, tmp_path, None, 1, None)
-    asked: list[float] = []
+COSTS = Costs(
+    "seconds",
+    "s",
+    "measured here",
+    [[4.0, 3.0, 2.0, 1.0]] * 6,
+    fixed=3.0,
+    dense=27.0,
+)
+LOST = [[0.0, 1.0 + 0.1 * n, 2.5, 5.0] for n in range(6)]
 
-    def whole(_: object, costs: Costs, __: object, chosen: Any) -> float:
-        asked.append(costs.predicted(chosen) + 3.0)
-        return asked[-1]
 
-    made._whole = whole  # type: ignore[method-assign]
-    lost = [[0.0, 1.0 + 0.1 * n, 2.5, 5.0] for n in range(6)]
-    space: Any = None
-    subject: Any = None
-    chosen = made._answer(subject, space, costs, 20.0, lost)
-    assert abs(costs.predicted(chosen) + 3.0 - 20.0) <= 0.05 * 20.0
-    assert len(asked) > 1
+class _Timed(_Search):
+    """A search whose recipes take ``off`` beyond the sum of their parts."""
+
+    def __init__(self, off: float, left: float = math.inf) -> None:
+        super().__init__(CONFIG, Path(), None, 1, None)
+        self.off, self.left, self.asked = off, left, []
+
+    def _whole(self, subject: Any, costs: Costs, space: Any, chosen: Any) -> float:
+        del subject, space
+        self.left -= 1
+        self.asked.append(costs.predicted(chosen) + self.off)
+        return self.asked[-1]
+
+    def _left(self) -> float:
+        return self.left
+
+    def _of_whole(self, subject: Any) -> int:
+        del subject
+        return 1
+
+    def answer(self, budget: float) -> tuple[int, ...]:
+        nothing: Any = None
+        return self._answer(nothing, nothing, COSTS, budget, LOST)
+
+
+def test_a_measured_cost_is_corrected_until_it_is_met() -> None:
+    """The additive model says too little by what is no layer's."""
+    made = _Timed(3.0)
+    chosen = made.answer(20.0)
+    assert abs(COSTS.predicted(chosen) + 3.0 - 20.0) <= 0.05 * 20.0
+    assert len(made.asked) > 1
+
+
+def test_a_measured_budget_that_no_recipe_meets_says_the_least_reached() -> None:
+    made = _Timed(9.0)
+    with pytest.raises(ValueError, match="least reached is") as caught:
+        made.answer(12.0)
+    assert f"least reached is {min(made.asked):.6g} " in str(caught.value)
+    assert min(made.asked) > 12.0 * 1.05
+    assert "0.4444 of dense" in str(caught.value)
+
+
+def test_corrections_end_where_the_work_does() -> None:
+    many, few = _Timed(3.0), _Timed(3.0, left=2.0)
+    many.answer(20.0)
+    with pytest.raises(ValueError, match="none of 1 recipes"):
+        few.answer(20.0)
+    assert len(many.asked) > len(few.asked) == 1
+
+
+def test_measurements_that_would_pass_the_cap_are_refused(tmp_path: Path) -> None:
+    """Of three epochs of 256 examples, a hundredth is 23 passes; a loss takes 32."""
+    config = replace(CONFIG, full_trainings=2.01)
+    with pytest.raises(ValueError, match=r"full_trainings=2\.01: .* 23 passes"):
+        searched(config, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("sensitivity-*.json"))
+    with pytest.raises(ValueError, match="another"):
+        searched(replace(config, full_trainings=5), tmp_path / "run")
+
+
+def test_timings_of_layers_count_and_are_refused_past_the_cap(tmp_path: Path) -> None:
+    config = replace(CONFIG, cost="seconds", budget=2.0, full_trainings=2.5)
+    with pytest.raises(ValueError, match=r"costs would pass full_trainings=2\.5"):
+        searched(config, tmp_path / "run")
+
+
+def test_a_search_of_seconds_stays_within_the_cap(tmp_path: Path) -> None:
+    config = replace(CONFIG, cost="seconds", budget=2.0, examples=8, full_trainings=4)
+    found = searched(config, tmp_path / "run")
+    assert 2 < found.spent.full_trainings + found.measuring <= 4
 
 
 def test_search_returns_the_recipe() -> None:

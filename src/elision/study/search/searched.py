@@ -34,7 +34,7 @@ from elision.study.search.costs import Costs, cost_named
 from elision.study.search.halving import Job
 from elision.study.search.refine import refined
 from elision.study.search.sensitivities import SENSITIVITIES, Sensitivities
-from elision.study.search.subject import Subject, subject_of
+from elision.study.search.subject import OutOfWork, Subject, subject_of
 from elision.study.search.trial import Trial, TrialResult
 from elision.study.search.trials import Spent, Trials
 from elision.study.sources import digests
@@ -262,8 +262,11 @@ class Searched:
     def __str__(self) -> str:
         metric = self.config.workload.task.metric
         unit = self.costs.unit
+        over = self.measured / self.budget - 1
+        allowed = MET if self.costs.kind == "measured here" else 1e-9
         return "\n".join(
             [
+                *([f"over its budget by {over:.1%}"] if over > allowed else []),
                 f"cost ({self.costs.kind}): budget {self.budget:.6g}, predicted "
                 f"{self.predicted:.6g}, as a whole {self.measured:.6g} {unit}; dense "
                 f"{self.costs.dense:.6g}",
@@ -371,7 +374,7 @@ class _Search:
         costs = self._costs(subject, space)
         budget = self._budget(costs)
         answers = self._answers(subject, space, costs, budget, losses)
-        by, chosen = self._refined(space, costs, budget, losses, answers)
+        by, chosen = self._refined(subject, space, costs, budget, losses, answers)
         recipe = space.recipe(chosen)
         write_text(self.folder / "recipe.toml", recipe.to_toml())
         verified, _ = self._trained("train searched", config.trial(recipe))
@@ -421,8 +424,18 @@ class _Search:
         path = self.folder / f"{name}.json"
         if not path.is_file():
             self._tell(name)
-            before = subject.examples_read
-            values = make()
+            before, left = subject.examples_read, self._left()
+            subject.most = before + left
+            try:
+                values = make()
+            except OutOfWork as error:
+                config = self.config
+                raise ValueError(
+                    f"search: {name} would pass full_trainings={config.full_trainings:g}: "
+                    f"besides the trainings and what was measured, {max(0, left):.0f} passes "
+                    f"over an example are left (three a step); give fewer examples "
+                    f"({config.examples} now), fewer choices, or more full_trainings"
+                ) from error
             read = subject.examples_read - before
             write_json(path, {"values": values, "examples": read})
         return json.loads(path.read_text(encoding="utf-8"))["values"]
@@ -475,7 +488,10 @@ class _Search:
 
         What a recipe takes beyond the sum of its parts is added to the fixed part, and the
         knapsack solved again. Of the recipes that were timed, the one of least loss that is
-        within the budget by :data:`MET` is taken; none: the one nearest to it.
+        within the budget by :data:`MET` is taken.
+
+        Raises:
+            ValueError: none is (names the least that was reached).
         """
         if costs.kind != "measured here":
             return _solved(costs, lost, budget)
@@ -485,6 +501,8 @@ class _Search:
             chosen = _solved(corrected, lost, budget)
             if chosen in tried:
                 break
+            if tried and self._left() < 2 * self._of_whole(subject):
+                break  # the next would pass full_trainings; one is kept for a race's winner
             tried[chosen] = self._whole(subject, costs, space, chosen)
             if abs(tried[chosen] / budget - 1) <= MET / 2:
                 break
@@ -494,7 +512,13 @@ class _Search:
                 shift = budget - least
         met = {c: t for c, t in tried.items() if t <= budget * (1 + MET)}
         if not met:
-            return min(tried, key=lambda c: tried[c])
+            reached = min(tried.values())
+            raise ValueError(
+                f"search: none of {len(tried)} recipes timed as a whole meets a budget of "
+                f"{budget:.6g} {costs.unit} ({budget / costs.dense:.4g} of dense) within "
+                f"{MET:.0%}; the least reached is {reached:.6g} "
+                f"({reached / costs.dense:.4g} of dense)"
+            )
         return min(met, key=lambda c: _summed(lost, c))
 
     def _whole(
@@ -514,6 +538,7 @@ class _Search:
 
     def _refined(
         self,
+        subject: Subject,
         space: LayerSpace,
         costs: Costs,
         budget: float,
@@ -526,9 +551,10 @@ class _Search:
         beside = list(dict.fromkeys(c for c in answers.values() if c != answers[first]))
         if not beside and not config.neighbours:
             return first, answers[first]
-        # What the race may spend: what is left besides the dense training, the measurements,
-        # and nothing for the winner, whose training the race contains.
+        # What the race may spend: what is left besides the dense training, the measurements
+        # and the winner's cost, and nothing for its training, which the race contains.
         left = config.full_trainings - 1 - self._measuring()
+        left -= self._of_whole(subject) / self._passes()
 
         def make(chosen: tuple[int, ...]) -> Trial:
             return config.trial(space.recipe(chosen))
@@ -583,9 +609,28 @@ class _Search:
         read = sum(
             json.loads(path.read_text(encoding="utf-8"))["examples"] for path in paths
         )
+        return read / self._passes()
+
+    def _passes(self) -> int:
+        """Passes over an example that a full training is worth."""
         size = self.config.workload.task.train_size(self.data)
-        each = _PASSES_OF_A_STEP * size * self.config.workload.epochs
-        return read / each
+        return _PASSES_OF_A_STEP * size * self.config.workload.epochs
+
+    def _left(self) -> float:
+        """Passes over an example that measurements may still take; two are trained."""
+        trained = max(2.0, self.trials.spent().full_trainings)
+        left = self.config.full_trainings - trained - self._measuring()
+        return left * self._passes()
+
+    def _of_whole(self, subject: Subject) -> int:
+        """Passes over an example that costing one recipe as a whole takes, at most."""
+        made = [
+            json.loads(path.read_text(encoding="utf-8"))["examples"]
+            for path in self.folder.glob("whole-*.json")
+        ]
+        # Two steps where a rule for masks wants one before.
+        batch = self.config.workload.task.size(subject.batches[0])
+        return max([*made, 2 * _PASSES_OF_A_STEP * batch])
 
 
 def _solved(costs: Costs, lost: Sensitivities, budget: float) -> tuple[int, ...]:

@@ -63,6 +63,9 @@ def seconds_of_layers(subject: Subject, space: LayerSpace, engine: str) -> Timed
     """
     kept = _operands(subject, [place.layer for place in space.places])
     values, layers = [], 0.0
+    # Every layer once, for each choice and round, is the work of a step at most.
+    most = 1 + max(sum(not o.is_dense for o in p.options) for p in space.places)
+    subject.count(subject.batches[0], 3 * _ROUNDS * most)
     for place in space.places:
         layer = subject.model.get_submodule(place.layer)
         every = {"dense": Option("dense", Table())} | {

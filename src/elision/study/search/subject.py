@@ -1,6 +1,7 @@
 """Subject of a search: a trained network and the examples that it is judged by."""
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,16 @@ from elision.study.search.choices import LayerSpace, Option, Place
 from elision.topology.install import UnattachedWarning
 from elision.workloads import Batch, Examples, Workload
 
-__all__ = ["Subject", "as_table", "elided", "subject_of"]
+__all__ = ["OutOfWork", "Subject", "as_table", "elided", "subject_of"]
+
+
+class OutOfWork(ValueError):
+    """A measurement that would read more examples than a subject may.
+
+    Example:
+        >>> issubclass(OutOfWork, ValueError)
+        True
+    """
 
 
 @dataclass
@@ -32,6 +42,7 @@ class Subject:
         engine: who computes the products of a step that is timed.
         examples_read: examples in a forward pass so far, a backward pass counted as two:
             the work of the measurements.
+        most: the most that ``examples_read`` may come to.
 
     Example:
         >>> workload = Workload(name="small", dataset="digits", model="mlp", epochs=1)
@@ -46,6 +57,7 @@ class Subject:
     batches: tuple[Batch, ...]
     engine: str = "auto"
     examples_read: int = 0
+    most: float = math.inf
 
     @property
     def examples(self) -> int:
@@ -53,8 +65,15 @@ class Subject:
         return sum(map(self.workload.task.size, self.batches))
 
     def count(self, batch: Batch, passes: int) -> None:
-        """Add so many passes over a batch to the work."""
-        self.examples_read += passes * self.workload.task.size(batch)
+        """Add so many passes over a batch to the work, before they are done.
+
+        Raises:
+            OutOfWork: it would be more than :attr:`most`; nothing is added.
+        """
+        read = self.examples_read + passes * self.workload.task.size(batch)
+        if read > self.most:
+            raise OutOfWork(f"{read} examples would be read, more than {self.most:.6g}")
+        self.examples_read = read
 
     def loss(self, recipe: Recipe) -> float:
         """Mean loss of the held-out examples under a recipe.
