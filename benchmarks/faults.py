@@ -38,6 +38,7 @@ from elision.layers.watch import watch
 from elision.workloads import make_model
 
 FLIPS = 100_000
+MEASURES = ("flips a second", "checksums", "coverage", "false alarms")
 
 
 def lenet() -> nn.Module:
@@ -227,6 +228,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--only", nargs="+", choices=MEASURES, default=MEASURES)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     found: dict[str, Any] = {"machine": machine(), "threads": given.threads}
@@ -236,6 +238,8 @@ def main() -> None:
         "coverage": lambda: coverage(given.trials),
         "false alarms": lambda: false_alarms(given.steps),
     }.items():
+        if name not in given.only:
+            continue
         found[name] = measure()
         print(name, json.dumps(found[name], indent=1), flush=True)
     given.out.parent.mkdir(parents=True, exist_ok=True)

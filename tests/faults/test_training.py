@@ -8,7 +8,9 @@ from torch import nn
 
 import elision
 from elision.faults import Fault, recovery, striking
-from elision.memory import saver
+from elision.memory import DamagedError, saver
+from elision.study.faults import recovery_rows, struck_training
+from elision.workloads import find_workload
 
 STEPS = 5
 
@@ -114,7 +116,13 @@ def test_a_permanent_fault_strikes_one_place_in_every_step():
     assert struck.struck == 3
 
 
-@pytest.mark.parametrize("policy", ["int8", "bits(4)", "jpeg"])
+@pytest.mark.parametrize("policy", ["int8", "bits(4)"])
+def test_a_struck_mask_of_zeros_is_refused_in_one_line(policy: str) -> None:
+    with pytest.raises(DamagedError, match="mask names"):
+        _trained(Fault(site="saved", number=200), policy=policy, first=2)
+
+
+@pytest.mark.parametrize("policy", ["sfpr", "fp8", "jpeg"])
 def test_saved_bytes_change_the_gradients_and_not_the_loss(policy):
     losses, weights, _ = _trained(policy=policy)
     fault = Fault(site="saved", number=200)
@@ -134,6 +142,35 @@ def test_messages_of_a_compressor_are_struck(spec):
     _, after, struck = _trained(fault, first=2, compressor=spec)
     assert _differs(weights, after)[2]
     assert struck.struck == 30
+
+
+def test_bytes_that_cannot_be_unpacked_end_the_trial_and_are_an_outcome() -> None:
+    """JPEG's mask of coefficients names as many as are kept; a flip in it is refused."""
+    workload = find_workload("digits-cnn").changed(epochs=1, batch_size=32)
+    dataset = workload.load_dataset(None).limited(train=96, test=16)
+    faults = {
+        "many": Fault(site="saved", number=2000),
+        "none": Fault(site="saved", rate=0.0),
+    }
+    many, none = struck_training(
+        workload, "dense", dataset, faults, first=1, steps=1, memory="jpeg"
+    )
+    assert many.refused is not None
+    assert many.refused.startswith("DamagedError: ")
+    assert many.score[0] != many.score[0]  # no number
+    assert none.refused is None
+    assert none.struck == none.clean
+    ends = [row["end"] for row in recovery_rows([many, none])]
+    assert ends[0].startswith("detected at step 1: DamagedError")
+    assert ends[1] == "recovered in 0 steps"
+
+
+def test_an_error_before_any_fault_is_no_outcome() -> None:
+    workload = find_workload("digits-cnn").changed(epochs=1)
+    dataset = workload.load_dataset(None).limited(train=64, test=16)
+    faults = {"of nothing": Fault(site="error-memory")}
+    with pytest.raises(ValueError, match="remembers no values"):
+        struck_training(workload, "dense", dataset, faults, first=0, steps=1)
 
 
 def test_error_memory_of_a_recipe_is_struck():

@@ -262,6 +262,11 @@ class _Watcher:
     def policy(self, policy: Policy, model: nn.Module) -> Policy:
         return policy if self._struck is None else self._struck.policy(policy, model)
 
+    @property
+    def was_struck(self) -> bool:
+        """Whether a fault has struck by now."""
+        return self._struck is not None and self._struck.struck > 0
+
     def done(self, step: int, loss: float) -> None:
         self.losses.append(loss)
 
@@ -277,6 +282,9 @@ class StruckTraining:
         first, last: struck steps.
         score: of the network at the end, and of the clean one; NaN if it diverged.
         recovery: how the loss came back.
+        refused: the error that ended the struck training, in one line, as of a saved tensor
+            whose bytes cannot be unpacked; None: none did. The same training without the
+            fault had none.
     """
 
     name: str
@@ -287,6 +295,7 @@ class StruckTraining:
     last: int
     score: tuple[float, float]
     recovery: Recovery
+    refused: str | None = None
 
 
 def struck_training(
@@ -304,6 +313,8 @@ def struck_training(
 ) -> list[StruckTraining]:
     """Train once without faults, and once with each.
 
+    An error that ends a training after it was struck is what became of the trial.
+
     Args:
         workload: task, model and settings.
         recipe: its text.
@@ -317,7 +328,7 @@ def struck_training(
         progress: see :func:`elision.training.train`.
     """
 
-    def run(struck: Sequence[Fault]) -> tuple[list[float], float]:
+    def run(struck: Sequence[Fault]) -> tuple[list[float], float, str | None]:
         where = first if struck else 10**9
         watcher = _Watcher(
             struck or tuple(faults.values())[:1],
@@ -337,19 +348,26 @@ def struck_training(
                 progress=progress,
                 watcher=watcher,
             )
-            return watcher.losses, done.history[-1].score
+            return watcher.losses, done.history[-1].score, None
         except TrainingDivergedError:
-            return watcher.losses, float("nan")
+            return watcher.losses, float("nan"), None
+        except OSError:  # of a disk, not of a fault
+            raise
+        except Exception as error:
+            if not watcher.was_struck:
+                raise
+            kind, why = type(error).__name__, str(error).partition("\n")[0]
+            return watcher.losses, float("nan"), f"{kind}: {why}"
 
     found = []
-    golden: dict[bool, tuple[list[float], float]] = {}
+    golden: dict[bool, tuple[list[float], float, str | None]] = {}
     for site, fault in faults.items():
         # A compressor changes the clean run, too, where messages are what is struck.
         sends = fault.site == "message" and compressor is not None
         if sends not in golden:
             golden[sends] = run(()) if not sends else _sent(run, fault)
-        clean, best = golden[sends]
-        losses, score = run((fault,))
+        clean, best, _ = golden[sends]
+        losses, score, refused = run((fault,))
         last = first + steps - 1
         name = recipe if memory is None else f"{recipe}, {memory}"
         found.append(
@@ -362,6 +380,7 @@ def struck_training(
                 last,
                 (score, best),
                 recovery(clean, losses, last),
+                refused,
             )
         )
     return found
@@ -377,7 +396,9 @@ def recovery_rows(trainings: Sequence[StruckTraining]) -> list[dict[str, Any]]:
     rows = []
     for each in trainings:
         back = each.recovery
-        if back.diverged_at is not None:
+        if each.refused is not None:
+            end = f"detected at step {len(each.struck) - 1}: {each.refused}"
+        elif back.diverged_at is not None:
             end = f"not finite at step {back.diverged_at}"
         elif back.steps is None:
             end = "silent: never came back"

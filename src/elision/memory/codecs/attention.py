@@ -105,7 +105,8 @@ class AttentionQuant(Codec):
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The grid points."""
-        return packed.meta.codec.unpack(packed.meta.values)
+        codec, values = packed.meta.codec, packed.meta.values
+        return codec.unpack(values.holding(packed.payload))
 
     def bound(self, packed: Packed) -> float | None:
         """Half of the widest step."""

@@ -6,6 +6,7 @@ import torch
 from elision.common.machine_code import compiled_once
 from elision.memory.codecs.bits import pack_bits, packed_bytes, unpack_bits
 from elision.memory.codecs.pieces import spans
+from elision.memory.saved.checksum import DamagedError
 
 __all__ = ["compact", "count_nonzero", "spread"]
 
@@ -37,13 +38,28 @@ def compact(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 def spread(bits: torch.Tensor, kept: torch.Tensor, count: int) -> torch.Tensor:
-    """The flat tensor of ``count`` elements that :func:`compact` took apart."""
+    """The flat tensor of ``count`` elements that :func:`compact` took apart.
+
+    Raises:
+        DamagedError: the mask has not as many bits set as there are values.
+    """
     if kept.device.type != "cpu" or kept.dtype is not torch.float32:
+        mask = unpack_bits(bits, count)
+        _check_count(int(mask.count_nonzero()), kept)
         values = torch.zeros(count, dtype=kept.dtype, device=kept.device)
-        return values.masked_scatter_(unpack_bits(bits, count), kept)
+        return values.masked_scatter_(mask, kept)
     values = kept.new_empty(count)
-    _spread(bits.numpy(), kept.numpy(), values.numpy())
+    _check_count(_spread(bits.numpy(), kept.numpy(), values.numpy()), kept)
     return values
+
+
+def _check_count(found: int, kept: torch.Tensor) -> None:
+    if found != kept.numel():
+        raise DamagedError(
+            f"a saved tensor's mask names {found} values that are not zero, and "
+            f"{kept.numel()} were packed: its packed bytes changed since the forward pass; "
+            "repeat the step"
+        )
 
 
 # The loops over whole bytes do not branch on a bit, which would be unpredictable: every
@@ -91,5 +107,7 @@ def _spread(bits, kept, values):
     for i in range(8 * byte, values.size):  # nothing may be left to be read in vain
         values[i] = 0
         if (bits[i >> 3] >> (i & 7)) & 1:
-            values[i] = kept[count]
+            if count < kept.size:  # a damaged mask asks for more than there are
+                values[i] = kept[count]
             count += 1
+    return count

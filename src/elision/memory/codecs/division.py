@@ -77,7 +77,9 @@ class Division(Codec):
     def unpack(self, packed: Packed) -> torch.Tensor:
         """Means plus residual."""
         rest, masked = packed.meta
-        values, layout = GroupQuant(self.bits).unpack(rest), packed.layout
+        inner = packed.payload[1 : 1 + len(rest.payload)]
+        values = GroupQuant(self.bits).unpack(rest.holding(inner))
+        layout = packed.layout
         for index in cuts(values.shape):
             values[index] += self._spread(packed.payload[0][index], values.shape)
         if (values.stride(), values.dtype) != (layout.stride, layout.dtype):

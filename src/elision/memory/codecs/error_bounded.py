@@ -68,19 +68,22 @@ class ErrorBounded(Codec):
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The grid points."""
-        return self._codec(packed).unpack(packed.meta[1])
+        return self._codec(packed).unpack(self._inner(packed))
 
     def keeps_sign(self, packed: Packed) -> bool:
         """As group quantisation does."""
-        return self._codec(packed).keeps_sign(packed.meta[1])
+        return self._codec(packed).keeps_sign(self._inner(packed))
 
     def unpack_sign(self, packed: Packed) -> torch.Tensor:
         """As group quantisation does."""
-        return self._codec(packed).unpack_sign(packed.meta[1])
+        return self._codec(packed).unpack_sign(self._inner(packed))
 
     def bound(self, packed: Packed) -> float | None:
         """Error bound of this tensor, at most ``limit``."""
         return packed.meta[1].meta.bound
+
+    def _inner(self, packed: Packed) -> Packed:
+        return packed.meta[1].holding(packed.payload)
 
     def _codec(self, packed: Packed) -> GroupQuant:
         return GroupQuant(packed.meta[0], rounding=self.rounding)

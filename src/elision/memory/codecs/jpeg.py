@@ -12,9 +12,10 @@ import torch.nn.functional as F
 
 from elision.common.checks import number, one_of
 from elision.memory.codecs.bits import keep_positive, pack_bits, unpack_bits
-from elision.memory.codecs.compaction import compact, count_nonzero
+from elision.memory.codecs.compaction import compact, count_nonzero, spread
 from elision.memory.codecs.fixed_point import channel_maxima
 from elision.memory.codecs.pieces import cuts, part
+from elision.memory.saved.checksum import DamagedError
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
@@ -161,12 +162,22 @@ class Jpeg(Codec):
 
     def _decode(self, payload: list[torch.Tensor], count: int) -> torch.Tensor:
         if self.coding == "zero-value":
-            mask = unpack_bits(payload[0], count)
-            zeros = torch.zeros(count, dtype=torch.int8, device=mask.device)
-            return zeros.masked_scatter_(mask, payload[1])
-        raw = bytearray(zlib.decompress(payload[0].numpy().data))
+            return spread(payload[0], payload[1], count)
+        try:
+            raw = bytearray(zlib.decompress(payload[0].numpy().data))
+        except zlib.error as error:
+            raise _damaged(str(error)) from None
+        if len(raw) != count:
+            raise _damaged(f"{len(raw)} coefficients instead of {count}")
         ordered = torch.frombuffer(raw, dtype=torch.int8).view(64, -1)
         return ordered.T.contiguous().view(-1)
+
+
+def _damaged(why: str) -> DamagedError:
+    return DamagedError(
+        f"a saved tensor's deflated bytes changed since the forward pass ({why}); repeat "
+        "the step"
+    )
 
 
 def _transform(tensor: torch.Tensor, step: torch.Tensor) -> torch.Tensor:

@@ -126,7 +126,7 @@ class Normalised(Codec):
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The probabilities, whose rows sum to one, or their logarithms."""
         codec, values, shape, axis, logarithm = packed.meta
-        rows = codec.unpack(values)
+        rows = codec.unpack(values.holding(packed.payload[:-1]))
         place = packed.payload[-1].to(torch.int64)
         there, place = place >= 0, place.clamp(min=0)
         rows.scatter_(1, place, 0)

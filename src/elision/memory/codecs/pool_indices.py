@@ -8,6 +8,7 @@ import torch
 from elision.memory.codecs.bits import pack_codes, unpack_codes
 from elision.memory.codecs.pieces import cuts
 from elision.memory.codecs.traced import TracedIndices
+from elision.memory.saved.checksum import DamagedError
 from elision.memory.saved.codec import Codec, Guarantee, Packed, TracedCodec
 from elision.memory.saved.layout import Layout
 from elision.memory.saved.roles import Role, Slot
@@ -49,7 +50,7 @@ class PoolIndices(Codec):
         if taps > 256:
             return None
         dilation = _pair(slot.node._saved_dilation)
-        width = slot.node._saved_self.shape[-1]
+        height, width = slot.node._saved_self.shape[-2:]
         window = (
             kernel[1],
             width,
@@ -72,11 +73,16 @@ class PoolIndices(Codec):
             tap[index] = row.mul_(kernel[1]).add_(column)
         bits = max(1, (taps - 1).bit_length())
         codes = pack_codes(tap.view(-1), bits)
-        return Packed((codes,), Layout.of(tensor), (bits, window))
+        return Packed((codes,), Layout.of(tensor), (bits, window, height))
 
     def unpack(self, packed: Packed) -> torch.Tensor:
-        """The int64 indices."""
-        bits, window = packed.meta
+        """The int64 indices.
+
+        Raises:
+            DamagedError: one is outside of the pool's input, where the backward pass would
+                write unasked.
+        """
+        bits, window, height = packed.meta
         kernel_width, width, dilation, _, _ = window
         layout = packed.layout
         taps = unpack_codes(packed.payload[0], bits, layout.numel).view(layout.shape)
@@ -88,6 +94,11 @@ class PoolIndices(Codec):
             row = torch.div(tap, kernel_width, rounding_mode="floor")
             column = tap.sub_(row * kernel_width).mul_(dilation[1]).add_(columns)
             restored[index] = row.mul_(dilation[0]).add_(rows).mul_(width).add_(column)
+        if restored.numel() and not _within(restored, height * width):
+            raise DamagedError(
+                f"a saved pooling index is outside of its plane of {height} x {width}: its "
+                "packed bytes changed since the forward pass; repeat the step"
+            )
         return restored
 
     def traced(self, relu: bool) -> TracedCodec | None:

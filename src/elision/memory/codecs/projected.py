@@ -56,7 +56,7 @@ class ProjectedQuant(Codec):
         """Dequantise, then project back."""
         project, quantise = self._parts()
         codes, seed = packed.meta
-        projected = quantise.unpack(codes)
+        projected = quantise.unpack(codes.holding(packed.payload))
         return project.unpack(Packed((projected,), packed.layout, seed))
 
     def _parts(self) -> tuple[RadProject, GroupQuant]:

@@ -129,9 +129,9 @@ class SparseGroupQuant(Codec):
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The values where they were, zeros elsewhere."""
         codec, values, _ = packed.meta
-        mask = packed.payload[0]
-        numel = packed.layout.numel
-        return packed.layout.view(spread(mask, codec.unpack(values), numel))
+        mask, *payload = packed.payload
+        kept = codec.unpack(values.holding(payload))
+        return packed.layout.view(spread(mask, kept, packed.layout.numel))
 
     def keeps_sign(self, packed: Packed) -> bool:
         """True for a ReLU's result, whose non-zero values are positive."""

@@ -6,8 +6,8 @@ the restored tensor (:class:`Guarantee`), and the tests check every declaration.
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -64,6 +64,17 @@ class Packed:
     def nbytes(self) -> int:
         """Bytes that the payload keeps alive."""
         return sum(p.untyped_storage().nbytes() for p in self.payload)
+
+    def holding(self, payload: Iterable[torch.Tensor]) -> "Packed":
+        """This form with other tensors in it.
+
+        What a codec keeps in another codec's form is read from its own payload by this, so
+        that the bytes that are counted, checked and struck are the ones that are unpacked.
+
+        Args:
+            payload: as many tensors as this form has.
+        """
+        return replace(self, payload=tuple(payload))
 
     def verify(self) -> None:
         """Compare the payload with its checksum, if it has one.
