@@ -244,7 +244,7 @@ def _brute_force(costs: list[Any], losses: list[Any], budget: float) -> float:
 
 def main() -> None:
     """Answer the questions named, all by default, and write what was found."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("what", nargs="*", default=["knapsack", *QUESTIONS, *TIMED])
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()

@@ -58,12 +58,12 @@ def test_equals_brute_force(
     # Whole numbers make ties; their sums are exact, so the tie rule is held to the letter.
     rng = np.random.default_rng(seed)
     if is_whole:
-        costs = [rng.integers(0, 5, n).astype(float) for n in shape]
-        losses = [rng.integers(-2, 3, n).astype(float) for n in shape]
+        costs = [rng.integers(0, 5, n).astype(float).tolist() for n in shape]
+        losses = [rng.integers(-2, 3, n).astype(float).tolist() for n in shape]
     else:
-        costs = [rng.random(n) * rng.integers(1, 100) for n in shape]
-        losses = [rng.normal(size=n) for n in shape]
-    least, most = sum(c.min() for c in costs), sum(c.max() for c in costs)
+        costs = [(rng.random(n) * rng.integers(1, 100)).tolist() for n in shape]
+        losses = [rng.normal(size=n).tolist() for n in shape]
+    least, most = sum(map(min, costs)), sum(map(max, costs))
     budget = least + where * (most - least)
     assert knapsack(costs, losses, budget) == brute_force(costs, losses, budget)
 
@@ -71,7 +71,9 @@ def test_equals_brute_force(
 @pytest.mark.parametrize("seed", range(10))
 def test_two_budgets_equal_brute_force(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    bytes_, seconds, losses = (rng.integers(1, 9, (4, 3)).astype(float) for _ in "123")
+    bytes_, seconds, losses = (
+        rng.integers(1, 9, (4, 3)).astype(float).tolist() for _ in "123"
+    )
     budget = {"bytes": 18.0, "seconds": 18.0}
     every = itertools.product(range(3), repeat=4)
     met = [

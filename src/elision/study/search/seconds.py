@@ -156,7 +156,7 @@ def _operands(subject: Subject, names: list[str]) -> dict[str, _Operands]:
         loss = subject.workload.task.loss(model, batch)
         grads = torch.autograd.grad(loss, list(outputs.values()))
     return {
-        name: _Operands(*inputs[name], g)
+        name: _Operands(inputs[name][0], inputs[name][1], g)
         for name, g in zip(outputs, grads, strict=True)
     }
 
