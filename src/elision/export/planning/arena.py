@@ -38,6 +38,11 @@ class PlannedTensor:
         size_bytes: of the tensor.
         first, last: steps, inclusive, between which it is live.
         offset: bytes from the arena's start.
+
+    Example:
+        >>> tensor = PlannedTensor("relu", size_bytes=16, first=1, last=2, offset=32)
+        >>> tensor.offset + tensor.size_bytes
+        48
     """
 
     name: str

@@ -101,7 +101,18 @@ class Graph:
 
 
 class Buffer(NamedTuple):
-    """Bytes that are in use from one step to another; in place, of several tensors."""
+    """Bytes that are in use from one step to another; in place, of several tensors.
+
+    Attributes:
+        names: of the tensors.
+        size_bytes: of the largest of them.
+        first, last: steps, inclusive, between which the bytes are in use.
+
+    Example:
+        >>> step = Operation("f", "f", ("x",), ("y",))
+        >>> buffers(Graph({"x": 4, "y": 2}, (step,), ("x",), ("y",)))[0]
+        Buffer(names=('x',), size_bytes=4, first=0, last=0)
+    """
 
     names: tuple[str, ...]
     size_bytes: int

@@ -23,6 +23,10 @@ class Placement(NamedTuple):
         offsets: bytes from the arena's start, one for each buffer.
         size_bytes: of the arena.
         least_bytes: no placement of these buffers needs fewer bytes.
+
+    Example:
+        >>> place([Buffer(("x",), 4, 0, 1), Buffer(("y",), 2, 1, 2)])
+        Placement(offsets=(0, 4), size_bytes=6, least_bytes=6)
     """
 
     offsets: tuple[int, ...]

@@ -23,6 +23,10 @@ class Order(NamedTuple):
         indices: of the operations, first to last.
         peak_bytes: the most bytes live at one step.
         least_bytes: no order has a lower peak than this.
+
+    Example:
+        >>> Order((0, 1), peak_bytes=6, least_bytes=6).optimal
+        True
     """
 
     indices: tuple[int, ...]

@@ -60,8 +60,8 @@ class LiteRt(Target):
     """LiteRT's flat buffer, int8 in and out, one example, ``(1, H, W, C)``.
 
     Written from the graph by the schema that LiteRT ships, so it has the graph's codes,
-    scales and zero points. TensorFlow Lite for Microcontrollers reads the same file. Where
-    the rule ``SAME`` pads other sides than torch does (an even total of which the end gets
+    scales and zero points. TensorFlow Lite for Microcontrollers is another interpreter of
+    the format and rounds otherwise: its codes are not always LiteRT's. Where the rule ``SAME`` pads other sides than torch does (an even total of which the end gets
     the odd pixel), a ``PAD`` stands before the convolution. An average over windows is a
     depthwise convolution of ones, since the pooling operator cannot change the scale.
 
