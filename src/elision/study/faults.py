@@ -386,7 +386,7 @@ def struck_training(
     return found
 
 
-def _sent(run: Any, fault: Fault) -> tuple[list[float], float]:
+def _sent(run: Any, fault: Fault) -> tuple[list[float], float, str | None]:
     """A run whose gradients travel, and none of whose messages is struck."""
     return run((replace(fault, rate=0.0),))
 
