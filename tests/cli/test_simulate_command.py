@@ -137,7 +137,7 @@ add_int32 = 0.25
         ("--model resnet81", "did you mean 'resnet8'"),
         ("--trace net.csv", "net.csv: not a complete trace"),
         ("--trace nan.safetensors", "input holds a NaN or an infinity"),
-        ("--trace misfit.safetensors", "weight has shape (1, 1, 3, 3), the geometry"),
+        ("--trace misfit.safetensors", "weight has shape (1, 1, 3, 3), its geometry"),
         ("--accelerator antt", "did you mean 'ant'"),
         ("--accelerator ant:windw=3", "did you mean 'window'"),
         ("--accelerator ant:energy=mine.toml", "no price for the action 'compare'"),
