@@ -61,8 +61,9 @@ class LiteRt(Target):
 
     Written from the graph by the schema that LiteRT ships, so it has the graph's codes,
     scales and zero points. TensorFlow Lite for Microcontrollers is another interpreter of
-    the format and rounds otherwise: its codes are not always LiteRT's. Where the rule ``SAME`` pads other sides than torch does (an even total of which the end gets
-    the odd pixel), a ``PAD`` stands before the convolution. An average over windows is a
+    the format and rounds otherwise: its codes are not always LiteRT's. Where the rule
+    ``SAME`` pads other sides than torch does (an even total of which the end gets the odd
+    pixel), a ``PAD`` stands before the convolution. An average over windows is a
     depthwise convolution of ones, since the pooling operator cannot change the scale.
 
     LiteRT rounds twice where the graph rounds once: codes differ by one now and then.
