@@ -25,6 +25,7 @@ from typing import Any
 
 from elision.accelerators.narrow import derived
 from elision.common.names import lookup
+from elision.common.toml import from_toml
 
 __all__ = [
     "TABLES",
@@ -346,8 +347,8 @@ def _parse(text: str, where: str) -> EnergyTable:
         ValueError: the text is not such a table; the message names ``where``.
     """
     try:
-        data: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        data = from_toml(text)
+    except ValueError as error:
         raise ValueError(f"energy table {where}: not TOML: {error}") from error
     missing = [key for key in _REQUIRED if key not in data]
     if missing:

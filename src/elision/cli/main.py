@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import tomllib
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from elision.cli import COMMANDS
 from elision.cli.parameters import epilogue
 from elision.common.names import lookup
 from elision.common.printable import printable
+from elision.common.toml import from_toml
 
 __all__ = ["app", "main"]
 
@@ -69,8 +69,8 @@ def _tables(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{path}: no such configuration file")
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        tables = from_toml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path}: not readable as TOML: {error}") from error
     if "layout" in tables:
         raise ValueError(

@@ -1,11 +1,12 @@
-"""Plain values written as TOML; the standard library reads it and does not write it."""
+"""Plain values written as TOML, and read with every refusal a ValueError."""
 
 import json
 import math
 import re
+import tomllib
 from typing import Any
 
-__all__ = ["to_toml"]
+__all__ = ["from_toml", "to_toml"]
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -72,3 +73,22 @@ def _value(name: str, value: Any) -> str:
         items = (f"{_key(k)} = {_value(name, v)}" for k, v in value.items())
         return f"{{{', '.join(items)}}}"
     raise ValueError(f"{name}: TOML holds no {type(value).__name__} such as {value!r}")
+
+
+def from_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text.
+
+    Raises:
+        ValueError: it is not TOML, or nested more deeply than Python reads.
+
+    Example:
+        >>> from_toml("a = 1")
+        {'a': 1}
+        >>> from_toml("a = " + "[" * 100_000)
+        Traceback (most recent call last):
+        ValueError: nested too deeply
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

@@ -11,7 +11,6 @@ transforms and their parameters, and carries a version.
 
 import json
 import textwrap
-import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from fnmatch import fnmatchcase
@@ -21,7 +20,7 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from elision.common.names import lookup
-from elision.common.toml import to_toml
+from elision.common.toml import from_toml, to_toml
 from elision.layers.parts import Part
 from elision.layers.table import Table
 
@@ -301,7 +300,7 @@ class Recipe:
         Raises:
             ValueError: not TOML, or as :meth:`from_dict`.
         """
-        return cls.from_dict(tomllib.loads(text))
+        return cls.from_dict(from_toml(text))
 
     def to_json(self) -> str:
         """:meth:`to_dict` as JSON text; errors are those of it."""

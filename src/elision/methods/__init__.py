@@ -5,11 +5,11 @@ Each file gives the equation with shapes, the reference and every deviation from
 """
 
 import json
-import tomllib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from elision.common.toml import from_toml
 from elision.layers import elide as elide
 from elision.layers.recipe import Recipe, read_names_with
 from elision.methods import resolve as _resolve
@@ -181,7 +181,7 @@ def recipe_from_toml(text: str) -> Recipe:
         >>> recipe_from_toml(Swat(0.5).to_toml()) == Swat(0.5)
         True
     """
-    return recipe_from_dict(tomllib.loads(text))
+    return recipe_from_dict(from_toml(text))
 
 
 def recipe_from_json(text: str) -> Recipe:

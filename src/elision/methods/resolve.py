@@ -9,7 +9,6 @@
 """
 
 import json
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from elision.common import objects, specs
 from elision.common.names import lookup
+from elision.common.toml import from_toml
 from elision.layers.recipe import Recipe
 from elision.methods.base import Method
 from elision.methods.composed import Composed
@@ -26,7 +26,7 @@ __all__ = ["from_dict", "is_external", "parts_of", "resolve"]
 Methods = Mapping[str, Callable[..., Method]]
 
 _READERS: dict[str, Callable[[str], Any]] = {
-    ".toml": tomllib.loads,
+    ".toml": from_toml,
     ".json": json.loads,
 }
 

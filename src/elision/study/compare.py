@@ -7,13 +7,13 @@ their seeds, everything else the mean over the runs.
 import json
 import math
 import statistics
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from elision.common.checks import integer, number
+from elision.common.toml import from_toml
 from elision.products import Product
 from elision.study import folder as runfolder
 from elision.study.outcome import SCHEMA, USUAL_METRIC, counted_seeds, deviation
@@ -252,7 +252,7 @@ def _configuration(
     """Recipes in the run's order, and what runs of one configuration have in common."""
     try:
         found = runfolder.configuration(folder)
-        resolved = tomllib.loads((folder / "workload.toml").read_text(encoding="utf-8"))
+        resolved = from_toml((folder / "workload.toml").read_text(encoding="utf-8"))
         workload = resolved.get("workload", resolved)
     except (ValueError, OSError):  # the summary alone
         facts = {name: summary.get(name) for name in ("workload", "execution")}

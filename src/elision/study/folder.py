@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import sys
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +24,7 @@ from elision.common.files import (
     write_text,
 )
 from elision.common.locking import alone_in
-from elision.common.toml import to_toml
+from elision.common.toml import from_toml, to_toml
 
 __all__ = ["claimed", "configuration", "environment", "numbered"]
 
@@ -66,9 +65,7 @@ def claimed(
         remove_left_partials(folder)
         path = folder / "config.toml"
         wanted = to_toml({"layout": LAYOUT, "study": config})
-        if not path.is_file() or tomllib.loads(wanted)["study"] != configuration(
-            folder
-        ):
+        if not path.is_file() or from_toml(wanted)["study"] != configuration(folder):
             write_text(path, wanted)
         if sources and not (folder / _SOURCES).is_file():
             write_json(folder / _SOURCES, sources)
@@ -81,7 +78,7 @@ def claimed(
 def _refuse(folder: Path, config: dict[str, Any], sources: dict[str, str]) -> None:
     """Raise ValueError unless a folder is free or holds this run."""
     if (folder / "config.toml").is_file():
-        after = tomllib.loads(to_toml({"study": config}))["study"]
+        after = from_toml(to_toml({"study": config}))["study"]
         _refuse_another(folder, configuration(folder), after)
         _refuse_changed(folder, sources)
     elif folder.is_dir() and not all(map(is_partial, folder.iterdir())):
@@ -102,7 +99,7 @@ def numbered(folder: Path, config: dict[str, Any]) -> Path:
         if not tried.exists() or (tried.is_dir() and not any(tried.iterdir())):
             return tried
         with suppress(ValueError):
-            after = tomllib.loads(to_toml({"study": config}))["study"]
+            after = from_toml(to_toml({"study": config}))["study"]
             _refuse_another(tried, configuration(tried), after)
             return tried
     raise AssertionError
@@ -174,8 +171,8 @@ def configuration(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder}: not a run folder (it has no config.toml)")
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        found = from_toml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{path}: not readable as TOML: {error}") from error
     if found.get("layout") != LAYOUT:
         raise ValueError(

@@ -1,11 +1,11 @@
 """Workloads by name, and from files: presets are data."""
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from elision.common.names import lookup
+from elision.common.toml import from_toml
 from elision.workloads.workload import Workload
 
 __all__ = ["DEFAULT_WORKLOAD", "WORKLOADS", "find_workload", "read_workload"]
@@ -238,7 +238,7 @@ def read_workload(path: Path) -> Workload:
             names the file.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = from_toml(path.read_text(encoding="utf-8"))
         return _from_table(table.get("workload"))
     except (OSError, ValueError, TypeError) as error:
         reason = getattr(error, "strerror", None) or error

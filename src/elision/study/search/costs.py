@@ -1,6 +1,6 @@
 """Costs: what a choice at one layer costs, counted, measured here or simulated.
 
-=================  =======================================================================
+================== =======================================================================
 ``macs``           multiply-accumulates of a training step that the choices leave to do
 ``weight-bits``    mean bits of a stored weight; zeros cost one bit of a bitmap, the others
                    that bit and their format
@@ -9,7 +9,7 @@
                    has one thread), choices timed in turns on the layer's own operands
 ``cycles:MACHINE`` simulated cycles of a step on an accelerator, such as ``cycles:ant``
 ``energy:MACHINE`` its simulated energy, in pJ
-=================  =======================================================================
+================== =======================================================================
 
 A cost is a sum: a fixed part (layers without a place, and in seconds all that is no layer)
 and a value for each place's choice. How far the sum is off is seen where the chosen recipe

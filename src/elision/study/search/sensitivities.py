@@ -4,15 +4,15 @@ All say how much is lost by each choice of each place, the rest of the network l
 on held-out training examples. ``ΔW = T(W) − W`` is what the choice's transform of the
 forward product does to the weight, ``g`` the loss's gradient, ``h`` its Hessian's diagonal:
 
-============ ==================================================== ======================
-``weights``  ``‖ΔW‖²/‖W‖²``                                       no example read
-``first``    ``|Σ g·ΔW|``, the first order of the loss            one backward pass
-``fisher``   ``½·Σ g²·ΔW²``, mean over batches                    one for each batch
-``hessian``  ``½·mean(h)·‖ΔW‖²``, the form of HAWQ-V2             two for each probe
-``output``   squared relative error of the layer's output         one forward pass each
-``loss``     measured rise of the loss; a fall counts as zero     one pass a batch each
+============ ===================================================== ======================
+``weights``  ``‖ΔW‖²/‖W‖²``                                        no example read
+``first``    ``|Σ g·ΔW|``, the first order of the loss             one backward pass
+``fisher``   ``½·Σ g²·ΔW²``, mean over batches                     one for each batch
+``hessian``  ``½·mean(h)·‖ΔW‖²``, the form of HAWQ-V2              two for each probe
+``output``   squared relative error of the layer's output          one forward pass each
+``loss``     measured rise of the loss; a fall counts as zero      one pass a batch each
 ``gradient`` squared relative error of the gradient of all weights one step each
-============ ==================================================== ======================
+============ ===================================================== ======================
 
 The first four see nothing of what a choice does to inputs or gradients. Sources: LeCun,
 Denker, Solla, NeurIPS 1989 (second order); Molchanov et al., CVPR 2019 (first order,
