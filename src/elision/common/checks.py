@@ -32,7 +32,6 @@ def integer(owner: str, name: str, value: Any, allowed: str = ">= 1") -> int:
         ValueError: Conv2dGeometry(groups=0): must be an integer >= 1
     """
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    whole = whole and -_WORD <= int(value) < _WORD  # what torch and numpy can count
     if not whole or not _holds(int(value), allowed):
         raise ValueError(_message(owner, name, value, "an integer", allowed))
     return int(value)
@@ -57,8 +56,6 @@ def number(owner: str, name: str, value: Any, allowed: str) -> float:
     return float(value)
 
 
-#: Largest float as an integer, and half of what a word of 64 bits can count.
-_WORD = 2**63
 _LARGEST = int(sys.float_info.max)
 
 

@@ -195,9 +195,15 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
             facts = json.loads((file.metadata() or {}).get(_FACTS, "null"))
             sums = _checksums(path, what, facts)
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+    except (
+        SafetensorError,
+        json.JSONDecodeError,
+        OSError,
+        RecursionError,
+    ) as error:
+        said = " ".join(str(error).split())  # it quotes what it read, lines and all
         raise ValueError(
-            f"{path}: not a complete {what} file, truncated or of another kind ({error})"
+            f"{path}: not a complete {what} file, truncated or of another kind ({said})"
         ) from error
     if facts is None:
         raise ValueError(
