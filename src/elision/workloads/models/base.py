@@ -1,11 +1,35 @@
-"""What the model families share: their initialisation and how to check a size."""
+"""What the model families share: their head, their initialisation, how to check a size."""
 
 from typing import Literal
 
 import torch
 from torch import nn
 
-__all__ = ["check_positive", "initialise"]
+__all__ = ["Pooled", "check_positive", "initialise"]
+
+
+class Pooled(nn.Module):
+    """A classifier over the mean of each feature of an image.
+
+    Attributes:
+        features: images ``(N, in_channels, H, W)`` to features ``(N, C, P, Q)``.
+        classifier: means ``(N, C)`` to scores ``(N, classes)``.
+
+    Example:
+        >>> class Means(Pooled):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.features = self.classifier = nn.Identity()
+        >>> Means()(torch.ones(1, 2, 3, 3))
+        tensor([[1., 1.]])
+    """
+
+    features: nn.Module
+    classifier: nn.Module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Class scores ``(N, classes)`` of images ``(N, in_channels, H, W)``."""
+        return self.classifier(self.features(x).mean((2, 3)))
 
 
 def check_positive(owner: str, **sizes: int) -> None:

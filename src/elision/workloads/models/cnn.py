@@ -1,14 +1,13 @@
 """A small plain convolutional network, for tests and first experiments (own design)."""
 
-import torch
 from torch import nn
 
-from elision.workloads.models.base import check_positive, initialise
+from elision.workloads.models.base import Pooled, check_positive, initialise
 
 __all__ = ["Cnn", "cnn"]
 
 
-class Cnn(nn.Module):
+class Cnn(Pooled):
     """Three 3x3 convolutions with batch normalisation, the last two of stride 2.
 
     Args:
@@ -32,10 +31,6 @@ class Cnn(nn.Module):
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(channels, classes)
         initialise(self)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Class scores ``(N, classes)`` of images ``(N, in_channels, H, W)``."""
-        return self.classifier(self.features(x).mean((2, 3)))
 
 
 def cnn(*, in_channels: int, classes: int, width: int = 16) -> Cnn:

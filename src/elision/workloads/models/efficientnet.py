@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from elision.common.checks import number
-from elision.workloads.models.base import check_positive, initialise
+from elision.workloads.models.base import Pooled, check_positive, initialise
 from elision.workloads.models.small_blocks import (
     SqueezeExcite,
     channels_of,
     check_scaling,
     convolution,
     repeats,
+    strides,
 )
 
 __all__ = ["COMPOUND", "EfficientNet", "MBConv", "efficientnet"]
@@ -99,7 +100,7 @@ class MBConv(nn.Module):
         return x + y
 
 
-class EfficientNet(nn.Module):
+class EfficientNet(Pooled):
     """Stages of MBConv blocks between two convolutions, pooling and a linear layer.
 
     Args:
@@ -145,8 +146,7 @@ class EfficientNet(nn.Module):
         for widening, side, first, wanted, blocks in STAGES:
             outputs = channels_of(wanted, width)
             stage: list[nn.Module] = []
-            for i in range(repeats(blocks, depth)):
-                stride = first if i == 0 else 1
+            for stride in strides(first, blocks, depth):
                 dropped = stochastic_depth * done / total
                 stage.append(
                     MBConv(channels, outputs, kernel or side, stride, widening, dropped)
@@ -159,10 +159,6 @@ class EfficientNet(nn.Module):
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(head, classes))
         initialise(self)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Class scores ``(N, classes)`` of images ``(N, in_channels, H, W)``."""
-        return self.classifier(self.features(x).mean((2, 3)))
 
 
 def efficientnet(

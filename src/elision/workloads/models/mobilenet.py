@@ -9,12 +9,12 @@ weights load into the network here.
 import torch
 from torch import nn
 
-from elision.workloads.models.base import check_positive, initialise
+from elision.workloads.models.base import Pooled, check_positive, initialise
 from elision.workloads.models.small_blocks import (
     channels_of,
     check_scaling,
     convolution,
-    repeats,
+    strides,
 )
 
 __all__ = ["InvertedResidual", "MobileNetV2", "mobilenet_v2"]
@@ -65,7 +65,7 @@ class InvertedResidual(nn.Module):
         return x + self.conv(x) if self.adds else self.conv(x)
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Pooled):
     """Inverted residuals between two convolutions, pooling, dropout and a linear layer.
 
     Args:
@@ -96,8 +96,7 @@ class MobileNetV2(nn.Module):
         layers: list[nn.Module] = [convolution(in_channels, channels, 3, stem_stride)]
         for widening, wanted, blocks, first in STAGES:
             outputs = channels_of(wanted, width)
-            for i in range(repeats(blocks, depth)):
-                stride = first if i == 0 else 1
+            for stride in strides(first, blocks, depth):
                 layers.append(
                     InvertedResidual(channels, outputs, stride, widening, kernel)
                 )
@@ -106,10 +105,6 @@ class MobileNetV2(nn.Module):
         self.features = nn.Sequential(*layers, convolution(channels, head, 1))
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(head, classes))
         initialise(self)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Class scores ``(N, classes)`` of images ``(N, in_channels, H, W)``."""
-        return self.classifier(self.features(x).mean((2, 3)))
 
 
 def mobilenet_v2(

@@ -6,15 +6,14 @@ the last depthwise convolution stride 2 beside an output of unchanged size; it i
 as in the published code. Rectifiers end at 6, as there.
 """
 
-import torch
 from torch import nn
 
-from elision.workloads.models.base import check_positive, initialise
+from elision.workloads.models.base import Pooled, check_positive, initialise
 from elision.workloads.models.small_blocks import (
     channels_of,
     check_scaling,
     convolution,
-    repeats,
+    strides,
 )
 
 __all__ = ["MobileNetV1", "mobilenet_v1"]
@@ -34,7 +33,7 @@ def separable(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequent
     )
 
 
-class MobileNetV1(nn.Module):
+class MobileNetV1(Pooled):
     """A convolution, depthwise-separable blocks, pooling, dropout and a linear layer.
 
     Args:
@@ -70,8 +69,7 @@ class MobileNetV1(nn.Module):
         layers: list[nn.Module] = [convolution(in_channels, channels, 3, stem_stride)]
         for wanted, blocks, first in STAGES:
             outputs = channels_of(wanted, width)
-            for i in range(repeats(blocks, depth)):
-                stride = first if i == 0 else 1
+            for stride in strides(first, blocks, depth):
                 layers.append(separable(channels, outputs, kernel, stride))
                 channels = outputs
         self.features = nn.Sequential(*layers)
@@ -79,10 +77,6 @@ class MobileNetV1(nn.Module):
             nn.Dropout(dropout), nn.Linear(channels, classes)
         )
         initialise(self)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Class scores ``(N, classes)`` of images ``(N, in_channels, H, W)``."""
-        return self.classifier(self.features(x).mean((2, 3)))
 
 
 def mobilenet_v1(

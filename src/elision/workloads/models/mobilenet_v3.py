@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from elision.common.checks import number
-from elision.workloads.models.base import check_positive, initialise
+from elision.workloads.models.base import Pooled, check_positive, initialise
 from elision.workloads.models.small_blocks import (
     SqueezeExcite,
     channels_of,
@@ -122,7 +122,7 @@ class Bottleneck(nn.Module):
         return x + self.block(x) if self.adds else self.block(x)
 
 
-class MobileNetV3(nn.Module):
+class MobileNetV3(Pooled):
     """Bottlenecks between two convolutions, pooling and two linear layers.
 
     Args:
@@ -195,10 +195,6 @@ class MobileNetV3(nn.Module):
             nn.Linear(between, classes),
         )
         initialise(self)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Class scores ``(N, classes)`` of images ``(N, in_channels, H, W)``."""
-        return self.classifier(self.features(x).mean((2, 3)))
 
 
 def mobilenet_v3_small(

@@ -21,6 +21,7 @@ __all__ = [
     "convolution",
     "repeated",
     "repeats",
+    "strides",
 ]
 
 #: Channels come in multiples of eight, never below nine tenths of what was asked for.
@@ -69,6 +70,16 @@ def repeats(blocks: int, depth: float) -> int:
         [2, 3, 5]
     """
     return math.ceil(blocks * depth)
+
+
+def strides(first: int, blocks: int, depth: float) -> list[int]:
+    """Stride of each block of a stage that is scaled in depth: only the first one's.
+
+    Example:
+        >>> strides(2, blocks=2, depth=1.5)
+        [2, 1, 1]
+    """
+    return [first] + [1] * (repeats(blocks, depth) - 1)
 
 
 def repeated(rows: Sequence[R], depth: float) -> list[R]:

@@ -5,10 +5,9 @@ batch normalisation after each, and one linear layer in place of the three large
 Names and shapes of ``features`` are those of torchvision's ``vgg16_bn``.
 """
 
-import torch
 from torch import nn
 
-from elision.workloads.models.base import check_positive, initialise
+from elision.workloads.models.base import Pooled, check_positive, initialise
 
 __all__ = ["Vgg", "vgg16"]
 
@@ -16,7 +15,7 @@ __all__ = ["Vgg", "vgg16"]
 VGG16 = (1, 1, 0, 2, 2, 0, 4, 4, 4, 0, 8, 8, 8, 0, 8, 8, 8, 0)
 
 
-class Vgg(nn.Module):
+class Vgg(Pooled):
     """3x3 convolutions and poolings in a row, then one linear layer.
 
     Poolings round sizes up, so that images smaller than 32x32 pass all five.
@@ -42,10 +41,6 @@ class Vgg(nn.Module):
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(channels, classes)
         initialise(self)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Class scores ``(N, classes)`` of images ``(N, in_channels, H, W)``."""
-        return self.classifier(self.features(x).mean((2, 3)))
 
 
 def vgg16(*, in_channels: int, classes: int, width: int = 64) -> Vgg:
