@@ -2,18 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
+from command_line import run
 
 from elision.cli import main as cli
 
 pytest.importorskip("onnxruntime")
-
-
-def run(line: str) -> int:
-    try:
-        cli.main(line.split())
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 @pytest.fixture(autouse=True)

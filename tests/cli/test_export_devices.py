@@ -5,20 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from command_line import run
 
 from elision.cli import main as cli
 
 pytestmark = pytest.mark.skipif(
     not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler"
 )
-
-
-def run(line: str) -> int:
-    try:
-        cli.main(line.split())
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 @pytest.fixture(autouse=True)

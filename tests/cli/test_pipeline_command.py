@@ -4,16 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-
-from elision.cli import main as cli
-
-
-def run(line: str) -> int:
-    try:
-        cli.main(line.split())
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+from command_line import run
 
 
 @pytest.fixture(autouse=True)

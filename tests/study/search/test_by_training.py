@@ -4,8 +4,6 @@ import csv
 import io
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -13,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import environment
+from killed import same_files_after_kills
 
 from elision.common.cluster import RayExecutor
-from elision.common.files import is_partial
 from elision.common.workers import pool
 from elision.methods import recipe_from_toml
 from elision.study.search.by_training import Row, by_training, methods
@@ -61,22 +58,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Trials:
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    first, *killed, last = json.loads(done.stdout)
-    assert first == last == 0, done.stderr
-    assert killed.count(-9) >= 5
-    assert set(killed) <= {-9, 0}, done.stderr
+    names = same_files_after_kills(SCRIPT, tmp_path, least=5)
     whole, part = tmp_path / "whole", tmp_path / "part"
-    names = {p.relative_to(whole) for p in whole.rglob("*") if p.is_file()}
-    assert names == {p.relative_to(part) for p in part.rglob("*") if p.is_file()}
-    assert not any(is_partial(name) for name in names)
     results = {str(name) for name in names if name.name.startswith("after-")}
     assert len(results) > 6
     for name in (*ANSWER, *results):
