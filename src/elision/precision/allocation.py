@@ -4,8 +4,7 @@ Each operand of each layer takes one of the formats that were measured. Noise of
 roundings adds up in squares, so the sum of the squared relative errors of the scores is
 minimised under a budget of mean bits, of the weights and of the inputs each (how many
 examples a batch has says nothing about the worth of a weight's bit), or of a cost of one's
-own: a knapsack with one choice of each class, solved as an integer program by HiGHS
-(``scipy.optimize.milp``) without a gap.
+own: a knapsack with one choice of each class (:mod:`elision.common.knapsack`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from elision.common.checks import number, one_of
+from elision.common.knapsack import knapsack
 from elision.layers import Recipe, Table
 from elision.operands import KEEP, Transform
 from elision.precision.arithmetic import rounding
@@ -110,8 +110,6 @@ def allocate(
         >>> allocate(Sensitivity(tuple(rows), 1.0), budget=6.0).formats
         {('a', 'weight'): '4', ('b', 'weight'): '8'}
     """
-    from scipy.optimize import Bounds, LinearConstraint, milp
-
     one_of("allocate", "by", by, _BY)
     number("allocate", "budget", budget, "> 0")
     rows = [row for row in measured.rows if row.operand in _READ]
@@ -126,35 +124,24 @@ def allocate(
                 f"is {value}"
             )
     shares = _shares(rows, places, weights)
-    member = np.array(
-        [[(r.layer, r.operand) == place for r in rows] for place in places]
-    )
+    choices = [
+        [i for i, r in enumerate(rows) if (r.layer, r.operand) == place]
+        for place in places
+    ]
     for name, cost in shares.items():
-        least = sum(cost[chosen].min() for chosen in member)
+        least = sum(cost[of].min() for of in choices)
         if least > budget * _ROOM:
             raise ValueError(
                 f"allocate(budget={budget}): the fewest bits that were measured have a mean "
                 f"of {least:.4g} ({name})"
             )
-    scale = damage.max() or 1.0
-    found = milp(
-        damage / scale,
-        integrality=np.ones(len(rows)),
-        bounds=Bounds(0, 1),
-        constraints=[
-            LinearConstraint(member, 1, 1),
-            LinearConstraint(np.array(list(shares.values())), -np.inf, budget * _ROOM),
-        ],
-        options={"mip_rel_gap": 0.0},
+    found = knapsack(
+        {name: [cost[of].tolist() for of in choices] for name, cost in shares.items()},
+        [damage[of].tolist() for of in choices],
+        dict.fromkeys(shares, budget),
     )
-    if found.x is None:
-        raise RuntimeError(f"allocate: HiGHS found no solution ({found.message})")
-    chosen = found.x > 0.5
-    formats = {
-        (row.layer, row.operand): row.format
-        for row, is_chosen in zip(rows, chosen, strict=True)
-        if is_chosen
-    }
+    chosen = [of[index] for of, index in zip(choices, found, strict=True)]
+    formats = {place: rows[i].format for place, i in zip(places, chosen, strict=True)}
     bits = {name: float(cost[chosen].sum()) for name, cost in shares.items()}
     return Allocation(formats, bits, float(damage[chosen].sum()))
 
