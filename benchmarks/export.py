@@ -18,7 +18,7 @@ import torch
 
 from elision.engines.bench import machine
 from elision.export import TARGETS, exported
-from elision.study.export import trained_for_export
+from elision.study.trained import trained_for
 from elision.workloads import Workload, find_workload
 
 #: Workload, changes and recipe of each network.
@@ -63,7 +63,7 @@ def network(name: str) -> dict[str, Any]:
     workload: Workload = find_workload(base).changed(**changes)
     dataset: Any = workload.load_dataset()
     began = time.process_time()
-    model = trained_for_export(workload, recipe, dataset)
+    model = trained_for(workload, recipe, dataset)
     found: dict[str, Any] = {
         "workload": workload.to_dict(),
         "recipe": recipe,

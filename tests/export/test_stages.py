@@ -14,7 +14,7 @@ from elision.export.plain import plain
 from elision.export.stages import check_exportable, exported
 from elision.export.targets import TARGETS
 from elision.methods import Int8, Static
-from elision.study.export import trained_for_export
+from elision.study.trained import trained_for
 from elision.workloads import Dataset, Workload, find_workload
 
 pytest.importorskip("onnxruntime")
@@ -30,7 +30,7 @@ def digits() -> tuple[Workload, Dataset]:
 
 @pytest.fixture(scope="module")
 def pruned(digits: tuple[Workload, Dataset]) -> nn.Module:
-    return trained_for_export(digits[0], "gradual:sparsity=0.6", digits[1])
+    return trained_for(digits[0], "gradual:sparsity=0.6", digits[1])
 
 
 def _zeros(graph: QuantisedGraph) -> float:

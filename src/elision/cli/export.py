@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from elision.cli.flags import Integer, Names
+from elision.cli.flags import Integer, Names, refuse_ignored
 from elision.cli.progress import Bar
 
 __all__ = ["export"]
@@ -179,15 +179,8 @@ def _check(
                 "does not train"
             )
     if source is not None:
-        for flag, value in (
-            ("workload", workload),
-            ("epochs", epochs),
-            ("data", data),
-        ):
-            if value is not None:
-                raise ValueError(
-                    f"--{flag} {value} would be ignored: {source} is trained"
-                )
+        given = {"workload": workload, "epochs": epochs, "data": data}
+        refuse_ignored(f"{source} is trained", given)
 
 
 def _network(
@@ -204,7 +197,7 @@ def _network(
     from elision.export.stages import check_exportable
     from elision.methods import check_recipe
     from elision.study import file_name, trained_network
-    from elision.study.export import trained_for_export
+    from elision.study.trained import trained_for
     from elision.workloads import DEFAULT_WORKLOAD, find_workload
 
     if source is not None:
@@ -222,7 +215,7 @@ def _network(
     folder = out or Path("runs") / f"export-{file_name(name)}"
     place = folder / "network"
     place.mkdir(parents=True, exist_ok=True)
-    model = trained_for_export(
+    model = trained_for(
         chosen,
         spec,
         dataset,

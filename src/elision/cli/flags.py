@@ -1,12 +1,20 @@
 """Types of flags that several commands share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import CoercionError, Parameter, Token
 
-__all__ = ["Files", "Integer", "Integers", "Names", "Specs", "number_or_list"]
+__all__ = [
+    "Files",
+    "Integer",
+    "Integers",
+    "Names",
+    "Specs",
+    "number_or_list",
+    "refuse_ignored",
+]
 
 
 def _whole(hint: Any, tokens: Sequence[Token]) -> int:
@@ -41,3 +49,20 @@ def number_or_list(values: tuple[int, ...]) -> int | tuple[int, ...] | None:
     if len(values) == 1:
         return values[0]
     return values or None
+
+
+def refuse_ignored(why: str, arguments: Mapping[str, Any]) -> None:
+    """Raise ValueError if one of the arguments is given, which would be ignored.
+
+    Args:
+        why: nothing reads them.
+        arguments: by flag; None: not given.
+
+    Example:
+        >>> refuse_ignored("run is trained", {"epochs": 3, "data": None})
+        Traceback (most recent call last):
+        ValueError: --epochs 3 would be ignored: run is trained
+    """
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"--{name} {value} would be ignored: {why}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from elision.cli.flags import Integer, Names
+from elision.cli.flags import Integer, Names, refuse_ignored
 from elision.cli.progress import Bar
 
 if TYPE_CHECKING:
@@ -94,22 +94,22 @@ def sensitivity(
     of_network = {"budget": budget, "examples": examples}
     of_trace = {"threshold": threshold}
     if trace is not None:
-        _refuse(
+        refuse_ignored(
             "a trace holds its operands", of_training | of_network | {"recipe": recipe}
         )
         name = trace.stem
         page, tables, summary, text = _of_trace(trace, formats, threshold)
     elif photos:
         others = of_training | of_network | of_trace
-        _refuse("--photos is of MobileNetV2", others | {"recipe": recipe})
+        refuse_ignored("--photos is of MobileNetV2", others | {"recipe": recipe})
         name = "photos"
         page, tables, summary, text = _of_photos(arithmetic)
     else:
-        _refuse("there is no trace", of_trace)
+        refuse_ignored("there is no trace", of_trace)
         if source is not None:
-            _refuse(f"{source} is trained", of_training)
+            refuse_ignored(f"{source} is trained", of_training)
         else:
-            _refuse("there is no run folder", {"recipe": recipe})
+            refuse_ignored("there is no run folder", {"recipe": recipe})
         from elision.precision.arithmetic import bits_of
         from elision.precision.sensitivity import BITS
         from elision.study.sensitivity import check_choices
@@ -146,13 +146,6 @@ def sensitivity(
 
 #: Page, tables by name, summary and what is printed.
 _Found = tuple["Page", dict[str, Any], dict[str, Any], str]
-
-
-def _refuse(why: str, arguments: dict[str, Any]) -> None:
-    """Raise ValueError if one of the arguments is given, which would be ignored."""
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(f"--{name} {value} would be ignored: {why}")
 
 
 def _network(

@@ -1,9 +1,9 @@
 """elision trace."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from elision.cli.flags import Integer
+from elision.cli.flags import Integer, refuse_ignored
 from elision.cli.sources import DEFAULT_MODEL, layers_by_network, sparsities_of
 
 if TYPE_CHECKING:
@@ -65,17 +65,17 @@ def trace(
         "seed": seed,
     }
     if source is not None and source.is_file():
-        _refuse(f"the trace file {source} is described as it is", run | drawn)
+        refuse_ignored(f"the trace file {source} is described as it is", run | drawn)
         found = Trace.load(source)
     elif source is not None:
         from elision.study import file_name, record_again
 
-        _refuse(f"the run in {source} has operands of its own", drawn)
+        refuse_ignored(f"the run in {source} has operands of its own", drawn)
         kept = 2 if samples is None else samples
         spec, found = record_again(source, recipe, kept)
         out = out or source / f"trace-{file_name(spec)}.safetensors"
     else:
-        _refuse("there is no run to record, and operands are random", run)
+        refuse_ignored("there is no run to record, and operands are random", run)
         network = model or DEFAULT_MODEL
         layers = layers_by_network([network], [], [], input, batch)[network]
         found = _random(network, layers, sparsity or "0.9", seed or 0)
@@ -86,13 +86,6 @@ def trace(
     print(rows_as_text(describe(found.multiplied())))
     if out is not None:
         print(f"\ntrace: {out}")
-
-
-def _refuse(why: str, arguments: dict[str, Any]) -> None:
-    """Raise ValueError if one of the arguments is given, which would be ignored."""
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(f"--{name} {value} would be ignored: {why}")
 
 
 def _random(model: str, layers: "Layers", sparsity: str, seed: int) -> "Trace":

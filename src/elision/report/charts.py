@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from elision.report.style import INK, PALETTE, PRODUCT_COLOURS, drawing, svg
+from elision.report.style import (
+    INK,
+    PALETTE,
+    PRODUCT_COLOURS,
+    drawing,
+    plain_numbers,
+    svg,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,11 +61,7 @@ def accuracy_curves(
             left.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         else:
             left.set_yscale("log")
-            for axis in (
-                left.yaxis.set_major_formatter,
-                left.yaxis.set_minor_formatter,
-            ):
-                axis(lambda value, _: f"{value:.4g}")
+            plain_numbers(left.yaxis)
         for axes in (left, right):
             axes.xaxis.get_major_locator().set_params(integer=True)
         left.legend(loc="lower right" if percent else "upper right", fontsize=8)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from elision.report.style import PALETTE, drawing, svg
+from elision.report.style import PALETTE, drawing, plain_numbers, svg
 
 __all__ = ["energy_curves"]
 
@@ -60,10 +60,6 @@ def energy_curves(
             left.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
         else:
             left.set_yscale("log")
-            for axis in (
-                left.yaxis.set_major_formatter,
-                left.yaxis.set_minor_formatter,
-            ):
-                axis(lambda value, _: f"{value:.4g}")
+            plain_numbers(left.yaxis)
         left.legend(loc="lower right" if percent else "upper right", fontsize=8)
         return svg(figure)

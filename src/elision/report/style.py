@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-__all__ = ["INK", "PALETTE", "PRODUCT_COLOURS", "drawing", "svg"]
+__all__ = ["INK", "PALETTE", "PRODUCT_COLOURS", "drawing", "plain_numbers", "svg"]
 
 #: Okabe and Ito's palette, told apart by colour-blind readers (jfly.uni-koeln.de/color).
 PALETTE = ("#444444", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -115,6 +115,12 @@ def _plain(text: str) -> str:
         raised = found["power"].translate(_RAISED)
         return f"{found['sign']}{times}{found['base']}{raised}"
     return text.removeprefix("$\\mathdefault{").removesuffix("}$")
+
+
+def plain_numbers(axis: "Axis") -> None:
+    """Have a logarithmic axis write its numbers out, between powers as well."""
+    axis.set_major_formatter(lambda value, _: f"{value:.4g}")
+    axis.set_minor_formatter(lambda value, _: f"{value:.4g}")
 
 
 def svg(figure: "Figure") -> str:

@@ -17,6 +17,7 @@ from elision.layers.finalize import finalize
 from elision.memory import Policy
 from elision.methods import make_recipe
 from elision.study.config import file_name
+from elision.study.trained import trained_for
 from elision.training.execution import Execution
 from elision.training.loop import (
     Progress,
@@ -82,18 +83,10 @@ def trained_under(
     Raises:
         ValueError: an unknown recipe, or one that no plain network computes.
     """
-    total = workload.epochs * workload.steps_per_epoch(dataset)
-    spec = make_recipe(recipe, steps=total)
-    done = train(
-        workload,
-        spec,
-        dataset,
-        RunPlan(seed=seed),
-        execution=Execution(engine="torch"),
-        folder=folder,
-        progress=progress,
+    model = trained_for(
+        workload, recipe, dataset, seed=seed, folder=folder, progress=progress
     )
-    made = restore(done.model) if recipe == "dense" else finalize(done.model)
+    made = restore(model) if recipe == "dense" else finalize(model)
     return made.eval()
 
 

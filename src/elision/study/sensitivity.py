@@ -33,8 +33,8 @@ from elision.precision.arithmetic import bits_of
 from elision.precision.noise import relative_error
 from elision.products import Product
 from elision.study.page.subject import SubjectPage
-from elision.training.execution import Execution
-from elision.training.loop import Progress, RunPlan, train
+from elision.study.trained import trained_for
+from elision.training.loop import Progress
 from elision.workloads import Dataset, Workload
 from elision.workloads.data.photographs import (
     Photographs,
@@ -87,16 +87,8 @@ def trained_plainly(
     progress: Progress | None = None,
 ) -> nn.Module:
     """The workload's network, trained with nothing left out, in evaluation mode."""
-    plan = RunPlan(seed=seed)
-    result = train(
-        workload,
-        Recipe("dense"),
-        dataset,
-        plan,
-        execution=Execution(engine="torch"),
-        progress=progress,
-    )
-    return restore(result.model).eval()
+    model = trained_for(workload, "dense", dataset, seed=seed, progress=progress)
+    return restore(model).eval()
 
 
 def check_choices(

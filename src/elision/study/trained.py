@@ -1,4 +1,4 @@
-"""A network to be exported: that of a finished run, or one trained for it."""
+"""A network that a command trains because it is given no finished run."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from elision.training.execution import Execution
 from elision.training.loop import Progress, RunPlan, train
 from elision.workloads import Dataset, Workload
 
-__all__ = ["trained_for_export"]
+__all__ = ["trained_for"]
 
 
-def trained_for_export(
+def trained_for(
     workload: Workload,
     recipe: str,
     dataset: Dataset,

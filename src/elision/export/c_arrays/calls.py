@@ -1,5 +1,6 @@
 """Operations as calls of C functions, with the arrays that they read."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -279,12 +280,7 @@ def _one(operation: Any) -> tuple[int, int]:
 
 def _blocks(shape: tuple[int, ...], axis: int) -> tuple[int, int]:
     """Number and size of the blocks that a shape has from an axis on."""
-    outer = inner = 1
-    for n in shape[:axis]:
-        outer *= n
-    for n in shape[axis:]:
-        inner *= n
-    return outer, inner
+    return math.prod(shape[:axis]), math.prod(shape[axis:])
 
 
 _CALLS: dict[type[Operation], Callable[[Any, _Names], Call]] = {

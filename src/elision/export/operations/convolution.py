@@ -7,14 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from elision.export.operations.base import Clamped
-from elision.export.rescale import Rescale
+from elision.export.operations.weighted import Weighted
 
 __all__ = ["Convolution"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Convolution(Clamped):
+class Convolution(Weighted):
     """Convolution of int8 codes with int8 weights, summed in int32.
 
     ``y = clamp(z_y + M_k·(b_k + Σ w·(x − z_x)))``; at the border ``x = z_x``. A depthwise
@@ -32,6 +31,7 @@ class Convolution(Clamped):
 
     Example:
         >>> one = torch.ones(1, 1, 1, 1, dtype=torch.int8)
+        >>> from elision.export.rescale import Rescale
         >>> double = Convolution(
         ...     name="a", inputs=("x",), zero=0, weight=2 * one, weight_scale=torch.ones(1),
         ...     bias=torch.ones(1).int(), rescale=Rescale.of(torch.ones(1)), input_zero=0)
@@ -39,11 +39,6 @@ class Convolution(Clamped):
         7
     """
 
-    weight: Tensor
-    weight_scale: Tensor
-    bias: Tensor
-    rescale: Rescale
-    input_zero: int
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
@@ -79,12 +74,3 @@ class Convolution(Clamped):
             sums = rows @ columns.transpose(1, 2)
         sums = sums.permute(1, 0, 2).reshape(images, height, width, -1) + self.bias
         return self.clamped(self.rescale(sums)).permute(0, 3, 1, 2).contiguous()
-
-    def constants(self) -> dict[str, Tensor]:
-        """Weight, bias, mantissas and shifts."""
-        return {
-            "weight": self.weight,
-            "bias": self.bias,
-            "mantissa": self.rescale.mantissa,
-            "shift": self.rescale.shift,
-        }

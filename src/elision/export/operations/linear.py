@@ -5,14 +5,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from elision.export.operations.base import Clamped
-from elision.export.rescale import Rescale
+from elision.export.operations.weighted import Weighted
 
 __all__ = ["Linear"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Linear(Clamped):
+class Linear(Weighted):
     """Product of int8 codes with int8 weights, summed in int32.
 
     ``y = clamp(z_y + M_k·(b_k + Σ w·(x − z_x)))``.
@@ -27,18 +26,13 @@ class Linear(Clamped):
     Example:
         >>> import torch
         >>> two = torch.full((1, 1), 2, dtype=torch.int8)
+        >>> from elision.export.rescale import Rescale
         >>> double = Linear(
         ...     name="a", inputs=("x",), zero=0, weight=two, weight_scale=torch.ones(1),
         ...     bias=torch.ones(1).int(), rescale=Rescale.of(torch.ones(1)), input_zero=0)
         >>> double.run(two).item()
         5
     """
-
-    weight: Tensor
-    weight_scale: Tensor
-    bias: Tensor
-    rescale: Rescale
-    input_zero: int
 
     kind: ClassVar[str] = "linear"
 
@@ -47,12 +41,3 @@ class Linear(Clamped):
         (x,) = codes
         sums = (x.int() - self.input_zero) @ self.weight.int().T + self.bias
         return self.clamped(self.rescale(sums))
-
-    def constants(self) -> dict[str, Tensor]:
-        """Weight, bias, mantissas and shifts."""
-        return {
-            "weight": self.weight,
-            "bias": self.bias,
-            "mantissa": self.rescale.mantissa,
-            "shift": self.rescale.shift,
-        }
