@@ -18,12 +18,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from campaigns.campaign import Campaign, Row
 from campaigns.trial import warmed
 
-__all__ = ["JOBS", "Job", "Stopped", "stopped"]
+__all__ = ["KILLS", "Job", "Stopped", "stopped"]
 
 #: Signals that stop a job: the system's, a scheduler's, a person's.
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -222,26 +224,31 @@ def _choices(folder: Path) -> None:
         lock.unlink()
 
 
-JOBS: dict[str, Job] = {
-    job.name: job
-    for job in (
-        Job(
-            "study",
-            _study(
-                *("study", "--recipe", "dense", "swat", "rigl", "--seeds", "2"),
-                *("--accelerator", "dense", "ant", "--memory", "bits(4)"),
-            ),
+def _row(job: Job, kills: int, seed: int) -> Row:
+    found = stopped(job, kills, seed)
+    counts = dict(found.kills) | {"ended": found.ended}
+    return Row(counts, found.bad, {"times": list(found.times)})
+
+
+_JOBS = (
+    Job(
+        "study",
+        _study(
+            *("study", "--recipe", "dense", "swat", "rigl", "--seeds", "2"),
+            *("--accelerator", "dense", "ant", "--memory", "bits(4)"),
         ),
-        Job("train", _study("train", "w-resprop", "--engine", "torch")),
-        Job(
-            "simulate, a sweep",
-            _command(
-                *("simulate", "--model", "cnn", "--input", "16", "--sparsity"),
-                *("0.5", "0.8", "0.9", "--accelerator", "dense", "scnn", "ant"),
-                *("--out", "{}/rows.csv"),
-            ),
+    ),
+    Job("train", _study("train", "w-resprop", "--engine", "torch")),
+    Job(
+        "sweep",
+        _command(
+            *("simulate", "--model", "cnn", "--input", "16", "--sparsity"),
+            *("0.5", "0.8", "0.9", "--accelerator", "dense", "scnn", "ant"),
+            *("--out", "{}/rows.csv"),
         ),
-        Job("kernels' build", _kernels),
-        Job("choice file", _choices),
-    )
-}
+    ),
+    Job("kernel build", _kernels),
+    Job("choice file", _choices),
+)
+
+KILLS = Campaign("kills", "kills", 45, {job.name: partial(_row, job) for job in _JOBS})

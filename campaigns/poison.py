@@ -13,16 +13,19 @@ import io
 import json
 import random
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from campaigns.campaign import Campaign, Row
 from campaigns.mutate import changed_bytes, changed_json, changed_text
 from campaigns.trial import Outcome, tried, warmed
 
-__all__ = ["KINDS", "Kind", "poisoned"]
+__all__ = ["POISON", "Kind", "poisoned"]
 
 Damage = Callable[[bytes, random.Random], bytes]
 
@@ -425,116 +428,125 @@ _TEXT = (changed_text,)
 _SEALED = (changed_bytes, header_sizes)
 _SIMULATE = ("--accelerator", "scnn", "systolic:rows=4,columns=4", "dense")
 
-KINDS: dict[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        Kind(
-            "trace",
-            _trace,
-            ("trace.safetensors",),
-            command("simulate", "--trace", "{}/trace.safetensors", *_SIMULATE),
-            _SEALED,
-            sealed=True,
+
+def _row(kind: Kind, trials: int, seed: int) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        found = poisoned(kind, Path(folder) / "kind", trials, seed)
+    bad = [f"{number}: {o.kind}: {o.said[-2000:]}" for number, o in found.bad]
+    return Row(dict(found.counts), bad, {"sealed": kind.sealed})
+
+
+_KINDS = (
+    Kind(
+        "trace",
+        _trace,
+        ("trace.safetensors",),
+        command("simulate", "--trace", "{}/trace.safetensors", *_SIMULATE),
+        _SEALED,
+        sealed=True,
+    ),
+    Kind(
+        "forged trace",
+        _trace,
+        ("trace.safetensors",),
+        command("simulate", "--trace", "{}/trace.safetensors", *_SIMULATE),
+        (resealed_json,),
+    ),
+    Kind(
+        "checkpoint",
+        _study,
+        ("recipes/dense/checkpoint.safetensors",),
+        command("trace", "{}"),
+        _SEALED,
+        sealed=True,
+    ),
+    Kind(
+        "run configuration",
+        _study,
+        ("config.toml",),
+        command("trace", "{}"),
+        _TEXT,
+    ),
+    Kind(
+        "summary",
+        _study,
+        ("summary.json",),
+        command("compare", "{}", "--format", "latex"),
+        (changed_bytes, json_text, json_text),
+    ),
+    Kind("recipe", _recipe, ("recipe.toml",), _in_process(_read_recipe), _TEXT),
+    Kind(
+        "workload",
+        _workload,
+        ("workload.toml",),
+        _in_process(_read_workload),
+        _TEXT,
+    ),
+    Kind(
+        "energy table",
+        _energy,
+        ("mine.toml",),
+        command(
+            *("simulate", "--model", "cnn", "--input", "8", "--sparsity", "0.5"),
+            *("--accelerator", "dense", "--energy", "{}/mine.toml"),
         ),
-        Kind(
-            "forged trace",
-            _trace,
-            ("trace.safetensors",),
-            command("simulate", "--trace", "{}/trace.safetensors", *_SIMULATE),
-            (resealed_json,),
+        _TEXT,
+    ),
+    Kind(
+        "topology",
+        _text("net.csv", _TOPOLOGY),
+        ("net.csv",),
+        command(
+            *("simulate", "--topology", "{}/net.csv", "--accelerator"),
+            *("systolic:rows=4,columns=4", "dense"),
         ),
-        Kind(
-            "checkpoint",
-            _study,
-            ("recipes/dense/checkpoint.safetensors",),
-            command("trace", "{}"),
-            _SEALED,
-            sealed=True,
-        ),
-        Kind(
-            "run configuration",
-            _study,
-            ("config.toml",),
-            command("trace", "{}"),
-            _TEXT,
-        ),
-        Kind(
-            "summary",
-            _study,
-            ("summary.json",),
-            command("compare", "{}", "--format", "latex"),
-            (changed_bytes, json_text, json_text),
-        ),
-        Kind("recipe", _recipe, ("recipe.toml",), _in_process(_read_recipe), _TEXT),
-        Kind(
-            "workload",
-            _workload,
-            ("workload.toml",),
-            _in_process(_read_workload),
-            _TEXT,
-        ),
-        Kind(
-            "energy table",
-            _energy,
-            ("mine.toml",),
-            command(
-                *("simulate", "--model", "cnn", "--input", "8", "--sparsity", "0.5"),
-                *("--accelerator", "dense", "--energy", "{}/mine.toml"),
-            ),
-            _TEXT,
-        ),
-        Kind(
-            "topology",
-            _text("net.csv", _TOPOLOGY),
-            ("net.csv",),
-            command(
-                *("simulate", "--topology", "{}/net.csv", "--accelerator"),
-                *("systolic:rows=4,columns=4", "dense"),
-            ),
-            _TEXT,
-        ),
-        Kind(
-            "onnx",
-            _onnx,
-            ("small.onnx",),
-            command("shapes", "--onnx", "{}/small.onnx"),
-            (changed_bytes,),
-        ),
-        Kind(
-            "idx",
-            _idx,
-            ("train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
-            _in_process(_load("mnist")),
-            (unzipped(changed_bytes),),
-        ),
-        Kind(
-            "cifar",
-            _cifar,
-            ("data_batch_2.bin",),
-            _in_process(_load("cifar10")),
-            (changed_bytes,),
-        ),
-        Kind(
-            "image",
-            _images,
-            ("train/cats/0.png", "test/dogs/1.png"),
-            _in_process(_load("folder")),
-            (changed_bytes,),
-        ),
-        Kind(
-            "choice file",
-            _choices,
-            ("decisions.json",),
-            _in_process(_read_choices),
-            (changed_bytes, json_text, changed_text),
-        ),
-        Kind(
-            "built library",
-            _library,
-            ("*.so", "*.sha256"),
-            _in_process(_read_library),
-            (changed_bytes,),
-            sealed=True,
-        ),
-    )
-}
+        _TEXT,
+    ),
+    Kind(
+        "onnx",
+        _onnx,
+        ("small.onnx",),
+        command("shapes", "--onnx", "{}/small.onnx"),
+        (changed_bytes,),
+    ),
+    Kind(
+        "idx",
+        _idx,
+        ("train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+        _in_process(_load("mnist")),
+        (unzipped(changed_bytes),),
+    ),
+    Kind(
+        "cifar",
+        _cifar,
+        ("data_batch_2.bin",),
+        _in_process(_load("cifar10")),
+        (changed_bytes,),
+    ),
+    Kind(
+        "image",
+        _images,
+        ("train/cats/0.png", "test/dogs/1.png"),
+        _in_process(_load("folder")),
+        (changed_bytes,),
+    ),
+    Kind(
+        "choice file",
+        _choices,
+        ("decisions.json",),
+        _in_process(_read_choices),
+        (changed_bytes, json_text, changed_text),
+    ),
+    Kind(
+        "built library",
+        _library,
+        ("*.so", "*.sha256"),
+        _in_process(_read_library),
+        (changed_bytes,),
+        sealed=True,
+    ),
+)
+
+POISON = Campaign(
+    "poison", "trials", 700, {kind.name: partial(_row, kind) for kind in _KINDS}
+)

@@ -35,12 +35,13 @@ def _campaign(out: Path, *words: str) -> dict[str, dict[str, dict[str, object]]]
     ids=" ".join,
 )
 def test_damaged_files_end_in_one_line(tmp_path: Path, kinds: tuple[str, ...]) -> None:
-    found = _campaign(tmp_path / "found.json", *kinds, "--trials", "10")
+    names = [f"poison/{kind}" for kind in kinds]
+    found = _campaign(tmp_path / "found.json", *names, "--share", "0.014")
     assert set(found["poison"]) == set(kinds)
     for kind, row in found["poison"].items():
         assert row["bad"] == [], kind
 
 
 def test_killed_jobs_end_with_the_bytes_of_whole_ones(tmp_path: Path) -> None:
-    found = _campaign(tmp_path / "found.json", "train", "--kills", "4")
+    found = _campaign(tmp_path / "found.json", "kills/train", "--share", "0.08")
     assert found["kills"]["train"]["bad"] == []
