@@ -15,11 +15,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # trials are forked
 def main() -> None:
     """Run what the command line names; a line for each kind, and a file of the counts."""
     from campaigns.kills import KILLS
+    from campaigns.load import LOAD
     from campaigns.poison import POISON
     from elision.common.files import write_json
     from elision.engines.bench import machine
 
-    campaigns = {campaign.name: campaign for campaign in (KILLS, POISON)}
+    campaigns = {campaign.name: campaign for campaign in (KILLS, LOAD, POISON)}
     parser = argparse.ArgumentParser(prog="python -m campaigns", description=__doc__)
     parser.add_argument(
         "names", nargs="*", help="campaigns, or CAMPAIGN/KIND; default: all"

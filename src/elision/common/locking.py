@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["alone_in", "locked"]
@@ -29,7 +29,7 @@ def locked(path: Path) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)  # which releases the lock
+        _release(handle)
 
 
 @contextmanager
@@ -59,4 +59,15 @@ def alone_in(folder: Path) -> Iterator[None]:
                 raise
         yield
     finally:
-        os.close(handle)  # which releases the lock
+        _release(handle)
+
+
+def _release(handle: int) -> None:
+    """Release a lock and close its file.
+
+    Closing alone would leave it locked while a process lives that was forked meanwhile:
+    that one has the same open file.
+    """
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(handle, fcntl.LOCK_UN)
+    os.close(handle)

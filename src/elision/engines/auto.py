@@ -10,11 +10,11 @@ earlier steps in a process; when the density of a layer moves to another member 
 
 import functools
 import math
-import threading
 
 import torch
 
 from elision.common.checks import integer
+from elision.common.forking import Lock
 from elision.common.sampling import spread_places
 from elision.common.timing import fastest
 from elision.engines.base import NO_HINT, Engine, Hint
@@ -36,7 +36,7 @@ LEAST_MACS = 4_000_000
 #: Values of an operand that its density is estimated from (an own choice).
 _SAMPLES = 4096
 #: Serialises trials, so that two threads do not disturb each other's times.
-TRYING = threading.RLock()
+TRYING = Lock()
 
 
 def density_level(x: torch.Tensor) -> float:

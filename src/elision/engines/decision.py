@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import platform
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 
 from elision.common.files import write_json
+from elision.common.forking import Lock
 from elision.common.locking import locked
 from elision.engines.native import library
 from elision.native.builder import cache_folder, cpu_fields, private_folder
@@ -81,7 +81,7 @@ class Decisions:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._made: dict[str, Decision] = {}
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._read()
 
     def find(self, question: str) -> Decision | None:
@@ -159,7 +159,7 @@ class Decisions:
 
 #: Decisions by what :func:`cache_folder` follows from.
 _OPEN: dict[tuple[str | None, ...], Decisions] = {}
-_OPENING = threading.Lock()
+_OPENING = Lock()
 
 
 def decisions() -> Decisions:

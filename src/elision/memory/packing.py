@@ -12,6 +12,8 @@ Packing takes some dozens of calls for every tensor. For the small tensors of an
 recurrent network that is many times the work of the layer that saves them, so what a
 module saves over and over is kept, unless it stays few; nothing is looked up for it.
 
+No mode of torch sees this work: the products of a codec are none of the model's.
+
 Only nodes that hold tokens of the saver are ever read, so that a checkpointed region,
 whose own hooks would recompute it on being read, is left alone.
 """
@@ -29,6 +31,7 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parameter import is_lazy
 
+from elision.common.modes import unseen_by_modes
 from elision.memory.modules import ModulePaths, owned_by, tensors_in
 from elision.memory.policies.base import Policy
 from elision.memory.saved.codec import Guarantee
@@ -119,6 +122,7 @@ class Packing:
         """Follow the model's modules until ``contexts`` are left."""
         self._paths.attach(contexts, self._see_arguments, self._see_result)
 
+    @unseen_by_modes
     def finish(self, kind: type[BaseException] | None, *_: Any) -> None:
         """Decide on all tensors that still wait.
 
@@ -155,6 +159,7 @@ class Packing:
 
     # The pack side, in the order in which things happen.
 
+    @unseen_by_modes
     def pack(self, tensor: torch.Tensor) -> Token:
         """The hook that a saved tensor goes through."""
         token = Token(tensor)
@@ -233,6 +238,7 @@ class Packing:
             shape = (len(others),)
             self.ledger.add(slot, shape, storage.nbytes, storage, note=note)
 
+    @unseen_by_modes
     def unpack(self, token: Token) -> torch.Tensor:
         """The hook that a saved tensor comes back through."""
         if self._deciding or not self._active:  # a codec that reads its node, for one
@@ -291,6 +297,7 @@ class Packing:
             for tensor in filter(has_memory, tensors_in((args, kwargs))):
                 self._batch.add(tensor.untyped_storage()._cdata)
 
+    @unseen_by_modes
     def _see_result(self, result: Any) -> None:
         """A module has returned: its functions have nodes now."""
         if self._waiting:

@@ -2,10 +2,10 @@
 
 import ctypes
 import functools
-import threading
 from pathlib import Path
 from typing import Any
 
+from elision.common.forking import Lock
 from elision.native.builder import NEXT_BEST, Build, BuildError, variant
 
 __all__ = ["load", "loaded", "opened", "path", "unavailable"]
@@ -96,7 +96,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "sparse_gru_forward": (_INT, [_POINTER]),
     "sparse_gru_backward": (_INT, [_POINTER]),
 }
-_BUILDING = threading.Lock()
+_BUILDING = Lock()
 
 
 @functools.cache

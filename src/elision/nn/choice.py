@@ -4,13 +4,13 @@ Both run a few steps forward and back once for each shape; the kernel is kept un
 is clearly faster. Choices live as long as the process.
 """
 
-import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from elision.common.forking import Lock
 from elision.common.timing import fastest
 from elision.nn.kernel import recurrence
 from elision.nn.over_time import Plain
@@ -24,7 +24,7 @@ _STEPS, _TRIALS = 8, 3
 #: what times repeat to).
 _MARGIN = 1.03
 
-_LOCK = threading.Lock()
+_LOCK = Lock()
 _SECONDS: dict[tuple["Shape", int], dict[str, float]] = {}
 
 

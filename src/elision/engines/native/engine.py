@@ -2,12 +2,12 @@
 
 import functools
 import math
-import threading
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from elision.common.forking import Lock
 from elision.engines.base import NO_HINT, Engine, Hint
 from elision.engines.native import library
 from elision.engines.native.channels import is_finite, product_of_live_channels
@@ -60,7 +60,7 @@ class NativeEngine(Engine):
     def __init__(self, *, keep: bool = True) -> None:
         self.keep = keep
         self._dense = TorchEngine()
-        self._lock = threading.Lock()
+        self._lock = Lock(self._drop)
         self._kept: _Kept | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -72,6 +72,12 @@ class NativeEngine(Engine):
         with self._lock:
             if self._kept is not None:
                 self._kept.stamp = self._kept.weight = None
+
+    def _drop(self) -> None:
+        """In a forked process: leave lists alone that another thread was making."""
+        if self._kept is not None:
+            self._kept.weights.abandon()
+            self._kept = None
 
     def unavailable(self) -> str | None:
         """The reason why the kernels cannot be used here; the first call builds them."""

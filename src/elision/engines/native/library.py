@@ -314,6 +314,10 @@ class Weights:
         """Let other weights use the memory of the lists that were compressed."""
         self._library.elision_weights_release(self._handle)
 
+    def abandon(self) -> None:
+        """Never free the lists: a thread that no longer runs was making them."""
+        self._handle = None
+
     def _need_places(self) -> None:
         if not self._follows:
             raise ValueError("follow a mask first")

@@ -1,13 +1,13 @@
 """Lists of a layer's weight, cached from call to call."""
 
 import contextlib
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from elision.common.forking import Lock
 from elision.engines.native import library
 from elision.products import Conv2dGeometry
 
@@ -22,7 +22,7 @@ class LayerLists:
     BATCHES = 2  # the usual one and the last of an epoch
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = Lock(self._drop)
         self.weights: OrderedDict[_Key, library.Weights] = OrderedDict()
         # A reference to each mask keeps its address unique while its lists exist.
         self.masks: dict[_Key, tuple[Tensor, int]] = {}
@@ -54,6 +54,13 @@ class LayerLists:
                 yield weights
             finally:
                 weights.release()
+
+    def _drop(self) -> None:
+        """In a forked process: leave lists alone that another thread was making."""
+        for weights in self.weights.values():
+            weights.abandon()
+        self.weights.clear()
+        self.masks.clear()
 
     def _weights_for(self, key: _Key) -> library.Weights:
         """Lists for this shape; evicts the least recently used."""
