@@ -130,7 +130,7 @@ def _text(path: Path) -> str:
 
 def _hooks() -> int:
     """Hooks of the modules made since, of all modules, and of saved tensors."""
-    modules = [o for o in gc.get_objects() if isinstance(o, nn.Module)]
+    modules = [o for o in gc.get_objects() if issubclass(type(o), nn.Module)]
     own = sum(len(getattr(m, name, ())) for m in modules for name in _HOOKS)
     shared = sum(len(getattr(global_hooks, name)) for name in _GLOBAL_HOOKS)
     saved = torch._C._autograd._top_saved_tensors_default_hooks(True)  # pyright: ignore[reportAttributeAccessIssue]
