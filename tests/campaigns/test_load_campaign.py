@@ -85,8 +85,8 @@ def test_a_cycle_that_leaves_an_attribute_is_found(
     restore = elision.restore
 
     def forgetful(model: nn.Module) -> nn.Module:
-        model.elision_left = True  # pyright: ignore[reportArgumentType]
-        return restore(model)
+        restore(model).left = True  # pyright: ignore[reportArgumentType]
+        return model
 
     monkeypatch.setattr(elision, "restore", forgetful)
     with pytest.raises(AssertionError, match="restore leaves"):
