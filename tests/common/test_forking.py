@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ def test_a_free_lock_drops_nothing() -> None:
 
 @pytest.mark.parametrize("taken", [locked, alone_in])
 def test_a_child_that_was_forked_under_a_lock_does_not_keep_it(
-    tmp_path: Path, taken: Callable[[Path], Lock]
+    tmp_path: Path, taken: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
     reading, writing = os.pipe()
     with taken(tmp_path):
