@@ -1,0 +1,254 @@
+"""Verdict of a study: which recipe wins at a cost, by how much, and how sure that is.
+
+A pure function of the study's summary, and of the seconds of a step, which are no part of
+it. A recipe is compared with the study's first one, the baseline. It may win if it loses
+no more of the metric than the reader allows, or if a one-sided paired t test over the
+seeds does not show that it loses more; the cheapest of those wins.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from elision.study.costed import CostKind
+from elision.workloads import Metric
+
+__all__ = ["Standing", "Step", "Verdict", "standings"]
+
+#: Level of the one-sided test by which a recipe counts as worse.
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a recipe loses of the metric against the baseline.
+
+    Attributes:
+        recipe: its spec.
+        score: mean of the metric over the seeds.
+        score_error: standard error of that mean; None of one seed.
+        loss: mean over the seeds of what the recipe is worse by, in the metric's unit;
+            negative where it is better.
+        loss_error: standard error of that mean; None of one seed.
+        seeds: their number.
+
+    Example:
+        >>> swat = Standing("swat", 0.80, 0.01, 0.03, 0.02, seeds=3)
+        >>> swat.sure_loss < 0  # three seeds do not show that it loses
+        True
+    """
+
+    recipe: str
+    score: float
+    score_error: float | None
+    loss: float
+    loss_error: float | None
+    seeds: int
+
+    @property
+    def sure_loss(self) -> float:
+        """Loss that the seeds show: the lower bound of 95 %; of one seed, the loss."""
+        if self.loss_error is None:
+            return self.loss
+        from scipy.stats import t
+
+        return self.loss - float(t.ppf(1 - LEVEL, self.seeds - 1)) * self.loss_error
+
+
+@dataclass(frozen=True)
+class Step:
+    """A winner, and the loss from which on it wins.
+
+    Attributes:
+        allowed: least loss to allow, in the metric's unit.
+        standing: the winner's.
+    """
+
+    allowed: float
+    standing: Standing
+
+
+def standings(
+    summary: Mapping[str, Any], metric: Metric, baseline: str
+) -> list[Standing]:
+    """Standings of the recipes that were trained to a score, in the summary's order.
+
+    Args:
+        summary: as in ``summary.json``.
+        metric: of the task.
+        baseline: recipe that the others are compared with.
+
+    Returns:
+        One a recipe; empty if the baseline diverged.
+    """
+    recipes = summary["recipes"]
+    scores = {spec: _scores(found, metric) for spec, found in recipes.items()}
+    base = scores[baseline]
+    if not all(map(math.isfinite, base)):
+        return []
+    worse = -1 if metric.higher_is_better else 1
+    found = []
+    for spec, own in scores.items():
+        if not all(map(math.isfinite, own)):
+            continue
+        losses = [worse * (a - b) for a, b in zip(own, base, strict=True)]
+        found.append(
+            Standing(
+                spec,
+                statistics.fmean(own),
+                _error(own),
+                statistics.fmean(losses),
+                _error(losses),
+                len(own),
+            )
+        )
+    return found
+
+
+def _scores(found: Mapping[str, Any], metric: Metric) -> list[float]:
+    scores = found.get(f"{metric.name}_by_seed", [found[metric.name]])
+    return [math.nan if score is None else float(score) for score in scores]
+
+
+def _error(values: Sequence[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    return statistics.stdev(values) / math.sqrt(len(values))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Standings and costs of a study, and who wins.
+
+    Attributes:
+        metric: of the task.
+        baseline: recipe that the others are compared with.
+        standings: of the recipes that were trained to a score.
+        costs: kinds of cost, the default first.
+
+    Example:
+        >>> summary = {
+        ...     "recipes": {"dense": {"test_accuracy": 0.84}, "swat": {"test_accuracy": 0.81}}
+        ... }
+        >>> metric = Metric("test_accuracy", percent=True)
+        >>> left = {"dense": 1, "swat": 0.12}
+        >>> work = CostKind("work", "training work", "counted here", "", left)
+        >>> verdict = Verdict(metric, "dense", standings(summary, metric, "dense"), [work])
+        >>> [(round(s.allowed, 2), s.standing.recipe) for s in verdict.steps(work)]
+        [(0.0, 'dense'), (0.03, 'swat')]
+        >>> verdict.sentence(verdict.steps(work)[1])
+        'swat: 3.0 points less, 88 % of the work left out.'
+    """
+
+    metric: Metric
+    baseline: str
+    standings: Sequence[Standing]
+    costs: Sequence[CostKind]
+
+    def winner(self, cost: CostKind, allowed: float = 0.0) -> Standing | None:
+        """The cheapest recipe that is not shown to lose more than is allowed.
+
+        Args:
+            cost: kind of cost.
+            allowed: loss of the metric, in its unit.
+
+        Returns:
+            The winner; of equally cheap ones the better; None without a standing.
+        """
+        able = [
+            s
+            for s in self.standings
+            if s.recipe in cost.ratios
+            and (s.sure_loss <= allowed or s.recipe == self.baseline)
+        ]
+        return min(able, key=lambda s: (cost.ratios[s.recipe], s.loss), default=None)
+
+    def steps(self, cost: CostKind) -> list[Step]:
+        """Winners by the loss that is allowed: from none on, one step a winner."""
+        bounds = sorted({0.0, *(max(0.0, s.sure_loss) for s in self.standings)})
+        found: list[Step] = []
+        for allowed in bounds:
+            wins = self.winner(cost, allowed)
+            if wins is not None and (not found or wins != found[-1].standing):
+                found.append(Step(allowed, wins))
+        return found
+
+    def front(self, cost: CostKind) -> list[str]:
+        """Recipes of the Pareto front, cheapest first: none is both cheaper and better."""
+        known = [s for s in self.standings if s.recipe in cost.ratios]
+        front: list[str] = []
+        least = math.inf
+        for s in sorted(known, key=lambda s: (cost.ratios[s.recipe], s.loss)):
+            if s.loss < least:
+                front.append(s.recipe)
+                least = s.loss
+        return front
+
+    def sentence(self, step: Step) -> str:
+        """What a winner loses and brings, in one sentence."""
+        return f"{step.standing.recipe}: {self.brings(step.standing)}."
+
+    def brings(self, standing: Standing) -> str:
+        """What a recipe loses and brings: the metric, work, seconds, cycles."""
+        told = [self.loss_text(standing)]
+        groups: dict[str, list[CostKind]] = {}
+        for cost in self.costs:
+            if standing.recipe in cost.ratios and cost.in_sentence:
+                groups.setdefault(cost.key.partition(":")[0], []).append(cost)
+        for alike in groups.values():  # of the machines, the one that gains most
+            best = min(alike, key=lambda cost: cost.ratios[standing.recipe])
+            told.append(best.words(standing.recipe))
+        return ", ".join(filter(None, told))
+
+    def loss_text(self, standing: Standing) -> str:
+        """The loss in words, with its standard error where there are several seeds."""
+        metric = self.metric
+        if standing.recipe == self.baseline:
+            return f"{metric.text(standing.score, standing.score_error)} {metric.label}"
+        if standing.loss == 0:
+            return f"the same {metric.label}"
+        scale, digits = (100, ".1f") if metric.percent else (1, ".4g")
+        number = f"{abs(scale * standing.loss):{digits}}"
+        if standing.loss_error is not None:
+            number += f" ± {scale * standing.loss_error:{digits}}"
+        fell = (standing.loss > 0) == metric.higher_is_better
+        if metric.percent:
+            return f"{number} points {'less' if fell else 'more'}"
+        return f"{metric.label} {'lower' if fell else 'higher'} by {number}"
+
+    def answer(self, cost: CostKind, allowed: float = 0.0) -> str:
+        """The verdict: who wins, what it brings, and, where nobody gains, who is nearest."""
+        wins = self.winner(cost, allowed)
+        if wins is None:
+            return (
+                f"{self.baseline} diverged, so that there is nothing to compare with."
+            )
+        if wins.recipe != self.baseline:
+            return self.sentence(Step(allowed, wins))
+        cheaper = [s for s in self.steps(cost) if s.standing.recipe != self.baseline]
+        own = f"{self.baseline}, {self.loss_text(wins)}, stays"
+        if not cheaper:
+            return f"{own}: no recipe is cheaper in {cost.label}."
+        nearest = cheaper[0].standing
+        return (
+            f"{own}: no recipe that is cheaper in {cost.label} keeps it. "
+            f"Nearest is {self.sentence(cheaper[0])}"
+            if nearest.loss > 0
+            else f"{own}."
+        )
+
+    def sureness(self) -> str:
+        """How sure the verdict is: what the seeds say."""
+        seeds = max((s.seeds for s in self.standings), default=1)
+        if seeds == 1:
+            return (
+                f"One seed, which says nothing about the spread of the {self.metric.label}: "
+                "another seed may change the order."
+            )
+        return (
+            f"Means of {seeds} seeds ± their standard error. A recipe counts as worse "
+            "where a one-sided paired t test over the seeds shows it at "
+            f"{100 * LEVEL:g} %; the fewer the seeds, the larger a loss it overlooks."
+        )
