@@ -3,6 +3,7 @@
 import pytest
 
 from elision.report.energy_figure import energy_curves
+from elision.report.style import marks_of
 
 SCORES = {"dense": [0.5, 0.9], "swat<1>": [0.4, 0.8]}
 SECONDS = {"dense": [1.0, 2.0], "swat<1>": [1.5, 3.0]}
@@ -13,7 +14,7 @@ def drawn(scale: float, width: float, **settings: bool) -> str:
         name: [(scale * s, width * scale * s) for s in seconds]
         for name, seconds in SECONDS.items()
     }
-    return energy_curves(SCORES, SECONDS, wh, **settings)
+    return energy_curves(SCORES, SECONDS, wh, marks_of(list(SCORES)), **settings)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 
 from elision.common.files import to_csv
 from elision.products import MatmulGeometry, Trace, synthetic_products
-from elision.report.charts import grouped_bars
-from elision.report.style import drawing, svg
+from elision.report.recipe_dots import recipe_dots
+from elision.report.style import drawing, marks_of, svg
 from elision.report.table import rows_as_html, rows_as_text
 from elision.study.page.sections.timeline import timeline
 
@@ -29,10 +30,16 @@ NAMES = (
 @pytest.mark.filterwarnings("ignore:Glyph")  # the typeface has no escape character
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_drawn_as_it_is(name: str) -> None:
-    drawn = grouped_bars([name, "b"], {name: [0.5, 0.25]}, title=name)
+    values = {name: np.array([[0.5, 0.25]])}
+    drawn = recipe_dots(
+        [name, "b"], [name], values, marks_of([name]), unit=name, scale="share"
+    )
     assert "<script" not in drawn
     texts = [element.text for element in ElementTree.fromstring(drawn).iter()]
-    assert texts.count(name.replace("\x1b", "\ufffd")) == 3
+    shown = name.replace("\x1b", "\ufffd")
+    assert texts.count(shown) == 4  # legend, row, title of the panel, unit
+    assert f"{shown}; {shown}" in texts  # the drawing's own title
+    assert f"{shown}, {shown}, {shown}: 50.0 %" in texts  # of a dot
     assert "\x1b" not in rows_as_text([{"layer": name}])
     assert "<script" not in rows_as_html([{"layer": name}])
 

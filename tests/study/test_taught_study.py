@@ -62,7 +62,7 @@ def test_the_run_says_who_taught(runs: Path, tmp_path: Path) -> None:
     assert outcome.teacher is not None
     page = (tmp_path / "run" / "report.html").read_text()
     assert f"cnn on digits under dense, test accuracy {100 * score:.1f} %" in page
-    assert "<h2>Teacher" in page
+    assert '<h2 id="teacher">Teacher' in page
     (lessons,) = (tmp_path / "run" / "lessons").iterdir()  # once, for both recipes
     before = lessons.stat().st_mtime_ns
     alone = study(

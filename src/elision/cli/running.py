@@ -73,7 +73,7 @@ def cluster(address: str | None) -> Any:
 def _print(outcome: Any) -> None:
     from elision.report.table import rows_as_text
     from elision.study.energy import energy_of
-    from elision.study.page.page import study_table
+    from elision.study.page.overview import study_table
 
     config = outcome.config
     print(rows_as_text(study_table(outcome)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from elision.report.style import PALETTE, drawing, plain_numbers, svg
+from elision.report.style import Mark, drawing, plain_numbers, svg
 
 __all__ = ["energy_curves"]
 
@@ -14,6 +14,7 @@ def energy_curves(
     scores: Mapping[str, Sequence[float]],
     cpu_seconds: Mapping[str, Sequence[float]],
     watt_hours: Mapping[str, Sequence[tuple[float, float]]],
+    marks: Mapping[str, Mark],
     *,
     title: str = "Test accuracy",
     percent: bool = True,
@@ -25,6 +26,7 @@ def energy_curves(
         scores: recipe -> metric after each epoch.
         cpu_seconds: recipe -> processor seconds until then.
         watt_hours: recipe -> lowest and highest energy until then, drawn as a bar.
+        marks: colour and marker of each recipe.
         title: what the metric is.
         percent: it is a share in [0, 1]; else its axis is logarithmic.
         estimated: whether the energy is an estimate; its axis is then logarithmic, on
@@ -35,9 +37,15 @@ def energy_curves(
     unit, scale = next(fitting, _UNITS[-1])
     with drawing(9.2, 3.3) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
-        for colour, (name, values) in zip(PALETTE * 4, scores.items(), strict=False):
+        for name, values in scores.items():
+            colour, marker = marks[name].colour, marks[name].marker
             left.plot(
-                cpu_seconds[name], values, color=colour, marker="o", ms=3.5, label=name
+                cpu_seconds[name],
+                values,
+                color=colour,
+                marker=marker,
+                ms=3.5,
+                label=name,
             )
             lows, highs = zip(*watt_hours[name], strict=True)
             ends = [[end * scale for end in side] for side in (lows, highs)]
@@ -61,5 +69,5 @@ def energy_curves(
         else:
             left.set_yscale("log")
             plain_numbers(left.yaxis)
-        left.legend(loc="lower right" if percent else "upper right", fontsize=8)
+        figure.legend(loc="outside right upper", fontsize=8)
         return svg(figure)

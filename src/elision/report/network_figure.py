@@ -100,7 +100,8 @@ class _Drawing:
         )
         self._text(16, 44, f"{self.design.elements:,} PEs: {size}", 12, anchor="start")
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
+            '<svg role="img" xmlns="http://www.w3.org/2000/svg" '
+            f'viewBox="0 0 {width:g} {height:g}" '
             f'width="{width:g}" height="{height:g}" font-family="sans-serif" fill="{INK}">'
             f"<title>{escape(title or 'an array and its I/O network')}</title>"
             f'<rect width="{width:g}" height="{height:g}" fill="#ffffff"/>'

@@ -8,7 +8,7 @@ __all__ = ["noise_by_layer"]
 def noise_by_layer(
     layers: list[str], shares: dict[str, list[float]], limit: float, title: str
 ) -> str:
-    """One line a policy over the layers of a model, logarithmic.
+    """A row a layer of a model, with a dot a policy, logarithmic.
 
     Args:
         layers: names, in the order of the forward pass.
@@ -16,18 +16,23 @@ def noise_by_layer(
         limit: share up to which a codec counts as hidden, drawn as a line.
         title: of the figure.
     """
-    with drawing(9.2, 2.9) as figure:
+    with drawing(9.2, 1.1 + 0.17 * len(layers)) as figure:
         axes = figure.subplots()
         places = range(len(layers))
         for colour, (policy, values) in zip(PALETTE * 4, shares.items(), strict=False):
-            axes.plot(places, values, color=colour, label=policy, marker="o", ms=3.5)
-        axes.axhline(limit, color=INK, linewidth=1, linestyle="--")
+            axes.plot(values, places, "o", color=colour, label=policy, ms=4.5)
+        axes.axvline(limit, color=INK, linewidth=1, linestyle="--")
         axes.annotate(
-            "hidden below", (0, limit), (2, 3), textcoords="offset points", fontsize=7
+            "hidden left of this",
+            (limit, 0),
+            (-3, 0),
+            textcoords="offset points",
+            ha="right",
+            fontsize=7,
         )
-        axes.set(title=title, yscale="log")
-        axes.set_xticks(places, layers, rotation=90 if len(layers) > 8 else 0)
-        axes.tick_params(axis="x", labelsize=7)
+        axes.set(title=title, xscale="log")
+        axes.set_yticks(places, layers, fontsize=7)
+        axes.invert_yaxis()
         axes.legend(
             loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, borderaxespad=0
         )

@@ -105,7 +105,8 @@ def array_svg(nest: LoopNest, map: SpaceTimeMap, title: str = "") -> str:
         parts.append(_text(30, y, text, 12))
     parts.append(_text(14, 24, title, 14))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
+        '<svg role="img" xmlns="http://www.w3.org/2000/svg" '
+        f'viewBox="0 0 {width:g} {height:g}" '
         f'width="{width:g}" height="{height:g}" font-family="sans-serif" fill="{INK}">'
         f"<title>{escape(title or 'a spatial array')}</title>"
         f'<rect width="{width:g}" height="{height:g}" fill="#ffffff"/><defs>{_heads()}</defs>'

@@ -1,16 +1,29 @@
 """Style of figures: one palette, one typeface, SVG small enough to inline."""
 
+import hashlib
+import html
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-__all__ = ["INK", "PALETTE", "PRODUCT_COLOURS", "drawing", "plain_numbers", "svg"]
+__all__ = [
+    "INK",
+    "PALETTE",
+    "PRODUCT_COLOURS",
+    "Mark",
+    "drawing",
+    "marks_of",
+    "plain_numbers",
+    "svg",
+    "wrapped",
+]
 
 #: Okabe and Ito's palette, told apart by colour-blind readers (jfly.uni-koeln.de/color).
 PALETTE = ("#444444", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -24,6 +37,13 @@ PRODUCT_COLOURS = {
 }
 
 INK = "#333333"
+
+#: Markers of the recipes beyond one palette, two palettes and so on.
+_MARKERS = "osD^v"
+
+#: Width of a letter over the size of the type, on average, in a sans-serif typeface.
+_LETTER = 0.56
+_POINTS_PER_INCH = 72
 
 _STYLE = {
     "font.family": "sans-serif",
@@ -123,12 +143,100 @@ def plain_numbers(axis: "Axis") -> None:
     axis.set_minor_formatter(lambda value, _: f"{value:.4g}")
 
 
-def svg(figure: "Figure") -> str:
-    """The figure as an inline SVG element, without a declaration or a date."""
+@dataclass(frozen=True)
+class Mark:
+    """How one recipe is drawn, in every figure of a page.
+
+    Attributes:
+        colour: as ``#rrggbb``.
+        marker: of matplotlib.
+    """
+
+    colour: str
+    marker: str
+
+
+def marks_of(recipes: Sequence[str]) -> dict[str, Mark]:
+    """Marks by recipe, which depend on the order alone: one colour, one meaning.
+
+    Example:
+        >>> marks_of(["dense", "swat"])["swat"]
+        Mark(colour='#0072B2', marker='o')
+    """
+    beyond = len(PALETTE), len(_MARKERS)
+    return {
+        recipe: Mark(PALETTE[i % beyond[0]], _MARKERS[i // beyond[0] % beyond[1]])
+        for i, recipe in enumerate(recipes)
+    }
+
+
+def wrapped(name: str, inches: float, points: float) -> str:
+    """A name in lines that fit a width, broken behind its punctuation if it can be.
+
+    Args:
+        name: of a recipe or a machine, which has few spaces.
+        inches: width.
+        points: size of the type.
+
+    Example:
+        >>> wrapped("meprop-unified:keep=0.1", inches=1.2, points=9.5).splitlines()
+        ['meprop-unified:', 'keep=0.1']
+    """
+    letters = max(4, int(inches * _POINTS_PER_INCH / (points * _LETTER)))
+    lines = [""]
+    for part in re.findall(r"[^\s,:+(]*[\s,:+(]?", name):
+        if len(lines[-1] + part) > letters and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    short = (
+        line[i : i + letters] for line in lines for i in range(0, len(line), letters)
+    )
+    return "\n".join(short)
+
+
+def svg(figure: "Figure", hover: Mapping[str, str] | None = None) -> str:
+    """The figure as an inline SVG element, without a declaration or a date.
+
+    Args:
+        figure: with titles, which name the element for those who do not see it.
+        hover: ``gid`` of an artist -> text that is shown when it is pointed at.
+    """
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             _write_powers_as_text(axis)
     text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    drawn = _CONTROLS.sub("\ufffd", text.getvalue())
-    return drawn[drawn.index("<svg") :]
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    drawn = text.getvalue()
+    drawn = _own_ids(_with_texts(drawn[drawn.index("<svg") :], hover or {}))
+    titles = (axes.get_title(loc="left") for axes in figure.axes)
+    said = [*filter(None, titles), figure.get_supxlabel(), figure.get_supylabel()]
+    name = html.escape("; ".join(filter(None, said)).replace("\n", ""))
+    drawn = drawn.replace("<svg ", '<svg role="img" ', 1)
+    return _CONTROLS.sub("\ufffd", drawn.replace(">", f"><title>{name}</title>", 1))
+
+
+def _with_texts(drawn: str, hover: Mapping[str, str]) -> str:
+    """Groups of artists with the text that is shown when they are pointed at."""
+
+    def titled(found: re.Match[str]) -> str:
+        text = hover.get(html.unescape(found[1]))
+        if text is None:
+            return found[0]
+        return f'<g class="point"><title>{html.escape(text)}</title>'
+
+    return re.sub(r'<g id="([^"]*)">', titled, drawn)
+
+
+def _own_ids(drawn: str) -> str:
+    """The drawing with only the ids that it refers to, and none that another has.
+
+    A page holds many drawings, and an id must be there once.
+    """
+    own = hashlib.sha256(drawn.encode()).hexdigest()[:8]
+    used = set(re.findall(r'(?:url\(|href=")#([\w.-]+)', drawn))
+    for name in used:
+        drawn = re.sub(
+            rf'(id="|#){re.escape(name)}(?=["\)])', rf"\g<1>{name}-{own}", drawn
+        )
+    return re.sub(rf' id="(?![^"]*-{own}")[^"]*"', "", drawn)

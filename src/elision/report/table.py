@@ -2,10 +2,11 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from elision.common.printable import printable
+from elision.report.style import Mark
 
 __all__ = ["rows_as_html", "rows_as_latex", "rows_as_markdown", "rows_as_text"]
 
@@ -94,35 +95,61 @@ _LATEX = str.maketrans(
 )
 
 
-def rows_as_html(rows: list[dict[str, Any]], words: Sequence[str] = ()) -> str:
+#: Rows from which on a table of a page is folded.
+LONG = 20
+
+
+def rows_as_html(
+    rows: list[dict[str, Any]],
+    words: Sequence[str] = (),
+    marks: Mapping[str, Mark] | None = None,
+) -> str:
     """Rows as an HTML table for the report; numbers to the right, words to the left.
+
+    A table of many rows is folded, its number of rows shown.
 
     Args:
         rows: the values; text is escaped.
         words: columns that hold words. The first column always does.
+        marks: recipes of the first column whose colour in figures stands before them.
 
     Example:
         >>> print(rows_as_html([{"machine": "dense", "cycles": 1024}]))
         <table>
-        <tr><th class="word">machine</th><th>cycles</th></tr>
+        <thead>
+        <tr><th class="word" scope="col">machine</th><th scope="col">cycles</th></tr>
+        </thead>
+        <tbody>
         <tr><td class="word">dense</td><td>1,024</td></tr>
+        </tbody>
         </table>
     """
     if not rows:
         return ""
     head = _columns(rows)
 
-    def line(tag: str, values: Sequence[str]) -> str:
-        cells = (
-            f'<{tag} class="word">{html.escape(value)}</{tag}>'
-            if i == 0 or name in words
-            else f"<{tag}>{html.escape(value)}</{tag}>"
-            for i, (name, value) in enumerate(zip(head, values, strict=True))
-        )
+    def line(tag: str, values: Sequence[str], more: str = "") -> str:
+        cells = []
+        for i, (name, value) in enumerate(zip(head, values, strict=True)):
+            word = ' class="word"' if i == 0 or name in words else ""
+            chip = _chip((marks or {}).get(value)) if i == 0 and not more else ""
+            cells.append(f"<{tag}{word}{more}>{chip}{html.escape(value)}</{tag}>")
         return f"<tr>{''.join(cells)}</tr>"
 
     body = (line("td", [_text(row.get(name, "")) for name in head]) for row in rows)
-    return "<table>\n" + "\n".join([line("th", head), *body]) + "\n</table>"
+    top = line("th", head, ' scope="col"')
+    lines = ["<table>", "<thead>", top, "</thead>", "<tbody>", *body, "</tbody>"]
+    table = "\n".join([*lines, "</table>"])
+    if len(rows) < LONG:
+        return table
+    return f"<details><summary>{len(rows)} rows</summary>{table}</details>"
+
+
+def _chip(mark: Mark | None) -> str:
+    """A spot in the colour that a recipe has in figures; empty for other text."""
+    if mark is None:
+        return ""
+    return f'<span class="chip" style="background:{mark.colour}"></span>'
 
 
 def _text(value: Any) -> str:

@@ -136,7 +136,8 @@ def timeline_svg(
     height = y + 16
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            '<svg role="img" xmlns="http://www.w3.org/2000/svg" '
+            f'viewBox="0 0 {width} {height}" '
             f'width="{width}" height="{height}" font-family="sans-serif" '
             f'font-size="11" fill="{INK}">',
             f"<title>cycles {start} to {last}</title>",

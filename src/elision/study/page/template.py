@@ -1,5 +1,9 @@
-"""HTML templates of the pages: one style, figures inline, no network and no script."""
+"""HTML templates of the pages: one style, one script, figures inline, no network."""
 
+import base64
+import hashlib
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 __all__ = ["render"]
@@ -15,7 +19,7 @@ def render(name: str, **values: Any) -> str:
     Example:
         >>> from elision.study.page.sections.base import Section
         >>> print(render("sections.html.j2", sections=[Section("Work", "counted here")]))
-        <h2>Work <span class="tag">counted here</span></h2>
+        <h2 id="work">Work <span class="tag">counted here</span></h2>
         <BLANKLINE>
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -27,4 +31,15 @@ def render(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(name).render(values)
+    script, digest = _script()
+    return environment.get_template(name).render(
+        values, script=script, script_hash=digest
+    )
+
+
+@cache
+def _script() -> tuple[str, str]:
+    """The pages' script, and its digest, without which a browser runs no script."""
+    text = files("elision.study.page").joinpath("script.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return text, f"sha256-{digest}"

@@ -74,3 +74,11 @@ class Probe(ABC):
         Returns:
             Findings: plain values, lists and dictionaries, as JSON holds them.
         """
+
+    def headline(self, found: dict[str, Any]) -> str:
+        """The findings in a few words, for the table of a terminal.
+
+        Args:
+            found: by :meth:`run`.
+        """
+        return f"{len(found)} findings"

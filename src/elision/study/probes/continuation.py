@@ -48,6 +48,10 @@ class Continuation(Probe):
             integer("continuation", "top", self.top)
         integer("continuation", "samples", self.samples, ">= 0")
 
+    def headline(self, found: dict[str, Any]) -> str:
+        """Nats a token."""
+        return f"{found['nll']:.2f} nats a token"
+
     def run(self, trained: Trained) -> dict[str, Any]:
         """Negative log-likelihoods of the test's tokens, and sampled sentences.
 

@@ -5,13 +5,22 @@ from typing import Any
 
 from elision.accelerators.energy import DRAM, energy_table
 from elision.common.checks import integer
-from elision.energy import OperationEnergy, operation_energy, table_uncertainty
+from elision.energy import (
+    OperationEnergy,
+    operation_energy,
+    table_uncertainty,
+    total_operations,
+)
 from elision.layers.observation import Observation
 from elision.layers.watch import watch
 from elision.products import Product
 from elision.study.probes.base import Probe, Trained
 
 __all__ = ["StepEnergy"]
+
+
+#: Fields of a finding's row that are counts.
+_COUNTS = tuple(OperationEnergy.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,12 @@ class StepEnergy(Probe):
         energy_table(self.table).prices(
             {"multiply": "multiply", "add": "add"}, {"memory": DRAM}
         )
+
+    def headline(self, found: dict[str, Any]) -> str:
+        """Energy of a step over that of a dense one."""
+        rows = found["layers"]
+        counts = [OperationEnergy(*(row[n] for n in _COUNTS)) for row in rows]
+        return f"{total_operations(counts).ratio:.2f}x the energy"
 
     def run(self, trained: Trained) -> dict[str, Any]:
         """Count the steps that would have come next."""

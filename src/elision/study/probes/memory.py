@@ -10,7 +10,7 @@ from torch import nn
 from elision.common.checks import integer
 from elision.common.restoring import restored
 from elision.memory import codec_noise, policy_for, saver
-from elision.memory.measures.measure import measure_policies
+from elision.memory.measures.measure import MemoryRow, measure_policies
 from elision.study.probes.base import Probe, Trained
 
 __all__ = ["ActivationMemory"]
@@ -42,6 +42,10 @@ class ActivationMemory(Probe):
         policy_for(self.policy, nn.Identity())
         integer("memory", "batches", self.batches, ">= 2")
         integer("memory", "rounds", self.rounds)
+
+    def headline(self, found: dict[str, Any]) -> str:
+        """How many times fewer bytes are kept."""
+        return f"{MemoryRow(**found['row']).tensor_ratio:.2f}x fewer bytes"
 
     def run(self, trained: Trained) -> dict[str, Any]:
         """Measure steps on the training batches that would have come next."""

@@ -66,6 +66,15 @@ class Pipeline(Probe):
         """Names of the schedules."""
         return (self.schedule,) if isinstance(self.schedule, str) else self.schedule
 
+    def headline(self, found: dict[str, Any]) -> str:
+        """The schedule with the least bubble."""
+        plans = {} if "refused" in found else plans_of(found)
+        bubbles = {n: p.bubble for n, p in plans.items() if isinstance(p, Plan)}
+        if not bubbles:
+            return "refused"
+        least = min(bubbles, key=bubbles.__getitem__)
+        return f"{least}: {100 * bubbles[least]:.1f} % bubble"
+
     def run(self, trained: Trained) -> dict[str, Any]:
         """Costs of the layers and sharpness of the stages, or why there are none."""
         workload = trained.workload

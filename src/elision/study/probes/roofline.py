@@ -41,6 +41,11 @@ class Roofline(Probe):
         integer("roofline", "rounds", self.rounds)
         integer("roofline", "threads", self.threads, ">= 0")
 
+    def headline(self, found: dict[str, Any]) -> str:
+        """Median share of what this machine could attain."""
+        shares = [p["gflops"] / p["attainable_gflops"] for p in found["products"]]
+        return f"{100 * median(shares):.0f} % of the roof"
+
     def run(self, trained: Trained) -> dict[str, Any]:
         """The machine's ceilings, and a row a shape and product."""
         with with_threads(self.threads):

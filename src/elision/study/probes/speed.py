@@ -51,6 +51,11 @@ class Speed(Probe):
         for name, least in (("rounds", 3), ("batch", 0), ("threads", 0)):
             integer("speed", name, getattr(self, name), f">= {least}")
 
+    def headline(self, found: dict[str, Any]) -> str:
+        """How much faster than the plain model with the zeros left out."""
+        seconds = found["seconds"]
+        return f"{seconds['dense'] / seconds['engine']:.2f}x as fast"
+
     def run(self, trained: Trained) -> dict[str, Any]:
         """Median seconds of each way, and the engine's decisions.
 

@@ -48,6 +48,10 @@ class Stationarity(Probe):
         integer("stationarity", "looks", self.looks, f"[2, {self.steps}]")
         number("stationarity", "rate", self.rate, "> 0")
 
+    def headline(self, found: dict[str, Any]) -> str:
+        """The verdict."""
+        return found["verdict"]
+
     def run(self, trained: Trained) -> dict[str, Any]:
         """The verdict, its reasons, the figures behind it and the loss of every step."""
         workload, model = trained.workload, trained.model

@@ -50,6 +50,10 @@ class Translation(Probe):
         number("translation", "beta", self.beta, ">= 0")
         integer("translation", "samples", self.samples, ">= 0")
 
+    def headline(self, found: dict[str, Any]) -> str:
+        """The score."""
+        return f"BLEU {found['bleu']:.1f}"
+
     def run(self, trained: Trained) -> dict[str, Any]:
         """BLEU, negative log-likelihoods in nats a token, and sample translations.
 

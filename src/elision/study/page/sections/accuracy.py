@@ -5,6 +5,7 @@ from html import escape
 import numpy as np
 
 from elision.report.charts import accuracy_curves
+from elision.report.style import marks_of
 from elision.study.outcome import StudyOutcome, counted_seeds
 from elision.study.page.sections.base import Section
 
@@ -32,7 +33,12 @@ def accuracy(outcome: StudyOutcome) -> Section:
         note += f" Diverged: {escape('; '.join(lost))}."
     title = outcome.metric.label.capitalize()
     figure = accuracy_curves(
-        curves, losses, spreads, title=title, percent=outcome.metric.percent
+        curves,
+        losses,
+        spreads,
+        marks_of(outcome.config.recipes),
+        title=title,
+        percent=outcome.metric.percent,
     )
     return Section(
         title.removeprefix("Test ").capitalize(), "measured here", note, (figure,)

@@ -1,5 +1,6 @@
 """A section of the report: a heading, a note, figures and tables."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,3 +45,8 @@ class Section:
     tag: str = ""
     note: str = ""
     sheets: tuple[str, ...] = ()
+
+    @property
+    def anchor(self) -> str:
+        """The heading's id: its words in lower case, joined by hyphens."""
+        return "-".join(re.findall(r"\w+", self.title.lower()))

@@ -20,7 +20,7 @@ def density(outcome: StudyOutcome) -> Section | None:
     if not layers:
         return None
     cells = [(p.value, operand) for p in Product for operand in p.operands]
-    columns = [f"{_SIGN[product]}: {_SHORT[operand]}" for product, operand in cells]
+    columns = [f"{_SIGN[product]}\n{_SHORT[operand]}" for product, operand in cells]
     panels = {o.spec: _densities(o, layers, cells) for o in outcomes}
     note = (
         "Share of non-zeros of the two operands of each product, as a machine would "

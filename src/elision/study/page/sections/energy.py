@@ -6,6 +6,7 @@ from typing import Any
 from elision.energy import Energy
 from elision.energy.amount import in_words
 from elision.report.energy_figure import energy_curves
+from elision.report.style import marks_of
 from elision.report.table import rows_as_html
 from elision.study.energy import energy_curve, energy_of, step_seconds
 from elision.study.outcome import RecipeOutcome, StudyOutcome
@@ -84,6 +85,7 @@ def _figure(outcome: StudyOutcome, total: Energy) -> str:
         {spec: curve.scores for spec, curve in curves.items()},
         {spec: curve.cpu_seconds for spec, curve in curves.items()},
         {spec: curve.watt_hours for spec, curve in curves.items()},
+        marks_of(outcome.config.recipes),
         title=outcome.metric.label.capitalize(),
         percent=outcome.metric.percent,
         estimated=total.is_range,

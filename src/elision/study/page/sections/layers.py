@@ -1,10 +1,12 @@
-"""Every layer on every machine: cycles as bars, multiplier use as a map."""
+"""Every layer on every machine: cycles as dots, multiplier use as a map."""
 
 import numpy as np
 
 from elision.accelerators import Cost
 from elision.accelerators.step import GRADIENT_PAIR, PRODUCT_NAMES
-from elision.report.layer_figures import layer_bars, utilisation_map
+from elision.report.layer_figures import utilisation_map
+from elision.report.recipe_dots import recipe_dots
+from elision.report.style import marks_of
 from elision.study.outcome import RecipeOutcome, StudyOutcome
 from elision.study.page.sections.base import Section
 
@@ -31,7 +33,7 @@ _Key = tuple[str, str, str]
 
 
 def layers(outcome: StudyOutcome) -> Section | None:
-    """Bars and a map of all recipes, summed over the recorded steps."""
+    """Dots and a map of all recipes, summed over the recorded steps."""
     machines = list(outcome.config.accelerators)
     if not machines:
         return None
@@ -42,9 +44,16 @@ def layers(outcome: StudyOutcome) -> Section | None:
     cells = [(m, p) for m in machines for p in PRODUCT_NAMES if (m, p) in ran]
     cycles = {spec: _cycles(sums, machines, names) for spec, sums in costs.items()}
     use = {spec: _use(sums, names, cells) for spec, sums in costs.items()}
-    columns = [f"{machine} {_SIGN[product]}" for machine, product in cells]
+    columns = [(machine, _SIGN[product]) for machine, product in cells]
     figures = (
-        layer_bars(names, machines, cycles, "cycles, simulated"),
+        recipe_dots(
+            names,
+            machines,
+            cycles,
+            marks_of(outcome.config.recipes),
+            unit="cycles, simulated",
+            scale="count",
+        ),
         utilisation_map(names, columns, use),
     )
     return Section("Every layer on every machine", "simulated", _NOTE, figures)
@@ -62,11 +71,11 @@ def _by_layer(o: RecipeOutcome) -> dict[_Key, Cost]:
 def _cycles(
     sums: dict[_Key, Cost], machines: list[str], names: list[str]
 ) -> np.ndarray:
-    """Cycles of all products, shape (machines, layers)."""
+    """Cycles of all products, shape (machines, layers); NaN where there are none."""
     found = np.zeros((len(machines), len(names)))
     for (machine, layer, _), cost in sums.items():
         found[machines.index(machine), names.index(layer)] += cost.cycles
-    return found
+    return np.where(found > 0, found, np.nan)
 
 
 def _use(

@@ -41,6 +41,6 @@ def multiplier_array(outcome: StudyOutcome) -> Section | None:
 def _sheet(label: str, drawings: list[str]) -> str:
     steps = "".join(f'<div style="flex:1 1 20rem">{svg}</div>' for svg in drawings)
     return (
-        f"<strong>{label}</strong>"
-        f'<div style="display:flex;flex-wrap:wrap;gap:.8rem">{steps}</div>'
+        f"<details><summary>{label}</summary>"
+        f'<div style="display:flex;flex-wrap:wrap;gap:.8rem">{steps}</div></details>'
     )

@@ -1,7 +1,10 @@
 """Share of redundant Cartesian products."""
 
+import numpy as np
+
 from elision.products import Product
-from elision.report.charts import grouped_bars
+from elision.report.recipe_dots import recipe_dots
+from elision.report.style import marks_of
 from elision.study.outcome import StudyOutcome, product_summary
 from elision.study.page.sections.base import Section
 
@@ -10,14 +13,16 @@ __all__ = ["redundancy"]
 
 def redundancy(outcome: StudyOutcome) -> Section:
     """RCPs of every recipe and product over all non-zero products."""
-    figure = grouped_bars(
-        [o.spec for o in outcome.outcomes],
+    figure = recipe_dots(
+        [p.value for p in Product],
+        ["Redundant Cartesian products"],
         {
-            p.value: [product_summary(o, p)["rcp_fraction"] for o in outcome.outcomes]
-            for p in Product
+            o.spec: np.array([[product_summary(o, p)["rcp_fraction"] for p in Product]])
+            for o in outcome.outcomes
         },
-        title="Redundant Cartesian products, share of all non-zero products",
-        percent=True,
+        marks_of(outcome.config.recipes),
+        unit="share of all non-zero products",
+        scale="share",
     )
     note = (
         "An outer-product machine multiplies every non-zero of one plane with every "

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from elision.report.style import PALETTE, drawing, svg
+from elision.report.style import INK, PRODUCT_COLOURS, drawing, svg
 from elision.report.table import rows_as_html
 from elision.study.outcome import StudyOutcome
 from elision.study.page.sections.base import Section, findings_of
@@ -57,14 +57,14 @@ def _figure(name: str, found: dict[str, Any]) -> str:
     line = np.geomspace(least, most, 200)
     with drawing(7.2, 3.4) as figure:
         axes = figure.subplots()
-        axes.plot(line, np.minimum(peak, bandwidth * line), color="black", lw=1)
+        axes.plot(line, np.minimum(peak, bandwidth * line), color=INK, lw=1)
         kinds = list(dict.fromkeys(row["product"] for row in rows))
-        for colour, kind in zip(PALETTE, kinds, strict=False):
+        for kind in kinds:
             own = [row for row in rows if row["product"] == kind]
             axes.scatter(
                 [row["intensity"] for row in own],
                 [row["gflops"] for row in own],
-                color=colour,
+                color=PRODUCT_COLOURS[kind],
                 s=18,
                 label=kind,
             )

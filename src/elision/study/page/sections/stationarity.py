@@ -1,10 +1,11 @@
 """Stationarity of training: at rest, or still moving."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from elision.report.style import PALETTE, drawing, svg
+from elision.report.style import Mark, drawing, marks_of, svg
 from elision.report.table import rows_as_html
 from elision.study.outcome import StudyOutcome
 from elision.study.page.sections.base import Section, findings_of
@@ -35,7 +36,7 @@ def stationarity(outcome: StudyOutcome) -> Section | None:
     losses = {name: finding["losses"] for name, finding in moved.items()}
     sheets = (
         rows_as_html(verdicts, words=("verdict", "because")),
-        *((rows_as_html(figures), _losses(losses)) if moved else ()),
+        *((rows_as_html(figures), _losses(losses, _marks(outcome))) if moved else ()),
     )
     return Section("Has training come to rest?", "measured here", _NOTE, sheets)
 
@@ -57,14 +58,29 @@ def _figures(name: str, found: dict[str, Any]) -> dict[str, Any]:
     return {column: "" if value is None else value for column, value in row.items()}
 
 
-def _losses(losses: dict[str, list[float]]) -> str:
+def _marks(outcome: StudyOutcome) -> dict[str, Mark]:
+    """Of the recipes, and of each with a probe's name where there are several probes."""
+    marks = marks_of(outcome.config.recipes)
+    return marks | {
+        name: marks[o.spec]
+        for o in outcome.outcomes
+        for name in findings_of(replace(outcome, outcomes=[o]), "stationarity")
+    }
+
+
+def _losses(losses: dict[str, list[float]], marks: dict[str, Mark]) -> str:
     """Loss of every step, averaged over a twentieth of the window."""
     with drawing(9.2, 2.8) as figure:
         axes = figure.subplots()
-        for colour, (name, values) in zip(PALETTE * 4, losses.items(), strict=False):
+        for name, values in losses.items():
             width = max(1, len(values) // 20)
             mean = np.convolve(values, np.ones(width) / width, mode="valid")
-            axes.plot(np.arange(width, len(values) + 1), mean, color=colour, label=name)
+            axes.plot(
+                np.arange(width, len(values) + 1),
+                mean,
+                color=marks[name].colour,
+                label=name,
+            )
         axes.set(title="Training loss while watched, moving average", xlabel="step")
         axes.legend(
             loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, borderaxespad=0

@@ -1,0 +1,124 @@
+"""The verdict on the page: an answer, a figure a cost, and who wins at what loss."""
+
+import math
+from dataclasses import dataclass
+
+from elision.report.style import marks_of
+from elision.report.tradeoff_figure import Tradeoff, tradeoff_figure
+from elision.study.costed import CostKind
+from elision.study.outcome import StudyOutcome
+from elision.study.page.overview import costs_of
+from elision.study.verdict import Standing, Verdict, standings
+
+__all__ = ["Answer", "Panel", "Rung", "answer"]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A winner, and the loss from which on it wins.
+
+    Attributes:
+        allowed: least loss that must be allowed, in the unit shown, rounded up.
+        recipe: the winner.
+        brings: what it loses and brings, in words.
+    """
+
+    allowed: float
+    recipe: str
+    brings: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One kind of cost.
+
+    Attributes:
+        label: of the cost.
+        origin: of its figures.
+        figure: the metric over the cost, SVG.
+        answer: the verdict where nothing may be lost.
+        rungs: winners by the loss that is allowed.
+    """
+
+    label: str
+    origin: str
+    figure: str
+    answer: str
+    rungs: list[Rung]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the page says first.
+
+    Attributes:
+        panels: one a kind of cost, the default first.
+        unit: of the loss, in words.
+        sureness: how sure it is.
+        same: kinds of cost that are the same for every recipe, and have no panel.
+    """
+
+    panels: list[Panel]
+    unit: str
+    sureness: str
+    same: str
+
+
+def answer(outcome: StudyOutcome) -> Answer:
+    """The verdict of a study, ready for the page."""
+    metric, baseline = outcome.metric, outcome.config.recipes[0]
+    found = standings(outcome.summary(), metric, baseline)
+    known = [cost for cost in costs_of(outcome) if cost.ratios]
+    alike = [cost for cost in known[1:] if len(set(cost.ratios.values())) == 1]
+    costs = [cost for cost in known if cost not in alike]
+    verdict = Verdict(metric, baseline, found, costs)
+    panels = [
+        Panel(
+            cost.label,
+            cost.origin,
+            _figure(verdict, cost, outcome.config.recipes) if found else "",
+            verdict.answer(cost),
+            [
+                Rung(
+                    _shown(step.allowed, percent=metric.percent),
+                    step.standing.recipe,
+                    verdict.brings(step.standing),
+                )
+                for step in verdict.steps(cost)
+            ],
+        )
+        for cost in costs
+    ]
+    unit = "percentage points" if metric.percent else metric.label
+    same = "; ".join(cost.label for cost in alike if len(found) > 1)
+    return Answer(panels, unit, verdict.sureness(), same)
+
+
+def _shown(loss: float, *, percent: bool) -> float:
+    """A loss in the unit shown, rounded up, so that what is shown is enough to allow."""
+    scale, digits = (100, 1) if percent else (1, 3)
+    return math.ceil(scale * loss * 10**digits - 1e-9) / 10**digits
+
+
+def _figure(verdict: Verdict, cost: CostKind, recipes: tuple[str, ...]) -> str:
+    metric = verdict.metric
+    dots = {
+        s.recipe: Tradeoff(
+            cost.ratios[s.recipe], s.score, s.score_error, _said(verdict, cost, s)
+        )
+        for s in verdict.standings
+        if cost.ratios.get(s.recipe)
+    }
+    return tradeoff_figure(
+        dots,
+        [recipe for recipe in verdict.front(cost) if recipe in dots],
+        marks_of(recipes),
+        title=f"{metric.label.capitalize()} over {cost.label}",
+        unit=f"{cost.label}, over {cost.of}, {cost.origin}",
+        percent=metric.percent,
+    )
+
+
+def _said(verdict: Verdict, cost: CostKind, s: Standing) -> str:
+    score = verdict.metric.text(s.score, s.score_error)
+    return f"{s.recipe}: {score}, {cost.ratios[s.recipe]:.3g}x"
