@@ -78,7 +78,7 @@ def test_a_study_shows_what_it_sampled(english, tmp_path):
     outcome = study(config, tmp_path / "run")
     (findings,) = outcome.outcomes[0].findings.values()
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "<h2>Continuations " in page
+    assert '<h2 id="continuations">Continuations ' in page
     assert findings["samples"][0][1] in page
     assert f"{findings['bits_a_character']:.2f}" in page
 

@@ -104,8 +104,8 @@ def test_a_study_shows_its_translations(tmp_path):
     outcome = study(config, tmp_path)
     (findings,) = outcome.outcomes[0].findings.values()
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<h2>Translations " in page
-    assert "<h2>Perplexity " in page
+    assert '<h2 id="translations">Translations ' in page
+    assert '<h2 id="perplexity">Perplexity ' in page
     assert findings["samples"][0][1] in page
     assert f"{findings['bleu']:.1f}" in page
     assert len(findings["samples"]) == 3

@@ -120,6 +120,26 @@ def test_seeds_decide_what_counts_as_worse() -> None:
     assert "One seed" in verdict_of(summary(dense=([0.8], 1.0))).sureness()
 
 
+def test_the_spread_of_its_seeds_is_no_merit_of_a_recipe() -> None:
+    wild = [0.82, 0.60, 0.80]  # not significantly worse, only because it is so unsteady
+    facts = summary(
+        dense=([0.80, 0.82, 0.81], 1.0),
+        wild=(wild, 0.5),
+        swat=([0.78, 0.80, 0.79], 0.1),
+    )
+    verdict = verdict_of(facts)
+    cost = by_key(verdict, "work")
+    assert verdict.standings[1].sure_loss < 0 < verdict.standings[2].sure_loss
+    wins = verdict.winner(cost)
+    assert wins is not None
+    assert wins.recipe == "dense"
+    del facts["recipes"]["swat"]
+    alone = verdict_of(facts)
+    said = alone.answer(by_key(alone, "work"))
+    assert said.startswith("wild: 7.0 ")
+    assert "3 seeds do not show that it loses more than is allowed" in said
+
+
 def test_a_lower_perplexity_is_better() -> None:
     facts = summary(PERPLEXITY, dense=([20.0], 1.0), swat=([18.5], 0.3))
     verdict = verdict_of(facts, PERPLEXITY)

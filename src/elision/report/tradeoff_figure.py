@@ -1,5 +1,6 @@
 """A metric over a cost, a dot a recipe, the Pareto front marked."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -57,6 +58,8 @@ def tradeoff_figure(
         >>> "<title>swat: 80 %</title>" in drawn
         True
     """
+    costs = [dot.cost for dot in dots.values()]
+    middle = math.sqrt(min(costs) * max(costs))
     hover: dict[str, str] = {}
     with drawing(9.2, 3.6) as figure:
         axes = figure.subplots()
@@ -83,12 +86,13 @@ def tradeoff_figure(
             axes.plot(
                 dot.cost, dot.score, mark.marker, color=mark.colour, ms=8, gid=gid
             )
+            side = 1 if dot.cost <= middle else -1  # names stay inside the axes
             axes.annotate(
                 recipe,
                 (dot.cost, dot.score),
-                (0, 10),
+                (11 * side, 6),
                 textcoords="offset points",
-                ha="center",
+                ha="left" if side > 0 else "right",
                 fontsize=8,
             )
         axes.margins(x=0.16, y=0.22)

@@ -3,7 +3,9 @@
 A pure function of the study's summary, and of the seconds of a step, which are no part of
 it. A recipe is compared with the study's first one, the baseline. It may win if it loses
 no more of the metric than the reader allows, or if a one-sided paired t test over the
-seeds does not show that it loses more; the cheapest of those wins.
+seeds does not show that it loses more; the cheapest of those wins. Only recipes of the
+Pareto front may: else one would win by the spread of its seeds over another that is both
+cheaper and better.
 """
 
 import math
@@ -157,12 +159,14 @@ class Verdict:
         Returns:
             The winner; of equally cheap ones the better; None without a standing.
         """
+        front = self.front(cost)
         able = [
             s
             for s in self.standings
-            if s.recipe in cost.ratios
-            and (s.sure_loss <= allowed or s.recipe == self.baseline)
+            if (s.recipe in front and s.sure_loss <= allowed)
+            or s.recipe == self.baseline
         ]
+        able = [s for s in able if s.recipe in cost.ratios]
         return min(able, key=lambda s: (cost.ratios[s.recipe], s.loss), default=None)
 
     def steps(self, cost: CostKind) -> list[Step]:
@@ -188,7 +192,14 @@ class Verdict:
 
     def sentence(self, step: Step) -> str:
         """What a winner loses and brings, in one sentence."""
-        return f"{step.standing.recipe}: {self.brings(step.standing)}."
+        return f"{step.standing.recipe}: {self.said(step)}."
+
+    def said(self, step: Step) -> str:
+        """What a winner loses and brings, and whether it wins by the seeds' spread."""
+        own = step.standing
+        spread = own.loss > step.allowed and own.loss_error is not None
+        doubt = f" ({own.seeds} seeds do not show that it loses more than is allowed)"
+        return self.brings(own) + doubt * (spread and own.recipe != self.baseline)
 
     def brings(self, standing: Standing) -> str:
         """What a recipe loses and brings: the metric, work, seconds, cycles."""
@@ -227,16 +238,14 @@ class Verdict:
             )
         if wins.recipe != self.baseline:
             return self.sentence(Step(allowed, wins))
-        cheaper = [s for s in self.steps(cost) if s.standing.recipe != self.baseline]
         own = f"{self.baseline}, {self.loss_text(wins)}, stays"
+        cheaper = [s for s in self.steps(cost) if s.standing.recipe != self.baseline]
         if not cheaper:
             return f"{own}: no recipe is cheaper in {cost.label}."
-        nearest = cheaper[0].standing
+        near = cheaper[0].standing
         return (
             f"{own}: no recipe that is cheaper in {cost.label} keeps it. "
-            f"Nearest is {self.sentence(cheaper[0])}"
-            if nearest.loss > 0
-            else f"{own}."
+            f"Nearest is {near.recipe}: {self.brings(near)}."
         )
 
     def sureness(self) -> str:

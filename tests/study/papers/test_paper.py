@@ -46,7 +46,7 @@ def test_a_default_of_several_can_be_emptied_only_where_that_means_something(
 def test_the_page_keeps_published_and_own_figures_apart() -> None:
     own = [{"density": "0.1", "over dense": "12x"}]
     page = paper_page(ScnnPoints(density=(0.1,)), [Table("## Ours\n\nA <note>", own)])
-    published, ours = page.split("<h2>Ours</h2>")
+    published, ours = page.split('<h2 id="ours">Ours</h2>')
     assert '<span class="tag">published</span>' in published
     assert "24x" in published
     assert "12x" not in published

@@ -98,7 +98,7 @@ def test_the_section_keeps_measured_and_simulated_apart():
     section = speed(SimpleNamespace(outcomes=outcomes))
     assert section.tag == "measured here"
     assert "2.00 ± 0.25" in section.sheets[0]
-    assert "<th>simulated, ant</th>" in section.sheets[0]
+    assert '<th scope="col">simulated, ant</th>' in section.sheets[0]
     assert "4.00x" in section.sheets[0]
     assert "step of Net: network" in section.sheets[1]
     for o in outcomes:

@@ -71,7 +71,7 @@ def answer(outcome: StudyOutcome) -> Answer:
     known = [cost for cost in costs_of(outcome) if cost.ratios]
     alike = [cost for cost in known[1:] if len(set(cost.ratios.values())) == 1]
     costs = [cost for cost in known if cost not in alike]
-    verdict = Verdict(metric, baseline, found, costs)
+    verdict = Verdict(metric, baseline, found, known)
     panels = [
         Panel(
             cost.label,
@@ -82,7 +82,7 @@ def answer(outcome: StudyOutcome) -> Answer:
                 Rung(
                     _shown(step.allowed, percent=metric.percent),
                     step.standing.recipe,
-                    verdict.brings(step.standing),
+                    verdict.said(step),
                 )
                 for step in verdict.steps(cost)
             ],
@@ -109,6 +109,8 @@ def _figure(verdict: Verdict, cost: CostKind, recipes: tuple[str, ...]) -> str:
         for s in verdict.standings
         if cost.ratios.get(s.recipe)
     }
+    if not dots:
+        return ""
     return tradeoff_figure(
         dots,
         [recipe for recipe in verdict.front(cost) if recipe in dots],
