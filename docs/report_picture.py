@@ -10,7 +10,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import sync_playwright  # pyright: ignore[reportMissingImports]
 
 #: CSS pixels: a window as wide as the page's text, down to the end of the first table.
 WIDTH, LONGEST = 1100, 1600

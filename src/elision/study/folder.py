@@ -10,9 +10,11 @@ import itertools
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,10 @@ from elision.common.files import (
 from elision.common.locking import alone_in
 from elision.common.toml import from_toml, to_toml
 
-__all__ = ["claimed", "configuration", "environment", "numbered"]
+__all__ = ["claimed", "commit_of", "configuration", "environment", "numbered"]
+
+#: Patience with git on a slow disk; a run without its commit is better than none.
+_GIT_SECONDS = 10
 
 #: Layout of a run folder; raised when a later version could not continue an older one.
 LAYOUT = 1
@@ -71,7 +76,8 @@ def claimed(
             write_json(folder / _SOURCES, sources)
         # The claim comes first: a run killed right after it is still this run.
         if not (folder / "env.json").is_file():
-            write_json(folder / "env.json", environment())
+            started = datetime.now(UTC).date().isoformat()
+            write_json(folder / "env.json", environment() | {"started": started})
         yield
 
 
@@ -183,12 +189,14 @@ def configuration(folder: Path) -> dict[str, Any]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, processor and threads of this machine."""
+    """Versions, processor and threads of this machine; of a clone, its commit."""
     import numpy
     import torch
 
+    commit = commit_of(Path(__file__).parent)
     return {
         "elision": __version__,
+        **({"commit": commit} if commit else {}),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
@@ -199,6 +207,37 @@ def environment() -> dict[str, Any]:
         "capability": torch.backends.cpu.get_cpu_capability(),
         "byte_order": sys.byteorder,
     }
+
+
+def commit_of(folder: Path) -> str | None:
+    """Commit of the clone that holds a folder's files, marked where it was changed.
+
+    Args:
+        folder: of a package.
+
+    Returns:
+        The commit's short name; None where the files are in no clone, as those of an
+        installed package are not, even below somebody's clone.
+    """
+    git = ["git", "-C", str(folder)]
+    # Looking at a clone leaves it as it is.
+    settings = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        for asked in (
+            ["ls-files", "--error-unmatch", "__init__.py"],
+            ["describe", "--always", "--dirty", "--exclude=*"],
+        ):
+            found = subprocess.run(
+                [*git, *asked],
+                check=True,
+                capture_output=True,
+                env=settings,
+                text=True,
+                timeout=_GIT_SECONDS,
+            )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
 
 
 def _processor() -> str:
