@@ -50,6 +50,7 @@ LAYERS = {
     "many short rows": Conv2dGeometry(17, 6, 3, 4, 70, 3, 1, 1),
     "groups": Conv2dGeometry(2, 12, 7, 8, 20, 3, 1, 1, 1, 4),
     "matrix of few rows": Conv2dGeometry(3, 50, 1, 1, 90, 1),
+    "almost all axes of one": Conv2dGeometry(1, 1, 2, 1, 1, 1),
     "matrix": Conv2dGeometry(37, 100, 1, 1, 90, 1),
 }
 
@@ -137,6 +138,21 @@ def test_pairs_of_bfloat16_are_summed_in_float32(name):
         # One rounding to 8 bits, and those of float32 sums.
         allowed = 2**-8 * expected.abs() + 1e-6 * size + 1e-30
         assert ((found.double() - expected).abs() <= allowed).all()
+
+
+def test_pairs_may_begin_within_a_word():
+    layer = Conv2dGeometry(1, 4, 3, 2, 6, 1)
+    for product in products(layer):
+        narrow = [value.bfloat16() for value in product.operands.values()]
+        odd = []
+        for value in narrow:
+            last = value.permute(0, 2, 3, 1)
+            memory = torch.empty(1 + value.numel(), dtype=torch.bfloat16)
+            odd.append(memory[1:].view(last.shape).copy_(last).permute(0, 3, 1, 2))
+        found, expected = (
+            dense_product(product.kind, layer, *operands) for operands in (odd, narrow)
+        )
+        assert torch.equal(found, expected)
 
 
 def test_without_the_instruction_bfloat16_is_computed_in_floats(monkeypatch, library):

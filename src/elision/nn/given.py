@@ -184,7 +184,8 @@ class _Selected(torch.autograd.Function):
         if want.b_hh:
             found["b_hh"] = of_state.sum(0)
         if want.b_ih:
-            found["b_ih"] = found["b_hh"] if own is of_state else own.sum(0)
+            shared = want.b_hh and own is of_state
+            found["b_ih"] = found["b_hh"] if shared else own.sum(0)
         return None, None, None, None, None, *want.only(found)
 
 

@@ -254,7 +254,10 @@ def _words(x: Tensor, axis: int) -> Tensor:
         x = torch.cat([x, x.new_zeros(odd)], axis)
     place = {0: 0, 1: 3}[axis]
     last = x.permute(0, 2, 3, 1).unflatten(place, (-1, 2)).movedim(place + 1, -1)
-    return last.contiguous().view(torch.float32).squeeze(-1).permute(0, 3, 1, 2)
+    flat = last.flatten()  # whatever the strides of axes of one
+    if flat.storage_offset() % 2 or flat.data_ptr() % 4:  # begins within a word
+        flat = flat.clone()
+    return flat.view(torch.float32).view(last.shape[:-1]).permute(0, 3, 1, 2)
 
 
 def _is_low(geometry: Conv2dGeometry) -> bool:
