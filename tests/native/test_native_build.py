@@ -96,6 +96,21 @@ def test_failures_are_told_in_one_line(cache, monkeypatch):
         builder.Build("avx1024")
 
 
+def test_sanitized_libraries_lie_beside_the_others(cache, monkeypatch):
+    plain = builder.Build("portable").library()
+    monkeypatch.setenv("ELISION_SANITIZE", "address,undefined")
+    try:
+        watched = builder.Build("portable").library()
+    except builder.BuildError as error:
+        pytest.skip(f"no sanitizers here: {error}")
+    assert watched != plain
+    assert b"__asan_init" in watched.read_bytes()
+    assert b"__asan_init" not in plain.read_bytes()
+    monkeypatch.setenv("ELISION_SANITIZE", "adress")
+    with pytest.raises(ValueError, match="unknown ELISION_SANITIZE 'adress'"):
+        builder.Build("portable").library()
+
+
 def test_without_a_compiler_the_engine_computes_with_torch(monkeypatch):
     monkeypatch.setattr(library, "unavailable", lambda: "no compiler")
     geometry = MatmulGeometry(3, 4, 5)

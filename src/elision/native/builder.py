@@ -29,6 +29,7 @@ from elision.common.names import lookup
 
 __all__ = [
     "NEXT_BEST",
+    "SANITIZERS",
     "VARIANTS",
     "Build",
     "BuildError",
@@ -36,6 +37,7 @@ __all__ = [
     "cache_folder",
     "cpu_fields",
     "private_folder",
+    "runnable_variants",
     "variant",
 ]
 
@@ -80,6 +82,18 @@ _BUILD = "build-"
 
 _COMMON = ("-std=c++17", "-O3", "-shared", "-fPIC", "-pthread", "-w")
 
+#: What ``$ELISION_SANITIZE`` may be, and the flags: lines in reports, and in place of
+#: instructions that the variant lacks their emulation, so that every kernel can run. Such a
+#: library loads only into a process that began with the sanitizer's own library
+#: (``LD_PRELOAD``), as ``campaigns/sanitizers.py`` does.
+SANITIZERS: dict[str, tuple[str, ...]] = {
+    name: (
+        *("-O1", "-g1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"),
+        *("-DELISION_EMULATE_HALF", "-DELISION_EMULATE_TILES", f"-fsanitize={name}"),
+    )
+    for name in ("address,undefined", "thread")
+}
+
 
 class BuildError(RuntimeError):
     """The kernels cannot be built here; the message gives the reason."""
@@ -110,19 +124,23 @@ def variant() -> str:
         ValueError: ``$ELISION_VARIANT`` is not a variant, or has instructions that this
             CPU lacks.
     """
-    best = _best_variant()
+    runs = runnable_variants()
     name = os.environ.get("ELISION_VARIANT")
     if not name:
-        return best
+        return runs[0]
     lookup("native variant", name, VARIANTS)
-    names = list(VARIANTS)
-    runs = names[names.index(best) :]
     if name not in runs:
         raise ValueError(
             f"ELISION_VARIANT={name}: this CPU, as torch sees it, lacks some of its "
             f"instructions; it runs {', '.join(runs)}"
         )
     return name
+
+
+def runnable_variants() -> tuple[str, ...]:
+    """Variants that this CPU runs, best first."""
+    names = tuple(VARIANTS)
+    return names[names.index(_best_variant()) :]
 
 
 def _best_variant() -> str:
@@ -183,7 +201,7 @@ class Build:
         """
         compiler, version = _compiler()
         sources = _sources()
-        flags = (*_COMMON, *VARIANTS[self.variant], *self.extra_flags)
+        flags = (*_flags(self.variant), *self.extra_flags)
         digest = hashlib.sha256(
             "\0".join((version, platform.machine(), *flags)).encode()
         )
@@ -220,7 +238,7 @@ def build_text(
     """
     compiler, version = _compiler()
     chosen = variant()
-    every = (*_COMMON, *VARIANTS[chosen], *flags)
+    every = (*_flags(chosen), *flags)
     named = "\0".join((version, platform.machine(), *every, text))
     digest = hashlib.sha256(named.encode()).hexdigest()
 
@@ -231,6 +249,17 @@ def build_text(
             _compile([compiler, *every, str(unit)], path, "", timeout_seconds)
 
     return _cached(f"generated-{chosen}-{digest[:16]}", compile_)
+
+
+def _flags(variant: str) -> tuple[str, ...]:
+    """The compiler's flags of every library of a variant.
+
+    Raises:
+        ValueError: ``$ELISION_SANITIZE`` is set, and is none of :data:`SANITIZERS`.
+    """
+    name = os.environ.get("ELISION_SANITIZE")
+    checked = lookup("ELISION_SANITIZE", name, SANITIZERS) if name else ()
+    return (*_COMMON, *VARIANTS[variant], *checked)
 
 
 def _cached(name: str, compile_: Callable[[Path], None]) -> Path:

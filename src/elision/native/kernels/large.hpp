@@ -13,6 +13,8 @@
 #include <sys/mman.h>
 #endif
 
+#include "bounds.hpp"
+
 namespace elision {
 
 constexpr size_t LARGE_PAGE = size_t{2} << 20;
@@ -39,6 +41,7 @@ class Floats {
     data_ = static_cast<float*>(std::aligned_alloc(page, std::max(bytes, page)));
     if (data_ == nullptr) throw std::bad_alloc();
     in_large_pages(data_, bytes);
+    bound(data_, count * sizeof(float), bytes);
   }
   Floats(size_t count, float value) : Floats(count) { std::fill_n(data_, count, value); }
   Floats(Floats&& other) noexcept : data_(other.data_) { other.data_ = nullptr; }

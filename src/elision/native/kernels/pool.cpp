@@ -1,7 +1,10 @@
 #include "pool.hpp"
 
 #include <pthread.h>
-#if __has_include(<link.h>)
+// ThreadSanitizer does not see how an OpenMP that it did not instrument waits, so under it
+// the threads are our own.
+#if __has_include(<link.h>) && !defined(__SANITIZE_THREAD__)
+#define ELISION_FINDS_TEAM
 #include <dlfcn.h>
 #include <link.h>
 #endif
@@ -17,6 +20,8 @@
 #include <new>
 #include <thread>
 #include <vector>
+
+#include "bounds.hpp"
 
 namespace elision {
 namespace {
@@ -112,7 +117,7 @@ using Team = void (*)(void (*)(void*), void*, unsigned, unsigned);
 
 Team find_team() {
   Team team = nullptr;
-#if __has_include(<link.h>)
+#if defined(ELISION_FINDS_TEAM)
   auto look = [](dl_phdr_info* loaded, size_t, void* found) {
     const char* name = std::strrchr(loaded->dlpi_name, '/');
     if (name == nullptr || std::strncmp(name, "/libgomp", 8) != 0) return 0;
@@ -134,7 +139,7 @@ std::atomic<Team> team = [] {
 
 struct Buffer {
   float* data = nullptr;
-  size_t floats = 0;
+  size_t floats = 0, bytes = 0;
   ~Buffer() { std::free(data); }
 };
 
@@ -163,7 +168,9 @@ float* scratch(int slot, size_t floats) {
     buffer.data = static_cast<float*>(std::aligned_alloc(4096, bytes));
     if (buffer.data == nullptr) throw std::bad_alloc();
     buffer.floats = floats;
+    buffer.bytes = bytes;
   }
+  bound(buffer.data, floats * sizeof(float), buffer.bytes);
   return buffer.data;
 }
 

@@ -149,7 +149,7 @@ class Rounder {
     // From a value's power of two to 2^23 of its steps: that, added and taken away again,
     // rounds to the step. It is at least twice the value's power if a bit is dropped.
     magic_ = splat_bits(drop_ << 23);
-    if (KIND != WIDE) {
+    if (KIND != WIDE && KIND == e.kind) {  // of another kind it is made, but not used
       low_magic_ = splat(power(step + 23));
       up_ = splat(power(-step)), down_ = splat(power(step));
     }
@@ -239,7 +239,7 @@ class Rounder {
   int32_t below_zero_;
   bool one_zero_, low_flush_;
   vf largest_, beyond_, infinite_, least_;
-  vf low_magic_, up_, down_;
+  vf low_magic_{}, up_{}, down_{};
   vi lowest_, magic_, top_, keep_, half_, odd_;
 };
 
