@@ -17,10 +17,11 @@ def main() -> None:
     from campaigns.kills import KILLS
     from campaigns.load import LOAD
     from campaigns.poison import POISON
+    from campaigns.sanitizers import SANITIZERS
     from elision.common.files import write_json
     from elision.engines.bench import machine
 
-    campaigns = {campaign.name: campaign for campaign in (KILLS, LOAD, POISON)}
+    campaigns = {c.name: c for c in (KILLS, LOAD, POISON, SANITIZERS)}
     parser = argparse.ArgumentParser(prog="python -m campaigns", description=__doc__)
     parser.add_argument(
         "names", nargs="*", help="campaigns, or CAMPAIGN/KIND; default: all"
