@@ -194,6 +194,7 @@ def _network(
     bar: Bar,
 ) -> tuple[str, str, Any, Any, Any, Path]:
     """Name, recipe, trained network, its workload and data, and the export's folder."""
+    from elision.common.files import check_no_links_out
     from elision.export.stages import check_exportable
     from elision.methods import check_recipe
     from elision.study import file_name, trained_network
@@ -213,6 +214,7 @@ def _network(
     check_exportable(chosen, dataset)
     name = f"{chosen.name}-{spec}"
     folder = out or Path("runs") / f"export-{file_name(name)}"
+    check_no_links_out(folder)
     place = folder / "network"
     place.mkdir(parents=True, exist_ok=True)
     model = trained_for(

@@ -230,6 +230,7 @@ def _networks(
     bar: Bar,
 ) -> tuple[str, str, dict[str, Any], Any, Any]:
     """Name, lead, networks by recipe, their data, and the workload that can be trained."""
+    from elision.common.files import check_no_links_out
     from elision.layers import restore
     from elision.study import file_name, trained_network
     from elision.study.faults import trained_under
@@ -247,6 +248,7 @@ def _networks(
     chosen = find_workload(workload).changed(epochs=epochs)
     dataset = chosen.load_dataset(None if data is None else str(data))
     folder = out or Path("runs") / f"faults-{file_name(chosen.name)}"
+    check_no_links_out(folder)
     for spec in recipes:
         place = folder / "networks" / file_name(spec)
         place.mkdir(parents=True, exist_ok=True)

@@ -39,13 +39,14 @@ def _command(key: str, doc: str, flags: list[list[Any]]) -> Callable[..., None]:
     """The command of one paper: a flag for each of its fields, and ``--out``."""
 
     def command(*, out: Path | None = None, **parameters: Any) -> None:
-        from elision.common.files import write_text
+        from elision.common.files import check_no_links_out, write_text
         from elision.common.locking import alone_in
         from elision.study.page.paper import paper_page
         from elision.study.papers import PAPERS
 
         chosen = PAPERS[key](**parameters)
         folder = out or Path("runs") / f"reproduce-{key}"
+        check_no_links_out(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with alone_in(folder), Bar() as bar:
             tables = chosen.run(

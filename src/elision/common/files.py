@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "append_text",
+    "check_no_links_out",
     "is_alive",
     "is_partial",
     "load_tensors",
@@ -83,22 +85,24 @@ def replacing(path: Path) -> Iterator[Path]:
         f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.elision-partial"
     )
     try:
-        # Made here, so that nothing that lies there already is written through.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        yield temporary
-        _to_disk(temporary)
-        os.replace(temporary, path)
-        _to_disk(path.parent)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # Made here, so that nothing that lies there already is written through.
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            yield temporary
+            _to_disk(temporary)
+            os.replace(temporary, path)
+            os.fsync(folder)
+        finally:
+            with suppress(OSError):  # also where the folder was moved away meanwhile
+                os.unlink(temporary.name, dir_fd=folder)
+            os.close(folder)
     except OSError as error:
-        reason = error.strerror or error
-        raise OSError(f"{path}: could not be written: {reason}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        raise _named(path, error) from error
 
 
 def _to_disk(path: Path) -> None:
-    """Have the system write a file, or a folder's names, to the disk."""
+    """Have the system write a file to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -110,6 +114,66 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add text to the end of a text file, all of it or nothing.
+
+    One process at a time may do so. A symbolic link at ``path`` is replaced by a file
+    with the content of both, never written through.
+
+    Raises:
+        OSError: the file cannot be written; the message names it, and it is as before.
+    """
+    if path.is_symlink():
+        before = path.read_text(encoding="utf-8") if path.is_file() else ""
+        return write_text(path, before + text)
+    is_new = not path.exists()
+    try:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        with os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            try:
+                _write_all(file, text.encode("utf-8"))
+            except OSError:
+                file.truncate(size)
+                if is_new:
+                    path.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise _named(path, error) from error
+
+
+def _write_all(file: io.FileIO, data: bytes) -> None:
+    """Write bytes, of which a disk that fills takes a part."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _named(path: Path, error: OSError) -> OSError:
+    """An error that says which file could not be written, and why."""
+    return OSError(f"{path}: could not be written: {error.strerror or error}")
+
+
+def check_no_links_out(folder: Path) -> None:
+    """Raise ValueError if a folder below one is a link to somewhere outside of it.
+
+    What is written into such a folder would go where nobody named a place for it. The
+    folder itself may be a link: whoever names it means its target.
+
+    Args:
+        folder: is searched through to its depth; need not exist.
+    """
+    top = folder.resolve()
+    for place, folders, _ in os.walk(folder):
+        for path in (Path(place, name) for name in folders):
+            if path.is_symlink() and not path.resolve().is_relative_to(top):
+                raise ValueError(
+                    f"{path}: is a symbolic link to a folder outside of {folder}, where "
+                    "nothing is written; remove the link, or give another folder with "
+                    "--out"
+                )
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -153,22 +217,20 @@ def save_tensors(
     Raises:
         OSError: the file cannot be written; no temporary file remains.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     contiguous = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
     sums = {name: _crc(x) for name, x in contiguous.items()}
     header = {_FACTS: json.dumps({_OF_HEADER: _OPEN, _OF_TENSORS: sums, **facts})}
-    with replacing(path) as temporary:
-        try:
-            save_file(contiguous, temporary, metadata=header)
-        except SafetensorError as error:
-            raise OSError(error) from error
-        raw = _raw_header(temporary)
-        at = raw.index(_mark(_OPEN))
-        with temporary.open("r+b") as file:
-            file.seek(_LENGTH + at)
-            file.write(_mark(f"{zlib.crc32(raw):08x}"))
+    # Not save_file: it writes by a temporary file of its own, which a killed process
+    # leaves under a name that is not ours, and which the user alone may read.
+    data = save(contiguous, metadata=header)
+    raw = data[_LENGTH : _LENGTH + int.from_bytes(data[:_LENGTH], "little")]
+    at = _LENGTH + raw.index(_mark(_OPEN))
+    with replacing(path) as temporary, temporary.open("r+b") as file:
+        file.write(data)
+        file.seek(at)
+        file.write(_mark(f"{zlib.crc32(raw):08x}"))
 
 
 def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:

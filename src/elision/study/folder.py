@@ -20,6 +20,7 @@ from typing import Any
 
 from elision import __version__
 from elision.common.files import (
+    check_no_links_out,
     is_partial,
     remove_left_partials,
     write_json,
@@ -58,12 +59,14 @@ def claimed(
     Raises:
         ValueError: the folder belongs to a run of another configuration or layout, of
             sources that have changed since, or of more than is asked for, holds other
-            files and no run, or is a file; or another process is at work in it.
+            files and no run, or a link to a folder outside, or is a file; or another
+            process is at work in it.
         OSError: the folder cannot be made or written.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: is a file; give a folder with --out")
     _refuse(folder, config, sources or {})
+    check_no_links_out(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with alone_in(folder):
         _refuse(folder, config, sources or {})  # once more: nobody writes now

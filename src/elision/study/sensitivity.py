@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from elision.common.checks import integer, number
-from elision.common.files import to_csv, without_nan, write_json, write_text
+from elision.common.files import (
+    check_no_links_out,
+    to_csv,
+    without_nan,
+    write_json,
+    write_text,
+)
 from elision.layers import Recipe, elide, restore
 from elision.precision import (
     Perturbation,
@@ -268,8 +274,10 @@ def write_folder(
         summary: plain values; NaN becomes null.
 
     Raises:
+        ValueError: the folder has a link to a folder outside.
         OSError: the folder cannot be written.
     """
+    check_no_links_out(folder)
     for name in ("tables", "figures"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():

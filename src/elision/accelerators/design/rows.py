@@ -19,7 +19,7 @@ from typing import Any
 from elision.accelerators.base import QUANTITIES
 from elision.accelerators.step import PRODUCT_NAMES
 from elision.common.columns import Column
-from elision.common.files import replacing
+from elision.common.files import append_text, replacing
 from elision.common.locking import locked
 
 __all__ = [
@@ -173,8 +173,9 @@ class RowFile:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _append(self, rows: list[Row], columns: list[str]) -> None:
-        with self.path.open("a", newline="", encoding="utf-8", buffering=2**24) as file:
-            csv.DictWriter(file, columns).writerows(rows)
+        text = io.StringIO()
+        csv.DictWriter(text, columns).writerows(rows)
+        append_text(self.path, text.getvalue())
         self.rows += rows
         self._state = self._found()
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from elision.common.files import remove_left_partials, write_json
+from elision.common.files import append_text, remove_left_partials, write_json
 from elision.common.locking import locked
 from elision.study.search.trial import Trial, TrialResult
 from elision.training.checkpoint import CHECKPOINT, EpochMetrics
@@ -191,8 +191,7 @@ class _Clock:
             "wall_seconds": now[1] - self._last[1],
         }
         self._last = now
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_text(self._path, json.dumps(row) + "\n")
 
 
 def _train(trials: Trials, trial: Trial, epochs: int, threads: int) -> TrialResult:
