@@ -72,3 +72,36 @@ def test_without_a_file_nothing_is_kept() -> None:
     doubled = compiled_once(nogil=True)(namespace["doubled"])
     assert doubled(4) == 8
     assert doubled.stats.cache_path is None
+
+
+def test_a_folder_that_keeps_nothing_is_told_once(
+    tmp_path: Path,
+    module: ModuleType,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "kept"
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(folder))
+    doubled = compiled_once(nogil=True)(module.doubled)
+    (place,) = folder.iterdir()
+    place.rmdir()
+    place.write_text("a file in its place")
+    with caplog.at_level("WARNING", logger="elision"):
+        assert (doubled(21), doubled(1.5)) == (42, 3.0)  # two kinds of argument
+    said = [row for row in caplog.messages if str(folder) in row]
+    assert len(said) == 1
+    assert "each process compiles its own" in said[0]
+
+
+def test_a_function_that_no_folder_keeps_is_told_once(
+    module: ModuleType,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "numba.core.caching.CompileResultCacheImpl._locator_classes", []
+    )
+    with caplog.at_level("WARNING", logger="elision"):
+        assert (_hits(module), _hits(module)) == (0, 0)
+    said = [row for row in caplog.messages if "in any folder" in row]
+    assert len(said) == 1

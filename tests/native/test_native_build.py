@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -266,3 +267,23 @@ def test_a_library_without_a_function_is_refused(cache):
     path = builder.Build("portable").library()
     with pytest.raises(builder.BuildError, match="has no function elision_"):
         shared_object.opened(path)
+
+
+def test_the_reason_is_the_linkers_and_not_that_it_failed(
+    cache, tmp_path, monkeypatch
+) -> None:
+    script = tmp_path / "g++"
+    script.write_text(
+        "#!/bin/sh\n"
+        'test "$1" = --version && exec echo a compiler\n'
+        "echo '/usr/bin/ld: final link failed: No space left on device' >&2\n"
+        "echo 'collect2: error: ld returned 1 exit status' >&2\n"
+        "exit 1\n"
+    )
+    script.chmod(0o700)
+    monkeypatch.setenv("CXX", str(script))
+    with pytest.raises(
+        builder.BuildError,
+        match=rf"No space left on device \(in {re.escape(str(tmp_path))}",
+    ):
+        builder.build_text("int one;\n")

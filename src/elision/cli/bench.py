@@ -56,6 +56,7 @@ def bench(
     rows = [row.to_dict() for row in found]
     if out is not None:
         about_all = {"machine": about, "ceilings": limits, "rounds": rounds}
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, {**about_all, "products": rows})
     print(rows_as_text([{name: f"{value:.4g}" for name, value in limits.items()}]))
     print()

@@ -45,6 +45,7 @@ def compare(
 
     print(table(format or "text"), end="")
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, table(format or _SUFFIXES.get(out.suffix, "csv")))
         if format is None:
             print(f"\ntable: {out}")

@@ -151,7 +151,11 @@ _LONGEST = 2000
 
 def _line(error: Exception) -> str:
     """An error as text for a terminal: nothing in it moves the cursor, none is endless."""
-    text = printable(str(error), keep="\n\t")
+    said = str(error)
+    if isinstance(error, OSError) and error.strerror:  # without the error's number
+        named = "" if error.filename is None else f"{error.filename}: "
+        said = named + error.strerror
+    text = printable(said, keep="\n\t")
     if len(text) > _LONGEST:
         half = _LONGEST // 2
         text = f"{text[:half]} ... {text[-half:]}"

@@ -66,5 +66,6 @@ def shapes(
             f"{out}: a topology file holds one network, not {len(networks)}"
         )
     (layers,) = networks.values()
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_topology(layers, out, matmul=matmul)
     print(f"\ntopology: {out}")

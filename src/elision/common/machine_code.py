@@ -8,13 +8,15 @@ either does not hold.
 
 import functools
 import hashlib
+import logging
 import os
 import stat
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 __all__ = ["compiled_once"]
+
+_log = logging.getLogger("elision")
 
 #: Bytes of the digest at the end of a file.
 _DIGEST_BYTES = 16
@@ -40,9 +42,11 @@ def compiled_once(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         import numba
 
         dispatcher: Any = numba.njit(**options)(function)
-        with suppress(RuntimeError):  # Numba found no folder for it
+        try:
             # What enable_caching of Numba's dispatchers sets.
             dispatcher._cache = _cache_class()(dispatcher.py_func)
+        except RuntimeError as error:  # Numba found no folder for it
+            _tell_once("any folder", str(error))
         return dispatcher
 
     return decorated
@@ -92,10 +96,23 @@ def _cache_class() -> Any:
                 return None
 
         def save_overload(self, sig: Any, data: Any) -> None:
-            with suppress(OSError):  # full, or no longer writable: it is in memory
+            try:
                 super().save_overload(sig, data)
+            except OSError as error:  # full, or no longer writable: it is in memory
+                _tell_once(self.cache_path, error.strerror or str(error))
 
     return CheckedCache
+
+
+@functools.cache
+def _tell_once(folder: str, reason: str) -> None:
+    """Say that a folder keeps no machine code, at the first function that it does not."""
+    _log.warning(
+        "cannot keep compiled functions in %s (%s); each process compiles its own. Set "
+        "NUMBA_CACHE_DIR to a folder that can be written",
+        folder,
+        reason,
+    )
 
 
 class _WithDigest:

@@ -334,15 +334,24 @@ def _compile(command: list[str], path: Path, told: str, timeout_seconds: float) 
                 f"{compiler} took longer than {timeout_seconds:g} s to build {what}"
             ) from error
         if done.returncode != 0:
-            lines = [line for line in done.stderr.splitlines() if "error" in line]
-            first = (lines or done.stderr.splitlines() or ["no message"])[0]
-            raise BuildError(f"{compiler} cannot build {what}: {first}")
+            reason = _reason(done.stderr.splitlines())
+            raise BuildError(
+                f"{compiler} cannot build {what}: {reason} (in {path.parent})"
+            )
         record = made.with_suffix(".sha256")
         record.write_text(_digest(made))
         for file in (made, record):  # whatever the user's mask allows to others
             file.chmod(0o700 if file is made else 0o600)
         made.replace(path)
         record.replace(path.with_suffix(".sha256"))
+
+
+def _reason(said: list[str]) -> str:
+    """The line of a compiler that says why it failed."""
+    # gcc's last line says that the linker failed; the linker said why.
+    lines = [line for line in said if not line.startswith("collect2:")]
+    errors = [line for line in lines if "error" in line]
+    return (errors or lines or said or ["no message"])[0]
 
 
 def _sources() -> list[Path]:
