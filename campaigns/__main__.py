@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # trials are forked
 
 def main() -> None:
     """Run what the command line names; a line for each kind, and a file of the counts."""
+    from campaigns.disks import DISKS
     from campaigns.kills import KILLS
     from campaigns.load import LOAD
     from campaigns.poison import POISON
@@ -21,7 +22,7 @@ def main() -> None:
     from elision.common.files import write_json
     from elision.engines.bench import machine
 
-    campaigns = {c.name: c for c in (KILLS, LOAD, POISON, SANITIZERS)}
+    campaigns = {c.name: c for c in (DISKS, KILLS, LOAD, POISON, SANITIZERS)}
     parser = argparse.ArgumentParser(prog="python -m campaigns", description=__doc__)
     parser.add_argument(
         "names", nargs="*", help="campaigns, or CAMPAIGN/KIND; default: all"

@@ -20,8 +20,12 @@ from typing import Any
 
 __all__ = ["HANG_SECONDS", "MEMORY_BYTES", "Outcome", "tried", "warmed"]
 
-#: Longest trial; one that is at work after it hangs.
+#: Longest trial, of processor time, for other programs may slow it down; one that is at
+#: work after it hangs.
 HANG_SECONDS = 10
+
+#: Longest wait for a trial that takes no processor time.
+_WAIT_SECONDS = 120
 
 #: Memory that a trial may take beyond what its process began with.
 MEMORY_BYTES = 2 * 2**30
@@ -89,7 +93,7 @@ def warmed(call: Callable[[], Any]) -> None:
 
 def _awaited(child: int, reading: int) -> Outcome:
     """What a child says before its time is over."""
-    ends = time.monotonic() + HANG_SECONDS
+    ends = time.monotonic() + _WAIT_SECONDS
     os.set_blocking(reading, False)
     content = b""
     while time.monotonic() < ends:
@@ -104,9 +108,9 @@ def _awaited(child: int, reading: int) -> Outcome:
     _, status = os.waitpid(child, 0)
     if content:
         return pickle.loads(content)  # of our own child
-    if time.monotonic() >= ends:
-        return Outcome("hang", f"at work after {HANG_SECONDS} s")
     number = os.waitstatus_to_exitcode(status)
+    if time.monotonic() >= ends or number == -signal.SIGXCPU:
+        return Outcome("hang", f"at work after {HANG_SECONDS} s")
     return Outcome("killed", f"ended with status {number} and said nothing")
 
 
@@ -116,13 +120,14 @@ def _inside(call: Callable[[], Any]) -> Outcome:
     used = pages * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (HANG_SECONDS, HANG_SECONDS + 1))
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             found = call()
         except SystemExit as end:
             if end.code in (0, None):
-                return Outcome("accepted", result=out.getvalue())
+                return Outcome("accepted", err.getvalue(), out.getvalue())
             return _refusal(err.getvalue())
         except MemoryError:
             return Outcome("memory", "MemoryError")
@@ -134,7 +139,7 @@ def _inside(call: Callable[[], Any]) -> Outcome:
             return _refusal(str(error)[:_LINE])  # as the command line cuts it
         except BaseException:
             return Outcome("traceback", traceback.format_exc())
-    return Outcome("accepted", result=out.getvalue() + str(found))
+    return Outcome("accepted", err.getvalue(), out.getvalue() + str(found))
 
 
 def _refusal(said: str) -> Outcome:
