@@ -103,7 +103,7 @@ def simulate(
     """
     from elision.accelerators.design.sweep import machines, sweep, swept_rows
     from elision.accelerators.step import FIRST_INPUT_GRAD
-    from elision.common.checks import integer
+    from elision.common.checks import integer, random_seed
     from elision.common.files import write_text
     from elision.report.sweep_figure import sweep_svg
     from elision.report.table import rows_as_text
@@ -135,7 +135,7 @@ def simulate(
         "networks": sources,
         "sparsities": sparsities_of(sparsity or ("0.9",)),
         "chosen": chosen,
-        "seed": integer("simulate", "seed", seed or 0, ">= 0"),
+        "seed": random_seed("simulate", "seed", seed or 0),
         "first_input_grad": bool(first_input_grad),
     }
     single = len(sources) * len(work["sparsities"]) == 1

@@ -77,7 +77,7 @@ def timeline(
     from elision.accelerators.design.grid import machines
     from elision.accelerators.design.schedule import schedule
     from elision.accelerators.step import FIRST_INPUT_GRAD
-    from elision.common.checks import integer
+    from elision.common.checks import random_seed
     from elision.common.files import write_text
     from elision.common.names import lookup
     from elision.report.table import rows_as_text
@@ -107,7 +107,7 @@ def timeline(
         networks = layers_by_network(models, topologies, graphs, input, batch, dim)
         (layers,) = networks.values()
         (share,) = sparsities_of([sparsity or "0.9"])
-        number = integer("timeline", "seed", seed or 0, ">= 0")
+        number = random_seed("timeline", "seed", seed or 0)
         blind = all(array.value_blind for array in arrays.values())
         products = _products(layers, share, number, bool(first_input_grad), blind)
     known = dict.fromkeys(product.name for product in products)

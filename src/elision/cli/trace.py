@@ -92,12 +92,12 @@ def _random(model: str, layers: "Layers", sparsity: str, seed: int) -> "Trace":
     """A trace of a training step of the layers, with random operands."""
     from elision.accelerators.design.sweep import shares_by_operand
     from elision.accelerators.step import training_products
-    from elision.common.checks import integer
+    from elision.common.checks import random_seed
     from elision.products import Product, Trace, synthetic_products
 
     (given,) = sparsities_of([sparsity])
     shares = shares_by_operand(given)
-    seed = integer("trace", "seed", seed, ">= 0")
+    seed = random_seed("trace", "seed", seed)
     found = Trace({"model": model, "sparsity": given, "seed": seed})
     call = -1
     for product in training_products(synthetic_products(layers, shares, seed)):

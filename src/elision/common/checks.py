@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["integer", "number", "one_of"]
+__all__ = ["MOST_COUNT", "count", "integer", "number", "one_of", "random_seed"]
+
+#: Most that can be counted out in a configuration: torch's sizes are integers of 64 bits,
+#: in which the product of two such counts still fits.
+MOST_COUNT = 2**31 - 1
+
+#: Largest seed: torch takes 64 bits, and the seeds of further runs count on from the first.
+_MOST_SEED = 2**62
 
 
 def integer(owner: str, name: str, value: Any, allowed: str = ">= 1") -> int:
@@ -35,6 +42,49 @@ def integer(owner: str, name: str, value: Any, allowed: str = ">= 1") -> int:
     if not whole or not _holds(int(value), allowed):
         raise ValueError(_message(owner, name, value, "an integer", allowed))
     return int(value)
+
+
+def count(
+    owner: str, name: str, value: Any, least: int = 1, most: int = MOST_COUNT
+) -> int:
+    """Return a number of things as an int; what no run could hold is refused.
+
+    Args:
+        owner: class or command that has the parameter.
+        name: the parameter.
+        value: the value given.
+        least: smallest allowed.
+        most: largest allowed.
+
+    Raises:
+        ValueError: not an integer, or outside of the bounds.
+
+    Example:
+        >>> count("workload", "batch_size", 10**12)
+        Traceback (most recent call last):
+        ValueError: workload(batch_size=1000000000000): must be an integer in [1, 2147483647]
+    """
+    integer(owner, name, value, f">= {least}")
+    return integer(owner, name, value, f"[{least}, {most}]")
+
+
+def random_seed(owner: str, name: str, value: Any) -> int:
+    """Return a seed as an int that torch's generators take, and so its successors.
+
+    Args:
+        owner: class or command that has the parameter.
+        name: the parameter.
+        value: the value given.
+
+    Raises:
+        ValueError: not an integer, negative, or larger than 2**62.
+
+    Example:
+        >>> random_seed("study", "seed", -1)
+        Traceback (most recent call last):
+        ValueError: study(seed=-1): must be an integer >= 0
+    """
+    return count(owner, name, value, 0, _MOST_SEED)
 
 
 def number(owner: str, name: str, value: Any, allowed: str) -> float:

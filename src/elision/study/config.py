@@ -9,7 +9,7 @@ import numpy as np
 
 from elision.accelerators import ACCELERATORS
 from elision.accelerators.design.grid import check_prices
-from elision.common.checks import integer
+from elision.common.checks import count, random_seed
 from elision.common.names import lookup
 from elision.common.specs import build, resolve
 from elision.common.toml import to_toml
@@ -50,6 +50,10 @@ DEFAULT_ACCELERATORS = (
     "scnn:startup_cycles=5",
     "ant:startup_cycles=5",
 )
+
+#: Most recorded steps, examples of one, processes and seeds: each is kept or made one by
+#: one (own choice).
+_MOST_RUNS = 10**5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +119,9 @@ class StudyConfig:
         object.__setattr__(self, "workload", _kept(self.workload))
         self._settle_seeds()
         for name in ("record", "samples", "processes"):
-            integer("study", name, getattr(self, name))
+            count("study", name, getattr(self, name), most=_MOST_RUNS)
         if self.epochs is not None:
-            integer("study", "epochs", self.epochs)
+            self.resolved_workload()  # which refuses what it cannot be
         self.execution().check_ranks(self.processes)
         check_named(self.teacher, self.distill, self.distillations())
         if not self.recipes:
@@ -138,7 +142,7 @@ class StudyConfig:
     def _settle_seeds(self) -> None:
         """One way to write the same seeds: a number where they are consecutive."""
         if not isinstance(self.seeds, int | np.integer):
-            found = tuple(integer("study", "seeds", s, ">= 0") for s in self.seeds)
+            found = tuple(random_seed("study", "seeds", s) for s in self.seeds)
             if not found or len(set(found)) < len(found):
                 raise ValueError(f"study(seeds={found}): must be different seeds")
             if self.seed not in (0, found[0]):
@@ -149,8 +153,8 @@ class StudyConfig:
             consecutive = found == tuple(range(found[0], found[0] + len(found)))
             object.__setattr__(self, "seeds", len(found) if consecutive else found)
         else:
-            integer("study", "seeds", self.seeds)
-        integer("study", "seed", self.seed, ">= 0")
+            count("study", "seeds", self.seeds, most=_MOST_RUNS)
+        random_seed("study", "seed", self.seed)
 
     @classmethod
     def from_toml(cls, values: dict[str, Any]) -> "StudyConfig":

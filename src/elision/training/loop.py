@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from elision.common.checks import integer
+from elision.common.checks import count, random_seed
 from elision.common.seeds import seed_at
 from elision.distill import Distilled, Teaching
 from elision.distill.distilled import Lesson
@@ -135,11 +135,11 @@ class RunPlan:
     pause_after: int | None = None
 
     def __post_init__(self) -> None:
-        integer("RunPlan", "seed", self.seed, ">= 0")
+        random_seed("RunPlan", "seed", self.seed)
         if self.pause_after is not None:
-            integer("RunPlan", "pause_after", self.pause_after)
-        integer("RunPlan", "meter_every", self.meter_every)
-        integer("RunPlan", "record_samples", self.record_samples)
+            count("RunPlan", "pause_after", self.pause_after)
+        count("RunPlan", "meter_every", self.meter_every)
+        count("RunPlan", "record_samples", self.record_samples)
 
 
 @dataclass

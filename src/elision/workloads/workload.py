@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from elision.common.checks import integer, number, one_of
+from elision.common.checks import MOST_COUNT, count, number, one_of
 from elision.common.names import lookup
 from elision.common.objects import address
 from elision.common.specs import parse
@@ -30,6 +30,9 @@ SCHEDULES = ("cosine", "step", "halving", "constant")
 #: MLPerf's GNMT: share of the run before the first halving, number of halvings, and the
 #: share of the rate that a warm-up begins with.
 _UNHALVED, _HALVINGS, _WARMUP_FROM = 0.666, 4, 0.01
+
+#: Most epochs: a run keeps a row for each (own choice).
+_MOST_EPOCHS = 10**6
 
 #: Settings by the words of the command line.
 _SHORT = {"batch": "batch_size", "lr": "learning_rate"}
@@ -117,11 +120,11 @@ class Workload:
             object.__setattr__(self, "nesterov", self.optimizer == "sgd")
         elif self.nesterov and self.optimizer != "sgd":
             raise ValueError(f"{owner}(nesterov=True): is a form of optimizer 'sgd'")
-        for name in ("batch_size", "epochs"):
-            integer(owner, name, getattr(self, name))
+        count(owner, "batch_size", self.batch_size)
+        count(owner, "epochs", self.epochs, most=_MOST_EPOCHS)
         for name in ("train_images", "test_images"):
             if getattr(self, name) is not None:
-                integer(owner, name, getattr(self, name))
+                count(owner, name, getattr(self, name))
         number(owner, "learning_rate", self.learning_rate, "> 0")
         # Nesterov's form needs a momentum.
         number(
@@ -130,15 +133,16 @@ class Workload:
         number(owner, "weight_decay", self.weight_decay, ">= 0")
         number(owner, "decay", self.decay, "(0, 1]")
         one_of(owner, "schedule", self.schedule, SCHEDULES)
-        integer(owner, "warmup", self.warmup, ">= 0")
+        count(owner, "warmup", self.warmup, 0)
         if self.clip_norm is not None:
             number(owner, "clip_norm", self.clip_norm, "> 0")
         lookup("task", self.task_name, TASKS)
         for name in ("model_options", "dataset_options"):
             object.__setattr__(self, name, dict(getattr(self, name)))
+            _check_options(owner, getattr(self, name))
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for milestone in self.milestones:
-            integer(owner, "milestones", milestone, ">= 0")
+            count(owner, "milestones", milestone, 0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which :meth:`from_dict` makes the workload again.
@@ -415,6 +419,14 @@ def _name_of(made: Workload, base: Workload) -> str:
 
 def _as_word(text: str) -> str:
     return "".join(c if c.isalnum() or c in ".-" else "-" for c in text).strip("-")
+
+
+def _check_options(owner: str, options: Mapping[str, Any]) -> None:
+    """Refuse integers that no size of a network or an image can be."""
+    for name, value in options.items():
+        for part in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(part, int) and not isinstance(part, bool):
+                count(owner, name, part, least=-MOST_COUNT)
 
 
 def _name(owner: str, field: str, value: Any) -> str:

@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from elision.common.checks import integer, number
+from elision.common.checks import MOST_COUNT, integer, number, random_seed
 from elision.common.files import without_nan
 from elision.common.names import lookup
 from elision.study.search.halving import Asha, Bracket, Halving, Hyperband, Job, rungs
@@ -208,7 +208,7 @@ def by_training(
         (True, [3, 3])
     """
     lookup("search method", method, dict.fromkeys(methods()))
-    integer("search", "seed", seed, ">= 0")
+    random_seed("search", "seed", seed)
     if limit is not None:
         number("search", "limit", limit, "(-inf, inf)")
     search = _Search(space, make, trials, pool, cost, limit, slots, seed, done)
@@ -410,7 +410,7 @@ def _candidates(
 ) -> int:
     """How many candidates begin a halving, or are there for ASHA."""
     if count is not None:
-        integer("search", "count", count)
+        integer("search", "count", count, f"[1, {MOST_COUNT}]")
     single = eta ** (len(epochs) - 1)
     if full_trainings is None:
         return count or single

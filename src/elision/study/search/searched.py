@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import nn
 
-from elision.common.checks import integer, number
+from elision.common.checks import count, number, random_seed
 from elision.common.files import without_nan, write_json, write_text
 from elision.common.knapsack import knapsack
 from elision.common.names import lookup
@@ -116,9 +116,9 @@ class SearchConfig:
             )
         for name in self.sensitivities:
             lookup("sensitivity", name, SENSITIVITIES)
-        integer("search", "examples", self.examples)
-        integer("search", "neighbours", self.neighbours, ">= 0")
-        integer("search", "seed", self.seed, ">= 0")
+        count("search", "examples", self.examples)
+        count("search", "neighbours", self.neighbours, 0)
+        random_seed("search", "seed", self.seed)
         number("search", "held_out", self.held_out, "(0, 1)")
         # The dense training and the verified one are two of them.
         number("search", "full_trainings", self.full_trainings, "> 2")

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from elision.common.checks import integer, number
+from elision.common.checks import integer, number, random_seed
 from elision.common.files import without_nan
 from elision.layers.recipe import Recipe
 from elision.methods import check_recipe, is_external, make_recipe, recipe_from_dict
@@ -134,7 +134,7 @@ class Trial:
     execution: Execution = field(default_factory=Execution)
 
     def __post_init__(self) -> None:
-        integer("trial", "seed", self.seed, ">= 0")
+        random_seed("trial", "seed", self.seed)
         number("trial", "held_out", self.held_out, "(0, 1)")
         if isinstance(self.recipe, str):
             check_recipe(self.recipe)

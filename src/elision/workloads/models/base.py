@@ -5,7 +5,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-__all__ = ["Pooled", "check_positive", "initialise"]
+from elision.common.checks import count
+
+__all__ = ["MOST_SIZE", "Pooled", "check_positive", "initialise"]
 
 
 class Pooled(nn.Module):
@@ -32,11 +34,14 @@ class Pooled(nn.Module):
         return self.classifier(self.features(x).mean((2, 3)))
 
 
+#: Largest size of a network: layers in the literature are narrower than 2**18.
+MOST_SIZE = 2**20
+
+
 def check_positive(owner: str, **sizes: int) -> None:
-    """Raise ValueError unless every named size is an integer of at least 1."""
+    """Raise ValueError unless every named size is an integer in [1, 2**20]."""
     for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{owner}({name}={value!r}): must be an integer >= 1")
+        count(owner, name, value, most=MOST_SIZE)
 
 
 @torch.no_grad()

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from elision.common.checks import integer, number
+from elision.common.checks import count, number
 from elision.workloads.models.attention import NormedAttention
+from elision.workloads.models.base import MOST_SIZE
 from elision.workloads.tokens import PAD
 
 __all__ = ["Encoded", "Gnmt", "gnmt"]
@@ -100,9 +101,10 @@ class Gnmt(nn.Module):
         packed: bool = False,
     ) -> None:
         super().__init__()
-        integer("Gnmt", "vocabulary", vocabulary, ">= 5")  # 4 special tokens and one
-        integer("Gnmt", "width", width)
-        integer("Gnmt", "layers", layers, ">= 2")
+        # 4 special tokens and one
+        count("Gnmt", "vocabulary", vocabulary, 5, MOST_SIZE)
+        count("Gnmt", "width", width, most=MOST_SIZE)
+        count("Gnmt", "layers", layers, 2, MOST_SIZE)
         number("Gnmt", "dropout", dropout, "[0, 1)")
         self.vocabulary = vocabulary
         self.embedding = nn.Embedding(vocabulary, width, padding_idx=PAD)

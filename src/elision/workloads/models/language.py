@@ -7,7 +7,8 @@ Neural Network Regularization", arXiv 1409.2329, have it.
 
 from torch import Tensor, nn
 
-from elision.common.checks import integer, number
+from elision.common.checks import count, number
+from elision.workloads.models.base import MOST_SIZE
 from elision.workloads.tokens import PAD
 
 __all__ = ["LstmLanguageModel", "lstm_lm"]
@@ -41,9 +42,10 @@ class LstmLanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
-        integer(owner, "vocabulary", vocabulary, ">= 5")  # 4 special tokens and one
-        integer(owner, "width", width)
-        integer(owner, "layers", layers)
+        # 4 special tokens and one
+        count(owner, "vocabulary", vocabulary, 5, MOST_SIZE)
+        count(owner, "width", width, most=MOST_SIZE)
+        count(owner, "layers", layers, most=MOST_SIZE)
         number(owner, "dropout", dropout, "[0, 1)")
         self.vocabulary = vocabulary
         self.embedding = nn.Embedding(vocabulary, width, padding_idx=PAD)

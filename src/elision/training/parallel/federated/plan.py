@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from elision.common.checks import integer, number, one_of
+from elision.common.checks import count, number, one_of, random_seed
 from elision.common.specs import build
 from elision.training.parallel.compressors import (
     COMPRESSORS,
@@ -74,8 +74,8 @@ class FederatedPlan:
         owner = type(self).__name__
         for name in ("rounds", "local_epochs"):
             if getattr(self, name) is not None:
-                integer(owner, name, getattr(self, name))
-        integer(owner, "seed", self.seed, ">= 0")
+                count(owner, name, getattr(self, name))
+        random_seed(owner, "seed", self.seed)
         number(owner, "participation", self.participation, "(0, 1]")
         number(owner, "dropout", self.dropout, "[0, 1)")
         one_of(owner, "sampling", self.sampling, ("fixed", "poisson"))
