@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_nets import gradients, images, vgg
 
-from elision.memory import saver
+from elision.memory import DamagedError, saver
 from elision.memory.codecs import Sz3, Zfp
 from elision.memory.saved.roles import Role, Slot
 
@@ -74,3 +74,13 @@ def test_without_the_library_the_message_says_what_to_install(kind, monkeypatch)
 def test_the_tolerance_is_checked(kind):
     with pytest.raises(ValueError, match="must be a number > 0"):
         kind(0)
+
+
+@pytest.mark.parametrize("kind", CODECS)
+def test_a_flipped_bit_never_reaches_the_decoder(kind):
+    pytest.importorskip(kind.library)
+    slot = Slot("ConvolutionBackward0", "input", Role.LINEAR_INPUT)
+    packed = kind().pack(torch.linspace(-9, 9, 4096).view(1, 4, 32, 32).sin(), slot)
+    packed.payload[0][len(packed.payload[0]) // 2] ^= 1
+    with pytest.raises(DamagedError, match="changed since the forward pass"):
+        kind().unpack(packed)

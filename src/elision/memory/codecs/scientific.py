@@ -10,6 +10,7 @@ import torch
 
 from elision.common.checks import number
 from elision.memory.codecs.bits import keep_positive, pack_bits, unpack_bits
+from elision.memory.saved.checksum import Checksum
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
 from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
@@ -23,6 +24,9 @@ class _Scientific(Codec):
     The libraries work on arrays in the processor's memory; a tensor of another device
     is left to the next codec. The result of a ReLU keeps a 1-bit mask, by which zeros
     are restored as zeros and positives as positives.
+
+    The bytes always have a checksum: the libraries' decoders trust them, and a flipped bit
+    has them write beyond their arrays, which ends the process.
     """
 
     guarantee = Guarantee.BOUNDED
@@ -68,10 +72,17 @@ class _Scientific(Codec):
         # The last term: what the type of the result rounds off.
         bound = limit + torch.finfo(tensor.dtype).eps * float(values.abs().max())
         meta = slot.nonnegative, bound
-        return Packed(tuple(payload), Layout.of(tensor), meta)
+        layout = Layout.of(tensor)
+        checksum = Checksum.of(payload, slot, layout.shape)
+        return Packed(tuple(payload), layout, meta, checksum)
 
     def unpack(self, packed: Packed) -> torch.Tensor:
-        """Decompress."""
+        """Decompress.
+
+        Raises:
+            DamagedError: the bytes changed since they were packed.
+        """
+        packed.verify()
         values = self._decompress(packed.payload[0].numpy(), packed.layout.shape)
         restored = packed.layout.empty().copy_(torch.from_numpy(values))
         if self.keeps_sign(packed):
