@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from elision.workloads import load_dataset
-from elision.workloads.data.cifar import read_binary, read_python
+from elision.workloads.data.cifar import Latin1, read_binary, read_python
 from elision.workloads.data.mnist import read_idx
 
 # A test's folder is shared by its examples: each overwrites the file of the last.
@@ -190,6 +190,46 @@ def test_a_pickle_of_something_else_is_refused(tmp_path, content):
     file.write_bytes(pickle.dumps(content))
     with pytest.raises(ValueError, match="batch: not a CIFAR batch"):
         read_python(file, "labels")
+
+
+def nested_tuples() -> bytes:
+    """Steps of a pickle: 40 levels of a tuple of two, which are one: 2**40 in all."""
+    nested: tuple[object, ...] = ()
+    for _ in range(40):
+        nested = nested, nested
+    return pickle.dumps(nested, protocol=2)[2:-1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(b"}", b"Ns."), (b"cnumpy\ndtype\n", b"\x85R.")],
+    ids=["hashed as a key", "quoted as a type"],
+)
+def test_a_small_pickle_stands_for_no_endless_structure(
+    tmp_path, before, after
+) -> None:
+    file = tmp_path / "batch"
+    file.write_bytes(b"\x80\x02" + before + nested_tuples() + after)
+    with pytest.raises(ValueError, match="it uses a part twice"):
+        read_python(file, "labels")
+
+
+@pytest.mark.parametrize("label", [-1, 256, 10**40])
+def test_a_label_of_a_pickle_is_a_byte(tmp_path, label) -> None:
+    file = tmp_path / "batch"
+    content = {"data": np.zeros((1, 3072), np.uint8), "labels": [label]}
+    file.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(ValueError, match="N integers from 0 to 255"):
+        read_python(file, "labels")
+
+
+def test_a_pickle_sets_no_attribute_of_what_it_names(tmp_path) -> None:
+    file = tmp_path / "batch"
+    state = b"N}X\x01\x00\x00\x00aK\x01s\x86"
+    file.write_bytes(b"\x80\x02c_codecs\nencode\n" + state + b"b.")
+    with pytest.raises(ValueError, match="not a CIFAR batch"):
+        read_python(file, "labels")
+    assert not hasattr(Latin1, "a")
 
 
 @examples

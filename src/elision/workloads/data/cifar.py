@@ -3,12 +3,15 @@
 Binary version: records of the label bytes (CIFAR-10: one; CIFAR-100: coarse and fine)
 and 3,072 pixels. Python version: pickled dictionaries, read by an unpickler that can
 build arrays of bytes and plain values and nothing else, so that a hostile file cannot
-run code.
+run code, and that meets no tuple or list twice, so that a small one cannot stand for a
+structure without end.
 """
 
 import pickle
+import pickletools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,8 +146,9 @@ def read_python(file: Path, label_key: str) -> tuple[np.ndarray, np.ndarray]:
             but arrays of bytes and plain values.
     """
     try:
-        with file.open("rb") as stream:
-            content = BytesUnpickler(stream, encoding="bytes").load()
+        raw = file.read_bytes()
+        _check_tree(raw)
+        content = BytesUnpickler(BytesIO(raw), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise almost anything
         raise ValueError(f"{file}: not a CIFAR batch ({error})") from error
     fields = content if isinstance(content, dict) else {}
@@ -156,13 +160,40 @@ def read_python(file: Path, label_key: str) -> tuple[np.ndarray, np.ndarray]:
         or images.shape[1] != PIXELS
         or not isinstance(labels, list)
         or len(labels) != len(images)
-        or not all(type(label) is int for label in labels)
+        or not all(type(label) is int and 0 <= label < 256 for label in labels)
     ):
         raise ValueError(
             f"{file}: not a CIFAR batch (it must hold 'data', uint8 of shape "
-            f"(N, {PIXELS}), and {label_key!r}, N integers)"
+            f"(N, {PIXELS}), and {label_key!r}, N integers from 0 to 255)"
         )
     return images.reshape(-1, 3, 32, 32), np.array(labels, np.int64)
+
+
+#: Steps of a pickle whose result holds nothing else: texts, bytes, numbers, and what is
+#: called by name.
+_LEAVES = ("UNICODE", "STRING", "BYTES", "INT", "LONG", "GLOBAL", "REDUCE")
+#: Steps that keep the last result, and that bring one back.
+_KEEPS, _BRINGS = ("PUT", "BINPUT", "LONG_BINPUT"), ("GET", "BINGET", "LONG_BINGET")
+
+
+def _check_tree(raw: bytes) -> None:
+    """Refuse a pickle that uses a tuple, a list or a dictionary twice.
+
+    Raises:
+        pickle.UnpicklingError: it does; pickles of arrays of bytes do not.
+    """
+    leaves: dict[Any, bool] = {}
+    before = ""
+    for code, argument, _ in pickletools.genops(raw):
+        if code.name in (*_KEEPS, "MEMOIZE"):
+            place = len(leaves) if code.name == "MEMOIZE" else argument
+            kept = before not in (*_KEEPS, *_BRINGS)
+            leaves[place] = kept and any(leaf in before for leaf in _LEAVES)
+        elif code.name == "DUP" or (
+            code.name in _BRINGS and not leaves.get(argument, False)
+        ):
+            raise pickle.UnpicklingError("it uses a part twice")
+        before = code.name
 
 
 class ByteType:
@@ -170,7 +201,8 @@ class ByteType:
 
     def __init__(self, code: str | bytes, *_: Any) -> None:
         if code not in ("u1", b"u1"):
-            raise pickle.UnpicklingError(f"it has values of type {code!r}, not bytes")
+            said = repr(code) if isinstance(code, (str, bytes)) else "of no name"
+            raise pickle.UnpicklingError(f"it has values of type {said}, not bytes")
 
     def __setstate__(self, state: Any) -> None:
         """Byte order and the like, which a byte does not have."""
@@ -197,9 +229,20 @@ class ByteArray:
         self.values = np.frombuffer(raw, np.uint8).reshape(shape, order=order)
 
 
-def _latin1(text: str, _: str) -> bytes:
-    """How protocols 0 to 2 of Python 3 spell bytes: a string and its encoding."""
-    return text.encode("latin1")
+class Latin1:
+    """How protocols 0 to 2 of Python 3 spell bytes: a string and its encoding.
+
+    A class without a dictionary, since a pickle may set attributes of what it is handed.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: str, _: str) -> bytes:  # pyright: ignore[reportInconsistentConstructor]
+        """The bytes."""
+        return text.encode("latin1")
+
+    def __setstate__(self, state: Any) -> None:
+        """Nothing, whoever calls."""
 
 
 #: Every global that a pickled array of bytes names, and what it becomes here: numpy
@@ -207,7 +250,7 @@ def _latin1(text: str, _: str) -> bytes:
 _ALLOWED = {
     ("numpy", "ndarray"): ByteArray,
     ("numpy", "dtype"): ByteType,
-    ("_codecs", "encode"): _latin1,
+    ("_codecs", "encode"): Latin1,
 }
 for _core in ("numpy.core", "numpy._core"):
     _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = ByteArray
