@@ -228,6 +228,7 @@ def _show(
 ) -> None:
     """Both tables of a network on an array, and its figure."""
     from elision.accelerators.step import FIRST_INPUT_GRAD, blind_products
+    from elision.common.printable import printable
     from elision.products import LayerProduct, Product
     from elision.report.table import rows_as_text
 
@@ -270,7 +271,7 @@ def _show(
     kib = "/".join(f"{size:g}" for size in machine.memory.sizes_kib.values())
     print(f"\nBuffers of input/weight/output: {kib} KiB, both halves of each.")
     print(f"Training steps {FIRST_INPUT_GRAD[first_input_grad]}.")
-    print(f"\nLinks of {name} ({geometry.description}); forward: {flow}\n")
+    print(f"\nLinks of {printable(name)} ({geometry.description}); forward: {flow}\n")
     print(rows_as_text(links))
     if out is None:
         return

@@ -1,7 +1,8 @@
 """Small tables for notebooks: what ``_repr_html_`` returns."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
+
+from elision.common.printable import escaped
 
 __all__ = ["html_table"]
 
@@ -20,11 +21,11 @@ def html_table(
         >>> html_table(["layer"], [["fc<1>"]])
         '<table><tr><th>layer</th></tr><tr><td>fc&lt;1&gt;</td></tr></table>'
     """
-    above = f"<caption>{escape(caption)}</caption>" if caption else ""
+    above = f"<caption>{escaped(caption)}</caption>" if caption else ""
     lines = [_line("th", header), *(_line("td", row) for row in rows)]
     return f"<table>{above}{''.join(lines)}</table>"
 
 
 def _line(tag: str, cells: Iterable[object]) -> str:
-    inner = "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells)
+    inner = "".join(f"<{tag}>{escaped(str(cell))}</{tag}>" for cell in cells)
     return f"<tr>{inner}</tr>"

@@ -1,6 +1,8 @@
 """Text of a file or a user as a terminal, a table or a figure can show it."""
 
-__all__ = ["printable"]
+from html import escape
+
+__all__ = ["escaped", "printable"]
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -19,3 +21,16 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
+def escaped(text: str) -> str:
+    r"""The text as HTML and SVG hold it: no markup, and no character that XML forbids.
+
+    Args:
+        text: any; its lines stay.
+
+    Example:
+        >>> print(escaped("<b>\x07</b>"))
+        &lt;b&gt;\x07&lt;/b&gt;
+    """
+    return escape(printable(text, keep="\n\t"))

@@ -6,11 +6,11 @@ leave downwards, or to the right where rows are gathered. In each element stands
 of its first iteration.
 """
 
-from html import escape
 from typing import NamedTuple
 
 from elision.accelerators.spatial.derived import links
 from elision.accelerators.spatial.schedule import Design
+from elision.common.printable import escaped
 from elision.report.style import INK, PALETTE
 
 __all__ = ["network_svg"]
@@ -103,7 +103,7 @@ class _Drawing:
             '<svg role="img" xmlns="http://www.w3.org/2000/svg" '
             f'viewBox="0 0 {width:g} {height:g}" '
             f'width="{width:g}" height="{height:g}" font-family="sans-serif" fill="{INK}">'
-            f"<title>{escape(title or 'an array and its I/O network')}</title>"
+            f"<title>{escaped(title or 'an array and its I/O network')}</title>"
             f'<rect width="{width:g}" height="{height:g}" fill="#ffffff"/>'
             f"{_tips([c.colour for c in self.chains])}{''.join(self.parts)}</svg>\n"
         )
@@ -326,7 +326,7 @@ class _Drawing:
     ) -> None:
         self.parts.append(
             f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}" '
-            f'fill="{colour}">{escape(text)}</text>'
+            f'fill="{colour}">{escaped(text)}</text>'
         )
 
     def _line(

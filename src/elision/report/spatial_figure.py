@@ -7,7 +7,6 @@ enters: the skew of the input.
 """
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from elision.accelerators.spatial.derived import Link, entry, links
 from elision.accelerators.spatial.map import SpaceTimeMap
 from elision.accelerators.spatial.nest import LoopNest
 from elision.accelerators.spatial.search import Found
+from elision.common.printable import escaped
 from elision.report.style import INK, PALETTE, drawing, svg
 
 __all__ = ["array_svg", "search_svg"]
@@ -90,7 +90,7 @@ def array_svg(nest: LoopNest, map: SpaceTimeMap, title: str = "") -> str:
                 x, y = centre(place)
                 parts.append(
                     f'<rect x="{x - 5 + 12 * (number - 1):g}" y="{y - 5:g}" width="10" '
-                    f'height="10" fill="{colour}"><title>{escape(tensor)} stays</title></rect>'
+                    f'height="10" fill="{colour}"><title>{escaped(tensor)} stays</title></rect>'
                 )
     boxes = [_box(centre(place), place) for place in places]
     across = max(centre(place)[0] for place in places)
@@ -108,7 +108,7 @@ def array_svg(nest: LoopNest, map: SpaceTimeMap, title: str = "") -> str:
         '<svg role="img" xmlns="http://www.w3.org/2000/svg" '
         f'viewBox="0 0 {width:g} {height:g}" '
         f'width="{width:g}" height="{height:g}" font-family="sans-serif" fill="{INK}">'
-        f"<title>{escape(title or 'a spatial array')}</title>"
+        f"<title>{escaped(title or 'a spatial array')}</title>"
         f'<rect width="{width:g}" height="{height:g}" fill="#ffffff"/><defs>{_heads()}</defs>'
         f"{''.join(boxes)}{''.join(parts)}</svg>"
     )
@@ -229,7 +229,7 @@ def _entry(
 
 
 def _text(x: float, y: float, text: str, size: int) -> str:
-    return f'<text x="{x:g}" y="{y:g}" font-size="{size}">{escape(text)}</text>'
+    return f'<text x="{x:g}" y="{y:g}" font-size="{size}">{escaped(text)}</text>'
 
 
 def search_svg(found: Sequence[Found], front: Sequence[Found], title: str = "") -> str:

@@ -1,11 +1,10 @@
 """Rows as text, HTML, Markdown and LaTeX. A row is a dictionary, column name to value."""
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from elision.common.printable import printable
+from elision.common.printable import escaped, printable
 from elision.report.style import Mark
 
 __all__ = ["rows_as_html", "rows_as_latex", "rows_as_markdown", "rows_as_text"]
@@ -133,7 +132,7 @@ def rows_as_html(
         for i, (name, value) in enumerate(zip(head, values, strict=True)):
             word = ' class="word"' if i == 0 or name in words else ""
             chip = _chip((marks or {}).get(value)) if i == 0 and not more else ""
-            cells.append(f"<{tag}{word}{more}>{chip}{html.escape(value)}</{tag}>")
+            cells.append(f"<{tag}{word}{more}>{chip}{escaped(value)}</{tag}>")
         return f"<tr>{''.join(cells)}</tr>"
 
     body = (line("td", [_text(row.get(name, "")) for name in head]) for row in rows)

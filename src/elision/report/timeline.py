@@ -4,12 +4,12 @@ import gzip
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from elision.accelerators.design.schedule import Slice
 from elision.common.files import replacing
+from elision.common.printable import escaped
 from elision.report.style import INK
 
 __all__ = ["chrome_trace", "save_chrome_trace", "timeline_svg"]
@@ -118,11 +118,11 @@ def timeline_svg(
         cycles = max((s.end for s in slices if s.track == "product"), default=0)
         heading = f"{machine}: {cycles:,} cycles" if cycles else machine
         parts.append(
-            f'<text x="0" y="{y + 13}" font-weight="bold">{escape(heading)}</text>'
+            f'<text x="0" y="{y + 13}" font-weight="bold">{escaped(heading)}</text>'
         )
         y += 20
         for track, ordered in _checked(slices).items():
-            parts.append(f'<text x="0" y="{y + 12}">{escape(track)}</text>')
+            parts.append(f'<text x="0" y="{y + 12}">{escaped(track)}</text>')
             for piece in ordered:
                 parts += window.drawn(piece, y, TRACK_COLOURS.get(track, OTHER))
             y += ROW + GAP
@@ -168,13 +168,13 @@ class _Window:
         parts = [
             f'<rect x="{x:.2f}" y="{y}" width="{wide:.2f}" height="{ROW}" '
             f'fill="{colour}"{_faint(piece)} stroke="white" stroke-width="0.5">'
-            f"<title>{escape(piece.name)}: {where}</title></rect>"
+            f"<title>{escaped(piece.name)}: {where}</title></rect>"
         ]
         for text in (piece.name, piece.name.rsplit(": ")[-1]):
             if len(text) * LETTER < wide:
                 parts.append(
                     f'<text x="{x + 3:.2f}" y="{y + 12}" fill="white" '
-                    f'pointer-events="none">{escape(text)}</text>'
+                    f'pointer-events="none">{escaped(text)}</text>'
                 )
                 break
         return parts

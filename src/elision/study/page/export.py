@@ -1,8 +1,8 @@
 """The page of an export: stages, agreement, operations."""
 
 from collections.abc import Sequence
-from html import escape
 
+from elision.common.printable import escaped
 from elision.export import Arena
 from elision.export.devices import Fit
 from elision.export.stages import Exported
@@ -69,7 +69,7 @@ class ExportPage(SubjectPage):
             Section(
                 "Memory",
                 "counted here",
-                f"{escape(plan.text())}. The line is what is live; a box is a tensor, "
+                f"{escaped(plan.text())}. The line is what is live; a box is a tensor, "
                 "its steps and its addresses.",
                 (
                     memory_map(drawn, plan.order, title="Arena", limit_bytes=limit),
@@ -89,8 +89,8 @@ class ExportPage(SubjectPage):
                     "Devices",
                     "estimated here",
                     " ".join(
-                        f"{escape(fit.device.name)}: memory and clock of "
-                        f"{escape(fit.device.source)}; {escape(fit.device.basis)}."
+                        f"{escaped(fit.device.name)}: memory and clock of "
+                        f"{escaped(fit.device.source)}; {escaped(fit.device.basis)}."
                         for fit in fits
                     ),
                     (rows_as_html([fit.row() for fit in fits], words),),

@@ -1,9 +1,9 @@
 """The page of faults: networks under four measures, bits, layers, recovery."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
+from elision.common.printable import escaped
 from elision.faults.training.recovery import smoothed
 from elision.report.fault_figures import bit_curves, layer_bars, recovery_curves
 from elision.report.table import rows_as_html
@@ -46,7 +46,7 @@ class FaultPage(SubjectPage):
             Section(
                 "Networks under faults",
                 "measured here",
-                f"{escape(fault)}. <b>wrong</b>: trials in which a prediction changed and no "
+                f"{escaped(fault)}. <b>wrong</b>: trials in which a prediction changed and no "
                 "score was NaN or infinite, with the interval of 95 %. <b>changed</b>: share "
                 "of predictions that a trial changes. The second table says how many "
                 "times as resilient as the first network each is, by one measure each: as "
@@ -106,7 +106,7 @@ class FaultPage(SubjectPage):
             Section(
                 "Faults while training",
                 "measured here",
-                f"{escape(fault)}. Losses are means of 10 steps. <b>recovered</b>: the loss "
+                f"{escaped(fault)}. Losses are means of 10 steps. <b>recovered</b>: the loss "
                 "stays within 5 % of the clean one from there on; <b>silent</b>: it is "
                 "finite and never does.",
                 (table, *figures),

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from html import escape
 
+from elision.common.printable import escaped
 from elision.report.table import rows_as_html
 from elision.study.page.sections.base import Section
 from elision.study.page.template import render
@@ -26,7 +26,9 @@ def paper_page(paper: Paper, tables: Sequence[Table]) -> str:
         *(_section(table) for table in tables),
     ]
     if paper.unstated:
-        sections.append(Section("Unstated by the sources", note=escape(paper.unstated)))
+        sections.append(
+            Section("Unstated by the sources", note=escaped(paper.unstated))
+        )
     parameters = [
         {"parameter": field.name, "value": getattr(paper, field.name)}
         for field in fields(paper)  # pyright: ignore[reportArgumentType]
@@ -46,7 +48,7 @@ def _section(table: Table) -> Section:
     return Section(
         title or "Our own",
         table.origin,
-        escape(note.strip()),
+        escaped(note.strip()),
         tuple(sheet for sheet in sheets if sheet),
     )
 

@@ -1,11 +1,11 @@
 """The page of a sensitivity: sections from what was measured, figures inline."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
 
+from elision.common.printable import escaped
 from elision.precision import Perturbation, Sensitivity, Sufficiency, TopClasses
 from elision.precision.arithmetic import bits_of
 from elision.precision.sufficient import COLUMNS
@@ -197,7 +197,7 @@ class Page(SubjectPage):
                 "measured here",
                 "One operand of one product is rounded, the other is exact; the relative "
                 "error is that of the product against float64, the worst of the recorded "
-                f"steps. Tried in this order: {escape(tried)}. Empty: no such product was "
+                f"steps. Tried in this order: {escaped(tried)}. Empty: no such product was "
                 "computed.",
                 (figure,),
             )

@@ -1,8 +1,8 @@
 """The energy of a search's trainings: a section of its page, and lines for a terminal."""
 
-from html import escape
 from pathlib import Path
 
+from elision.common.printable import escaped
 from elision.energy.amount import in_words
 from elision.report.table import rows_as_html
 from elision.study.energy import account_of_search, kept_grid
@@ -41,9 +41,9 @@ def energy_section(folder: Path) -> Section | None:
         "Energy of the search",
         "estimated here" if found.is_range else "measured here",
         _NOTE.format(
-            method=escape(", ".join(found.methods)),
-            scope=escape(found.scope),
-            grid=escape(str(grid)),
+            method=escaped(", ".join(found.methods)),
+            scope=escaped(found.scope),
+            grid=escaped(str(grid)),
         ),
         (rows_as_html([row]),),
     )

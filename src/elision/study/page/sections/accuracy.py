@@ -1,9 +1,8 @@
 """Accuracy, or another metric of a task, and loss by epoch."""
 
-from html import escape
-
 import numpy as np
 
+from elision.common.printable import escaped
 from elision.report.charts import accuracy_curves
 from elision.report.style import marks_of
 from elision.study.outcome import StudyOutcome, counted_seeds
@@ -30,7 +29,7 @@ def accuracy(outcome: StudyOutcome) -> Section:
         for seed, why in o.diverged.items()
     ]
     if lost:
-        note += f" Diverged: {escape('; '.join(lost))}."
+        note += f" Diverged: {escaped('; '.join(lost))}."
     title = outcome.metric.label.capitalize()
     figure = accuracy_curves(
         curves,

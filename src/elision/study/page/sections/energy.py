@@ -1,8 +1,8 @@
 """Energy of the trainings, over which accuracy is drawn, and CO2e."""
 
-from html import escape
 from typing import Any
 
+from elision.common.printable import escaped
 from elision.energy import Energy
 from elision.energy.amount import in_words
 from elision.report.energy_figure import energy_curves
@@ -35,15 +35,15 @@ def energy(outcome: StudyOutcome) -> Section | None:
     total = energy_of(outcome.outcomes)
     if total is None:
         return None
-    note = _NOTE.format(grid=escape(str(outcome.grid)))
+    note = _NOTE.format(grid=escaped(str(outcome.grid)))
     if outcome.config.engine == "torch":
         note += _MASKED
     sheets = [_figure(outcome, total), rows_as_html(rows)]
     seeds = outcome.config.all_seeds()
     of_all = f"All {len(seeds)} seeds" if len(seeds) > 1 else "All recipes"
     sheets.append(
-        f'<p class="note">{of_all} together: {escape(str(total))}; '
-        f"{escape(outcome.grid.amounts(total))}.</p>"
+        f'<p class="note">{of_all} together: {escaped(str(total))}; '
+        f"{escaped(outcome.grid.amounts(total))}.</p>"
     )
     return Section(
         "Energy of the training",

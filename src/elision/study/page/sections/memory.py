@@ -1,9 +1,9 @@
 """Saved activations of the trained recipes under policies that keep them smaller."""
 
 import statistics
-from html import escape
 from typing import Any
 
+from elision.common.printable import escaped
 from elision.common.specs import parse
 from elision.memory.measures.measure import MemoryRow
 from elision.memory.measures.noise import HIDDEN, NoiseShare
@@ -116,8 +116,8 @@ def _details(recipe: str, found: dict[str, Any]) -> str:
         }
         for entry in found["ledger"]
     ]
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in found["notes"])
-    title = escape(f"{recipe}, {row.policy}: layers and ledger")
+    notes = "".join(f'<p class="note">{escaped(note)}</p>' for note in found["notes"])
+    title = escaped(f"{recipe}, {row.policy}: layers and ledger")
     return (
         f"<details><summary>{title}</summary>{notes}"
         f"{rows_as_html(layers)}"

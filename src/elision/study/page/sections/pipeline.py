@@ -1,9 +1,9 @@
 """The trained network over several processors: schedules from its measured products."""
 
 import math
-from html import escape
 from typing import Any
 
+from elision.common.printable import escaped
 from elision.products import Product
 from elision.report.pipeline_figure import pipeline_svg
 from elision.report.table import rows_as_html
@@ -75,7 +75,7 @@ def _details(
     recipe: str, found: dict[str, Any], plans: dict[str, Plan], *, first: bool
 ) -> str:
     """Stage x time of every schedule, and a row a stage."""
-    title = escape(
+    title = escaped(
         f"{recipe}: {found['processors']} processors, {found['microbatches']} "
         f"micro-batches of {found['batch']}"
     )

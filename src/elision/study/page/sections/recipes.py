@@ -1,7 +1,6 @@
 """The recipes as tables, with what to cite."""
 
-from html import escape
-
+from elision.common.printable import escaped
 from elision.study.outcome import RecipeOutcome, StudyOutcome
 from elision.study.page.sections.base import Section
 
@@ -16,8 +15,8 @@ def recipes(outcome: StudyOutcome) -> Section:
 
 def _details(o: RecipeOutcome, opened: bool) -> str:
     citation = o.method.citation()
-    cited = f"<pre>{escape(citation)}</pre>" if citation else ""
+    cited = f"<pre>{escaped(citation)}</pre>" if citation else ""
     return (
-        f"<details{' open' if opened else ''}><summary>{escape(o.spec)}</summary>"
-        f"<pre>{escape(str(o.method))}</pre>{cited}</details>"
+        f"<details{' open' if opened else ''}><summary>{escaped(o.spec)}</summary>"
+        f"<pre>{escaped(str(o.method))}</pre>{cited}</details>"
     )

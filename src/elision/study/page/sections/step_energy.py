@@ -1,10 +1,10 @@
 """Energy of a step by product, from counted operations and bytes and a table."""
 
-from html import escape
 from typing import Any
 
 import numpy as np
 
+from elision.common.printable import escaped
 from elision.common.specs import parse
 from elision.energy import OperationEnergy, total_operations
 from elision.products import Product
@@ -45,7 +45,7 @@ def step_energy(outcome: StudyOutcome) -> Section | None:
         notes.append(
             _NOTE.format(
                 batch=first["batch"],
-                table=escape(first["table"]),
+                table=escaped(first["table"]),
                 node=first["node_nm"],
                 factor=first["factor"],
             )
@@ -120,5 +120,5 @@ def _layers(recipe: str, found: dict[str, Any]) -> str:
         | _texts(OperationEnergy(*(row[name] for name in _COUNTS)), found["factor"])
         for row in found["layers"]
     ]
-    title = escape(f"{recipe}, {found['table']}: layers")
+    title = escaped(f"{recipe}, {found['table']}: layers")
     return f"<details><summary>{title}</summary>{rows_as_html(rows)}</details>"

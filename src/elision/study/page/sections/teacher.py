@@ -1,7 +1,6 @@
 """Who taught the recipes, and how near they came."""
 
-from html import escape
-
+from elision.common.printable import escaped
 from elision.report.table import rows_as_html
 from elision.study.outcome import StudyOutcome
 from elision.study.page.sections.base import Section
@@ -22,8 +21,8 @@ def teacher(outcome: StudyOutcome) -> Section | None:
         return None
     found, metric = outcome.teacher, outcome.metric
     note = _NOTE.format(
-        spec=escape(outcome.config.distill),
-        who=_OWN if found is None else escape(found.text()),
+        spec=escaped(outcome.config.distill),
+        who=_OWN if found is None else escaped(found.text()),
     )
     if found is None:
         return Section("Teacher", "measured here", note)

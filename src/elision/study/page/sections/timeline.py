@@ -1,10 +1,9 @@
 """One layer of one recorded step as a schedule of the systolic arrays."""
 
-from html import escape
-
 from elision.accelerators import ACCELERATORS
 from elision.accelerators.design.schedule import Slice, schedule
 from elision.accelerators.systolic.array import SystolicArray
+from elision.common.printable import escaped
 from elision.common.specs import build
 from elision.products import LayerProduct, Product
 from elision.report.timeline import timeline_svg
@@ -39,7 +38,7 @@ def timeline(outcome: StudyOutcome) -> Section | None:
             schedules[spec] = slices
     note = (
         f"When the ports of an array are busy during the three products of "
-        f"<code>{escape(products[0].name)}</code>, the layer with the most "
+        f"<code>{escaped(products[0].name)}</code>, the layer with the most "
         "multiply-accumulates, all arrays on one scale of cycles; the first "
         f"{FOLDS} folds of a product singly. "
         "<code>elision timeline</code> writes whole steps for Perfetto."

@@ -1,8 +1,7 @@
 """The figure that explains the interleave: the array, and the schedule of its PEs."""
 
-from html import escape
-
 from elision.common.checks import integer
+from elision.common.printable import escaped
 
 __all__ = ["interleave_svg"]
 
@@ -60,7 +59,7 @@ def _text(
 ) -> str:
     return (
         f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{fill}">'
-        f"{escape(text)}</text>"
+        f"{escaped(text)}</text>"
     )
 
 
