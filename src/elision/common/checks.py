@@ -4,11 +4,20 @@ import functools
 import math
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-__all__ = ["MOST_COUNT", "count", "integer", "number", "one_of", "random_seed"]
+__all__ = [
+    "MOST_COUNT",
+    "count",
+    "integer",
+    "number",
+    "numbers",
+    "one_of",
+    "random_seed",
+]
 
 #: Most that can be counted out in a configuration: torch's sizes are integers of 64 bits,
 #: in which the product of two such counts still fits.
@@ -64,6 +73,8 @@ def count(
         Traceback (most recent call last):
         ValueError: workload(batch_size=1000000000000): must be an integer in [1, 2147483647]
     """
+    if type(value) is int and least <= value <= most:
+        return value
     integer(owner, name, value, f">= {least}")
     return integer(owner, name, value, f"[{least}, {most}]")
 
@@ -107,6 +118,36 @@ def number(owner: str, name: str, value: Any, allowed: str) -> float:
 
 
 _LARGEST = int(sys.float_info.max)
+
+
+def numbers(
+    owner: str, row: Mapping[str, Any], none: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return a row of a file; each of its values must be a number.
+
+    Args:
+        owner: class that the row is for.
+        row: values by name; NaN and infinities are numbers, integers that no float can
+            hold are not.
+        none: names whose value may be None.
+
+    Raises:
+        ValueError: a value is of another kind.
+
+    Example:
+        >>> numbers("RoundMetrics", {"round": 1, "loss": None}, none=("loss",))
+        {'round': 1, 'loss': None}
+        >>> numbers("RoundMetrics", {"round": "1"})
+        Traceback (most recent call last):
+        ValueError: RoundMetrics(round='1'): must be a number
+    """
+    for name, value in row.items():
+        if value is None and name in none:
+            continue
+        is_large = isinstance(value, int) and abs(value) > _LARGEST
+        if is_large or isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{owner}({name}={value!r}): must be a number")
+    return dict(row)
 
 
 def one_of(owner: str, name: str, value: Any, allowed: tuple[Any, ...]) -> None:

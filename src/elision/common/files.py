@@ -16,6 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from elision.common.cells import cell
+from elision.common.printable import printable
+
 __all__ = [
     "append_text",
     "check_no_links_out",
@@ -25,6 +28,7 @@ __all__ = [
     "remove_left_partials",
     "replacing",
     "save_tensors",
+    "taken_apart",
     "to_csv",
     "without_nan",
     "write_json",
@@ -280,6 +284,40 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
     return tensors, facts
 
 
+@contextmanager
+def taken_apart(path: Path, otherwise: str) -> Iterator[None]:
+    """Context in which what a file held is taken apart; every failure names the file.
+
+    A checksum says that a file is what was written, not that this library wrote it: facts
+    of another kind, shape or range raise anything.
+
+    Args:
+        path: the file.
+        otherwise: what is wrong with one of another form, such as "does not fit this run".
+
+    Raises:
+        ValueError: it is of another form.
+
+    Example:
+        >>> with taken_apart(Path("run.json"), "not a run's file"):
+        ...     [1, 2]["history"]
+        Traceback (most recent call last):
+        ValueError: run.json: not a run's file: list indices must be integers or slices, not str
+    """
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path}: {otherwise}: {said}") from error
+
+
 #: Bytes of the length of a safetensors header, which stand before it.
 _LENGTH = 8
 
@@ -326,14 +364,11 @@ def _crc(x: Tensor) -> int:
     return zlib.crc32(x.reshape(-1).view(torch.uint8).numpy().data)
 
 
-#: Characters that begin a formula in spreadsheets (OWASP, "CSV Injection").
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
-
-
 def to_csv(rows: list[dict[str, Any]]) -> str:
     """Rows as CSV, with every column of any row; a value that a row lacks stays empty.
 
-    A text that a spreadsheet would take for a formula has an apostrophe before it.
+    A text that a spreadsheet would take for a formula has an apostrophe before it, and
+    control characters are written as in Python's literals.
 
     Example:
         >>> print(to_csv([{"a": 1}, {"b": 2}]), end="")
@@ -345,11 +380,10 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _no_formula(v) for name, v in row.items()} for row in rows)
+    writer.writerows({name: _shown(v) for name, v in row.items()} for row in rows)
     return text.getvalue()
 
 
-def _no_formula(value: Any) -> Any:
-    """A value of a table; of a name such as ``=1+1`` a spreadsheet computes nothing."""
-    is_formula = isinstance(value, str) and value[:1] in _FORMULAS
-    return f"'{value}" if is_formula else value
+def _shown(value: Any) -> Any:
+    """A value of a table; its text as a terminal shows it, and never a formula."""
+    return cell(printable(value, keep="\n")) if isinstance(value, str) else value

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elision.common.files import load_tensors, save_tensors
+from elision.common.files import load_tensors, save_tensors, taken_apart
 from elision.faults.outcome import Trials
 
 __all__ = ["KeptBlocks", "digest_of"]
@@ -38,6 +38,14 @@ def _bytes(x: Tensor) -> bytes:
     return flat.view(torch.uint8).numpy().tobytes()
 
 
+def _check_mark(known: dict[str, Any], mark: dict[str, Any]) -> None:
+    """Raise ValueError, with what is different, unless a campaign is this one."""
+    if other := [name for name in mark if known.get(name) != mark[name]]:
+        raise ValueError(
+            f"a campaign with another {', '.join(other)}; give another folder"
+        )
+
+
 class KeptBlocks:
     """Trials by the number of their block.
 
@@ -57,15 +65,10 @@ class KeptBlocks:
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("block-*.safetensors")):
             tensors, facts = load_tensors(path, "block of a campaign")
-            known = facts.get("campaign") if isinstance(facts, dict) else None
-            if known != self._mark:
-                other = [k for k in mark if (known or {}).get(k) != self._mark[k]]
-                raise ValueError(
-                    f"{path}: a campaign with another {', '.join(other)}; give another "
-                    "folder"
-                )
-            columns = {f.name: tensors[f.name].tolist() for f in fields(Trials)}
-            self._blocks[int(facts["number"])] = Trials(**columns)
+            with taken_apart(path, "not a block of this campaign"):
+                _check_mark(facts["campaign"], self._mark)
+                columns = {f.name: tensors[f.name].tolist() for f in fields(Trials)}
+                self._blocks[int(facts["number"])] = Trials(**columns)
 
     def __contains__(self, number: int) -> bool:
         return number in self._blocks

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from elision.common.files import load_tensors, replacing, save_tensors
+from elision.common.files import load_tensors, replacing, save_tensors, taken_apart
 from elision.common.sharding import full
 from elision.layers.between.called import changed_calls
 from elision.layers.between.replace import replaced_functions
@@ -189,15 +189,27 @@ def load_sparse(path: str | Path) -> dict[str, Tensor]:
         for name, value in tensors.items()
         if name.startswith(_DENSE)
     }
-    for name, shape in facts["shapes"].items():
-        rows, columns, values = (
-            tensors[f"{_SPARSE}{name}/{part}"] for part in ("rows", "columns", "values")
-        )
-        dense = values.new_zeros(shape[0], torch.Size(shape[1:]).numel())
-        row = torch.repeat_interleave(torch.arange(shape[0]), rows.diff().long())
-        dense[row, columns.long()] = values
-        state[name] = dense.view(shape)
+    with taken_apart(Path(path), "not a sparse model file"):
+        for name, shape in facts["shapes"].items():
+            parts = ("rows", "columns", "values")
+            stored = [tensors[f"{_SPARSE}{name}/{part}"] for part in parts]
+            state[name] = _dense(torch.Size(shape), *stored)
     return state
+
+
+#: Zeros that a file may stand for, to each number in it (an own choice).
+_MOST_ZEROS = 10_000
+
+
+def _dense(shape: torch.Size, rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
+    """The tensor of a CSR matrix."""
+    numbers = len(rows) + len(values)
+    if shape.numel() > _MOST_ZEROS * numbers:
+        raise ValueError(f"shape {tuple(shape)} of {numbers} numbers is not plausible")
+    dense = values.new_zeros(shape[0], shape[1:].numel())
+    row = torch.repeat_interleave(torch.arange(shape[0]), rows.diff().long())
+    dense[row, columns.long()] = values
+    return dense.view(shape)
 
 
 def save_onnx(model: nn.Module, example: Any, path: str | Path, **options: Any) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 from torch import nn
 
+from elision.common.checks import numbers
 from elision.common.notebook import html_table
 from elision.layers.observation import Observation
 from elision.layers.outside import OutsideProducts
@@ -82,6 +83,16 @@ class Work:
             "nonzeros": self.nonzeros,
             "values": self.values,
         }
+
+
+def _work(fields: dict[str, Any]) -> Work:
+    """The work of plain values; the operands of both dictionaries must be the same."""
+    found = Work(**fields)
+    numbers("Work", {"done_macs": found.done_macs, **found.nonzeros})
+    numbers("Work", found.values)
+    if found.values.keys() != found.nonzeros.keys():
+        raise ValueError("Work: nonzeros and values are of different operands")
+    return found
 
 
 class WorkMeter:
@@ -172,16 +183,21 @@ class WorkMeter:
 
     @classmethod
     def from_json(cls, rows: list[dict[str, Any]]) -> "WorkMeter":
-        """The meter that :meth:`to_json` wrote."""
+        """The meter that :meth:`to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it did not write these rows.
+        """
         meter = cls()
         for row in rows:
+            numbers("Work", {"dense_macs": row["dense_macs"]})
             for where in (_OUTSIDE, _KERNELS):
                 if where in row:
                     getattr(meter, where)[row["layer"], row[where]] = row["dense_macs"]
             if "product" not in row:
                 continue
             fields = {k: v for k, v in row.items() if k not in ("layer", "product")}
-            meter.by_layer[row["layer"], Product(row["product"])] = Work(**fields)
+            meter.by_layer[row["layer"], Product(row["product"])] = _work(fields)
         return meter
 
     def __repr__(self) -> str:

@@ -93,6 +93,18 @@ def names_in_order(layers: Mapping[str, nn.Module]) -> list[str]:
     return [name for name, layer in layers.items() if not _is_embedding(layer)]
 
 
+def words(key: str, values: Any) -> tuple[str, ...]:
+    """The list of texts that a key of a recipe's plain form holds.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    is_list = isinstance(values, (list, tuple))
+    if not is_list or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"recipe: {key} must be a list of texts, got {values!r}")
+    return tuple(values)
+
+
 def selects(pattern: str, name: str, layer: nn.Module, names: list[str]) -> bool:
     """True if a pattern selects a layer.
 
@@ -281,8 +293,8 @@ class Recipe:
             name,
             Table.from_dict(values.get("table", {})),
             overrides=overrides_from_dict(values),
-            dense=tuple(values.get("dense", ())),
-            products=tuple(values.get("products", ())),
+            dense=words("dense", values.get("dense", ())),
+            products=words("products", values.get("products", ())),
         )
 
     def to_toml(self) -> str:

@@ -13,6 +13,7 @@ from elision.layers.recipe import (
     Table,
     check_version,
     overrides_from_dict,
+    words,
 )
 from elision.methods.composed import Composed
 from elision.operands import TRANSFORMS
@@ -111,7 +112,9 @@ class Method(Recipe):
             lookup(f"parameter of method {cls.key!r}", parameter, known)
         own = {name: from_plain(value, TRANSFORMS) for name, value in given.items()}
         overrides = overrides_from_dict(values)
-        products = tuple(values.get("products", ()))
+        products = words("products", values.get("products", ()))
+        if "dense" in own:
+            own["dense"] = words("dense", own["dense"])
         return cls(**own, overrides=overrides, products=products)
 
 

@@ -95,7 +95,15 @@ def _read(path: Path, methods: Methods) -> Recipe:
         return from_dict(
             _READERS[path.suffix](path.read_text(encoding="utf-8")), methods
         )
-    except (OSError, ValueError) as error:
+    except (
+        AttributeError,
+        LookupError,
+        OSError,
+        OverflowError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:  # a value of another kind where a table, a list or a number is
         raise ValueError(f"recipe file {path}: {error}") from error
 
 

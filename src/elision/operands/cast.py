@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from elision.common.checks import integer, one_of
+from elision.common.checks import count, integer, one_of
 from elision.common.seeds import seed_at, stream_of
 from elision.formats import (
     Coded,
@@ -25,6 +25,10 @@ from elision.operands.delayed import FIRST_SCALE, follow, largest_magnitude
 __all__ = ["Cast", "reads_axis"]
 
 Scale = Literal["none", "tensor", "channel", "power-of-two", "delayed"]
+
+
+#: Most maxima that a scale remembers (an own choice; Transformer Engine's is 1024).
+_MOST_HISTORY = 2**20
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Cast(Transform):
         one_of("Cast", "rounding", self.rounding, get_args(Rounding))
         one_of("Cast", "overflow", self.overflow, ("saturate", "ieee"))
         one_of("Cast", "amax", self.amax, ("max", "most-recent"))
-        integer("Cast", "history", self.history)
+        count("Cast", "history", self.history, most=_MOST_HISTORY)
         integer("Cast", "margin", self.margin, "[-126, 126]")
         integer("Cast", "seed", self.seed, ">= 0")
         # Kept beside the fields: what every call asks for.

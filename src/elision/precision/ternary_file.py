@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from elision.common.files import load_tensors, save_tensors
+from elision.common.checks import integer
+from elision.common.files import load_tensors, save_tensors, taken_apart
 from elision.formats.ternary_blocks import SCALE, TernaryBlocks
 from elision.precision.ternary_layers import TERNARY, InputGrid, Terms
 from elision.precision.ternary_network import TernaryNetwork, network_of
@@ -117,39 +118,35 @@ def load_ternary(model: Model, path: str | Path, engine: str = "torch") -> Model
         ValueError: it is truncated, of another kind, or of another model.
     """
     tensors, facts = load_tensors(Path(path), "ternary network")
-    if not isinstance(facts, dict) or "layers" not in facts or "given" not in facts:
-        raise ValueError(f"{path}: not a file of a ternary network")
+    with taken_apart(Path(path), "not a file of this ternary network"):
+        return _filled(model, tensors, facts, engine)
+
+
+def _filled(
+    model: Model, tensors: dict[str, Tensor], facts: dict[str, Any], engine: str
+) -> Model:
+    """The model with the terms and the rest of a file."""
     if facts["version"] != VERSION:
         raise ValueError(
-            f"{path}: of version {facts['version']!r}; this version of elision reads "
-            f"{VERSION}"
+            f"of version {facts['version']!r}; this version of elision reads {VERSION}"
         )
     modules, layers = dict(model.named_modules()), facts["layers"]
-    for name, fact in layers.items():
-        layer: Any = modules.get(name)
-        rows = tensors[f"terms/{name}"].shape[0]
-        fits = type(layer) in TERNARY and layer.weight.shape[0] == rows
-        if not fits or layer.weight[0].numel() != fact["columns"]:
-            raise ValueError(
-                f"{path}: holds a layer {name!r} with {rows} rows of {fact['columns']} "
-                f"weights, which {type(model).__name__} does not have"
-            )
+    terms = {
+        name: _terms(modules.get(name), name, fact, tensors, engine)
+        for name, fact in layers.items()
+    }
     rest = {k.removeprefix("rest/"): v for k, v in tensors.items() if k[:5] == "rest/"}
     wrong = model.load_state_dict(rest, strict=False)
     weights = {f"{name}.weight" if name else "weight" for name in layers}
     missing = [key for key in wrong.missing_keys if key not in weights]
     if missing or wrong.unexpected_keys:
         raise ValueError(
-            f"{path}: is of another model than {type(model).__name__}; without a value: "
+            f"of another model than {type(model).__name__}; without a value: "
             f"{missing}; without a place: {wrong.unexpected_keys}"
         )
-    for name, fact in layers.items():
-        layer = modules[name]
-        blocks = _read(tensors, name, fact)
-        grid = InputGrid(*fact["input"]) if fact["input"] else None
-        terms = Terms(blocks, layer.weight, grid, engine)
-        terms.original = torch.empty_like(layer.weight, device="meta")
-        layer._elision_ternary = terms
+    for name, own in terms.items():
+        layer: Any = modules[name]
+        layer._elision_ternary = own
         layer.__class__ = TERNARY[type(layer)]
     network = TernaryNetwork(
         model.eval(),
@@ -164,8 +161,33 @@ def load_ternary(model: Model, path: str | Path, engine: str = "torch") -> Model
     return model
 
 
+def _terms(
+    layer: Any, name: str, fact: dict[str, Any], tensors: dict[str, Tensor], engine: str
+) -> Terms:
+    """The terms of a layer that the model must have in this size."""
+    rows, blocks = tensors[f"terms/{name}"].shape
+    columns, block = fact["columns"], fact["block"]
+    fits = type(layer) in TERNARY and layer.weight.shape[0] == rows
+    if not fits or layer.weight[0].numel() != columns:
+        raise ValueError(
+            f"a layer {name!r} with {rows} rows of {columns} weights, which the model "
+            "does not have"
+        )
+    if blocks != -(-columns // integer("layer", "block", block)):
+        raise ValueError(
+            f"layer {name!r}: {blocks} blocks of {block} are not {columns}"
+        )
+    grid = InputGrid(*fact["input"]) if fact["input"] else None
+    terms = Terms(_read(tensors, name, fact), layer.weight, grid, engine)
+    terms.original = torch.empty_like(layer.weight, device="meta")
+    return terms
+
+
 def _read(tensors: dict[str, Tensor], name: str, fact: dict[str, Any]) -> TernaryBlocks:
     counts = tensors[f"terms/{name}"].long()
+    stored = tensors[f"scales/{name}"]
+    if int(counts.min()) < 0 or int(counts.sum()) != stored.numel():
+        raise ValueError(f"layer {name!r}: its terms and its scales are not as many")
     rows, number = counts.shape
     most = int(counts.max())
     codes = torch.zeros((most, rows, number, fact["block"]), dtype=torch.int8)
@@ -173,7 +195,6 @@ def _read(tensors: dict[str, Tensor], name: str, fact: dict[str, Any]) -> Ternar
     blocks = TernaryBlocks(codes, scales, fact["columns"], fact["unit"])
     held = _held(blocks, counts)
     inside = held[..., None] & _inside(blocks)
-    stored = tensors[f"scales/{name}"]
     if blocks.unit:
         stored = (SCALE.decode(stored) * blocks.unit).to(scales.dtype)
     words = tensors[f"codes/{name}"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 import torch
 
-from elision.common.checks import integer
+from elision.common.checks import MOST_COUNT, count
 from elision.products import dense
 from elision.products.geometry import Geometry
 from elision.products.kinds import Product
@@ -57,8 +57,7 @@ class Convolution(Geometry, Generic[Axes]):
         owner = type(self).__name__
         for name in ("batch", "in_channels", *self.axes, "out_channels", "groups"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                object.__setattr__(self, name, integer(owner, name, value))
+            object.__setattr__(self, name, count(owner, name, value))
         for name, minimum in _MINIMA.items():
             value = getattr(self, name)
             own = per_axis(owner, name, value, minimum, len(self.axes))
@@ -359,25 +358,33 @@ class Conv3dGeometry(Convolution[tuple[int, int, int]]):
 def per_axis(
     owner: str, name: str, value: Any, minimum: int, rank: int
 ) -> tuple[int, ...]:
-    """``value`` as ``rank`` integers of at least ``minimum``; one stands for all."""
+    """``value`` as ``rank`` integers from ``minimum`` on; one stands for all."""
     if type(value) is tuple and len(value) == rank:
         for v in value:
-            if type(v) is not int or v < minimum:
+            if type(v) is not int or not minimum <= v <= MOST_COUNT:
                 break
         else:
             return value
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * rank
     if len(values) != rank or any(
-        isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < minimum
+        isinstance(v, bool)
+        or not isinstance(v, (int, np.integer))
+        or not minimum <= v <= MOST_COUNT
         for v in values
     ):
+        most = f" and <= {MOST_COUNT}" if _is_large(values) else ""
         group = {1: "a tuple", 2: "a pair", 3: "a triple"}[rank]
         raise ValueError(
-            f"{owner}.{name} must be an integer >= {minimum} or {group} of "
+            f"{owner}.{name} must be an integer >= {minimum}{most} or {group} of "
             f"{'one' if rank == 1 else 'them'}, "
             f"got {value!r}"
         )
     return tuple(int(v) for v in values)
+
+
+def _is_large(values: tuple[Any, ...]) -> bool:
+    """Whether a number is larger than any size of a tensor."""
+    return any(isinstance(v, (int, np.integer)) and v > MOST_COUNT for v in values)
 
 
 def _by(numbers: Sequence[int]) -> str:

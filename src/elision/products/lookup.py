@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from elision.common.checks import integer
+from elision.common.checks import count
 from elision.products.convolution import Conv2dGeometry
 from elision.products.geometry import Geometry
 from elision.products.kinds import Product
@@ -53,7 +53,7 @@ class LookupGeometry(Geometry):
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = integer("LookupGeometry", field.name, getattr(self, field.name))
+            value = count("LookupGeometry", field.name, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
 
     @property

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from elision.common.checks import integer
+from elision.common.checks import count
 from elision.products import dense
 from elision.products.convolution import Conv2dGeometry
 from elision.products.geometry import Geometry
@@ -46,7 +46,7 @@ class MatmulGeometry(Geometry):
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = integer("MatmulGeometry", field.name, getattr(self, field.name))
+            value = count("MatmulGeometry", field.name, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
 
     def shape_of(self, operand: str) -> tuple[int, ...]:

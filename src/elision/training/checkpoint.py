@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elision.common.files import load_tensors, save_tensors
+from elision.common.checks import numbers
+from elision.common.files import load_tensors, save_tensors, taken_apart
 from elision.common.trees import pack, unpack
 from elision.layers import WorkMeter
 from elision.products import Trace
@@ -50,8 +51,13 @@ class EpochMetrics:
 
     @classmethod
     def from_row(cls, row: dict[str, Any], metric: str) -> "EpochMetrics":
-        """The metrics that :meth:`to_row` wrote."""
-        return cls(**{"score" if k == metric else k: v for k, v in row.items()})
+        """The metrics that :meth:`to_row` wrote.
+
+        Raises:
+            ValueError: a value is no number.
+        """
+        found = numbers(cls.__name__, row)
+        return cls(**{"score" if k == metric else k: v for k, v in found.items()})
 
 
 @dataclass
@@ -198,7 +204,7 @@ def load(
     path = folder / CHECKPOINT
     tensors, facts = load_tensors(path, "checkpoint")
     prefix = "" if ranks.is_first else f"rank{ranks.rank}/"
-    try:
+    with taken_apart(path, "does not fit this run"):
         state.history = [
             EpochMetrics.from_row(row, state.metric) for row in facts["history"]
         ]
@@ -222,10 +228,16 @@ def load(
             beside.load_state_dict(_under("beside/", tensors))
         if scaling.state_dict():
             scaling.load_state_dict(facts["scaler"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"{path}: does not fit this run: {said}") from error
-    apart = "" if outer is None else prefix
+        _load_optimizer(optimizer, "" if outer is None else prefix, tensors)
+    state.trace = Trace.load(folder / _trace_name(len(state.history)))
+    if ranks.is_first:  # a process killed right after its checkpoint left them
+        _remove_other_traces(folder, len(state.history))
+
+
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer, apart: str, tensors: dict[str, Tensor]
+) -> None:
+    """Restore momenta and what the optimiser's groups train."""
     momenta = {int(n): v for n, v in _by_first(f"{apart}optimizer/", tensors).items()}
     trained = _by_first("trained/", tensors)
     groups = optimizer.state_dict()["param_groups"]
@@ -233,9 +245,6 @@ def load(
         if TRAINED in group:
             group[TRAINED] = {name: trained.get(name, {}) for name in group[TRAINED]}
     optimizer.load_state_dict({"state": momenta, "param_groups": groups})
-    state.trace = Trace.load(folder / _trace_name(len(state.history)))
-    if ranks.is_first:  # a process killed right after its checkpoint left them
-        _remove_other_traces(folder, len(state.history))
 
 
 def epochs_done(folder: Path) -> int:
@@ -246,8 +255,10 @@ def epochs_done(folder: Path) -> int:
     """
     if not (folder / CHECKPOINT).is_file():
         return 0
-    _, facts = load_tensors(folder / CHECKPOINT, "checkpoint")
-    return len(facts["history"])
+    path = folder / CHECKPOINT
+    _, facts = load_tensors(path, "checkpoint")
+    with taken_apart(path, "not a checkpoint of a run"):
+        return len(facts["history"])
 
 
 def _by_first(prefix: str, tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from elision.accelerators.base import QUANTITIES
 from elision.accelerators.step import PRODUCT_NAMES
+from elision.common.cells import cell, in_cell
 from elision.common.columns import Column
 from elision.common.files import append_text, replacing
 from elision.common.locking import locked
@@ -91,6 +92,9 @@ _TEXT = (
 )
 
 _PARAMETER = "parameter_"
+
+#: Columns that add over layers.
+_SUMMED = COLUMNS[COLUMNS.index("cycles") : COLUMNS.index("area_mm2")]
 
 
 class RowFile:
@@ -174,7 +178,7 @@ class RowFile:
 
     def _append(self, rows: list[Row], columns: list[str]) -> None:
         text = io.StringIO()
-        csv.DictWriter(text, columns).writerows(rows)
+        csv.DictWriter(text, columns).writerows(map(_cells, rows))
         append_text(self.path, text.getvalue())
         self.rows += rows
         self._state = self._found()
@@ -200,8 +204,18 @@ def _csv(rows: list[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(_columns(rows)))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(map(_cells, rows))
     return text.getvalue()
+
+
+def _cells(row: Row) -> Row:
+    """A row whose names are no formulas."""
+    return {k: cell(v) if k in _TEXT else v for k, v in row.items()}
+
+
+def _names(row: Row) -> Row:
+    """A row with the names that were put into cells."""
+    return {k: in_cell(v) if k in _TEXT else v for k, v in row.items()}
 
 
 def _json(rows: list[Row]) -> str:
@@ -217,7 +231,7 @@ def _json(rows: list[Row]) -> str:
 def _parsed(text: str) -> Any:
     """The number in a cell, the text if it is none, or None for an empty one."""
     for number in (int, float):
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             value = number(text)
             return value if math.isfinite(value) else text
     return text or None
@@ -238,23 +252,40 @@ def read_rows(path: str | Path) -> list[Row]:
         return _read_json(path, text)
     complete = text[: text.rfind("\n") + 1]
     reader = csv.DictReader(complete.splitlines())
-    _check_columns(path, reader.fieldnames or ())
-    return [row for row in reader if None not in (*row, *row.values())]
+    try:
+        _check_columns(path, reader.fieldnames or ())
+        whole = [row for row in reader if None not in (*row, *row.values())]
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a sweep's file ({error})") from error
+    return _checked(path, [_names(row) for row in whole])
 
 
 def _read_json(path: Path, text: str) -> list[Row]:
     try:
         objects = json.loads(text)
-    except ValueError:
+    except (RecursionError, ValueError):
         objects = None
     if not isinstance(objects, list) or not all(isinstance(o, dict) for o in objects):
         raise ValueError(f"{path}: not a sweep's file, which is a list of rows")
     for row in objects:
         _check_columns(path, row)
-    return [
+    rows = [
         {name: "" if value is None else str(value) for name, value in row.items()}
         for row in objects
     ]
+    return _checked(path, rows)
+
+
+def _checked(path: Path, rows: list[Row]) -> list[Row]:
+    """The rows, each with numbers in the columns that are added up."""
+    for row in rows:
+        for name in _SUMMED:
+            if isinstance(_parsed(row[name]), str):
+                raise ValueError(
+                    f"{path}: not a sweep's file: {name} is {row[name]!r}, which is no "
+                    "number"
+                )
+    return rows
 
 
 def _check_columns(path: Path, names: Iterable[str]) -> None:
@@ -285,10 +316,6 @@ def by_product(rows: Iterable[Row]) -> list[Row]:
             issued = int(sums[-1]["multiplies"])
             sums[-1]["utilisation"] = str(issued / slots if slots else 0.0)
     return sums
-
-
-#: Columns that add over layers.
-_SUMMED = COLUMNS[COLUMNS.index("cycles") : COLUMNS.index("area_mm2")]
 
 
 def _sum(rows: list[Row], name: str) -> str:

@@ -25,6 +25,7 @@ class BytePairs:
 
     Raises:
         ModuleNotFoundError: ``tokenizers`` is not installed.
+        ValueError: the text is no vocabulary.
 
     Example:
         >>> pieces = BytePairs.learned(["low lower lowest", "new newer newest"], size=20)
@@ -33,7 +34,12 @@ class BytePairs:
     """
 
     def __init__(self, text: str) -> None:
-        self._tokenizer: Any = _tokenizers().Tokenizer.from_str(text)
+        library = _tokenizers()
+        try:
+            self._tokenizer: Any = library.Tokenizer.from_str(text)
+        except Exception as error:  # of no narrower class
+            said = " ".join(str(error).split())
+            raise ValueError(f"not a vocabulary of byte pairs: {said}") from error
 
     @classmethod
     def learned(cls, sentences: Iterable[str], size: int) -> "BytePairs":

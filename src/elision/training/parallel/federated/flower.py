@@ -13,6 +13,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from elision.common.trees import pack, unpack
@@ -57,9 +58,17 @@ def from_wire(record: Any, kind: type[Any]) -> Any:
         if "messages" in tree:
             tree["messages"] = [_message(m) for m in tree["messages"]]
         return kind(**tree)
-    except (KeyError, TypeError, ValueError) as error:
+    except (
+        AttributeError,
+        LookupError,
+        RecursionError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
+        said = " ".join(str(error).split())
         raise ValueError(
-            f"a message of another form than a {kind.__name__.lower()}'s: {error}"
+            f"a message of another form than a {kind.__name__.lower()}'s: {said}"
         ) from error
 
 

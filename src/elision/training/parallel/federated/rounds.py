@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from elision.common.checks import integer
-from elision.common.files import load_tensors, save_tensors
+from elision.common.checks import integer, numbers
+from elision.common.files import load_tensors, save_tensors, taken_apart
 from elision.common.trees import pack, unpack
 from elision.layers.recipe import Recipe
 from elision.training.parallel.federated.client import Clients
@@ -231,10 +231,15 @@ def _save(path: Path, server: Server, history: list[RoundMetrics]) -> None:
     )
 
 
+#: Metrics of a round that it may not have.
+_MAY_BE_NONE = ("loss", "epsilon")
+
+
 def _load(path: Path, server: Server) -> list[RoundMetrics]:
     tensors, facts = load_tensors(path, "checkpoint")
-    try:
+    with taken_apart(path, "does not fit this run"):
         server.load_state_dict(unpack(tensors, facts["server"]))
-        return [RoundMetrics(**row) for row in facts["history"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: does not fit this run: {error}") from error
+        rows = [
+            numbers("RoundMetrics", row, none=_MAY_BE_NONE) for row in facts["history"]
+        ]
+        return [RoundMetrics(**row) for row in rows]

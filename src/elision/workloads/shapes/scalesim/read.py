@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from elision.common.cells import in_cell
 from elision.common.checks import integer
 from elision.products import Conv2dGeometry, Geometry, MatmulGeometry
 from elision.workloads.shapes.scalesim.columns import (
@@ -113,7 +114,7 @@ class _Reader:
                 geometry = _geometry(values["name"], sizes)
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from None
-            found.append((section + values["name"], geometry))
+            found.append((section + in_cell(values["name"]), geometry))
         if sparse:
             self.notes.append(
                 f"the Sparsity of {sparse} layer(s) is not read, since shapes have no zeros"

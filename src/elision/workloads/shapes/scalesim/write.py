@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from elision.common.cells import cell
 from elision.common.files import write_text
 from elision.products import Conv2dGeometry, Geometry, MatmulGeometry, Product
 from elision.workloads.shapes.scalesim.columns import CONVOLUTION, DEPTHWISE, PRODUCT
@@ -36,7 +37,7 @@ def write_topology(
                 "not be empty or begin with # or a space"
             )
         cells = _gemm_cells(name, geometry) if matmul else _conv_cells(name, geometry)
-        lines.append(",".join(map(str, cells)) + ",")
+        lines.append(",".join([cell(str(cells[0])), *map(str, cells[1:])]) + ",")
     header = ",".join(PRODUCT if matmul else CONVOLUTION) + ","
     write_text(Path(path), "\n".join([header, *lines]) + "\n")
     return Path(path)
