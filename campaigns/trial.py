@@ -136,10 +136,17 @@ def _inside(call: Callable[[], Any]) -> Outcome:
                 return Outcome("memory", str(error)[:_LINE])
             if isinstance(error, RecursionError):
                 return Outcome("traceback", traceback.format_exc())
-            return _refusal(str(error)[:_LINE])  # as the command line cuts it
+            return _refusal(_as_told(error))
         except BaseException:
             return Outcome("traceback", traceback.format_exc())
     return Outcome("accepted", err.getvalue(), out.getvalue() + str(found))
+
+
+def _as_told(error: Exception) -> str:
+    """The message as the command line would print it."""
+    from elision.common.printable import printable
+
+    return printable(str(error), keep="\n\t")[:_LINE]
 
 
 def _refusal(said: str) -> Outcome:

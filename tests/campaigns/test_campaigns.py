@@ -42,6 +42,18 @@ def test_damaged_files_end_in_one_line(tmp_path: Path, kinds: tuple[str, ...]) -
         assert row["bad"] == [], kind
 
 
+def test_forged_files_and_hostile_names_end_in_one_line(tmp_path: Path) -> None:
+    kinds = (
+        *("forged ternary network", "forged sparse network", "sweep in CSV"),
+        *("pickled cifar", "recipe in JSON", "table of digits", "names"),
+    )
+    names = [f"poison/{kind}" for kind in kinds]
+    found = _campaign(tmp_path / "found.json", *names, "--share", "0.03")
+    assert set(found["poison"]) == set(kinds)
+    for kind, row in found["poison"].items():
+        assert row["bad"] == [], kind
+
+
 def test_killed_jobs_end_with_the_bytes_of_whole_ones(tmp_path: Path) -> None:
     found = _campaign(tmp_path / "found.json", "kills/train", "--share", "0.08")
     assert found["kills"]["train"]["bad"] == []
