@@ -386,4 +386,4 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
 
 def _shown(value: Any) -> Any:
     """A value of a table; its text as a terminal shows it, and never a formula."""
-    return cell(printable(value, keep="\n")) if isinstance(value, str) else value
+    return printable(cell(value), keep="\n\t") if isinstance(value, str) else value

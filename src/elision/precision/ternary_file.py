@@ -170,7 +170,7 @@ def _terms(
     fits = type(layer) in TERNARY and layer.weight.shape[0] == rows
     if not fits or layer.weight[0].numel() != columns:
         raise ValueError(
-            f"a layer {name!r} with {rows} rows of {columns} weights, which the model "
+            f"holds a layer {name!r} with {rows} rows of {columns} weights, which the model "
             "does not have"
         )
     if blocks != -(-columns // integer("layer", "block", block)):
