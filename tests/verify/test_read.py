@@ -141,3 +141,8 @@ def test_given_sizes_leave_nothing_open() -> None:
     assert verdict.status == "proved"
     assert str(verdict).startswith("proved at the sizes given")
     assert equivalent(twice, times, sizes={"M": 4, "K": 4}).status == "refuted"
+
+
+def test_signs_without_end_are_one_line() -> None:
+    with pytest.raises(ProgramError, match="not Python: nested too deeply"):
+        read("for i in range(" + "-" * 100_000 + "M): y[i] = 0")

@@ -188,6 +188,10 @@ class _Python:
         except SyntaxError as error:
             place = Place(error.lineno or 1, (error.offset or 1) + margin)
             raise ProgramError(f"not Python: {error.msg}", place) from None
+        except (MemoryError, RecursionError, ValueError) as error:
+            # Python's parser, of brackets without end; a text with a null character.
+            said = str(error) or "nested too deeply"
+            raise ProgramError(f"not Python: {said}", Place(1, 1)) from None
         self._scope = _Scope()
 
     def program(self) -> Program:
