@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from elision.common.checks import integer
+from elision.common.checks import count
 from elision.common.files import load_tensors, save_tensors, taken_apart
 from elision.formats.ternary_blocks import SCALE, TernaryBlocks
 from elision.precision.ternary_layers import TERNARY, InputGrid, Terms
@@ -161,6 +161,10 @@ def _filled(
     return model
 
 
+#: Most weights of a block (an own choice).
+_MOST_BLOCK = 2**16
+
+
 def _terms(
     layer: Any, name: str, fact: dict[str, Any], tensors: dict[str, Tensor], engine: str
 ) -> Terms:
@@ -173,7 +177,7 @@ def _terms(
             f"holds a layer {name!r} with {rows} rows of {columns} weights, which the model "
             "does not have"
         )
-    if blocks != -(-columns // integer("layer", "block", block)):
+    if blocks != -(-columns // count("layer", "block", block, most=_MOST_BLOCK)):
         raise ValueError(
             f"layer {name!r}: {blocks} blocks of {block} are not {columns}"
         )
