@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and what a killed process leaves."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from elision.common import locking
 from elision.common.files import (
     is_partial,
     remove_left_partials,
@@ -76,6 +78,44 @@ def test_only_own_partials_of_dead_processes_are_removed(tmp_path: Path) -> None
     remove_left_partials(tmp_path)
     left = {path.name for path in folder.iterdir()}
     assert left == {name for name, stays in names.items() if stays}
+
+
+def test_a_write_removes_what_killed_ones_left_of_the_same_file(tmp_path: Path) -> None:
+    dead, end = _dead_process(), "0123abcd.elision-partial"
+    names = {
+        f".rows[1].csv.{dead}.{end}": False,
+        f".rows[1].csv.{os.getpid()}.{end}": True,
+        f".rows1.csv.{dead}.{end}": True,
+        f".rows[1].csv.gz.{os.getpid()}.{end}": True,
+    }
+    for name in names:
+        (tmp_path / name).write_text("half")
+    write_text(tmp_path / "rows[1].csv", "whole")
+    left = {path.name for path in tmp_path.iterdir()} - {"rows[1].csv"}
+    assert left == {name for name, stays in names.items() if stays}
+
+
+def test_a_long_wait_for_a_lock_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(locking, "_SILENT_SECONDS", 0.0)
+    first = locked(tmp_path / "rows.lock")
+    first.__enter__()
+
+    class Told(logging.Handler):
+        """Ends the first work as soon as the second says that it waits."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            del record
+            first.__exit__(None, None, None)
+
+    handler = Told()
+    logging.getLogger("elision").addHandler(handler)
+    try:
+        with locked(tmp_path / "rows.lock"):
+            assert "waiting for another process" in caplog.text
+    finally:
+        logging.getLogger("elision").removeHandler(handler)
 
 
 def test_one_process_works_in_a_folder_and_the_other_is_told_so(tmp_path: Path) -> None:

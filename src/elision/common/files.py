@@ -8,8 +8,9 @@ import os
 import re
 import secrets
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,12 @@ def remove_left_partials(folder: Path) -> None:
 
     A file of a living process stays, and every file that this library has not named.
     """
-    for path in [p for p in folder.rglob(".*") if is_partial(p)]:
+    _remove_left(list(folder.rglob(".*")))
+
+
+def _remove_left(paths: Iterable[Path]) -> None:
+    """Remove those that are temporary files of processes that are no more."""
+    for path in paths:
         named = _PARTIAL.fullmatch(path.name)
         if named is not None and not is_alive(int(named["process"])):
             path.unlink(missing_ok=True)
@@ -79,7 +85,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a new file to write to; rename it to ``path`` if all went well.
 
     The content is on the disk before the new name is, so that a loss of power leaves the
-    old file or the new one. A symbolic link at ``path`` is replaced, never followed.
+    old file or the new one. A symbolic link at ``path`` is replaced, never followed. What
+    killed processes of this machine left half-written of this file is removed.
 
     Raises:
         OSError: the file cannot be written (no space, no folder); the message names
@@ -88,6 +95,8 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(
         f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.elision-partial"
     )
+    with suppress(OSError):  # a folder that cannot be listed, or is gone
+        _remove_left(list(path.parent.glob(f".{escape(path.name)}.*")))
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:

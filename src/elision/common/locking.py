@@ -2,12 +2,20 @@
 
 import errno
 import fcntl
+import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["alone_in", "locked"]
+
+_log = logging.getLogger("elision")
+
+#: Time that a wait for a lock may take before it is told, and between two attempts: what
+#: holds one for less writes a file (own choices).
+_SILENT_SECONDS, _PAUSE_SECONDS = 2.0, 0.01
 
 #: What a file system that has no locks answers.
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -16,6 +24,8 @@ _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Context in which no other process is in the same one; a killed one leaves it.
+
+    A wait of more than two seconds is told in one line of the log.
 
     Args:
         path: a folder, or a file, which is made if it is not there.
@@ -26,10 +36,24 @@ def locked(path: Path) -> Iterator[None]:
     flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     handle = os.open(path, flags, 0o666)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _wait(handle, path)
         yield
     finally:
         _release(handle)
+
+
+def _wait(handle: int, path: Path) -> None:
+    """Take a lock as soon as no other process has it."""
+    ends = time.monotonic() + _SILENT_SECONDS
+    while time.monotonic() < ends:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+    _log.warning("waiting for another process, which is at work at %s", path)
+    fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 @contextmanager
