@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from numba.core.caching import IndexDataCacheFile
 
 from elision.common.machine_code import compiled_once
 
@@ -105,3 +106,30 @@ def test_a_function_that_no_folder_keeps_is_told_once(
         assert (_hits(module), _hits(module)) == (0, 0)
     said = [row for row in caplog.messages if "in any folder" in row]
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("step", ["_save_index", "_save_data"])
+def test_a_kill_between_code_and_index_leaves_no_name_of_older_code(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def killed(*_: object) -> None:
+        raise OSError
+
+    assert (_hits(module), _hits(module)) == (0, 1)
+    path = Path(str(module.__file__))
+    path.write_text(
+        SOURCE.replace("2", "3") + "# of another size, hence of another time\n"
+    )
+    spec = importlib.util.spec_from_file_location("kept_function", path)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader.exec_module(module)
+
+    def tripled() -> int:
+        gc.collect()
+        return compiled_once(nogil=True)(module.doubled)(7)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(IndexDataCacheFile, step, killed)
+        assert tripled() == 21
+    assert tripled() == 21

@@ -8,11 +8,18 @@ either does not hold.
 
 import functools
 import hashlib
+import io
+import itertools
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from elision.common.files import replacing
+from elision.common.locking import locked
 
 __all__ = ["compiled_once"]
 
@@ -74,8 +81,22 @@ def _cache_class() -> Any:
             except Exception as error:
                 raise OSError(f"{name}: {error}") from error  # which means: compile
 
+        def save(self, key: Any, data: Any) -> None:
+            # The index comes last: what is killed in between leaves no name of code that
+            # is another's. Two processes would take one name for two functions.
+            with locked(Path(self._cache_path)):
+                names = self._load_index()
+                free = (
+                    n
+                    for n in map(self._data_name, itertools.count(1))
+                    if n not in {*names.values()}
+                )
+                name = names.get(key) or next(free)
+                self._save_data(name, data)
+                self._save_index(names | {key: name})
+
         def _open_for_write(self, filepath: str) -> Any:
-            return _WithDigest(super()._open_for_write(filepath))
+            return _with_digest(Path(filepath))
 
     class CheckedCache(FunctionCache):
         """Cache whose failures cost a compilation, and nothing else."""
@@ -115,25 +136,15 @@ def _tell_once(folder: str, reason: str) -> None:
     )
 
 
-class _WithDigest:
-    """Context of a file that is being written; its digest comes last."""
-
-    def __init__(self, opening: Any) -> None:
-        self.opening = opening
-
-    def __enter__(self) -> "_WithDigest":
-        self.file = self.opening.__enter__()
-        self.digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-        return self
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return self.file.write(data)
-
-    def __exit__(self, kind: Any, value: Any, traceback: Any) -> Any:
-        if kind is None:
-            self.file.write(self.digest.digest())
-        return self.opening.__exit__(kind, value, traceback)
+@contextmanager
+def _with_digest(path: Path) -> Iterator[io.BytesIO]:
+    """Context of a file's content, which is written with its digest behind it."""
+    content = io.BytesIO()
+    yield content
+    kept = content.getvalue()
+    digest = hashlib.blake2b(kept, digest_size=_DIGEST_BYTES).digest()
+    with replacing(path) as temporary:
+        temporary.write_bytes(kept + digest)
 
 
 def _content(path: str) -> bytes:

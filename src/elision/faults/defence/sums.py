@@ -3,10 +3,11 @@
 import math
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from elision.common.machine_code import compiled_once
 
 __all__ = ["Sums", "sums_of", "sums_slowly", "weighted", "weighted_slowly"]
 
@@ -114,7 +115,7 @@ def weighted_slowly(
 
 
 # Sums of magnitudes may be added in any order; NaN and infinity must stay what they are.
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})
+@compiled_once(nogil=True, fastmath={"reassoc", "nsz", "contract"})
 def _one_pass(x: Any, groups: int) -> Any:  # pragma: no cover (compiled)
     examples, channels, pixels = x.shape
     place = np.zeros((channels, pixels), np.float32)
@@ -136,7 +137,7 @@ def _one_pass(x: Any, groups: int) -> Any:  # pragma: no cover (compiled)
     return place, pixel, size, square
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})
+@compiled_once(nogil=True, fastmath={"reassoc", "nsz", "contract"})
 def _by_row(w: Any, sums: Any, groups: int) -> Any:  # pragma: no cover (compiled)
     rows, channels, taps = w.shape
     product, square = np.zeros(rows, np.float64), np.zeros(rows, np.float64)
@@ -152,7 +153,7 @@ def _by_row(w: Any, sums: Any, groups: int) -> Any:  # pragma: no cover (compile
     return product, square
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz", "contract"})
+@compiled_once(nogil=True, fastmath={"reassoc", "nsz", "contract"})
 def _by_column(w: Any, sums: Any, groups: int) -> Any:  # pragma: no cover (compiled)
     rows, channels, taps = w.shape
     product = np.zeros(channels * groups, np.float64)

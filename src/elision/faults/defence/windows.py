@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from itertools import product as pairs
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from elision.common.machine_code import compiled_once
 from elision.products import ConvolutionParameters
 
 __all__ = [
@@ -201,10 +201,10 @@ def _inside(
     return tuple(found)
 
 
-_FAST: Any = {"cache": True, "nogil": True, "fastmath": {"reassoc", "nsz", "contract"}}
+_FAST: Any = {"nogil": True, "fastmath": {"reassoc", "nsz", "contract"}}
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled_once(nogil=True)
 def _ends(
     tap: int, outputs: int, inputs: int, stride: int, pad: int, dilation: int
 ) -> tuple[int, int]:
@@ -214,7 +214,7 @@ def _ends(
     return low, max(low, high)
 
 
-@numba.njit(**_FAST)
+@compiled_once(**_FAST)
 def _met(
     place: Any, kernel: Any, outputs: Any, stride: Any, pad: Any, dilation: Any
 ) -> Any:  # pragma: no cover (compiled)
@@ -241,7 +241,7 @@ def _met(
     return found
 
 
-@numba.njit(**_FAST)
+@compiled_once(**_FAST)
 def _met_inside(
     place: Any, kernel: Any, inputs: Any, stride: Any, pad: Any, dilation: Any
 ) -> Any:  # pragma: no cover (compiled)
@@ -263,7 +263,7 @@ def _met_inside(
     return found
 
 
-@numba.njit(**_FAST)
+@compiled_once(**_FAST)
 def _correlated(
     g: Any, x: Any, kernel: Any, stride: Any, pad: Any, dilation: Any
 ) -> Any:  # pragma: no cover (compiled)
