@@ -26,6 +26,7 @@ import torch
 from elision.common.files import is_alive
 from elision.common.locking import locked
 from elision.common.names import lookup
+from elision.common.programs import completed
 
 __all__ = [
     "NEXT_BEST",
@@ -267,9 +268,9 @@ def _cached(name: str, compile_: Callable[[Path], None]) -> Path:
     try:
         folder = private_folder(cache_folder())
         path = folder / f"{name}.so"
+        _remove_left_builds(folder)
         if not _intact(path):
             with locked(path.with_suffix(".lock")):
-                _remove_left_builds(folder)
                 if not _intact(path):  # another process may have built it meanwhile
                     compile_(path)
     except OSError as error:
@@ -300,7 +301,7 @@ def _check_owner(path: Path, found: os.stat_result) -> None:
 
 
 def _remove_left_builds(folder: Path) -> None:
-    """Remove what killed compilations left."""
+    """Remove what killed compilations left; their compilers have ended with them."""
     for left in folder.glob(f"{_BUILD}*"):
         if not is_alive(int(left.name.removeprefix(_BUILD).partition("-")[0])):
             shutil.rmtree(left, ignore_errors=True)
@@ -322,19 +323,17 @@ def _compile(command: list[str], path: Path, told: str, timeout_seconds: float) 
     with _build_folder(path.parent) as folder:
         made = folder / path.name
         try:
-            done = subprocess.run(
+            done = completed(
                 [*command, "-o", str(made)],
-                capture_output=True,
-                text=True,
-                timeout=timeout_seconds,
-                check=False,
+                timeout_seconds=timeout_seconds,
+                environment={"TMPDIR": str(folder)},  # removed with it
             )
         except subprocess.TimeoutExpired as error:
             raise BuildError(
                 f"{compiler} took longer than {timeout_seconds:g} s to build {what}"
             ) from error
         if done.returncode != 0:
-            reason = _reason(done.stderr.splitlines())
+            reason = _reason(done.stderr.decode(errors="replace").splitlines())
             raise BuildError(
                 f"{compiler} cannot build {what}: {reason} (in {path.parent})"
             )

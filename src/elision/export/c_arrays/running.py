@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from elision.common.programs import completed
 from elision.export.c_arrays.program import CProgram
 
 __all__ = ["STRICT", "c_compiler", "run_c", "run_source"]
@@ -105,13 +106,7 @@ def run_source(
 
 def _run(command: list[str], given: bytes, timeout_seconds: float) -> bytes:
     try:
-        done = subprocess.run(
-            command,
-            input=given,
-            capture_output=True,
-            timeout=timeout_seconds,
-            check=False,
-        )
+        done = completed(command, timeout_seconds=timeout_seconds, given=given)
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(
             f"{command[0]} took longer than {timeout_seconds:g} s"
