@@ -1,36 +1,80 @@
-"""An interruption is one line, wherever it falls."""
+"""An interruption, and a request to end, is one line, wherever it falls."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
 from elision.cli import main as command_line
+from elision.cli.signals import requests_kept
 
 
-def _interrupt_in_a_callback() -> None:
+def _stop_in_a_callback(number: signal.Signals) -> None:
     class Lost:
         def __del__(self) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             sum(range(1000))  # the handler runs here, where its exception is ignored
 
     Lost()
     time.sleep(10)
-    raise AssertionError("the interruption was lost")
+    raise AssertionError("the signal was lost")
 
 
-def test_an_interruption_in_a_callback_of_python_is_not_lost(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def _stop(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(10)
+    raise AssertionError("the signal was lost")
+
+
+@pytest.mark.parametrize("how", [_stop, _stop_in_a_callback])
+@pytest.mark.parametrize(
+    ("number", "status", "line"),
+    [
+        (signal.SIGINT, 1, "elision: interrupted; the same command continues\n"),
+        (
+            signal.SIGTERM,
+            143,
+            "elision: ended by SIGTERM; the same command continues\n",
+        ),
+    ],
+)
+def test_a_stop_is_told_in_one_line_even_in_a_callback_of_python(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    how: Callable[[signal.Signals], None],
+    number: signal.Signals,
+    status: int,
+    line: str,
 ) -> None:
-    monkeypatch.setattr(command_line, "_run", lambda _: _interrupt_in_a_callback())
+    monkeypatch.setattr(command_line, "_run", lambda _: how(number))
     with pytest.raises(SystemExit) as end:
         command_line.main(["study"])
-    assert end.value.code == 1
-    said = capsys.readouterr().err
-    assert said == "elision: interrupted; the same command continues\n"
+    assert end.value.code == status
+    assert capsys.readouterr().err == line
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_rank_of_torchrun_ends_on_sigterm_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    with requests_kept():
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_the_handler_of_a_users_program_stays() -> None:
+    def mine(*_: object) -> None: ...
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        with requests_kept():
+            assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_an_interruption_while_the_command_line_loads_is_one_line() -> None:

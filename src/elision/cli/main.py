@@ -1,15 +1,14 @@
 """The command line: ``elision VERB``, its configuration file and its exit status.
 
-Exit status: 0, 1 (the work failed) or 2 (the arguments are wrong), with one clear line.
+Exit status: 0, 1 (the work failed or was interrupted), 2 (the arguments are wrong) or 143
+(ended by SIGTERM), with one clear line.
 The verbs are in :mod:`elision.cli`.
 """
 
 import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from cyclopts.config import Dict
 from elision import __version__
 from elision.cli import COMMANDS
 from elision.cli.parameters import epilogue
+from elision.cli.signals import Ended, requests_kept
 from elision.common.names import lookup
 from elision.common.printable import printable
 from elision.common.toml import from_toml
@@ -123,27 +123,8 @@ def _notices() -> Iterator[None]:
         log.removeHandler(handler)
 
 
-@contextlib.contextmanager
-def _interruptions_kept() -> Iterator[None]:
-    """Context in which an interruption that Python throws away is raised once more.
-
-    One that falls into a callback of the interpreter's own, of which an import runs
-    thousands, would be printed and lost.
-    """
-
-    def raised_again(unraisable: Any) -> None:
-        if unraisable.exc_type is KeyboardInterrupt:
-            # A moment later, for what is raised in here is thrown away, too.
-            threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
-        else:
-            before(unraisable)
-
-    before, sys.unraisablehook = sys.unraisablehook, raised_again
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-
+#: Exit status after SIGTERM, as shells say it: 128 and the signal.
+_BY_SIGTERM = 143
 
 #: Longest message, in characters; a file can hold a name of any length.
 _LONGEST = 2000
@@ -173,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # line to standard error whenever it starts and stops.
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     try:
-        with _interruptions_kept():
+        with requests_kept():
             _run(given)
     except UnusedCliTokensError as error:
         verb = " ".join(["elision", *(error.command_chain or ())])
@@ -196,3 +177,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("elision: interrupted; the same command continues", file=sys.stderr)
         sys.exit(1)
+    except Ended:
+        print("elision: ended by SIGTERM; the same command continues", file=sys.stderr)
+        sys.exit(_BY_SIGTERM)

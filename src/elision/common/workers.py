@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 from multiprocessing import connection
 from typing import Any, TypeVar
 
-__all__ = ["end_with_the_parent", "pool", "spread"]
+__all__ = ["pool", "processes", "spread"]
 
 T = TypeVar("T")
 
@@ -33,20 +33,14 @@ def spread(
     if executor is None and workers <= 1:
         yield from (call() for call in calls)
         return
-    own = _processes(workers) if executor is None else None
-    with own or nullcontext():
-        chosen = executor or own
-        assert chosen is not None
+    with processes(workers) if executor is None else nullcontext(executor) as chosen:
         waiting = [chosen.submit(call) for call in calls]
         try:
             for future in as_completed(waiting):
                 yield future.result()
         finally:  # after a failure or an interruption nothing new is begun
-            if own:
-                own.shutdown(cancel_futures=True)
-            else:
-                for future in waiting:
-                    future.cancel()
+            for future in waiting:
+                future.cancel()
 
 
 @contextmanager
@@ -67,12 +61,8 @@ def pool(workers: int, executor: Executor | None = None) -> Iterator[Executor]:
     if executor is not None:
         yield executor
         return
-    own = _Here() if workers <= 1 else _processes(workers)
-    with own:
-        try:
-            yield own
-        finally:
-            own.shutdown(cancel_futures=True)
+    with _Here() if workers <= 1 else processes(workers) as own:
+        yield own
 
 
 class _Here(Executor):
@@ -86,20 +76,49 @@ class _Here(Executor):
         return done
 
 
-def _processes(workers: int) -> ProcessPoolExecutor:
+@contextmanager
+def processes(
+    workers: int, begin: Callable[..., None] | None = None, *arguments: Any
+) -> Iterator[ProcessPoolExecutor]:
+    """An executor of processes that end at once when this one is interrupted or killed.
+
+    After a failure, what was begun is awaited, and nothing new is.
+
+    Args:
+        workers: processes.
+        begin: what each process does first; picklable.
+        arguments: of that.
+    """
     # Spawned, because forking a process that runs threads can hang.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, context, end_with_the_parent)
+    theirs, ours = context.Pipe(duplex=False)
+    own = ProcessPoolExecutor(workers, context, _begin, (theirs, begin, arguments))
+    with theirs, ours, own:
+        try:
+            yield own
+        except Exception:
+            raise
+        except BaseException:  # an interruption, or a request to end
+            ours.close()
+            raise
+        finally:
+            own.shutdown(cancel_futures=True)
 
 
-def end_with_the_parent() -> None:
-    """End this process at once when its parent is interrupted or killed."""
+def _begin(
+    pipe: Any,  # a connection, whose class is the system's
+    begin: Callable[..., None] | None,
+    arguments: tuple[Any, ...],
+) -> None:
+    """Have this process end when its parent closes the pipe, or is no more."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
     def watch() -> None:
-        connection.wait([parent.sentinel])
+        connection.wait([parent.sentinel, pipe])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    if begin is not None:
+        begin(*arguments)

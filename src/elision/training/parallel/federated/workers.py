@@ -1,15 +1,13 @@
 """Processes that train clients: each with a model of its own, the server's in none."""
 
-import multiprocessing
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from elision.common.workers import end_with_the_parent
+from elision.common.workers import processes
 from elision.training.parallel.federated.client import Clients, Job, Report, packed
 
 __all__ = ["trainers"]
@@ -33,23 +31,15 @@ def trainers(clients: Clients, made: tuple[Any, ...], workers: int) -> Iterator[
     if workers <= 1:
         yield lambda jobs: [clients.train(job) for job in jobs]
         return
-    # Spawned, because forking a process that runs threads can hang.
-    context = multiprocessing.get_context("spawn")
-    arguments = packed(made), torch.get_num_threads()
-    pool = ProcessPoolExecutor(workers, context, _begin, arguments)
-    with pool:
-        try:
-            yield lambda jobs: [
-                pickle.loads(found) for found in pool.map(_train, map(packed, jobs))
-            ]
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with processes(workers, _begin, packed(made), torch.get_num_threads()) as pool:
+        yield lambda jobs: [
+            pickle.loads(found) for found in pool.map(_train, map(packed, jobs))
+        ]
 
 
 def _begin(made: bytes, threads: int) -> None:
     """Make the clients of this process; sums depend on the number of threads."""
     global _clients
-    end_with_the_parent()
     torch.set_num_threads(threads)
     _clients = Clients(*pickle.loads(made))
 
