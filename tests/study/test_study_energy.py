@@ -162,9 +162,33 @@ def test_a_study_keeps_its_energy_and_its_grid(tmp_path: Path) -> None:
     assert study(CONFIG, tmp_path, grid=other).grid == other
     assert kept_grid(tmp_path, None) == other
     assert (tmp_path / "summary.json").read_bytes() == summary
-    (tmp_path / "energy.json").write_text("{}")
-    with pytest.raises(ValueError, match="is no account of a study's energy"):
-        study(CONFIG, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("energy.json", "{}", "is no account of a study's energy"),
+        ("energy.json", "[", "is no account of a study's energy"),
+        ("timing.json", "", "holds no seconds per step"),
+        ("timing.json", '{"dense": NaN}', "holds no seconds per step"),
+        ("timing.json", '["dense"]', "holds no seconds per step"),
+    ],
+)
+def test_damage_to_what_only_informs_is_told_in_a_line_and_stops_no_study(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    text: str,
+    said: str,
+) -> None:
+    study(CONFIG, tmp_path)
+    summary = (tmp_path / "summary.json").read_bytes()
+    (tmp_path / name).write_text(text)
+    study(CONFIG, tmp_path)
+    (line,) = caplog.messages
+    assert said in line
+    assert name in line
+    assert (tmp_path / "summary.json").read_bytes() == summary
 
 
 def test_a_search_accounts_for_its_trials(tmp_path: Path) -> None:

@@ -109,12 +109,22 @@ def test_a_folder_of_an_older_run_goes_on_without_its_energy(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", '{"epochs": {"0": {}}}', '{"epochs": {"a": {}}}', '{"epochs": 3}'],
+    [
+        *("", "[]", '{"epochs": {"0": {}}}', '{"epochs": {"a": {}}}', '{"epochs": 3}'),
+        "[" * 100_000,
+    ],
 )
-def test_a_damaged_account_is_named(tmp_path: Path, text: str) -> None:
+def test_a_damaged_account_is_told_in_a_line_and_stops_nothing(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Killed):
+        run(tmp_path, killer(15))
     (tmp_path / SPENT).write_text(text)
-    with pytest.raises(ValueError, match="is no account of a run's energy"):
-        read_spent(tmp_path)
+    assert list(run(tmp_path).spent) == [1]
+    (line,) = caplog.messages
+    assert "is no account of a run's energy" in line
+    assert "\n" not in line
+    assert list(read_spent(tmp_path)) == [1]  # written anew
 
 
 def test_runs_below_a_folder_are_added(tmp_path: Path) -> None:

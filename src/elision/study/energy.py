@@ -6,6 +6,7 @@ no part of ``summary.json``.
 """
 
 import json
+import logging
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ __all__ = [
     "step_seconds",
 ]
 
+_log = logging.getLogger("elision")
+
 #: File of a run folder.
 ACCOUNT = "energy.json"
 
@@ -34,19 +37,21 @@ ACCOUNT = "energy.json"
 def kept_grid(folder: Path, given: Grid | None) -> Grid:
     """The grid that was given, else that of the folder's account, else the default.
 
-    Raises:
-        ValueError: the folder's account is damaged.
+    A damaged account is told in one line of the log, and has none.
     """
     path = folder / ACCOUNT
     if given is not None or not path.is_file():
         return given or grid_named()
     try:
         return Grid(**json.loads(path.read_text(encoding="utf-8"))["grid"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: is no account of a study's energy ({error}); delete it, and it is "
-            "written anew"
-        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        _log.warning(
+            "%s: is no account of a study's energy (%s); it is written anew, with the "
+            "default grid",
+            path,
+            error,
+        )
+        return grid_named()
 
 
 def energy_of(outcomes: Sequence[RecipeOutcome]) -> Energy | None:
@@ -90,8 +95,6 @@ def account_of_search(folder: Path, grid: Grid | None = None) -> Energy | None:
         folder: the search's run folder, below which its trials were trained.
         grid: PUE and intensity; None: those of the folder's account, else the default.
 
-    Raises:
-        ValueError: an account in the folder is damaged (named).
     """
     energy, grid = spent_under(folder), kept_grid(folder, grid)
     if energy is not None:

@@ -43,6 +43,7 @@ from elision.study.outcome import RecipeOutcome, StudyOutcome, metric_rows, tabl
 from elision.study.probes import PROBES, Trained
 from elision.study.sources import digests
 from elision.study.teacher import Teacher, check_taught_alike, place_of
+from elision.study.timing import Timing
 from elision.training import checkpoint
 from elision.training.checkpoint import EpochMetrics
 from elision.training.loop import (
@@ -110,7 +111,7 @@ def study(
             f"with torchrun --nproc_per_node={config.processes}"
         )
     with _claimed(config, folder) as run:
-        timing = _Timing(folder / "timing.json")
+        timing = Timing(folder)
         if workers > 1 or executor is not None:
             _train_elsewhere(run, folder, timing, progress, workers, executor)
         return _completed(run, folder, timing, progress, Ranks(), grid)
@@ -141,7 +142,7 @@ def study_share(
     if ranks.is_first:
         with _claimed(config, folder) as run:
             ranks.gather(None)  # the others begin after the claim
-            timing = _Timing(folder / "timing.json")
+            timing = Timing(folder)
             return _completed(run, folder, timing, progress, ranks, grid)
     ranks.gather(None)
     run = _Run.of(config)
@@ -228,7 +229,7 @@ def added_to(
 def _completed(
     run: "_Run",
     folder: Path,
-    timing: "_Timing",
+    timing: Timing,
     progress: StudyProgress | None,
     ranks: Ranks,
     grid: Grid | None,
@@ -276,7 +277,7 @@ def _completed(
 def _train_elsewhere(
     run: "_Run",
     folder: Path,
-    timing: "_Timing",
+    timing: Timing,
     progress: StudyProgress | None,
     workers: int,
     executor: Executor | None,
@@ -579,25 +580,6 @@ def _outcome(
         reasons={s: r.diverged for s, r in results.items() if r.diverged is not None},
         spent={seed: result.spent for seed, result in results.items()},
     )
-
-
-class _Timing:
-    """Seconds per step by recipe, kept from the process that measured them.
-
-    They differ from run to run, so they are no part of ``summary.json``.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.seconds: dict[str, float] = {}
-        if path.is_file():
-            self.seconds = json.loads(path.read_text(encoding="utf-8"))
-
-    def note(self, spec: str, seconds: float | None) -> None:
-        """Keep a measurement; None (nothing was trained now) keeps the old one."""
-        if seconds is not None:
-            self.seconds[spec] = seconds
-            write_json(self._path, self.seconds)
 
 
 def _write(outcome: StudyOutcome, folder: Path) -> None:

@@ -6,7 +6,9 @@ what it cost, the epoch that was begun twice included. Only what a process had n
 when it was killed outright is lost.
 """
 
+import functools
 import json
+import logging
 import statistics
 import time
 from collections.abc import Iterator
@@ -17,12 +19,15 @@ from typing import Any
 
 import torch
 
+from elision.common.checks import integer, number
 from elision.common.files import write_json
 from elision.energy import Energy, measured
 from elision.energy.amount import PROCESS
 from elision.training.ranks import Ranks
 
 __all__ = ["SPENT", "EpochEnergy", "Spent", "read_spent", "spent_under"]
+
+_log = logging.getLogger("elision")
 
 #: File of a run beside its checkpoint.
 SPENT = "energy-by-epoch.json"
@@ -37,6 +42,9 @@ class EpochEnergy:
         plain_steps: steps that were neither metered nor recorded.
         step_cpu_seconds: median processor time of these in this process; None without one.
 
+    Raises:
+        ValueError: a number is below zero or not one.
+
     Example:
         >>> spent = EpochEnergy(Energy(1, 5, ("estimated",), "process"), 7, 0.25)
         >>> EpochEnergy.from_dict(spent.to_dict()) == spent
@@ -46,6 +54,11 @@ class EpochEnergy:
     energy: Energy
     plain_steps: int = 0
     step_cpu_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        integer("EpochEnergy", "plain_steps", self.plain_steps, ">= 0")
+        if self.step_cpu_seconds is not None:
+            number("EpochEnergy", "step_cpu_seconds", self.step_cpu_seconds, ">= 0")
 
     def __add__(self, later: "EpochEnergy") -> "EpochEnergy":
         """Both, of one epoch that was begun again; the later process's steps stand."""
@@ -70,8 +83,7 @@ class EpochEnergy:
 def read_spent(folder: Path) -> dict[int, EpochEnergy]:
     """Energy of every epoch that a run's folder knows of; empty of an older run.
 
-    Raises:
-        ValueError: the file is damaged or another's.
+    A damaged file is told in one line of the log, and counts as none.
     """
     path = folder / SPENT
     if not path.is_file():
@@ -79,11 +91,25 @@ def read_spent(folder: Path) -> dict[int, EpochEnergy]:
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))["epochs"]
         return {int(epoch): EpochEnergy.from_dict(v) for epoch, v in kept.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: is no account of a run's energy ({error}); without the file the run "
-            "goes on, and its energy is that of the epochs to come"
-        ) from error
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        _tell(path, str(error))
+        return {}
+
+
+@functools.cache  # once, though a page and a table read it again
+def _tell(path: Path, reason: str) -> None:
+    _log.warning(
+        "%s: is no account of a run's energy (%s); the energy is that of the epochs to "
+        "come",
+        path,
+        reason,
+    )
 
 
 def spent_under(folder: Path) -> Energy | None:
@@ -94,9 +120,6 @@ def spent_under(folder: Path) -> Energy | None:
 
     Returns:
         The sum; None where no run has an account.
-
-    Raises:
-        ValueError: an account is damaged (named).
     """
     return Energy.total(
         epoch.energy

@@ -24,9 +24,6 @@ def energy_section(folder: Path) -> Section | None:
 
     Args:
         folder: the search's run folder.
-
-    Raises:
-        ValueError: an account in the folder is damaged (named).
     """
     found = account_of_search(folder)
     if found is None:
@@ -50,11 +47,7 @@ def energy_section(folder: Path) -> Section | None:
 
 
 def energy_lines(folder: Path) -> str:
-    """The energy in words, with its method and the grid; empty where none is known.
-
-    Raises:
-        ValueError: an account in the folder is damaged (named).
-    """
+    """The energy in words, with its method and the grid; empty where none is known."""
     found = account_of_search(folder)
     if found is None:
         return ""
