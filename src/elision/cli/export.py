@@ -1,12 +1,17 @@
 """elision export."""
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from elision.cli.flags import Integer, Names, refuse_ignored
 from elision.cli.progress import Bar
+
+if TYPE_CHECKING:
+    from elision.export.graph import QuantisedGraph
+    from elision.study.page.export import ExportPage
 
 __all__ = ["export"]
 
@@ -99,61 +104,70 @@ def export(
     from elision.study.page.export import ExportPage
     from elision.study.sensitivity import write_folder
 
-    with Bar() as bar:
-        name, spec, model, chosen, dataset, folder = _network(
-            source, recipe, workload, epochs, seed, data, out, bar
+    with ExitStack() as held:
+        with Bar() as bar:
+            name, spec, model, chosen, dataset, folder = _network(
+                source, recipe, workload, epochs, seed, data, out, bar, held
+            )
+            found = exported(
+                model,
+                chosen,
+                dataset,
+                folder,
+                targets,
+                name=file_name(chosen.name),
+                quantise=quantise,
+                bits=bits,
+                calibration=calibration,
+                examples=examples,
+                epochs=aware_epochs or 1,
+                seed=seed,
+                progress=bar.step,
+            )
+        page = ExportPage(
+            name, f"{chosen.model} on {chosen.dataset}, trained under {spec}."
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        found = exported(
-            model,
-            chosen,
-            dataset,
-            folder,
-            targets,
-            name=file_name(chosen.name),
-            quantise=quantise,
-            bits=bits,
-            calibration=calibration,
-            examples=examples,
-            epochs=aware_epochs or 1,
-            seed=seed,
-            progress=bar.step,
-        )
-    page = ExportPage(
-        name, f"{chosen.model} on {chosen.dataset}, trained under {spec}."
-    )
-    page.add(found)
-    tables = {"stages": found.rows(), "agreement": list(found.agreements)}
-    text = [rows_as_text(tables["stages"]), rows_as_text(tables["agreement"])]
-    memory: dict[str, Any] | None = None
-    if found.graph is not None:
-        from elision.export import plan_quantised
-        from elision.export.devices import fit
-
-        tables["operations"] = found.graph.rows()
-        plan = plan_quantised(found.graph)
-        fits = [fit(plan, each) for each in device]
-        page.add_memory(plan, fits)
-        tables["memory"] = plan.rows()
-        if fits:
-            tables["devices"] = [each.row() for each in fits]
-        memory = plan.summary()
-        text.append(plan.text())
-        text += [each.text() for each in fits]
-    summary = {
-        "network": name,
-        "quantise": quantise,
-        "bits": bits if found.graph is not None else None,
-        "calibration": calibration,
-        "files": {key: path.name for key, path in found.files.items()},
-        "stages": tables["stages"],
-        "agreement": tables["agreement"],
-        "memory": memory,
-        "devices": tables.get("devices", []),
-    }
-    write_folder(folder, page, tables, summary)
+        page.add(found)
+        tables = {"stages": found.rows(), "agreement": list(found.agreements)}
+        text = [rows_as_text(tables["stages"]), rows_as_text(tables["agreement"])]
+        memory: dict[str, Any] | None = None
+        if found.graph is not None:
+            memory, more = _add_memory(found.graph, device, page, tables)
+            text += more
+        summary = {
+            "network": name,
+            "quantise": quantise,
+            "bits": bits if found.graph is not None else None,
+            "calibration": calibration,
+            "files": {key: path.name for key, path in found.files.items()},
+            "stages": tables["stages"],
+            "agreement": tables["agreement"],
+            "memory": memory,
+            "devices": tables.get("devices", []),
+        }
+        write_folder(folder, page, tables, summary)
     text += [f"{key}: {path}" for key, path in found.files.items()]
     print("\n\n".join(text) + f"\nreport: {folder / 'report.html'}")
+
+
+def _add_memory(
+    graph: "QuantisedGraph",
+    devices: tuple[str, ...],
+    page: "ExportPage",
+    tables: dict[str, Any],
+) -> tuple[dict[str, Any], list[str]]:
+    """Add the plan of a graph's memory, and its fit to devices; its summary and text."""
+    from elision.export import plan_quantised
+    from elision.export.devices import fit
+
+    tables["operations"] = graph.rows()
+    plan = plan_quantised(graph)
+    fits = [fit(plan, each) for each in devices]
+    page.add_memory(plan, fits)
+    tables["memory"] = plan.rows()
+    if fits:
+        tables["devices"] = [each.row() for each in fits]
+    return plan.summary(), [plan.text(), *(each.text() for each in fits)]
 
 
 def _check(
@@ -192,12 +206,16 @@ def _network(
     data: Path | None,
     out: Path | None,
     bar: Bar,
+    held: ExitStack,
 ) -> tuple[str, str, Any, Any, Any, Path]:
-    """Name, recipe, trained network, its workload and data, and the export's folder."""
-    from elision.common.files import check_no_links_out
+    """Name, recipe, trained network, its workload and data, and the export's folder.
+
+    The folder is this process's own while ``held`` is open.
+    """
     from elision.export.stages import check_exportable
     from elision.methods import check_recipe
     from elision.study import file_name, trained_network
+    from elision.study.folder import own
     from elision.study.trained import trained_for
     from elision.workloads import DEFAULT_WORKLOAD, find_workload
 
@@ -206,6 +224,7 @@ def _network(
         check_exportable(chosen, dataset)
         name = f"{chosen.name}-{spec}"
         folder = out or Path("runs") / f"export-{file_name(name)}"
+        held.enter_context(own(folder))
         return name, spec, model, chosen, dataset, folder
     spec = recipe or "dense"
     check_recipe(spec)
@@ -214,7 +233,7 @@ def _network(
     check_exportable(chosen, dataset)
     name = f"{chosen.name}-{spec}"
     folder = out or Path("runs") / f"export-{file_name(name)}"
-    check_no_links_out(folder)
+    held.enter_context(own(folder))
     place = folder / "network"
     place.mkdir(parents=True, exist_ok=True)
     model = trained_for(

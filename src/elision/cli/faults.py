@@ -1,12 +1,16 @@
 """elision faults."""
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from elision.cli.flags import Integer, Integers, Names
 from elision.cli.progress import Bar
+
+if TYPE_CHECKING:
+    from elision.study.faults import Network, StruckTraining
 
 __all__ = ["faults"]
 
@@ -114,14 +118,7 @@ def faults(
     from elision.formats import format_named
     from elision.methods import check_recipe
     from elision.report.table import rows_as_text
-    from elision.study import file_name
-    from elision.study.faults import (
-        network_rows,
-        recovery_rows,
-        struck_networks,
-        struck_training,
-        test_examples,
-    )
+    from elision.study.faults import struck_networks, struck_training, test_examples
     from elision.study.page.faults import FaultPage
     from elision.study.sensitivity import write_folder
 
@@ -155,68 +152,83 @@ def faults(
         name: Fault(site=name, number=faults_per_step, lifetime="transient")
         for name in training
     }
-    with Bar() as bar:
-        name, lead, networks, dataset, chosen = _networks(
-            source, workload, recipe, epochs, seed, data, out, bar
-        )
-        folder = out or Path("runs") / f"faults-{file_name(name)}"
-        found = struck_networks(
-            networks,
-            test_examples(dataset, examples),
-            fault,
-            formats,
-            trials=trials,
-            layers=layers,
-            folder=folder / "trials",
-            progress=lambda what, done, of: bar.step(f"strike {what}", done, of),
-            width=width,
-            seed=seed,
-            workers=workers,
-        )
-        trainings = []
-        if struck_sites:
-            if chosen is None:
-                raise ValueError(
-                    f"--training would be ignored: {source} is trained already"
-                )
-            trainings = struck_training(
-                chosen,
-                recipe[0],
-                dataset,
-                struck_sites,
-                first=first,
-                steps=steps,
-                seed=seed,
-                memory=memory,
-                compressor=compress,
-                progress=lambda done, of, _: bar.step("train under faults", done, of),
-            )
-    page = FaultPage(name, lead)
     words = f"{action} of {length} bit{'s' * (length > 1)} of a {site}" + (
         f", {rate:g} a stored bit" if rate is not None else ", one a trial"
     )
-    page.add_networks(found, words)
+    with ExitStack() as held:
+        with Bar() as bar:
+            name, lead, networks, dataset, chosen, folder = _networks(
+                source, workload, recipe, epochs, seed, data, out, bar, held
+            )
+            found = struck_networks(
+                networks,
+                test_examples(dataset, examples),
+                fault,
+                formats,
+                trials=trials,
+                layers=layers,
+                folder=folder / "trials",
+                progress=lambda what, done, of: bar.step(f"strike {what}", done, of),
+                width=width,
+                seed=seed,
+                workers=workers,
+            )
+            trainings = []
+            if struck_sites:
+                if chosen is None:
+                    raise ValueError(
+                        f"--training would be ignored: {source} is trained already"
+                    )
+                trainings = struck_training(
+                    chosen,
+                    recipe[0],
+                    dataset,
+                    struck_sites,
+                    first=first,
+                    steps=steps,
+                    seed=seed,
+                    memory=memory,
+                    compressor=compress,
+                    progress=lambda done, of, _: bar.step(
+                        "train under faults", done, of
+                    ),
+                )
+        page = FaultPage(name, lead)
+        page.add_networks(found, words)
+        if trainings:
+            page.add_trainings(
+                trainings, f"{faults_per_step} flips in each struck step"
+            )
+        tables = _tables(found, trainings)
+        summary = {
+            "subject": name,
+            "fault": vars(fault),
+            "networks": {n.name: n.bits.to_dict() for n in found},
+            "trainings": [
+                {"name": t.name, "site": t.site, "clean": t.clean, "struck": t.struck}
+                for t in trainings
+            ],
+        }
+        write_folder(folder, page, tables, summary)
+    text = [rows_as_text(tables[n]) for n in ("networks", "trainings") if n in tables]
+    print("\n\n".join(text) + f"\n\nreport: {folder / 'report.html'}")
+
+
+def _tables(
+    found: "list[Network]", trainings: "list[StruckTraining]"
+) -> dict[str, Any]:
+    """Rows by the name of a table."""
+    from elision.study import file_name
+    from elision.study.faults import network_rows, recovery_rows
+
     tables: dict[str, Any] = {"networks": network_rows(found)}
     for network in found:
         tables[f"bits-{file_name(network.name)}"] = network.bits.rows()
         if network.layers is not None:
             tables[f"layers-{file_name(network.name)}"] = network.layers.rows()
-    text = [rows_as_text(tables["networks"])]
     if trainings:
-        page.add_trainings(trainings, f"{faults_per_step} flips in each struck step")
         tables["trainings"] = recovery_rows(trainings)
-        text.append(rows_as_text(tables["trainings"]))
-    summary = {
-        "subject": name,
-        "fault": vars(fault),
-        "networks": {n.name: n.bits.to_dict() for n in found},
-        "trainings": [
-            {"name": t.name, "site": t.site, "clean": t.clean, "struck": t.struck}
-            for t in trainings
-        ],
-    }
-    write_folder(folder, page, tables, summary)
-    print("\n\n".join(text) + f"\n\nreport: {folder / 'report.html'}")
+    return tables
 
 
 def _networks(
@@ -228,12 +240,16 @@ def _networks(
     data: Path | None,
     out: Path | None,
     bar: Bar,
-) -> tuple[str, str, dict[str, Any], Any, Any]:
-    """Name, lead, networks by recipe, their data, and the workload that can be trained."""
-    from elision.common.files import check_no_links_out
+    held: ExitStack,
+) -> tuple[str, str, dict[str, Any], Any, Any, Path]:
+    """Name, lead, networks by recipe, their data, the workload that can be trained.
+
+    Last the folder, which is this process's own while ``held`` is open.
+    """
     from elision.layers import restore
     from elision.study import file_name, trained_network
     from elision.study.faults import trained_under
+    from elision.study.folder import own
     from elision.workloads import find_workload
 
     networks: dict[str, Any] = {}
@@ -244,11 +260,13 @@ def _networks(
             networks[name] = restore(model).eval()
         assert chosen is not None
         lead = f"{chosen.model} on {chosen.dataset}."
-        return chosen.name, lead, networks, dataset, None
+        folder = out or Path("runs") / f"faults-{file_name(chosen.name)}"
+        held.enter_context(own(folder))
+        return chosen.name, lead, networks, dataset, None, folder
     chosen = find_workload(workload).changed(epochs=epochs)
     dataset = chosen.load_dataset(None if data is None else str(data))
     folder = out or Path("runs") / f"faults-{file_name(chosen.name)}"
-    check_no_links_out(folder)
+    held.enter_context(own(folder))
     for spec in recipes:
         place = folder / "networks" / file_name(spec)
         place.mkdir(parents=True, exist_ok=True)
@@ -263,4 +281,4 @@ def _networks(
             ),
         )
     lead = f"{chosen.model} on {chosen.dataset}, trained for {chosen.epochs} epochs."
-    return chosen.name, lead, networks, dataset, chosen
+    return chosen.name, lead, networks, dataset, chosen, folder

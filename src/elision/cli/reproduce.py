@@ -39,22 +39,21 @@ def _command(key: str, doc: str, flags: list[list[Any]]) -> Callable[..., None]:
     """The command of one paper: a flag for each of its fields, and ``--out``."""
 
     def command(*, out: Path | None = None, **parameters: Any) -> None:
-        from elision.common.files import check_no_links_out, write_text
-        from elision.common.locking import alone_in
+        from elision.common.files import write_text
+        from elision.study.folder import own
         from elision.study.page.paper import paper_page
         from elision.study.papers import PAPERS
 
         chosen = PAPERS[key](**parameters)
         folder = out or Path("runs") / f"reproduce-{key}"
-        check_no_links_out(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with alone_in(folder), Bar() as bar:
-            tables = chosen.run(
-                folder,
-                progress=lambda done, of: bar.step(f"reproduce {key}", done, of),
-                report=lambda line: print(line, file=sys.stderr),
-            )
-        write_text(folder / "report.html", paper_page(chosen, tables))
+        with own(folder):
+            with Bar() as bar:
+                tables = chosen.run(
+                    folder,
+                    progress=lambda done, of: bar.step(f"reproduce {key}", done, of),
+                    report=lambda line: print(line, file=sys.stderr),
+                )
+            write_text(folder / "report.html", paper_page(chosen, tables))
         print(f"{chosen.text(tables).rstrip()}\n\ntables: {folder}")
 
     help = f"Folder for the tables; default: runs/reproduce-{key}."

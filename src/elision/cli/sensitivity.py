@@ -1,5 +1,6 @@
 """elision sensitivity."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,55 +94,65 @@ def sensitivity(
     of_training = {"workload": workload, "epochs": epochs, "data": data}
     of_network = {"budget": budget, "examples": examples}
     of_trace = {"threshold": threshold}
-    if trace is not None:
-        refuse_ignored(
-            "a trace holds its operands", of_training | of_network | {"recipe": recipe}
-        )
-        name = trace.stem
-        page, tables, summary, text = _of_trace(trace, formats, threshold)
-    elif photos:
-        others = of_training | of_network | of_trace
-        refuse_ignored("--photos is of MobileNetV2", others | {"recipe": recipe})
-        name = "photos"
-        page, tables, summary, text = _of_photos(arithmetic)
-    else:
-        refuse_ignored("there is no trace", of_trace)
-        if source is not None:
-            refuse_ignored(f"{source} is trained", of_training)
-        else:
-            refuse_ignored("there is no run folder", {"recipe": recipe})
-        from elision.precision.arithmetic import bits_of
-        from elision.precision.sensitivity import BITS
-        from elision.study.sensitivity import check_choices
-
-        formats = formats or BITS
-        if budget is None:
-            budget = float(max(4, min(map(bits_of, formats))))
-        examples = 64 if examples is None else examples
-        # Before the training, which takes minutes.
-        check_choices(arithmetic, formats, operand, budget, examples)
-        with Bar() as bar:
-            name, lead, model, dataset = _network(
-                source, recipe, workload, epochs, seed, data, bar
+    with ExitStack() as held:
+        if trace is not None:
+            refuse_ignored(
+                "a trace holds its operands",
+                of_training | of_network | {"recipe": recipe},
             )
-        page, tables, summary, text = _of_network(
-            name,
-            lead,
-            model,
-            dataset,
-            arithmetic,
-            formats,
-            operand,
-            budget,
-            examples,
-            seed,
-        )
+            page, tables, summary, text = _of_trace(trace, formats, threshold)
+            folder = _folder(trace.stem, out, held)
+        elif photos:
+            others = of_training | of_network | of_trace
+            refuse_ignored("--photos is of MobileNetV2", others | {"recipe": recipe})
+            page, tables, summary, text = _of_photos(arithmetic)
+            folder = _folder("photos", out, held)
+        else:
+            refuse_ignored("there is no trace", of_trace)
+            if source is not None:
+                refuse_ignored(f"{source} is trained", of_training)
+            else:
+                refuse_ignored("there is no run folder", {"recipe": recipe})
+            from elision.precision.arithmetic import bits_of
+            from elision.precision.sensitivity import BITS
+            from elision.study.sensitivity import check_choices
+
+            formats = formats or BITS
+            if budget is None:
+                budget = float(max(4, min(map(bits_of, formats))))
+            examples = 64 if examples is None else examples
+            # Before the training, which takes minutes.
+            check_choices(arithmetic, formats, operand, budget, examples)
+            with Bar() as bar:
+                name, lead, model, dataset, folder = _network(
+                    source, recipe, workload, epochs, seed, data, out, bar, held
+                )
+            page, tables, summary, text = _of_network(
+                name,
+                lead,
+                model,
+                dataset,
+                arithmetic,
+                formats,
+                operand,
+                budget,
+                examples,
+                seed,
+            )
+        from elision.study.sensitivity import write_folder
+
+        write_folder(folder, page, tables, summary)
+    print(f"{text}\n\nreport: {folder / 'report.html'}")
+
+
+def _folder(name: str, out: Path | None, held: ExitStack) -> Path:
+    """The report's folder, which is this process's own while ``held`` is open."""
     from elision.study import file_name
-    from elision.study.sensitivity import write_folder
+    from elision.study.folder import own
 
     folder = out or Path("runs") / f"sensitivity-{file_name(name)}"
-    write_folder(folder, page, tables, summary)
-    print(f"{text}\n\nreport: {folder / 'report.html'}")
+    held.enter_context(own(folder))
+    return folder
 
 
 #: Page, tables by name, summary and what is printed.
@@ -155,9 +166,11 @@ def _network(
     epochs: int | None,
     seed: int,
     data: Path | None,
+    out: Path | None,
     bar: Bar,
-) -> tuple[str, str, Any, Any]:
-    """Name, lead, trained network and its data."""
+    held: ExitStack,
+) -> tuple[str, str, Any, Any, Path]:
+    """Name, lead, trained network, its data and the folder; see :func:`_folder`."""
     from elision.study import trained_network
     from elision.study.sensitivity import trained_plainly
     from elision.workloads import DEFAULT_WORKLOAD, find_workload
@@ -165,9 +178,11 @@ def _network(
     if source is not None:
         spec, model, chosen, dataset = trained_network(source, recipe)
         lead = f"{chosen.model} on {chosen.dataset}, trained under {spec}."
-        return f"{chosen.name}-{spec}", lead, model, dataset
+        name = f"{chosen.name}-{spec}"
+        return name, lead, model, dataset, _folder(name, out, held)
     chosen = find_workload(workload or DEFAULT_WORKLOAD).changed(epochs=epochs)
     dataset = chosen.load_dataset(None if data is None else str(data))
+    folder = _folder(chosen.name, out, held)
     model = trained_plainly(
         chosen,
         dataset,
@@ -175,7 +190,7 @@ def _network(
         lambda done, of, epoch: bar.step(f"train {chosen.name}", done, of, epoch),
     )
     lead = f"{chosen.model} on {chosen.dataset}, trained for {chosen.epochs} epochs."
-    return chosen.name, lead, model, dataset
+    return chosen.name, lead, model, dataset, folder
 
 
 def _of_network(

@@ -29,7 +29,7 @@ from elision.common.files import (
 from elision.common.locking import alone_in
 from elision.common.toml import from_toml, to_toml
 
-__all__ = ["claimed", "commit_of", "configuration", "environment", "numbered"]
+__all__ = ["claimed", "commit_of", "configuration", "environment", "numbered", "own"]
 
 #: Patience with git on a slow disk; a run without its commit is better than none.
 _GIT_SECONDS = 10
@@ -81,6 +81,26 @@ def claimed(
         if not (folder / "env.json").is_file():
             started = datetime.now(UTC).date().isoformat()
             write_json(folder / "env.json", environment() | {"started": started})
+        yield
+
+
+@contextmanager
+def own(folder: Path) -> Iterator[None]:
+    """Context in which no other process works in a folder that holds no study.
+
+    Args:
+        folder: created if it does not exist.
+
+    Raises:
+        ValueError: another process is at work in it, it is a file, or a folder below it
+            is a link to one outside.
+        OSError: the folder cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: is a file; give a folder with --out")
+    check_no_links_out(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder):
         yield
 
 
