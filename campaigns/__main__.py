@@ -17,12 +17,15 @@ def main() -> None:
     from campaigns.disks import DISKS
     from campaigns.kills import KILLS
     from campaigns.load import LOAD
+    from campaigns.pairs import PAIRS
     from campaigns.poison import POISON
     from campaigns.sanitizers import SANITIZERS
     from elision.common.files import write_json
+    from elision.common.locking import locked
     from elision.engines.bench import machine
 
-    campaigns = {c.name: c for c in (DISKS, KILLS, LOAD, POISON, SANITIZERS)}
+    every = (DISKS, KILLS, LOAD, PAIRS, POISON, SANITIZERS)
+    campaigns = {campaign.name: campaign for campaign in every}
     parser = argparse.ArgumentParser(prog="python -m campaigns", description=__doc__)
     parser.add_argument(
         "names", nargs="*", help="campaigns, or CAMPAIGN/KIND; default: all"
@@ -31,33 +34,46 @@ def main() -> None:
         "--share", type=float, default=1.0, help="of the trials of a whole campaign"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="JSON file; counted kinds stay in it")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="JSON file; counted kinds stay in it, and several processes may share it",
+    )
     given = parser.parse_args()
     known = [f"{c.name}/{kind}" for c in campaigns.values() for kind in c.kinds]
     asked = [n for name in given.names or campaigns for n in _of(name, known)]
-    kept: dict[str, Any] = {}
-    if given.out is not None and given.out.is_file():
-        kept = json.loads(given.out.read_text("utf-8"))
-    numbers = {"share": given.share, "seed": given.seed}
-    if kept.setdefault("asked", numbers) != numbers:
-        sys.exit(f"{given.out}: is of other numbers: {kept['asked']}")
-    kept.setdefault("machine", machine())
+    facts = {
+        "asked": {"share": given.share, "seed": given.seed},
+        "machine": machine(),
+    }
     for name, kind in (text.split("/", 1) for text in asked):
         campaign = campaigns[name]
-        part = kept.setdefault(name, {})
-        if kind in part:
+        if kind in _kept(given.out, facts).get(name, {}):
             continue
         count = math.ceil(given.share * campaign.count)
         began = time.monotonic()
         row = campaign.kinds[kind](count, given.seed)
-        part[kind] = vars(row) | {"asked": count, "unit": campaign.unit}
+        found = vars(row) | {"asked": count, "unit": campaign.unit}
         seconds = time.monotonic() - began
         print(f"{name}/{kind}: {row.counts}, {len(row.bad)} bad, {seconds:.0f} s")
         for case in row.bad[:3]:
             print("  ", case[-600:])
         sys.stdout.flush()
         if given.out is not None:
-            write_json(given.out, kept)
+            with locked(given.out.parent):  # others may run other kinds
+                kept = _kept(given.out, facts)
+                kept.setdefault(name, {})[kind] = found
+                write_json(given.out, kept)
+
+
+def _kept(out: Path | None, facts: dict[str, Any]) -> dict[str, Any]:
+    """What is counted already, of the same numbers."""
+    if out is None or not out.is_file():
+        return dict(facts)
+    kept = json.loads(out.read_text("utf-8"))
+    if kept["asked"] != facts["asked"]:
+        sys.exit(f"{out}: is of other numbers: {kept['asked']}")
+    return kept
 
 
 def _of(name: str, known: list[str]) -> list[str]:

@@ -3,29 +3,28 @@
 A job runs in a forked process, is sent a signal at a moment drawn over the time it needs,
 again and again, and then runs to its end. Its folder must then equal, byte for byte, the
 folder of a job that nobody stopped; files that differ between two such jobs, since they
-hold times, are left out and named.
+hold times, are left out and named. What a killed job has begun, such as a compiler, ends
+with it.
 """
 
 import contextlib
-import io
 import os
 import random
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from campaigns.campaign import Campaign, Row
+from campaigns.children import STOPS, Child, ended, started, still_at_work
+from campaigns.jobs import JOBS, Job
 from campaigns.trial import warmed
 
-__all__ = ["KILLS", "Job", "Stopped", "stopped"]
+__all__ = ["KILLS", "Stopped", "Whole", "stopped", "whole"]
 
 #: Signals that stop a job: the system's, a scheduler's, a person's.
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -35,16 +34,58 @@ _IN_A_ROW = 4
 
 
 @dataclass(frozen=True)
-class Job:
-    """Work that continues where it was stopped.
+class Whole:
+    """What a job comes to if nobody stops it.
 
     Attributes:
-        name: for tables.
-        run: the work, in a folder.
+        job: the work.
+        files: content by path.
+        times: files that hold times, which differ between two such jobs; one whose
+            process was killed before it wrote them may not be there.
+        seconds: that it took.
     """
 
-    name: str
-    run: Callable[[Path], Any]
+    job: Job
+    files: dict[str, bytes]
+    times: tuple[str, ...]
+    seconds: float
+
+    def differing(self, folder: Path) -> list[str]:
+        """Paths that are not in a folder with the same content, times excepted."""
+        found = self.job.read(folder)
+        return sorted(
+            name
+            for name in self.files.keys() | found.keys()
+            if name not in self.times and self.files.get(name) != found.get(name)
+        )
+
+
+def whole(job: Job, folder: Path) -> Whole:
+    """Run a job twice, and once before to have all loaded and compiled.
+
+    Args:
+        job: the work.
+        folder: for a folder of each of its runs.
+
+    Raises:
+        RuntimeError: a run fails, or the two write other files.
+    """
+    warmed(lambda: job.run(folder / "warm"))
+    began = time.monotonic()
+    _run(job, folder / "whole")
+    seconds = time.monotonic() - began
+    _run(job, folder / "again")
+    files, again = job.read(folder / "whole"), job.read(folder / "again")
+    if files.keys() != again.keys():
+        raise RuntimeError(f"{job.name}: two runs write other files")
+    times = tuple(n for n, content in files.items() if again[n] != content)
+    return Whole(job, files, times, seconds)
+
+
+def _run(job: Job, place: Path) -> None:
+    child = started(job, place)
+    if ended(child):
+        raise RuntimeError(f"{job.name} fails: {child.lines()[-3:]}")
 
 
 @dataclass
@@ -56,10 +97,13 @@ class Stopped:
         ended: jobs that ended with the bytes of one that nobody stopped.
         bad: what did not hold, in words.
         times: files that hold times.
+        silent: jobs that were asked to stop before their command began, or that are
+            functions of the library, which say nothing.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
     ended: int = 0
+    silent: int = 0
     bad: list[str] = field(default_factory=list)
     times: tuple[str, ...] = ()
 
@@ -75,26 +119,13 @@ def stopped(job: Job, kills: int, seed: int = 0) -> Stopped:
     drawn, found = random.Random(f"{seed}/{job.name}"), Stopped()
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        warmed(lambda: job.run(folder / "warm"))
-        began = time.monotonic()
-        _expect(_started(job, folder / "whole"), folder, "the first run")
-        seconds = time.monotonic() - began
-        _expect(_started(job, folder / "again"), folder, "the second run")
-        whole, again = _tree(folder / "whole"), _tree(folder / "again")
-        if whole.keys() != again.keys():
-            raise RuntimeError(f"{job.name}: two runs write other files")
-        found.times = tuple(n for n, content in whole.items() if again[n] != content)
+        expected = whole(job, folder)
+        found.times = expected.times
+        place = folder / "part"
         while found.kills.total() < kills:
-            place = folder / "part"
             shutil.rmtree(place, ignore_errors=True)
-            _round(job, place, seconds, drawn, found)
-            part = _tree(place)
-            differs = sorted(
-                name
-                for name in whole.keys() | part.keys()
-                if name not in found.times and whole.get(name) != part.get(name)
-            )
-            if differs:
+            _round(job, place, expected.seconds, drawn, found)
+            if differs := expected.differing(place):
                 found.bad.append(f"other bytes: {', '.join(differs)}")
             else:
                 found.ended += 1
@@ -107,148 +138,37 @@ def _round(
     """Stop a job several times, then let it end."""
     for _ in range(_IN_A_ROW):
         number = drawn.choice(SIGNALS)
-        child, said = _started(job, place)
+        child = started(job, place)
         time.sleep(drawn.uniform(0, seconds))
         with contextlib.suppress(ProcessLookupError):
-            os.kill(child, number)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            os.kill(child.number, number)
+        status = ended(child)
         if status == 0:  # it was done before
             continue
         found.kills[number.name] += 1
-        text = said.read_text("utf-8") if said.exists() else ""
-        lines = [line for line in text.splitlines() if line.strip()]
-        if number == signal.SIGINT and not _is_clear(lines, status):
-            found.bad.append(f"SIGINT, status {status}: {text[-400:]!r}")
-    child, said = _started(job, place)
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
-        found.bad.append(f"it does not continue: {said.read_text('utf-8')[-400:]!r}")
+        _judge(child, number, status, place, found)
+    child = started(job, place)
+    if ended(child):
+        found.bad.append(f"it does not continue: {child.lines()[-3:]}")
 
 
-def _is_clear(lines: list[str], status: int) -> bool:
-    """Whether an interruption is told in one line, the last, without a traceback."""
-    if status == -signal.SIGINT and not lines:
-        return True  # before the command began
-    told = [line for line in lines if line.startswith("elision: interrupted")]
-    return len(told) == 1 and not any("Traceback" in line for line in lines)
-
-
-def _started(job: Job, place: Path) -> tuple[int, Path]:
-    """A child at work, and the file of its standard error."""
-    said = place.with_name(f"{place.name}.err")
-    said.unlink(missing_ok=True)
-    child = os.fork()
-    if child:
-        return child, said
-    status = 1
-    try:
-        with said.open("w", encoding="utf-8", buffering=1) as err:
-            os.dup2(err.fileno(), 2)
-            sys.stderr = err
-            with contextlib.redirect_stdout(io.StringIO()):
-                status = _status(job, place)
-    finally:
-        os._exit(status)
-
-
-def _status(job: Job, place: Path) -> int:
-    try:
-        job.run(place)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    return 0
-
-
-def _expect(started: tuple[int, Path], folder: Path, what: str) -> None:
-    child, said = started
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
-        raise RuntimeError(f"{what} fails: {said.read_text('utf-8')[-400:]}")
-
-
-def _tree(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def _command(*words: str) -> Callable[[Path], None]:
-    def run(folder: Path) -> None:
-        from elision.cli.main import main
-
-        folder.parent.mkdir(exist_ok=True)
-        main([word.replace("{}", str(folder)) for word in words])
-
-    return run
-
-
-_SMALL = """[workload]
-name = "small"
-dataset = "digits"
-model = "mlp"
-model_options = {width = 16}
-epochs = 3
-train_images = 256
-test_images = 64
-"""
-
-
-def _study(*words: str) -> Callable[[Path], None]:
-    def run(folder: Path) -> None:
-        workload = folder.parent / "small.toml"
-        workload.write_text(_SMALL, encoding="utf-8")
-        _command(*words, "--workload", str(workload), "--out", "{}")(folder)
-
-    return run
-
-
-def _kernels(folder: Path) -> None:
-    """A small library built in a cache of its own."""
-    folder.mkdir(exist_ok=True, mode=0o700)
-    os.environ["ELISION_CACHE"] = str(folder)
-    from elision.native.builder import build_text
-
-    build_text('extern "C" int elision_one() { return 1; }\n')
-    for lock in folder.glob("*.lock"):  # made once, empty
-        lock.unlink()
-
-
-def _choices(folder: Path) -> None:
-    from elision.engines.decision import Decision, Decisions
-
-    folder.mkdir(exist_ok=True)
-    kept = Decisions(folder / "decisions.json")
-    for number in range(40):
-        kept.add(Decision(f"forward of layer {number}", {"torch": 0.003}))
-    for lock in folder.glob("*.lock"):
-        lock.unlink()
+def _judge(
+    child: Child, number: signal.Signals, status: int, place: Path, found: Stopped
+) -> None:
+    """Note what a stopped job should not have said, or left at work."""
+    if number in STOPS and child.was_silent(number, status):
+        found.silent += 1
+    elif number in STOPS and not child.was_clear(number):
+        found.bad.append(f"{number.name}, status {status}: {child.lines()[-3:]}")
+    if left := still_at_work(place):
+        found.bad.append(f"{number.name}: still at work: {left}")
 
 
 def _row(job: Job, kills: int, seed: int) -> Row:
     found = stopped(job, kills, seed)
     counts = dict(found.kills) | {"ended": found.ended}
-    return Row(counts, found.bad, {"times": list(found.times)})
+    facts = {"times": list(found.times), "silent": found.silent}
+    return Row(counts, found.bad, facts)
 
 
-_JOBS = (
-    Job(
-        "study",
-        _study(
-            *("study", "--recipe", "dense", "swat", "rigl", "--seeds", "2"),
-            *("--accelerator", "dense", "ant", "--memory", "bits(4)"),
-        ),
-    ),
-    Job("train", _study("train", "w-resprop", "--engine", "torch")),
-    Job(
-        "sweep",
-        _command(
-            *("simulate", "--model", "cnn", "--input", "16", "--sparsity"),
-            *("0.5", "0.8", "0.9", "--accelerator", "dense", "scnn", "ant"),
-            *("--out", "{}/rows.csv"),
-        ),
-    ),
-    Job("kernel build", _kernels),
-    Job("choice file", _choices),
-)
-
-KILLS = Campaign("kills", "kills", 45, {job.name: partial(_row, job) for job in _JOBS})
+KILLS = Campaign("kills", "kills", 16, {job.name: partial(_row, job) for job in JOBS})
