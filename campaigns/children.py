@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from campaigns.jobs import Job
+from elision.cli.signals import Ended
 
 __all__ = ["STOPS", "Child", "ended", "started", "still_at_work"]
 
 #: Signals that stop a job, and are told: a scheduler's, a person's.
 STOPS = {signal.SIGTERM, signal.SIGINT}
-
-#: Status of a job of the library that a person interrupts, as shells say it.
-_INTERRUPTED = 128 + signal.SIGINT
 
 #: Variable by which the programs that a job has begun are known.
 _MARK = "ELISION_CAMPAIGN_FOLDER"
@@ -47,7 +45,7 @@ class Child:
 
     def was_silent(self, stop: signal.Signals, status: int) -> bool:
         """Whether it was stopped before its command began, or is no command."""
-        return status in (-stop, _INTERRUPTED) and not self.lines()
+        return status in (-stop, 128 + stop) and not self.lines()
 
     def was_clear(self, stop: signal.Signals) -> bool:
         """Whether it told in one line that it was stopped, and how to go on."""
@@ -90,6 +88,7 @@ def started(job: Job, place: Path, name: str = "") -> Child:
 
 
 def _status(job: Job, place: Path) -> int:
+    """Status of a job; that of a function of the library as shells would have it."""
     os.environ[_MARK] = str(place)
     # A shell has what it starts in the background ignore interruptions.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -100,7 +99,9 @@ def _status(job: Job, place: Path) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return 128 + signal.SIGINT
+    except Ended:
+        return 128 + signal.SIGTERM
     return 0
 
 

@@ -25,6 +25,7 @@ class Job:
     Attributes:
         name: for tables.
         run: the work, in a folder.
+        times: patterns of the files that hold times, and so differ between two runs.
         is_shared: whether two processes may work in the folder at a time, as in a cache;
             else the second is refused.
         read: what must be equal of a folder, by path.
@@ -32,6 +33,7 @@ class Job:
 
     name: str
     run: Callable[[Path], Any]
+    times: tuple[str, ...] = ()
     is_shared: bool = False
     read: Callable[[Path], dict[str, bytes]] = _tree
 
@@ -81,6 +83,18 @@ extern "C" int elision_one(const char *text) {
 """
 
 
+def _called(function: Callable[[Path], None]) -> Callable[[Path], None]:
+    """A function of the library, called where a request to end is never lost."""
+
+    def run(folder: Path) -> None:
+        from elision.cli.signals import requests_kept
+
+        with requests_kept():
+            function(folder)
+
+    return run
+
+
 def _kernels(folder: Path) -> None:
     """A small library, built in a cache of its own."""
     from elision.native.builder import build_text
@@ -123,6 +137,9 @@ def _paths(folder: Path) -> dict[str, bytes]:
     return dict.fromkeys(_tree(folder), b"")
 
 
+_RUN = ("energy.json", "*/energy-by-epoch.json", "report.html", "timing.json")
+_SEARCH = (*_RUN, "tables/work.csv", "*/seconds.jsonl", "spent.json")
+
 _CHOICES = ("--choices", "*=dense;swat:sparsity=0.9", "--budget", "0.8")
 
 #: Every command that owns a folder and can be made to take a second, and the caches.
@@ -133,12 +150,18 @@ JOBS: tuple[Job, ...] = (
             *("study", "--recipe", "swat", "rigl", "--seeds", "2", "--epochs", "2"),
             *("--accelerator", "dense", "ant", "--memory", "bits(4)"),
         ),
+        _RUN,
     ),
-    Job("train", _small("train", "w-resprop", "--engine", "torch")),
-    Job("search", _small("search", *_CHOICES, "--examples", "32", "--epochs", "2")),
+    Job("train", _small("train", "w-resprop", "--engine", "torch"), _RUN),
+    Job(
+        "search",
+        _small("search", *_CHOICES, "--examples", "32", "--epochs", "2"),
+        _SEARCH,
+    ),
     Job(
         "search by training",
         _small("search", *_CHOICES, "--method", "halving", "--count", "3"),
+        _SEARCH,
     ),
     Job(
         "federate",
@@ -154,6 +177,7 @@ JOBS: tuple[Job, ...] = (
             *("--trials", "64", "--examples", "16", "--training", "gradient"),
             *("--first", "1", "--steps", "2"),
         ),
+        ("networks/*/energy-by-epoch.json",),
     ),
     Job(
         "sensitivity",
@@ -165,6 +189,7 @@ JOBS: tuple[Job, ...] = (
     Job(
         "export",
         _small("export", "--target", "c", "--calibration", "32", "--examples", "32"),
+        ("network/energy-by-epoch.json",),
     ),
     Job(
         "reproduce",
@@ -173,6 +198,7 @@ JOBS: tuple[Job, ...] = (
             *("set", "--sparsity", "0.9", "--seeds", "1", "--epochs", "1"),
             *("--train-images", "64", "--test-images", "32", "--out", "{}"),
         ),
+        ("resnet8/set-90-0.json", "study.json"),
     ),
     Job(
         "sweep",
@@ -183,7 +209,7 @@ JOBS: tuple[Job, ...] = (
         ),
         is_shared=True,
     ),
-    Job("kernel build", _kernels, is_shared=True),
-    Job("choice file", _choices, is_shared=True),
-    Job("machine code", _machine_code, is_shared=True, read=_paths),
+    Job("kernel build", _called(_kernels), is_shared=True),
+    Job("choice file", _called(_choices), is_shared=True),
+    Job("machine code", _called(_machine_code), is_shared=True, read=_paths),
 )

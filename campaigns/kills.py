@@ -2,8 +2,8 @@
 
 A job runs in a forked process, is sent a signal at a moment drawn over the time it needs,
 again and again, and then runs to its end. Its folder must then equal, byte for byte, the
-folder of a job that nobody stopped; files that differ between two such jobs, since they
-hold times, are left out and named. What a killed job has begun, such as a compiler, ends
+folder of a job that nobody stopped; files that hold times, and no others, are left out and
+named. What a killed job has begun, such as a compiler, ends
 with it.
 """
 
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -40,8 +41,8 @@ class Whole:
     Attributes:
         job: the work.
         files: content by path.
-        times: files that hold times, which differ between two such jobs; one whose
-            process was killed before it wrote them may not be there.
+        times: files that hold times; one whose process was killed before it wrote them
+            may not be there.
         seconds: that it took.
     """
 
@@ -68,18 +69,23 @@ def whole(job: Job, folder: Path) -> Whole:
         folder: for a folder of each of its runs.
 
     Raises:
-        RuntimeError: a run fails, or the two write other files.
+        RuntimeError: a run fails, or the two differ in more than times.
     """
     warmed(lambda: job.run(folder / "warm"))
     began = time.monotonic()
     _run(job, folder / "whole")
     seconds = time.monotonic() - began
     _run(job, folder / "again")
-    files, again = job.read(folder / "whole"), job.read(folder / "again")
-    if files.keys() != again.keys():
-        raise RuntimeError(f"{job.name}: two runs write other files")
-    times = tuple(n for n, content in files.items() if again[n] != content)
-    return Whole(job, files, times, seconds)
+    files = job.read(folder / "whole")
+    times = tuple(
+        name
+        for name in files
+        if any(fnmatchcase(name, pattern) for pattern in job.times)
+    )
+    found = Whole(job, files, times, seconds)
+    if differs := found.differing(folder / "again"):
+        raise RuntimeError(f"{job.name}: two runs differ in {', '.join(differs)}")
+    return found
 
 
 def _run(job: Job, place: Path) -> None:

@@ -30,7 +30,19 @@ def _stop(number: signal.Signals) -> None:
     raise AssertionError("the signal was lost")
 
 
-@pytest.mark.parametrize("how", [_stop, _stop_in_a_callback])
+def _stop_in_a_callback_that_is_missed(number: signal.Signals) -> None:
+    class Lost:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+            sum(range(1000))
+
+    Lost()
+    raise RuntimeError("the callback has not done its work")
+
+
+@pytest.mark.parametrize(
+    "how", [_stop, _stop_in_a_callback, _stop_in_a_callback_that_is_missed]
+)
 @pytest.mark.parametrize(
     ("number", "status", "line"),
     [

@@ -27,15 +27,19 @@ def requests_kept() -> Iterator[None]:
     """Context in which a request to end is an exception that Python cannot lose.
 
     One that falls into a callback of the interpreter's own, of which an import runs
-    thousands, would be printed and lost; it is raised once more. A process of torchrun's
+    thousands, would be printed and lost; it is raised once more, and in the place of an
+    error that comes of the callback's end. A process of torchrun's
     ends on SIGTERM as it is: it may be waiting for another one that has ended already, in
     a call that no exception leaves.
     """
+    lost: list[tuple[type[BaseException], threading.Timer]] = []
 
     def raised_again(unraisable: Any) -> None:
         if number := _SIGNALS.get(unraisable.exc_type):
             # A moment later, for what is raised in here is thrown away, too.
-            threading.Timer(0.01, signal.raise_signal, [number]).start()
+            timer = threading.Timer(0.01, signal.raise_signal, [number])
+            lost.append((unraisable.exc_type, timer))
+            timer.start()
         else:
             before(unraisable)
 
@@ -45,7 +49,14 @@ def requests_kept() -> Iterator[None]:
         if _takes_sigterm():
             handler = signal.signal(signal.SIGTERM, _end)
             stack.callback(signal.signal, signal.SIGTERM, handler)
-        yield
+        try:
+            yield
+        except Exception:
+            if not lost:
+                raise
+            request, timer = lost[-1]
+            timer.cancel()
+            raise request from None
 
 
 def _takes_sigterm() -> bool:
