@@ -35,6 +35,8 @@ from elision.layers.modules.conv_transpose3d import (
     ElidedConvTranspose3d as ElidedConvTranspose3d,
 )
 from elision.layers.modules.linear import ElidedLinear as ElidedLinear
+from elision.layers.nonfinite import FirstNonfinite as FirstNonfinite
+from elision.layers.nonfinite import find_nonfinite as find_nonfinite
 from elision.layers.observation import Observation as Observation
 from elision.layers.observation import Observer as Observer
 from elision.layers.reach import elidable_layers as elidable_layers

@@ -31,6 +31,7 @@ from elision.products import Trace
 from elision.topology import Topology, attach
 from elision.training import checkpoint
 from elision.training.checkpoint import EpochMetrics, RunState
+from elision.training.divergence import first_cause, nonfinite_gradient
 from elision.training.execution import Execution, repeatable
 from elision.training.loss_scaling import LossScaleError, LossScaling
 from elision.training.parallel import (
@@ -44,7 +45,7 @@ from elision.training.parallel.agreement import check_agreement, facts_of
 from elision.training.parallel.hook import named
 from elision.training.ranks import Ranks
 from elision.training.spent import EpochEnergy, Spent
-from elision.workloads import Batch, Examples, Task, Workload
+from elision.workloads import Batch, Examples, Workload
 
 __all__ = [
     "Progress",
@@ -92,7 +93,7 @@ class StepWatcher(Protocol):
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss is no longer a number, or no gradient is.
+    """The loss or a gradient is no longer a number.
 
     Attributes:
         result: the run up to there, its metrics NaN from that epoch on and nothing
@@ -216,9 +217,10 @@ def train(
         The trained model, its history, the work counted and the trace.
 
     Raises:
-        TrainingDivergedError: the loss became NaN or infinite; the message names the
-            step and the first layer with such a value. Or the loss scale of a recipe in
-            float16 fell and did not recover, or left no step to record.
+        TrainingDivergedError: the loss or a gradient became NaN or infinite; the message
+            names the step, and the first layer and product with such a value. Or the loss
+            scale of a recipe in float16 fell and did not recover, or left no step to
+            record.
         ValueError: the folder holds a checkpoint that does not fit or is damaged, the
             device is not there, a batch has fewer examples than there are ranks, or
             gradients are to travel compressed where none travels, or where the
@@ -293,6 +295,10 @@ class _Run:
         self.parallel = self.model if alone else ranks.wrapped(self.model)
         self.optimizer = workload.make_optimizer(self.model)
         self.topology: Topology = attach(self.model, self.optimizer)
+        #: The step that runs, and what runs its forward pass again.
+        self.again: tuple[int, Callable[[], Tensor]] | None = None
+        if watcher is None:  # with one, what is not finite is the watcher's
+            self.optimizer.register_step_pre_hook(self._look_at_gradients)
         self.lessons = None
         if self.distilled is not None and teaching is not None:
             self.lessons = self._lessons(self.distilled, teaching)
@@ -535,15 +541,19 @@ class _Run:
         lesson: Lesson | None,
     ) -> float:
         self.optimizer.zero_grad()
+        random = torch.get_rng_state()
+
+        def again() -> Tensor:
+            torch.set_rng_state(random)
+            self.parallel = self.model  # no other rank runs its step again
+            return self._loss(batch, step, policy, lesson)
+
+        self.again = step, again
         loss = self._loss(batch, step, policy, lesson)
         if self.watcher is not None:
             self.watcher.done(step, loss.item())
         if not torch.isfinite(loss):
-            where = _first_nonfinite(self.model, self.task, batch)
-            rank = f" on rank {self.ranks.rank}" if self.ranks.count > 1 else ""
-            raise TrainingDivergedError(
-                f"the loss is {loss.item()} at step {step}{rank}: {where}"
-            )
+            raise self._divergence(f"the loss is {loss.item()}")
         if self.outer is not None:
             # The rank's own mean loss: what others do with the batch is not its matter.
             loss.backward()
@@ -566,6 +576,26 @@ class _Run:
         if self.distilled is not None and self.scaling.took_step:
             self.distilled.step_done()
         return loss.item()
+
+    def _look_at_gradients(self, *args: Any) -> None:
+        """Stop before the optimiser reads a gradient that is not finite.
+
+        What is behind a mask is zero by now. Under a loss scale such a step is skipped.
+        """
+        if self.scaling.enabled or self.again is None:
+            return
+        told = nonfinite_gradient(self.model.named_parameters())
+        if told is not None:
+            raise self._divergence(told)
+
+    def _divergence(self, what: str) -> TrainingDivergedError:
+        """What is not finite in this step, and where it first was."""
+        assert self.again is not None
+        step, again = self.again
+        updated = step > 0 and self.watcher is None
+        where = first_cause(self.model, again, updated=updated)
+        rank = f" on rank {self.ranks.rank}" if self.ranks.count > 1 else ""
+        return TrainingDivergedError(f"{what} at step {step}{rank}: {where}")
 
     def _loss(
         self, batch: Batch, step: int, policy: Policy | None, lesson: Lesson | None
@@ -610,29 +640,3 @@ class _Run:
 
     def _moved(self, batch: Batch) -> Batch:
         return tuple(tensor.to(self.device) for tensor in batch)
-
-
-def _first_nonfinite(model: nn.Module, task: Task, batch: Batch) -> str:
-    """The first parameter or layer output that is not finite, in words."""
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            layer = name.rpartition(".")[0] or "(the model itself)"
-            return f"layer {layer!r} holds a NaN or an infinity in {name!r}"
-    found: list[str] = []
-
-    def look(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and not torch.isfinite(output).all():
-                found.append(name)
-
-        return hook
-
-    leaves = [(n, m) for n, m in model.named_modules() if not any(m.children())]
-    handles = [m.register_forward_hook(look(n)) for n, m in leaves]
-    with torch.no_grad():
-        task.answer(model, batch)
-    for handle in handles:
-        handle.remove()
-    if not found:
-        return "every layer's output is finite, so the loss itself overflowed"
-    return f"the output of layer {found[0]!r} is the first that is not finite"
