@@ -6,7 +6,8 @@ computes the input's part of all gates by one product, then step by step the sta
 with the cell behind the tile; what it keeps for the backward pass are the activated gates,
 4 values a unit and token, and the cells, which are floats. Going back, the gates are
 overwritten by their gradients, from which the products of the weights and the input read; a
-second pass over the same graph computes them again.
+second pass over the same graph computes them again. Numbers below 1.2e-38, the smallest
+normal float32, count as zero.
 """
 
 import ctypes

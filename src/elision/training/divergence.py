@@ -5,6 +5,7 @@ are then those that the step began with, so that the same batch shows the same v
 second run of the step names the layer and the product, and no other step pays for it.
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -30,10 +31,12 @@ def nonfinite_gradient(named: Iterable[tuple[str, nn.Parameter]]) -> str | None:
         "the gradient of 'fc.weight' is nan"
     """
     grads = [(name, p.grad.detach()) for name, p in named if p.grad is not None]
-    if not grads:
-        return None
-    sums = torch.stack([grad.sum().float() for _, grad in grads])
-    if torch.isfinite(sums).all():
+    sums = [grad.sum() for _, grad in grads]
+    if all(x.is_cpu for x in sums):
+        finite = all(math.isfinite(x.item()) for x in sums)
+    else:  # one wait for the device, not one for each gradient
+        finite = bool(torch.isfinite(torch.stack([x.float() for x in sums])).all())
+    if finite:
         return None
     for name, grad in grads:
         values = grad.coalesce().values() if grad.is_sparse else grad

@@ -295,6 +295,7 @@ class _Run:
         self.parallel = self.model if alone else ranks.wrapped(self.model)
         self.optimizer = workload.make_optimizer(self.model)
         self.topology: Topology = attach(self.model, self.optimizer)
+        self.named = list(self.model.named_parameters())
         #: The step that runs, and what runs its forward pass again.
         self.again: tuple[int, Callable[[], Tensor]] | None = None
         if watcher is None:  # with one, what is not finite is the watcher's
@@ -584,7 +585,7 @@ class _Run:
         """
         if self.scaling.enabled or self.again is None:
             return
-        told = nonfinite_gradient(self.model.named_parameters())
+        told = nonfinite_gradient(self.named)
         if told is not None:
             raise self._divergence(told)
 

@@ -358,7 +358,8 @@ class DirectEngine(Engine):
 
     Convolutions over images and lines, transposed ones, and matrix products, float32 or
     bfloat16 on the CPU. Zeros of the padding are multiplied along the rows of an image, so
-    an operand that is not finite goes to torch where there is padding.
+    an operand that is not finite goes to torch where there is padding. Operands and results
+    below 1.2e-38, the smallest normal float32, count as zero.
 
     ``elide`` does not take it: a layer of which nothing is left out promises torch's
     result to the last bit. ``docs/kernels.md`` says where it is faster.

@@ -39,7 +39,8 @@ class NativeEngine(Engine):
     a transposed convolution's products are those of the convolution that it transposes.
     Torch computes densely what has no kernel here (other dtypes, groups of few channels,
     images of three axes) and operands with an infinity or a NaN, which zeros spread in a
-    dense product. A gradient most of whose channels are zero in the whole
+    dense product. Operands and results below 1.2e-38, the smallest normal float32, count
+    as zero in the kernels. A gradient most of whose channels are zero in the whole
     batch (unified meProp) becomes the smaller dense product of the other channels.
 
     Args:

@@ -143,7 +143,7 @@ def largest_places(x: torch.Tensor, count: int) -> torch.Tensor | None:
     """Rising places of the ``count`` values of largest magnitude, ties cut at the end.
 
     Args:
-        x: float32 values in memory of their order, one axis.
+        x: float32 values in memory of their order, one axis; a NaN counts as infinite.
         count: in [1, n].
 
     Returns:
@@ -163,7 +163,7 @@ def largest_places(x: torch.Tensor, count: int) -> torch.Tensor | None:
     places = places[:found]
     if found == count:
         return places
-    magnitudes = x[places].abs()
+    magnitudes = x[places].abs().nan_to_num(math.inf, math.inf)
     least = magnitudes.min()
     equals = (magnitudes == least).nonzero().flatten()
     kept = torch.ones(found, dtype=torch.bool)

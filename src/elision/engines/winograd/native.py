@@ -57,6 +57,9 @@ def why_not(kind: Product, geometry: Geometry) -> str | None:
 def native_product(product: LayerProduct, m: int, post: Post | None = None) -> Tensor:
     """``Y`` or ``dX`` of a 3x3 convolution by the kernel.
 
+    A value that is not finite makes its whole tile NaN; operands and results below 1.2e-38,
+    the smallest normal float32, count as zero.
+
     Args:
         product: of float32 tensors on the CPU; both channel counts multiples of 16, stride
             and dilation 1, no groups.

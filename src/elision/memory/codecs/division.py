@@ -53,7 +53,7 @@ class Division(Codec):
         integer("Division", "block", self.block, ">= 2")
 
     def pack(self, tensor: torch.Tensor, slot: Slot) -> Packed | None:
-        """Split, and quantise the residual; None if not finite or not images."""
+        """Split, and quantise the residual; None if it is not finite or not of images."""
         small = tensor.dim() != 4 or min(tensor.shape[2:]) < self.block
         if small or not floating(tensor):
             return None
@@ -68,7 +68,8 @@ class Division(Codec):
             torch.sub(piece, spread, out=residual[index])
         plain = Slot(slot.function, slot.name, slot.role, seed=slot.seed)
         rest = GroupQuant(self.bits).pack(residual, plain)
-        assert rest is not None
+        if rest is None:  # a sum of a block, or the range of what is left, overflows
+            return None
         payload = [means, *rest.payload]
         if slot.nonnegative:
             payload.append(pack_bits(flat(tensor) > 0))

@@ -1,5 +1,6 @@
 // The LSTM and the GRU of bfloat16, on CPUs with tiles.
 #include "bf16_recurrent.hpp"
+#include "flushing.hpp"
 
 #if defined(__AMX_TILE__) && defined(__linux__)
 #include <sys/syscall.h>
@@ -26,6 +27,7 @@ bool has_tiles() {
 #if defined(ELISION_TILES)
 template <typename Cell>
 int run(const Bf16Layer& layer, bool back) {
+  Flushing small;
   try {
     Bf16Recurrence<Cell> recurrence(layer);
     back ? recurrence.backward() : recurrence.forward();

@@ -1,4 +1,5 @@
 #include "direct.hpp"
+#include "flushing.hpp"
 
 #include <utility>
 #include <vector>
@@ -497,6 +498,7 @@ int elision_multiplies_pairs() { return multiplies_pairs(); }
 int elision_direct_forward(const int64_t* shape, int pairs, const float* x, const float* w,
                            const float* scale, const float* shift, int relu, float* y,
                            int threads) {
+  Flushing small;
   const auto& v = *reinterpret_cast<const DirectShape*>(shape);
   auto work = pairs ? forward<true> : forward<false>;
   return guarded([&] { work(v, x, w, y, {scale, shift, relu != 0}, threads); });
@@ -504,6 +506,7 @@ int elision_direct_forward(const int64_t* shape, int pairs, const float* x, cons
 
 int elision_direct_input_grad(const int64_t* shape, int pairs, const float* g, const float* w,
                               float* dx, int threads) {
+  Flushing small;
   const auto& v = *reinterpret_cast<const DirectShape*>(shape);
   auto work = pairs ? input_grad<true> : input_grad<false>;
   return guarded([&] { work(v, g, w, dx, threads); });
@@ -511,6 +514,7 @@ int elision_direct_input_grad(const int64_t* shape, int pairs, const float* g, c
 
 int elision_direct_weight_grad(const int64_t* shape, int pairs, const float* g, const float* x,
                                float* dw, int threads) {
+  Flushing small;
   const auto& v = *reinterpret_cast<const DirectShape*>(shape);
   auto work = pairs ? weight_grad<true> : weight_grad<false>;
   return guarded([&] { work(v, g, x, dw, threads); });

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "flushing.hpp"
 #include "pool.hpp"
 #include "weights.hpp"
 
@@ -218,11 +219,13 @@ int gather(const Lists& lists, int images, const float* partner, float* result,
 // Blocked input -> blocked output. Returns 0, or -1 if there is not memory enough.
 extern "C" int elision_forward(const Weights* weights, const float* x, float* y,
                                int threads) {
+  Flushing small;
   return gather(weights->forward, weights->conv.n, x, y, threads);
 }
 
 // Blocked gradient of the output -> blocked gradient of the input.
 extern "C" int elision_input_grad(const Weights* weights, const float* g, float* dx,
                                   int threads) {
+  Flushing small;
   return gather(weights->input_grad, weights->conv.n, g, dx, threads);
 }

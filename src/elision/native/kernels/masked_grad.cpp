@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "flushing.hpp"
 #include "pool.hpp"
 #include "weights.hpp"
 
@@ -227,6 +228,7 @@ std::vector<Share> shares_of(const Lists& lists, int threads) {
 // Returns 0, or -1 if there is not memory enough.
 extern "C" int elision_masked_grad(const Weights* weights, const float* x, const float* g,
                                    float* dw, int threads) {
+  Flushing small;
   try {
     const Lists& lists = weights->forward;
     const Conv& conv = weights->conv;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "flushing.hpp"
 #include "pool.hpp"
 #include "vec.hpp"
 
@@ -57,7 +58,8 @@ void each_vector(int images, int channels, int plane, int c, Work work) {
   }
 }
 
-vf zero_unless(vf value, vf condition) { return condition > 0 ? value : vf{}; }
+// Torch's ReLU passes the gradient of a NaN.
+vf zero_unless(vf value, vf condition) { return condition <= 0 ? vf{} : value; }
 vf relu_of(vf value) { return value < 0 ? vf{} : value; }  // a NaN stays
 
 // The affine map of a channel. Forward and backward compute it by the same expression,
@@ -80,6 +82,7 @@ extern "C" void elision_norm_statistics(const float* x, const float* scale,
                                         float* inverse_std, float* affine, int images,
                                         int channels, int plane, float eps, int train,
                                         int threads) {
+  Flushing small;
   double count = static_cast<double>(images) * plane;
   parallel(channels, threads, [&](int c) {
     if (train) {
@@ -104,6 +107,7 @@ extern "C" void elision_norm_statistics(const float* x, const float* scale,
 extern "C" void elision_norm_apply(const float* x, const float* residual,
                                    const float* affine, float* y, int images,
                                    int channels, int plane, int relu, int threads) {
+  Flushing small;
   parallel(channels, threads, [&](int c) {
     Affine normalised(affine, channels, c);
     each_vector(images, channels, plane, c, [&](size_t i, vf mask) {
@@ -124,8 +128,9 @@ extern "C" void elision_norm_backward(const float* g, const float* g_more,
                                       float* dresidual, float* dscale, float* dshift,
                                       int images, int channels, int plane, int relu,
                                       int train, int threads) {
+  Flushing small;
   double count = static_cast<double>(images) * plane;
-  auto channel = [&](int c, auto gradient, auto passed) {  // passed(i, x) > 0: g passes
+  auto channel = [&](int c, auto gradient, auto passed) {  // passed(i, x) <= 0: g does not
     float inverse = inverse_std[c], slope = affine[c];
     vf middle = splat(mean[c]);
     double sum[2];

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "meeting.hpp"
+#include "flushing.hpp"
 #include "pool.hpp"
 #include "room.hpp"
 #include "vec.hpp"
@@ -343,6 +344,7 @@ void deliver(const Conv& conv, const Plan& plan, bool sparse_input, int group,
 extern "C" int64_t elision_weight_grad(const int* geometry, int sparse_input,
                                        const float* sparse, const float* dense,
                                        float threshold, float* dw, int threads) {
+  Flushing small;
   try {
     Conv conv;
     std::memcpy(&conv, geometry, sizeof(Conv));

@@ -1,3 +1,4 @@
+#include "flushing.hpp"
 #include "pool.hpp"
 
 #include <pthread.h>
@@ -32,6 +33,7 @@ struct Job {
 
   const std::function<void(int)>* work;
   int tasks;
+  unsigned mode = FloatMode::here();  // the caller's, in which every thread computes
   std::atomic<int> next{0};
   std::atomic<int> done{0};
   std::mutex mutex;
@@ -39,6 +41,7 @@ struct Job {
   std::exception_ptr error;
 
   void run() {
+    FloatMode callers(mode);
     for (int task; (task = next.fetch_add(1)) < tasks;) {
       try {
         (*work)(task);

@@ -20,6 +20,7 @@
 #include "large.hpp"
 #include "layer.hpp"
 #include "packing.hpp"
+#include "flushing.hpp"
 #include "pool.hpp"
 #include "run.hpp"
 
@@ -350,6 +351,7 @@ class Recurrence : Run<Cell, float> {
 // 0, or -1 where memory runs out.
 template <typename Cell>
 int run_recurrence(const Layer& layer, bool back) {
+  Flushing small;
   try {
     Recurrence<Cell> recurrence(layer);
     back ? recurrence.backward() : recurrence.forward();

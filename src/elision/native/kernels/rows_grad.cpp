@@ -9,6 +9,7 @@
 #include <atomic>
 #include <vector>
 
+#include "flushing.hpp"
 #include "pool.hpp"
 #include "room.hpp"
 #include "vec.hpp"
@@ -105,6 +106,7 @@ extern "C" int elision_rows_weight_grad(const float* sparse, int64_t sparse_step
                                         int64_t sparse_columns, const float* dense,
                                         int64_t dense_step, int64_t dense_columns,
                                         int64_t tokens, int turned, float* dw, int threads) {
+  Flushing small;
   try {
     Matrix own{sparse, sparse_step, sparse_columns}, other{dense, dense_step, dense_columns};
     int64_t chunks = (tokens + CHUNK - 1) / CHUNK;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "meeting.hpp"
+#include "flushing.hpp"
 #include "pool.hpp"
 #include "room.hpp"
 #include "vec.hpp"
@@ -230,6 +231,7 @@ void one_band(const Plan& plan, const float* rows, const float* g, int block, in
 // input. Returns 0, or -1 if there is not memory enough.
 extern "C" int elision_sparse_input_grad(const int* geometry, const float* g, const float* w,
                                          float* dx, int threads) {
+  Flushing small;
   try {
     Conv conv;
     std::memcpy(&conv, geometry, sizeof(Conv));

@@ -1,3 +1,4 @@
+#include "flushing.hpp"
 #include "sparse_recurrent.hpp"
 
 using namespace elision;
@@ -13,6 +14,7 @@ void run(const SparseLayer& layer, bool back) {
 // Lanes of a block: 16, 32 or 64.
 template <typename Cell>
 int run(const SparseLayer& layer, bool back) {
+  Flushing small;
   try {
     if (layer.lanes == 16)
       run<Cell, 16 / WIDTH>(layer, back);

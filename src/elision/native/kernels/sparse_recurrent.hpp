@@ -192,11 +192,11 @@ class SparseRecurrence {
     for (int u = 0; u < width; ++u)
       to[static_cast<size_t>(i) * width + u] = from[u * LANES_ + i % LANES_];
   }
-  // A row added to a sequence's lane, in [block][units][lanes].
+  // A row into a sequence's lane, in [block][units][lanes], whatever NaN weights left there.
   void put_lane(const float* from, int i, int width, float* to) const {
     float* block = to + block_floats(i / LANES_);
     for (int u = 0; u < width; ++u)
-      block[u * LANES_ + i % LANES_] += from[static_cast<size_t>(i) * width + u];
+      block[u * LANES_ + i % LANES_] = from[static_cast<size_t>(i) * width + u];
   }
   // A sequence's lane out of memory, leaving zero.
   void take_lane(float* from, int i, float* to) const {

@@ -8,6 +8,7 @@
 // their sums are turned back. The matrices are those that elision.engines.winograd makes and
 // proves; the functions below apply them by common subexpressions.
 #include "direct.hpp"
+#include "flushing.hpp"
 
 using namespace elision;
 
@@ -236,6 +237,7 @@ extern "C" {
 int elision_winograd_forward(const int64_t* shape, int m, const float* x, const float* w,
                              const float* scale, const float* shift, int relu, float* y,
                              int threads) {
+  Flushing small;
   const auto& v = *reinterpret_cast<const DirectShape*>(shape);
   Post post{scale, shift, relu != 0};
   return guarded([&] {
