@@ -17,6 +17,7 @@ def main() -> None:
     from campaigns.disks import DISKS
     from campaigns.kills import KILLS
     from campaigns.load import LOAD
+    from campaigns.numerics import NUMERICS
     from campaigns.pairs import PAIRS
     from campaigns.poison import POISON
     from campaigns.sanitizers import SANITIZERS
@@ -24,7 +25,7 @@ def main() -> None:
     from elision.common.locking import locked
     from elision.engines.bench import machine
 
-    every = (DISKS, KILLS, LOAD, PAIRS, POISON, SANITIZERS)
+    every = (DISKS, KILLS, LOAD, NUMERICS, PAIRS, POISON, SANITIZERS)
     campaigns = {campaign.name: campaign for campaign in every}
     parser = argparse.ArgumentParser(prog="python -m campaigns", description=__doc__)
     parser.add_argument(
