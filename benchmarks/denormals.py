@@ -71,7 +71,7 @@ def timed(call: Call, rounds: int) -> dict[str, Any]:
 
 def main() -> None:
     """Time every kernel, print and write the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default="", help="part of the kernels' names")
     parser.add_argument("--out", type=Path)
