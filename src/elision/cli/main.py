@@ -37,6 +37,9 @@ app = App(
 )
 # An interruption is handled by main.
 app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False
+app.register_install_completion_command(
+    help="Have this shell (bash, zsh or fish) complete commands and flags."
+)
 for order, command in enumerate(COMMANDS):
     if isinstance(command, App):
         command.sort_key = order
