@@ -11,6 +11,7 @@ from cyclopts import App
 from elision.cli.bench import bench
 from elision.cli.compare import compare
 from elision.cli.data import data
+from elision.cli.doctor import doctor
 from elision.cli.export import export
 from elision.cli.faults import faults
 from elision.cli.federate import federate
@@ -50,6 +51,7 @@ COMMANDS: tuple[Callable[..., Any] | App, ...] = (
     faults,
     export,
     bench,
+    doctor,
     reproduce,
     data,
 )

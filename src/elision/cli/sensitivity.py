@@ -62,7 +62,8 @@ def sensitivity(
     trace
         Trace file of a training run.
     photos
-        MobileNetV2 with ImageNet's weights (needs the photos extra).
+        MobileNetV2 with ImageNet's weights (needs the photos extra, and the package of the
+        weights).
     arithmetic
         Formats of all layers together: bits such as 8a-4w (inputs, weights), a number
         format, or OPERAND=FORMAT,...

@@ -36,6 +36,7 @@ __all__ = [
     "BuildError",
     "build_text",
     "cache_folder",
+    "compiler",
     "cpu_fields",
     "private_folder",
     "runnable_variants",
@@ -356,6 +357,15 @@ def _reason(said: list[str]) -> str:
 def _sources() -> list[Path]:
     folder = Path(__file__).with_name("kernels")
     return sorted(p for p in folder.iterdir() if p.suffix in {".cpp", ".hpp"})
+
+
+def compiler() -> str:
+    """The C++ compiler and its version, in one line.
+
+    Raises:
+        BuildError: there is none, or it does not run; the message says what to do.
+    """
+    return ": ".join(_compiler())
 
 
 def _compiler() -> tuple[str, str]:
