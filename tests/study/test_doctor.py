@@ -3,6 +3,7 @@
 import json
 import os
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,13 +44,26 @@ def test_what_is_promised_and_broken_ends_with_one(
 
 
 def test_a_cache_that_others_can_write_to_is_broken(
-    tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.chmod(tmp_path, 0o777)
     monkeypatch.setenv("ELISION_CACHE", str(tmp_path))
     found = doctor._cache()
     assert (found.state, "others can write" in found.found) == ("broken", True)
     assert "ELISION_CACHE" in found.mend
+
+
+def test_the_cache_s_size_counts_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "build").mkdir(mode=0o700)
+    (tmp_path / "build" / "kernels.so").write_bytes(bytes(3 * 2**20))
+    (tmp_path / "gone").symlink_to("nowhere")
+    monkeypatch.setenv("ELISION_CACHE", str(tmp_path))
+    tmp_path.chmod(0o700)
+    found = doctor._cache()
+    assert found.state == "works"
+    assert "holds 3.0 MiB" in found.found
 
 
 def test_without_a_compiler_everything_works_and_is_slow(

@@ -1,5 +1,6 @@
 """What of the library works on this machine, and what of it will be fast."""
 
+import contextlib
 import os
 import platform
 import shutil
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -132,7 +134,7 @@ def _compiler() -> Finding:
 def _cache() -> Finding:
     try:
         folder = builder.private_folder(builder.cache_folder())
-        held = sum(path.lstat().st_size for path in folder.rglob("*"))
+        held = _bytes_below(folder)
         free = shutil.disk_usage(folder).free
     except OSError as error:
         mend = "set ELISION_CACHE to a folder of your own that can be written"
@@ -141,6 +143,16 @@ def _cache() -> Finding:
         return Finding("cache", "broken", f"{folder}: not writable", "chmod u+w it")
     found = f"{folder}: holds {held / 2**20:.1f} MiB, {free / 2**30:.1f} GiB are free"
     return Finding("cache", "works", found)
+
+
+def _bytes_below(folder: Path) -> int:
+    """Bytes of all files below a folder; what another process removes meanwhile is none."""
+    held = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                held += Path(place, name).lstat().st_size
+    return held
 
 
 def _kernels() -> Finding:
