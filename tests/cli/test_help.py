@@ -55,6 +55,14 @@ def test_help_loads_nothing_large(tokens: tuple[str, ...]) -> None:
     assert found.stdout.splitlines()[-1] == "set()"
 
 
+def test_the_list_of_commands_loads_no_reader_of_markdown() -> None:
+    program = _CHECK.format(tokens=["--help"], large=("markdown_it",))
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.splitlines()[-1] == "set()"
+
+
 def test_importing_the_library_loads_nothing_large() -> None:
     found = subprocess.run(
         [sys.executable, "-c", _IMPORT], capture_output=True, text=True, check=True

@@ -34,6 +34,8 @@ app = App(
     version=__version__,
     help="Make neural-network training cheaper by leaving out work, and prove what "
     "that is worth.",
+    # The list of commands has no Markdown, whose reader takes long to import.
+    help_format="plaintext",
 )
 # An interruption is handled by main.
 app.suppress_keyboard_interrupt = app.meta.suppress_keyboard_interrupt = False
@@ -42,10 +44,15 @@ app.register_install_completion_command(
 )
 for order, command in enumerate(COMMANDS):
     if isinstance(command, App):
-        command.sort_key = order
+        command.sort_key, command.help_format = order, "markdown"
         app.command(command)
     else:
-        app.command(command, sort_key=order, help_epilogue=epilogue(command))
+        app.command(
+            command,
+            sort_key=order,
+            help_epilogue=epilogue(command),
+            help_format="markdown",
+        )
 
 
 @app.meta.default
