@@ -26,6 +26,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",  # the script among the pages: formulas without a network
 ]
 exclude_patterns = ["_build", "reference/modules.rst"]
 

@@ -62,8 +62,8 @@ def _with_config(
         Path | None, Parameter(help="TOML file with a table per command.")
     ] = None,
 ) -> None:
-    if config is not None:
-        app.config = (Dict(_tables(config), source=str(config)),)
+    # Of this call alone: a program may call main again.
+    app.config = (Dict(_tables(config), source=str(config)),) if config else ()
     app(tokens, exit_on_error=False, print_error=False)
 
 
