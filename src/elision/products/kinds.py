@@ -33,10 +33,6 @@ class Product(enum.Enum):
     INPUT_GRAD = "input_grad"
     WEIGHT_GRAD = "weight_grad"
 
-    # Members are single objects; the hash of an enumeration is a function in Python,
-    # called several times in every product of a training step.
-    __hash__ = object.__hash__
-
     @property
     def operands(self) -> tuple[str, str]:
         """Names of the first and the second operand."""

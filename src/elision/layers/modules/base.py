@@ -177,6 +177,21 @@ class ElidedLayer(nn.Module):
         """Names of the attributes that hold state whose shape a batch shows."""
         return [name for name in self.__dict__ if name.startswith("elision_")]
 
+    # While torch.compile traces, these two run for real: the state is there before the
+    # graph is. It has its shape when another batch size is traced, whose sizes are symbols.
+    # They are methods, as torch below 2.13 takes no module as an argument of a constant.
+    @torch.compiler.assume_constant_result
+    def _has_unshaped_state(self) -> bool:
+        states = self._elision_states().values()
+        return any(state.numel() == 0 for named in states for state in named.values())
+
+    @torch.compiler.assume_constant_result
+    def _shape_states_of(
+        self, x: tuple[int, ...], weight: tuple[int, ...], convolution: Any
+    ) -> None:
+        with unseen():
+            self._shape_states(geometry_of(x, weight, convolution))
+
     def _shape_states(self, geometry: Geometry) -> None:
         """Give state that follows an operand's shape that shape, once it is known."""
         for use, transform in self._elision_plan.uses.items():
@@ -354,10 +369,10 @@ class ElidedLayer(nn.Module):
             bias = None if bias is None else bias.to(dtype)
         needs_gradient = torch.is_grad_enabled()
         is_in_step = self._is_in_step
-        if is_in_step and _has_unshaped_state(self):
+        if is_in_step and self._has_unshaped_state():
             # As a plain tuple: torch.compile makes no constant of a named one.
             how = None if convolution is None else tuple(convolution)
-            _shape_states(self, tuple(x.shape), tuple(weight.shape), how)
+            self._shape_states_of(tuple(x.shape), tuple(weight.shape), how)
         states = self._elision_states() | (recalled or {})
         x, weight = self._ahead(x, weight, states, is_in_step)
         part = None if rows is None else Rows(weight.detach(), rows)
@@ -405,22 +420,6 @@ class ElidedLayer(nn.Module):
             if held is not None and operand == "weight":
                 held.weight = operands[operand]
         return operands["input"], operands["weight"]
-
-
-# While torch.compile traces, these two run for real: the state is there before the graph
-# is. It has its shape when another batch size is traced, whose sizes are symbols.
-@torch.compiler.assume_constant_result
-def _has_unshaped_state(layer: ElidedLayer) -> bool:
-    states = layer._elision_states().values()
-    return any(state.numel() == 0 for named in states for state in named.values())
-
-
-@torch.compiler.assume_constant_result
-def _shape_states(
-    layer: ElidedLayer, x: tuple[int, ...], weight: tuple[int, ...], convolution: Any
-) -> None:
-    with unseen():
-        layer._shape_states(geometry_of(x, weight, convolution))
 
 
 def plan_of(layer: ElidedLayer) -> LayerPlan:
