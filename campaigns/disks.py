@@ -37,8 +37,9 @@ __all__ = ["DISKS", "asked"]
 #: What a command says of its progress before it ends.
 _NOTICE = re.compile(r"elision: |.+: epoch \d+, ")
 
-#: Machine code, whose names depend on what its process has compiled before.
-_OF_HISTORY = (".nbc", ".nbi")
+#: Machine code, whose names depend on what its process has compiled before; and the machine
+#: of a run, which has no commit where git could not be started.
+_OF_HISTORY = (".nbc", ".nbi", "env.json")
 
 #: What Python and its libraries print of errors that nobody handles.
 _UNHANDLED = ("Traceback", "Exception ignored", "Error in sys.")
