@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import shared_cache
 from torch.utils.data import DataLoader, TensorDataset
 
 import elision
@@ -55,8 +56,8 @@ def loaded(method: str, killed: bool, count: int, seed: int) -> Row:
         method: how workers start, ``"fork"`` or ``"spawn"``.
         killed: whether one worker is killed in every epoch; the loader must say so, and
             the next epoch must run. Workers live as long as the loader otherwise.
-        count: fifty for each epoch of forked workers, two hundred of spawned ones, which
-            load the library anew.
+        count: fifty for each epoch of forked workers, a hundred of spawned ones, which
+            load the library anew; twelve at least.
         seed: of the weights.
     """
     images, labels = digits()
@@ -81,14 +82,17 @@ def loaded(method: str, killed: bool, count: int, seed: int) -> Row:
         except RuntimeError as error:
             if not (killed and "DataLoader worker" in str(error)):
                 raise
+        # Torch forgets what it sent between processes once 128 of it are dead; here at once.
+        shared_cache.free_dead_references()
 
-    return repeated(epoch, max(6, count // (50 if method == "fork" else 200)))
+    return repeated(epoch, max(12, count // (50 if method == "fork" else 100)))
 
 
 def _kill_a_child() -> None:
     child = multiprocessing.active_children()[0]
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
+    child.join()  # the loader's handler raises here, and not wherever the program is then
 
 
 # --- forks ------------------------------------------------------------------------------
