@@ -56,8 +56,7 @@ def loaded(method: str, killed: bool, count: int, seed: int) -> Row:
         method: how workers start, ``"fork"`` or ``"spawn"``.
         killed: whether one worker is killed in every epoch; the loader must say so, and
             the next epoch must run. Workers live as long as the loader otherwise.
-        count: fifty for each epoch of forked workers, a hundred of spawned ones, which
-            load the library anew; twelve at least.
+        count: fifty for each epoch; twenty epochs at least.
         seed: of the weights.
     """
     images, labels = digits()
@@ -85,7 +84,7 @@ def loaded(method: str, killed: bool, count: int, seed: int) -> Row:
         # Torch forgets what it sent between processes once 128 of it are dead; here at once.
         shared_cache.free_dead_references()
 
-    return repeated(epoch, max(12, count // (50 if method == "fork" else 100)))
+    return repeated(epoch, max(20, count // 50))
 
 
 def _kill_a_child() -> None:

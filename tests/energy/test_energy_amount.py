@@ -64,7 +64,10 @@ def test_scaling_keeps_the_range_and_the_peak(one: Energy, factor: float) -> Non
         ({"low_joules": -1.0}, r"Energy\(low_joules=-1.0\): must be a number >= 0"),
         ({"high_joules": math.nan}, r"high_joules=nan"),
         ({"high_joules": 0.5}, "low_joules 1.0 is above high_joules 0.5"),
-        ({"methods": ()}, "say how the joules were found"),
+        ({"methods": ()}, "say in words how the joules were found"),
+        ({"methods": ({"RAPL": 1},)}, "say in words how the joules were found"),
+        ({"scope": 1.0}, "say in words whose joules; got 1.0"),
+        ({"peak_bytes": "many"}, "peak_bytes='many'"),
         ({"wall_seconds": math.inf}, "wall_seconds=inf"),
     ],
 )

@@ -58,8 +58,14 @@ class Energy:
                 f"Energy: low_joules {self.low_joules} is above high_joules "
                 f"{self.high_joules}"
             )
-        if not self.methods:
-            raise ValueError("Energy: methods: say how the joules were found")
+        if not self.methods or not all(isinstance(m, str) for m in self.methods):
+            raise ValueError("Energy: methods: say in words how the joules were found")
+        if not isinstance(self.scope, str):
+            raise ValueError(
+                f"Energy: scope: say in words whose joules; got {self.scope!r}"
+            )
+        if self.peak_bytes is not None:
+            number("Energy", "peak_bytes", self.peak_bytes, ">= 0")
 
     def __add__(self, other: "Energy") -> "Energy":
         """Both, one after the other: ranges, seconds and methods join."""
