@@ -1,8 +1,10 @@
 """Forms of elided layers: one function, the plain layer's own path, an honest word."""
 
 import copy
+import gc
 import logging
 import re
+import weakref
 from pathlib import Path
 
 import pytest
@@ -162,3 +164,12 @@ def test_a_copy_makes_choices_of_its_own() -> None:
     twin = copy.deepcopy(model)
     assert twin[0]._elision_forms is not model[0]._elision_forms
     assert torch.equal(twin(images()), model(images()))
+
+
+def test_a_plan_is_forgotten_with_its_layer() -> None:
+    model = elision.elide(network(), Static(0.5), engine="auto")
+    model(images()).sum().backward()
+    plan = weakref.ref(model[0]._elision_plan)
+    del model
+    gc.collect()
+    assert plan() is None

@@ -14,7 +14,8 @@ import functools
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,7 @@ from elision.products import Geometry, Product, dense, geometry_of
 __all__ = ["Forms", "mask_of", "masked", "sparse_mask"]
 
 Form = Callable[[Tensor, Tensor], Tensor]
+T = TypeVar("T")
 
 _log = logging.getLogger("elision")
 
@@ -331,13 +333,25 @@ def _dtype_words() -> str:
     return f"autocast to {dtype}, ".replace("torch.", "")
 
 
-@functools.lru_cache(maxsize=256)
+def _once_a_plan(asked: Callable[[LayerPlan], T]) -> Callable[[LayerPlan], T]:
+    """A function that remembers its answers for as long as the plans live, and no plan."""
+    answers: WeakKeyDictionary[LayerPlan, T] = WeakKeyDictionary()
+
+    def known(plan: LayerPlan) -> T:
+        if plan not in answers:
+            answers[plan] = asked(plan)
+        return answers[plan]
+
+    return known
+
+
+@_once_a_plan
 def _words(plan: LayerPlan) -> str:
     """The cells of a plan that change something."""
     return ", ".join(f"{p.value} {o} {t}" for p, o, t in plan.table if t != KEEP)
 
 
-@functools.lru_cache(maxsize=256)
+@_once_a_plan
 def _only_mask(plan: LayerPlan) -> tuple[str, str] | None:
     """Buffers of a mask that is the whole recipe of a layer, and of the need for more.
 
