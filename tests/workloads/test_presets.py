@@ -192,3 +192,12 @@ def test_importing_the_workloads_imports_no_extra_and_nothing_heavy():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("option", ["name", "classes"])
+def test_an_option_that_the_data_say_already_is_refused(option: str) -> None:
+    workload = Workload(
+        name="mine", dataset="digits", model="cnn", model_options={option: 3}
+    )
+    with pytest.raises(ValueError, match=f"model_options: {option}: the data"):
+        workload.make_model(workload.load_dataset())

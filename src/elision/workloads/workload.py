@@ -242,14 +242,18 @@ class Workload:
         """The network for this data, its weights from torch's global generator.
 
         Raises:
-            ValueError: as :func:`make_model` does, or a network of another library, or
-                of the user's own, does not fit the data.
+            ValueError: as :func:`make_model` does, an option is what the data say, or a
+                network of another library, or of the user's own, does not fit the data.
         """
         if ":" not in self.model:
             lookup(f"model for {self.task_name}", self.model, self.task.networks)
-        model = make_model(
-            self.model, **self.task.model_arguments(dataset), **self.model_options
-        )
+        given = {"name": self.model, **self.task.model_arguments(dataset)}
+        if taken := given.keys() & self.model_options.keys():
+            raise ValueError(
+                f"workload {self.name}: model_options: {', '.join(sorted(taken))}: the data "
+                "and the name of the network say so already"
+            )
+        model = make_model(**given, **self.model_options)
         if ":" in self.model:
             self._check(model, dataset)
         return model

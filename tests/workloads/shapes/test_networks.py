@@ -7,6 +7,7 @@ from torch import nn
 
 from elision.products import Conv2dGeometry, MatmulGeometry
 from elision.workloads.shapes.networks import NETWORKS, network
+from elision.workloads.shapes.random import model_layers
 
 
 def parameters(name):
@@ -104,3 +105,11 @@ def test_an_unknown_network_is_answered_with_the_known_ones():
         network("resnet50")
     with pytest.raises(ValueError, match="batch"):
         network("alexnet", batch=0)
+
+
+@pytest.mark.parametrize(
+    "size", [{"input": 2**63, "batch": 1}, {"input": 32, "batch": 2**63}]
+)
+def test_a_size_beyond_torchs_is_refused(size: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"must be an integer in \[1, 2147483647\]"):
+        model_layers("cnn", **size)

@@ -383,3 +383,11 @@ def test_a_name_that_scalesim_would_take_for_depthwise(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'ADPool': SCALE-Sim reads .* depthwise"):
         write_topology(layers, tmp_path / "net.csv")
     assert write_topology(layers, tmp_path / "net.csv", matmul=True).is_file()
+
+
+def test_a_title_of_several_lines_is_told_in_one(tmp_path: Path) -> None:
+    path = tmp_path / "net.csv"
+    path.write_text('Layer name, "IFMAP\nHeight",\nconv, 10,\n')
+    with pytest.raises(ValueError, match="expected the columns") as told:
+        read_topology(path)
+    assert str(told.value).isprintable()

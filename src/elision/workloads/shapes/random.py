@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from elision.common.checks import count
 from elision.products import Geometry, LayerProduct, synthetic_products
 from elision.workloads.models import make_model
 from elision.workloads.shapes.of_model import layer_shapes
@@ -45,5 +46,6 @@ def model_layers(model: str, input: int, batch: int) -> list[tuple[str, Geometry
     for name, value in (("input", input), ("batch", batch)):
         if value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
+        count(model, name, value)
     network = make_model(model, image_size=input)
     return layer_shapes(network, (batch, 3, input, input))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from elision.common.cells import in_cell
 from elision.common.checks import integer
+from elision.common.printable import printable
 from elision.products import Conv2dGeometry, Geometry, MatmulGeometry
 from elision.workloads.shapes.scalesim.columns import (
     CONVOLUTION,
@@ -153,7 +154,7 @@ class _Reader:
         if columns is None:
             raise ValueError(
                 f"{where}: expected the columns {', '.join(CONVOLUTION)} or "
-                f"{', '.join(PRODUCT)}, got {', '.join(cells)}"
+                f"{', '.join(PRODUCT)}, got {printable(', '.join(cells))}"
             )
         self.columns = columns
         if columns.unread:
