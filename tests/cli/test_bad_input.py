@@ -77,7 +77,7 @@ def files() -> set[str]:
         ("study --accelerator ant:window=8 ant(window=8)", "one is given twice"),
         ("study --probe speed speed()", "one is given twice"),
         ("study --accelerator ant:window=0", "Ant(window=0)"),
-        ("study --epochs 0", "study(epochs=0): must be an integer >= 1"),
+        ("study --epochs 0", "Workload(epochs=0): must be an integer >= 1"),
         ("study --epochs many", 'unable to convert "many" into int'),
         ("study --epoch 3", "Did you mean --epochs?"),
         ("studdy", 'Unknown command "studdy"'),

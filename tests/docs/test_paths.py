@@ -1,6 +1,7 @@
 """Paths and imports that the documentation names are there."""
 
 import ast
+import doctest
 import importlib
 import re
 import textwrap
@@ -40,7 +41,10 @@ def test_every_path_is_one_of_the_repository(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_import_works(page: Path) -> None:
     for _, block in BLOCK.findall(page.read_text(encoding="utf-8")):
-        for node in ast.walk(ast.parse(textwrap.dedent(block))):
+        code = textwrap.dedent(block)
+        if code.startswith(">>>"):
+            code = doctest.script_from_examples(code)
+        for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.ImportFrom) and node.module:
                 if node.module.partition(".")[0] != "elision":
                     continue

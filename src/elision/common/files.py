@@ -309,9 +309,9 @@ def taken_apart(path: Path, otherwise: str) -> Iterator[None]:
 
     Example:
         >>> with taken_apart(Path("run.json"), "not a run's file"):
-        ...     [1, 2]["history"]
+        ...     {"seed": 1}["history"]
         Traceback (most recent call last):
-        ValueError: run.json: not a run's file: list indices must be integers or slices, not str
+        ValueError: run.json: not a run's file: 'history'
     """
     try:
         yield

@@ -1,7 +1,6 @@
 """The stationarity probe of a study and its section of the report."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,9 +8,12 @@ import torch.nn.functional as F
 from sparse_models import MOVING, batch, elided, gradient, train
 
 import elision
-from elision import methods
+from elision import Product, Trace, methods
+from elision.study import StudyConfig
+from elision.study.outcome import RecipeOutcome, StudyOutcome
 from elision.study.page.sections.stationarity import stationarity
 from elision.study.probes import Stationarity, Trained
+from elision.training import EpochMetrics
 from elision.training.stationarity import StationarityWatch
 from elision.workloads import Workload
 
@@ -86,8 +88,14 @@ def test_the_probe_says_that_a_fresh_model_still_moves(found):
 
 
 def outcome(**findings):
-    one = SimpleNamespace(spec="rigl", findings=findings)
-    return SimpleNamespace(outcomes=[one])
+    metrics = EpochMetrics(0, loss=0.5, score=0.75, learning_rate=0.1)
+    work = {product.value: 1.0 for product in Product}
+    one = RecipeOutcome(
+        *("rigl", methods.RigL(), {0: [metrics]}, 1.0, work, [], [], []),
+        findings=findings,
+    )
+    config = StudyConfig(workload="digits-cnn", recipes=("rigl",))
+    return StudyOutcome(config, [one], {}, {}, "scikit-learn", Trace())
 
 
 def test_the_section_shows_verdict_and_figures(found):
