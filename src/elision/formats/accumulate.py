@@ -1,7 +1,10 @@
 """Accumulation: how a product sums, and the format of its result."""
 
-from dataclasses import KW_ONLY, dataclass
+import json
+from dataclasses import KW_ONLY, asdict, dataclass
 from typing import Literal, get_args
+
+import torch
 
 from elision.common.checks import integer, one_of
 from elision.formats import FORMATS, Floating, Format, Rounding
@@ -97,6 +100,12 @@ class Accumulate:
     wide: str = "fp32"
     wide_chunk: int = 0
     seed: int = 0
+
+    # As Format.in_graph.
+    @torch.compiler.assume_constant_result
+    def in_graph(self) -> str:
+        """The text that stands for this cell in graphs: its fields as JSON."""
+        return json.dumps(asdict(self))
 
     def __post_init__(self) -> None:
         formats = tuple(name for name, f in FORMATS.items() if sums_in(f))

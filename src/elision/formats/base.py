@@ -20,6 +20,7 @@ from torch import Tensor
 from elision.common.checks import one_of
 
 __all__ = [
+    "IN_GRAPHS",
     "Coded",
     "Format",
     "Rounding",
@@ -88,6 +89,19 @@ class Format(ABC):
         Raises:
             ValueError: an unknown rounding, or an axis that ``x`` has not.
         """
+
+    # While torch.compile traces, this runs for real. It is a method, as torch below 2.13
+    # takes no dataclass as an argument of a constant.
+    @torch.compiler.assume_constant_result
+    def in_graph(self) -> str:
+        """The text that stands for this format in graphs of this process."""
+        text = repr(self)
+        IN_GRAPHS[text] = self
+        return text
+
+
+#: Formats of the graphs of this process, by the text that stands for them there.
+IN_GRAPHS: dict[str, Format] = {}
 
 
 class Coded(Format):

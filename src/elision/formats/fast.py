@@ -10,13 +10,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from elision.formats import bitwise, native
-from elision.formats.base import Format, Rounding
+from elision.formats.base import IN_GRAPHS, Format, Rounding
 from elision.formats.floating import Floating
 
 __all__ = ["fast_round"]
-
-#: Formats of the graphs of this process, by the text that stands for them there.
-_IN_GRAPHS: dict[str, Format] = {}
 
 
 def fast_round(
@@ -40,7 +37,7 @@ def fast_round(
     """
     if torch.compiler.is_compiling() or isinstance(x, FakeTensor):
         return torch.ops.elision.round(
-            x.detach(), _in_graph(format), rounding, seed, axis
+            x.detach(), format.in_graph(), rounding, seed, axis
         )
     return _eager(format, x.detach(), rounding, seed, axis)
 
@@ -83,22 +80,14 @@ def _nearest(format: Floating, x: Tensor) -> Tensor | None:
     return found.clone() if found is x else found
 
 
-@torch.compiler.assume_constant_result
-def _in_graph(format: Format) -> str:
-    """The text that stands for a format in a graph; not traced."""
-    text = repr(format)
-    _IN_GRAPHS[text] = format
-    return text
-
-
 @torch.library.custom_op("elision::round", mutates_args=())
 def _round(x: Tensor, format: str, rounding: str, seed: int, axis: int) -> Tensor:
-    if format not in _IN_GRAPHS:
+    if format not in IN_GRAPHS:
         raise RuntimeError(
             f"no number format {format!r} in this process: a compiled graph runs where "
             "it was compiled"
         )
-    found = _eager(_IN_GRAPHS[format], x, rounding, seed, axis)  # pyright: ignore[reportArgumentType]
+    found = _eager(IN_GRAPHS[format], x, rounding, seed, axis)  # pyright: ignore[reportArgumentType]
     # The operator promises the layout of empty_like(x).
     promised = torch.empty_like(x)
     return found if found.stride() == promised.stride() else promised.copy_(found)

@@ -6,7 +6,6 @@ when the graph runs, the operator computes as an eager layer does.
 
 import functools
 import json
-from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -98,7 +97,7 @@ def in_graph(
         shapes: of the layer's input and weight; a convolution's parameters in one list,
             empty for a linear layer.
     """
-    cell = _text(accumulate)
+    cell = accumulate.in_graph()
     return _accumulated(first, second, kind.value, cell, name, step, *shapes)
 
 
@@ -122,12 +121,6 @@ def _accumulated(
 @_accumulated.register_fake
 def _(first, second, kind, cell, name, step, input, weight, convolution):
     return empty_result(first, kind, input, weight, convolution)
-
-
-# While torch.compile traces, this runs for real: the cell is data.
-@torch.compiler.assume_constant_result
-def _text(accumulate: Accumulate) -> str:
-    return json.dumps(asdict(accumulate))
 
 
 @functools.lru_cache(maxsize=64)
