@@ -42,6 +42,8 @@ def test_nearest_is_torchs_conversion_at_every_tie_and_beside_it(
     format: Floating,
 ) -> None:
     x = probes(format)
+    if format.saturates:  # torch's conversion does not, below 2.13
+        x = x.clamp(-format.largest, format.largest)
     assert format.dtype is not None
     expected = x.to(format.dtype).float()
     assert same(format.round(x), expected)
