@@ -73,6 +73,7 @@ def test_division_rounds_towards_zero_in_c_and_down_in_python() -> None:
         ("for i in range(M):\n  y[i] = x[i] / 2", "line 2, column 10: .* operators"),
         ("for i in range(M):\n  y[i] = i", "line 2, column 10: i is a loop variable"),
         ("for i in range(M): y[i] = 0.5", "numbers are integers; name others"),
+        ("for i in range(M): y[i] = 1e999", "numbers are integers; name others"),
         ("y[i = 3", "line 1, column 2: not Python"),
         ("while x: pass", "line 1, column 1: 'while x:' is not read here"),
         (

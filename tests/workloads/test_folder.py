@@ -142,3 +142,15 @@ def test_a_loader_of_the_user_s_own(
     for name, options, said in cases:
         with pytest.raises(ValueError, match=said):
             load_dataset(name, **options)
+
+
+def test_an_image_of_more_pixels_than_pillows_bound_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("day", "night"):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            Image.new("L", (16, 16)).save(tmp_path / name / f"{i}.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # a warning, below 400
+    with pytest.raises(ValueError, match="not a readable image"):
+        load_dataset("folder", tmp_path)

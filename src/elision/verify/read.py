@@ -617,7 +617,7 @@ class _C:
         if self._at < len(self._tokens) and self._tokens[self._at][0] == "number":
             text = self._tokens[self._at][1]
             number = float(re.sub(r"[fFuUlL]+$", "", text))
-            if number != int(number):
+            if not number.is_integer():  # nor is infinity
                 self._refuse("numbers are integers; name others: a scalar")
             self._at += 1
             return Number(int(number))

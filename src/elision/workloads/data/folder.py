@@ -1,5 +1,6 @@
 """Any folder of class folders of images, in whatever formats Pillow reads."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -197,10 +198,15 @@ def _opened(file: Path) -> "Iterator[Image]":
     # Imported here to keep the module light; Pillow comes with scikit-image.
     from PIL import Image
 
+    bombs = (Image.DecompressionBombWarning, Image.DecompressionBombError)
     try:
-        with Image.open(file) as image:
+        with warnings.catch_warnings():
+            # An image is copied several times until it has its size and its colours.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            opened = Image.open(file)
+        with opened as image:
             yield image
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, *bombs) as error:
         raise ValueError(f"{file}: not a readable image ({error})") from error
 
 
