@@ -300,7 +300,7 @@ class _Python:
         if isinstance(node, ast.Constant):
             if type(node.value) is bool or not isinstance(node.value, (int, float)):
                 self._refuse(node, "allowed: integers")
-            if int(node.value) != node.value:
+            if isinstance(node.value, float) and not node.value.is_integer():
                 self._refuse(node, "numbers are integers; name others: a scalar")
             return Number(int(node.value))
         if isinstance(node, ast.Name):
@@ -617,7 +617,7 @@ class _C:
         if self._at < len(self._tokens) and self._tokens[self._at][0] == "number":
             text = self._tokens[self._at][1]
             number = float(re.sub(r"[fFuUlL]+$", "", text))
-            if not number.is_integer():  # nor is infinity
+            if not number.is_integer():
                 self._refuse("numbers are integers; name others: a scalar")
             self._at += 1
             return Number(int(number))
