@@ -208,6 +208,12 @@ def _opened(file: Path) -> "Iterator[Image]":
             yield image
     except (OSError, SyntaxError, *bombs) as error:
         raise ValueError(f"{file}: not a readable image ({error})") from error
+    except (
+        MemoryError
+    ) as error:  # Pillow reads as many bytes as a block says that it has
+        raise ValueError(
+            f"{file}: not a readable image (a block is too long)"
+        ) from error
 
 
 def _pixels(file: Path, form: _Form) -> np.ndarray:
