@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -19,6 +20,9 @@ STOPS = {signal.SIGTERM, signal.SIGINT}
 
 #: Variable by which the programs that a job has begun are known.
 _MARK = "ELISION_CAMPAIGN_FOLDER"
+
+#: What Python prints of an exception that nobody can handle, to its last line.
+_IGNORED = re.compile(r"Exception ignored in.*\nTraceback.*\n(?: .*\n)*.*\n")
 
 #: Time in which these must end after their job (an own choice, for a busy machine).
 _END_SECONDS = 10.0
@@ -44,8 +48,13 @@ class Child:
         return [line for line in text.splitlines() if line.strip()]
 
     def was_silent(self, stop: signal.Signals, status: int) -> bool:
-        """Whether it was stopped before its command began, or is no command."""
-        return status in (-stop, 128 + stop) and not self.lines()
+        """Whether it was stopped before its command began, or is no command.
+
+        What Python prints where another library ends an object that the stop left half
+        made, as of Numba's compiler, is nothing that the job says.
+        """
+        said = _IGNORED.sub("", "".join(f"{line}\n" for line in self.lines()))
+        return status in (-stop, 128 + stop) and not said
 
     def was_clear(self, stop: signal.Signals) -> bool:
         """Whether it told in one line that it was stopped, and how to go on."""
