@@ -13,7 +13,7 @@ from typing import Any
 
 from elision.common.files import write_text
 
-__all__ = ["PAGE", "RECORDS", "with_tables"]
+__all__ = ["PAGE", "RECORDS", "records", "with_tables"]
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "what-survives.md"
@@ -23,6 +23,12 @@ RECORDS = ROOT / "records" / "2026-11-30-survival"
 
 #: Where a table stands in the page.
 _TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def records() -> list[Path]:
+    """The files of the last campaigns; others beside them are of other programs."""
+    others = ("denormals", "dependencies")
+    return [path for path in RECORDS.glob("*.json") if path.stem not in others]
 
 
 def with_tables(page: str, records: Iterable[Path]) -> str:
@@ -77,15 +83,10 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 def main() -> None:
     """Write the page, or check it."""
     old = PAGE.read_text("utf-8")
-    files = (p for p in RECORDS.glob("*.json") if p.stem not in _OTHERS)
-    new = with_tables(old, files)
+    new = with_tables(old, records())
     if sys.argv[1:] == ["--check"]:
         sys.exit(f"{PAGE} is not of its records" if new != old else 0)
     write_text(PAGE, new)
-
-
-#: Records beside them that no campaign of ``python -m campaigns`` wrote.
-_OTHERS = ("denormals", "dependencies")
 
 
 if __name__ == "__main__":

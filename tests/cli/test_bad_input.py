@@ -1,14 +1,13 @@
 """What a person sees who asks for something that cannot be: one line, and no debris."""
 
-import resource
 import tomllib
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_disk import largest_file
 
 from elision.cli import main as cli
 from elision.common.files import is_partial, write_text
@@ -225,17 +224,6 @@ def test_a_loss_that_is_no_number_names_step_and_layer(
     assert "the loss is nan at step " in error.splitlines()[-1]
     assert "layer '" in error
     assert not [name for name in files() if name.endswith((".safetensors", ".html"))]
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """No file may become larger than ``size`` bytes, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_leaves_a_run_that_goes_on(elision: Run) -> None:

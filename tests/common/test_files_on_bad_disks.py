@@ -1,13 +1,11 @@
 """Files on disks that fill, behind links, and for other users to read."""
 
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from small_disk import largest_file
 
 from elision.common.files import (
     append_text,
@@ -16,17 +14,6 @@ from elision.common.files import (
     replacing,
     save_tensors,
 )
-
-
-@contextmanager
-def _files_of(size: int) -> Iterator[None]:
-    """Context in which no file can grow beyond so many bytes, as on a disk that fills."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def _moved_away(folder: Path, aside: Path) -> None:
@@ -42,14 +29,14 @@ def test_an_addition_that_does_not_fit_leaves_the_file_as_it_was(
     path = tmp_path / "rows.csv"
     append_text(path, "a\n")
     with (
-        _files_of(6),
+        largest_file(6),
         pytest.raises(
             OSError, match=r"rows\.csv: could not be written: File too large"
         ),
     ):
         append_text(path, "more than fits\n")
     assert path.read_text() == "a\n"
-    with _files_of(6), pytest.raises(OSError, match="File too large"):
+    with largest_file(6), pytest.raises(OSError, match="File too large"):
         append_text(tmp_path / "new.csv", "more than fits\n")
     assert list(tmp_path.iterdir()) == [path]
     append_text(path, "b\n")
@@ -79,7 +66,7 @@ def test_tensors_that_do_not_fit_leave_the_old_file_and_no_other(
     save_tensors(path, {"x": torch.zeros(8)}, {})
     before = path.read_bytes()
     with (
-        _files_of(4096),
+        largest_file(4096),
         pytest.raises(OSError, match="could not be written: File too large"),
     ):
         save_tensors(path, {"x": torch.zeros(4096)}, {})

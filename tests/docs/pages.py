@@ -8,7 +8,7 @@ from sybil import Document, Example
 from sybil.evaluators.doctest import NUMBER
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
-__all__ = ["PAGES", "ROOT", "commands_in", "examples_of"]
+__all__ = ["PAGES", "ROOT", "commands_in", "commands_of", "examples_of"]
 
 ROOT = Path(__file__).parents[2]
 PAGES = (*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md")
@@ -41,6 +41,20 @@ def examples_of(page: Path, run: Callable[[str], None]) -> list[Example]:
         *Document.parse(str(page), CodeBlockParser("toml", written)),
         *Document.parse(str(page), PythonCodeBlockParser((), NUMBER), *code),
     ]
+
+
+def commands_of(page: Path) -> list[str]:
+    """The commands in a page's blocks."""
+    found: list[str] = []
+
+    def noted(example: Example) -> None:
+        found.extend(commands_in(str(example.parsed)))
+
+    for example in Document.parse(
+        str(page), *(CodeBlockParser(shell, noted) for shell in SHELLS)
+    ):
+        example.evaluate()
+    return found
 
 
 def commands_in(block: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from page_commands import NOT_RUN, run
-from pages import PAGES, ROOT, SHELLS, commands_in, examples_of
+from pages import PAGES, ROOT, commands_of, examples_of
 
 from elision.cli.main import app
 from elision.methods import METHODS, Swat
@@ -46,10 +46,7 @@ def test_a_page_runs_from_top_to_bottom(
 
 def blocks_of_commands() -> list[str]:
     """The commands in blocks, page by page."""
-    shell = re.compile(rf"^```(?:{'|'.join(SHELLS)})\n(.*?)^```$", re.M | re.S)
-    texts = [page.read_text(encoding="utf-8") for page in PAGES]
-    blocks = [block for text in texts for block in shell.findall(text)]
-    return [command for block in blocks for command in commands_in(block)]
+    return [command for page in PAGES for command in commands_of(page)]
 
 
 def test_what_is_not_run_is_somewhere() -> None:

@@ -63,12 +63,8 @@ def claimed(
             process is at work in it.
         OSError: the folder cannot be made or written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: is a file; give a folder with --out")
     _refuse(folder, config, sources or {})
-    check_no_links_out(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with alone_in(folder):
+    with own(folder):
         _refuse(folder, config, sources or {})  # once more: nobody writes now
         remove_left_partials(folder)
         path = folder / "config.toml"
