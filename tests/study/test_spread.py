@@ -36,6 +36,7 @@ from elision.study.page.overview import study_table
 from elision.study.page.page import study_page
 from elision.study.page.sections.stationarity import stationarity
 from elision.study.probes import Stationarity, Trained
+from elision.study.restored import restored
 from elision.training import TrainingDivergedError
 from elision.training.checkpoint import EpochMetrics
 from elision.workloads import TASKS, Metric, Workload
@@ -256,6 +257,7 @@ def test_a_recipe_that_diverges_is_a_result_and_the_others_go_on(
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Diverged: wild:BLOW, seed 0: the loss is nan" in page
     assert ">nan" not in page
+    assert study_page(restored(tmp_path / "run").outcome) == page
     rows = people_rows(compared_rows([tmp_path / "run"]))
     assert [row["against the first"] for row in rows] == [
         "baseline",

@@ -17,6 +17,7 @@ from elision.cli.faults import faults
 from elision.cli.federate import federate
 from elision.cli.map import map
 from elision.cli.pipeline import pipeline
+from elision.cli.report import report
 from elision.cli.reproduce import reproduce
 from elision.cli.scale import scale
 from elision.cli.search import search
@@ -46,6 +47,7 @@ COMMANDS: tuple[Callable[..., Any] | App, ...] = (
     scale,
     shapes,
     compare,
+    report,
     sensitivity,
     search,
     faults,

@@ -25,6 +25,7 @@ __all__ = [
     "check_no_links_out",
     "is_alive",
     "is_partial",
+    "load_facts",
     "load_tensors",
     "remove_left_partials",
     "replacing",
@@ -261,6 +262,34 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
         ValueError: the file is truncated, corrupted (its header, or the tensor named) or
             of another kind.
     """
+    with _reading(path, what) as (file, facts, sums):
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for name, checksum in sums.items():
+        if _crc(tensors[name]) != checksum:
+            raise ValueError(
+                f"{path}: a corrupted {what} file: the bytes of tensor {name!r} do not "
+                "fit their checksum"
+            )
+    return tensors, facts
+
+
+def load_facts(path: Path, what: str) -> Any:
+    """Read the facts of :func:`save_tensors` alone: the header of a file of any size.
+
+    Args:
+        path: the file.
+        what: kind of file expected, for messages.
+
+    Raises:
+        FileNotFoundError, ValueError: as for :func:`load_tensors`; no tensor is looked at.
+    """
+    with _reading(path, what) as (_, facts, _):
+        return facts
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[tuple[Any, Any, dict[str, int]]]:
+    """Context of an open file of tensors: it, its facts, the checksums of its tensors."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -268,8 +297,11 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {}).get(_FACTS, "null"))
-            sums = _checksums(path, what, facts)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            if facts is None:
+                raise ValueError(
+                    f"{path}: a safetensors file, but not a {what} of this library"
+                )
+            yield file, facts, _checksums(path, what, facts)
     except (
         SafetensorError,
         json.JSONDecodeError,
@@ -280,17 +312,6 @@ def load_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Any]:
         raise ValueError(
             f"{path}: not a complete {what} file, truncated or of another kind ({said})"
         ) from error
-    if facts is None:
-        raise ValueError(
-            f"{path}: a safetensors file, but not a {what} of this library"
-        )
-    for name, checksum in sums.items():
-        if _crc(tensors[name]) != checksum:
-            raise ValueError(
-                f"{path}: a corrupted {what} file: the bytes of tensor {name!r} do not "
-                "fit their checksum"
-            )
-    return tensors, facts
 
 
 @contextmanager

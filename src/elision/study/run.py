@@ -23,9 +23,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from elision.accelerators import ACCELERATORS, Accelerator
-from elision.accelerators.simulate import simulate
-from elision.common.files import to_csv, without_nan, write_json, write_text
+from elision.accelerators import ACCELERATORS
+from elision.accelerators.simulate import CostRow, simulate
+from elision.common.files import (
+    taken_apart,
+    to_csv,
+    without_nan,
+    write_json,
+    write_text,
+)
 from elision.common.names import lookup
 from elision.common.specs import build
 from elision.common.workers import spread
@@ -34,11 +40,12 @@ from elision.energy import Grid
 from elision.layers.recipe import Recipe
 from elision.layers.record import record
 from elision.methods import is_external, recipe_from_toml
-from elision.products import Product, Trace
+from elision.products import LayerProduct, Product, Trace
 from elision.products.describe import count
 from elision.study import folder as runfolder
 from elision.study.config import StudyConfig, command_line_toml, file_name, told_once
 from elision.study.energy import ACCOUNT, account, kept_grid
+from elision.study.kept_costs import keep_costs
 from elision.study.outcome import RecipeOutcome, StudyOutcome, metric_rows, tables
 from elision.study.probes import PROBES, Trained
 from elision.study.sources import digests
@@ -59,7 +66,12 @@ from elision.workloads import Batch, Examples, Workload
 __all__ = [
     "StudyProgress",
     "added_to",
+    "configured",
     "default_folder",
+    "kept_recipe",
+    "outcome_of",
+    "probe_file",
+    "recipe_folder",
     "record_again",
     "study",
     "study_share",
@@ -214,7 +226,7 @@ def added_to(
     Raises:
         ValueError: not a run folder, or an unknown name.
     """
-    config = _configured(folder)
+    config = configured(folder)
     grown = {
         f"{kind}s": told_once(kind, (*getattr(config, f"{kind}s"), *more))
         for kind, more in (
@@ -247,13 +259,21 @@ def _completed(
             seed: run.train(spec, seed, folder, ranks, reporting)
             for seed in config.all_seeds()
         }
-        outcome = _outcome(spec, run.method(spec), results, accelerators)
+        outcome = outcome_of(
+            spec,
+            run.method(spec),
+            results,
+            partial(simulate, accelerators=accelerators),
+        )
         outcomes.append(outcome)
         first = results[config.seed]
         timing.note(spec, first.step_seconds)
         trace.extend(first.trace, prefix=f"{spec}/", recipe=spec)
         if outcome.finished:
-            _keep_recipe(run.method(spec), _recipe_folder(folder, spec))
+            place = recipe_folder(folder, spec)
+            _keep_recipe(run.method(spec), place)
+            if accelerators:
+                keep_costs(place, outcome.costs)
             for probe in config.probes:
                 outcome.findings[probe] = run.probe(probe, spec, first, folder)
     if not any(o.finished for o in outcomes):
@@ -306,8 +326,12 @@ def _train_unit(
     return spec, seed, result.step_seconds, result.history[-1]
 
 
-def _configured(folder: Path) -> StudyConfig:
-    """The configuration of a run's folder; an error names its file."""
+def configured(folder: Path) -> StudyConfig:
+    """The configuration of a run's folder.
+
+    Raises:
+        ValueError: not a run folder, or of another kind of run; the message names its file.
+    """
     values = runfolder.configuration(folder)
     try:
         return StudyConfig.from_toml(values)
@@ -360,7 +384,7 @@ def trained_network(
     return spec, result.model, run.workload, run.dataset
 
 
-def _teacher(name: str) -> tuple[Teacher, Examples]:
+def teacher_named(name: str) -> tuple[Teacher, Examples]:
     """The teacher that a configuration names, and the data that it was trained on."""
     folder, recipe = place_of(name)
     try:
@@ -379,16 +403,16 @@ def _trained(
 
     The run's teacher is needed only where ``taught``: for further steps.
     """
-    config = _configured(folder)
+    config = configured(folder)
     spec = config.recipes[0] if recipe is None else recipe
     lookup("recipe of this run", spec, dict.fromkeys(config.recipes))
     if not (folder / "summary.json").is_file():
         raise ValueError(f"{folder}: the run is not finished; the same command goes on")
     run = _Run.of(config)
     if is_external(spec):  # a folder may be somebody else's: import nothing it names
-        run = replace(run, kept={spec: _kept_recipe(_recipe_folder(folder, spec))})
+        run = replace(run, kept={spec: kept_recipe(recipe_folder(folder, spec))})
     if not taught:
-        place, epochs = _recipe_folder(folder, spec), run.workload.epochs
+        place, epochs = recipe_folder(folder, spec), run.workload.epochs
         if checkpoint.epochs_done(place) == epochs:  # it learns no more
             run = replace(run, config=replace(config, teacher=None, distill=None))
     result = run.train(spec, config.seed, folder, Ranks())
@@ -430,7 +454,7 @@ class _Run:
         """The teacher, loaded once; None: nobody teaches, or the student itself."""
         if self.config.teacher is None:
             return None
-        found, its_data = _teacher(self.config.teacher)
+        found, its_data = teacher_named(self.config.teacher)
         check_taught_alike(found, its_data, self.dataset)
         return found
 
@@ -488,7 +512,7 @@ class _Run:
             record_epochs=self.config.recorded_epochs() if first else (),
             record_samples=self.config.samples,
         )
-        place = _recipe_folder(folder, spec)
+        place = recipe_folder(folder, spec)
         try:
             return train(
                 self.workload,
@@ -513,7 +537,7 @@ class _Run:
         self, probe: str, spec: str, result: TrainResult, folder: Path
     ) -> dict[str, Any]:
         """Findings of a probe; from its file if it has run before."""
-        path = _recipe_folder(folder, spec) / f"probe-{file_name(probe)}.json"
+        path = probe_file(folder, spec, probe)
         if path.is_file():
             return json.loads(path.read_text(encoding="utf-8"))
         trained = Trained(
@@ -538,27 +562,46 @@ def _keep_recipe(recipe: Recipe, folder: Path) -> None:
     write_text(folder / _RECIPE, text)
 
 
-def _kept_recipe(folder: Path) -> Recipe:
+def kept_recipe(folder: Path) -> Recipe:
+    """The recipe as it was fitted to a run, which its folder of the run holds.
+
+    Raises:
+        ValueError: it is not there, or damaged.
+    """
     path = folder / _RECIPE
     if not path.is_file():
         raise ValueError(
             f"{path}: no such file; the recipe has transforms of its own program, which "
             "a run folder cannot name"
         )
-    return recipe_from_toml(path.read_text(encoding="utf-8"))
+    with taken_apart(path, "not a recipe"):
+        return recipe_from_toml(path.read_text(encoding="utf-8"))
 
 
-def _recipe_folder(folder: Path, spec: str) -> Path:
+def probe_file(folder: Path, spec: str, probe: str) -> Path:
+    """The file of a run that holds what a probe found of a recipe."""
+    return recipe_folder(folder, spec) / f"probe-{file_name(probe)}.json"
+
+
+def recipe_folder(folder: Path, spec: str) -> Path:
+    """The folder of a run that a recipe at the first seed has."""
     return folder / "recipes" / file_name(spec)
 
 
-def _outcome(
+def outcome_of(
     spec: str,
     method: Recipe,
     results: dict[int, TrainResult],
-    accelerators: Mapping[str, Accelerator],
+    costing: Callable[[list[LayerProduct]], Iterable[CostRow]],
 ) -> RecipeOutcome:
-    """What a recipe came to, its results by seed; all but the metrics of the first."""
+    """What a recipe came to; all but the metrics are of the first seed.
+
+    Args:
+        spec: as given.
+        method: the recipe.
+        results: by seed.
+        costing: costs of the recorded products.
+    """
     first = next(iter(results.values()))
     products = list(first.trace.multiplied())
     work = first.meter.by_product()
@@ -574,7 +617,7 @@ def _outcome(
         {p.value: work[p].ratio if p in work else 1.0 for p in Product},
         rows,
         list(count(products)),
-        list(simulate(products, accelerators)),
+        list(costing(products)),
         saved_bytes=first.saved_bytes,
         sent_ratio=first.sent_ratio,
         reasons={s: r.diverged for s, r in results.items() if r.diverged is not None},

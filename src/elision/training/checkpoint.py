@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from elision.common.checks import numbers
-from elision.common.files import load_tensors, save_tensors, taken_apart
+from elision.common.files import load_facts, load_tensors, save_tensors, taken_apart
 from elision.common.trees import pack, unpack
 from elision.layers import WorkMeter
 from elision.products import Trace
@@ -22,7 +22,17 @@ from elision.training.loss_scaling import LossScaling
 from elision.training.parallel import CompressHook, OuterOptimizer, Traffic
 from elision.training.ranks import Ranks, is_local
 
-__all__ = ["CHECKPOINT", "EpochMetrics", "RunState", "epochs_done", "load", "save"]
+__all__ = [
+    "CHECKPOINT",
+    "EpochMetrics",
+    "Kept",
+    "RunState",
+    "epochs_done",
+    "kept",
+    "kept_trace",
+    "load",
+    "save",
+]
 
 
 @dataclass(frozen=True)
@@ -259,6 +269,60 @@ def epochs_done(folder: Path) -> int:
     _, facts = load_tensors(path, "checkpoint")
     with taken_apart(path, "not a checkpoint of a run"):
         return len(facts["history"])
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a checkpoint says of its run besides the tensors.
+
+    Attributes:
+        history: metrics of the epochs done.
+        meter: work that all ranks counted.
+        saved_bytes: as in :class:`RunState`, of the largest step of any rank.
+
+    Example:
+        >>> kept(Path("no-such-run"), "test_accuracy").history
+        []
+    """
+
+    history: list[EpochMetrics]
+    meter: WorkMeter
+    saved_bytes: tuple[int, int] | None
+
+
+def kept(folder: Path, metric: str) -> Kept:
+    """Read what a checkpoint says of its run: its header, whatever the network's size.
+
+    Args:
+        folder: of the checkpoint; one without is at its beginning.
+        metric: name of the task's metric.
+
+    Raises:
+        ValueError: the header is damaged, or another file's.
+    """
+    path, meter = folder / CHECKPOINT, WorkMeter()
+    if not path.is_file():
+        return Kept([], meter, None)
+    facts = load_facts(path, "checkpoint")
+    with taken_apart(path, "not a checkpoint of a run"):
+        history = [EpochMetrics.from_row(row, metric) for row in facts["history"]]
+        ranks = ["", *(f"rank{r}/" for r in range(1, len(facts)))]
+        largest = []
+        for rank in (rank for rank in ranks if f"{rank}work" in facts):
+            meter.merge(WorkMeter.from_json(facts[f"{rank}work"]))
+            if f"{rank}saved_bytes" in facts:
+                logical, stored = facts[f"{rank}saved_bytes"]
+                largest.append((logical, stored))
+        return Kept(history, meter, max(largest, default=None))
+
+
+def kept_trace(folder: Path, epochs: int) -> Trace:
+    """The trace that belongs to a checkpoint of some epochs.
+
+    Raises:
+        FileNotFoundError, ValueError: as for :meth:`elision.products.Trace.load`.
+    """
+    return Trace.load(folder / _trace_name(epochs))
 
 
 def _by_first(prefix: str, tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
