@@ -4,78 +4,25 @@ Needs Playwright, which the dependency group ``test`` installs, and a Chromium o
 the browsers that Playwright would download are not used.
 """
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.shared.in_a_browser import (
+    AA,
+    CONTRAST,
+    FITS,
+    LETTERS,
+    NEEDED,
+    SMALLEST,
+    WIDTHS,
+    opened,
+)
 from tests.shared.made_study import made_study
 
 from elision.study.page.page import study_page
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="Playwright is not installed (dependency group test)"
-)
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-    None,
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium and no google-chrome on PATH"
-)
-
-#: A phone, a narrow window and a wide one, in CSS pixels.
-WIDTHS = (420, 900, 1400)
-#: Contrast of text that WCAG 2.2 asks for at level AA (success criterion 1.4.3).
-AA = 4.5
-
-#: Lowest contrast of the page's text with what is behind it, figures apart. Relative
-#: luminance and contrast as WCAG 2.2 defines them.
-CONTRAST = """() => {
-  const rgba = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = (c) => c.slice(0, 3).map((v) => v / 255)
-    .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (e) => {
-    for (; e; e = e.parentElement) {
-      const c = rgba(getComputedStyle(e).backgroundColor);
-      if (c.length === 3 || c[3] > 0) return c;
-    }
-    return [255, 255, 255];
-  };
-  const main = document.querySelector("main");
-  const walker = document.createTreeWalker(main, NodeFilter.SHOW_TEXT);
-  let lowest = 21;
-  while (walker.nextNode()) {
-    const e = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || e.closest("svg")) continue;
-    const [a, b] = [rgba(getComputedStyle(e).color), behind(e)].map(light);
-    lowest = Math.min(lowest, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
-  }
-  return lowest;
-}"""
-
-
-#: Size of the smallest letters that a figure may have, in CSS pixels.
-SMALLEST = 7.5
-LETTERS = """() => {
-  const texts = [...document.querySelectorAll("section.sheet > svg text")];
-  const shown = texts.filter((text) => text.closest("svg").clientWidth);
-  return Math.min(...shown.map(
-    (text) => parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a));
-}"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        # A container has no sandbox of its own to give.
-        started = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"]
-        )
-        yield started
-        started.close()
+pytestmark = NEEDED
 
 
 @pytest.fixture(scope="module")
@@ -83,19 +30,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(study_page(made_study(seeds=1)), encoding="utf-8")
     return path
-
-
-def opened(browser: Any, report: Path, width: int = 900, **settings: Any) -> Any:
-    """The page in a context of its own, with what it said in ``page.said``."""
-    viewport = {"width": width, "height": 900}
-    context = browser.new_context(viewport=viewport, **settings)
-    page = context.new_page()
-    page.said = []
-    page.on("console", lambda message: page.said.append(message.text))
-    page.on("pageerror", lambda error: page.said.append(str(error)))
-    page.on("request", lambda request: page.said.append(request.url))
-    page.goto(report.as_uri())
-    return page
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -107,8 +41,7 @@ def test_the_page_fits_and_says_nothing(
     assert page.said == [report.as_uri()]  # no request but for itself, no message
     for shown in page.query_selector_all(".costs > label"):
         shown.click()
-        fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-        assert page.evaluate(fits)
+        assert page.evaluate(FITS)
     assert page.evaluate(LETTERS) >= SMALLEST  # figures scroll before they get smaller
     assert page.evaluate(CONTRAST) >= AA
 

@@ -6,14 +6,13 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from made_runs import run_folder
 from torch import nn
 
 from elision.cli.compare import compare
-from elision.common.toml import to_toml
 from elision.layers import elide
 from elision.methods import Dense
 from elision.products import Product, Trace
@@ -127,37 +126,6 @@ def test_a_diverged_recipe_is_named_everywhere_and_json_stays_json() -> None:
     assert facts["diverged"] == {"1": "the trained network's scores are NaN"}
     assert "diverged" not in found.summary()["recipes"]["dense"]
     assert len(metric_rows(found.outcomes[1], "test_accuracy")) == 4
-
-
-def run_folder(
-    folder: Path, scores: dict[str, list[float | None]], seed: int = 0, **settings: Any
-) -> Path:
-    """A finished run of ``len(scores)`` recipes, as a study leaves it."""
-    folder.mkdir()
-    products = {p.value: {"rcp_fraction": 0.5} for p in Product}
-    seeds = {len(found) for found in scores.values()}.pop()
-    recipes = {
-        spec: {
-            "test_accuracy": None if None in found else sum(map(float, found)) / seeds,  # pyright: ignore[reportArgumentType]
-            "test_accuracy_by_seed": found,
-            "training_macs_ratio": 0.5 + seed / 10,
-            "products": products,
-        }
-        for spec, found in scores.items()
-    }
-    summary = {
-        "schema": 1,
-        "workload": "w",
-        "seed": seed,
-        "seeds": seeds,
-        "recipes": dict(sorted(recipes.items())),
-        "accelerators": {},
-    }
-    (folder / "summary.json").write_text(json.dumps(summary))
-    study = {"recipes": list(scores), "seed": seed, "seeds": seeds, **settings}
-    (folder / "config.toml").write_text(to_toml({"layout": 1, "study": study}))
-    (folder / "workload.toml").write_text("[workload]\nname = 'w'\n")
-    return folder
 
 
 def test_runs_of_one_configuration_are_one_row(tmp_path: Path) -> None:

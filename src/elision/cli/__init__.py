@@ -22,6 +22,7 @@ from elision.cli.reproduce import reproduce
 from elision.cli.scale import scale
 from elision.cli.search import search
 from elision.cli.sensitivity import sensitivity
+from elision.cli.serve import serve
 from elision.cli.shapes import shapes
 from elision.cli.simulate import simulate
 from elision.cli.size import size
@@ -48,6 +49,7 @@ COMMANDS: tuple[Callable[..., Any] | App, ...] = (
     shapes,
     compare,
     report,
+    serve,
     sensitivity,
     search,
     faults,

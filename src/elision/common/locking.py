@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["alone_in", "locked"]
+__all__ = ["alone_in", "is_held", "locked"]
 
 _log = logging.getLogger("elision")
 
 #: Time that a wait for a lock may take before it is told, and between two attempts: what
 #: holds one for less writes a file (own choices).
 _SILENT_SECONDS, _PAUSE_SECONDS = 2.0, 0.01
+
+#: Time after which a folder that is locked counts as another process's: whoever only looks
+#: (:func:`is_held`) holds the lock for less than a millisecond (own choice).
+_LOOK_SECONDS = 0.1
 
 #: What a file system that has no locks answers.
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -72,7 +76,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take_soon(handle)
         except BlockingIOError:
             raise ValueError(
                 f"{folder}: another process is at work in it; wait for its end, or give "
@@ -84,6 +88,42 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         _release(handle)
+
+
+def _take_soon(handle: int) -> None:
+    """Take a lock; BlockingIOError where a process keeps it longer than a look takes."""
+    ends = time.monotonic() + _LOOK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= ends:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process works in a folder (:func:`alone_in`), which a look does not hinder.
+
+    On a file system without locks none seems to.
+
+    Args:
+        folder: exists.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+    finally:
+        _release(handle)
+    return False
 
 
 def _release(handle: int) -> None:

@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from elision.common.files import replacing, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
@@ -15,12 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INK",
+    "LETTER",
     "PALETTE",
+    "POINTS",
     "PRODUCT_COLOURS",
     "Mark",
     "drawing",
     "marks_of",
     "plain_numbers",
+    "save",
     "svg",
     "wrapped",
 ]
@@ -42,8 +48,11 @@ INK = "#333333"
 _MARKERS = "osD^v"
 
 #: Width of a letter over the size of the type, on average, in a sans-serif typeface.
-_LETTER = 0.56
-_POINTS_PER_INCH = 72
+LETTER = 0.56
+#: Points of type in an inch.
+POINTS = 72
+#: Of pictures without lines, such as PNG: sharp in print (own choice).
+_DOTS_PER_INCH = 200
 
 _STYLE = {
     "font.family": "sans-serif",
@@ -182,7 +191,7 @@ def wrapped(name: str, inches: float, points: float) -> str:
         >>> wrapped("meprop-unified:keep=0.1", inches=1.2, points=9.5).splitlines()
         ['meprop-unified:', 'keep=0.1']
     """
-    letters = max(4, int(inches * _POINTS_PER_INCH / (points * _LETTER)))
+    letters = max(4, int(inches * POINTS / (points * LETTER)))
     lines = [""]
     for part in re.findall(r"[^\s,:+(]*[\s,:+(]?", name):
         if len(lines[-1] + part) > letters and lines[-1]:
@@ -214,6 +223,29 @@ def svg(figure: "Figure", hover: Mapping[str, str] | None = None) -> str:
     name = html.escape("; ".join(filter(None, said)).replace("\n", ""))
     drawn = drawn.replace("<svg ", '<svg role="img" ', 1)
     return _CONTROLS.sub("\ufffd", drawn.replace(">", f"><title>{name}</title>", 1))
+
+
+def save(figure: "Figure", path: Path, hover: Mapping[str, str] | None = None) -> None:
+    """Write a figure to a file, the same bytes whenever it is drawn.
+
+    Args:
+        figure: its artists.
+        path: of an SVG, a PDF or a PNG, as its suffix says.
+        hover: for an SVG, see :func:`svg`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    form = path.suffix[1:].lower()
+    if form == "svg":
+        write_text(path, svg(figure, hover))
+        return
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            _write_powers_as_text(axis)
+    undated = {"CreationDate": None} if form == "pdf" else {"Software": None}
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=form, dpi=_DOTS_PER_INCH, metadata=undated)
 
 
 def _with_texts(drawn: str, hover: Mapping[str, str]) -> str:

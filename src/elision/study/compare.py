@@ -7,8 +7,8 @@ their seeds, everything else the mean over the runs.
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,10 @@ class Compared:
         quantities: training work over dense work, shares of RCPs (both in [0, 1]), and
             cycles and energy in pJ (on chip, and of the DRAM) of each machine; the mean
             over the runs.
+        settings: of the runs, but for those that may differ; ``"workload"`` is its
+            table, or its name where only a summary is known.
+        folders: of the runs.
+        twice: names of runs whose every seed and score another one has, too.
 
     Example:
         >>> metric = Metric("test_accuracy", percent=True)
@@ -55,6 +59,14 @@ class Compared:
     metric: Metric
     scores: Sequence[tuple[int, float]]
     quantities: dict[str, float]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    folders: tuple[Path, ...] = ()
+    twice: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """What recipes must have in common to be compared: the workload, whole."""
+        return json.dumps(self.settings.get("workload", self.workload), sort_keys=True)
 
     @property
     def mean(self) -> float:
@@ -108,7 +120,8 @@ def compared(runs: Iterable[Path]) -> list[dict[str, Any]]:
         simulated.
 
     Raises:
-        ValueError: no run is given, or a file is not a summary of this version.
+        ValueError: no run is given, or a file is not a summary of this version; a line
+            for each.
     """
     return [row.to_row() for row in compared_rows(runs)]
 
@@ -116,9 +129,16 @@ def compared(runs: Iterable[Path]) -> list[dict[str, Any]]:
 def compared_rows(runs: Iterable[Path]) -> list[Compared]:
     """The rows of :func:`compared` as objects; see there."""
     groups: dict[str, list[Compared]] = {}
-    for run in dict.fromkeys(Path(run) for run in runs):
-        for key, row in _rows(run):
-            groups.setdefault(key, []).append(row)
+    refused: list[str] = []
+    once = {_summary_path(Path(run)).resolve(): Path(run) for run in runs}
+    for run in once.values():
+        try:
+            for key, row in _rows(run):
+                groups.setdefault(key, []).append(row)
+        except ValueError as error:
+            refused.append(str(error))
+    if refused:
+        raise ValueError("\n".join(refused))
     if not groups:
         raise ValueError("compare: give at least one run folder")
     return [_pooled(rows) for rows in groups.values()]
@@ -127,12 +147,13 @@ def compared_rows(runs: Iterable[Path]) -> list[Compared]:
 def people_rows(rows: Sequence[Compared]) -> list[dict[str, Any]]:
     """The rows as people read them: units, spreads, and the first row's difference.
 
-    Each recipe is compared with the first one of its workload.
+    Each recipe is compared with the first one of its workload: of the same data, network
+    and training settings.
     """
     first: dict[str, Compared] = {}
     shown = []
     for row in rows:
-        base = first.setdefault(row.workload, row)
+        base = first.setdefault(row.place, row)
         metric = row.metric
         gap = "baseline" if base is row else row.difference_text(base)
         shown.append(
@@ -175,12 +196,30 @@ def _pooled(rows: list[Compared]) -> Compared:
             n: v[0] if len(set(v)) == 1 else statistics.fmean(v)
             for n, v in found.items()
         },
+        first.settings,
+        tuple(folder for row in rows for folder in row.folders),
+        _twice(rows),
     )
+
+
+def _twice(rows: list[Compared]) -> tuple[str, ...]:
+    """Names of the runs that add no seed to those before them."""
+    known: set[tuple[int, float]] = set()
+    found = []
+    for row in rows:
+        if known.issuperset(row.scores):
+            found += row.runs
+        known.update(row.scores)
+    return tuple(found)
+
+
+def _summary_path(run: Path) -> Path:
+    return run / "summary.json" if run.is_dir() else run
 
 
 def _rows(run: Path) -> list[tuple[str, Compared]]:
     """Every recipe of a run, under a key that runs of its configuration share."""
-    path = run / "summary.json" if run.is_dir() else run
+    path = _summary_path(run)
     summary = _summary(run, path)
     try:
         return _rows_of(path, summary)
@@ -202,6 +241,8 @@ def _rows_of(path: Path, summary: dict[str, Any]) -> list[tuple[str, Compared]]:
                 metric,
                 _scores(found, metric, summary),
                 _quantities(recipe, found, summary["accelerators"]),
+                settings,
+                (path.parent,),
             ),
         )
         for recipe in recipes
@@ -236,8 +277,11 @@ def _summary(run: Path, path: Path) -> dict[str, Any]:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON: {error}") from error
-    if not isinstance(summary, dict) or summary.get("schema") != SCHEMA:
-        raise ValueError(f"{path}: not a summary of schema {SCHEMA}")
+    schema = summary.get("schema") if isinstance(summary, dict) else None
+    if schema != SCHEMA:
+        raise ValueError(
+            f"{path}: a summary of schema {schema!r}; this version reads schema {SCHEMA}"
+        )
     return summary
 
 

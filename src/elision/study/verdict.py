@@ -34,7 +34,8 @@ class Standing:
         loss: mean over the seeds of what the recipe is worse by, in the metric's unit;
             negative where it is better.
         loss_error: standard error of that mean; None of one seed.
-        seeds: their number.
+        seeds: number of them that the recipe has in common with the baseline, over which
+            the loss is a mean; 0 where there is none, and it is the difference of two means.
 
     Example:
         >>> swat = Standing("swat", 0.80, 0.01, 0.03, 0.02, seeds=3)
@@ -77,8 +78,10 @@ def standings(
 ) -> list[Standing]:
     """Standings of the recipes that were trained to a score, in the summary's order.
 
+    Scores of two recipes are paired by their seeds.
+
     Args:
-        summary: as in ``summary.json``.
+        summary: as in ``summary.json``; a recipe may have ``"seeds"`` of its own.
         metric: of the task.
         baseline: recipe that the others are compared with.
 
@@ -88,30 +91,35 @@ def standings(
     recipes = summary["recipes"]
     scores = {spec: _scores(found, metric) for spec, found in recipes.items()}
     base = scores[baseline]
-    if not all(map(math.isfinite, base)):
+    if not all(map(math.isfinite, base.values())):
         return []
     worse = -1 if metric.higher_is_better else 1
     found = []
     for spec, own in scores.items():
-        if not all(map(math.isfinite, own)):
+        if not all(map(math.isfinite, own.values())):
             continue
-        losses = [worse * (a - b) for a, b in zip(own, base, strict=True)]
+        mean = statistics.fmean(own.values())
+        losses = [worse * (own[s] - base[s]) for s in own if s in base]
+        apart = worse * (mean - statistics.fmean(base.values()))
         found.append(
             Standing(
                 spec,
-                statistics.fmean(own),
-                _error(own),
-                statistics.fmean(losses),
+                mean,
+                _error([*own.values()]),
+                statistics.fmean(losses) if losses else apart,
                 _error(losses),
-                len(own),
+                len(losses),
             )
         )
     return found
 
 
-def _scores(found: Mapping[str, Any], metric: Metric) -> list[float]:
+def _scores(found: Mapping[str, Any], metric: Metric) -> dict[int, float]:
+    """The scores by seed, or by their place where the recipes have the same seeds."""
     scores = found.get(f"{metric.name}_by_seed", [found[metric.name]])
-    return [math.nan if score is None else float(score) for score in scores]
+    seeds = found.get("seeds", range(len(scores)))
+    values = (math.nan if score is None else float(score) for score in scores)
+    return dict(zip(seeds, values, strict=True))
 
 
 def _error(values: Sequence[float]) -> float | None:
@@ -250,14 +258,26 @@ class Verdict:
 
     def sureness(self) -> str:
         """How sure the verdict is: what the seeds say."""
-        seeds = max((s.seeds for s in self.standings), default=1)
-        if seeds == 1:
-            return (
+        others = [s for s in self.standings if s.recipe != self.baseline]
+        counts = {s.seeds for s in others or self.standings}
+        alone = [s.recipe for s in others if s.seeds == 0]
+        seeds = max(counts, default=1)
+        if seeds <= 1:
+            said = (
                 f"One seed, which says nothing about the spread of the {self.metric.label}: "
                 "another seed may change the order."
             )
-        return (
-            f"Means of {seeds} seeds ± their standard error. A recipe counts as worse "
-            "where a one-sided paired t test over the seeds shows it at "
-            f"{100 * LEVEL:g} %; the fewer the seeds, the larger a loss it overlooks."
-        )
+        else:
+            few = f"{min(counts)} to " if len(counts) > 1 else ""
+            shared = f", those in common with {self.baseline}," if few else ""
+            said = (
+                f"Means of {few}{seeds} seeds{shared} ± their standard error. A recipe "
+                "counts as worse where a one-sided paired t test over the seeds shows it at "
+                f"{100 * LEVEL:g} %; the fewer the seeds, the larger a loss it overlooks."
+            )
+        if alone:
+            said += (
+                f" No seed in common with {self.baseline}, so that the loss is the "
+                f"difference of two means and untested: {', '.join(alone)}."
+            )
+        return said

@@ -1,16 +1,17 @@
 """The verdict on the page: an answer, a figure a cost, and who wins at what loss."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from elision.report.style import marks_of
-from elision.report.tradeoff_figure import Tradeoff, tradeoff_figure
+from elision.report.tradeoff_figure import Tradeoff, Tradeoffs, tradeoff_figure
 from elision.study.costed import CostKind
-from elision.study.outcome import StudyOutcome
-from elision.study.page.overview import costs_of
 from elision.study.verdict import Standing, Verdict, standings
+from elision.workloads import Metric
 
-__all__ = ["Answer", "Panel", "Rung", "answer"]
+__all__ = ["Answer", "Panel", "Rung", "answer", "figure_of"]
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,40 @@ class Answer:
 
     Attributes:
         panels: one a kind of cost, the default first.
+        label: of the metric.
         unit: of the loss, in words.
         sureness: how sure it is.
         same: kinds of cost that are the same for every recipe, and have no panel.
+        place: of the verdict among those of the page, which its ids end with.
     """
 
     panels: list[Panel]
+    label: str
     unit: str
     sureness: str
     same: str
+    place: str = ""
 
 
-def answer(outcome: StudyOutcome) -> Answer:
-    """The verdict of a study, ready for the page."""
-    metric, baseline = outcome.metric, outcome.config.recipes[0]
-    found = standings(outcome.summary(), metric, baseline)
-    known = [cost for cost in costs_of(outcome) if cost.ratios]
+def answer(
+    summary: Mapping[str, Any],
+    metric: Metric,
+    recipes: Sequence[str],
+    kinds: Sequence[CostKind],
+    place: str = "",
+) -> Answer:
+    """The verdict of a study or of a comparison, ready for the page.
+
+    Args:
+        summary: as in ``summary.json``.
+        metric: of the task.
+        recipes: in their order; the first is the one that others are compared with.
+        kinds: of cost.
+        place: of the verdict on a page that has several.
+    """
+    baseline = recipes[0]
+    found = standings(summary, metric, baseline)
+    known = [cost for cost in kinds if cost.ratios]
     alike = [cost for cost in known[1:] if len(set(cost.ratios.values())) == 1]
     costs = [cost for cost in known if cost not in alike]
     verdict = Verdict(metric, baseline, found, known)
@@ -76,7 +95,7 @@ def answer(outcome: StudyOutcome) -> Answer:
         Panel(
             cost.label,
             cost.origin,
-            _figure(verdict, cost, outcome.config.recipes) if found else "",
+            _drawn(verdict, cost, recipes),
             verdict.answer(cost),
             [
                 Rung(
@@ -91,7 +110,7 @@ def answer(outcome: StudyOutcome) -> Answer:
     ]
     unit = "percentage points" if metric.percent else metric.label
     same = "; ".join(cost.label for cost in alike if len(found) > 1)
-    return Answer(panels, unit, verdict.sureness(), same)
+    return Answer(panels, metric.label, unit, verdict.sureness(), same, place)
 
 
 def _shown(loss: float, *, percent: bool) -> float:
@@ -100,7 +119,21 @@ def _shown(loss: float, *, percent: bool) -> float:
     return math.ceil(scale * loss * 10**digits - 1e-9) / 10**digits
 
 
-def _figure(verdict: Verdict, cost: CostKind, recipes: tuple[str, ...]) -> str:
+def _drawn(verdict: Verdict, cost: CostKind, recipes: Sequence[str]) -> str:
+    found = figure_of(verdict, cost, recipes)
+    return "" if found is None else tradeoff_figure(found)
+
+
+def figure_of(
+    verdict: Verdict, cost: CostKind, recipes: Sequence[str]
+) -> Tradeoffs | None:
+    """The metric over a cost; None where no recipe has both.
+
+    Args:
+        verdict: whose standings are drawn.
+        cost: kind of cost.
+        recipes: in the order by which they are coloured.
+    """
     metric = verdict.metric
     dots = {
         s.recipe: Tradeoff(
@@ -110,8 +143,8 @@ def _figure(verdict: Verdict, cost: CostKind, recipes: tuple[str, ...]) -> str:
         if cost.ratios.get(s.recipe)
     }
     if not dots:
-        return ""
-    return tradeoff_figure(
+        return None
+    return Tradeoffs(
         dots,
         [recipe for recipe in verdict.front(cost) if recipe in dots],
         marks_of(recipes),

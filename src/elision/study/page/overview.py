@@ -6,11 +6,11 @@ from elision.common.specs import build
 from elision.report.style import marks_of
 from elision.report.table import rows_as_html
 from elision.study.costed import CostKind, cost_kinds, dense_array
-from elision.study.outcome import RecipeOutcome, StudyOutcome, counted_seeds
+from elision.study.outcome import StudyOutcome, counted_seeds
 from elision.study.probes import PROBES
 from elision.study.seconds import measured_steps
 
-__all__ = ["costs_of", "overview", "overview_note", "study_table"]
+__all__ = ["costs_of", "gains", "overview", "overview_note", "study_table"]
 
 
 def costs_of(outcome: StudyOutcome) -> list[CostKind]:
@@ -39,18 +39,18 @@ def study_table(outcome: StudyOutcome) -> list[dict[str, str]]:
         }
         if o.finished:
             row["training MACs"] = f"{100 * o.training_macs_ratio:.1f} %"
-        row |= _gains(o, costs)
+        row |= gains(o.spec, costs)
         row |= {p: build("probe", p, PROBES).headline(f) for p, f in o.findings.items()}
         rows.append(row)
     return rows
 
 
-def _gains(o: RecipeOutcome, costs: Sequence[CostKind]) -> dict[str, str]:
-    """What the recipe gains in each kind of cost, a factor."""
+def gains(recipe: str, costs: Sequence[CostKind]) -> dict[str, str]:
+    """What a recipe gains in each kind of cost, a factor by the heading of a column."""
     return {
-        f"gain, {cost.label}": f"{1 / cost.ratios[o.spec]:.3g}x"
+        f"gain, {cost.label}": f"{1 / cost.ratios[recipe]:.3g}x"
         for cost in costs
-        if cost.ratios.get(o.spec)
+        if cost.ratios.get(recipe)
     }
 
 
@@ -70,7 +70,7 @@ def overview(outcome: StudyOutcome) -> str:
         }
         if o.finished:
             row["work left out"] = f"{100 * (1 - o.training_macs_ratio):.0f} %"
-        rows.append(row | _gains(o, costs))
+        rows.append(row | gains(o.spec, costs))
     return rows_as_html(rows, marks=marks_of(outcome.config.recipes))
 
 

@@ -7,7 +7,7 @@ from elision.study.command import command_line
 from elision.study.config import StudyConfig
 from elision.study.outcome import StudyOutcome
 from elision.study.page.answer import answer
-from elision.study.page.overview import overview, overview_note
+from elision.study.page.overview import costs_of, overview, overview_note
 from elision.study.page.sections import SECTIONS
 from elision.study.page.sections.accuracy import accuracy
 from elision.study.page.template import render
@@ -36,8 +36,12 @@ def study_page(
         config=outcome.config,
         workload=outcome.config.resolved_workload(),
         source=outcome.source,
-        metric=outcome.metric,
-        answer=answer(outcome),
+        answer=answer(
+            outcome.summary(),
+            outcome.metric,
+            outcome.config.recipes,
+            costs_of(outcome),
+        ),
         overview=overview(outcome),
         overview_note=overview_note(outcome),
         environment=outcome.environment | outcome.config.ran(),

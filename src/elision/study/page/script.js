@@ -21,7 +21,7 @@ function sortBy(table, column) {
   const falls = head.getAttribute("aria-sort") === "ascending";
   heads.forEach((other) => other.removeAttribute("aria-sort"));
   head.setAttribute("aria-sort", falls ? "descending" : "ascending");
-  const cell = (row) => row.cells[column].textContent.trim();
+  const cell = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
   const order = (a, b) => {
     if (!cell(a) || !cell(b)) return !cell(a) - !cell(b); // empty cells stay below
     return (falls ? -1 : 1) * compare(valueOf(cell(a)), valueOf(cell(b)));
@@ -65,7 +65,7 @@ function rungOf(table, allowed) {
 }
 
 function answering(verdict) {
-  const field = verdict.querySelector("#allowed"), said = verdict.querySelector(".answer");
+  const field = verdict.querySelector(".asked input"), said = verdict.querySelector(".answer");
   const answer = () => {
     const allowed = Math.max(0, Number(field.value) || 0);
     verdict.querySelectorAll(".rungs").forEach((table) => rungOf(table, allowed));

@@ -6,14 +6,18 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["render"]
+__all__ = ["policy", "render"]
+
+#: Of every page: sorting, filtering, values under the pointer.
+_SCRIPT = "script.js"
 
 
-def render(name: str, **values: Any) -> str:
+def render(name: str, *, live: str | None = None, **values: Any) -> str:
     """Fill in a template of this package.
 
     Args:
         name: file of the template.
+        live: file of a further script, which may ask where the page comes from.
         **values: names that the template reads; a missing one is an error.
 
     Example:
@@ -31,15 +35,37 @@ def render(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script, digest = _script()
+    scripts = [_script(_SCRIPT), *([] if live is None else [_script(live)])]
     return environment.get_template(name).render(
-        values, script=script, script_hash=digest
+        values, scripts=scripts, policy=policy(live)
+    )
+
+
+def policy(live: str | None = None) -> str:
+    """Content-Security-Policy of a page: its own scripts run, by their digest, and no other.
+
+    Args:
+        live: as for :func:`render`.
+
+    Example:
+        >>> policy().partition("script-src")[0]
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    """
+    names = [_SCRIPT] if live is None else [_SCRIPT, live]
+    allowed = " ".join(f"'{_digest(_script(name))}'" for name in names)
+    asks = "" if live is None else "; connect-src 'self'"
+    return (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src {allowed}{asks}"
     )
 
 
 @cache
-def _script() -> tuple[str, str]:
-    """The pages' script, and its digest, without which a browser runs no script."""
-    text = files("elision.study.page").joinpath("script.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return text, f"sha256-{digest}"
+def _script(name: str) -> str:
+    return files("elision.study.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(script: str) -> str:
+    """A script's digest, without which a browser does not run it."""
+    found = hashlib.sha256(script.encode()).digest()
+    return f"sha256-{base64.b64encode(found).decode()}"
