@@ -23,6 +23,7 @@ NOT_RUN = MappingProxyType(
         ".venv/bin/pip ": "CI does it, at full size",
         "torchrun ": "tests/training starts ranks",
         "OMP_NUM_THREADS=1 ": "a measurement of minutes, or ranks",
+        "elision serve ": "answers until Ctrl-C; tests/study/test_served.py asks it",
         "python docs/report_picture.py ": "needs a browser; CI does it where there is one",
         "python -m campaigns": "hours; tests/campaigns has a short form of each",
         "elision reproduce ": "minutes; tests/study reproduces each paper at a small size",

@@ -15,6 +15,7 @@ from tests.shared.in_a_browser import (
     SMALLEST,
     WIDTHS,
     opened,
+    waits_for,
 )
 from tests.shared.made_checkpoints import begun_run, checkpoint_of
 from tests.shared.made_runs import run_folder
@@ -106,11 +107,7 @@ def test_the_list_of_runs_fits_and_says_nothing(
     page = opened(browser, server.url, width, color_scheme=scheme)
     assert page.evaluate(FITS)
     assert page.evaluate(CONTRAST) >= AA
-    with page.expect_response("**/runs.json"):
-        pass
-    page.wait_for_function(
-        "document.querySelector('#live').textContent.includes('follows')"
-    )
+    waits_for(page.locator("#live"), "This list follows the folders.")
     assert page.evaluate(FITS)
     assert {text.partition("?")[0] for text in page.said} == {
         f"{server.url}/",
@@ -134,12 +131,8 @@ def test_the_list_follows_the_runs_and_keeps_its_place(
     sheet.evaluate("sheet => { sheet.scrollLeft = 90; }")
     with alone_in(runs / "second"):
         checkpoint_of(runs / "first", "swat(0.9)", 0.5)
-        page.wait_for_function(
-            'document.querySelector(\'tr[data-run="first"] [data-field="epochs"]\')'
-            ".textContent === '3 of 8'"
-        )
-        second = page.locator('tr[data-run="second"] [data-field="state"]')
-        assert second.inner_text() == "running"
+        waits_for(cell, "3 of 8")
+        waits_for(page.locator('tr[data-run="second"] [data-field="state"]'), "running")
     begun_run(runs / "third")
     page.wait_for_selector('tr[data-run="third"]')
     assert [row.get_attribute("data-run") for row in rows.all()] == [*order, "third"]

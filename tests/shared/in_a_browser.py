@@ -17,6 +17,7 @@ __all__ = [
     "SMALLEST",
     "WIDTHS",
     "opened",
+    "waits_for",
 ]
 
 CHROMIUM = next(
@@ -73,6 +74,13 @@ LETTERS = """() => {
 
 #: Whether nothing is wider than the window.
 FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+
+
+def waits_for(place: Any, text: str) -> None:
+    """Wait until an element has a text; a page's policy lets no function be waited for."""
+    from playwright.sync_api import expect
+
+    expect(place).to_have_text(text, timeout=30_000)
 
 
 def opened(browser: Any, place: Path | str, width: int = 900, **settings: Any) -> Any:
