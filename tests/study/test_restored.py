@@ -74,7 +74,7 @@ def test_a_run_that_was_interrupted_shows_what_is_finished(
     assert run(f"report {folder}") == 0
     assert f"not in it: {SWAT}, seed 1" in capsys.readouterr().out
     page = (folder / "report.html").read_text("utf-8")
-    assert 'id="not-finished"' in page
+    assert 'id="not-in-this-report"' in page
     assert f"<li>{SWAT}, seed 1, is at epoch 0 of 2</li>" in page
     (folder / "recipes" / "swat-0.9-" / "recipe.toml").unlink()
     assert [o.spec for o in restored(folder).outcome.outcomes] == ["dense"]
@@ -97,7 +97,11 @@ def test_the_baseline_of_a_part_is_named(folder: Path) -> None:
     ("file", "text", "said"),
     [
         ("summary.json", "{", "summary.json: not JSON"),
-        ("summary.json", '{"schema": 2}', "summary.json: not a summary of schema 1"),
+        (
+            "summary.json",
+            '{"schema": 2}',
+            "a summary of schema 2; this version reads schema 1",
+        ),
         ("env.json", None, "env.json: no such file, which the report needs"),
         ("trace.safetensors", "x", "trace.safetensors: not a complete trace file"),
         ("recipes/dense/costs.json", "[]", "costs.json: no costs of a recipe"),

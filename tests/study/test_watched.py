@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,8 +17,10 @@ from elision.common.locking import alone_in, is_held, locked
 from elision.study import StudyConfig
 from elision.study.folder import claimed
 from elision.study.watched import Watch, Watched
+from elision.workloads import Workload
 
 SUMMARY: dict[str, Any] = {
+    "schema": 1,
     "recipes": {"dense": {}, SWAT: {}},
     "accelerators": {"ant": {}},
     "seeds": 2,
@@ -84,6 +87,7 @@ def test_the_epochs_and_the_last_loss_and_score_are_those_of_the_checkpoints(
         ),
         ("config.toml", b"\xff", "config.toml"),
         ("summary.json", "[", "summary.json: not JSON"),
+        ("summary.json", '{"schema": 2}', "summary.json: a summary of schema 2"),
         (
             "recipes/dense/checkpoint.safetensors",
             "no",
@@ -120,6 +124,23 @@ def test_links_and_hidden_folders_are_no_runs(tmp_path: Path) -> None:
     assert list(seen(inside)) == ["run"]
     assert seen(inside)["run"].done == 0
     assert list(seen(outside)) == [""]  # a run folder itself
+
+
+def test_nothing_that_a_folder_names_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "theirs.py").write_text("raise SystemExit('imported')", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    table = {"dataset": "digits", "model": "theirs:make", "name": "theirs"}
+    config = StudyConfig(
+        workload=Workload.from_dict(table),
+        recipes=("theirs:RECIPE", "dense"),
+        accelerators=(),
+    )
+    begun_run(tmp_path / "run", config)
+    (found,) = Watch(tmp_path).runs()
+    assert (found.state, found.recipes) == ("killed", ("theirs:RECIPE", "dense"))
+    assert "theirs" not in sys.modules
 
 
 def test_what_other_commands_left_is_listed_too(tmp_path: Path) -> None:

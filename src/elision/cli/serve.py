@@ -36,7 +36,7 @@ def serve(
     with RunServer(folder, host, port) as server:
         print(f"{folder}: {server.url} (Ctrl-C ends it)", flush=True)
         with suppress(ValueError):
-            if not ipaddress.ip_address(server.server_address[0]).is_loopback:
+            if not ipaddress.ip_address(str(server.server_address[0])).is_loopback:
                 print("open to everybody who reaches this address", flush=True)
         try:
             server.serve_forever()

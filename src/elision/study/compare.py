@@ -16,7 +16,12 @@ from elision.common.checks import integer, number
 from elision.common.toml import from_toml
 from elision.products import Product
 from elision.study import folder as runfolder
-from elision.study.outcome import SCHEMA, USUAL_METRIC, counted_seeds, deviation
+from elision.study.outcome import (
+    USUAL_METRIC,
+    counted_seeds,
+    deviation,
+    read_summary,
+)
 from elision.workloads import TASKS, Metric
 
 __all__ = ["Compared", "compared", "compared_rows", "people_rows"]
@@ -273,16 +278,7 @@ def _quantities(
 def _summary(run: Path, path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{run}: no finished run (there is no {path})")
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
-    schema = summary.get("schema") if isinstance(summary, dict) else None
-    if schema != SCHEMA:
-        raise ValueError(
-            f"{path}: a summary of schema {schema!r}; this version reads schema {SCHEMA}"
-        )
-    return summary
+    return read_summary(path)
 
 
 def _metric(name: str) -> Metric:

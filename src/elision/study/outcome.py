@@ -1,8 +1,10 @@
 """Outcome of a study: one record a recipe, the summary, and the tables."""
 
+import json
 import math
 import statistics
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from elision.accelerators.design.interleave_or_skip import SkipRow, skip_rows
@@ -28,6 +30,7 @@ __all__ = [
     "machine_rows",
     "metric_rows",
     "product_summary",
+    "read_summary",
     "tables",
 ]
 
@@ -212,6 +215,34 @@ class StudyOutcome:
         if self.metric.name != USUAL_METRIC:
             facts["metric"] = self.metric.name
         return without_nan(facts)
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """What :meth:`StudyOutcome.summary` wrote to a file.
+
+    Raises:
+        ValueError: not JSON, or no summary of this version.
+        OSError: it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile("w") as file:
+        ...     _ = file.write('{"schema": 9}')
+        ...     file.flush()
+        ...     read_summary(Path(file.name))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: ...: a summary of schema 9; this version reads schema 1
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if schema != SCHEMA:
+        raise ValueError(
+            f"{path}: a summary of schema {schema!r}; this version reads schema {SCHEMA}"
+        )
+    return found
 
 
 def counted_seeds(number: int) -> str:

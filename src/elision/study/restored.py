@@ -22,7 +22,7 @@ from elision.products import LayerProduct, Trace
 from elision.study.config import StudyConfig
 from elision.study.energy import kept_grid
 from elision.study.kept_costs import COSTS, kept_costs
-from elision.study.outcome import SCHEMA, StudyOutcome
+from elision.study.outcome import StudyOutcome, read_summary
 from elision.study.run import (
     configured,
     kept_recipe,
@@ -37,7 +37,7 @@ from elision.training.checkpoint import EpochMetrics
 from elision.training.loop import TrainResult
 from elision.training.spent import read_spent
 
-__all__ = ["Restored", "restored", "summary_of"]
+__all__ = ["Restored", "restored"]
 
 
 @dataclass(frozen=True)
@@ -127,21 +127,6 @@ def restored(folder: Path) -> Restored:
     )
 
 
-def summary_of(folder: Path) -> dict[str, Any]:
-    """The summary of a run; empty of one that has not come to its end.
-
-    Raises:
-        ValueError: it is damaged, or of another version.
-    """
-    path = folder / "summary.json"
-    if not path.is_file():
-        return {}
-    found = _json(path)
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise ValueError(f"{path}: not a summary of schema {SCHEMA}")
-    return found
-
-
 @dataclass(frozen=True)
 class _Found:
     """Trainings of a run folder that are finished.
@@ -160,7 +145,8 @@ class _Found:
 
     @classmethod
     def of(cls, folder: Path, config: StudyConfig) -> "_Found":
-        summary, missing = summary_of(folder), []
+        path, missing = folder / "summary.json", []
+        summary = read_summary(path) if path.is_file() else {}
         finished: dict[str, dict[int, TrainResult]] = {}
         for spec in config.recipes:
             found = {}

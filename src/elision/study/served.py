@@ -9,7 +9,6 @@ import errno
 import ipaddress
 import json
 import os
-import shutil
 import socket
 import socketserver
 import stat
@@ -40,6 +39,9 @@ TYPES = {
 #: Seconds for which a connection may say nothing, and most connections at once (own
 #: choices): a page and its list take one each.
 _SILENT_SECONDS, _MOST = 10, 32
+
+#: Bytes of a file that are sent at once (own choice).
+_BLOCK = 2**16
 
 #: No page of another place shows, sends to or reads what is here.
 _HEADERS = {
@@ -84,20 +86,20 @@ class RunServer(ThreadingHTTPServer):
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise ValueError(f"host {host!r}: {error.strerror or error}") from error
-        self.address_family, address = found[0][0], found[0][4]
+        self.address_family, address = found[0][0], str(found[0][4][0])
         try:
-            super().__init__(address[:2], _Handler)
+            super().__init__((address, port), _Handler)
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 raise ValueError(f"host {host!r}: {error.strerror}") from error
             if error.errno != errno.EADDRINUSE:
                 raise
-            super().__init__((address[0], 0), _Handler)
+            super().__init__((address, 0), _Handler)
 
     def server_bind(self) -> None:
         """Bind without asking a name server who this is."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        self.server_name, self.server_port = self.host, int(self.server_address[1])
 
     @property
     def url(self) -> str:
@@ -144,7 +146,7 @@ class RunServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: RunServer
+    server: RunServer  # pyright: ignore[reportIncompatibleVariableOverride]
     timeout = _SILENT_SECONDS
     server_version, sys_version = "elision", ""
 
@@ -191,15 +193,12 @@ class _Handler(BaseHTTPRequestHandler):
                 rules = policy() if suffix == ".html" else _INERT
                 self._send_head(size, TYPES[suffix], rules)
                 if self.command == "GET":
-                    shutil.copyfileobj(_Part(file, size), self.wfile)
-        except (
-            FileNotFoundError,
-            NotADirectoryError,
-            PermissionError,
-            OSError,
-        ) as error:
+                    while size and (data := file.read(min(size, _BLOCK))):
+                        self.wfile.write(data)
+                        size -= len(data)  # however long the file becomes
+        except OSError as error:
             if isinstance(error, ConnectionError | TimeoutError):
-                raise
+                raise  # the reader went away
             self.send_error(HTTPStatus.NOT_FOUND)
 
     def _in_a_run(self, parts: Sequence[str]) -> bool:
@@ -247,19 +246,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Write nothing: a terminal shows the address and no more."""
-
-
-class _Part:
-    """The first bytes of a file, however long it becomes."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file, self._left = file, size
-
-    def read(self, most: int) -> bytes:
-        """The next bytes."""
-        found = self._file.read(min(most, self._left))
-        self._left -= len(found)
-        return found
 
 
 def parts_of(path: str) -> list[str] | None:

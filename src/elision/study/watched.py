@@ -4,7 +4,6 @@ Only files are read: configurations, summaries and the headers of checkpoints. N
 a folder names is imported, and no symbolic link is followed.
 """
 
-import json
 import os
 import stat
 import threading
@@ -18,6 +17,7 @@ from elision.common.locking import is_held
 from elision.study import folder as runfolder
 from elision.study.command import command_line
 from elision.study.config import StudyConfig
+from elision.study.outcome import read_summary
 from elision.study.run import recipe_folder
 from elision.training import checkpoint
 from elision.training.checkpoint import Kept
@@ -145,12 +145,13 @@ class Watch:
             state = "running" if held else "ended"  # a command that is done at once
             return replace(found, state=state)
         settings = runfolder.configuration(place)
-        summary = self._of_file(place / "summary.json", _summary)
         for setting, command in _COMMANDS.items():
             if setting in settings:
-                state = "running" if held else "ended" if summary else "killed"
+                ended = _is_plain(place / "summary.json")
+                state = "running" if held else "ended" if ended else "killed"
                 return replace(found, state=state, command=command, **_named(settings))
-        config = _config(place, settings)
+        config = _config(settings)
+        summary = self._of_file(place / "summary.json", read_summary)
         ended = summary is not None and _covers(summary, config)
         state = "running" if held else "ended" if ended else "killed"
         return self._with_epochs(
@@ -243,16 +244,6 @@ def _is_plain(path: Path) -> bool:
         return False
 
 
-def _summary(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path.name}: not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path.name}: not the summary of a run")
-    return found
-
-
 def _covers(summary: dict[str, Any], config: StudyConfig) -> bool:
     """Whether a summary is of all that a run was given, also after ``--resume``."""
     known = [summary.get(name) for name in ("recipes", "accelerators")]
@@ -264,7 +255,7 @@ def _covers(summary: dict[str, Any], config: StudyConfig) -> bool:
     )
 
 
-def _config(place: Path, settings: dict[str, Any]) -> StudyConfig:
+def _config(settings: dict[str, Any]) -> StudyConfig:
     """The configuration of a study; a name never stands for a file of somebody's."""
     workload = settings.get("workload")
     if not isinstance(workload, dict) and workload not in WORKLOADS:

@@ -57,9 +57,9 @@ def run_cells(
         >>> cells["written"], cells["report"]["value"]
         ({'text': '1 min ago', 'value': 40.0}, '/files/a%20b/report.html')
     """
-    metric = run.metric
-    scored = metric is not None and run.score is not None
-    score = f"{metric.text(run.score)} {metric.label}" if scored else ""
+    score = ""
+    if run.metric is not None and run.score is not None:
+        score = f"{run.metric.text(run.score)} {run.metric.label}"
     at = (time.time() if now is None else now) - run.written
     found: dict[str, tuple[str, Any]] = {
         "run": (run.path or name, None),
