@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from elision.common import locking
+from elision.common import files, locking
 from elision.common.files import (
     is_partial,
     remove_left_partials,
@@ -93,6 +93,35 @@ def test_a_write_removes_what_killed_ones_left_of_the_same_file(tmp_path: Path) 
     write_text(tmp_path / "rows[1].csv", "whole")
     left = {path.name for path in tmp_path.iterdir()} - {"rows[1].csv"}
     assert left == {name for name, stays in names.items() if stays}
+
+
+def test_a_large_folder_is_not_listed_at_every_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_FEW", 4)
+    listed: list[str] = []
+    names_in = os.listdir
+
+    def counted(folder: str) -> list[str]:
+        listed.append(folder)
+        return names_in(folder)
+
+    dead, end = _dead_process(), "0123abcd.elision-partial"
+    of_one, of_other = f".one.json.{dead}.{end}", f".other.json.{dead}.{end}"
+    for name in (of_one, of_other, *(f"{n}.json" for n in range(10))):
+        (tmp_path / name).write_text("half")
+    monkeypatch.setattr(os, "listdir", counted)
+    write_text(tmp_path / "one.json", "whole")  # 12 names: three writes a listing
+    assert not (tmp_path / of_one).exists()
+    assert (tmp_path / of_other).exists(), "another file's, and maybe another machine's"
+    write_text(tmp_path / "other.json", "whole")
+    assert not (tmp_path / of_other).exists()
+    (tmp_path / of_one).write_text("half")
+    write_text(tmp_path / "two.json", "whole")
+    assert len(listed) == 1
+    write_text(tmp_path / "one.json", "whole")
+    assert len(listed) == 2
+    assert not (tmp_path / of_one).exists()
 
 
 def test_a_long_wait_for_a_lock_is_told(

@@ -1,5 +1,6 @@
 """Claims of run folders: nobody else's file is touched, one process at a time."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,24 @@ def test_a_claim_killed_before_its_first_file_can_be_made_again(tmp_path: Path) 
     with claimed(tmp_path, CONFIG):
         names = {path.name for path in tmp_path.iterdir()}
         assert names == {"config.toml", "env.json"}
+
+
+@pytest.mark.parametrize("name", ["env.json", "sources.json"])
+@pytest.mark.parametrize("content", ['{"torch": ', "[]", "[" * 100_000])
+def test_a_damaged_file_of_a_run_is_named_at_once(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    with claimed(tmp_path, CONFIG, {"data": "0123"}):
+        pass
+    (tmp_path / name).write_text(content)
+    found = f"{re.escape(str(tmp_path / name))}: damaged"
+    with pytest.raises(ValueError, match=found), claimed(tmp_path, CONFIG, {}):
+        pytest.fail("the trainings would begin")
+    (tmp_path / name).unlink()
+    with claimed(tmp_path, CONFIG, {"data": "0123"}):
+        assert (tmp_path / name).is_file(), (
+            "deleted, as the message says, it is written"
+        )
 
 
 def test_a_second_claim_meanwhile_is_told_so(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import secrets
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from glob import escape
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ __all__ = [
     "is_partial",
     "load_facts",
     "load_tensors",
+    "read_json",
     "remove_left_partials",
     "replacing",
     "save_tensors",
@@ -39,6 +40,10 @@ __all__ = [
 
 #: Temporary files: ``.NAME.PROCESS.TOKEN.elision-partial``.
 _PARTIAL = re.compile(r"\..+\.(?P<process>\d+)\.[0-9a-f]{8}\.elision-partial")
+
+#: Names in a folder that are listed at every write into it; one with n times as many is
+#: listed at every n-th (own choice: a listing of so many takes less than the write).
+_FEW = 256
 
 #: Key of the facts in a safetensors header. There is one key alone, since safetensors
 #: writes several in any order, and equal runs write equal files.
@@ -70,6 +75,34 @@ def _remove_left(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
+@dataclass
+class _Listing:
+    """Temporary files of a large folder, and the writes until it is listed again."""
+
+    names: list[str]
+    writes: int
+
+
+#: Listings of large folders, by their absolute path.
+_listings: dict[str, _Listing] = {}
+
+
+def _half_written(path: Path) -> list[Path]:
+    """Temporary files of one file."""
+    folder = os.path.abspath(path.parent)
+    kept = _listings.get(folder)
+    if kept is None or kept.writes <= 0:
+        found = os.listdir(folder)
+        kept = _Listing([n for n in found if _PARTIAL.fullmatch(n)], len(found) // _FEW)
+        if kept.writes:
+            _listings[folder] = kept
+        else:
+            _listings.pop(folder, None)
+    kept.writes -= 1
+    own = f".{path.name}."
+    return [path.with_name(name) for name in kept.names if name.startswith(own)]
+
+
 def is_alive(process: int) -> bool:
     """Whether this machine has a process of a number."""
     try:
@@ -87,7 +120,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The content is on the disk before the new name is, so that a loss of power leaves the
     old file or the new one. A symbolic link at ``path`` is replaced, never followed. What
-    killed processes of this machine left half-written of this file is removed.
+    killed processes of this machine left half-written of this file is removed, as far as
+    the folder's last listing tells: a large folder is not listed at every write.
 
     Raises:
         OSError: the file cannot be written (no space, no folder); the message names
@@ -97,7 +131,7 @@ def replacing(path: Path) -> Iterator[Path]:
         f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.elision-partial"
     )
     with suppress(OSError):  # a folder that cannot be listed, or is gone
-        _remove_left(list(path.parent.glob(f".{escape(path.name)}.*")))
+        _remove_left(_half_written(path))
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -198,6 +232,32 @@ def write_json(path: Path, value: Any) -> None:
     """
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
     write_text(path, text + "\n")
+
+
+def read_json(path: Path, what: str, mend: str) -> dict[str, Any]:
+    """Read an object that :func:`write_json` wrote.
+
+    Args:
+        path: the file.
+        what: it holds, in words, for messages.
+        mend: what to do where it is damaged, for messages.
+
+    Raises:
+        ValueError: the file is damaged, or of another kind.
+        OSError: it cannot be read.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: damaged, {what} cannot be read ({error}); {mend}"
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path}: damaged, {what} is an object of JSON, and this is "
+            f"{type(found).__name__}; {mend}"
+        )
+    return found
 
 
 def without_nan(value: Any) -> Any:

@@ -7,7 +7,6 @@ up holding the results of two.
 """
 
 import itertools
-import json
 import os
 import platform
 import subprocess
@@ -22,6 +21,7 @@ from elision import __version__
 from elision.common.files import (
     check_no_links_out,
     is_partial,
+    read_json,
     remove_left_partials,
     write_json,
     write_text,
@@ -29,13 +29,24 @@ from elision.common.files import (
 from elision.common.locking import alone_in
 from elision.common.toml import from_toml, to_toml
 
-__all__ = ["claimed", "commit_of", "configuration", "environment", "numbered", "own"]
+__all__ = [
+    "claimed",
+    "commit_of",
+    "configuration",
+    "environment",
+    "kept_environment",
+    "numbered",
+    "own",
+]
 
 #: Patience with git on a slow disk; a run without its commit is better than none.
 _GIT_SECONDS = 10
 
 #: Layout of a run folder; raised when a later version could not continue an older one.
 LAYOUT = 1
+
+#: Facts about the machine that began a run; see :func:`environment`.
+_ENVIRONMENT = "env.json"
 
 #: Digests of what a run is made of; see :mod:`elision.study.sources`.
 _SOURCES = "sources.json"
@@ -74,9 +85,9 @@ def claimed(
         if sources and not (folder / _SOURCES).is_file():
             write_json(folder / _SOURCES, sources)
         # The claim comes first: a run killed right after it is still this run.
-        if not (folder / "env.json").is_file():
+        if not (folder / _ENVIRONMENT).is_file():
             started = datetime.now(UTC).date().isoformat()
-            write_json(folder / "env.json", environment() | {"started": started})
+            write_json(folder / _ENVIRONMENT, environment() | {"started": started})
         yield
 
 
@@ -106,6 +117,8 @@ def _refuse(folder: Path, config: dict[str, Any], sources: dict[str, str]) -> No
         after = from_toml(to_toml({"study": config}))["study"]
         _refuse_another(folder, configuration(folder), after)
         _refuse_changed(folder, sources)
+        if (folder / _ENVIRONMENT).is_file():
+            kept_environment(folder)  # read now, not after the trainings
     elif folder.is_dir() and not all(map(is_partial, folder.iterdir())):
         raise ValueError(
             f"{folder}: not empty and not a run folder; give another with --out"
@@ -135,7 +148,11 @@ def _refuse_changed(folder: Path, sources: dict[str, str]) -> None:
     path = folder / _SOURCES
     if not path.is_file():
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_json(
+        path,
+        "the digests of what the run began with",
+        "give another folder with --out, or delete this file if nothing has changed since",
+    )
     if changed := [
         n for n, digest in sources.items() if before.get(n, digest) != digest
     ]:
@@ -226,6 +243,20 @@ def environment() -> dict[str, Any]:
         "capability": torch.backends.cpu.get_cpu_capability(),
         "byte_order": sys.byteorder,
     }
+
+
+def kept_environment(folder: Path) -> dict[str, Any]:
+    """Facts about the machine that began a folder's run, as :func:`claimed` wrote them.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    return read_json(
+        folder / _ENVIRONMENT,
+        "the versions and the machine that the run began with",
+        "delete it, and those of today are written in their place",
+    )
 
 
 def commit_of(folder: Path) -> str | None:

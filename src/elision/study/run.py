@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from elision.accelerators import ACCELERATORS
 from elision.accelerators.simulate import CostRow, simulate
 from elision.common.files import (
+    read_json,
     taken_apart,
     to_csv,
     without_nan,
@@ -279,7 +280,7 @@ def _completed(
     if not any(o.finished for o in outcomes):
         raise TrainingDivergedError(outcomes[0].diverged[config.seed])
     trace.save(folder / "trace.safetensors")
-    env = json.loads((folder / "env.json").read_text(encoding="utf-8"))
+    env = runfolder.kept_environment(folder)
     outcome = StudyOutcome(
         config,
         outcomes,
@@ -539,7 +540,9 @@ class _Run:
         """Findings of a probe; from its file if it has run before."""
         path = probe_file(folder, spec, probe)
         if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))
+            return read_json(
+                path, "findings of a probe", "delete it, and the probe runs again"
+            )
         trained = Trained(
             copy.deepcopy(result.model).cpu().train(),
             self.method(spec),
