@@ -67,6 +67,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "flower": ("tests/training/parallel/federated/test_flower.py",),
     "lightning": ("tests/training/test_training_loops.py",),
     "litert": ("tests/export/test_litert_target.py",),
+    "mlflow": ("tests/training/loggers/test_adapters.py",),
     "mnist5k": ("tests/workloads/test_data.py",),
     "onnx": ("tests/workloads/shapes/test_onnx_graph.py",),
     "onnx-runtime": (
@@ -79,6 +80,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "ray": ("tests/common/test_cluster.py",),
     "search": ("tests/study/search/test_multi_objective.py",),
     "sz3": ("tests/memory/codecs/test_codec_scientific.py",),
+    "tensorboard": ("tests/training/loggers/test_adapters.py",),
     "timm": ("tests/workloads/test_model_libraries.py",),
     "torchvision": ("tests/workloads/test_model_libraries.py",),
     "transformers": ("tests/layers/test_language_models.py",),
@@ -87,6 +89,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/workloads/test_translation.py",
     ),
     "verify": ("tests/verify/test_equivalent.py", "tests/verify/test_symbolic.py"),
+    "wandb": ("tests/training/loggers/test_adapters.py",),
     "zfp": ("tests/memory/codecs/test_codec_scientific.py",),
 }
 

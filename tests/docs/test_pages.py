@@ -14,7 +14,7 @@ from elision.cli.main import app
 from elision.methods import METHODS, Swat
 
 #: Packages of extras that pages use.
-EXTRAS = ("pandas", "timm", "torchvision")
+EXTRAS = ("pandas", "tensorboard", "timm", "torchvision")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Run a study with a progress bar, and print its table."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ def run(
     workers: int | None = None,
     ray: str | None = None,
     grid: "Grid | None" = None,
+    log: Sequence[str] = (),
 ) -> None:
     """Run a study, or what is left of one, and print a row for every recipe.
 
@@ -30,6 +32,7 @@ def run(
         workers: processes that the runs are spread over; None: one, or a cluster's all.
         ray: address of a Ray cluster that trains the runs.
         grid: PUE and grid intensity; None: those of the folder, or the default.
+        log: loggers of the trainings.
 
     Raises:
         ValueError: ``workers`` is out of range.
@@ -42,13 +45,23 @@ def run(
     with cluster(ray) as executor, Bar(config.metric) as bar:
         count = workers or getattr(executor, "workers", 1)
         outcome = study(
-            config, folder, bar.step, workers=count, executor=executor, grid=grid
+            config,
+            folder,
+            bar.step,
+            workers=count,
+            executor=executor,
+            grid=grid,
+            log=log,
         )
     _print(outcome)
 
 
 def run_share(
-    config: "StudyConfig", folder: Path, ranks: "Ranks", grid: "Grid | None" = None
+    config: "StudyConfig",
+    folder: Path,
+    ranks: "Ranks",
+    grid: "Grid | None" = None,
+    log: Sequence[str] = (),
 ) -> bool:
     """Run a study on one of the processes that share it; whether this one printed."""
     from elision.study import study_share
@@ -57,7 +70,7 @@ def run_share(
         study_share(config, folder, ranks)
         return False
     with Bar(config.metric) as bar:
-        _print(study_share(config, folder, ranks, bar.step, grid))
+        _print(study_share(config, folder, ranks, bar.step, grid, log))
     return True
 
 

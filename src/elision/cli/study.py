@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from elision.cli.flags import Integer, Integers, Specs, number_or_list
+from elision.cli.flags import Integer, Integers, Names, Specs, number_or_list
 from elision.cli.running import run
 from elision.cli.training import GridFlags, WorkloadFlags, folder_for
 
@@ -33,6 +33,7 @@ def study(
     workers: Integer | None = None,
     ray: str | None = None,
     electricity: GridFlags | None = None,
+    log: Names = (),
     out: Path | None = None,
 ) -> None:
     """Train under several recipes, record, simulate, compare: the main job.
@@ -91,6 +92,10 @@ def study(
     ray
         Address of a Ray cluster that trains them (needs the ray extra, and the run
         folder on a file system that its machines share); "local" starts one here.
+    log
+        Loggers of the trainings: tensorboard, wandb or mlflow, each with its extra, in the
+        run folder; NAME:TARGET for a folder of tensorboard's, a project of wandb's, the
+        URI of a store of mlflow's.
     out
         Run folder; default: runs/study-WORKLOAD, or the next of runs/study-WORKLOAD-2
         and so on that holds no other study.
@@ -152,5 +157,5 @@ def study(
             seeds=number_or_list(seeds),
         )
         folder = resume
-    run(config, folder, workers=workers, ray=ray, grid=grid)
+    run(config, folder, workers=workers, ray=ray, grid=grid, log=log)
     print(f"\nreport: {folder / 'report.html'}")

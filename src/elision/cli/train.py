@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from elision.cli.flags import Integer, Integers, number_or_list
+from elision.cli.flags import Integer, Integers, Names, number_or_list
 from elision.cli.running import run, run_share
 from elision.cli.training import GridFlags, WorkloadFlags, folder_for
 
@@ -29,6 +29,7 @@ def train(
     record: Integer = 2,
     samples: Integer = 2,
     electricity: GridFlags | None = None,
+    log: Names = (),
     out: Path | None = None,
 ) -> None:
     """Train under one recipe: a study without machines.
@@ -84,6 +85,10 @@ def train(
         Epochs whose last step is recorded.
     samples
         Examples kept of each recorded step.
+    log
+        Loggers of the trainings: tensorboard, wandb or mlflow, each with its extra, in the
+        run folder; NAME:TARGET for a folder of tensorboard's, a project of wandb's, the
+        URI of a store of mlflow's.
     out
         Run folder; default: runs/train-WORKLOAD-RECIPE, or the next of
         runs/train-WORKLOAD-RECIPE-2 and so on that holds no other run.
@@ -119,7 +124,7 @@ def train(
         found = folder_for(config, out, usual) if ranks.is_first else Path()
         folder, *_ = ranks.gather(found)
         if ranks.count == 1:
-            run(config, folder, grid=grid)
-        elif not run_share(config, folder, ranks, grid):
+            run(config, folder, grid=grid, log=log)
+        elif not run_share(config, folder, ranks, grid, log):
             return
     print(f"\nrun folder: {folder}")

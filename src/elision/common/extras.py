@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 
 from packaging.requirements import Requirement
 
-__all__ = ["EXTRAS", "Extra", "found_extras"]
+__all__ = ["EXTRAS", "Extra", "check_installed", "found_extras"]
 
 #: What each extra gives. ``all`` has most of them; see ``pyproject.toml``.
 EXTRAS = {
@@ -16,6 +17,7 @@ EXTRAS = {
     "flower": "federated training with Flower's clients",
     "lightning": "training under Lightning's loop",
     "litert": "export to LiteRT, run beside the network",
+    "mlflow": "training runs in MLflow's stores",
     "mnist5k": "5,000 of MNIST's digits without a download",
     "onnx": "layers of ONNX graphs",
     "onnx-runtime": "export to ONNX, run beside the network",
@@ -25,11 +27,13 @@ EXTRAS = {
     "ray": "sweeps and searches over a Ray cluster",
     "search": "TPE and NSGA-II, of Optuna",
     "sz3": "saved activations in SZ3's bounds of error",
+    "tensorboard": "training runs in TensorBoard's event files",
     "timm": "networks as timm:NAME",
     "torchvision": "networks as torchvision:NAME",
     "transformers": "training under Transformers' loop",
     "translation": "words of translating networks, and BLEU",
     "verify": "proofs of schedules and of products",
+    "wandb": "training runs in Weights & Biases",
     "zfp": "saved activations in zfp's bounds of error",
 }
 
@@ -61,6 +65,25 @@ class Extra:
     def is_whole(self) -> bool:
         """Whether everything that it asks for is installed."""
         return not self.missing and not self.differs
+
+
+def check_installed(package: str, extra: str, what: str) -> None:
+    """Raise ModuleNotFoundError if a package that something needs is not installed.
+
+    Args:
+        package: the module's name.
+        extra: it comes with.
+        what: needs it, for the message.
+
+    Example:
+        >>> check_installed("elision", "timm", "a network of timm's")
+    """
+    if find_spec(package) is None:
+        raise ModuleNotFoundError(
+            f"{what} needs {package}, which is not installed: pip install "
+            f"'elision[{extra}]'",
+            name=package,
+        )
 
 
 def found_extras(requirements: Iterable[str] | None = None) -> list[Extra]:

@@ -27,6 +27,7 @@ __all__ = [
     "StudyOutcome",
     "counted_seeds",
     "deviation",
+    "logged_values",
     "machine_rows",
     "metric_rows",
     "product_summary",
@@ -296,6 +297,17 @@ def machine_rows(outcome: RecipeOutcome) -> list[SkipRow]:
     """Cost of the recorded products, a row a machine."""
     costs = {machine: sums["total"] for machine, sums in total(outcome.costs).items()}
     return skip_rows(costs, sum(row.valid for row in outcome.products))
+
+
+def logged_values(outcome: RecipeOutcome) -> dict[str, float]:
+    """Cycles and energy of the recorded products by machine, as values of loggers."""
+    return {
+        f"simulated/{machine}/{product}/{name}": value
+        for machine, sums in total(outcome.costs).items()
+        for product, cost in sums.items()
+        for name in ("cycles", "energy_on_chip_pj", "energy_dram_pj")
+        if (value := getattr(cost, name)) is not None
+    }
 
 
 def metric_rows(outcome: RecipeOutcome, metric: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ A run whose loss becomes NaN is a result, too: the study says so and goes on.
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -47,13 +47,20 @@ from elision.study import folder as runfolder
 from elision.study.config import StudyConfig, command_line_toml, file_name, told_once
 from elision.study.energy import ACCOUNT, account, kept_grid
 from elision.study.kept_costs import keep_costs
-from elision.study.outcome import RecipeOutcome, StudyOutcome, metric_rows, tables
+from elision.study.outcome import (
+    RecipeOutcome,
+    StudyOutcome,
+    logged_values,
+    metric_rows,
+    tables,
+)
 from elision.study.probes import PROBES, Trained
 from elision.study.sources import digests
 from elision.study.teacher import Teacher, check_taught_alike, place_of
 from elision.study.timing import Timing
 from elision.training import checkpoint
 from elision.training.checkpoint import EpochMetrics
+from elision.training.loggers import LogTo, check_loggers
 from elision.training.loop import (
     Progress,
     RunPlan,
@@ -82,6 +89,9 @@ __all__ = [
 #: A recipe's file in its folder of the run, and the folder of a teacher's outputs.
 _RECIPE, _LESSONS = "recipe.toml", "lessons"
 
+#: Folder of a run in which its loggers keep their files.
+_LOGS = "logs"
+
 #: Called with the recipe at work, steps done, steps in all, and a finished epoch if any.
 StudyProgress = Callable[[str, int, int, EpochMetrics | None], None]
 
@@ -94,6 +104,7 @@ def study(
     workers: int = 1,
     executor: Executor | None = None,
     grid: Grid | None = None,
+    log: Sequence[str] = (),
 ) -> StudyOutcome:
     """Run a study, or what is left of one, and write its run folder.
 
@@ -107,13 +118,18 @@ def study(
             folder must lie on a file system that they share.
         grid: PUE and grid intensity for the energy of the trainings; None: those that the
             folder was given before, else the stated default.
+        log: loggers that every training is told to, ``NAME`` or ``NAME:TARGET`` (see
+            :func:`elision.training.loggers.check_loggers`). They are no part of the
+            study: what it comes to is the same, and a logger that fails is left out.
 
     Returns:
         The contents of the folder's ``summary.json``, tables and report.
 
     Raises:
         ValueError: the folder belongs to another study, its data or device is not there,
-            or its batches are shared by several processes (:func:`study_share`).
+            its batches are shared by several processes (:func:`study_share`), or an
+            unknown logger.
+        ModuleNotFoundError: a logger's extra is not installed.
         TrainingDivergedError: the loss of every recipe became NaN or infinite at the
             first seed, so that there is nothing to show.
         OSError: the folder cannot be written.
@@ -123,7 +139,7 @@ def study(
             f"this run shares its batches over {config.processes} processes; start it "
             f"with torchrun --nproc_per_node={config.processes}"
         )
-    with _claimed(config, folder) as run:
+    with _claimed(config, folder, log) as run:
         timing = Timing(folder)
         if workers > 1 or executor is not None:
             _train_elsewhere(run, folder, timing, progress, workers, executor)
@@ -136,6 +152,7 @@ def study_share(
     ranks: Ranks,
     progress: StudyProgress | None = None,
     grid: Grid | None = None,
+    log: Sequence[str] = (),
 ) -> StudyOutcome | None:
     """Run a study whose every batch is shared by several processes, on one of them.
 
@@ -153,7 +170,7 @@ def study_share(
             f"are {ranks.count}"
         )
     if ranks.is_first:
-        with _claimed(config, folder) as run:
+        with _claimed(config, folder, log) as run:
             ranks.gather(None)  # the others begin after the claim
             timing = Timing(folder)
             return _completed(run, folder, timing, progress, ranks, grid)
@@ -166,12 +183,13 @@ def study_share(
 
 
 @contextmanager
-def _claimed(config: StudyConfig, folder: Path) -> Iterator["_Run"]:
+def _claimed(config: StudyConfig, folder: Path, log: Sequence[str]) -> Iterator["_Run"]:
     """Context of the run, its folder claimed.
 
     Data, a device or a network of the user's own that is not there claims nothing.
     """
-    run = _Run.of(config)
+    check_loggers(log)
+    run = _Run.of(config, log)
     config.execution().torch_device()
     own = not isinstance(config.workload, str)
     found = digests(run.workload, run.dataset, own=own)
@@ -270,6 +288,7 @@ def _completed(
         first = results[config.seed]
         timing.note(spec, first.step_seconds)
         trace.extend(first.trace, prefix=f"{spec}/", recipe=spec)
+        run.log_outcome(outcome, folder)
         if outcome.finished:
             place = recipe_folder(folder, spec)
             _keep_recipe(run.method(spec), place)
@@ -307,7 +326,7 @@ def _train_elsewhere(
     config, threads = run.config, torch.get_num_threads()
     units = [(spec, seed) for seed in config.all_seeds() for spec in config.recipes]
     calls = [
-        partial(_train_unit, config, folder.resolve(), spec, seed, threads)
+        partial(_train_unit, config, folder.resolve(), spec, seed, threads, run.log)
         for spec, seed in units
     ]
     total = config.resolved_workload().epochs * run.per_epoch
@@ -319,11 +338,16 @@ def _train_elsewhere(
 
 
 def _train_unit(
-    config: StudyConfig, folder: Path, spec: str, seed: int, threads: int
+    config: StudyConfig,
+    folder: Path,
+    spec: str,
+    seed: int,
+    threads: int,
+    log: tuple[str, ...],
 ) -> tuple[str, int, float | None, EpochMetrics]:
     """Train one recipe at one seed, in a process of its own."""
     torch.set_num_threads(threads)  # the order of sums depends on it
-    result = _Run.of(config).train(spec, seed, folder, Ranks())
+    result = _Run.of(config, log).train(spec, seed, folder, Ranks())
     return spec, seed, result.step_seconds, result.history[-1]
 
 
@@ -433,11 +457,13 @@ class _Run:
     workload: Workload
     dataset: Examples
     kept: Mapping[str, Recipe] = field(default_factory=dict)
+    log: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, config: StudyConfig) -> "_Run":
+    def of(cls, config: StudyConfig, log: Sequence[str] = ()) -> "_Run":
         workload = config.resolved_workload()
-        return cls(config, workload, workload.load_dataset(config.data))
+        dataset = workload.load_dataset(config.data)
+        return cls(config, workload, dataset, log=tuple(log))
 
     @property
     def per_epoch(self) -> int:
@@ -525,6 +551,7 @@ class _Run:
                 folder=place if first else place / f"seed-{seed}",
                 progress=progress,
                 teaching=self.teaching(folder),
+                log=self.log_to(spec, seed, folder),
             )
         except TrainingDivergedError as error:
             if error.result is None:
@@ -533,6 +560,27 @@ class _Run:
                 total = self.workload.epochs * self.per_epoch
                 progress(total, total, error.result.history[-1])
             return error.result
+
+    def log_to(self, spec: str, seed: int, folder: Path) -> LogTo | None:
+        """The loggers of a training; None without any."""
+        if not self.log:
+            return None
+        settings = self.workload.to_dict() | self.config.execution().not_default()
+        return LogTo(
+            self.log,
+            folder / _LOGS,
+            (folder.resolve().name, file_name(spec), f"seed-{seed}"),
+            {"recipe": spec, "seed": seed, **settings},
+        )
+
+    def log_outcome(self, outcome: RecipeOutcome, folder: Path) -> None:
+        """Tell the loggers what the machines cost that a recipe came to."""
+        log = self.log_to(outcome.spec, self.config.seed, folder)
+        if log is None or not outcome.costs:
+            return
+        done = self.workload.epochs * self.per_epoch
+        with log.resumed(done) as opened:
+            opened.final(logged_values(outcome), done)
 
     def probe(
         self, probe: str, spec: str, result: TrainResult, folder: Path

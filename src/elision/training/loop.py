@@ -7,8 +7,8 @@ So a run that was killed and started again ends with the same numbers.
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +33,8 @@ from elision.training import checkpoint
 from elision.training.checkpoint import EpochMetrics, RunState
 from elision.training.divergence import first_cause, nonfinite_gradient
 from elision.training.execution import Execution, repeatable
+from elision.training.logged import TrainingLog
+from elision.training.loggers import LogTo
 from elision.training.loss_scaling import LossScaleError, LossScaling
 from elision.training.parallel import (
     CompressHook,
@@ -196,6 +198,7 @@ def train(
     progress: Progress | None = None,
     watcher: StepWatcher | None = None,
     teaching: Teaching | None = None,
+    log: LogTo | None = None,
 ) -> TrainResult:
     """Train a workload's model under a recipe.
 
@@ -212,6 +215,7 @@ def train(
         watcher: beside the run; it belongs to no checkpoint.
         teaching: distillations and the teacher whose outputs are a part of the loss.
             What teachers compute is neither metered nor timed.
+        log: loggers that rank 0 tells of steps and epochs; they change no result.
 
     Returns:
         The trained model, its history, the work counted and the trace.
@@ -254,7 +258,7 @@ def train(
         run.spent = Spent(folder, ranks, device)
         run.resume(folder)
         try:
-            with run.watched():
+            with run.watched(), run.logged(log):
                 run.finish(folder, progress if ranks.is_first else None)
         except TrainingDivergedError as error:
             if ranks.count == 1:
@@ -279,6 +283,7 @@ class _Run:
         teaching: Teaching | None = None,
     ) -> None:
         self.watcher = watcher
+        self.log: TrainingLog | None = None
         self.spent = Spent(None, ranks, device)
         self.workload, self.task, self.dataset = workload, workload.task, dataset
         self.plan, self.execution = plan, execution
@@ -368,6 +373,18 @@ class _Run:
             return nullcontext()
         return self.watcher.attached(self.model, self.optimizer)
 
+    @contextmanager
+    def logged(self, log: LogTo | None) -> Iterator[None]:
+        """Context in which rank 0 tells the loggers of the steps that are left, if any."""
+        done = len(self.state.history)
+        if log is None or not self.ranks.is_first or done >= self.epochs:
+            yield
+            return
+        with log.resumed(1) as opened:
+            opened.begin()  # before the first epoch's energy is measured
+            self.log = TrainingLog(opened, self.state, self.topology, self.per_epoch)
+            yield
+
     def _compressed(self, scaling: float | str | None) -> CompressHook | None:
         """The hook by which gradients travel, where they are compressed."""
         spec = self.execution.compress
@@ -430,6 +447,8 @@ class _Run:
                     self.outer,
                     self.distilled,
                 )
+            if self.log is not None:
+                self.log.epoch(metrics, self.spent.epochs.get(epoch))
             if progress is not None:
                 progress((epoch + 1) * self.per_epoch, total, metrics)
         if self.outer is not None and self.epochs == self.workload.epochs:
@@ -491,6 +510,8 @@ class _Run:
             wanted = wanted and not (recorded and self.scaling.took_step)
             total += loss * self.task.size(whole)
             examples += self.task.size(whole)
+            if self.log is not None:
+                self.log.step(step + 1, loss if self.ranks.count == 1 else None, rate)
             if progress is not None:
                 progress(step + 1, workload.epochs * self.per_epoch, None)
         if self.lessons is not None:
