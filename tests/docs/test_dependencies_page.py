@@ -25,6 +25,7 @@ MODULES = {
     "ai_edge_litert": "ai-edge-litert",
     "PIL": "pillow",
     "islpy": "islpy",
+    "mlflow": "mlflow-skinny",
     "opacus": "opacus",
     "pynvml": "nvidia-ml-py",
     "skimage": "scikit-image",

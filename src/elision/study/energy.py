@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from elision.common.files import write_json
+from elision.common.versioned import versioned
 from elision.energy import Energy, Grid, grid_named
 from elision.study.outcome import RecipeOutcome
 from elision.training.spent import EpochEnergy, spent_under
@@ -84,7 +85,7 @@ def account(outcomes: Sequence[RecipeOutcome], grid: Grid) -> dict[str, Any]:
                 "step_cpu_seconds": step_seconds(epochs),
             }
     total = energy_of(outcomes)
-    facts: dict[str, Any] = {"grid": grid.to_dict(), "recipes": recipes}
+    facts = versioned({"grid": grid.to_dict(), "recipes": recipes})
     return facts | ({"total": _with_grid(total, grid)} if total is not None else {})
 
 
@@ -99,7 +100,7 @@ def account_of_search(folder: Path, grid: Grid | None = None) -> Energy | None:
     energy, grid = spent_under(folder), kept_grid(folder, grid)
     if energy is not None:
         facts = {"grid": grid.to_dict(), "total": _with_grid(energy, grid)}
-        write_json(folder / ACCOUNT, facts)
+        write_json(folder / ACCOUNT, versioned(facts))
     return energy
 
 

@@ -13,9 +13,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from elision import __version__
 from elision.common.files import (
@@ -28,8 +29,10 @@ from elision.common.files import (
 )
 from elision.common.locking import alone_in
 from elision.common.toml import from_toml, to_toml
+from elision.common.versioned import VERSION_KEY, versioned
 
 __all__ = [
+    "Environment",
     "claimed",
     "commit_of",
     "configuration",
@@ -83,11 +86,12 @@ def claimed(
         if not path.is_file() or from_toml(wanted)["study"] != configuration(folder):
             write_text(path, wanted)
         if sources and not (folder / _SOURCES).is_file():
-            write_json(folder / _SOURCES, sources)
+            write_json(folder / _SOURCES, versioned(sources))
         # The claim comes first: a run killed right after it is still this run.
         if not (folder / _ENVIRONMENT).is_file():
             started = datetime.now(UTC).date().isoformat()
-            write_json(folder / _ENVIRONMENT, environment() | {"started": started})
+            facts = environment() | {"started": started}
+            write_json(folder / _ENVIRONMENT, versioned(facts))
         yield
 
 
@@ -224,25 +228,75 @@ def configuration(folder: Path) -> dict[str, Any]:
     return found.get("study", {})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Versions and machine of a run.
+
+    Attributes:
+        elision: version of this library.
+        commit: of the clone that holds its files, marked where it was changed; absent
+            where it is in no clone.
+        python: version.
+        torch: version.
+        numpy: version.
+        system: operating system and kind of machine.
+        processor: model name, as far as the system has it.
+        cpu_count: logical processors; None where the system does not tell.
+        threads: threads that torch computes with.
+        capability: instructions of torch's dense products.
+        byte_order: of the machine.
+        started: day in UTC on which the run began; absent in other environments.
+
+    Example:
+        >>> Environment.here().elision == __version__
+        True
+    """
+
+    elision: str
+    commit: str | None = None
+    python: str
+    torch: str
+    numpy: str
+    system: str
+    processor: str
+    cpu_count: int | None
+    threads: int
+    capability: str
+    byte_order: Literal["little", "big"]
+    started: str | None = None
+
+    @classmethod
+    def here(cls) -> "Environment":
+        """That of this process."""
+        import numpy
+        import torch
+
+        return cls(
+            elision=__version__,
+            commit=commit_of(Path(__file__).parent),
+            python=platform.python_version(),
+            torch=torch.__version__,
+            numpy=numpy.__version__,
+            system=f"{platform.system()} {platform.machine()}",
+            processor=_processor(),
+            cpu_count=os.cpu_count(),
+            threads=torch.get_num_threads(),
+            capability=torch.backends.cpu.get_cpu_capability(),
+            byte_order=sys.byteorder,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; what is absent is left out."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if value is not None or name not in ("commit", "started")
+        }
+
+
 def environment() -> dict[str, Any]:
     """Versions, processor and threads of this machine; of a clone, its commit."""
-    import numpy
-    import torch
-
-    commit = commit_of(Path(__file__).parent)
-    return {
-        "elision": __version__,
-        **({"commit": commit} if commit else {}),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "byte_order": sys.byteorder,
-    }
+    return Environment.here().to_dict()
 
 
 def kept_environment(folder: Path) -> dict[str, Any]:
@@ -252,11 +306,12 @@ def kept_environment(folder: Path) -> dict[str, Any]:
         ValueError: the file is damaged.
         OSError: it cannot be read.
     """
-    return read_json(
+    found = read_json(
         folder / _ENVIRONMENT,
         "the versions and the machine that the run began with",
         "delete it, and those of today are written in their place",
     )
+    return {name: value for name, value in found.items() if name != VERSION_KEY}
 
 
 def commit_of(folder: Path) -> str | None:

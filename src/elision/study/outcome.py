@@ -10,6 +10,7 @@ from typing import Any
 from elision.accelerators.design.interleave_or_skip import SkipRow, skip_rows
 from elision.accelerators.simulate import CostRow, total
 from elision.common.files import without_nan
+from elision.common.versioned import SCHEMA
 from elision.energy import Grid, grid_named
 from elision.layers.recipe import Recipe
 from elision.products import Product, Trace
@@ -34,8 +35,6 @@ __all__ = [
     "read_summary",
     "tables",
 ]
-
-SCHEMA = 1
 
 #: Metric of a summary that names none.
 USUAL_METRIC = "test_accuracy"

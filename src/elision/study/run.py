@@ -35,6 +35,7 @@ from elision.common.files import (
 )
 from elision.common.names import lookup
 from elision.common.specs import build
+from elision.common.versioned import VERSION_KEY, versioned
 from elision.common.workers import spread
 from elision.distill import LessonCache, Teaching
 from elision.energy import Grid
@@ -588,9 +589,10 @@ class _Run:
         """Findings of a probe; from its file if it has run before."""
         path = probe_file(folder, spec, probe)
         if path.is_file():
-            return read_json(
+            found = read_json(
                 path, "findings of a probe", "delete it, and the probe runs again"
             )
+            return {name: value for name, value in found.items() if name != VERSION_KEY}
         trained = Trained(
             copy.deepcopy(result.model).cpu().train(),
             self.method(spec),
@@ -600,7 +602,7 @@ class _Run:
         )
         with torch.random.fork_rng():
             found = build("probe", probe, PROBES).run(trained)
-        write_json(path, found)
+        write_json(path, versioned(found))
         return found
 
 

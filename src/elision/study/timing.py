@@ -6,6 +6,7 @@ from pathlib import Path
 
 from elision.common.checks import number
 from elision.common.files import write_json
+from elision.common.versioned import VERSION_KEY, versioned
 
 __all__ = ["TIMING", "Timing"]
 
@@ -35,11 +36,19 @@ class Timing:
         if self._path.is_file():
             try:
                 kept = json.loads(self._path.read_text(encoding="utf-8"))
+                if VERSION_KEY in kept:  # before, the recipes alone
+                    kept = kept["step_seconds"]
                 self.seconds = {
                     spec: number(TIMING, spec, value, ">= 0")
                     for spec, value in kept.items()
                 }
-            except (ValueError, AttributeError, RecursionError) as error:
+            except (
+                ValueError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+            ) as error:
                 _log.warning(
                     "%s: holds no seconds per step (%s); the run goes on without those "
                     "of before",
@@ -51,4 +60,4 @@ class Timing:
         """Keep a measurement; None (nothing was trained now) keeps the old one."""
         if seconds is not None:
             self.seconds[spec] = seconds
-            write_json(self._path, self.seconds)
+            write_json(self._path, versioned({"step_seconds": self.seconds}))

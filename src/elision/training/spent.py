@@ -21,6 +21,7 @@ import torch
 
 from elision.common.checks import integer, number
 from elision.common.files import write_json
+from elision.common.versioned import versioned
 from elision.energy import Energy, measured
 from elision.energy.amount import PROCESS
 from elision.training.ranks import Ranks
@@ -179,7 +180,7 @@ class Spent:
         if self._folder is not None and self._ranks.is_first:
             self._folder.mkdir(parents=True, exist_ok=True)
             kept = {str(n): epoch.to_dict() for n, epoch in self.epochs.items()}
-            write_json(self._folder / SPENT, {"epochs": kept})
+            write_json(self._folder / SPENT, versioned({"epochs": kept}))
 
 
 def together(by_rank: list[tuple[int, Energy]]) -> Energy:
