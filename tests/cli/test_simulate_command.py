@@ -257,12 +257,49 @@ def test_an_edited_energy_table_gives_its_own_numbers(run, tmp_path: Path) -> No
         (tmp_path / "mine.toml").write_text(text.replace("ply = 3.7", f"ply = {price}"))
         status, lines, _ = run(command)
         assert status == 0
-        energies.append([row["energy on chip, nJ"] for row in cells(lines)])
+        (heading,) = re.findall(r"energy on chip, .J", lines[0])
+        energies.append([row[heading] for row in cells(lines)])
         assert len(energies[-1]) == 12
     assert all(map(str.__ne__, *energies))
     rows = json.loads((tmp_path / "s.json").read_text())
     assert {row["parameter_energy"] for row in rows} == {"mine.toml"}
     assert {row["layer"] for row in rows} == {"first", "second", "all"}
+
+
+def test_quantities_have_one_unit_and_cycles_are_over_those_of_the_dense_array(
+    run, tmp_path: Path
+) -> None:
+    (tmp_path / "net.csv").write_text(
+        HEADER + "a,130,130,3,3,64,64,1,\nb,34,34,3,3,64,64,1,\n"
+    )
+    command = (
+        "simulate --topology net.csv --accelerator scnn dense intergrad --out s.csv"
+    )
+    status, lines, _ = run(command)
+    assert status == 0
+    rows = cells(lines)
+    kept = [
+        row
+        for row in csv.DictReader((tmp_path / "s.csv").read_text().splitlines())
+        if row["layer"] == "all"
+    ]
+    sums = {row["machine"]: int(row["cycles"]) for row in kept}
+    totals = {row["machine"]: row for row in rows if row["product"] == "all"}
+    assert list(totals) == ["scnn", "dense", "intergrad"]
+    (heading,) = re.findall(r"cycles, [kM]", lines[0])
+    factor = {"k": 1e-3, "M": 1e-6}[heading[-1]]
+    for machine, cycles in sums.items():
+        shown = float(totals[machine][heading].replace(",", ""))
+        assert shown == pytest.approx(cycles * factor, rel=1e-3)
+        ratio = float(totals[machine]["over dense"].removesuffix("x"))
+        assert ratio == pytest.approx(cycles / sums["dense"], rel=1e-2)
+    by_product = {
+        r["product"]: r["over dense"] for r in rows if r["machine"] == "intergrad"
+    }
+    assert [name for name, ratio in by_product.items() if not ratio] == [
+        "weight_grad",
+        "input_grad+weight_grad",
+    ]
 
 
 def test_rows_are_never_doubled(run, tmp_path: Path) -> None:
@@ -279,18 +316,18 @@ def test_energy_compares_equal_scopes(run) -> None:
     assert status == 0
     rows = cells(lines)
     assert "No total energy: no DRAM is modelled for ant. Compare on chip." in lines
-    assert "energy in all, nJ" not in lines[0]
-    assert [bool(row.get("DRAM, nJ")) for row in rows] == 4 * [False] + 4 * [True]
+    assert "energy in all" not in lines[0]
+    assert [bool(row.get("DRAM, µJ")) for row in rows] == 4 * [False] + 4 * [True]
     status, lines, _ = run(
         "simulate --topology net.csv --accelerator systolic intergrad"
     )
     assert not any("No total energy" in line for line in lines)
     for row in cells(lines):
         on_chip, off_chip, total = (
-            float(row[f"{scope}, nJ"].replace(",", ""))
+            float(row[f"{scope}, µJ"].replace(",", ""))
             for scope in ("energy on chip", "DRAM", "energy in all")
         )
-        assert total == pytest.approx(on_chip + off_chip, abs=0.2)
+        assert total == pytest.approx(on_chip + off_chip, rel=1e-3)
     assert "DRAM" not in run("simulate --topology net.csv")[1][0]
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from elision.common.units import in_words
 from elision.energy import GRIDS, Coefficients, table_uncertainty
-from elision.energy.amount import in_words
 
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "records" / "2026-11-30-energy"

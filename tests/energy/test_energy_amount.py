@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elision.common.units import in_words
 from elision.energy import Energy
-from elision.energy.amount import in_words
 
 FINITE = st.floats(0, 1e12, allow_nan=False)
 

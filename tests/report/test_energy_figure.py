@@ -18,7 +18,7 @@ def drawn(scale: float, width: float, **settings: bool) -> str:
 
 
 @pytest.mark.parametrize(
-    ("scale", "unit"), [(1e3, "kWh"), (1.0, "Wh"), (1e-3, "mWh"), (1e-9, "µWh")]
+    ("scale", "unit"), [(1e3, "kWh"), (1.0, "Wh"), (1e-3, "mWh"), (1e-9, "nWh")]
 )
 def test_the_unit_fits_the_largest(scale: float, unit: str) -> None:
     text = drawn(scale, 5.0)

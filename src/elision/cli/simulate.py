@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -206,29 +207,86 @@ def _recorded(traces: Iterable[Path]) -> "dict[str, Recorded]":
 
 
 def _table(found: "Sequence[list[Row]]", by_products: bool) -> list[dict[str, str]]:
-    """The printed rows: those of every product, or a machine's sums alone.
+    """The printed rows: those of every product and their sum, or the sums alone.
 
-    A column that no machine fills is left out, and so is a total of energy that only
-    some have: it would compare unequal things.
+    A quantity has one unit in the whole table. A column that no machine fills is left
+    out, and so is a total of energy that only some have: it would compare unequal things.
+    Cycles are also shown over those of the dense array, where one was asked for.
     """
-    from elision.accelerators.design.rows import ALL, as_cells, by_product
+    from elision.accelerators.design.rows import ALL, by_product
+    from elision.accelerators.step import GRADIENT_PAIR
+    from elision.common.units import common_unit
+    from elision.products import Product
 
     rows = [row for one in found for row in by_product(one)]
+    dense = {_place(row): row for row in rows[::-1] if row["accelerator"] == "dense"}
+    products = [*(product.value for product in Product), ALL]
+    paired = {row["machine"] for row in rows if row["product"] == GRADIENT_PAIR}
+    whole_products = {
+        row["machine"]: ("forward", ALL) if row["machine"] in paired else products
+        for row in rows
+    }
     if not by_products:
         rows = [row for row in rows if row["product"] == ALL]
     shown = [name for name in _SHOWN if any(row[name] for row in rows)]
     if not all(row["energy_pj"] for row in rows):
         shown = [name for name in shown if name != "energy_pj"]
-    return [
-        {
+    units: dict[str, tuple[str, float]] = {}
+    for names, unit, scale in _TOGETHER:
+        values = [float(row[name]) for row in rows for name in names if row[name]]
+        small = not unit and max(values, default=0) < _SMALL
+        # Of the median: the largest would write the smallest as 0.002.
+        middle = [median(values)] if values else []
+        common = ("", 1.0) if small else common_unit(middle, unit, scale)
+        units |= dict.fromkeys(names, common)
+    table: list[dict[str, str]] = []
+    for row in rows:
+        cells = {
             "network": row["network"],
             "zeros": _zeros(row),
             "machine": row["machine"],
             "product": row["product"],
-            **as_cells(row, shown),
         }
-        for row in rows
-    ]
+        for name in shown:
+            unit, factor = units.get(name, ("", 1.0))
+            heading = f"{_SHOWN[name]}, {unit}" if unit else _SHOWN[name]
+            cells[heading] = _cell(name, row[name], factor)
+            if name == "cycles" and dense:
+                # Gradients that are partly interleaved are no product of the dense array's.
+                whole = row["product"] in whole_products[row["machine"]]
+                cells["over dense"] = _over_dense(row, dense) if whole else ""
+        table.append(cells)
+    return table
+
+
+def _cell(name: str, text: str, factor: float) -> str:
+    """A quantity in the unit of its column, in four digits where it is no count."""
+    if not text:
+        return ""
+    if name == "utilisation":
+        return f"{100 * float(text):.1f} %"
+    if factor == 1:
+        return f"{int(float(text)):,}"
+    value = float(text) * factor
+    return f"{value:,.4g}" if value < _FOUR_DIGITS else f"{value:,.0f}"
+
+
+def _place(row: "Row") -> tuple[str, ...]:
+    """What a row of the dense array is compared by."""
+    from elision.accelerators.design.rows import SPARSITIES
+
+    shares = (row[name] for name in SPARSITIES)
+    return (row["network"], *shares, row["multiplier_count"], row["product"])
+
+
+def _over_dense(row: "Row", dense: "dict[tuple[str, ...], Row]") -> str:
+    """Cycles over those of the dense array with as many multipliers, else of the first."""
+    sizes = (row["multiplier_count"], *(d["multiplier_count"] for d in dense.values()))
+    for size in sizes:
+        base = dense.get(_place(row | {"multiplier_count": size}))
+        if base is not None and int(base["cycles"]):
+            return f"{int(row['cycles']) / int(base['cycles']):.3g}x"
+    return ""
 
 
 def _zeros(row: "Row") -> str:
@@ -253,15 +311,28 @@ def _energy_note(found: "Sequence[list[Row]]") -> list[str]:
     ]
 
 
-#: Quantities of a cost in the printed table.
-_SHOWN = (
-    "cycles",
-    "stall_cycles",
-    "multiplies",
-    "redundant_multiplies",
-    "multiplier_count",
-    "utilisation",
-    "energy_on_chip_pj",
-    "energy_dram_pj",
-    "energy_pj",
+#: Quantities of a cost in the printed table, and their headings.
+_SHOWN = {
+    "cycles": "cycles",
+    "stall_cycles": "stalls",
+    "multiplies": "multiplies",
+    "redundant_multiplies": "redundant",
+    "multiplier_count": "multipliers",
+    "utilisation": "multiplier use",
+    "energy_on_chip_pj": "energy on chip",
+    "energy_dram_pj": "DRAM",
+    "energy_pj": "energy in all",
+}
+
+#: Quantities that have one unit: their names, the unit and its scale.
+_TOGETHER = (
+    (("cycles", "stall_cycles"), "", 1.0),
+    (("multiplies", "redundant_multiplies"), "", 1.0),
+    (("energy_on_chip_pj", "energy_dram_pj", "energy_pj"), "J", 1e-12),
 )
+
+#: Counts below a million are written out.
+_SMALL = 10**6
+
+#: Numbers from here on have no decimals.
+_FOUR_DIGITS = 10**4

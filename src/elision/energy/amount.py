@@ -1,13 +1,13 @@
 """Energy that a piece of work took: joules with their range, their method and their scope."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from elision.common.checks import number
+from elision.common.units import in_words
 
-__all__ = ["MACHINE", "PROCESS", "Energy", "in_words"]
+__all__ = ["MACHINE", "PROCESS", "Energy"]
 
 #: Scopes: the joules are of this process alone, or of everything that the machine did.
 PROCESS, MACHINE = "process", "machine"
@@ -134,23 +134,3 @@ class Energy:
     def __str__(self) -> str:
         """The range in watt-hours, with method and scope."""
         return f"{in_words(*self.watt_hours, 'Wh')} ({', '.join(self.methods)}; {self.scope})"
-
-
-#: Prefixes of units, by their power of 1,000.
-_PREFIXES = {-3: "n", -2: "µ", -1: "m", 0: "", 1: "k", 2: "M", 3: "G"}
-
-
-def in_words(low: float, high: float, unit: str) -> str:
-    """A range in three digits, its unit with the prefix that fits the upper end.
-
-    Example:
-        >>> in_words(0.0012, 0.0061, "Wh"), in_words(2.4, 2.4, "g"), in_words(0, 0, "g")
-        ('1.2 to 6.1 mWh', '2.4 g', '0 g')
-        >>> in_words(999.9, 999.9, "g")
-        '1 kg'
-    """
-    largest = float(f"{high:.3g}")
-    power = math.floor(math.log10(largest) / 3) if largest > 0 else 0
-    power = min(max(power, min(_PREFIXES)), max(_PREFIXES))
-    texts = [f"{value / 1000.0**power:.3g}" for value in (low, high)]
-    return f"{' to '.join(dict.fromkeys(texts))} {_PREFIXES[power]}{unit}"

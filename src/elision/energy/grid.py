@@ -5,7 +5,8 @@ from typing import Any
 
 from elision.common.checks import number
 from elision.common.names import lookup
-from elision.energy.amount import Energy, in_words
+from elision.common.units import in_words
+from elision.energy.amount import Energy
 
 __all__ = ["GRIDS", "Grid", "grid_named", "sci"]
 

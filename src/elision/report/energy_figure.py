@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from elision.common.units import common_unit
 from elision.report.style import Mark, drawing, plain_numbers, svg
 
 __all__ = ["energy_curves"]
-
-#: Prefixes of watt-hours, and how many of each make one.
-_UNITS = (("kWh", 1e-3), ("Wh", 1.0), ("mWh", 1e3), ("µWh", 1e6))
 
 
 def energy_curves(
@@ -32,9 +30,8 @@ def energy_curves(
         estimated: whether the energy is an estimate; its axis is then logarithmic, on
             which equal ranges have equal lengths.
     """
-    largest = max((high for run in watt_hours.values() for _, high in run), default=1.0)
-    fitting = (unit for unit in _UNITS if largest * unit[1] >= 1)
-    unit, scale = next(fitting, _UNITS[-1])
+    ends = (high for run in watt_hours.values() for _, high in run)
+    unit, scale = common_unit(ends, "Wh")
     with drawing(9.2, 3.3) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         for name, values in scores.items():

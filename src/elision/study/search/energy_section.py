@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from elision.common.printable import escaped
-from elision.energy.amount import in_words
+from elision.common.units import in_words
 from elision.report.table import rows_as_html
 from elision.study.energy import account_of_search, kept_grid
 from elision.study.page.sections.base import Section

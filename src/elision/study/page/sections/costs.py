@@ -10,11 +10,11 @@ from elision.accelerators.base import QUANTITIES
 from elision.accelerators.simulate import total
 from elision.accelerators.step import GRADIENT_PAIR
 from elision.common.columns import as_text
+from elision.common.units import common_unit
 from elision.products import Product
 from elision.report.recipe_dots import recipe_dots
 from elision.report.style import marks_of
 from elision.report.table import rows_as_html
-from elision.report.units import common_unit
 from elision.study.costed import dense_array
 from elision.study.outcome import RecipeOutcome, StudyOutcome
 from elision.study.page.sections.base import Section

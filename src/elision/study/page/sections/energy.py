@@ -3,8 +3,8 @@
 from typing import Any
 
 from elision.common.printable import escaped
+from elision.common.units import in_words
 from elision.energy import Energy
-from elision.energy.amount import in_words
 from elision.report.energy_figure import energy_curves
 from elision.report.style import marks_of
 from elision.report.table import rows_as_html
