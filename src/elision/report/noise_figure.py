@@ -1,6 +1,6 @@
 """Codec noise over batch noise, layer by layer."""
 
-from elision.report.style import INK, PALETTE, drawing, svg
+from elision.report.style import INK, drawing, series_mark, svg
 
 __all__ = ["noise_by_layer"]
 
@@ -19,8 +19,11 @@ def noise_by_layer(
     with drawing(9.2, 1.1 + 0.17 * len(layers)) as figure:
         axes = figure.subplots()
         places = range(len(layers))
-        for colour, (policy, values) in zip(PALETTE * 4, shares.items(), strict=False):
-            axes.plot(values, places, "o", color=colour, label=policy, ms=4.5)
+        for index, (policy, values) in enumerate(shares.items()):
+            mark = series_mark(index)
+            axes.plot(
+                values, places, mark.marker, color=mark.colour, label=policy, ms=4.5
+            )
         axes.axvline(limit, color=INK, linewidth=1, linestyle="--")
         axes.annotate(
             "hidden left of this",

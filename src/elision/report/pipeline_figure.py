@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from elision.report.style import INK, PALETTE, PRODUCT_COLOURS, drawing, svg
+from elision.report.style import INK, PRODUCT_COLOURS, SERIES, drawing, series_mark, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,7 +126,7 @@ def _timeline(axes: "Axes", panel: Panel, end: float, points: float) -> None:
                 ha="center",
                 va="center",
                 fontsize=6,
-                color=INK if box.pale or box.kind == "I" else "white",
+                color=INK if box.pale else "white",
             )
     axes.set(xlim=(0, end), ylim=(panel.rows - 0.4, -0.6), title=panel.title)
     axes.set_yticks(range(panel.rows), [f"processor {p}" for p in range(panel.rows)])
@@ -143,9 +143,9 @@ def _memory(axes: "Axes", panel: Panel, end: float) -> None:
             times,
             [*sizes, sizes[-1]],
             where="post",
-            color=PALETTE[row % len(PALETTE)],
+            color=series_mark(row).colour,
             linewidth=1,
-            linestyle="-" if row < len(PALETTE) else "--",
+            linestyle="-" if row < len(SERIES) else "--",
         )
     axes.set(xlim=(0, end), ylim=(0, None))
     axes.set_title("kept, MiB, a line per processor", fontsize=7.5, fontweight="normal")

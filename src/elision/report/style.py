@@ -22,25 +22,56 @@ __all__ = [
     "PALETTE",
     "POINTS",
     "PRODUCT_COLOURS",
+    "SERIES",
+    "SLOT_COLOURS",
+    "TRACK_COLOURS",
     "Mark",
     "drawing",
     "marks_of",
     "plain_numbers",
     "save",
+    "series_mark",
     "svg",
     "wrapped",
 ]
 
-#: Okabe and Ito's palette, told apart by colour-blind readers (jfly.uni-koeln.de/color).
+# One colour, one meaning: recipes, products, uses of a multiplier, parts of a machine, and
+# machines and policies each have colours of their own. All but recipes' have a contrast of 3
+# to 1 with white (WCAG 2.2, 1.4.11), and those of a group differ under the simulated vision
+# of Machado et al. (2009); the tests hold both.
+
+#: Recipes: Okabe and Ito's palette, told apart by colour-blind readers
+#: (jfly.uni-koeln.de/color).
 PALETTE = ("#444444", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
-#: The three products, everywhere in the same colours, and both gradients interleaved.
+#: The three products, and both gradients interleaved: of Tol's muted scheme, its rose darker
+#: (sronpersonalpages.nl/~pault).
 PRODUCT_COLOURS = {
-    "forward": "#0072B2",
-    "input_grad": "#E69F00",
-    "weight_grad": "#009E73",
-    "input_grad+weight_grad": "#CC79A7",
+    "forward": "#332288",
+    "input_grad": "#B84B5F",
+    "weight_grad": "#117733",
+    "input_grad+weight_grad": "#882255",
 }
+
+#: Uses of multipliers and cycles: of Tol's medium-contrast scheme, and a grey.
+SLOT_COLOURS = {
+    "useful": "#004488",
+    "with a zero": "#994455",
+    "redundant": "#997700",
+    "idle": "#919191",
+}
+
+#: Parts of a machine over time, dark enough for white letters (4.5 to 1).
+TRACK_COLOURS = {
+    "product": "#452878",
+    "north port": "#347F87",
+    "west port": "#B84008",
+    "PEs": "#613327",
+    "south port": "#9805E5",
+}
+
+#: Machines, policies and processors, one after another.
+SERIES = ("#454E0A", "#C63FA8", "#50977F", "#6A3FD0", "#9B9508", "#911180")
 
 INK = "#333333"
 
@@ -154,7 +185,7 @@ def plain_numbers(axis: "Axis") -> None:
 
 @dataclass(frozen=True)
 class Mark:
-    """How one recipe is drawn, in every figure of a page.
+    """How one recipe, machine or policy is drawn, in every figure of a page.
 
     Attributes:
         colour: as ``#rrggbb``.
@@ -177,6 +208,17 @@ def marks_of(recipes: Sequence[str]) -> dict[str, Mark]:
         recipe: Mark(PALETTE[i % beyond[0]], _MARKERS[i // beyond[0] % beyond[1]])
         for i, recipe in enumerate(recipes)
     }
+
+
+def series_mark(index: int) -> Mark:
+    """Mark of a machine or a policy, by its place among those of a figure.
+
+    Example:
+        >>> series_mark(0), series_mark(len(SERIES)).marker
+        (Mark(colour='#454E0A', marker='o'), 's')
+    """
+    colour = SERIES[index % len(SERIES)]
+    return Mark(colour, _MARKERS[index // len(SERIES) % len(_MARKERS)])
 
 
 def wrapped(name: str, inches: float, points: float) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from elision.accelerators.design.rows import ALL, SPARSITIES, Row
 from elision.common.specs import Spec, parse
-from elision.report.style import PALETTE, drawing, svg
+from elision.report.style import drawing, series_mark, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,8 +14,6 @@ __all__ = ["sweep_svg"]
 
 #: Parameters that set the number of multipliers, which the axis shows.
 _SIZES = ("multipliers", "elements", "grid", "rows", "columns", "lanes")
-
-_MARKERS = "osD^vPX"
 
 
 def sweep_svg(rows: Sequence[Row]) -> str:
@@ -104,8 +102,8 @@ def _lines(
         axes.plot(
             [x for x, _ in points],
             [y for _, y in points],
-            color=PALETTE[index % len(PALETTE)],
-            marker=_MARKERS[index // len(PALETTE) % len(_MARKERS)],
+            color=series_mark(index).colour,
+            marker=series_mark(index).marker,
             ms=4,
             label=name,
         )
@@ -117,7 +115,9 @@ def _bars(axes: "Axes", rows: Sequence[Row], network: str) -> None:
     for row in rows:
         if row["network"] == network:
             place = machines.index(row["machine"])
-            axes.barh(place, int(row["cycles"]), color=PALETTE[1], height=0.66)
+            axes.barh(
+                place, int(row["cycles"]), color=series_mark(0).colour, height=0.66
+            )
     axes.set_yticks(range(len(machines)), machines)
     axes.set_ylim(len(machines) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")

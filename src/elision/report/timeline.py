@@ -10,21 +10,13 @@ from typing import Any
 from elision.accelerators.design.schedule import Slice
 from elision.common.files import replacing
 from elision.common.printable import escaped
-from elision.report.style import INK
+from elision.report.style import INK, TRACK_COLOURS
 
 __all__ = ["chrome_trace", "save_chrome_trace", "timeline_svg"]
 
 #: Busy intervals by the name of the machine.
 Schedules = Mapping[str, Sequence[Slice]]
 
-#: Fill colours of the tracks: Okabe and Ito's, dark enough for white letters.
-TRACK_COLOURS = {
-    "product": "#444444",
-    "north port": "#0072B2",
-    "west port": "#D55E00",
-    "PEs": "#009E73",
-    "south port": "#AA4499",
-}
 OTHER = "#777777"
 
 #: Pixels: width of the tracks' names, height of a row, gap below it, and width of a letter

@@ -5,6 +5,7 @@ import numpy as np
 from elision.accelerators.design.interleave_or_skip import SkipRow
 from elision.common.columns import as_text
 from elision.report.charts import cost_bars
+from elision.report.style import SLOT_COLOURS
 from elision.report.table import rows_as_html
 from elision.study.outcome import StudyOutcome, machine_rows
 from elision.study.page.sections.base import Section
@@ -20,14 +21,6 @@ _NOTE = (
     "zeros and pays with redundant products and idle multipliers. Energy is without the "
     "DRAM, which not every machine models."
 )
-
-#: Parts of the multiplier slots: field of a row, and colour.
-_PARTS = {
-    "useful": "#009E73",
-    "with a zero": "#D55E00",
-    "redundant": "#E69F00",
-    "idle": "#DDDDDD",
-}
 
 
 def zeros(outcome: StudyOutcome) -> Section | None:
@@ -56,10 +49,10 @@ def _figure(rows: dict[str, list[SkipRow]]) -> str:
         ]
 
     found = np.array([[slots(row) for row in o] for o in rows.values()], float)
-    parts = {name: found[:, :, index] for index, name in enumerate(_PARTS)}
+    parts = {name: found[:, :, index] for index, name in enumerate(SLOT_COLOURS)}
     machines = [row.machine for row in next(iter(rows.values()))]
     return cost_bars(
-        machines, list(rows), parts, "multipliers x cycles, simulated", _PARTS
+        machines, list(rows), parts, "multipliers x cycles, simulated", SLOT_COLOURS
     )
 
 
