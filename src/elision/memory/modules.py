@@ -1,6 +1,6 @@
 """The running module of a model, its arguments and its result."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from threading import get_ident
 from typing import Any
@@ -12,7 +12,7 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-__all__ = ["ModulePaths", "owned_by", "tensors_in"]
+__all__ = ["ModulePaths", "outermost", "owned_by", "tensors_in"]
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
@@ -32,6 +32,45 @@ def owned_by(modules: Mapping[str, nn.Module]) -> Iterator[torch.Tensor]:
     for module in modules.values():
         for own in (module._parameters, module._buffers):
             yield from (tensor for tensor in own.values() if tensor is not None)
+
+
+def outermost(
+    paths: Collection[str], modules: Mapping[str, nn.Module]
+) -> tuple[str, ...]:
+    """The fewest paths that stand for the trainable modules among ``paths``.
+
+    A module all of whose trainable parts are among them stands for these.
+
+    Args:
+        paths: of some of the modules.
+        modules: path -> module, the model itself first.
+
+    Example:
+        >>> model = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.ReLU())
+        >>> outermost(["0.0", "0.1"], dict(model.named_modules()))
+        ('',)
+    """
+    if not paths:
+        return ()
+    trainable = {
+        path
+        for path, module in modules.items()
+        if any(p.requires_grad for p in module.parameters())
+    }
+    found = trainable.intersection(paths)
+    inmost = sorted(trainable - found, key=lambda path: path.count(".") + bool(path))
+    for path in reversed(inmost):
+        module, start = modules[path], f"{path}." if path else ""
+        parts = {f"{start}{name}" for name, _ in module.named_children()} & trainable
+        own = any(p.requires_grad for p in module.parameters(recurse=False))
+        if parts and parts <= found and not own:
+            found.add(path)
+    return tuple(p for p in modules if p in found and _parent(p) not in found)
+
+
+def _parent(path: str) -> str | None:
+    """Path of the module that a module is a part of; None for the model itself."""
+    return path.rpartition(".")[0] if path else None
 
 
 class ModulePaths:
@@ -57,7 +96,7 @@ class ModulePaths:
         self,
         contexts: ExitStack,
         on_call: Callable[[Any, Any], None],
-        on_return: Callable[[Any], None],
+        on_return: Callable[[Any, str | None], None],
     ) -> None:
         """Follow the modules, in this thread, until ``contexts`` are left.
 
@@ -65,7 +104,8 @@ class ModulePaths:
             contexts: take each hook off again.
             on_call: called with the arguments of the model itself: positional ones and
                 those with a keyword.
-            on_return: called with the result of every module, the model's and others.
+            on_return: called with the result of every module, the model's and others,
+                and the module's path (None for others).
         """
         paths, stack, thread = self._paths, self._stack, get_ident()
         model = next(iter(paths))
@@ -85,9 +125,10 @@ class ModulePaths:
         def leave(module: nn.Module, args: Any, result: Any) -> None:
             if get_ident() != thread:
                 return
+            path = paths.get(module)
             # The path is still this module's while its last functions are looked at.
-            on_return(result)
-            if module in paths:
+            on_return(result, path)
+            if path is not None:
                 stack.pop()
 
         contexts.callback(stack.clear)

@@ -32,7 +32,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.parameter import is_lazy
 
 from elision.common.modes import unseen_by_modes
-from elision.memory.modules import ModulePaths, owned_by, tensors_in
+from elision.memory.modules import ModulePaths, outermost, owned_by, tensors_in
 from elision.memory.policies.base import Policy
 from elision.memory.saved.codec import Guarantee
 from elision.memory.saved.layout import dense_part, has_memory, is_dense
@@ -46,6 +46,9 @@ from elision.memory.saved.token import CodecEntry, Token
 __all__ = ["Packing"]
 
 _sequence_nr = torch._C._autograd._get_sequence_nr  # pyright: ignore[reportAttributeAccessIssue]
+_top_hooks = torch._C._autograd._top_saved_tensors_default_hooks  # pyright: ignore[reportAttributeAccessIssue]
+#: Number of the backward pass that is running; -1 if none is.
+_graph_task = torch._C._current_graph_task_id
 
 #: Bytes from which a tensor is always worth its packing, tensors of one module beyond
 #: which smaller ones wait, and tensors beyond which those that wait are kept (own
@@ -112,6 +115,9 @@ class Packing:
         self._few_roots: list[Any] = []
         self._many: dict[str, list[weakref.ref[Token]]] = {}
         self._unsettled = False
+        # Modules that ran under checkpointing, without and with reentrance.
+        self._checkpointed: dict[str, None] = {}
+        self._without_gradient: dict[str, None] = {}
         self._restored: dict[int, tuple[StorageWeakRef, tuple, weakref.ref[Token]]] = {}
         self._copy = -1
         self._first_function = _sequence_nr()
@@ -136,6 +142,9 @@ class Packing:
             self._roots.clear()
             self._restored.clear()
             self._regions.finish()
+            if "CheckpointFunctionBackward" in self.custom_functions:
+                self._checkpointed |= self._without_gradient
+            self.ledger.checkpointed = outermost(self._checkpointed, self._modules)
 
     def _settle(self, keep: bool = False) -> None:
         """Decide on all that waits.
@@ -180,6 +189,8 @@ class Packing:
             self.ledger.count_parameter(tensor.nbytes)
             token.settled = True
             return token
+        if _graph_task() != -1:
+            self.ledger.recomputed_bytes += tensor.nbytes
         # A function takes its number before it saves anything.
         function = _sequence_nr() - 1
         producer = tensor.grad_fn
@@ -293,13 +304,21 @@ class Packing:
 
     def _see_arguments(self, args: Any, kwargs: Any) -> None:
         """The model is called: these are the caller's tensors."""
+        self.see_batch((args, kwargs))
+
+    def see_batch(self, batch: Any) -> None:
+        """Take the tensors in ``batch`` for the caller's."""
         if not self._pack_batch:
-            for tensor in filter(has_memory, tensors_in((args, kwargs))):
+            for tensor in filter(has_memory, tensors_in(batch)):
                 self._batch.add(tensor.untyped_storage()._cdata)
 
     @unseen_by_modes
-    def _see_result(self, result: Any) -> None:
+    def _see_result(self, result: Any, path: str | None) -> None:
         """A module has returned: its functions have nodes now."""
+        if path is not None and not torch.is_grad_enabled():
+            self._without_gradient[path] = None
+        elif path is not None and _under_checkpoint():
+            self._checkpointed[path] = None
         if self._waiting:
             self._roots += [tensor.grad_fn for tensor in tensors_in(result)]
             self._identify(self._waiting, self._roots, self._walked)
@@ -461,7 +480,17 @@ class Packing:
     ) -> Row:
         """Enter a tensor into the ledger."""
         nbytes, storage = tensor.nbytes, region.storage
-        return self.ledger.add(slot, tensor.shape, nbytes, storage, note=note)
+        call = -1 if slot.node is None else slot.node._sequence_nr()
+        return self.ledger.add(
+            slot, tensor.shape, nbytes, storage, note=note, call=call
+        )
+
+
+def _under_checkpoint() -> bool:
+    """True in a region that checkpointing, without reentrance, has its own hooks on."""
+    hooks = _top_hooks(False)
+    module = None if hooks is None else getattr(hooks[0], "__module__", None)
+    return module == "torch.utils.checkpoint"
 
 
 def _nbytes(tensor: torch.Tensor) -> int:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from threading import get_ident
 from types import TracebackType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -18,12 +19,16 @@ from elision.memory.packing import Packing
 from elision.memory.peak import Peak, profiler_is_running, watch_peak
 from elision.memory.policies.base import Policy
 from elision.memory.policies.presets import policy_for
+from elision.memory.saved.findings import findings
 from elision.memory.saved.ledger import Ledger
 from elision.memory.saved.roles import Role
 
 __all__ = ["saver"]
 
 _innermost = threading.local()
+
+#: Model -> kinds of findings that its user was warned of.
+_warned: "WeakKeyDictionary[nn.Module, set[str]]" = WeakKeyDictionary()
 
 
 class saver:
@@ -93,8 +98,10 @@ class saver:
         self.pack_batch = pack_batch
         self.measured: Peak | None = None
         self._measure = measure
-        saver._uses += 1
-        self._seed = torch.initial_seed() + saver._uses if seed is None else seed
+        if seed is None:
+            saver._uses += 1
+            seed = torch.initial_seed() + saver._uses
+        self._seed = seed
         self._packing: Packing | None = None
         self._uses_now: list[ExitStack] = []
         self._contexts, self._thread = ExitStack(), get_ident()
@@ -133,6 +140,16 @@ class saver:
         finally:
             if isinstance(error, OffloadError) and self._buffers is not None:
                 self._buffers.put_back()
+        if error is None and self.ledger.checkpointed and self.policy.name != "none":
+            self._warn_of_checkpointing()
+
+    def _warn_of_checkpointing(self) -> None:
+        """Say, once for a model, where checkpointing and the saver undo each other."""
+        warned = _warned.setdefault(self.model, set())
+        for finding in findings(self.ledger):
+            if finding.useless and finding.kind not in warned:
+                warned.add(finding.kind)
+                warnings.warn(f"elision.memory.saver: {finding.text}", stacklevel=3)
 
     def _enter(self, contexts: ExitStack) -> None:
         """Prepare a use; whatever is done is undone by ``contexts``, in turn."""
@@ -183,6 +200,18 @@ class saver:
             return
         self.measured = self._contexts.enter_context(watch_peak(device))
 
+    def see_batch(self, batch: Any) -> None:
+        """Take tensors for the batch, as if the model itself were called with them.
+
+        For loops that call parts of the model. Without effect outside of the block, on
+        a compiled model, or under ``pack_batch``.
+
+        Args:
+            batch: tensors in nested tuples, lists and mappings.
+        """
+        if self._packing is not None:
+            self._packing.see_batch(batch)
+
     @property
     def custom_functions(self) -> set[str]:
         """Names of the custom autograd functions that saved tensors in the block."""
@@ -220,6 +249,8 @@ class saver:
                 "what they keep outside save_for_backward is unseen here and shows "
                 "only in a measured peak"
             )
+        if self.policy.name != "none":  # which is to gain nothing
+            parts += [finding.text for finding in findings(self.ledger)]
         parts += self.policy.notes()
         if self.ledger.rows:
             parts += ["", self.ledger.table()]

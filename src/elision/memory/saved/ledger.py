@@ -9,7 +9,7 @@ from typing import Any
 from elision.memory.saved.codec import Guarantee
 from elision.memory.saved.roles import Role, Slot
 
-__all__ = ["Ledger", "Row", "StorageRecord"]
+__all__ = ["Ledger", "Row", "StorageRecord", "size_text"]
 
 MIB = 2**20
 
@@ -47,6 +47,9 @@ class Row:
         guarantee: the codec's declared error.
         stored_bytes: bytes of the packed form, counted where it was made.
         bound: declared largest absolute error.
+        call: number of the function that reads it, which grows from call to call in the
+            forward pass; -1 if it is not known.
+        restored_bytes: bytes that the backward pass brings back where it reads it.
         note: reason why it is kept as it is although a rule names a codec.
     """
 
@@ -59,6 +62,8 @@ class Row:
     guarantee: Guarantee = Guarantee.EXACT
     stored_bytes: int = 0
     bound: float | None = 0.0
+    call: int = -1
+    restored_bytes: int = 0
     note: str = ""
 
     @property
@@ -75,6 +80,11 @@ class Ledger:
         rows: the tensors, parameters excepted.
         storages: the pieces of memory they lie in.
         parameter_bytes: saved parameters and buffers, which are never touched.
+        checkpointed: paths of the modules that ran under torch's checkpointing, which
+            takes their tensors, so that the saver has none of them; not the path of a
+            module whose parent's is here.
+        recomputed_bytes: bytes that were saved in the backward pass, where such a
+            module runs again.
         enclosing: the ledger of the saver in whose block this one's is. It has all of
             this one's entries, too.
 
@@ -86,6 +96,8 @@ class Ledger:
     rows: list[Row] = field(default_factory=list)
     storages: list[StorageRecord] = field(default_factory=list)
     parameter_bytes: int = 0
+    checkpointed: tuple[str, ...] = ()
+    recomputed_bytes: int = 0
     enclosing: "Ledger | None" = field(default=None, repr=False)
 
     def _all(self) -> Iterator["Ledger"]:
@@ -154,6 +166,27 @@ class Ledger:
         """Logical over stored bytes; 1 where nothing was saved."""
         return self.logical_bytes / self.stored_bytes if self.stored_bytes else 1.0
 
+    @property
+    def peak_ratio_at_most(self) -> float:
+        """Bound on the factor by which a step's peak can fall.
+
+        Plain autograd holds all logical bytes when the backward pass begins. Under a
+        policy it brings the tensors of one function back at a time; those of earlier
+        functions are still stored then. What a step needs beside its saved tensors is in
+        both peaks and brings their ratio nearer to one.
+        """
+        stored: dict[int, int] = defaultdict(int)
+        restored: dict[int, int] = defaultdict(int)
+        for row, nbytes in self.stored_by_row():
+            stored[row.call] += nbytes
+            restored[row.call] += row.restored_bytes
+        least, before = self.stored_bytes, 0
+        for call in sorted(stored):
+            before += stored[call]
+            if call >= 0:
+                least = max(least, before + restored[call])
+        return self.logical_bytes / least if least else 1.0
+
     def covered_ratio(self, codec: str) -> float:
         """Logical over stored bytes of the tensors that ``codec``, a glob, packed.
 
@@ -200,20 +233,20 @@ class Ledger:
                 "gradient"
             )
         lines = [
-            f"saved tensors: {_size(self.logical_bytes)} in plain autograd, "
-            f"{_size(self.stored_bytes)} stored, {self.ratio:.2f}x fewer",
-            f"of these {_size(self.held_bytes)} are held as they are and "
-            f"{_size(self.packed_bytes)} are packed; parameters "
-            f"({_size(self.parameter_bytes)}) are never touched",
+            f"saved tensors: {size_text(self.logical_bytes)} in plain autograd, "
+            f"{size_text(self.stored_bytes)} stored, {self.ratio:.2f}x fewer",
+            f"of these {size_text(self.held_bytes)} are held as they are and "
+            f"{size_text(self.packed_bytes)} are packed; parameters "
+            f"({size_text(self.parameter_bytes)}) are never touched",
             "by role (what several read counts where it was saved first):",
         ]
         for role, (logical, stored) in self.by_role().items():
             lines.append(
-                f"  {role.value:<15} {_size(logical):>11} -> {_size(stored):>11}"
+                f"  {role.value:<15} {size_text(logical):>11} -> {size_text(stored):>11}"
             )
         if self.elsewhere_bytes:
             lines.append(
-                f"held elsewhere: {_size(self.elsewhere_bytes)} were packed but "
+                f"held elsewhere: {size_text(self.elsewhere_bytes)} were packed but "
                 "their originals are still referred to by the caller or the model, so "
                 "packing them saves nothing until those references are dropped"
             )
@@ -270,7 +303,8 @@ def _declared(row: Row) -> str:
     return row.guarantee.value
 
 
-def _size(nbytes: int) -> str:
+def size_text(nbytes: int) -> str:
+    """Bytes in MiB, few of them in KiB."""
     return (
         f"{nbytes / MIB:.2f} MiB" if nbytes >= MIB / 10 else f"{nbytes / 1024:.1f} KiB"
     )

@@ -66,6 +66,7 @@ class CodecEntry:
         """Enter the codec, its declared error and, for the first row, the bytes."""
         row.codec, row.guarantee = self.codec.name, self.codec.guarantee
         row.bound = self.codec.bound(self.packed)
+        row.restored_bytes = row.nbytes if self.codec.reads_values else 0
         if not self._counted:
             row.stored_bytes, self._counted = self.packed.nbytes, True
 

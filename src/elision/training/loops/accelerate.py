@@ -1,4 +1,4 @@
-"""Accelerate: attach the controller to what ``prepare`` returned.
+"""Accelerate: attach the controller, or put a saver, to what ``prepare`` returned.
 
 Steps that gradient accumulation skips never reach the optimiser's hooks, so nothing has
 to be counted here: this is :func:`elision.topology.attach` after a check that the order
@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from elision.topology import Topology, attach
+from elision.training.loops.saving import Saving, around_forward
 
-__all__ = ["attach_prepared"]
+__all__ = ["attach_prepared", "saver"]
 
 
 def attach_prepared(
@@ -44,3 +45,30 @@ def attach_prepared(
             "the optimiser was not prepared: attach to what accelerator.prepare returned"
         )
     return attach(accelerator.unwrap_model(model), optimizer)
+
+
+def saver(
+    model: Any, policy: Any = "exact", *, seed: int | None = None, **options: Any
+) -> Saving:
+    """Keep what every forward pass saves in fewer bytes, under Accelerate.
+
+    ::
+
+        model, optimizer = accelerator.prepare(model, optimizer)
+        saving = elision.training.loops.accelerate.saver(model, "bits(4)")
+        ...
+        print(saving.report())
+
+    The loss is outside of it where the loop computes that itself; a loop that writes
+    ``with elision.memory.saver(model, "bits(4)"):`` around both has it inside.
+
+    Args:
+        model: as ``prepare`` returned it.
+        policy: as for :class:`elision.memory.saver`.
+        seed: of the first forward pass's rounding; the n-th after it has ``seed + n``.
+        **options: further arguments of the saver.
+
+    Raises:
+        ValueError: unknown policy.
+    """
+    return around_forward(model, policy, seed=seed, **options)

@@ -1,4 +1,4 @@
-"""DeepSpeed: attach the controller to the engine that ``initialize`` returned.
+"""DeepSpeed: attach the controller, or put a saver, to what ``initialize`` returned.
 
 Recipes that move no mask need nothing: a model is elided before ``initialize``. DeepSpeed
 reduces gradients itself, so compressed gradients need DistributedDataParallel.
@@ -7,8 +7,9 @@ reduces gradients itself, so compressed gradients need DistributedDataParallel.
 from typing import Any
 
 from elision.topology import Topology, attach
+from elision.training.loops.saving import Saving, around_forward
 
-__all__ = ["attach_engine"]
+__all__ = ["attach_engine", "saver"]
 
 
 def attach_engine(engine: Any, *, steps: int | None = None) -> Topology:
@@ -37,3 +38,20 @@ def attach_engine(engine: Any, *, steps: int | None = None) -> Topology:
             "the optimiser likewise"
         )
     return attach(engine.module, engine.optimizer, steps=steps)
+
+
+def saver(
+    engine: Any, policy: Any = "exact", *, seed: int | None = None, **options: Any
+) -> Saving:
+    """Keep what every forward pass saves in fewer bytes, under DeepSpeed.
+
+    Args:
+        engine: a ``DeepSpeedEngine``; what it is called with is the batch.
+        policy: as for :class:`elision.memory.saver`.
+        seed: of the first forward pass's rounding; the n-th after it has ``seed + n``.
+        **options: further arguments of the saver.
+
+    Raises:
+        ValueError: unknown policy.
+    """
+    return around_forward(engine, policy, inside=engine.module, seed=seed, **options)

@@ -1,4 +1,4 @@
-"""Lightning: a callback that elides a module and lets its masks move."""
+"""Lightning: callbacks that elide a module and let its masks move, or use a saver."""
 
 import importlib
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 from elision.layers import elide
 from elision.layers.recipe import Recipe
 from elision.topology import Topology, attach
+from elision.training.loops.saving import Saving
 
-__all__ = ["callback"]
+__all__ = ["callback", "saver"]
 
 
 def callback(recipe: Recipe, engine: str = "auto", *, fit: bool = False) -> Any:
@@ -54,6 +55,66 @@ def callback(recipe: Recipe, engine: str = "auto", *, fit: bool = False) -> Any:
                 self.topology.detach()
 
     return ElisionCallback()
+
+
+def saver(policy: Any = "exact", *, seed: int | None = None, **options: Any) -> Any:
+    """A Lightning callback that keeps what every step saves in fewer bytes.
+
+    ::
+
+        saving = elision.training.loops.lightning.saver("bits(4)")
+        Trainer(callbacks=[saving], ...).fit(module)
+        print(saving.report())
+
+    The saver is around ``training_step``, from when training starts until it ends, by
+    itself or by an exception. That covers gradient accumulation, autocast, several
+    processes, manual optimisation and compiled submodules (with the policies that can be
+    traced). It is a :class:`~elision.training.loops.saving.Saving`, too.
+
+    Args:
+        policy: as for :class:`elision.memory.saver`.
+        seed: of the first forward pass's rounding; the n-th after it has ``seed + n``,
+            in a resumed training as well.
+        **options: further arguments of the saver.
+
+    Raises:
+        ValueError: unknown policy; when training starts, a ``LightningModule`` that is
+            compiled itself.
+        ModuleNotFoundError: neither ``lightning`` nor ``pytorch_lightning`` is installed.
+    """
+    base = _callback_class()
+
+    class SaverCallback(Saving, base):
+        """Puts a saver around the training step."""
+
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            """Wrap the module's training step."""
+            if getattr(pl_module, "_compiler_ctx", None) is not None:
+                raise ValueError(
+                    "elision.training.loops.lightning.saver: the LightningModule is "
+                    "compiled, its training step included, in which no saver can be "
+                    "used; compile the network inside it instead"
+                )
+
+            def around(*args: Any, **kwargs: Any) -> Any:
+                step = trainer.global_step, trainer.accumulate_grad_batches
+                return self.around(pl_module, (args, kwargs), step)
+
+            self.wrap(pl_module, "training_step", around)
+
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            """Give the module its training step back."""
+            del trainer, pl_module
+            self.detach()
+
+        def on_exception(
+            self, trainer: Any, pl_module: Any, exception: BaseException
+        ) -> None:
+            """Likewise."""
+            del trainer, pl_module, exception
+            self.detach()
+
+    return SaverCallback(policy, seed=seed, **options)
 
 
 def _callback_class() -> Any:

@@ -1,11 +1,12 @@
-"""Hugging Face Trainer: a callback that lets the masks of an elided model move."""
+"""Hugging Face Trainer: masks that move, by a callback; a saver around every step."""
 
 import importlib
 from typing import Any
 
 from elision.topology import Topology, attach
+from elision.training.loops.saving import Saving
 
-__all__ = ["callback"]
+__all__ = ["callback", "saver"]
 
 
 def callback(*, fit: bool = False) -> Any:
@@ -60,3 +61,47 @@ def callback(*, fit: bool = False) -> Any:
                 self.topology.detach()
 
     return ElisionCallback()
+
+
+def saver(
+    trainer: Any, policy: Any = "exact", *, seed: int | None = None, **options: Any
+) -> Saving:
+    """Keep what every step of a Trainer saves in fewer bytes.
+
+    ::
+
+        trainer = Trainer(model=model, ...)  # or a subclass
+        saving = elision.training.loops.transformers.saver(trainer, "bits(4)")
+        trainer.train()
+        print(saving.report())
+
+    No event of a ``TrainerCallback`` lies between the forward and the backward pass, so
+    the saver is put around ``compute_loss`` of this one trainer, whoever defines it. That
+    covers gradient accumulation, autocast, several processes and a compiled model (with
+    the policies that can be traced); evaluation is left as it is. A subclass that computes
+    its loss elsewhere is not covered, and the report says so.
+
+    Args:
+        trainer: a ``Trainer``.
+        policy: as for :class:`elision.memory.saver`.
+        seed: of the first forward pass's rounding; the n-th after it has ``seed + n``,
+            in a resumed training as well.
+        **options: further arguments of the saver.
+
+    Raises:
+        ValueError: unknown policy.
+        TypeError: no ``Trainer``: it has no ``compute_loss``.
+    """
+    if not callable(getattr(trainer, "compute_loss", None)):
+        raise TypeError(
+            "elision.training.loops.transformers.saver: trainer must have compute_loss, "
+            f"as transformers.Trainer does, got {type(trainer).__name__}"
+        )
+    saving = Saving(policy, seed=seed, **options)
+
+    def around(model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+        step = trainer.state.global_step, trainer.args.gradient_accumulation_steps
+        return saving.around(model, inputs, step)
+
+    saving.wrap(trainer, "compute_loss", around)
+    return saving
