@@ -40,7 +40,7 @@ COMMANDS = (
         "pipeline",
         "shapes",
     ),
-    *("compare", "report", "serve", "bench", "doctor", "reproduce", "data"),
+    *("compare", "report", "serve", "memory", "bench", "doctor", "reproduce", "data"),
 )
 PAPERS = tuple(("reproduce", name) for name in parameters.papers())
 

@@ -39,7 +39,7 @@ NOT_RUN = MappingProxyType(
 SHORTER = MappingProxyType(
     {
         r"^python3 -m venv .*/elision study": "elision study",
-        r"^elision study$": "elision study --recipe dense --accelerator dense",
+        r"^(elision study(?: --workload digits-cnn)?)$": r"\1 --recipe dense --accelerator dense",
         r"^elision bench$": "elision bench --sparsity 0.9 --rounds 2",
         r"^elision faults": "elision faults --trials 4 --examples 8",
         r"--probe stationarity": "--probe stationarity:steps=40",
@@ -48,6 +48,7 @@ SHORTER = MappingProxyType(
         r"--model resnet-50 ": "--model resnet8 ",
         r"--workload cifar10-resnet18 ": "--workload photo-resnet8 ",
         r"--pes 1024": "--pes 64",
+        r"^(elision memory .*)--batch 64": r"\1--batch 2 --rounds 1",
         r"timm:resnet18": "resnet8",
         r"--seeds 3": "--seeds 2",
     }
@@ -67,8 +68,11 @@ def run(command: str) -> None:
             patch.setitem(WORKLOADS, name, little)
         for folder in FINISHED.findall(command):
             if not Path(folder).exists():
+                of = [name for name in WORKLOADS if f"study-{name}" in folder]
+                workload = f"--workload {of[0]} " if of else ""
                 _checked(
-                    f"elision study --recipe dense --accelerator ant --out {folder}"
+                    f"elision study {workload}--recipe dense --accelerator ant "
+                    f"--out {folder}"
                 )
         for long, short in SHORTER.items():
             command = re.sub(long, short, command)

@@ -15,6 +15,7 @@ from torch import Tensor, distributed, nn
 
 import elision
 from elision.methods import Swat
+from elision.training.loops.saving import Saving
 from elision.training.parallel import compress_hook
 
 STEPS = 7
@@ -49,11 +50,22 @@ def plain(recipe, spec: str | None, rank: int, every: int = 1) -> tuple[Tensor, 
     return weights(model), topology.digest()
 
 
+def assert_saved(saving: Saving) -> None:
+    """Every forward pass had a saver, which names the modules as the model does."""
+    assert saving.passes == STEPS
+    assert saving.saved is not None
+    ledger = saving.saved.ledger
+    assert ledger.stored_bytes < ledger.logical_bytes
+    named = {row.slot.module.partition(".")[0] for row in ledger.rows}
+    assert "module" not in named
+    assert "0" in named
+
+
 def accelerated(rank: int) -> None:
     """Accelerate's loop: recipes, masks, compressors and accumulation, to the last bit."""
     import accelerate
 
-    from elision.training.loops.accelerate import attach_prepared
+    from elision.training.loops.accelerate import attach_prepared, saver
 
     for recipe, spec, every in (
         (Swat(0.5), None, 1),
@@ -71,6 +83,7 @@ def accelerated(rank: int) -> None:
         topology = attach_prepared(accelerator, prepared, optimizer)
         if spec is not None:
             compress_hook(prepared, spec)
+        saving = saver(prepared, "exact")
         for step in range(STEPS):
             images, labels = half(step, rank)
             with accelerator.accumulate(prepared):
@@ -80,6 +93,7 @@ def accelerated(rank: int) -> None:
         expected, digest = plain(recipe, spec, rank, every)
         assert torch.equal(weights(model), expected), (recipe, spec)
         assert topology.digest() == digest
+        assert_saved(saving)
         accelerator.free_memory()
 
 
@@ -87,7 +101,7 @@ def sped(rank: int) -> None:
     """DeepSpeed's loop at every stage that keeps weights whole."""
     import deepspeed
 
-    from elision.training.loops.deepspeed import attach_engine
+    from elision.training.loops.deepspeed import attach_engine, saver
 
     # Gloo carries everything; what DeepSpeed would compile for the CPU is not tested here.
     deepspeed.ops.__compatible_ops__.clear()
@@ -112,9 +126,11 @@ def sped(rank: int) -> None:
     for stage in (0, 1, 2):
         model = elision.elide(small_net(), Swat(0.5), engine="torch").eval()
         engine = engine_of(model, stage)
+        saving = saver(engine, "exact")
         train(engine)
         expected, _ = plain(Swat(0.5), None, rank)
         assert torch.equal(weights(model), expected), stage
+        assert_saved(saving)
         with pytest.raises(ValueError, match="compress_hook: DeepSpeedEngine reduces"):
             compress_hook(engine, "top-k")
         model = elision.elide(small_net(), MOVING["rigl"], engine="torch").eval()

@@ -16,6 +16,7 @@ from elision.cli.export import export
 from elision.cli.faults import faults
 from elision.cli.federate import federate
 from elision.cli.map import map
+from elision.cli.memory import memory
 from elision.cli.pipeline import pipeline
 from elision.cli.report import report
 from elision.cli.reproduce import reproduce
@@ -54,6 +55,7 @@ COMMANDS: tuple[Callable[..., Any] | App, ...] = (
     search,
     faults,
     export,
+    memory,
     bench,
     doctor,
     reproduce,
