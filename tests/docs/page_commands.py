@@ -39,7 +39,7 @@ NOT_RUN = MappingProxyType(
 SHORTER = MappingProxyType(
     {
         r"^python3 -m venv .*/elision study": "elision study",
-        r"^(elision study(?: --workload digits-cnn)?)$": r"\1 --recipe dense --accelerator dense",
+        r"^(elision study( --workload digits-cnn)?)$": r"\1 --recipe dense --accelerator dense",
         r"^elision bench$": "elision bench --sparsity 0.9 --rounds 2",
         r"^elision faults": "elision faults --trials 4 --examples 8",
         r"--probe stationarity": "--probe stationarity:steps=40",
