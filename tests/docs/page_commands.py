@@ -13,7 +13,7 @@ import pytest
 from elision.cli.main import main
 from elision.workloads.presets import WORKLOADS
 
-__all__ = ["NOT_RUN", "run"]
+__all__ = ["NOT_RUN", "NOT_RUN_BLOCKS", "run"]
 
 #: What is not run here, by its beginning, and why.
 NOT_RUN = MappingProxyType(
@@ -35,12 +35,19 @@ NOT_RUN = MappingProxyType(
     }
 )
 
+#: Languages of blocks that are neither run nor compared, by page.
+NOT_RUN_BLOCKS = MappingProxyType(
+    {"pipeline-delay": ("py",)}  # a program of ranks; tests/training runs such plans
+)
+
 #: What makes a command short.
 SHORTER = MappingProxyType(
     {
         r"^python3 -m venv .*/elision study": "elision study",
         r"^(elision study( --workload digits-cnn)?)$": r"\1 --recipe dense --accelerator dense",
         r"^elision bench$": "elision bench --sparsity 0.9 --rounds 2",
+        r"^elision study --epochs 2 --record 1 ": "elision study --recipe dense ",
+        r"systolic-mixed intergrad intergrad:zero_gating=true scnn ant$": "intergrad ant",
         r"^elision faults": "elision faults --trials 4 --examples 8",
         r"--probe stationarity": "--probe stationarity:steps=40",
         r"1\.\.1024": "1..4",
@@ -59,7 +66,10 @@ FINISHED = re.compile(r"(?<!--out )\bruns/[\w-]+")
 
 
 def run(command: str) -> None:
-    """Run one command of a page, with presets of one epoch on a few examples."""
+    """Run one command of a page, with presets of one epoch on a few examples.
+
+    What it prints is printed, what it says on standard error is not.
+    """
     if any(command.startswith(start) for start in NOT_RUN):
         return
     with pytest.MonkeyPatch.context() as patch:
@@ -93,3 +103,5 @@ def _checked(command: str) -> None:
     assert code == 0, f"{command}\n{said.getvalue()}"
     if target:
         Path(target).write_text(printed.getvalue(), encoding="utf-8")
+    else:
+        print(printed.getvalue(), end="")

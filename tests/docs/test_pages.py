@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from page_commands import NOT_RUN, run
-from pages import PAGES, ROOT, commands_of, examples_of
+from page_commands import NOT_RUN, NOT_RUN_BLOCKS, run
+from pages import PAGES, commands_of, examples_of, printed_as
 
 from elision.cli.main import app
-from elision.methods import METHODS, Swat
+from elision.methods import METHODS
 
 #: Packages of extras that pages use.
 EXTRAS = ("pandas", "tensorboard", "timm", "torchvision")
@@ -73,7 +73,30 @@ def test_a_command_takes_its_arguments(command: str) -> None:
     app.parse_args(words, exit_on_error=False, print_error=False)
 
 
-def test_the_table_is_the_one_that_is_printed() -> None:
-    page = (ROOT / "docs" / "the-one-idea.md").read_text(encoding="utf-8")
-    assert page.count("```text\n") == 1
-    assert f"```text\n{Swat(sparsity=0.9)}\n```" in page
+#: Languages of blocks that are run, compared or written, and those that are data.
+LANGUAGES = (
+    "python",
+    "sh",
+    "bash",
+    "console",
+    "text",
+    "toml",
+    "{toctree}",
+    "{eval-rst}",
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    fences = re.findall(r"^ *```+(.*)$", text, re.MULTILINE)
+    assert set(fences[::2]) <= {*LANGUAGES, *NOT_RUN_BLOCKS.get(page.stem, ())}
+
+
+def test_what_a_page_shows_is_compared_but_for_what_varies() -> None:
+    shown = "works  torch  ‹2.13›\n‹›\ntook ‹3.1› s, 5 layers\n"
+    printed = "works  torch  2.15\nslow  cores\n -> more\ntook 0.2 s, 5 layers"
+    assert printed_as(shown, printed)
+    assert not printed_as(shown, printed.replace("5 layers", "6 layers"))
+    assert not printed_as(shown, printed + "\nmore")
+    assert not printed_as("a.c", "abc")
