@@ -3,11 +3,13 @@
 sphinx-build -W docs docs/_build
 """
 
+import os
 import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src"
 sys.path[:0] = [str(SOURCE), str(Path(__file__).parent)]
+os.environ["PYTHONPATH"] = str(SOURCE)  # for the processes of the notebooks
 
 import floors  # noqa: E402
 
@@ -21,7 +23,7 @@ copyright = "2026, The Elision authors"
 version = release = elision.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # MyST pages, and notebooks: they are executed at the build
     "sphinx.ext.apidoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
@@ -32,6 +34,11 @@ exclude_patterns = ["_build", "reference/modules.rst"]
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_execution_show_tb = True
+nb_output_stderr = "remove"  # progress, and the engines chosen here
 
 # One page a room, written anew at every build: the sidebar of every page lists all pages,
 # and with one a module most of the build would be sidebars.
