@@ -33,6 +33,7 @@ __all__ = [
     "StudyConfig",
     "command_line_toml",
     "file_name",
+    "recipe_folder",
     "told_once",
 ]
 
@@ -340,3 +341,13 @@ def command_line_toml(config: StudyConfig) -> str:
 def file_name(spec: str) -> str:
     """A spec as a file name: ``swat:sparsity=0.9`` becomes ``swat-sparsity-0.9``."""
     return "".join(c if c.isalnum() or c in ".-" else "-" for c in spec)
+
+
+def recipe_folder(folder: Path, spec: str) -> Path:
+    """The folder of a run that a recipe at the first seed has.
+
+    Example:
+        >>> recipe_folder(Path("run"), "swat:sparsity=0.9").as_posix()
+        'run/recipes/swat-sparsity-0.9'
+    """
+    return folder / "recipes" / file_name(spec)

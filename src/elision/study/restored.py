@@ -19,7 +19,7 @@ from elision.accelerators.simulate import CostRow
 from elision.common.files import load_facts, taken_apart
 from elision.layers.recipe import Recipe
 from elision.products import LayerProduct, Trace
-from elision.study.config import StudyConfig
+from elision.study.config import StudyConfig, recipe_folder
 from elision.study.energy import kept_grid
 from elision.study.kept_costs import COSTS, kept_costs
 from elision.study.outcome import StudyOutcome, read_summary
@@ -28,7 +28,6 @@ from elision.study.run import (
     kept_recipe,
     outcome_of,
     probe_file,
-    recipe_folder,
     teacher_named,
 )
 from elision.study.timing import Timing

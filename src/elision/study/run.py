@@ -45,7 +45,13 @@ from elision.methods import is_external, recipe_from_toml
 from elision.products import LayerProduct, Product, Trace
 from elision.products.describe import count
 from elision.study import folder as runfolder
-from elision.study.config import StudyConfig, command_line_toml, file_name, told_once
+from elision.study.config import (
+    StudyConfig,
+    command_line_toml,
+    file_name,
+    recipe_folder,
+    told_once,
+)
 from elision.study.energy import ACCOUNT, account, kept_grid
 from elision.study.kept_costs import keep_costs
 from elision.study.outcome import (
@@ -80,7 +86,6 @@ __all__ = [
     "kept_recipe",
     "outcome_of",
     "probe_file",
-    "recipe_folder",
     "record_again",
     "study",
     "study_share",
@@ -634,11 +639,6 @@ def kept_recipe(folder: Path) -> Recipe:
 def probe_file(folder: Path, spec: str, probe: str) -> Path:
     """The file of a run that holds what a probe found of a recipe."""
     return recipe_folder(folder, spec) / f"probe-{file_name(probe)}.json"
-
-
-def recipe_folder(folder: Path, spec: str) -> Path:
-    """The folder of a run that a recipe at the first seed has."""
-    return folder / "recipes" / file_name(spec)
 
 
 def outcome_of(

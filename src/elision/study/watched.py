@@ -16,9 +16,8 @@ from typing import Any
 from elision.common.locking import is_held
 from elision.study import folder as runfolder
 from elision.study.command import command_line
-from elision.study.config import StudyConfig
+from elision.study.config import StudyConfig, recipe_folder
 from elision.study.outcome import read_summary
-from elision.study.run import recipe_folder
 from elision.training import checkpoint
 from elision.training.checkpoint import Kept
 from elision.workloads import WORKLOADS, Metric
