@@ -15,6 +15,7 @@ EXTRAS = {
     "deepspeed": "training under DeepSpeed's loop",
     "energy": "joules of NVIDIA GPUs, from their counters",
     "flower": "federated training with Flower's clients",
+    "gpu": "kernels of saved activations on NVIDIA's GPUs",
     "lightning": "training under Lightning's loop",
     "litert": "export to LiteRT, run beside the network",
     "mlflow": "training runs in MLflow's stores",

@@ -9,6 +9,8 @@ little bit order, which is what the CPU uses there.
 import numpy as np
 import torch
 
+from elision.memory.codecs.on_gpu import usable
+
 __all__ = [
     "keep_positive",
     "pack_bits",
@@ -73,6 +75,10 @@ def unpack_codes(packed: torch.Tensor, bits: int, count: int) -> torch.Tensor:
 
 def pack_bits(mask: torch.Tensor) -> torch.Tensor:
     """Pack a boolean tensor of shape ``(count,)`` into ``ceil(count / 8)`` bytes."""
+    if usable(mask):
+        from elision.memory.codecs.on_gpu import masks
+
+        return masks.pack(mask.contiguous())
     if mask.device.type != "cpu":
         return pack_codes(mask.to(torch.uint8), 1)
     packed = mask.new_empty(packed_bytes(mask.numel(), 1), dtype=torch.uint8)
@@ -82,6 +88,10 @@ def pack_bits(mask: torch.Tensor) -> torch.Tensor:
 
 def unpack_bits(packed: torch.Tensor, count: int) -> torch.Tensor:
     """The boolean tensor of shape ``(count,)`` that :func:`pack_bits` packed."""
+    if usable(packed):
+        from elision.memory.codecs.on_gpu import masks
+
+        return masks.unpack(packed, count)
     if packed.device.type != "cpu":
         return unpack_codes(packed, 1, count).to(torch.bool)
     bits = np.unpackbits(packed.numpy(), count=count, bitorder="little")

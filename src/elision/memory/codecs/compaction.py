@@ -5,6 +5,7 @@ import torch
 
 from elision.common.machine_code import compiled_once
 from elision.memory.codecs.bits import pack_bits, packed_bytes, unpack_bits
+from elision.memory.codecs.on_gpu import usable
 from elision.memory.codecs.pieces import spans
 from elision.memory.saved.checksum import DamagedError
 
@@ -23,6 +24,10 @@ def compact(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tenso
 
     ``count`` is the result of :func:`count_nonzero`.
     """
+    if usable(values):
+        from elision.memory.codecs.on_gpu import compaction
+
+        return compaction.compact(values)
     if values.device.type != "cpu" or values.dtype is not torch.float32:
         mask, kept = values != 0, values.new_empty(count)
         at = 0
@@ -43,6 +48,12 @@ def spread(bits: torch.Tensor, kept: torch.Tensor, count: int) -> torch.Tensor:
     Raises:
         DamagedError: the mask has not as many bits set as there are values.
     """
+    if usable(kept):
+        from elision.memory.codecs.on_gpu import compaction
+
+        ends = compaction.ends(bits, count)
+        _check_count(int(ends[-1]), kept)
+        return compaction.spread(bits, ends, kept, count)
     if kept.device.type != "cpu" or kept.dtype is not torch.float32:
         mask = unpack_bits(bits, count)
         _check_count(int(mask.count_nonzero()), kept)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from elision.common.checks import integer, one_of
+from elision.memory.codecs.on_gpu import LARGEST_GROUP, usable
 from elision.memory.codecs.pieces import spans
 from elision.memory.codecs.threads import in_threads
 from elision.memory.codecs.traced import TracedGroups
@@ -123,9 +124,10 @@ class GroupQuant(Codec):
         codes = values.new_empty(groups * self._group_bytes, dtype=torch.uint8)
         grid = values.new_empty(2, groups, dtype=torch.float32)
         start = _spread(slot.seed)
-        for span in _in_float32(values, full, self.group):
+        for span in _spans(values, full, self.group):
             piece = values[span.start * self.group : span.stop * self.group]
-            piece = piece.to(torch.float32)
+            if not _on_gpu(piece, self.group):
+                piece = piece.to(torch.float32)
             self._quantise(piece, span.start, start, support, codes, grid)
         if groups > full:  # the last group is filled up with its last value
             rest = values[full * self.group :].to(torch.float32)
@@ -197,7 +199,7 @@ class GroupQuant(Codec):
         """Quantise full groups, the first of which is group number ``first``."""
         size, packed = self.group, self._group_bytes
         random = self.rounding != "nearest"
-        quantise = _backend(values).quantise
+        quantise = _backend(values, size).quantise
 
         def run(a: int, b: int) -> None:
             quantise(
@@ -208,7 +210,7 @@ class GroupQuant(Codec):
                 *(_array(row[first + a : first + b]) for row in grid),
             )
 
-        in_threads(run, values.numel() // size, size)
+        _share(run, values, values.numel() // size, size)
 
     def _restore(self, packed: Packed, decode: Callable[..., None]) -> torch.Tensor:
         """Call ``decode`` on shares of the groups: first, last + 1, codes, result."""
@@ -216,11 +218,11 @@ class GroupQuant(Codec):
         size, stored = self.group, self._group_bytes
         groups = codes.numel() // stored
         out = codes.new_empty(groups * size, dtype=packed.layout.dtype)
-        backend = _backend(codes)
-        for span in _in_float32(out, groups, size):
+        backend = _backend(codes, size)
+        for span in _spans(out, groups, size):
             target = out[span.start * size : span.stop * size]
             piece = target
-            if target.dtype is not torch.float32:
+            if target.dtype is not torch.float32 and not _on_gpu(out, size):
                 piece = torch.empty_like(target, dtype=torch.float32)
 
             def run(
@@ -230,7 +232,7 @@ class GroupQuant(Codec):
                 result = _array(piece[a * size : b * size])
                 decode(first + a, first + b, part, result, backend)
 
-            in_threads(run, span.stop - span.start, size)
+            _share(run, codes, span.stop - span.start, size)
             if piece is not target:
                 target.copy_(piece)
         return packed.layout.view(out)
@@ -240,13 +242,6 @@ class GroupQuant(Codec):
         if relu and self.bits == 1:
             return None
         return TracedGroups(self.bits, self.group, relu)
-
-
-def _in_float32(values: torch.Tensor, groups: int, size: int) -> Iterator[slice]:
-    """Spans of groups: all at once where they need no conversion."""
-    if values.dtype is torch.float32:
-        return iter([slice(0, groups)])
-    return spans(groups, size, torch.get_num_threads())
 
 
 def _spread(seed: int) -> int:
@@ -269,12 +264,38 @@ def _array(tensor: torch.Tensor) -> Any:
     return tensor.numpy() if tensor.device.type == "cpu" else tensor
 
 
-def _backend(tensor: torch.Tensor) -> ModuleType:
-    """The native kernels on the CPU, their torch counterparts elsewhere."""
+def _spans(values: torch.Tensor, groups: int, size: int) -> Iterator[slice]:
+    """Spans of groups: all at once where they need no conversion before."""
+    if values.dtype is torch.float32 or _on_gpu(values, size):
+        return iter([slice(0, groups)])
+    return spans(groups, size, torch.get_num_threads())
+
+
+def _share(
+    run: Callable[[int, int], None], on: torch.Tensor, items: int, size: int
+) -> None:
+    """Work on all items: on the CPU in threads; elsewhere on the caller's stream."""
+    if on.device.type == "cpu":
+        in_threads(run, items, size)
+    elif items:
+        run(0, items)
+
+
+def _on_gpu(tensor: torch.Tensor, group: int) -> bool:
+    """Whether Triton's kernels work on it, which convert other dtypes on the way."""
+    return group <= LARGEST_GROUP and usable(tensor)
+
+
+def _backend(tensor: torch.Tensor, group: int) -> ModuleType:
+    """The native kernels on the CPU; elsewhere Triton's, or their torch counterparts."""
     if tensor.device.type == "cpu":
         from elision.memory.codecs import group_kernels
 
         return group_kernels
+    if _on_gpu(tensor, group):
+        from elision.memory.codecs.on_gpu import group as on_gpu
+
+        return on_gpu
     from elision.memory.codecs import group_torch
 
     return group_torch

@@ -60,7 +60,9 @@ def quantise(
     else:
         lowest = values.amin(1)
     lowest = round_down(lowest)
-    width = -round_down(-((highest - lowest) / levels).clamp(min=_LEAST))
+    # By a tensor: a GPU would multiply by the inverse of a number, which is rounded.
+    share = (highest - lowest) / highest.new_full((), levels)
+    width = -round_down(-share.clamp(min=_LEAST))
     width = width.where(highest > lowest, 0)
     low.copy_(lowest)
     step.copy_(width)

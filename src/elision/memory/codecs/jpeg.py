@@ -1,10 +1,9 @@
 """JPEG-ACT: 8x8 blocks of fixed-point planes, cosine transformed and quantised."""
 
-import math
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -13,7 +12,9 @@ import torch.nn.functional as F
 from elision.common.checks import number, one_of
 from elision.memory.codecs.bits import keep_positive, pack_bits, unpack_bits
 from elision.memory.codecs.compaction import compact, count_nonzero, spread
+from elision.memory.codecs.cosine import cosine_transform
 from elision.memory.codecs.fixed_point import channel_maxima
+from elision.memory.codecs.on_gpu import usable
 from elision.memory.codecs.pieces import cuts, part
 from elision.memory.saved.checksum import DamagedError
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
@@ -21,17 +22,6 @@ from elision.memory.saved.layout import Layout, flat
 from elision.memory.saved.roles import SMOOTH_ROLES, Slot
 
 __all__ = ["Jpeg", "search_table"]
-
-
-@cache
-def _dct() -> torch.Tensor:
-    """The orthonormal 8-point cosine transform ``D[k, n]``, float32 on the CPU."""
-    with torch.device("cpu"):
-        n = torch.arange(8, dtype=torch.float32)
-    k = n[:, None]
-    transform = torch.cos(math.pi * (2 * n + 1) * k / 16) / 2
-    transform[0] = math.sqrt(1 / 8)
-    return transform
 
 
 def _blocks(planes: torch.Tensor) -> torch.Tensor:
@@ -109,15 +99,27 @@ class Jpeg(Codec):
             return None
         step = channel_maxima(tensor) / (127 * self.scale)
         table = self._table(tensor.device)
+        if usable(tensor):
+            coefficients = _kernels().transformed(
+                *(tensor, step.view(-1), cosine_transform().to(tensor.device), table)
+            )
+        else:
+            coefficients = self._coefficients(tensor, step, table)
+        payload = [step, *self._encode(coefficients.view(-1))]
+        if slot.nonnegative:
+            payload.append(pack_bits(flat(tensor) > 0))
+        return Packed(tuple(payload), Layout.of(tensor), slot.nonnegative)
+
+    def _coefficients(
+        self, tensor: torch.Tensor, step: torch.Tensor, table: torch.Tensor
+    ) -> torch.Tensor:
+        """The quantised coefficients, int8, ``(N, C, blocks, 64)``."""
         coefficients = tensor.new_empty(_block_shape(tensor.shape), dtype=torch.int8)
         for index in cuts(tensor.shape):
             piece = _transform(tensor[index], part(step, index)).div_(table)
             target = coefficients[index]
             target.copy_(piece.round_().clamp_(-127, 127).view(target.shape))
-        payload = [step, *self._encode(coefficients.view(-1))]
-        if slot.nonnegative:
-            payload.append(pack_bits(flat(tensor) > 0))
-        return Packed(tuple(payload), Layout.of(tensor), slot.nonnegative)
+        return coefficients
 
     def unpack(self, packed: Packed) -> torch.Tensor:
         """The inverse transform of the quantised coefficients."""
@@ -126,16 +128,32 @@ class Jpeg(Codec):
         masked = payload.pop() if packed.meta else None
         shape = _block_shape((n, c, h, w))
         coefficients = self._decode(payload, torch.Size(shape).numel()).view(shape)
-        dct, table = _dct().to(step.device), self._table(step.device)
+        coefficients = coefficients.to(step.device)  # deflated ones lie on the CPU
+        dct, table = cosine_transform().to(step.device), self._table(step.device)
         restored = packed.layout.empty()
-        for index in cuts((n, c, h, w)):
-            target = restored[index]
-            piece = coefficients[index].reshape(-1, 8, 8).to(torch.float32) * table
-            planes = _planes(dct.T @ piece @ dct, (-1, h, w)).view(target.shape)
-            target.copy_(planes * part(step, index))
+        if usable(step):
+            _kernels().restored(coefficients, step.view(-1), dct, table, restored)
+        else:
+            self._restore(coefficients, step, dct, table, restored)
         if masked is not None:
             keep_positive(flat(restored), masked)
         return restored
+
+    def _restore(
+        self,
+        coefficients: torch.Tensor,
+        step: torch.Tensor,
+        dct: torch.Tensor,
+        table: torch.Tensor,
+        restored: torch.Tensor,
+    ) -> None:
+        """The inverse transform, into ``restored``."""
+        height, width = restored.shape[2:]
+        for index in cuts(restored.shape):
+            target = restored[index]
+            piece = coefficients[index].reshape(-1, 8, 8).to(torch.float32) * table
+            planes = _planes(dct.T @ piece @ dct, (-1, height, width))
+            target.copy_(planes.view(target.shape) * part(step, index))
 
     def keeps_sign(self, packed: Packed) -> bool:
         """True if a mask is kept."""
@@ -173,6 +191,12 @@ class Jpeg(Codec):
         return ordered.T.contiguous().view(-1)
 
 
+def _kernels() -> ModuleType:
+    from elision.memory.codecs.on_gpu import jpeg
+
+    return jpeg
+
+
 def _damaged(why: str) -> DamagedError:
     return DamagedError(
         f"a saved tensor's deflated bytes changed since the forward pass ({why}); repeat "
@@ -183,7 +207,7 @@ def _damaged(why: str) -> DamagedError:
 def _transform(tensor: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
     """The cosine transform of the fixed-point planes, (blocks, 8, 8)."""
     q = (tensor.to(torch.float32) / step.where(step > 0, 1)).round_().clamp_(-127, 127)
-    dct = _dct().to(tensor.device)
+    dct = cosine_transform().to(tensor.device)
     return dct @ _blocks(q.contiguous().flatten(0, 1)) @ dct.T
 
 

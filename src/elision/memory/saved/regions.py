@@ -114,7 +114,7 @@ class Region:
             return None
         offset, dtype, conjugated, negated, shape, stride = self._geometry
         memory = torch.empty(0, dtype=dtype, device=storage.device)
-        memory.set_(storage, offset, shape, stride)
+        memory = memory.set_(storage).as_strided(shape, stride, offset)
         memory = memory.conj() if conjugated else memory
         memory = torch.ops.aten._neg_view(memory) if negated else memory
         return None if content_tag(dense_part(memory)) == self._tag else memory
