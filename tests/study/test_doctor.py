@@ -172,3 +172,23 @@ def test_a_library_that_is_only_on_the_path_says_so(
     monkeypatch.setattr(doctor, "found_extras", fails)
     (found,) = doctor._extras()
     assert "only on" in found.found or "not installed" in found.found
+
+
+@pytest.mark.parametrize(
+    ("reason", "state", "told"),
+    [
+        (None, "works", "Triton's kernels pack"),
+        ("wrong results of masks", "slow", "torch packs saved activations"),
+    ],
+)
+def test_a_gpu_is_judged_by_the_trial_of_its_kernels(
+    reason: str | None, state: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(doctor.on_gpu, "unavailable", lambda device: reason)
+    found = doctor._gpu()
+    assert found.state == state
+    assert told in found.found
+    assert reason is None or reason in found.found

@@ -1,12 +1,12 @@
 """Restore a model's state and the random state after trial passes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-__all__ = ["Buffers", "restored"]
+__all__ = ["Buffers", "kept_random_state", "restored"]
 
 
 class Buffers:
@@ -72,3 +72,27 @@ def restored(model: nn.Module, *, random_state: bool = False) -> Iterator[None]:
             yield
         finally:
             before.put_back()
+
+
+def kept_random_state(device: torch.device) -> Callable[[], None]:
+    """A function that puts back the random state as it is now.
+
+    Args:
+        device: whose state is kept beside the CPU's; only CUDA devices have one here.
+
+    Example:
+        >>> put_back = kept_random_state(torch.device("cpu"))
+        >>> first = torch.rand(3)
+        >>> put_back()
+        >>> bool((torch.rand(3) == first).all())
+        True
+    """
+    on_cpu = torch.get_rng_state()
+    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def put_back() -> None:
+        torch.set_rng_state(on_cpu)
+        if on_gpu is not None:
+            torch.cuda.set_rng_state(on_gpu, device)
+
+    return put_back

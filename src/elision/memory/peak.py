@@ -64,16 +64,17 @@ def watch_peak(device: str | torch.device = "cpu"):
     measured = Peak()
     gc.collect()
     if torch.device(device).type != "cpu":
-        torch.accelerator.synchronize()
-        before = torch.accelerator.memory_allocated()
-        torch.accelerator.reset_peak_memory_stats()
+        where = torch.device(device).index  # None: the current device
+        torch.accelerator.synchronize(where)
+        before = torch.accelerator.memory_allocated(where)
+        torch.accelerator.reset_peak_memory_stats(where)
         try:
             yield measured
         finally:
-            torch.accelerator.synchronize()
-            peak = torch.accelerator.max_memory_allocated()
+            torch.accelerator.synchronize(where)
+            peak = torch.accelerator.max_memory_allocated(where)
             measured.peak_bytes = peak - before
-            measured.end_bytes = torch.accelerator.memory_allocated() - before
+            measured.end_bytes = torch.accelerator.memory_allocated(where) - before
         return
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         yield measured

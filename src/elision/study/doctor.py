@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,6 +18,7 @@ from elision import __version__
 from elision.common.extras import Extra, found_extras
 from elision.energy.meters.rapl import POWERCAP, Rapl
 from elision.engines.decision import cpu_name
+from elision.memory.codecs import on_gpu
 from elision.methods import Swat, elide
 from elision.native import builder, shared_object
 
@@ -240,10 +242,18 @@ def _seconds(values: torch.Tensor) -> float:
 def _gpu() -> Finding:
     if not torch.cuda.is_available():
         return Finding("GPU", "absent", "none that torch can use; nothing needs one")
+    device = torch.device("cuda", torch.cuda.current_device())
     found = (
-        f"{torch.cuda.get_device_name()}: torch's engine runs there; the native kernels"
+        f"{torch.cuda.get_device_name(device)}: recipes are computed by torch's engine"
     )
-    return Finding("GPU", "works", f"{found} are of the CPU")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the reason is told here
+        reason = on_gpu.unavailable(device)
+    if reason is None:
+        told = "Triton's kernels pack saved activations, as torch does"
+        return Finding("GPU", "works", f"{found}, {told}")
+    told = f"{found}; torch packs saved activations, in more time: {reason}"
+    return Finding("GPU", "slow", told, "nothing, if memory is enough without savers")
 
 
 def _energy() -> Finding:

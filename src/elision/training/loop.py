@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from elision.common.checks import count, random_seed
+from elision.common.restoring import kept_random_state
 from elision.common.seeds import seed_at
 from elision.distill import Distilled, Teaching
 from elision.distill.distilled import Lesson
@@ -545,9 +546,12 @@ class _Run:
             if metered:
                 watching.enter_context(watch(self.model, state.meter))
             plain = not (recorded or metered)
+            if self.device.type == "cuda":  # what a teacher computes is not the step's
+                torch.cuda.synchronize(self.device)
             began = time.perf_counter()
             with self.spent.step(plain=plain):
                 loss = self._step(batch, factor, step, policy, lesson)
+            # The loss that is returned was read from the device: the step is done.
             if plain:
                 state.seconds.append(time.perf_counter() - began)
             if trace is not None and self.scaling.took_step:
@@ -563,10 +567,10 @@ class _Run:
         lesson: Lesson | None,
     ) -> float:
         self.optimizer.zero_grad()
-        random = torch.get_rng_state()
+        put_back = kept_random_state(self.device)
 
         def again() -> Tensor:
-            torch.set_rng_state(random)
+            put_back()
             self.parallel = self.model  # no other rank runs its step again
             return self._loss(batch, step, policy, lesson)
 
