@@ -29,6 +29,8 @@ NOT_RUN = MappingProxyType(
         "elision serve ": "answers until Ctrl-C; tests/study/test_served.py asks it",
         "python docs/report_picture.py ": "needs a browser; CI does it where there is one",
         "python -m campaigns": "hours; tests/campaigns has a short form of each",
+        "elision study --device cuda ": "needs a GPU; tests/training has another device",
+        "python benchmarks/gpu.py ": "needs a GPU; tests/memory has all of it on the CPU",
         "elision reproduce ": "minutes; tests/study reproduces each paper at a small size",
         "elision simulate --model resnet18 vgg16 ": "288 machines",
         "elision simulate --model resnet18 --sparsity 0.5 0.7 0.9 --ray 10.": "no cluster",
