@@ -94,6 +94,21 @@ def test_a_folder_that_keeps_nothing_is_told_once(
     assert "each process compiles its own" in said[0]
 
 
+def test_a_folder_of_the_user_that_is_passed_over_is_told(
+    tmp_path: Path,
+    module: ModuleType,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "kept"
+    folder.write_text("a file in its place")
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(folder))
+    with caplog.at_level("WARNING", logger="elision"):
+        assert (_hits(module), _hits(module)) == (0, 1)
+    (said,) = [row for row in caplog.messages if str(folder) in row]
+    assert f"kept in {Path(str(module.__file__)).parent / '__pycache__'}" in said
+
+
 def test_a_function_that_no_folder_keeps_is_told_once(
     module: ModuleType,
     caplog: pytest.LogCaptureFixture,

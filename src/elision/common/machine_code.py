@@ -54,6 +54,8 @@ def compiled_once(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             dispatcher._cache = _cache_class()(dispatcher.py_func)
         except RuntimeError as error:  # Numba found no folder for it
             _tell_once("any folder", str(error))
+        else:
+            _tell_if_elsewhere(numba.config.CACHE_DIR, dispatcher._cache.cache_path)
         return dispatcher
 
     return decorated
@@ -134,6 +136,21 @@ def _tell_once(folder: str, reason: str) -> None:
         folder,
         reason,
     )
+
+
+@functools.cache
+def _tell_if_elsewhere(asked: str, found: str) -> None:
+    """Say that machine code is kept in another folder than the user's.
+
+    Numba passes over a folder that it cannot write to, and takes its next one in silence.
+    """
+    if asked and not Path(found).resolve().is_relative_to(Path(asked).resolve()):
+        _log.warning(
+            "NUMBA_CACHE_DIR is %s, which is no folder that can be written to; compiled "
+            "functions are kept in %s",
+            asked,
+            found,
+        )
 
 
 @contextmanager
