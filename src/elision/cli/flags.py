@@ -10,6 +10,7 @@ __all__ = [
     "Files",
     "Integer",
     "Integers",
+    "Loggers",
     "Names",
     "Specs",
     "number_or_list",
@@ -36,6 +37,9 @@ _SEVERAL = Parameter(consume_multiple=1, negative="")
 Specs = Annotated[tuple[str, ...], _SEVERAL]
 Names = Annotated[tuple[str, ...], _SEVERAL]
 Files = Annotated[tuple[Path, ...], _SEVERAL]
+#: Loggers. torchrun takes ``--log``, even behind the name of its program, for a beginning of
+#: its own flags and refuses it; hence the other name.
+Loggers = Annotated[Names, Parameter(name=["--log", "--logger"])]
 Integers = Annotated[tuple[Integer, ...], _SEVERAL]
 
 

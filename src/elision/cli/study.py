@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from elision.cli.flags import Integer, Integers, Names, Specs, number_or_list
+from elision.cli.flags import Integer, Integers, Loggers, Specs, number_or_list
 from elision.cli.running import run
 from elision.cli.training import GridFlags, WorkloadFlags, folder_for
 
@@ -33,7 +33,7 @@ def study(
     workers: Integer | None = None,
     ray: str | None = None,
     electricity: GridFlags | None = None,
-    log: Names = (),
+    log: Loggers = (),
     out: Path | None = None,
 ) -> None:
     """Train under several recipes, record, simulate, compare: the main job.

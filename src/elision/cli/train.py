@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from elision.cli.flags import Integer, Integers, Names, number_or_list
+from elision.cli.flags import Integer, Integers, Loggers, number_or_list
 from elision.cli.running import run, run_share
 from elision.cli.training import GridFlags, WorkloadFlags, folder_for
 
@@ -29,7 +29,7 @@ def train(
     record: Integer = 2,
     samples: Integer = 2,
     electricity: GridFlags | None = None,
-    log: Names = (),
+    log: Loggers = (),
     out: Path | None = None,
 ) -> None:
     """Train under one recipe: a study without machines.
@@ -88,7 +88,8 @@ def train(
     log
         Loggers of the trainings: tensorboard, wandb or mlflow, each with its extra, in the
         run folder; NAME:TARGET for a folder of tensorboard's, a project of wandb's, the
-        URI of a store of mlflow's.
+        URI of a store of mlflow's. Under torchrun --logger, since --log is a beginning of
+        flags of its own.
     out
         Run folder; default: runs/train-WORKLOAD-RECIPE, or the next of
         runs/train-WORKLOAD-RECIPE-2 and so on that holds no other run.
