@@ -48,7 +48,7 @@ class saver:
         pack_batch: also pack the tensors that the model is called with. By default they
             are kept, because the caller usually holds the batch anyway.
         seed: seed of stochastic rounding; the same seed gives the same packs. By
-            default it follows ``torch.manual_seed`` and the savers used so far.
+            default it follows ``torch.manual_seed`` and the savers without one so far.
         measure: also measure the allocator's bytes in the block, for the
             report; on the CPU this runs torch's profiler, which takes time, and is left
             out, with a warning, where somebody else's profiler runs.

@@ -61,6 +61,11 @@ class Way:
         gradient_error: norm of the difference of all parameters' gradients to those of
             the plain step, over their norm.
         failed: why it could not be measured; empty if it was.
+
+    Example:
+        >>> way = Way("exact", 2**20, (0.2, 0.1, 0.3), 2.0, (1.0, 1.1, 1.2))
+        >>> way.seconds_per_step
+        0.2
     """
 
     name: str
@@ -96,6 +101,13 @@ class Comparison:
         ways: in the order in which they were asked for, the plain step first.
         limit_bytes: largest peak that is allowed; None: any.
         blocks: paths of the modules that were checkpointed.
+
+    Example:
+        >>> plain = Way("plain", 2**21, (0.1,), 1.0, (1.0,))
+        >>> exact = Way("exact", 2**20, (0.2,), 2.0, (2.0,))
+        >>> print(Comparison((plain, exact), limit_bytes=2**20).verdict)
+        cheapest within 1.0 MiB: exact, 1.0 MiB at 2.00x the time of the plain step; \
+gradients those of the plain step
     """
 
     ways: tuple[Way, ...]
