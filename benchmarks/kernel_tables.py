@@ -103,6 +103,24 @@ def two_threads() -> str:
     return _steps("network-32-2threads")
 
 
+def two_machines() -> str:
+    """Steps of a ResNet-18 at batch 32 on AVX-512 and on AVX2."""
+    ways = {"SWAT {}": "SWAT", "SWAT {}, auto": "SWAT, auto", "fixed mask {}": "mask"}
+    records = [load("network-32"), load("../2026-11-30-kernels-avx2/network-32")]
+    steps = [record["network"]["ResNet-18"] for record in records]
+    dense = [milliseconds(best(each, "dense float32")) for each in steps]
+    rows = []
+    for way, words in ways.items():
+        cells = [
+            spread(each[name]) if (name := way.format(s)) in each else ""
+            for each in steps
+            for s in ("0.9", "0.95")
+        ]
+        rows.append([words, dense[0], *cells[:2], dense[1], *cells[2:]])
+    head = "step | AVX-512: dense ms | 90 % | 95 % | AVX2: dense ms | 90 % | 95 %"
+    return table(head, rows)
+
+
 def modes() -> str:
     """Steps under autocast and compiled."""
     rows = []
@@ -301,7 +319,7 @@ def winograd_errors() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__.replace("_", "-"): f
     for f in (
-        *(layers, network, two_threads, modes, linear, others, products),
+        *(layers, network, two_threads, two_machines, modes, linear, others, products),
         *(gradients, channels, grouped, memory, training),
         *(winograd_errors, winograd_kernel, batch_reduce, batch_reduce_means),
     )

@@ -46,6 +46,7 @@ from elision.workloads.models.vgg import vgg16
 STAGES = [(64, 32, 4), (128, 16, 3), (256, 8, 3), (512, 4, 3)]
 #: Channels, side, groups.
 GROUPED = [(128, 32, 2), (256, 16, 2), (256, 16, 4), (256, 16, 8)]
+BF16 = "dense bfloat16 last"
 LINEAR = [(512, 1024, 1024), (1024, 1024, 1024), (1024, 768, 3072), (1024, 3072, 768)]
 
 
@@ -236,8 +237,9 @@ def network(args: argparse.Namespace) -> dict[str, Any]:
         candidates = {
             "dense float32 NCHW": training_step(copy.deepcopy(model), x, y),
             "dense float32 last": training_step(copy.deepcopy(in_last), last, y),
-            "dense bfloat16 last": training_step(in_last, last, y, bf16=True),
         }
+        if args.bf16:
+            candidates[BF16] = training_step(in_last, last, y, bf16=True)
         for kind, native in swats(args, model, dense=(":first",)).items():
             candidates[kind] = training_step(native, x, y)
         for s in args.sparsity:
@@ -250,8 +252,8 @@ def network(args: argparse.Namespace) -> dict[str, Any]:
             candidates[f"fixed mask {s:g}"] = training_step(masked, x, y)
         dense = [n for n in candidates if "float32" in n]
         rows = tables[name] = compare(candidates, dense, args.rounds)
-        for row in rows.values():
-            row["ratio_bf16"] = rows["dense bfloat16 last"]["seconds"] / row["seconds"]
+        for row in rows.values() if args.bf16 else ():
+            row["ratio_bf16"] = rows[BF16]["seconds"] / row["seconds"]
         show(f"{name}, batch {args.batch}", rows)
     return {"network": tables, "batch": args.batch}
 
@@ -273,9 +275,7 @@ def modes(args: argparse.Namespace) -> dict[str, Any]:
         candidates = {
             "dense float32": training_step(copy.deepcopy(model), x, y),
             "dense float32 last": training_step(copy.deepcopy(in_last), last, y),
-            "dense bfloat16 last": training_step(
-                copy.deepcopy(in_last), last, y, bf16=True
-            ),
+            BF16: training_step(copy.deepcopy(in_last), last, y, bf16=True),
             "dense compiled": training_step(_compiled(copy.deepcopy(model)), x, y),
             "dense compiled last": training_step(_compiled(in_last), last, y),
         }
@@ -287,7 +287,7 @@ def modes(args: argparse.Namespace) -> dict[str, Any]:
             }
         rows = tables[name] = compare(candidates, list(candidates)[:2], args.rounds)
         for row in rows.values():
-            row["ratio_bf16"] = rows["dense bfloat16 last"]["seconds"] / row["seconds"]
+            row["ratio_bf16"] = rows[BF16]["seconds"] / row["seconds"]
         show(f"{name}, batch {args.batch}", rows)
     return {"modes": tables, "batch": args.batch}
 
@@ -434,6 +434,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.9, 0.95])
     parser.add_argument("--threshold", nargs="+", default=["sampled", "exact"])
+    parser.add_argument(
+        "--bf16",
+        action=argparse.BooleanOptionalAction,
+        default=torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        help="network: the dense step in bfloat16, too; by default where oneDNN has it",
+    )
     parser.add_argument("--model", nargs="+", default=list(MODELS), choices=MODELS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

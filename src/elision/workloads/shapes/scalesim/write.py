@@ -76,7 +76,9 @@ def _conv_cells(name: str, geometry: Geometry) -> tuple[str | int, ...]:
         name = f"{name} {DEPTHWISE}"
     filters = conv.out_channels // (conv.groups if depthwise else 1)
     sizes = (height, width, *conv.kernel, conv.in_channels, filters)
-    return name, *sizes, *conv.stride
+    # SCALE-Sim 3 reads one stride, for both axes, and takes a second for a sparsity.
+    strides = conv.stride if conv.stride[0] != conv.stride[1] else conv.stride[:1]
+    return name, *sizes, *strides
 
 
 def _convolution(name: str, geometry: Geometry) -> Conv2dGeometry:
