@@ -28,6 +28,7 @@ NOT_RUN = MappingProxyType(
         "OMP_NUM_THREADS=1 ": "a measurement of minutes, or ranks",
         "elision serve ": "answers until Ctrl-C; tests/study/test_served.py asks it",
         "python docs/report_picture.py ": "needs a browser; CI does it where there is one",
+        "python -m benchmarks.peers": "installs other libraries; tests/benchmarks runs one",
         "python -m campaigns": "hours; tests/campaigns has a short form of each",
         "elision study --device cuda ": "needs a GPU; tests/training has another device",
         "python benchmarks/gpu.py ": "needs a GPU; tests/memory has all of it on the CPU",
