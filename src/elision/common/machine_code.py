@@ -47,6 +47,7 @@ def compiled_once(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorated(function: Callable[..., Any]) -> Any:
         import numba
+        from numba.core import config
 
         dispatcher: Any = numba.njit(**options)(function)
         try:
@@ -55,7 +56,8 @@ def compiled_once(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         except RuntimeError as error:  # Numba found no folder for it
             _tell_once("any folder", str(error))
         else:
-            _tell_if_elsewhere(numba.config.CACHE_DIR, dispatcher._cache.cache_path)
+            asked = getattr(config, "CACHE_DIR", "")  # Numba sets it by name
+            _tell_if_elsewhere(asked, dispatcher._cache.cache_path)
         return dispatcher
 
     return decorated

@@ -29,7 +29,7 @@ from elision.common.files import (
 )
 from elision.common.locking import alone_in
 from elision.common.toml import from_toml, to_toml
-from elision.common.versioned import VERSION_KEY, versioned
+from elision.common.versioned import unversioned, versioned
 
 __all__ = [
     "Environment",
@@ -311,7 +311,7 @@ def kept_environment(folder: Path) -> dict[str, Any]:
         "the versions and the machine that the run began with",
         "delete it, and those of today are written in their place",
     )
-    return {name: value for name, value in found.items() if name != VERSION_KEY}
+    return unversioned(found)
 
 
 def commit_of(folder: Path) -> str | None:

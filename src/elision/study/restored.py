@@ -21,10 +21,12 @@ from elision.layers.recipe import Recipe
 from elision.products import LayerProduct, Trace
 from elision.study.config import StudyConfig, recipe_folder
 from elision.study.energy import kept_grid
+from elision.study.folder import kept_environment
 from elision.study.kept_costs import COSTS, kept_costs
 from elision.study.outcome import StudyOutcome, read_summary
 from elision.study.run import (
     configured,
+    kept_findings,
     kept_recipe,
     outcome_of,
     probe_file,
@@ -102,7 +104,7 @@ def restored(folder: Path) -> Restored:
         method = Recipe(spec) if lost else kept_recipe(place)
         outcome = outcome_of(spec, method, results, wanted)
         for probe in probes if outcome.finished else ():
-            outcome.findings[probe] = _json(probe_file(folder, spec, probe))
+            outcome.findings[probe] = kept_findings(probe_file(folder, spec, probe))
         outcomes.append(outcome)
         trace.extend(results[found.seeds[0]].trace, prefix=f"{spec}/", recipe=spec)
     if not any(o.finished for o in outcomes):
@@ -114,7 +116,7 @@ def restored(folder: Path) -> Restored:
         StudyOutcome(
             shown,
             outcomes,
-            _json(folder / "env.json"),
+            kept_environment(folder),
             Timing(folder).seconds,
             found.source,
             trace,
@@ -287,10 +289,3 @@ def _kept(products: Sequence[LayerProduct], *, rows: list[CostRow]) -> list[Cost
     """The costs of products that were simulated before."""
     del products
     return rows
-
-
-def _json(path: Path) -> Any:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file, which the report needs")
-    with taken_apart(path, "not JSON"):
-        return json.loads(path.read_text(encoding="utf-8"))

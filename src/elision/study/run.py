@@ -35,7 +35,7 @@ from elision.common.files import (
 )
 from elision.common.names import lookup
 from elision.common.specs import build
-from elision.common.versioned import VERSION_KEY, versioned
+from elision.common.versioned import unversioned, versioned
 from elision.common.workers import spread
 from elision.distill import LessonCache, Teaching
 from elision.energy import Grid
@@ -83,6 +83,7 @@ __all__ = [
     "added_to",
     "configured",
     "default_folder",
+    "kept_findings",
     "kept_recipe",
     "outcome_of",
     "probe_file",
@@ -594,10 +595,7 @@ class _Run:
         """Findings of a probe; from its file if it has run before."""
         path = probe_file(folder, spec, probe)
         if path.is_file():
-            found = read_json(
-                path, "findings of a probe", "delete it, and the probe runs again"
-            )
-            return {name: value for name, value in found.items() if name != VERSION_KEY}
+            return kept_findings(path)
         trained = Trained(
             copy.deepcopy(result.model).cpu().train(),
             self.method(spec),
@@ -634,6 +632,17 @@ def kept_recipe(folder: Path) -> Recipe:
         )
     with taken_apart(path, "not a recipe"):
         return recipe_from_toml(path.read_text(encoding="utf-8"))
+
+
+def kept_findings(path: Path) -> dict[str, Any]:
+    """What a probe found, from its file (:func:`probe_file`).
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    mend = "delete it, and the probe runs again"
+    return unversioned(read_json(path, "findings of a probe", mend))
 
 
 def probe_file(folder: Path, spec: str, probe: str) -> Path:

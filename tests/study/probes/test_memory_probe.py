@@ -1,12 +1,11 @@
 """The study asks about saved activations and the report shows what was found."""
 
-import json
-
 import pytest
 
 from elision.study import StudyConfig, study
 from elision.study.page.sections.memory import memory
 from elision.study.probes import ActivationMemory
+from elision.study.run import kept_findings
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +53,7 @@ def test_what_is_found_agrees_with_itself(outcome):
             assert stored == kind["row"]["stored_bytes"]
             assert logical == kind["row"]["logical_bytes"]
     kept = folder / "recipes" / "dense" / "probe-memory-policy-exact.json"
-    assert (
-        json.loads(kept.read_text())
-        == found.outcomes[0].findings["memory:policy=exact"]
-    )
+    assert kept_findings(kept) == found.outcomes[0].findings["memory:policy=exact"]
 
 
 def test_layers_that_run_a_dense_recipe_derive_their_inputs(outcome):

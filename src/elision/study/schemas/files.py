@@ -5,6 +5,7 @@ from typing import Any, NotRequired, TypedDict
 from elision.common.versioned import SCHEMA, VERSION_KEY
 from elision.energy import Energy, Grid
 from elision.study.folder import Environment
+from elision.study.kept_costs import KeptCosts
 from elision.study.schemas.described import schema_of
 from elision.training.spent import EpochEnergy
 
@@ -239,6 +240,7 @@ FILES: dict[str, type] = {
     "energy.json": Account,
     "sources.json": Sources,
     "recipes/**/energy-by-epoch.json": AccountByEpoch,
+    "recipes/*/costs.json": KeptCosts,
     "recipes/*/probe-*.json": Findings,
 }
 
