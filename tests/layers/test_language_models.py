@@ -252,7 +252,8 @@ def test_explain_names_what_the_table_does_not_reach(name: str) -> None:
     assert len(named) == len(set(named))
     # What multiplies outside of the table are calls: a recipe names them by products=.
     attention = {part.what for part in found.unreached if part.macs}
-    assert attention <= {"qk", "pv"}
+    # Older versions of Transformers write T5's attention as two matrix products.
+    assert attention <= {"qk", "pv"} or attention <= {"matmul", "matmul_1"}
 
 
 def test_gpt2s_own_linear_layer_is_in_the_table() -> None:

@@ -104,7 +104,8 @@ def sped(rank: int) -> None:
     from elision.training.loops.deepspeed import attach_engine, saver
 
     # Gloo carries everything; what DeepSpeed would compile for the CPU is not tested here.
-    deepspeed.ops.__compatible_ops__.clear()
+    compiled = deepspeed.ops.__compatible_ops__
+    compiled.update(dict.fromkeys(compiled, False))
 
     def engine_of(model: nn.Module, stage: int):
         settings = {

@@ -85,7 +85,7 @@ class Way:
     def time_quartiles(self) -> tuple[float, float, float]:
         """Lower quartile, median and upper quartile of the ratios of time."""
         if len(self.time_ratios) < 2:
-            only = self.time_ratios[0]
+            only = statistics.median(self.time_ratios)
             return only, only, only
         lower, median, upper = statistics.quantiles(
             self.time_ratios, n=4, method="inclusive"
