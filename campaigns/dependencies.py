@@ -65,6 +65,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "deepspeed": ("tests/training/test_loops_ranks.py",),
     "energy": ("tests/energy/test_energy_meters.py",),
     "flower": ("tests/training/parallel/federated/test_flower.py",),
+    "gpu": ("tests/memory/codecs/on_gpu/test_triton_kernels.py",),
     "lightning": ("tests/training/test_training_loops.py",),
     "litert": ("tests/export/test_litert_target.py",),
     "mlflow": ("tests/training/loggers/test_adapters.py",),

@@ -39,6 +39,9 @@ def test_what_a_program_begins_ends_with_the_process_that_ran_it(
 ) -> None:
     noted = tmp_path / "number"
     script = (
+        "import signal\n"
+        # What a shell starts in the background is deaf to interruptions.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from elision.common.programs import completed\n"
         f"completed(['sh', '-c', {BEGINS_ANOTHER.format(noted)!r}], timeout_seconds=600)"
     )

@@ -117,7 +117,8 @@ def test_the_total_is_torchs_flop_counters(
     with elision.metered(model) as meter:
         found = pass_of(model, x, backward)
     assert 2 * meter.total().dense_macs == counter.get_total_flops()
-    if recipe is None and network not in ("lstm", "encoder"):  # product by product
+    # Recurrent nets and encoders run fused where nobody counts, on some CPUs.
+    if recipe is None and network not in ("lstm", "gru", "encoder"):
         assert torch.equal(found, expected)
     elif recipe is None:
         torch.testing.assert_close(found, expected)

@@ -221,8 +221,10 @@ def test_without_a_compiler_torch_computes(monkeypatch, caplog) -> None:
 def test_autocast_and_function_transforms(classes: Any) -> None:
     ours, own = pair(classes, INPUTS, UNITS)
     x = torch.randn(STEPS, SEQUENCES, INPUTS)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert ours(x)[0].dtype == own(x)[0].dtype
+    # Without the CPU's instructions for bfloat16 oneDNN has no such LSTM.
+    if type(own) is not nn.LSTM or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        with torch.autocast("cpu", torch.bfloat16):
+            assert ours(x)[0].dtype == own(x)[0].dtype
 
     def loss(module: nn.Module, x: Tensor) -> Tensor:
         return torch.func.functional_call(module, dict(module.named_parameters()), x)[

@@ -354,6 +354,7 @@ def test_a_forward_pass_is_put_back(ends: type[Exception] | None) -> None:
 
 
 def test_a_compiled_model_is_packed_in_its_graphs() -> None:
+    torch._dynamo.reset()  # of sizes that other tests have had
     model = Classifier()
     compiled: Any = torch.compile(model.net, backend="aot_eager")
     saving = around_forward(compiled, "bits(4)")
