@@ -169,3 +169,30 @@ def test_traced_rounding_is_unbiased():
 def test_one_bit_without_a_code_for_zero_is_no_place_to_read_a_mask_from():
     assert traced([GroupQuant(1)], relu=True) is None
     assert traced([GroupQuant(1)], relu=False) is not None
+
+
+@pytest.mark.parametrize("policy", ["exact", "bits(4)", "int8", "fp8"])
+@pytest.mark.parametrize(
+    "sides", [((8, 8), (8, 8)), ((6, 7), (9, 5))], ids=["n", "nhw"]
+)
+def test_graphs_for_any_size_pack_what_they_can_restore(policy, sides):
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3)),
+        *(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)),
+    )
+    compiled = torch.compile(model, backend="aot_eager")
+    for batch, size in ((8, (8, 8)), (6, (6, 7)), (5, (9, 5))):
+        x = torch.randn(batch, 2, *size)
+        with saver(compiled, policy) as saved:
+            y = compiled(x)
+        y.square().sum().backward()
+        assert saved.ledger.ratio >= 1
+        if policy == "exact":
+            found = [p.grad.clone() for p in model.parameters()]
+            model.zero_grad()
+            model(x).square().sum().backward()
+            expected = [p.grad for p in model.parameters()]
+            torch.testing.assert_close(found, expected)
+        model.zero_grad()

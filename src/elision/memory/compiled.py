@@ -22,7 +22,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import fx, nn
 
-from elision.memory.codecs.traced import traced
+from elision.memory.codecs.traced import (
+    TracedGroups,
+    TracedMask,
+    TracedShape,
+    traced,
+)
 from elision.memory.policies.base import EXACT_RULES, Policy, Rule
 from elision.memory.saved.codec import Codec, Guarantee, TracedCodec
 from elision.memory.saved.ledger import Ledger, StorageRecord
@@ -144,8 +149,9 @@ class _Hooks:
         found = _Saved(slot, shape, nbytes, nbytes)
         if nbytes:
             for codec in self.policy.codecs_for(slot, tensor):
-                found.chosen = traced([codec], relu)
-                if found.chosen is not None:
+                form = traced([codec], relu)
+                if form is not None and _restores(form, tensor):
+                    found.chosen = form
                     found.codec, found.guarantee = f"{codec}, traced", codec.guarantee
                     break
         decided[node.name] = found
@@ -248,6 +254,20 @@ def _place() -> tuple[fx.Node, fx.Graph] | None:
         ) from error
     found = _get_saved_tensor_hook_context()
     return None if found is None else (found["_node"], found["_bw_graph"])
+
+
+def _restores(form: TracedCodec, tensor: torch.Tensor) -> bool:
+    """Whether a graph that is for any size can restore a tensor from this form.
+
+    The graph that unpacks knows the sizes of the parts and no others: of a tensor in
+    groups one size may change, of a mask or a mere shape none; else it is kept as it is.
+    Other forms have parts of the tensor's shape.
+    """
+    sizes = (size.node.expr for size in tensor.shape if isinstance(size, torch.SymInt))
+    changing = [expr for expr in sizes if expr.free_symbols]
+    if isinstance(form, TracedGroups):
+        return not changing or (len(changing) == 1 and changing[0].is_symbol)
+    return not changing or not isinstance(form, (TracedMask, TracedShape))
 
 
 def _hint(size: int | torch.SymInt) -> int:
