@@ -144,6 +144,12 @@ class _Found:
     source: str
     missing: list[str]
 
+    def converged(self, seed: int) -> list[str]:
+        """The recipes whose training at a seed did not diverge."""
+        return [
+            s for s, by_seed in self.results.items() if by_seed[seed].diverged is None
+        ]
+
     @classmethod
     def of(cls, folder: Path, config: StudyConfig) -> "_Found":
         path, missing = folder / "summary.json", []
@@ -248,9 +254,7 @@ def _machines(
 ) -> tuple[dict[str, list[CostRow]], tuple[str, ...]]:
     """Kept costs of every recipe, and the machines that all of them have."""
     costs = {spec: kept_costs(recipe_folder(folder, spec)) for spec in found.results}
-    finished = [
-        s for s in found.results if found.results[s][config.seed].diverged is None
-    ]
+    finished = found.converged(config.seed)
     known = {spec: {row.accelerator for row in costs[spec]} for spec in finished}
     machines = tuple(
         machine
@@ -273,9 +277,7 @@ def _probes(
 ) -> tuple[str, ...]:
     """The probes whose findings every finished recipe has."""
     known = []
-    finished = [
-        s for s in found.results if found.results[s][config.seed].diverged is None
-    ]
+    finished = found.converged(config.seed)
     for probe in config.probes:
         without = [s for s in finished if not probe_file(folder, s, probe).is_file()]
         if without:
