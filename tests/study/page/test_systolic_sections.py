@@ -77,6 +77,9 @@ def test_the_zeros_of_every_machine_are_in_the_table(study):
     assert gated["cycles"] == found["intergrad"]["cycles"]
     assert found["scnn"]["redundant"] != "0"
     assert sum("cycles" in row["least"] for row in found.values()) >= 1
+    # One unit of energy on the page.
+    assert {name for name in head if "J" in name} == {"energy on chip, µJ"}
+    assert "energy on chip, µJ" in cells(costs(study))[0]
 
 
 def test_interleaved_gradients_are_in_the_dots_of_the_costs(study):

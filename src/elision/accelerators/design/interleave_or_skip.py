@@ -47,13 +47,13 @@ class SkipRow:
 
     machine: str = column("machine")
     cycles: int = column("cycles", ",")
-    speed_up: float = column("over the first", ".2f", "x")
+    speed_up: float = column("speed-up over the first", ".2f", "x")
     multiplies: int = column("issued", ",")
     zero_multiplies: int = column("zeros", ",")
     redundant_multiplies: int = column("redundant", ",")
     idle_slots: int = column("idle", ",")
     useful_share: float = column("useful", ".1f", " %", scale=100)
-    energy_on_chip_pj: float = column("on chip, nJ", ",.0f", scale=1e-3)
+    energy_on_chip_pj: float = column("energy on chip, nJ", ",.0f", scale=1e-3)
 
 
 def machines_of_equal_size(energy: str = "horowitz-45nm") -> dict[str, Accelerator]:

@@ -19,7 +19,7 @@ from elision.study.costed import dense_array
 from elision.study.outcome import RecipeOutcome, StudyOutcome
 from elision.study.page.sections.base import Section
 
-__all__ = ["costs"]
+__all__ = ["costs", "energy_unit"]
 
 #: Energies of a cost, and the headings of their columns.
 _ENERGIES = {
@@ -58,9 +58,7 @@ def costs(outcome: StudyOutcome) -> Section | None:
             if others
             else "."
         )
-    table = rows_as_html(
-        _rows(outcome, off_chip), ("machine",), marks_of(outcome.config.recipes)
-    )
+    table = rows_as_html(_rows(outcome), ("machine",), marks_of(outcome.config.recipes))
     return Section("Cycles and energy", "simulated", note, (*figures, table))
 
 
@@ -75,21 +73,33 @@ def _sums(o: RecipeOutcome) -> dict[str, Cost]:
     return {machine: cost["total"] for machine, cost in total(o.costs).items()}
 
 
-def _rows(outcome: StudyOutcome, off_chip: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a recipe and machine; a total of energy only where every machine has one."""
+def _shown_energies(outcome: StudyOutcome) -> list[str]:
+    """Energies that the table shows; a total only where every machine has one."""
+    off_chip = _with_dram(outcome)
     shown = ["energy_on_chip_pj", *["energy_dram_pj"] * bool(off_chip)]
     if len(off_chip) == len(outcome.config.accelerators):
         shown.append("energy_pj")
+    return shown
+
+
+def energy_unit(outcome: StudyOutcome) -> tuple[str, float]:
+    """Unit of all energies of a step on the page, and the factor of picojoules."""
+    energies = [
+        getattr(cost, name) or 0.0
+        for o in outcome.outcomes
+        for cost in _sums(o).values()
+        for name in _shown_energies(outcome)
+    ]
+    return common_unit(energies, "J", scale=1e-12)
+
+
+def _rows(outcome: StudyOutcome) -> list[dict[str, Any]]:
+    """A row a recipe and machine."""
+    shown = _shown_energies(outcome)
     sums = {o.spec: _sums(o) for o in outcome.outcomes}
     named = _reference(outcome.config.accelerators)
     reference = sums[outcome.outcomes[0].spec][named]
-    energies = [
-        getattr(cost, name) or 0.0
-        for of_recipe in sums.values()
-        for cost in of_recipe.values()
-        for name in shown
-    ]
-    unit, factor = common_unit(energies, "J", scale=1e-12)
+    unit, factor = energy_unit(outcome)
     return [
         {"recipe": recipe, "machine": machine}
         | as_text(cost, ("cycles",), QUANTITIES)

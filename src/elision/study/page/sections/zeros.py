@@ -9,6 +9,7 @@ from elision.report.style import SLOT_COLOURS
 from elision.report.table import rows_as_html
 from elision.study.outcome import StudyOutcome, machine_rows
 from elision.study.page.sections.base import Section
+from elision.study.page.sections.costs import energy_unit
 
 __all__ = ["zeros"]
 
@@ -31,7 +32,10 @@ def zeros(outcome: StudyOutcome) -> Section | None:
     if not has_array:
         return None
     rows = {o.spec: machine_rows(o) for o in outcome.outcomes}
-    cells = [line for recipe, found in rows.items() for line in _cells(recipe, found)]
+    unit = energy_unit(outcome)
+    cells = [
+        line for recipe, found in rows.items() for line in _cells(recipe, found, unit)
+    ]
     table = rows_as_html(cells, words=("machine", "least"))
     return Section("Interleave or skip", "simulated", _NOTE, (_figure(rows), table))
 
@@ -64,17 +68,20 @@ _SHOWN = (
     "zero_multiplies",
     "redundant_multiplies",
     "useful_share",
-    "energy_on_chip_pj",
 )
 
 
-def _cells(recipe: str, rows: list[SkipRow]) -> list[dict[str, str]]:
+def _cells(
+    recipe: str, rows: list[SkipRow], energy_in: tuple[str, float]
+) -> list[dict[str, str]]:
+    unit, factor = energy_in
     fewest = min(row.cycles for row in rows)
     least = min(row.energy_on_chip_pj for row in rows)
     return [
         {"recipe": recipe}
         | as_text(row, _SHOWN)
         | {
+            f"energy on chip, {unit}": f"{row.energy_on_chip_pj * factor:,.4g}",
             "least": " ".join(
                 ["cycles"] * (row.cycles == fewest)
                 + ["energy"] * (row.energy_on_chip_pj == least)
