@@ -11,6 +11,7 @@ from elision.report.style import (
     PRODUCT_COLOURS,
     SERIES,
     SLOT_COLOURS,
+    TENSOR_COLOURS,
     TRACK_COLOURS,
 )
 
@@ -18,6 +19,7 @@ GROUPS = {
     "recipes": PALETTE,
     "products": tuple(PRODUCT_COLOURS.values()),
     "slots": tuple(SLOT_COLOURS.values()),
+    "tensors": tuple(TENSOR_COLOURS.values()),
     "tracks": tuple(TRACK_COLOURS.values()),
     "series": SERIES,
 }

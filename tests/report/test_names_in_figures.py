@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
@@ -10,12 +12,17 @@ import numpy as np
 import pytest
 import torch
 
+from elision.accelerators.design.rows import ALL, SPARSITIES
 from elision.common.files import to_csv
 from elision.products import MatmulGeometry, Trace, synthetic_products
+from elision.report.pipeline_figure import pipeline_svg
 from elision.report.recipe_dots import recipe_dots
+from elision.report.search_figure import search_front
 from elision.report.style import drawing, marks_of, svg
+from elision.report.sweep_figure import sweep_svg
 from elision.report.table import rows_as_html, rows_as_text
 from elision.study.page.sections.timeline import timeline
+from elision.training.pipeline import LayerCost, plan
 
 NAMES = (
     "$\\frac{$",
@@ -54,6 +61,40 @@ def test_powers_on_axes_are_text() -> None:
     assert ">10⁻²<" in drawn
     assert ">2³<" in drawn
     assert "mathdefault" not in drawn
+
+
+def _search(cost: float) -> str:
+    return search_front(
+        [(cost / 4, 1.0), (cost, 0.0)],
+        (cost, 0.0),
+        [("dense", 1.0, 0.9)],
+        cost="macs",
+        unit="MAC",
+        budget=cost,
+        metric="accuracy",
+    )
+
+
+def _pipeline(cost: float) -> str:
+    layer = LayerCost(cost, cost, cost, unit="cycles")
+    return pipeline_svg([plan([layer] * 2, 2, "1f1b", 2).panel()])
+
+
+def _bars(cost: float) -> str:
+    row = {"network": "net", "product": ALL, "machine": "ant", "cycles": f"{cost:.0f}"}
+    return sweep_svg([dict.fromkeys((*SPARSITIES, "multiplier_count"), "") | row])
+
+
+@pytest.mark.parametrize(
+    ("drawn", "shown"),
+    [(_search, "M MAC (macs)"), (_pipeline, "time, M cycles"), (_bars, "20 M")],
+)
+def test_large_numbers_have_a_prefix_and_no_offset(
+    drawn: Callable[[float], str], shown: str
+) -> None:
+    found = drawn(3e7)
+    assert f">{shown}<" in found
+    assert not re.search(r">1e\d", found)
 
 
 def test_a_layer_of_a_forged_trace_is_text_on_the_page() -> None:

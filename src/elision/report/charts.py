@@ -10,6 +10,7 @@ from elision.report.style import (
     Mark,
     drawing,
     plain_numbers,
+    prefixed_numbers,
     svg,
     wrapped,
 )
@@ -91,8 +92,6 @@ def cost_bars(
         unit: what is counted.
         colours: of the parts.
     """
-    from matplotlib.ticker import EngFormatter
-
     with drawing(9.2, 0.5 + 0.32 * len(machines) + 0.6) as figure:
         row = figure.subplots(1, len(recipes), sharex=True, sharey=True, squeeze=False)[
             0
@@ -115,7 +114,7 @@ def cost_bars(
             axes.grid(visible=False, axis="y")
             axes.tick_params(axis="x", labelsize=7)
             axes.xaxis.get_major_locator().set_params(nbins=4)
-            axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+            prefixed_numbers(axes.xaxis)
         figure.supxlabel(unit, fontsize=8.5)
         handles, labels = row[0].get_legend_handles_labels()
         figure.legend(

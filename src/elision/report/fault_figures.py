@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from elision.report.style import INK, PALETTE, drawing, svg
+from elision.report.style import INK, drawing, series_mark, svg
 
 __all__ = ["bit_curves", "layer_bars", "rate_curves", "recovery_curves"]
 
@@ -24,16 +24,16 @@ def bit_curves(curves: Mapping[str, Curve], title: str) -> str:
         for k, (name, curve) in enumerate(curves.items()):
             bits = np.array(sorted(curve))
             middle, low, high = np.array([curve[b] for b in bits]).T
-            colour = PALETTE[k % len(PALETTE)]
+            mark = series_mark(k)
             spread = np.vstack([middle - low, high - middle]).clip(min=0)
             shift = 0.08 * (k - (len(curves) - 1) / 2)
             axes.errorbar(
                 bits + shift,
                 middle,
                 spread,
-                color=colour,
+                color=mark.colour,
                 label=name,
-                marker="o",
+                marker=mark.marker,
                 ms=3,
                 lw=1.2,
                 elinewidth=0.8,
@@ -87,7 +87,8 @@ def rate_curves(
         axes = figure.subplots()
         for k, (name, points) in enumerate(curves.items()):
             x, y = np.array(sorted(points)).T
-            axes.plot(x, y, color=PALETTE[(k + 1) % 7], marker="o", ms=3, label=name)
+            mark = series_mark(k)
+            axes.plot(x, y, color=mark.colour, marker=mark.marker, ms=3, label=name)
         for name, points in (published or {}).items():
             x, y = np.array(sorted(points)).T
             axes.plot(x, y, color=INK, ls="--", marker="s", ms=3, label=name)
@@ -112,7 +113,8 @@ def recovery_curves(
         axes.axvspan(struck[0] - 0.5, struck[1] + 0.5, color="#f3d9d0", lw=0)
         for k, (name, values) in enumerate(losses.items()):
             shown = np.where(np.isfinite(values), values, np.nan)
-            axes.plot(shown, color=PALETTE[k % 7], label=name, lw=2 if not k else 1.2)
+            colour = series_mark(k - 1).colour if k else INK
+            axes.plot(shown, color=colour, label=name, lw=1.2 if k else 2)
         axes.set(title=title, xlabel="step", ylabel="loss", yscale="log")
         axes.legend(loc="upper right", fontsize=8)
         return svg(figure)

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 
-from elision.report.style import INK, PALETTE, drawing, svg
+from elision.report.style import INK, SERIES, drawing, svg
 
 __all__ = ["memory_map"]
 
 #: Share of the arena's height, and of the steps, from which on a box bears its name.
 _TALL, _WIDE = 0.035, 0.05
+
+#: Opacity of the boxes, on which names in ink are read.
+_PALE = 0.4
 
 #: Steps up to which each is named below.
 _NAMED = 40
@@ -56,8 +59,8 @@ def memory_map(
                 width,
                 bottom=offset / unit,
                 align="edge",
-                color=PALETTE[1 + index % (len(PALETTE) - 1)],
-                alpha=0.55,
+                color=SERIES[index % len(SERIES)],
+                alpha=_PALE,
                 edgecolor="white",
                 linewidth=0.8,
             )
@@ -80,9 +83,7 @@ def memory_map(
             label="live",
         )
         if limit_bytes is not None and limit_bytes <= 1.5 * top:
-            axes.axhline(
-                limit_bytes / unit, color=PALETTE[2], linestyle="--", label="RAM"
-            )
+            axes.axhline(limit_bytes / unit, color=INK, linestyle="--", label="RAM")
         axes.set(title=title, ylabel=f"address, {word}", xlim=(0, len(steps)))
         axes.set_ylim(bottom=0)
         if len(steps) <= _NAMED:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from elision.accelerators.spatial.derived import links
 from elision.accelerators.spatial.schedule import Design
 from elision.common.printable import escaped
-from elision.report.style import INK, PALETTE
+from elision.report.style import INK, TENSOR_COLOURS
 
 __all__ = ["network_svg"]
 
@@ -21,6 +21,9 @@ _DRAWN = 4
 _STEP, _SIDE, _BOX, _GAP, _HEAD = 56, 34, 30, 34, 64
 #: Width of a kernel beside the array, for its name, and of the gap to the next.
 _WIDE, _APART = 92, 56
+
+#: Colours of the tensors that are read, one after another.
+_INPUTS = tuple(TENSOR_COLOURS[name] for name in ("input", "weight", "grad_output"))
 
 
 class _Chain(NamedTuple):
@@ -71,11 +74,13 @@ class _Drawing:
         kernels = made.chains.get(tensor, ())
         across = made.indexes(tensor, made.unrolled[0])
         side = "above" if across else "left"
+        colour = _INPUTS[number % len(_INPUTS)]
         if made.is_output(tensor):
+            colour = TENSOR_COLOURS["result"]
             kernels = kernels[::-1]
             gathered = {x for k in kernels for x, _ in made.kernels[k].gathered}
             side = "right" if made.unrolled[0] in gathered or not across else "below"
-        return _Chain(tensor, PALETTE[number + 1], kernels, side)
+        return _Chain(tensor, colour, kernels, side)
 
     def svg(self, title: str) -> str:
         for chain in self.chains:

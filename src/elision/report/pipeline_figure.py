@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from elision.common.units import counted_unit
 from elision.report.style import INK, PRODUCT_COLOURS, SERIES, drawing, series_mark, svg
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Panel(NamedTuple):
         rows: number of processors.
         boxes: what they do.
         memory: bytes over time of each processor: (time, bytes from then on).
-        unit: of time.
+        unit: of time: ``"s"``, or cycles.
     """
 
     title: str
@@ -90,7 +91,9 @@ def pipeline_svg(panels: Sequence[Panel]) -> str:
             _timeline(axes[0], panel, end, points)
             if with_memory:
                 _memory(axes[1], panel, end)
-        unit = panels[0].unit
+        unit, scale = counted_unit([end], panels[0].unit)
+        for axes in grid.flat:
+            axes.xaxis.set_major_formatter(lambda time, _: f"{time * scale:.4g}")
         for axes in grid[-1]:
             axes.set_xlabel(f"time, {unit}")
         figure.legend(

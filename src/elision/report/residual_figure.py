@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from elision.report.style import INK, PALETTE, drawing, svg
+from elision.report.style import INK, drawing, series_mark, svg
 
 __all__ = ["accuracy_over_multiplications"]
-
-_MARKERS = "osD^vPX"
 
 
 def accuracy_over_multiplications(
@@ -39,20 +37,22 @@ def accuracy_over_multiplications(
     with drawing(9.2, 3.2) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for i, (name, rows) in enumerate(curves.items()):
-            colour, marker = PALETTE[i % len(PALETTE)], _MARKERS[i % len(_MARKERS)]
+            mark = series_mark(i)
             accuracy = [100 * row["accuracy"] for row in rows]
             for axes, column in zip(panels, ("mean_terms", "fewer"), strict=True):
                 axes.plot(
                     [row[column] for row in rows],
                     accuracy,
-                    color=colour,
-                    marker=marker,
+                    color=mark.colour,
+                    marker=mark.marker,
                     ms=4,
                     label=name,
                 )
                 if name in plain:
                     level = 100 * plain[name]
-                    axes.axhline(level, color=colour, linewidth=0.8, linestyle="--")
+                    axes.axhline(
+                        level, color=mark.colour, linewidth=0.8, linestyle="--"
+                    )
         panels[0].set(xlabel="ternary terms a block", ylabel="accuracy, %", title=title)
         panels[1].set(xlabel="times fewer multiplications", xscale="log")
         panels[1].xaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from elision.report.style import INK, PALETTE, PRODUCT_COLOURS, drawing, svg
+from elision.report.style import INK, PRODUCT_COLOURS, TENSOR_COLOURS, drawing, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,8 +19,8 @@ _COLOURS = {
     "input": PRODUCT_COLOURS["forward"],
     "output": PRODUCT_COLOURS["forward"],
     "backward": PRODUCT_COLOURS["input_grad"],
-    "activation": PALETTE[6],
-    "weights": PALETTE[0],
+    "activation": TENSOR_COLOURS["input"],
+    "weights": TENSOR_COLOURS["weight"],
     "gradient": PRODUCT_COLOURS["weight_grad"],
 }
 #: Heights of the rows, and how far the edges of a kind bend aside.

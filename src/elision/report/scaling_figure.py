@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from elision.report.style import INK, PALETTE, PRODUCT_COLOURS, drawing, svg
+from elision.report.style import (
+    INK,
+    PRODUCT_COLOURS,
+    TRACK_COLOURS,
+    drawing,
+    series_mark,
+    svg,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,9 +131,16 @@ def scaling_svg(
 def _speedups(axes: "Axes", curves: Sequence[Curve], pays_until: int) -> None:
     counts = sorted({n for curve in curves for n in curve.ranks})
     axes.plot(counts, counts, color="#bbbbbb", linewidth=1, label="one for one")
-    for colour, curve in zip(PALETTE[1:] * 4, curves, strict=False):
-        style = {"linestyle": "--"} if curve.fitted else {"marker": "o", "ms": 3.5}
-        axes.plot(curve.ranks, curve.speedups, color=colour, label=curve.name, **style)  # pyright: ignore[reportArgumentType]
+    for index, curve in enumerate(curves):
+        axes.plot(
+            curve.ranks,
+            curve.speedups,
+            color=series_mark(index).colour,
+            label=curve.name,
+            linestyle="--" if curve.fitted else "-",
+            marker="" if curve.fitted else "o",
+            ms=3.5,
+        )
     axes.axvline(pays_until, color=INK, linewidth=0.8, linestyle=":")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
@@ -154,7 +168,7 @@ def _buckets(axes: "Axes", step: Step) -> None:
     for number, (ready, start, end) in enumerate(step.buckets):
         for begin, stop, colour, label in (
             (ready, start, "#cccccc", "ready, waits"),
-            (start, end, PALETTE[2], "on the link"),
+            (start, end, TRACK_COLOURS["link"], "on the link"),
         ):
             axes.barh(
                 len(names),
@@ -175,7 +189,8 @@ def _buckets(axes: "Axes", step: Step) -> None:
 
 def _serial(axes: "Axes", serial: Sequence[tuple[int, float]]) -> None:
     counts, shares = zip(*serial, strict=True)
-    axes.plot(counts, [s * 100 for s in shares], color=PALETTE[3], marker="o", ms=3.5)
+    colour = series_mark(0).colour
+    axes.plot(counts, [s * 100 for s in shares], color=colour, marker="o", ms=3.5)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set(
@@ -188,7 +203,8 @@ def _serial(axes: "Axes", serial: Sequence[tuple[int, float]]) -> None:
 def _cores(axes: "Axes", by_cores: Sequence[tuple[int, float]]) -> None:
     counts, seconds = zip(*by_cores, strict=True)
     best = counts[seconds.index(min(seconds))]
-    axes.plot(counts, [s * 1e3 for s in seconds], color=PALETTE[1], marker="o", ms=3.5)
+    colour = series_mark(0).colour
+    axes.plot(counts, [s * 1e3 for s in seconds], color=colour, marker="o", ms=3.5)
     axes.axvline(best, color=INK, linewidth=0.8, linestyle=":")
     axes.set_yscale("log")  # giving away the last cores costs many times the least step
     for format in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):

@@ -4,18 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from elision.report.style import INK, PALETTE, drawing, svg
+from elision.report.style import INK, TENSOR_COLOURS, drawing, series_mark, svg
 
-__all__ = ["bits_by_layer", "format_map", "noise_lines", "predicted_against_measured"]
+__all__ = ["bits_by_layer", "format_map", "noise_dots", "predicted_against_measured"]
 
 #: Below this share of the largest value a logarithmic axis shows nothing more.
 _FLOOR = 1e-7
 
 
-def noise_lines(
-    layers: list[str], noises: Mapping[str, list[float]], title: str
-) -> str:
-    """Noise to signal over the layers, logarithmic, a line for each arithmetic.
+def noise_dots(layers: list[str], noises: Mapping[str, list[float]], title: str) -> str:
+    """Noise to signal over the layers, logarithmic, a dot for each arithmetic.
 
     Args:
         layers: names, in the order of the forward pass.
@@ -25,9 +23,10 @@ def noise_lines(
     with drawing(9.2, 2.6 + 0.055 * max(map(len, layers))) as figure:
         axes = figure.subplots()
         places = range(len(layers))
-        for colour, (name, values) in zip(PALETTE * 4, noises.items(), strict=False):
+        for index, (name, values) in enumerate(noises.items()):
             shown = [value if value > 0 else np.nan for value in values]
-            axes.plot(places, shown, color=colour, label=name, marker="o", ms=3)
+            mark = series_mark(index)
+            axes.plot(places, shown, mark.marker, color=mark.colour, label=name, ms=4.5)
         axes.axhline(1, color=INK, linewidth=0.8, linestyle=":")
         axes.set(title=title, yscale="log", ylabel="noise / signal")
         upright = len(layers) > 8
@@ -59,11 +58,19 @@ def predicted_against_measured(
             top = float(everything.max(initial=0.0)) or 1.0
             low = max(float(everything[everything > 0].min(initial=top)), _FLOOR * top)
             axes.plot([low, top], [low, top], color="#999999", linewidth=1, zorder=1)
-            for colour, (name, (predicted, measured)) in zip(
-                PALETTE * 4, series.items(), strict=False
-            ):
+            for index, (name, (predicted, measured)) in enumerate(series.items()):
                 x, y = (np.maximum(np.abs(v), low) for v in (predicted, measured))
-                axes.scatter(x, y, s=16, color=colour, label=name, alpha=0.8, lw=0)
+                mark = series_mark(index)
+                axes.scatter(
+                    x,
+                    y,
+                    s=16,
+                    color=mark.colour,
+                    marker=mark.marker,
+                    label=name,
+                    alpha=0.8,
+                    lw=0,
+                )
             axes.set(xscale="log", yscale="log", title=titles[operand])
             axes.set(xlabel="predicted, second order", ylabel="measured")
             axes.tick_params(labelsize=7)
@@ -73,13 +80,17 @@ def predicted_against_measured(
 
 
 def bits_by_layer(
-    layers: list[str], bits: Mapping[str, list[float]], title: str
+    layers: list[str],
+    bits: Mapping[str, list[float]],
+    names: Mapping[str, str],
+    title: str,
 ) -> str:
     """Bits of each operand of each layer, a bar for each operand.
 
     Args:
         layers: names, in the order of the forward pass.
         bits: operand -> bits in each layer.
+        names: operand -> what the legend calls it.
         title: of the figure.
     """
     with drawing(9.2, 2.2 + 0.055 * max(map(len, layers))) as figure:
@@ -87,7 +98,13 @@ def bits_by_layer(
         width = 0.8 / len(bits)
         for i, (operand, values) in enumerate(bits.items()):
             places = np.arange(len(layers)) + (i - (len(bits) - 1) / 2) * width
-            axes.bar(places, values, width * 0.92, color=PALETTE[i + 1], label=operand)
+            axes.bar(
+                places,
+                values,
+                width * 0.92,
+                color=TENSOR_COLOURS[operand],
+                label=names[operand],
+            )
         axes.set(title=title, ylabel="bits")
         upright = len(layers) > 8
         axes.set_xticks(

@@ -15,7 +15,14 @@ from elision.accelerators.spatial.map import SpaceTimeMap
 from elision.accelerators.spatial.nest import LoopNest
 from elision.accelerators.spatial.search import Found
 from elision.common.printable import escaped
-from elision.report.style import INK, PALETTE, drawing, svg
+from elision.report.style import (
+    INK,
+    TENSOR_COLOURS,
+    drawing,
+    plain_numbers,
+    series_mark,
+    svg,
+)
 
 __all__ = ["array_svg", "search_svg"]
 
@@ -25,7 +32,7 @@ _STEP, _SIDE, _MARGIN, _HEAD, _LINE = 74, 40, 52, 16, 20
 _WIDTH = 420
 
 #: Colours of the tensors, first operand, second operand, result.
-_COLOURS = PALETTE[1:4]
+_COLOURS = tuple(TENSOR_COLOURS[name] for name in ("input", "weight", "result"))
 
 #: Candidates of a search are drawn up to so many times the best.
 _NEAR = 8
@@ -34,13 +41,16 @@ _NEAR = 8
 _DRAWN = 4
 
 
-def array_svg(nest: LoopNest, map: SpaceTimeMap, title: str = "") -> str:
+def array_svg(
+    nest: LoopNest, map: SpaceTimeMap, title: str = "", *, written: str = ""
+) -> str:
     """Draw the array of a map on a plane or a line.
 
     Args:
         nest: loops longer than 4 are drawn as 4.
         map: of one or two dimensions.
         title: above the drawing.
+        written: what the tensor is called that is written; default: its name in the nest.
 
     Raises:
         ValueError: a map of more than two dimensions, or an unknown loop.
@@ -72,25 +82,26 @@ def array_svg(nest: LoopNest, map: SpaceTimeMap, title: str = "") -> str:
         colour = _COLOURS[number]
         found = links(small, map, tensor)
         moving = [link for link in found if any(link.hop)]
-        notes.append((colour, f"{tensor}: {_words(found)}"))
+        name = written if written and tensor == small.output else tensor
+        notes.append((colour, f"{name}: {_words(found)}"))
         for link in moving:
             for place in places:
                 on = tuple(a + b for a, b in zip(place, link.hop, strict=True))
                 if on in known:
                     parts.append(_arrow(centre(place), centre(on), number, link))
         if moving:
-            written = tensor == small.output
-            for place, cycle in _ends(small, map, moving[0], written).items():
-                hop = tuple(-h if written else h for h in moving[0].hop)
+            leaves = tensor == small.output
+            for place, cycle in _ends(small, map, moving[0], leaves).items():
+                hop = tuple(-h if leaves else h for h in moving[0].hop)
                 if tuple(a - b for a, b in zip(place, hop, strict=True)) in known:
                     continue  # it enters, or leaves, inside the array
-                parts.append(_entry(centre(place), hop, number, cycle, colour, written))
+                parts.append(_entry(centre(place), hop, number, cycle, colour, leaves))
         elif found:
             for place in places:
                 x, y = centre(place)
                 parts.append(
                     f'<rect x="{x - 5 + 12 * (number - 1):g}" y="{y - 5:g}" width="10" '
-                    f'height="10" fill="{colour}"><title>{escaped(tensor)} stays</title></rect>'
+                    f'height="10" fill="{colour}"><title>{escaped(name)} stays</title></rect>'
                 )
     boxes = [_box(centre(place), place) for place in places]
     across = max(centre(place)[0] for place in places)
@@ -268,12 +279,12 @@ def search_svg(found: Sequence[Found], front: Sequence[Found], title: str = "") 
             marker="o",
             ms=4,
             lw=1.3,
-            color=PALETTE[1],
+            color=INK,
             label="Pareto front",
             drawstyle="steps-post",
         )
         ends = {"fastest": front[0], "least energy": front[-1]}
-        for colour, (name, each) in zip(PALETTE[2:], ends.items(), strict=False):
+        for index, (name, each) in enumerate(ends.items()):
             shape = f"{each.array.rows}×{each.array.columns}"
             axes.plot(
                 float(each.cycles),
@@ -281,7 +292,7 @@ def search_svg(found: Sequence[Found], front: Sequence[Found], title: str = "") 
                 marker="*",
                 ms=12,
                 ls="",
-                color=colour,
+                color=series_mark(index).colour,
                 label=f"{name}: {shape}, {each.dataflow.split(' (')[0]}",
             )
         axes.set(
@@ -291,5 +302,6 @@ def search_svg(found: Sequence[Found], front: Sequence[Found], title: str = "") 
             yscale="log",
             title=title,
         )
+        plain_numbers(axes.yaxis)
         axes.legend(loc="upper right", fontsize=8)
         return svg(figure)

@@ -24,21 +24,23 @@ __all__ = [
     "PRODUCT_COLOURS",
     "SERIES",
     "SLOT_COLOURS",
+    "TENSOR_COLOURS",
     "TRACK_COLOURS",
     "Mark",
     "drawing",
     "marks_of",
     "plain_numbers",
+    "prefixed_numbers",
     "save",
     "series_mark",
     "svg",
     "wrapped",
 ]
 
-# One colour, one meaning: recipes, products, uses of a multiplier, parts of a machine, and
-# machines and policies each have colours of their own. All but recipes' have a contrast of 3
-# to 1 with white (WCAG 2.2, 1.4.11), and those of a group differ under the simulated vision
-# of Machado et al. (2009); the tests hold both.
+# One colour, one meaning: recipes, products, tensors, uses of a multiplier, parts of a
+# machine, and whatever else is told apart in a figure each have colours of their own. All but
+# recipes' have a contrast of 3 to 1 with white (WCAG 2.2, 1.4.11), and those of a group differ
+# under the simulated vision of Machado et al. (2009); the tests hold both.
 
 #: Recipes: Okabe and Ito's palette, told apart by colour-blind readers
 #: (jfly.uni-koeln.de/color).
@@ -53,6 +55,14 @@ PRODUCT_COLOURS = {
     "input_grad+weight_grad": "#882255",
 }
 
+#: Operands of products by their names, and what is computed from two.
+TENSOR_COLOURS = {
+    "input": "#16909A",
+    "weight": "#B87D19",
+    "grad_output": "#98002A",
+    "result": "#5D40A0",
+}
+
 #: Uses of multipliers and cycles: of Tol's medium-contrast scheme, and a grey.
 SLOT_COLOURS = {
     "useful": "#004488",
@@ -61,16 +71,18 @@ SLOT_COLOURS = {
     "idle": "#919191",
 }
 
-#: Parts of a machine over time, dark enough for white letters (4.5 to 1).
+#: Parts of a machine, or of several, over time, dark enough for white letters (4.5 to 1).
 TRACK_COLOURS = {
     "product": "#452878",
     "north port": "#347F87",
     "west port": "#B84008",
     "PEs": "#613327",
     "south port": "#9805E5",
+    "link": "#726AB3",
 }
 
-#: Machines, policies and processors, one after another.
+#: Machines, policies, processors, formats, layers, laws: whatever is no recipe and has no
+#: colours of its own, one after another.
 SERIES = ("#454E0A", "#C63FA8", "#50977F", "#6A3FD0", "#9B9508", "#911180")
 
 INK = "#333333"
@@ -177,6 +189,18 @@ def _plain(text: str) -> str:
     return text.removeprefix("$\\mathdefault{").removesuffix("}$")
 
 
+def prefixed_numbers(axis: "Axis", unit: str = "") -> None:
+    """Have a linear axis write ``20 M``, or ``20 ms``, where it would write an offset.
+
+    Args:
+        axis: of whole counts; or of anything that has a unit.
+        unit: joins the prefix.
+    """
+    from matplotlib.ticker import EngFormatter
+
+    axis.set_major_formatter(EngFormatter(unit, sep=" "))
+
+
 def plain_numbers(axis: "Axis") -> None:
     """Have a logarithmic axis write its numbers out, between powers as well."""
     axis.set_major_formatter(lambda value, _: f"{value:.4g}")
@@ -185,7 +209,7 @@ def plain_numbers(axis: "Axis") -> None:
 
 @dataclass(frozen=True)
 class Mark:
-    """How one recipe, machine or policy is drawn, in every figure of a page.
+    """How one recipe, machine or format is drawn, in every figure of a page.
 
     Attributes:
         colour: as ``#rrggbb``.
@@ -211,7 +235,7 @@ def marks_of(recipes: Sequence[str]) -> dict[str, Mark]:
 
 
 def series_mark(index: int) -> Mark:
-    """Mark of a machine or a policy, by its place among those of a figure.
+    """Mark of what is no recipe, by its place among those of a figure.
 
     Example:
         >>> series_mark(0), series_mark(len(SERIES)).marker

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from elision.accelerators.design.rows import ALL, SPARSITIES, Row
 from elision.common.specs import Spec, parse
-from elision.report.style import drawing, series_mark, svg
+from elision.report.style import drawing, prefixed_numbers, series_mark, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,3 +123,4 @@ def _bars(axes: "Axes", rows: Sequence[Row], network: str) -> None:
     axes.grid(visible=False, axis="y")
     axes.set(xlabel="cycles")
     axes.locator_params(axis="x", nbins=4)
+    prefixed_numbers(axes.xaxis)

@@ -13,7 +13,7 @@ from elision.report.photo_rows import Guess, photo_rows
 from elision.report.sensitivity_figures import (
     bits_by_layer,
     format_map,
-    noise_lines,
+    noise_dots,
     predicted_against_measured,
 )
 from elision.report.table import rows_as_html
@@ -60,12 +60,12 @@ class Page(SubjectPage):
                 for name in names
             }
 
-        alone = noise_lines(
+        alone = noise_dots(
             layers,
             values("noise"),
             "Each layer alone: noise to signal at its output, both operands rounded",
         )
-        together = noise_lines(
+        together = noise_dots(
             layers,
             values("error"),
             "All layers together: relative error of each output",
@@ -122,8 +122,8 @@ class Page(SubjectPage):
         """Bits of each layer, and the allocation beside uniform bits."""
         layers = [row["layer"] for row in bits]
         operands = [o for o in _WORDS if any(o in row for row in bits)]
-        drawn = {_WORDS[o]: [float(bits_of(row[o])) for row in bits] for o in operands}
-        figure = bits_by_layer(layers, drawn, "Bits of each layer, allocated")
+        drawn = {o: [float(bits_of(row[o])) for row in bits] for o in operands}
+        figure = bits_by_layer(layers, drawn, _WORDS, "Bits of each layer, allocated")
         self.figures["bits-by-layer"] = figure
         table = rows_as_html([dict(row) for row in rows], ("right", "float"))
         self.sections.append(

@@ -47,7 +47,8 @@ def write_search(folder: Path, found: Searched) -> None:
         found.front,
         (found.predicted, _loss_of(found)),
         [(row["recipe"], row["MACs done"], row["score"]) for row in found.trials],
-        unit=f"{costs.name}, {costs.unit}",
+        cost=costs.name,
+        unit=costs.unit,
         budget=found.budget,
         metric=f"held-out {metric}",
     )

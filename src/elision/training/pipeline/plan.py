@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from elision.accelerators.design.schedule import Slice
 from elision.common.checks import integer, number
+from elision.common.units import counted
 from elision.report.pipeline_figure import Box, Panel
 from elision.report.timeline import save_chrome_trace
 from elision.training.pipeline.build import pipeline_of
@@ -249,13 +250,12 @@ class Plan:
 
     def panel(self) -> Panel:
         """The plan as :func:`~elision.report.pipeline_figure.pipeline_svg` draws it."""
-        scale, unit = (1e3, "ms") if self.unit == "s" else (1.0, self.unit)
         first = {p: min(a.stage for a in own) for p, own in self._stages_by_processor()}
         boxes = [
             Box(
                 a.processor,
-                a.start * scale,
-                a.end * scale,
+                a.start,
+                a.end,
                 a.kind,
                 str(a.microbatch),
                 a.stage != first[a.processor],
@@ -263,14 +263,11 @@ class Plan:
             for a in self.actions
             if a.end > a.start
         ]
-        memory = [
-            [(time * scale, size) for time, size in own] for own in self.memory_bytes
-        ]
         title = (
-            f"{self.schedule.title}: makespan {self.makespan * scale:.4g} {unit}, "
+            f"{self.schedule.title}: makespan {counted(self.makespan, self.unit)}, "
             f"bubble {100 * self.bubble:.1f} %"
         )
-        return Panel(title, self.processors, boxes, memory, unit)
+        return Panel(title, self.processors, boxes, self.memory_bytes, self.unit)
 
     def _stages_by_processor(self) -> Iterator[tuple[int, tuple[Action, ...]]]:
         """Processors that have something to do, and their actions."""

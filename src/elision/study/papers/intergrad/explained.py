@@ -2,12 +2,16 @@
 
 from elision.common.checks import integer
 from elision.common.printable import escaped
+from elision.report.style import INK, PRODUCT_COLOURS
 
 __all__ = ["interleave_svg"]
 
-INK, PALE = "#333333", "#f4f4f0"
+PALE = "#f4f4f0"
 #: First clock of a row of G in a PE (a term of dX), and second (a term of dW).
-PHASES = {"dX": "#66ccee", "dW": "#ccbb44"}
+PHASES = {
+    "dX": PRODUCT_COLOURS["input_grad"],
+    "dW": PRODUCT_COLOURS["weight_grad"],
+}
 
 CELL, SPACE = 78, 36  # side of a PE, and the gap for the links between PEs
 LEFT, TOP = 120, 70  # corner of the first PE
@@ -126,7 +130,7 @@ def _schedule(
             parts += [
                 f'<rect x="{x}" y="{y}" width="{wide - 2}" height="{high}" '
                 f'fill="{PHASES[gradient]}"/>',
-                _text(x + wide / 2 - 1, y + 14, f"G[{m},{o}]"),
+                _text(x + wide / 2 - 1, y + 14, f"G[{m},{o}]", fill="white"),
             ]
     y = 70 + len(shown) * (high + 8) + 16
     for number, (gradient, term) in enumerate(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from elision.report.style import INK, PALETTE, drawing, svg
+from elision.report.style import INK, drawing, series_mark, svg
 from elision.study.papers.intergrad.layers import FullyConnectedRow
 from elision.study.papers.intergrad.steps import PUBLISHED_STEPS, StepRow
 
@@ -11,7 +11,8 @@ __all__ = ["fully_connected_svg", "savings_svg"]
 #: Published for fully connected layers: fewer cycles, and fewer memory accesses.
 CYCLES_BAND, ACCESSES = (1.4, 2.2), 1.9
 
-PUBLISHED = "#D55E00"
+#: What is published is in ink, what is ours in colour.
+PUBLISHED = INK
 
 
 def fully_connected_svg(rows: Sequence[FullyConnectedRow]) -> str:
@@ -41,8 +42,9 @@ def fully_connected_svg(rows: Sequence[FullyConnectedRow]) -> str:
         panels[1].axhline(ACCESSES, color=PUBLISHED, lw=1.2, ls="--")
         panels[1].text(4, ACCESSES, "published ", ha="right", va="bottom")
         for axes, (title, lines) in zip(panels, curves.items(), strict=True):
-            for colour, (name, points) in zip(PALETTE[1:], lines.items(), strict=False):
+            for index, (name, points) in enumerate(lines.items()):
                 x, y = zip(*sorted(points), strict=True)
+                colour = series_mark(index).colour
                 axes.plot(x, y, color=colour, marker="o", ms=3, lw=1.2, label=name)
             axes.set(title=title, xlabel="batch / side of the array", xscale="log")
             axes.set_ylim(0.9, 2.6)
@@ -73,10 +75,9 @@ def savings_svg(rows: Sequence[StepRow]) -> str:
             for place, name in enumerate(networks):
                 values = sorted(getattr(r, column) for r in chosen if r.network == name)
                 middle = values[len(values) // 2]
-                axes.plot(
-                    values, [place] * len(values), color=PALETTE[1], lw=5, alpha=0.35
-                )
-                axes.plot(middle, place, color=PALETTE[1], marker="o", ms=5)
+                own = series_mark(0).colour
+                axes.plot(values, [place] * len(values), color=own, lw=5, alpha=0.35)
+                axes.plot(middle, place, color=own, marker="o", ms=5)
                 if name in PUBLISHED_STEPS:
                     published = getattr(PUBLISHED_STEPS[name], quantity)
                     axes.plot(
