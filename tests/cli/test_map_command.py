@@ -56,12 +56,22 @@ def test_a_network_on_an_array(run, tmp_path, keep) -> None:
     assert [row["product"] for row in table][-1] == "step"
     assert int(table[-1]["cycles"]) == expected.cycles
     assert f"{expected.cycles:,}" in shown
+    assert float(table[-1]["energy_pj"]) == pytest.approx(expected.energy_pj)
     by_layer = rows_of(tmp_path / "drawn" / "net-layers.csv")
     assert sum(int(row["cycles"]) for row in by_layer) == expected.cycles
     links = rows_of(tmp_path / "drawn" / "net-links.csv")
     assert len(links) == 9
     assert "stationary" in {row["way"] for row in links}
-    ElementTree.parse(tmp_path / "drawn" / "net-array.svg")
+    drawn = tmp_path / "drawn" / "net-array.svg"
+    ElementTree.parse(drawn)
+    # Forward products write outputs; the nest has one name for them and their gradients.
+    assert {row["tensor"] for row in links[:3]} == {
+        "input",
+        "weight",
+        "output (written)",
+    }
+    assert "output: " in drawn.read_text("utf-8")
+    assert "grad_output" not in drawn.read_text("utf-8")
 
 
 def test_a_search_of_a_layer(run, tmp_path) -> None:

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["map"]
 
+#: What each product writes; a nest has one name for an output and its gradient.
+_WRITTEN = {
+    "forward": "output",
+    "input_grad": "input's gradient",
+    "weight_grad": "weight's gradient",
+}
+
 
 def map(
     *,
@@ -242,9 +249,10 @@ def _show(
             {"layer": product.name, "product": kind} | _figures(machine, cost)
         )
     whole: Any = sum(totals.values())
+    ordered = {p.value: totals[p.value] for p in Product if p.value in totals}
     table = [
         {"product": kind} | _figures(machine, cost)
-        for kind, cost in {**totals, "step": whole}.items()
+        for kind, cost in {**ordered, "step": whole}.items()
     ]
     links = []
     for kind in Product:
@@ -253,8 +261,9 @@ def _show(
             links.append(
                 {
                     "product": kind.value,
-                    "tensor": row.tensor
-                    + (" (written)" if row.tensor == nest.output else ""),
+                    "tensor": f"{_WRITTEN[kind.value]} (written)"
+                    if row.tensor == nest.output
+                    else row.tensor,
                     "way": row.kind,
                     "hop": " ".join(f"{step:+d}" for step in row.hop) or "-",
                     "registers": row.registers,
@@ -264,10 +273,11 @@ def _show(
                 }
             )
     nest, _ = machine.nest_of(machine.seen(LayerProduct(Product.FORWARD, geometry)))
-    flow = machine.dataflow(nest)
+    output = _WRITTEN[Product.FORWARD.value]
+    flow = machine.dataflow(nest).replace(nest.output, output)
     size = f"{machine.rows}x{machine.columns}"
     print(f"{network} on {size} PEs, folds {machine.folds}, simulated\n")
-    print(rows_as_text(table))
+    print(rows_as_text(_shown(table)))
     kib = "/".join(f"{size:g}" for size in machine.memory.sizes_kib.values())
     print(f"\nBuffers of input/weight/output: {kib} KiB, both halves of each.")
     print(f"Training steps {FIRST_INPUT_GRAD[first_input_grad]}.")
@@ -283,7 +293,12 @@ def _show(
     stem = file_name(network)
     folding = machine.folding_of(nest)
     title = f"{name}, forward: {flow.split(' (')[0]}"
-    drawn = array_svg(nest.resized(folding.tile), folding.map, title)
+    drawn = array_svg(
+        nest.resized(folding.tile),
+        folding.map,
+        title,
+        written=output,
+    )
     write_text(out / f"{stem}.csv", to_csv(table))
     write_text(out / f"{stem}-layers.csv", to_csv(by_layer))
     write_text(out / f"{stem}-links.csv", to_csv(links))
@@ -305,8 +320,21 @@ def _figures(machine: "SpatialArray", cost: "Cost") -> dict[str, Any]:
         "folds": int(cost.details["folds"]),
         "SRAM words": srams,
         "DRAM words": drams,
-        "energy uJ": round(cost.energy_pj * 1e-6, 1),
+        "energy_pj": cost.energy_pj,
     }
+
+
+def _shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as they are printed, their energies in one unit."""
+    from elision.common.units import common_unit
+
+    energies = [row["energy_pj"] for row in rows]
+    unit, scale = common_unit(energies, "J", 1e-12)
+    return [
+        {name: value for name, value in row.items() if name != "energy_pj"}
+        | {f"energy, {unit}": f"{row['energy_pj'] * scale:,.4g}"}
+        for row in rows
+    ]
 
 
 def _search(
@@ -323,8 +351,9 @@ def _search(
         f"{what} ({geometry.description}): {len(found):,} arrays of {limits['pes']:,} PEs, "
         "three products, simulated\n"
     )
-    print(f"Pareto front of cycles and energy\n\n{rows_as_text(rows)}")
-    print(f"\nBest by {limits['objective']}\n\n{rows_as_text([_found(found[0])])}")
+    print(f"Pareto front of cycles and energy\n\n{rows_as_text(_shown(rows))}")
+    best = rows_as_text(_shown([_found(found[0])]))
+    print(f"\nBest by {limits['objective']}\n\n{best}")
     if out is None:
         return
     from elision.common.files import to_csv, write_text
@@ -350,5 +379,5 @@ def _found(each: "Found") -> dict[str, Any]:
         "buffers KiB": "/".join(f"{size:g}" for size in sizes.values()),
         "cycles": each.cycles,
         "in use": f"{100 * each.cost.utilisation:.1f} %",
-        "energy uJ": round(each.energy_pj * 1e-6, 1),
+        "energy_pj": each.energy_pj,
     }
