@@ -7,10 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from elision.report.style import INK, drawing, plain_numbers, save, series_mark
 
 
 def main() -> None:
@@ -20,23 +17,36 @@ def main() -> None:
     args = parser.parse_args()
     record = json.loads(args.record.read_text())
     products = dict.fromkeys(row["product"] for row in record["products"])
-    figure, panels = plt.subplots(1, len(products), figsize=(11, 3.6), sharey=True)
-    for panel, product in zip(panels, products, strict=True):
-        rows = [r for r in record["products"] if r["product"] == product]
-        for layer in dict.fromkeys(r["layer"] for r in rows):
-            points = [(r["sparsity"], r["ratio"]) for r in rows if r["layer"] == layer]
-            panel.plot(*zip(*points, strict=True), marker=".", label=layer)
-        panel.axhline(1, color="black", linewidth=0.8)
-        panel.set(title=product, xlabel="sparsity", yscale="log")
-        panel.set_yticks([0.5, 1, 2, 4, 8], labels=["0.5", "1", "2", "4", "8"])
-        panel.minorticks_off()
-    panels[0].set_ylabel("dense fp32 time / sparse time")
-    panels[-1].legend(fontsize=6)
-    figure.tight_layout()
-    args.figure.parent.mkdir(parents=True, exist_ok=True)
-    temporary = args.figure.with_suffix(f".part{args.figure.suffix}")
-    figure.savefig(temporary, metadata={"Date": None})
-    temporary.replace(args.figure)
+    layers = list(dict.fromkeys(row["layer"] for row in record["products"]))
+    with drawing(11.0, 3.6) as figure:
+        panels = figure.subplots(1, len(products), sharey=True, squeeze=False)[0]
+        for panel, product in zip(panels, products, strict=True):
+            rows = [r for r in record["products"] if r["product"] == product]
+            for index, layer in enumerate(layers):
+                points = [
+                    (100 * r["sparsity"], r["ratio"])
+                    for r in rows
+                    if r["layer"] == layer
+                ]
+                mark = series_mark(index)
+                panel.plot(
+                    *zip(*points, strict=True),
+                    color=mark.colour,
+                    marker=mark.marker,
+                    ms=4,
+                    lw=1.2,
+                    label=layer,
+                )
+            panel.axhline(1, color=INK, linewidth=0.8)
+            panel.set(title=product, xlabel="zeros, %", yscale="log")
+            plain_numbers(panel.yaxis)
+            panel.set_yticks([0.5, 1, 2, 4, 8])
+            panel.minorticks_off()
+        panels[0].set_ylabel("dense float32 time / sparse time")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper", fontsize=9)
+        args.figure.parent.mkdir(parents=True, exist_ok=True)
+        save(figure, args.figure)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The gallery: each picture is there, is described, and is made by what stands below it."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -33,15 +34,36 @@ SHOWN = [
 ]
 
 
-@pytest.fixture(scope="module")
-def gallery() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gallery", ROOT / "docs/gallery.py")
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["gallery"] = module  # where its dataclass looks for its annotations
+    sys.modules[name] = module  # where a dataclass looks for its annotations
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def gallery() -> ModuleType:
+    return _script("gallery")
+
+
+def test_something_makes_every_picture(gallery: ModuleType) -> None:
+    recorded = _script("recorded_figures")
+    made = {ROOT / "docs" / entry.figure for entry in gallery.entries()}
+    made |= {ROOT / f"docs/figures/{name}.svg" for name in recorded.FIGURES}
+    made.add(ROOT / "docs/figures/floors.svg")  # docs/floors.py
+    figures = {p for p in (ROOT / "docs/figures").rglob("*") if p.is_file()}
+    assert figures == made
+
+
+@pytest.mark.parametrize("name", ["noise-by-layer", "scaling"])
+def test_a_recorded_picture_is_drawn(name: str) -> None:
+    drawn = _script("recorded_figures").FIGURES[name]()
+    page = (ROOT / f"docs/figures/{name}.svg").read_text("utf-8")
+    words = re.compile(r">([^<>\n]*[a-z]{2}[^<>\n]*)<")
+    assert words.findall(drawn) == words.findall(page)
 
 
 def test_every_picture_is_small_and_described(gallery: ModuleType) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from elision.training.parallel.scaling import ScalingModel, StepCosts
     from elision.training.parallel.scaling.coding import CodedGradients
 
-__all__ = ["scale"]
+__all__ = ["figure_of", "scale"]
 
 
 def scale(
@@ -161,7 +161,7 @@ def scale(
     out.mkdir(parents=True, exist_ok=True)
     rows = [vars(row) for row in model.rows]
     write_text(out / "scaling.csv", to_csv(rows))
-    write_text(out / "scaling.svg", _figure(model, until))
+    write_text(out / "scaling.svg", figure_of(model, until))
     facts = {"source": costs.source, "link": link, "latency": latency, "mode": mode}
     facts |= {"machine": machine(), "collective": collective, "overlap": not no_overlap}
     facts |= {"compress": compress, "imbalance": imbalance}
@@ -235,7 +235,7 @@ def _timed(name: str | None, data: Path | None, rounds: int) -> "tuple[StepCosts
     )
 
 
-def _figure(model: "ScalingModel", until: int) -> str:
+def figure_of(model: "ScalingModel", until: int) -> str:
     """The model as a figure."""
     from elision.report.scaling_figure import Curve, Step, scaling_svg
 
