@@ -265,17 +265,6 @@ def of_network(name: str) -> dict[str, Any]:
     return found
 
 
-def draw(path: Path) -> None:
-    """The memory map of one network."""
-    from elision.export import arena
-    from elision.report.memory_map import memory_map
-
-    plan = arena(*network("tiny-resnet8"))
-    boxes = [(t.name, t.size_bytes, t.first, t.last, t.offset) for t in plan.tensors]
-    title = f"tiny-resnet8 in int8: {plan.text().partition(';')[0]}"
-    path.write_text(memory_map(boxes, plan.order, title=title) + "\n")
-
-
 def main() -> None:
     if sys.argv[1:2] == ["convert"]:
         convert(sys.argv[3:], Path(sys.argv[2]))
@@ -292,11 +281,7 @@ def main() -> None:
     options.add_argument("--executorch")
     options.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     options.add_argument("--out", type=Path)
-    options.add_argument("--figure", type=Path, help="memory map of tiny-resnet8")
     given = options.parse_args()
-    if given.figure:
-        draw(given.figure)
-
     from elision.common.files import write_json
     from elision.engines.bench import machine
     from elision.report.table import rows_as_text
