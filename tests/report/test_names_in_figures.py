@@ -16,11 +16,15 @@ from elision.accelerators.design.rows import ALL, SPARSITIES
 from elision.common.files import to_csv
 from elision.products import MatmulGeometry, Trace, synthetic_products
 from elision.report.pipeline_figure import pipeline_svg
+from elision.report.charts import accuracy_curves, density_map
+from elision.report.energy_figure import energy_curves
+from elision.report.layer_figures import utilisation_map
 from elision.report.recipe_dots import recipe_dots
 from elision.report.search_figure import search_front
 from elision.report.style import drawing, marks_of, svg
 from elision.report.sweep_figure import sweep_svg
 from elision.report.table import rows_as_html, rows_as_text
+from elision.report.tradeoff_figure import Tradeoff, Tradeoffs, tradeoff_figure
 from elision.study.page.sections.timeline import timeline
 from elision.training.pipeline import LayerCost, plan
 
@@ -31,6 +35,7 @@ NAMES = (
     "a & b",
     "=1+1",
     "layer\x1b[31m",
+    "layer\u202e1",
 )
 
 
@@ -43,12 +48,39 @@ def test_a_name_is_drawn_as_it_is(name: str) -> None:
     )
     assert "<script" not in drawn
     texts = [element.text for element in ElementTree.fromstring(drawn).iter()]
-    shown = name.replace("\x1b", "\ufffd")
+    shown = name.replace("\x1b", "\ufffd").replace("\u202e", "\ufffd")
     assert texts.count(shown) == 4  # legend, row, title of the panel, unit
     assert f"{shown}; {shown}" in texts  # the drawing's own title
     assert f"{shown}, {shown}, {shown}: 50.0 %" in texts  # of a dot
     assert "\x1b" not in rows_as_text([{"layer": name}])
     assert "<script" not in rows_as_html([{"layer": name}])
+
+
+@pytest.mark.filterwarnings("error")  # matplotlib warns when names leave no room
+def test_a_long_name_leaves_room_for_what_is_drawn() -> None:
+    name = ",".join(["rigl:sparsity=0.9", *["distribution=uniform"] * 20])
+    marks, shares = marks_of([name, "dense"]), np.array([[0.5, 0.25]])
+    dot = Tradeoff(0.5, 0.9, None, name)
+    both = {name: shares, "dense": shares}
+    drawn = [
+        accuracy_curves({name: [0.5]}, {name: [1.0]}, {}, marks),
+        energy_curves({name: [0.5]}, {name: [1.0]}, {name: [(1.0, 2.0)]}, marks),
+        recipe_dots(["a", "b"], [name], both, marks, unit="work", scale="share"),
+        density_map(["a"], ["Y\nX", "Y\nW"], both),
+        utilisation_map(["a"], [("ant", "Y"), ("ant", "dW")], both),
+        tradeoff_figure(
+            Tradeoffs(
+                {name: dot}, [name], marks, title="Accuracy", unit="work", percent=True
+            )
+        ),
+    ]
+    for figure in drawn:
+        texts = re.findall(r"<text[^>]*>([^<]*)<", figure)
+        assert any("distribution=uniform" in text for text in texts)
+        assert max(map(len, texts)) < 150
+    row, short = rows_as_html([{"recipe": name}]), rows_as_html([{"recipe": "a,b"}])
+    assert '<td class="word long">rigl:<wbr>sparsity=0.9,<wbr>' in row
+    assert '<td class="word">a,b</td>' in short
 
 
 def test_powers_on_axes_are_text() -> None:

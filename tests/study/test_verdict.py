@@ -173,6 +173,13 @@ def test_what_diverged_is_no_candidate() -> None:
     assert "diverged" in lost.answer(cost)
 
 
+def test_a_recipe_alone_is_compared_with_nothing() -> None:
+    verdict = verdict_of(summary(dense=([0.8], 1.0)))
+    said = verdict.answer(by_key(verdict, "work"))
+    assert said.startswith("dense: 80.0 % test accuracy. No other recipe")
+    assert "order" not in verdict.sureness()
+
+
 def test_bytes_kept_are_over_those_of_plain_autograd() -> None:
     facts = summary(dense=([0.8], 1.0), swat=([0.8], 0.1))
     facts["recipes"]["dense"]["saved_bytes"] = {"logical": 400, "stored": 100}

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elision.report.style import (
+    LEGEND,
     PRODUCT_COLOURS,
+    TITLE,
     Mark,
     drawing,
+    further_lines,
     plain_numbers,
     prefixed_numbers,
     svg,
@@ -58,7 +61,8 @@ def accuracy_curves(
                 {"marker": marks[name].marker, "ms": 3.5},
             )
             epochs = range(1, len(values) + 1)
-            left.plot(epochs, values, color=colour, label=name, **drawn)
+            label = wrapped(name, LEGEND, 8)
+            left.plot(epochs, values, color=colour, label=label, **drawn)
             if name in spreads:
                 low, high = np.add(values, [[-1], [1]] * np.array(spreads[name]))
                 left.fill_between(epochs, low, high, color=colour, alpha=0.18, lw=0)
@@ -66,7 +70,7 @@ def accuracy_curves(
         left.set(title=title, xlabel="epoch")
         right.set(title="Training loss", xlabel="epoch")
         if percent:
-            left.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+            left.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
         else:
             left.set_yscale("log")
             plain_numbers(left.yaxis)
@@ -136,12 +140,16 @@ def density_map(
     """
     beside = min(len(panels), 4)
     below = -(-len(panels) // beside)
-    with drawing(9.2, below * (0.9 + 0.17 * len(layers))) as figure:
+    titles = [wrapped(recipe, 7.6 / beside, TITLE) for recipe in panels]
+    height = 0.9 + 0.17 * len(layers) + further_lines(titles)
+    with drawing(9.2, below * height) as figure:
         grid = figure.subplots(below, beside, sharey=True, squeeze=False)
         image = None
-        for axes, (recipe, values) in zip(grid.flat, panels.items(), strict=False):
+        for axes, title, values in zip(
+            grid.flat, titles, panels.values(), strict=False
+        ):
             image = share_map(axes, values, layers, columns)
-            axes.set(title=wrapped(recipe, 7.6 / beside, 9.5))
+            axes.set(title=title)
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_axis_off()
         share_scale(figure, image, grid)

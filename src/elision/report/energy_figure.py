@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from elision.common.units import common_unit
-from elision.report.style import Mark, drawing, plain_numbers, svg
+from elision.report.style import LEGEND, Mark, drawing, plain_numbers, svg, wrapped
 
 __all__ = ["energy_curves"]
 
@@ -42,7 +42,7 @@ def energy_curves(
                 color=colour,
                 marker=marker,
                 ms=3.5,
-                label=name,
+                label=wrapped(name, LEGEND, 8),
             )
             lows, highs = zip(*watt_hours[name], strict=True)
             ends = [[end * scale for end in side] for side in (lows, highs)]
@@ -62,7 +62,7 @@ def energy_curves(
             right.xaxis.set_minor_locator(NullLocator())
             right.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         if percent:
-            left.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+            left.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
         else:
             left.set_yscale("log")
             plain_numbers(left.yaxis)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from elision.report.charts import share_map, share_scale
-from elision.report.style import drawing, svg, wrapped
+from elision.report.style import TITLE, drawing, further_lines, svg, wrapped
 
 __all__ = ["utilisation_map"]
 
@@ -27,13 +27,18 @@ def utilisation_map(
     column = (_WIDTH - _NAMES) / beside / len(columns)
     names = _named_groups(columns, column)
     lines = max(name.count("\n") for name in names) + 1
-    height = below * (0.75 + _ROW * len(layers) + _LINE * lines)
+    titles = [
+        wrapped(recipe, (_WIDTH - _NAMES / 2) / beside, TITLE) for recipe in panels
+    ]
+    height = below * (0.75 + _ROW * len(layers) + _LINE * lines + further_lines(titles))
     with drawing(_WIDTH, height) as figure:
         grid = figure.subplots(below, beside, sharey=True, squeeze=False)
         image = None
-        for axes, recipe in zip(grid.flat, panels, strict=False):
-            image = share_map(axes, panels[recipe], layers, names)
-            axes.set(title=wrapped(recipe, _WIDTH / beside, 9.5))
+        for axes, title, values in zip(
+            grid.flat, titles, panels.values(), strict=False
+        ):
+            image = share_map(axes, values, layers, names)
+            axes.set(title=title)
             for left in range(1, len(columns)):
                 if columns[left][0] != columns[left - 1][0]:
                     axes.axvline(left - 0.5, color="white", linewidth=2.5)

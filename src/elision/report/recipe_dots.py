@@ -5,18 +5,19 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from elision.report.style import INK, Mark, drawing, svg, wrapped
+from elision.report.style import INK, TITLE, Mark, drawing, further_lines, svg, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["recipe_dots"]
 
 #: Inches: of the figure's width, of the part of it that rows' names take, of a row and of
 #: a recipe in it, and of titles, axis and legend.
 _WIDTH, _NAMES, _ROW, _RECIPE, _AROUND = 9.2, 1.3, 0.16, 0.045, 1.15
-#: Panels beside one another, and size of the titles in points.
-_BESIDE, _TITLE = 4, 9.5
+#: Panels beside one another, size of the legend in points, and inches of its lines.
+_BESIDE, _LEGEND, _LINE = 4, 8, 0.17
 #: Share of a row that its dots spread over.
 _SPREAD = 0.6
 
@@ -54,13 +55,19 @@ def recipe_dots(
     """
     beside = min(len(panels), _BESIDE)
     below = -(-len(panels) // beside)
-    height = below * (len(rows) * (_ROW + _RECIPE * len(values)) + _AROUND)
+    titles = [wrapped(panel, (_WIDTH - _NAMES) / beside, TITLE) for panel in panels]
+    labels = [wrapped(recipe, _WIDTH - 1, _LEGEND) for recipe in values]
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    columns = max(1, min(len(labels), 110 // (longest + 6)))
+    lines = sum(label.count("\n") + 1 for label in labels)
+    around = _AROUND + further_lines(titles)
+    height = below * (len(rows) * (_ROW + _RECIPE * len(values)) + around)
+    height += _LINE * (-(-lines // columns) - 1)
     hover: dict[str, str] = {}
     with drawing(_WIDTH, height) as figure:
         grid = figure.subplots(below, beside, sharex=True, sharey=True, squeeze=False)
-        room = (_WIDTH - _NAMES) / beside
         for number, (axes, panel) in enumerate(zip(grid.flat, panels, strict=False)):
-            axes.set(title=wrapped(panel, room, _TITLE))
+            axes.set(title=titles[number])
             for recipe, place, value, row in _dots(rows, values, number):
                 gid = f"dot-{len(hover)}"
                 hover[gid] = f"{recipe}, {row}, {panel}: {_TEXTS[scale](value)}"
@@ -70,7 +77,7 @@ def recipe_dots(
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_axis_off()
         figure.supxlabel(unit, fontsize=8.5)
-        _legend(figure, values, marks)
+        _legend(figure, dict(zip(values, labels, strict=True)), marks, columns)
         return svg(figure, hover)
 
 
@@ -115,19 +122,19 @@ def _number_log_axis(axes: "Axes", scale: Scale) -> None:
 
 
 def _legend(
-    figure: object, values: Mapping[str, np.ndarray], marks: Mapping[str, Mark]
+    figure: "Figure", labels: Mapping[str, str], marks: Mapping[str, Mark], columns: int
 ) -> None:
     """The recipes above the panels."""
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], ls="", marker=marks[r].marker, color=marks[r].colour, label=r)
-        for r in values
+        Line2D(
+            [], [], ls="", marker=marks[r].marker, color=marks[r].colour, label=label
+        )
+        for r, label in labels.items()
     ]
-    longest = max(map(len, values))
-    columns = max(1, min(len(values), 110 // (longest + 6)))
-    figure.legend(  # pyright: ignore[reportAttributeAccessIssue]
-        handles=handles, loc="outside upper left", ncols=columns, fontsize=8
+    figure.legend(
+        handles=handles, loc="outside upper left", ncols=columns, fontsize=_LEGEND
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INK",
+    "LEGEND",
     "LETTER",
     "PALETTE",
     "POINTS",
@@ -25,9 +26,11 @@ __all__ = [
     "SERIES",
     "SLOT_COLOURS",
     "TENSOR_COLOURS",
+    "TITLE",
     "TRACK_COLOURS",
     "Mark",
     "drawing",
+    "further_lines",
     "marks_of",
     "plain_numbers",
     "prefixed_numbers",
@@ -94,6 +97,8 @@ _MARKERS = "osD^v"
 LETTER = 0.56
 #: Points of type in an inch.
 POINTS = 72
+#: Size of titles in points, and inches that names may take in a legend beside panels.
+TITLE, LEGEND = 9.5, 2.2
 #: Of pictures without lines, such as PNG: sharp in print (own choice).
 _DOTS_PER_INCH = 200
 
@@ -105,7 +110,7 @@ _STYLE = {
     "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 9.5,
+    "axes.titlesize": TITLE,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.grid": True,
@@ -129,8 +134,8 @@ _POWER = re.compile(
     r"\$\\mathdefault\{(?P<sign>-?)(?:(?P<times>[^{}]+)\\times)?(?P<base>[^{}]+)"
     r"\^\{(?P<power>[^{}]+)\}\}\$"
 )
-#: Characters that no XML may hold.
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+#: Characters that no XML may hold, and those that turn the writing around.
+_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\u202a-\u202e\u2066-\u2069]")
 _RAISED = str.maketrans("0123456789-\u2212.", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻·")
 
 
@@ -267,6 +272,20 @@ def wrapped(name: str, inches: float, points: float) -> str:
         line[i : i + letters] for line in lines for i in range(0, len(line), letters)
     )
     return "\n".join(short)
+
+
+def further_lines(names: Sequence[str]) -> float:
+    r"""Inches of the lines beyond the first that titles take, for a figure to be higher by.
+
+    Args:
+        names: of :func:`wrapped`.
+
+    Example:
+        >>> further_lines(["swat", "rigl:\nsparsity=0.9"]) > further_lines(["swat"])
+        True
+    """
+    lines = max(name.count("\n") for name in names)
+    return lines * 1.2 * TITLE / POINTS  # matplotlib's spacing of lines
 
 
 def svg(figure: "Figure", hover: Mapping[str, str] | None = None) -> str:

@@ -1,6 +1,7 @@
 """Rows as text, HTML, Markdown and LaTeX. A row is a dictionary, column name to value."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -94,8 +95,11 @@ _LATEX = str.maketrans(
 )
 
 
-#: Rows from which on a table of a page is folded.
-LONG = 20
+#: Rows from which on a table of a page is folded, and letters from which on a name in its
+#: first column is broken, so that the numbers stay beside it.
+LONG, _LONG_NAME = 20, 32
+#: Signs of a name behind which it may be broken; none is in a reference to a character.
+_BREAKS = re.compile(r"[,:+(]")
 
 
 def rows_as_html(
@@ -132,7 +136,11 @@ def rows_as_html(
         for i, (name, value) in enumerate(zip(head, values, strict=True)):
             word = ' class="word"' if i == 0 or name in words else ""
             chip = _chip((marks or {}).get(value)) if i == 0 and not more else ""
-            cells.append(f"<{tag}{word}{more}>{chip}{escaped(value)}</{tag}>")
+            text = escaped(value)
+            if i == 0 and len(value) > _LONG_NAME:
+                word = ' class="word long"'
+                text = _BREAKS.sub(r"\g<0><wbr>", text)
+            cells.append(f"<{tag}{word}{more}>{chip}{text}</{tag}>")
         return f"<tr>{''.join(cells)}</tr>"
 
     body = (line("td", [_text(row.get(name, "")) for name in head]) for row in rows)

@@ -15,6 +15,7 @@ from elision.report.style import (
     plain_numbers,
     save,
     svg,
+    wrapped,
 )
 
 if TYPE_CHECKING:
@@ -145,25 +146,30 @@ def _name(axes: "Axes", dots: Mapping[str, Tradeoff], middle: float) -> None:
     axes.autoscale_view()
     figure = axes.get_figure(root=True)
     assert figure is not None
-    taken: list[tuple[float, float, float]] = []
+    taken: list[tuple[float, float, float, float]] = []
     for recipe, dot in dots.items():
         inwards = 1 if dot.cost <= middle else -1  # names stay inside the axes
         x, y = axes.transData.transform((dot.cost, dot.score)) * POINTS / figure.dpi
-        wide = LETTER * _TYPE * len(recipe)
+        name = wrapped(recipe, _WIDTH / 2, _TYPE)
+        wide = LETTER * _TYPE * max(map(len, name.splitlines()))
+        deep = 1.2 * _TYPE * name.count("\n")  # of the lines below the first
         for side, up in _PLACES:
             left = x + 11 if side * inwards > 0 else x - 11 - wide
             low = y + up
             if not any(
-                abs(low - other) < _TYPE and left < end and start < left + wide
-                for start, end, other in taken
+                low - deep < top
+                and bottom < low + _TYPE
+                and left < end
+                and start < left + wide
+                for start, end, bottom, top in taken
             ):
                 break
         else:
             side, up = _PLACES[0]
             left, low = x, y
-        taken.append((left, left + wide, low))
+        taken.append((left, left + wide, low - deep, low + _TYPE))
         axes.annotate(
-            recipe,
+            name,
             (dot.cost, dot.score),
             (11 * side * inwards, up),
             textcoords="offset points",
@@ -180,7 +186,7 @@ def _number(axes: "Axes", *, percent: bool) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.4g}x")
     axes.xaxis.set_minor_formatter(NullFormatter())
     if percent:
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     else:
         axes.set_yscale("log")
         plain_numbers(axes.yaxis)

@@ -246,6 +246,9 @@ class Verdict:
             )
         if wins.recipe != self.baseline:
             return self.sentence(Step(allowed, wins))
+        if len(self.standings) == 1:
+            only = f"{self.baseline}: {self.loss_text(wins)}"
+            return f"{only}. No other recipe has a score to compare it with."
         own = f"{self.baseline}, {self.loss_text(wins)}, stays"
         cheaper = [s for s in self.steps(cost) if s.standing.recipe != self.baseline]
         if not cheaper:
@@ -263,10 +266,8 @@ class Verdict:
         alone = [s.recipe for s in others if s.seeds == 0]
         seeds = max(counts, default=1)
         if seeds <= 1:
-            said = (
-                f"One seed, which says nothing about the spread of the {self.metric.label}: "
-                "another seed may change the order."
-            )
+            said = f"One seed, which says nothing about the spread of the {self.metric.label}"
+            said += ": another seed may change the order." if others else "."
         else:
             few = f"{min(counts)} to " if len(counts) > 1 else ""
             shared = f", those in common with {self.baseline}," if few else ""

@@ -1,6 +1,7 @@
 """The whole page of a study that was made without training."""
 
 import re
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 
@@ -58,6 +59,9 @@ def test_names_stay_text() -> None:
     assert HOSTILE not in page
     assert "&lt;img src=x onerror" in page
     assert "img" not in _Reader(page).tags
+    turned = study_page(replace(made_study(seeds=1), source="data\u202egnp"))
+    assert "<bdi>data\\u202egnp</bdi>" in turned
+    assert "\u202e" not in turned
 
 
 def test_the_page_ends_with_the_command_that_made_it() -> None:

@@ -6,6 +6,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from elision.common.printable import printable
+
 __all__ = ["policy", "render"]
 
 #: Of every page: sorting, filtering, values under the pointer.
@@ -32,6 +34,7 @@ def render(name: str, *, live: str | None = None, **values: Any) -> str:
         loader=PackageLoader("elision.study.page", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -58,6 +61,13 @@ def policy(live: str | None = None) -> str:
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src {allowed}{asks}"
     )
+
+
+def _shown(value: Any) -> Any:
+    """A value of a template; text, unless it is markup, as a page can show it."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return printable(value, keep="\n\t")
+    return value
 
 
 @cache

@@ -1,9 +1,10 @@
 """Energy of the trainings, over which accuracy is drawn, and CO2e."""
 
+from collections.abc import Collection
 from typing import Any
 
 from elision.common.printable import escaped
-from elision.common.units import in_words
+from elision.common.units import common_unit
 from elision.energy import Energy
 from elision.report.energy_figure import energy_curves
 from elision.report.style import marks_of
@@ -25,13 +26,20 @@ _NOTE = (
 )
 _MASKED = (
     " The recipes ran <b>masked</b>: zeros were multiplied like other values, so no recipe "
-    "can cost less than the first here."
+    "can gain by them here."
 )
 
 
 def energy(outcome: StudyOutcome) -> Section | None:
     """A row a recipe, and the curves of those whose every epoch is known."""
-    rows = [row for o in outcome.outcomes if (row := _row(o, outcome)) is not None]
+    spent = {o.spec: _of_first_seed(o) for o in outcome.outcomes}
+    known = {spec: found for spec, found in spent.items() if found is not None}
+    units = _units(known.values(), outcome)
+    rows = [
+        _row(o, known[o.spec], units, outcome)
+        for o in outcome.outcomes
+        if o.spec in known
+    ]
     total = energy_of(outcome.outcomes)
     if total is None:
         return None
@@ -53,26 +61,48 @@ def energy(outcome: StudyOutcome) -> Section | None:
     )
 
 
-def _row(o: RecipeOutcome, outcome: StudyOutcome) -> dict[str, Any] | None:
+def _of_first_seed(o: RecipeOutcome) -> Energy | None:
+    """Energy of a recipe's training at its first seed."""
+    spent = o.spent.get(next(iter(o.histories)), {})
+    return Energy.total(epoch.energy for epoch in spent.values())
+
+
+#: Units of energy and of CO2e, one for all rows, and the factors that bring values into them.
+_Units = tuple[tuple[str, float], tuple[str, float]]
+
+
+def _units(spent: Collection[Energy], outcome: StudyOutcome) -> _Units:
+    return (
+        common_unit((found.watt_hours[1] for found in spent), "Wh"),
+        common_unit((outcome.grid.grams(found)[1] for found in spent), "g"),
+    )
+
+
+def _row(
+    o: RecipeOutcome, found: Energy, units: _Units, outcome: StudyOutcome
+) -> dict[str, Any]:
     """One recipe at the first seed."""
     seed, first = next(iter(o.histories)), outcome.outcomes[0]
-    spent = o.spent.get(seed, {})
-    found = Energy.total(epoch.energy for epoch in spent.values())
-    if found is None:
-        return None
+    spent = o.spent[seed]
     own, base = step_seconds(spent), step_seconds(first.spent.get(seed, {}))
     epochs = len(o.histories[seed])
     known = "" if len(spent) == epochs else f" ({len(spent)} of {epochs} epochs known)"
+    (watt_hours, to_watt_hours), (grams, to_grams) = units
     return {
         "recipe": o.spec,
         "processor ms a step": f"{1e3 * own:.1f}" if own is not None else "",
         "over the first": f"{own / base:.2f}x" if own and base else "",
         "processor s of the run": f"{found.cpu_seconds:.1f}{known}",
-        "energy, before PUE": in_words(*found.watt_hours, "Wh"),
-        "CO2e": in_words(*outcome.grid.grams(found), "g"),
+        f"{watt_hours}, before PUE": _range(found.watt_hours, to_watt_hours),
+        f"CO2e, {grams}": _range(outcome.grid.grams(found), to_grams),
         "by": "estimate" if found.is_range else "counter",
         "scope": found.scope,
     }
+
+
+def _range(ends: tuple[float, float], scale: float) -> str:
+    texts = (f"{end * scale:.3g}" for end in ends)
+    return " to ".join(dict.fromkeys(texts))
 
 
 def _figure(outcome: StudyOutcome, total: Energy) -> str:

@@ -42,7 +42,7 @@ def _rows(found: dict[str, Any]) -> list[dict[str, Any]]:
             "bound": row["bound"],
             "attainable, GFLOP/s": f"{row['attainable_gflops']:.0f}",
             "measured, GFLOP/s": f"{row['gflops']:.1f}",
-            "of attainable": f"{row['gflops'] / row['attainable_gflops']:.0%}",
+            "of attainable": f"{100 * row['gflops'] / row['attainable_gflops']:.0f} %",
             "ms": f"{1e3 * row['seconds']:.3f}",
         }
         for row in found["products"]

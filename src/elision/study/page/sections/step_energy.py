@@ -6,6 +6,7 @@ import numpy as np
 
 from elision.common.printable import escaped
 from elision.common.specs import parse
+from elision.common.units import common_unit
 from elision.energy import OperationEnergy, total_operations
 from elision.products import Product
 from elision.report.charts import cost_bars
@@ -73,14 +74,16 @@ def _by_product(found: dict[str, Any]) -> dict[Product, OperationEnergy]:
 def _figure(runs: list[tuple[str, dict[str, Any]]]) -> str:
     """A panel a recipe: dense and as the recipe leaves it, stacked by product."""
     sums = [_by_product(found) for _, found in runs]
+    totals = [total_operations(s.values()) for s in sums]
+    largest = (max(whole.dense_pj, whole.done_pj) for whole in totals)
+    joules, scale = common_unit(largest, "J", scale=1e-12)
     values = {
-        product.value: np.array(
-            [[s[product].dense_pj / 1e9, s[product].done_pj / 1e9] for s in sums]
-        )
+        product.value: scale
+        * np.array([[s[product].dense_pj, s[product].done_pj] for s in sums])
         for product in Product
     }
     table = runs[0][1]["table"]
-    unit = f"mJ a step, counted and priced by {table}"
+    unit = f"{joules} a step, counted and priced by {table}"
     return cost_bars(["dense", "recipe"], [spec for spec, _ in runs], values, unit)
 
 
