@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from made_checkpoints import begun_run, checkpoint_of
 
+from elision.common.printable import printable
 from elision.study.served import TYPES, RunServer, opened, parts_of
 
 SECRET = "what is outside of the folder"
@@ -296,3 +297,22 @@ def test_an_interruption_ends_it_in_one_line(
     assert "http://127.0.0.1:" in found.out
     assert found.out.splitlines()[-1] == "elision: served until here"
     assert found.err == ""
+
+
+@pytest.mark.parametrize("name", [b"odd\xff", "turned\u202e".encode(), b"two\nlines"])
+def test_a_name_that_cannot_be_shown_leaves_the_list_whole(
+    tmp_path: Path, name: bytes
+) -> None:
+    odd = tmp_path / os.fsdecode(name)
+    odd.mkdir()
+    (odd / "report.html").write_text("made", encoding="utf-8")
+    with RunServer(tmp_path, port=0) as server:
+        threading.Thread(target=server.handle_request).start()
+        status, _, page = asked(server, "/")
+        threading.Thread(target=server.handle_request).start()
+        (only,) = json.loads(asked(server, "/runs.json")[2])
+    assert status == 200
+    shown = printable(os.fsdecode(name))
+    assert only["run"] == only["cells"]["run"]["text"] == shown
+    assert only["cells"]["report"] == {"text": "", "value": None}
+    assert f'data-run="{shown}"' in page.decode()

@@ -12,6 +12,7 @@ import os
 import socket
 import socketserver
 import stat
+import sys
 import threading
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -20,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
+from elision.common.printable import printable
 from elision.study.page.runs import FILES, LIVE, run_cells, runs_page
 from elision.study.page.template import policy
 from elision.study.watched import Watch
@@ -122,7 +124,10 @@ class RunServer(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a reader who went away."""
+        """Say nothing of a reader who went away, and in one line what else failed."""
+        error = sys.exception()
+        if not isinstance(error, ConnectionError | TimeoutError):
+            print(f"elision: not answered: {error!r}", file=sys.stderr, flush=True)
 
     def admits(self, hosts: Sequence[str]) -> bool:
         """Whether a request was meant for this server, by its headers ``Host``.
@@ -175,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(page.encode(), TYPES[".html"], policy(LIVE))
         elif path == "/runs.json":
             runs = [
-                {"run": run.path, "cells": run_cells(run, watch.folder.name)}
+                {"run": printable(run.path), "cells": run_cells(run, watch.folder.name)}
                 for run in watch.runs()
             ]
             self._send(json.dumps(runs).encode(), TYPES[".json"], _INERT)
@@ -187,19 +192,19 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if parts is None or not self._in_a_run(parts):
                 raise FileNotFoundError
-            with opened(self.server.watch.folder, parts) as file:
-                suffix = PurePosixPath(parts[-1]).suffix.lower()
-                size = os.fstat(file.fileno()).st_size
-                rules = policy() if suffix == ".html" else _INERT
-                self._send_head(size, TYPES[suffix], rules)
-                if self.command == "GET":
-                    while size and (data := file.read(min(size, _BLOCK))):
-                        self.wfile.write(data)
-                        size -= len(data)  # however long the file becomes
-        except OSError as error:
-            if isinstance(error, ConnectionError | TimeoutError):
-                raise  # the reader went away
+            file = opened(self.server.watch.folder, parts)
+        except OSError:
             self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        with file:
+            suffix = PurePosixPath(parts[-1]).suffix.lower()
+            size = os.fstat(file.fileno()).st_size
+            rules = policy() if suffix == ".html" else _INERT
+            self._send_head(size, TYPES[suffix], rules)
+            if self.command == "GET":
+                while size and (data := file.read(min(size, _BLOCK))):
+                    self.wfile.write(data)
+                    size -= len(data)  # however long the file becomes
 
     def _in_a_run(self, parts: Sequence[str]) -> bool:
         """Whether a path is one of a run that is listed."""

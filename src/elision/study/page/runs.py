@@ -60,6 +60,9 @@ def run_cells(
     score = ""
     if run.metric is not None and run.score is not None:
         score = f"{run.metric.text(run.score)} {run.metric.label}"
+    # The server's addresses have no other names.
+    named = run.path.isprintable() and "\\" not in run.path
+    report = run.has_report and named
     at = (time.time() if now is None else now) - run.written
     found: dict[str, tuple[str, Any]] = {
         "run": (run.path or name, None),
@@ -70,10 +73,8 @@ def run_cells(
         "latest": (run.latest, None),
         "written": (ago(at) if run.written else "", run.written),
         "report": (
-            "report" if run.has_report else "",
-            FILES + quote(f"{run.path}/report.html".lstrip("/"))
-            if run.has_report
-            else None,
+            "report" if report else "",
+            FILES + quote(f"{run.path}/report.html".lstrip("/")) if report else None,
         ),
         "workload": (run.workload, None),
         "recipes": (", ".join(run.recipes), None),
@@ -111,6 +112,6 @@ def runs_page(folder: Path, runs: Sequence[Watched]) -> str:
         folder=printable(folder.name),
         heads=_HEADS,
         words=_WORDS,
-        runs=[(run.path, run_cells(run, folder.name)) for run in runs],
+        runs=[(printable(run.path), run_cells(run, folder.name)) for run in runs],
         empty={field: {"text": "", "value": None} for field in _HEADS},
     )
