@@ -20,6 +20,7 @@ def run_folder(
     cycles: Mapping[str, Mapping[str, int]] | None = None,
     env: Mapping[str, Any] | None = None,
     seconds: Mapping[str, float] | None = None,
+    kept: Mapping[str, int] | None = None,
     **settings: Any,
 ) -> Path:
     """Make the folder of a run.
@@ -32,6 +33,7 @@ def run_folder(
         cycles: of each machine, by recipe; energy is twice as much, in pJ.
         env: of ``env.json``; None: there is none.
         seconds: of a step by the wall clock, by recipe.
+        kept: bytes of saved activations, by recipe; plain autograd keeps 100.
         **settings: of the study.
     """
     folder.mkdir(parents=True)
@@ -46,6 +48,9 @@ def run_folder(
             "training_macs_ratio": 0.5 + seed / 10,
             "products": products,
         }
+        if spec in (kept or {}):
+            stored = {"logical": 100, "stored": (kept or {})[spec]}
+            recipes[spec]["saved_bytes"] = stored
     table = dict(workload or {"name": "w"})
     summary = {
         "schema": 1,

@@ -8,6 +8,7 @@ import pytest
 from command_line import run
 from made_runs import run_folder
 
+from elision.study.compare import compared_rows, people_rows
 from elision.study.comparison import contests
 from elision.study.page.comparison import comparison_figures, comparison_page
 
@@ -58,7 +59,9 @@ def test_a_recipe_is_compared_within_its_workload_only(tmp_path: Path) -> None:
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(set(ids)) == len(ids)
     assert {"workload-1", "workload-3", "allowed-1", "cost-2-1"} <= set(ids)
-    assert page.index("w (epochs=9)") < page.index("swat, 90.0 % test accuracy, stays")
+    assert page.index("w (epochs=9)") < page.index(
+        "swat: 90.0 % test accuracy. No other"
+    )
     assert page.count("<script>") == 1
     # An unknown file of one workload alone has nothing to set it apart.
     assert [f.title for f in contests([c])] == ["other"]
@@ -83,6 +86,7 @@ def test_what_cannot_be_compared_is_left_out_and_named(tmp_path: Path) -> None:
         cycles={"dense": {"dense": 8, "swat": 8}, "ant": {"dense": 9, "swat": 4}},
         env=HERE,
         seconds=times,
+        kept={"dense": 50, "swat": 25},
         record=2,
     )
     b = run_folder(
@@ -99,11 +103,15 @@ def test_what_cannot_be_compared_is_left_out_and_named(tmp_path: Path) -> None:
     assert kinds["cycles:ant"].ratios == {"dense": 9 / 8, "swat": 0.5}
     assert kinds["seconds"].ratios == {"dense": 1.0, "swat": 0.5}
     assert kinds["work"].ratios == {"dense": 0.5, "swat": 0.5, "rigl": 0.5}
+    assert kinds["bytes"].ratios == {"dense": 0.5, "swat": 0.25}
     notes = "\n".join(found.notes)
     assert (
         "Cycles and energy of rigl: its runs recorded other steps (record=5)." in notes
     )
     assert "another machine, or with other threads, than those of dense: rigl." in notes
+    assert "Bytes kept were not counted of: rigl." in notes
+    shown = people_rows(compared_rows([a]))
+    assert (shown[0]["bytes kept"], shown[0]["ant energy on chip, pJ"]) == (50, 18)
     assert "copy has the same seeds and scores of swat as another run" in notes
     page = comparison_page([found])
     assert "Runs of several versions: 0.1.0, 0.2.0." in page

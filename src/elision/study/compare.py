@@ -14,6 +14,7 @@ from typing import Any
 
 from elision.common.checks import integer, number
 from elision.common.toml import from_toml
+from elision.common.units import common_unit
 from elision.products import Product
 from elision.study import folder as runfolder
 from elision.study.outcome import (
@@ -120,9 +121,10 @@ def compared(runs: Iterable[Path]) -> list[dict[str, Any]]:
     Returns:
         Rows of the runs, the recipe, its metric (mean over seeds, and standard
         deviation if there are several), the number of seeds, its training work and the
-        share of RCPs of each product (shares in [0, 1]), and the cycles and energy in
-        pJ, on chip and of the DRAM where it is modelled, of each machine that the run
-        simulated.
+        share of RCPs of each product (shares in [0, 1]), the cycles and energy in pJ, on
+        chip and of the DRAM where it is modelled, of each machine that the run simulated,
+        and, with a policy of saved activations, the bytes that plain autograd would keep
+        and those that were kept.
 
     Raises:
         ValueError: no run is given, or a file is not a summary of this version; a line
@@ -156,6 +158,8 @@ def people_rows(rows: Sequence[Compared]) -> list[dict[str, Any]]:
     and training settings.
     """
     first: dict[str, Compared] = {}
+    energies = (q for r in rows for n, q in r.quantities.items() if n.endswith("_pj"))
+    joules = common_unit(energies, "J", scale=1e-12)
     shown = []
     for row in rows:
         base = first.setdefault(row.place, row)
@@ -170,13 +174,31 @@ def people_rows(rows: Sequence[Compared]) -> list[dict[str, Any]]:
                 "against the first": gap,
                 "seeds": counted_seeds(len(row.scores)),
             }
-            | {
-                _SHARES.get(name, name): f"{100 * q:.1f} %" if name in _SHARES else q
-                for name, q in row.quantities.items()
-            }
+            | dict(_for_people(name, q, joules) for name, q in row.quantities.items())
         )
     return shown
 
+
+def _for_people(name: str, value: float, joules: tuple[str, float]) -> tuple[str, Any]:
+    """Heading and value of a quantity, energies in one unit."""
+    if name in _SHARES:
+        return _SHARES[name], f"{100 * value:.1f} %"
+    if name.endswith("_pj"):
+        unit, scale = joules
+        machine, _, what = name.rpartition(" ")
+        return f"{machine} {_ENERGIES[what]}, {unit}", value * scale
+    return _BYTES.get(name, name), value
+
+
+#: Headings of energies, and of the bytes of saved activations.
+_ENERGIES = {
+    "energy_on_chip_pj": "energy on chip",
+    "energy_dram_pj": "energy of the DRAM",
+}
+_BYTES = {
+    "saved_bytes_logical": "bytes of plain autograd",
+    "saved_bytes_stored": "bytes kept",
+}
 
 #: Headings of the quantities that are shares.
 _SHARES = {"training_macs_ratio": "training MACs"} | {
@@ -272,7 +294,8 @@ def _quantities(
         # A machine that does not model its DRAM has no energy of it.
         if (value := of_recipes[recipe]["total"].get(quantity)) is not None
     }
-    return {name: _value(v) for name, v in (work | shares | costs).items()}
+    kept = {f"saved_bytes_{k}": v for k, v in found.get("saved_bytes", {}).items()}
+    return {name: _value(v) for name, v in (work | shares | costs | kept).items()}
 
 
 def _summary(run: Path, path: Path) -> dict[str, Any]:

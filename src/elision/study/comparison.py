@@ -184,6 +184,8 @@ def _as_one_study(rows: Mapping[str, Compared], notes: list[str]) -> dict[str, A
             "seeds": list(by_seed),
             "training_macs_ratio": row.quantities.get("training_macs_ratio"),
         }
+        if kept := _kept(row):
+            recipes[label]["saved_bytes"] = kept
         costs = dict(_machines(row))
         if other := [
             k for k in _RECORDED if row.settings.get(k) != base.settings.get(k)
@@ -196,6 +198,9 @@ def _as_one_study(rows: Mapping[str, Compared], notes: list[str]) -> dict[str, A
             continue
         for machine, total in costs.items():
             machines.setdefault(machine, {})[label] = {"total": total}
+    if len({"saved_bytes" in found for found in recipes.values()}) > 1:
+        without = [s for s, found in recipes.items() if "saved_bytes" not in found]
+        notes.append(f"Bytes kept were not counted of: {'; '.join(without)}.")
     for machine, known in machines.items():
         if without := [label for label in rows if label not in known]:
             notes.append(
@@ -215,6 +220,12 @@ def _by_seed(label: str, row: Compared, notes: list[str]) -> dict[int, float]:
             "the mean counts."
         )
     return {seed: statistics.fmean(scores) for seed, scores in found.items()}
+
+
+def _kept(row: Compared) -> dict[str, float]:
+    """Bytes of saved activations, as plain autograd keeps them and as they were kept."""
+    known = {part: f"saved_bytes_{part}" for part in ("logical", "stored")}
+    return {k: row.quantities[n] for k, n in known.items() if n in row.quantities}
 
 
 def _machines(row: Compared) -> Iterator[tuple[str, dict[str, float]]]:
