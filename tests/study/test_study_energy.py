@@ -161,6 +161,9 @@ def test_a_study_keeps_its_energy_and_its_grid(tmp_path: Path) -> None:
     # What differs from run to run is in no table.
     for path in (tmp_path / "tables").glob("*.csv"):
         assert "joules" not in path.read_text()
+    # Without a machine there are no costs; their table has its head.
+    costs = (tmp_path / "tables" / "costs.csv").read_text()
+    assert costs.startswith("recipe,accelerator,layer,")
     # Continued without a grid it keeps the old one, with another it takes that.
     again = study(CONFIG, tmp_path)
     assert again.grid == GRID

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -454,11 +454,15 @@ def _crc(x: Tensor) -> int:
     return zlib.crc32(x.reshape(-1).view(torch.uint8).numpy().data)
 
 
-def to_csv(rows: list[dict[str, Any]]) -> str:
+def to_csv(rows: list[dict[str, Any]], head: Sequence[str] = ()) -> str:
     """Rows as CSV, with every column of any row; a value that a row lacks stays empty.
 
     A text that a spreadsheet would take for a formula has an apostrophe before it, and
     control characters are written as in Python's literals.
+
+    Args:
+        rows: of the table.
+        head: columns of a table without rows.
 
     Example:
         >>> print(to_csv([{"a": 1}, {"b": 2}]), end="")
@@ -467,7 +471,7 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
         ,2
     """
     text = io.StringIO()
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = list(dict.fromkeys(key for row in rows for key in row)) or list(head)
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _shown(v) for name, v in row.items()} for row in rows)

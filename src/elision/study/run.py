@@ -62,6 +62,7 @@ from elision.study.outcome import (
     tables,
 )
 from elision.study.probes import PROBES, Trained
+from elision.study.schemas import columns_of
 from elision.study.sources import digests
 from elision.study.teacher import Teacher, check_taught_alike, place_of
 from elision.study.timing import Timing
@@ -699,7 +700,8 @@ def _write(outcome: StudyOutcome, folder: Path) -> None:
     write_text(folder / "metrics.jsonl", "\n".join(lines) + "\n")
     (folder / "tables").mkdir(exist_ok=True)
     for name, rows in tables(outcome).items():
-        write_text(folder / "tables" / f"{name}.csv", to_csv(rows))
+        head = [column.name for column in columns_of(name, outcome.metric.name)]
+        write_text(folder / "tables" / f"{name}.csv", to_csv(rows, head))
     write_text(folder / "report.html", study_page(outcome))
     write_text(folder / "workload.toml", command_line_toml(outcome.config))
     write_json(folder / ACCOUNT, account(outcome.outcomes, outcome.grid))

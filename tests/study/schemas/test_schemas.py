@@ -146,3 +146,10 @@ def test_shipped_schemas_and_the_page_are_those_of_the_code(page: ModuleType) ->
 def test_a_type_that_json_does_not_have_is_refused() -> None:
     with pytest.raises(TypeError, match="JSON has no such type"):
         schema_of(complex)
+
+
+@pytest.mark.parametrize(("of", "known"), [(schema, FILES), (columns_of, TABLES)])
+def test_an_unknown_name_is_answered_with_the_known_ones(of: Any, known: Any) -> None:
+    with pytest.raises(ValueError, match=r"unknown .* of a run 'cost'") as error:
+        of("cost")
+    assert all(name in str(error.value) for name in known)

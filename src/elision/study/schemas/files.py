@@ -2,6 +2,7 @@
 
 from typing import Any, NotRequired, TypedDict
 
+from elision.common.names import lookup
 from elision.common.versioned import SCHEMA, VERSION_KEY
 from elision.energy import Energy, Grid
 from elision.study.folder import Environment
@@ -251,11 +252,14 @@ def schema(file: str) -> dict[str, Any]:
     Args:
         file: one of :data:`FILES`.
 
+    Raises:
+        ValueError: no such file has a schema.
+
     Example:
         >>> schema("timing.json")["required"]
         ['schema', 'step_seconds']
     """
-    found = schema_of(FILES[file])
+    found = schema_of(lookup("file of a run", file, FILES))
     version = {"const": SCHEMA, "description": "Version of the form of the file."}
     found["properties"] = {VERSION_KEY: version, **found["properties"]}
     found["required"] = [VERSION_KEY, *found["required"]]

@@ -9,6 +9,7 @@ from elision.accelerators import Cost
 from elision.accelerators.design.interleave_or_skip import SkipRow
 from elision.accelerators.simulate import CostRow
 from elision.accelerators.step import GRADIENT_PAIR
+from elision.common.names import lookup
 from elision.products import OPERANDS, ProductRow
 from elision.study.schemas.described import meanings
 from elision.training.checkpoint import EpochMetrics
@@ -106,13 +107,16 @@ def columns_of(table: str, metric: str = "test_accuracy") -> tuple[CsvColumn, ..
         table: file name without ``.csv``, or ``metrics`` of ``metrics.jsonl``.
         metric: name of the study's metric, which heads a column.
 
+    Raises:
+        ValueError: no such table is known.
+
     Example:
         >>> [column.name for column in columns_of("epochs", "perplexity")][-2:]
         ['perplexity', 'learning_rate']
     """
     return tuple(
         CsvColumn(metric, *rest) if name == "score" else column
-        for column in TABLES[table]
+        for column in lookup("table of a run", table, TABLES)
         for name, *rest in [tuple(vars(column).values())]
     )
 
