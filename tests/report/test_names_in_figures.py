@@ -15,10 +15,10 @@ import torch
 from elision.accelerators.design.rows import ALL, SPARSITIES
 from elision.common.files import to_csv
 from elision.products import MatmulGeometry, Trace, synthetic_products
-from elision.report.pipeline_figure import pipeline_svg
 from elision.report.charts import accuracy_curves, density_map
 from elision.report.energy_figure import energy_curves
 from elision.report.layer_figures import utilisation_map
+from elision.report.pipeline_figure import pipeline_svg
 from elision.report.recipe_dots import recipe_dots
 from elision.report.search_figure import search_front
 from elision.report.style import drawing, marks_of, svg
