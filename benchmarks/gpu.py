@@ -42,12 +42,17 @@ _ROUND = 0.02
 
 RECIPES = ("swat", "rigl", "meprop", "n-m", "int8", "fp8")
 POLICIES = ("exact", "bits(4)", "bits(2)", "jpeg", "fp8", "offload")
-CODECS = {
+
+#: Codecs that are measured on a GPU and, by ``memory.py``, on the CPU.
+GROUP_CODECS = {
     "group 8-bit": codecs.GroupQuant(8),
     "group 4-bit": codecs.GroupQuant(4),
     "group 4-bit, stochastic": codecs.GroupQuant(4, rounding="stochastic"),
     "group 2-bit": codecs.GroupQuant(2),
     "sparse group 4-bit": codecs.SparseGroupQuant(4),
+}
+CODECS = {
+    **GROUP_CODECS,
     "two-valued": codecs.TwoValued(),
     "jpeg": codecs.Jpeg(),
 }

@@ -2,25 +2,20 @@
 
     python benchmarks/kernel_tables.py [--check]
 
-A comment ``<!-- table: NAME -->`` in the page stands before the table NAME, which is
-replaced. ``--check`` changes nothing and fails if the page is not what it would become.
+``--check`` changes nothing and fails if the page is not what it would become.
 """
 
-import argparse
 import json
-import re
 import statistics
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from elision.common.files import write_text
+from elision.report.places import filled, write_or_check
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "records" / "2026-11-21-kernels"  # unless a table names others
 PAGE = ROOT / "docs" / "kernels.md"
-MARK = re.compile(r"(<!-- table: ([\w-]+) -->\n\n)((?:\|.*\n)*)")
 
 Row = dict[str, Any]
 
@@ -328,20 +323,8 @@ TABLES: dict[str, Callable[[], str]] = {
 
 def written(page: str) -> str:
     """The page with its tables as the records have them."""
-    return MARK.sub(lambda found: found[1] + TABLES[found[2]](), page)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="change nothing")
-    check = parser.parse_args().check
-    before = PAGE.read_text("utf-8")
-    after = written(before)
-    if not check:
-        write_text(PAGE, after)
-    elif after != before:
-        sys.exit(f"{PAGE.name} is not what the records say; run {Path(__file__).name}")
+    return filled(page, {name: make() for name, make in TABLES.items()})
 
 
 if __name__ == "__main__":
-    main()
+    write_or_check({PAGE: written(PAGE.read_text("utf-8"))})

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu import GROUP_CODECS
 
 from elision.common.files import write_json
 from elision.common.timing import elapsed
@@ -30,11 +31,7 @@ from elision.study.papers.memory.paper import photographs
 from elision.workloads.models import make_model
 
 CODECS = {
-    "group 8-bit": codecs.GroupQuant(8),
-    "group 4-bit": codecs.GroupQuant(4),
-    "group 4-bit, stochastic": codecs.GroupQuant(4, rounding="stochastic"),
-    "group 2-bit": codecs.GroupQuant(2),
-    "sparse group 4-bit": codecs.SparseGroupQuant(4),
+    **GROUP_CODECS,
     "fixed point 8": codecs.FixedPoint(8),
     "fp8": codecs.Float8(),
     "zero-value": codecs.ZeroValue(),

@@ -5,13 +5,11 @@ Writes the tables of ``docs/what-survives.md`` anew from the files that
 """
 
 import json
-import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from elision.common.files import write_text
+from elision.report.places import filled, write_or_check
 
 __all__ = ["PAGE", "RECORDS", "records", "with_tables"]
 
@@ -20,9 +18,6 @@ PAGE = ROOT / "docs" / "what-survives.md"
 
 #: Files of the last campaigns.
 RECORDS = ROOT / "records" / "2026-11-30-survival"
-
-#: Where a table stands in the page.
-_TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def records() -> list[Path]:
@@ -35,7 +30,7 @@ def with_tables(page: str, records: Iterable[Path]) -> str:
     """A page with its tables filled in.
 
     Args:
-        page: text, with ``<!-- table: CAMPAIGN -->`` and ``<!-- end -->`` around each.
+        page: text, with a place for each campaign and one for all.
         records: files of campaigns.
 
     Raises:
@@ -47,12 +42,8 @@ def with_tables(page: str, records: Iterable[Path]) -> str:
         for name, kinds in content.items():
             if name not in ("asked", "machine"):
                 found.setdefault(name, {}).update(kinds)
-    wanted = {name for _, name, _ in _TABLE.findall(page)} - {"all"}
-    if wanted != found.keys():
-        raise ValueError(f"tables of {sorted(wanted)}, campaigns {sorted(found)}")
     tables = {name: _kinds(kinds) for name, kinds in found.items()}
-    tables["all"] = _campaigns(found)
-    return _TABLE.sub(lambda m: m[1] + "\n" + tables[m[2]] + "\n\n" + m[3], page)
+    return filled(page, {**tables, "all": _campaigns(found)})
 
 
 def _kinds(kinds: dict[str, Any]) -> str:
@@ -82,11 +73,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 
 def main() -> None:
     """Write the page, or check it."""
-    old = PAGE.read_text("utf-8")
-    new = with_tables(old, records())
-    if sys.argv[1:] == ["--check"]:
-        sys.exit(f"{PAGE} is not of its records" if new != old else 0)
-    write_text(PAGE, new)
+    write_or_check({PAGE: with_tables(PAGE.read_text("utf-8"), records())})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The licences of all dependencies, read from the metadata of what is installed.
 
-``python docs/dependencies.py`` writes the tables of ``docs/dependencies.md`` anew. Every
-package that ``pyproject.toml`` names must be installed, with all extras.
+``python docs/dependencies.py`` writes the tables of ``docs/dependencies.md`` anew;
+``--check`` fails where they differ. Every package that ``pyproject.toml`` names must be
+installed, with all extras.
 """
 
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from elision.common.extras import EXTRAS
-from elision.common.files import write_text
+from elision.report.places import filled, write_or_check
 from elision.report.table import rows_as_markdown
 
 ROOT = Path(__file__).parents[1]
@@ -144,15 +145,7 @@ def _table(packages: Mapping[str, str], column: str) -> str:
 
 def main() -> None:
     """Write the tables into the page."""
-    text = PAGE.read_text(encoding="utf-8")
-    for name, table in tables().items():
-        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-        before, found, rest = text.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not (found and closed):
-            sys.exit(f"{PAGE}: has no place {begin} ... {end}")
-        text = f"{before}{begin}\n{table}\n{end}{after}"
-    write_text(PAGE, text)
+    write_or_check({PAGE: filled(PAGE.read_text("utf-8"), tables())})
 
 
 if __name__ == "__main__":

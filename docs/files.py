@@ -1,16 +1,15 @@
 """The files of a run: their JSON Schemas and columns, from the declarations in the code.
 
 ``python docs/files.py`` writes the schemas that the package ships, and the tables of
-``docs/files.md``, anew.
+``docs/files.md``, anew; ``--check`` writes nothing and fails where one differs.
 """
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from elision.common.files import write_text
+from elision.report.places import filled, write_or_check
 from elision.report.table import rows_as_markdown
 from elision.study.schemas import FILES, TABLES, columns_of, schema
 
@@ -95,17 +94,11 @@ def _type(each: dict[str, Any]) -> str:
 def main() -> None:
     """Write the schemas and the tables."""
     SHIPPED.mkdir(exist_ok=True)
-    for name, content in shipped().items():
-        write_text(SHIPPED / name, json.dumps(content, indent=1) + "\n")
-    text = PAGE.read_text(encoding="utf-8")
-    for name, table in tables().items():
-        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-        before, found, rest = text.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not (found and closed):
-            sys.exit(f"{PAGE}: has no place {begin} ... {end}")
-        text = f"{before}{begin}\n{table}\n{end}{after}"
-    write_text(PAGE, text)
+    schemas = {
+        SHIPPED / name: json.dumps(content, indent=1) + "\n"
+        for name, content in shipped().items()
+    }
+    write_or_check({**schemas, PAGE: filled(PAGE.read_text("utf-8"), tables())})
 
 
 if __name__ == "__main__":

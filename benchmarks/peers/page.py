@@ -5,14 +5,13 @@ wrote; ``--check`` changes nothing and fails where they differ.
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.kernel_tables import MARK, table
+from benchmarks.kernel_tables import table
 from benchmarks.peers.base import OURS, PEERS
-from elision.common.files import write_text
+from elision.report.places import filled, write_or_check
 
 __all__ = ["PAGE", "RECORDS", "records", "with_tables"]
 
@@ -46,7 +45,7 @@ def with_tables(page: str, found: list[Record]) -> str:
         "agreement": _agreement(found),
         "not-measured": _missing(found),
     }
-    return MARK.sub(lambda mark: mark[1] + tables[mark[2]], page)
+    return filled(page, tables)
 
 
 def _peers(found: list[Record]) -> str:
@@ -162,11 +161,7 @@ def _missing(found: list[Record]) -> str:
 
 def main() -> None:
     """Write the page, or check it."""
-    old = PAGE.read_text("utf-8")
-    new = with_tables(old, records())
-    if sys.argv[1:] == ["--check"]:
-        sys.exit(f"{PAGE.name} is not what its records say" if new != old else 0)
-    write_text(PAGE, new)
+    write_or_check({PAGE: with_tables(PAGE.read_text("utf-8"), records())})
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def test_every_peer_is_on_the_page_measured_or_with_the_reason() -> None:
 
 def test_a_peer_that_is_faster_is_listed_as_such() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    wins = page.split("<!-- table: peer-wins -->")[1].split("##")[0]
+    wins = page.split("<!-- begin peer-wins -->")[1].split("##")[0]
     for record in records():
         for work in record.get("works", ()):
             for name, side in work.get("sides", {}).items():

@@ -11,4 +11,4 @@ def test_the_tables_are_those_of_the_records() -> None:
 
 def test_a_campaign_without_a_table_is_refused() -> None:
     with pytest.raises(ValueError, match="kills"):
-        with_tables("<!-- table: all -->\n<!-- end -->", [RECORDS / "kills.json"])
+        with_tables("<!-- begin all -->\n<!-- end all -->", [RECORDS / "kills.json"])
