@@ -75,6 +75,12 @@ def simulate(
     Args:
         products: recorded or synthetic; value-blind machines need no operands.
         accelerators: by the name to report.
+
+    Yields:
+        Rows as they are counted, product by product, machine by machine.
+
+    Raises:
+        ValueError: a machine that reads values is given a product without operands.
     """
     for together in paired(products):
         for name, accelerator in accelerators.items():
@@ -92,6 +98,9 @@ def total(rows: Iterable[CostRow]) -> dict[str, dict[str, Cost]]:
     """Sums of costs: machine -> product (and ``"total"``) -> cost.
 
     Interleaved gradients are summed under a name of their own.
+
+    Args:
+        rows: of :func:`simulate`, of any number of products and machines.
     """
     sums: dict[str, dict[str, Cost]] = {}
     for row in rows:

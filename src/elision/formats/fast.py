@@ -28,7 +28,15 @@ def fast_round(
     The result is a tensor of its own and has no gradient: rounding is flat almost
     everywhere. What trains through it says which gradient it takes instead.
 
-    Args and errors are those of :meth:`Format.round`.
+    Args:
+        format: the format to round to.
+        x: values of any shape.
+        rounding: as of :meth:`Format.round`.
+        seed: as of :meth:`Format.round`.
+        axis: as of :meth:`Format.round`.
+
+    Raises:
+        ValueError: as :meth:`Format.round`.
 
     Example:
         >>> from elision.formats import FORMATS

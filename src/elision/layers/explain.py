@@ -126,8 +126,13 @@ def explain(model: nn.Module, *inputs: Any, **keywords: Any) -> Explanation:
     Args:
         model: elided: by its recipe; plain: by any recipe. Not compiled.
         *inputs: arguments of a forward pass, from which shares of the work are taken;
-            the model's state and the random state are as before. None: no shares.
+            the model's state and the random state are as before. Without any argument
+            there are no shares.
         **keywords: its arguments by name.
+
+    Returns:
+        The layers in the table, and what is not in it with the reason; as text, a table
+        of the latter.
 
     Raises:
         ValueError: the model is compiled.

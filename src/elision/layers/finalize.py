@@ -175,6 +175,9 @@ def _key_of(name: str, layer: nn.Module) -> str:
 def load_sparse(path: str | Path) -> dict[str, Tensor]:
     """The dense state dict that :func:`save_sparse` wrote.
 
+    Args:
+        path: the file.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is truncated or of another kind.

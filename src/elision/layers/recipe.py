@@ -379,6 +379,9 @@ def read_names_with(reader: Callable[[str], Recipe]) -> None:
 def as_recipe(given: Any) -> Recipe:
     """The recipe, or the one that a text names as on the command line.
 
+    Args:
+        given: a recipe, or text such as ``"swat:sparsity=0.8"``.
+
     Raises:
         TypeError: neither a recipe nor text.
         ValueError: the text names no recipe.

@@ -86,7 +86,12 @@ def watch_peak(device: str | torch.device = "cpu"):
 
 
 def measure_peak(work: Callable[[], Any], device: str | torch.device = "cpu") -> Peak:
-    """Measure the memory that ``work()`` allocates; its result is alive at the end."""
+    """Measure the memory that ``work()`` allocates; its result is alive at the end.
+
+    Args:
+        work: called once.
+        device: whose allocator is watched.
+    """
     with watch_peak(device) as measured:
         result = work()
     del result

@@ -366,7 +366,14 @@ class LSTM(_Fused, nn.LSTM):
 class GRU(_Fused, nn.GRU):
     """``torch.nn.GRU`` for training, by a kernel that computes the gates behind the product.
 
-    Arguments and errors as of :class:`LSTM`, the other ones of ``torch.nn.GRU``.
+    Args:
+        args: of ``torch.nn.GRU``, in its order.
+        activation: the gates' functions, as of :class:`LSTM`.
+        engine: who computes, as of :class:`LSTM`.
+        kwargs: of ``torch.nn.GRU``.
+
+    Raises:
+        ValueError: an unknown activation or engine, and what torch's module refuses.
 
     Example:
         >>> gru = GRU(3, 4, batch_first=True)

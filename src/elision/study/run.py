@@ -166,6 +166,14 @@ def study_share(
 
     Rank 0 does all that :func:`study` does; the others train and write nothing.
 
+    Args:
+        config: the study's configuration, the same on every rank.
+        folder: the run folder, as of :func:`study`.
+        ranks: the processes, of which this is one.
+        progress: called after every step and epoch.
+        grid: PUE and grid intensity, as of :func:`study`.
+        log: loggers that rank 0 tells, as of :func:`study`.
+
     Returns:
         The outcome on rank 0, None on the others.
 

@@ -55,6 +55,10 @@ def squared_gradient_norm(a: Tensor, b: Tensor) -> float:
     """Unbiased ``‖∇F‖²``: the inner product of two independent batch gradients.
 
     The square of one batch's gradient is larger by ``tr Σ / B`` on average.
+
+    Args:
+        a: mean gradient of a batch, as one vector.
+        b: mean gradient of another batch, of the same length.
     """
     return float(a.double() @ b.double())
 
@@ -66,6 +70,12 @@ def noise_trace(
 
     ``(‖g_small‖² − ‖g_large‖²) / (1/B_small − 1/B_large)`` (McCandlish et al., An
     Empirical Model of Large-Batch Training, 2018, appendix A).
+
+    Args:
+        small: mean gradient of the small batch, as one vector.
+        large: mean gradient of the large batch, of the same length.
+        small_size: examples of the small batch, ``B_small``.
+        large_size: examples of the large batch, ``B_large``.
 
     Raises:
         ValueError: the small batch is not the smaller one.
@@ -133,6 +143,10 @@ def windows_differ(first: Sequence[float], second: Sequence[float]) -> float:
 
     The asymptotic formula, with the effective sample sizes of correlated series. Small
     means that the distribution still changes; NaN, that a value is not finite.
+
+    Args:
+        first: values of one window, in their order.
+        second: values of the other; its length may differ.
     """
     if not all(map(math.isfinite, (*first, *second))):
         return math.nan

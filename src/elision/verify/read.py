@@ -68,6 +68,9 @@ _C_TOKEN = re.compile(
 def read(text: str) -> Program:
     """Read a program; which language it is, its loops say.
 
+    Args:
+        text: loops and assignments in the subset of C or of Python that the room reads.
+
     Raises:
         ProgramError: a line outside the subset; the message names the line, the column,
             what stands there and what is allowed.

@@ -43,6 +43,9 @@ class Part:
 def parts_of(geometry: Conv2dGeometry) -> list[Part]:
     """The parts of a convolution, whose sum it is.
 
+    Args:
+        geometry: of the convolution, whose stride or dilation is taken apart.
+
     Raises:
         ValueError: an axis has both a stride and a dilation above 1, for which a part is
             no dense convolution.

@@ -181,6 +181,10 @@ def _lasting(
 def policy_for(policy: Any, model: nn.Module) -> Policy:
     """A policy from a name, a rule, rules, or a policy.
 
+    Args:
+        policy: one of these; a name as in ``"bits(4)"``.
+        model: what the policy is for; those that learn from step to step are kept for it.
+
     Raises:
         ValueError: unknown name, or a number that the preset does not take.
     """
