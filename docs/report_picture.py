@@ -1,4 +1,4 @@
-"""Picture of the top of a study's report, as the README shows it.
+"""Picture of a study's verdict, the top of its report, as the README shows it.
 
     elision study --workload digits-cnn --seeds 3 --out runs/picture
     python docs/report_picture.py runs/picture
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright  # pyright: ignore[reportMissingImports]
 
-#: CSS pixels: a window as wide as the page's text, down to the end of the first table.
+#: CSS pixels: a window as wide as the page's text, down to the end of the verdict's figure.
 WIDTH, LONGEST = 1100, 1600
 
 
@@ -31,8 +31,8 @@ def main() -> None:
         started = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         page = started.new_page(viewport={"width": WIDTH, "height": LONGEST})
         page.goto(report.as_uri())
-        table = page.locator("#recipes-compared ~ section").first.bounding_box()
-        end = LONGEST if table is None else table["y"] + table["height"] + 24
+        figure = page.locator("#verdict ~ .verdict section").first.bounding_box()
+        end = LONGEST if figure is None else figure["y"] + figure["height"] + 8
         shown = {"x": 0, "y": 0, "width": WIDTH, "height": min(end, LONGEST)}
         page.screenshot(path=asked.out, clip=shown)
         started.close()
