@@ -94,6 +94,13 @@ def test_every_block_says_what_it_is(page: Path) -> None:
     assert set(fences[::2]) <= {*LANGUAGES, *NOT_RUN_BLOCKS.get(page.stem, ())}
 
 
+def test_a_table_ends_where_its_rows_end() -> None:
+    swallowed = re.compile(r"^\|.*\n(?!\||\n|<!-- end )(.+)", re.MULTILINE)
+    for page in PAGES:
+        found = swallowed.search(page.read_text(encoding="utf-8") + "\n")
+        assert found is None, f"{page.name}: a row is made of {found[1]!r}"
+
+
 def test_what_a_page_shows_is_compared_but_for_what_varies() -> None:
     shown = "works  torch  ‹2.13›\n‹›\ntook ‹3.1› s, 5 layers\n"
     printed = "works  torch  2.15\nslow  cores\n -> more\ntook 0.2 s, 5 layers"
