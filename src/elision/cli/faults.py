@@ -82,7 +82,7 @@ def faults(
     rate
         Faults a stored bit, instead of one a trial.
     trials
-        Of each network.
+        Of each network, rounded up to whole hundreds.
     width
         A network's trials end when the interval of wrong trials is this narrow.
     layers

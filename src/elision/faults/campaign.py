@@ -149,7 +149,7 @@ def campaign(
         model: gives scores ``(N, classes)`` for ``data[0]``.
         data: examples ``(N, ...)`` and their classes ``(N,)``.
         faults: what strikes; of several, each trial has all.
-        trials: at most so many; whole blocks.
+        trials: how many, rounded up to whole blocks; ``width`` may end them earlier.
         seed: of the draws.
         strata: ``"bit"``, ``"layer"`` or ``"layer and bit"``: equally many trials in each;
             None: drawn from all bits. Several faults, a rate, or a number above 1 are
