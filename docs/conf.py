@@ -64,5 +64,5 @@ html_theme = "furo"
 html_title = "Elision"
 html_static_path = ["_static"]
 html_css_files = ["pictures.css"]
-html_search_scorer = "_static/scorer.js"
+html_search_scorer = str(Path(__file__).parent / "_static" / "scorer.js")
 html_use_index = False  # of thousands of names, which nothing links to
