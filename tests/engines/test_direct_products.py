@@ -1,19 +1,18 @@
 """The batch-reduce kernel and Winograd's on it against torch, in every variant here."""
 
-import ctypes
-import subprocess
 from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from some_kernels import built
 
 from elision.engines import DirectEngine, Hint
 from elision.engines.native import direct
 from elision.engines.native.direct import Post, dense_product, from_blocks, to_blocks
 from elision.engines.winograd import compute, native, native_product
-from elision.native import builder, shared_object
+from elision.native import builder
 from elision.products import (
     Conv1dGeometry,
     Conv2dGeometry,
@@ -30,7 +29,6 @@ VARIANTS = {
     "avx2": {"avx2", "fma"},
     "portable": set(),
 }
-UNITS = ("direct.cpp", "winograd.cpp", "pool.cpp")
 
 #: Extents all different, sizes that no tile divides, lists that are empty.
 LAYERS = {
@@ -55,33 +53,17 @@ LAYERS = {
 }
 
 
-def compiled(variant, folder):
+@pytest.fixture(scope="module", params=VARIANTS)
+def library(request):
     """The direct kernels alone, in one variant."""
+    variant = request.param
     missing = VARIANTS[variant] - set(builder.cpu_fields().get("flags", "").split())
     if missing:
         pytest.skip(f"this CPU has no {', '.join(sorted(missing))}")
     try:
-        compiler, _ = builder._compiler()
+        return built(variant, ("direct", "winograd", "pool"), "-O1")
     except builder.BuildError as error:
         pytest.skip(str(error))
-    made = folder / "direct.so"
-    units = [str(p) for p in builder._sources() if p.name in UNITS]
-    flags = ("-std=c++17", "-O1", "-shared", "-fPIC", "-pthread", "-w")
-    subprocess.run(
-        [compiler, *flags, *builder.VARIANTS[variant], *units, "-o", str(made)],
-        check=True,
-    )
-    found = ctypes.CDLL(str(made))
-    for name, (result, arguments) in shared_object._SIGNATURES.items():
-        if name.startswith(("direct", "winograd", "multiplies_pairs")):
-            entry = getattr(found, f"elision_{name}")
-            entry.restype, entry.argtypes = result, arguments
-    return found
-
-
-@pytest.fixture(scope="module", params=VARIANTS)
-def library(request, tmp_path_factory):
-    return compiled(request.param, tmp_path_factory.mktemp("direct"))
 
 
 @pytest.fixture(autouse=True)

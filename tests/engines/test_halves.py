@@ -5,15 +5,22 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from some_kernels import built
 from test_native_products import convolutions, matmuls, operands
 
 import elision
 from elision.engines import Hint, NativeEngine
 from elision.engines.native import library
 from elision.methods import RigL, Swat
-from elision.native import builder, shared_object
+from elision.native import builder
 from elision.products import Conv2dGeometry, LayerProduct, Product
 from elision.workloads.models.resnet import resnet8
+
+#: Those of sparse layers, and what a network has between them.
+KERNELS = (
+    *("gather_conv", "layout", "masked_grad", "max_pool", "norm", "operand_grad"),
+    *("places", "pool", "rows_grad", "sparse_gradient", "threshold", "weights"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +28,7 @@ def kernels():
     try:
         if not builder.variant().startswith("avx512"):
             pytest.skip("halves are emulated with AVX-512 only")
-        build = builder.Build(builder.variant(), ("-DELISION_EMULATE_HALF",))
-        return shared_object.opened(build.library())
+        return built(builder.variant(), KERNELS, "-O1", "-DELISION_EMULATE_HALF")
     except builder.BuildError as error:
         pytest.skip(str(error))
 

@@ -1,7 +1,5 @@
 """Chains of integers in every variant that this CPU runs, over any shape and any code."""
 
-import ctypes
-import subprocess
 import warnings
 from dataclasses import replace
 
@@ -9,6 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from some_kernels import built
 from test_native_products import convolutions, matmuls
 
 from elision.engines.accumulating import ChainOverflowWarning
@@ -26,31 +25,18 @@ VARIANTS = {
     "avx2": ({"avx2", "fma"}, False),
     "portable": (set(), False),
 }
-UNITS = ("integer_sums.cpp", "integers.cpp", "pool.cpp")
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
-def library(request, tmp_path_factory):
+def library(request):
     """The kernels of integers alone, in one variant."""
     needed, sums_bytes = VARIANTS[request.param]
     if missing := needed - set(builder.cpu_fields().get("flags", "").split()):
         pytest.skip(f"this CPU has no {', '.join(sorted(missing))}")
     try:
-        compiler, _ = builder._compiler()
+        found = built(request.param, ("integer_sums", "integers", "pool"), "-O1")
     except builder.BuildError as error:
         pytest.skip(str(error))
-    made = tmp_path_factory.mktemp("integers") / "integers.so"
-    units = [str(p) for p in builder._sources() if p.name in UNITS]
-    flags = ("-std=c++17", "-O2", "-shared", "-fPIC", "-pthread", "-w")
-    subprocess.run(
-        [compiler, *flags, *builder.VARIANTS[request.param], *units, "-o", str(made)],
-        check=True,
-    )
-    found = ctypes.CDLL(str(made))
-    for name, (result, arguments) in shared_object._SIGNATURES.items():
-        if name.startswith("integer") or name == "multiplies_bytes":
-            entry = getattr(found, f"elision_{name}")
-            entry.restype, entry.argtypes = result, arguments
     assert found.elision_multiplies_bytes() == sums_bytes
     return found
 

@@ -1,6 +1,5 @@
 """The rounding kernels, and torch's arithmetic where there are none, against the formulas."""
 
-import ctypes
 import itertools
 from collections.abc import Iterator
 from typing import cast, get_args
@@ -10,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from number_formats import SPECIAL, probes, same
+from some_kernels import built
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -26,7 +26,7 @@ from elision.formats import (
     format_named,
     native,
 )
-from elision.native import builder, shared_object
+from elision.native import shared_object
 
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 #: What needs more than the largest magnitude, or has no fraction.
@@ -62,14 +62,8 @@ def kernels(request: pytest.FixtureRequest) -> Iterator[None]:
         shared_object.load()
         yield
         return
+    library = built("portable", ("rounding", "scaled_rounding", "pool"))
     with pytest.MonkeyPatch.context() as patch:
-        every, names = builder._sources(), ("rounding", "scaled_rounding", "pool")
-        units = [p for p in every if p.suffix == ".hpp" or p.stem in names]
-        patch.setattr(builder, "_sources", lambda: units)
-        library = ctypes.CDLL(str(builder.Build("portable").library()))
-        for name in ("round", "round_scaled"):
-            entry = getattr(library, f"elision_{name}")
-            entry.restype, entry.argtypes = shared_object._SIGNATURES[name]
         patch.setattr(shared_object, "load", lambda: library)
         yield
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from some_kernels import built
 from torch import Tensor
 
 from elision.functional import (
@@ -23,8 +24,7 @@ from elision.functional import (
 )
 from elision.functional import tanh as tanh_module
 from elision.functional.table import inputs, values
-from elision.native.builder import Build
-from elision.native.shared_object import opened, unavailable
+from elision.native.shared_object import unavailable
 
 ENGINES = ("torch", "native")
 
@@ -274,7 +274,7 @@ def test_the_kernel_without_vector_instructions_is_the_same(
 ) -> None:
     if unavailable():
         pytest.skip(str(unavailable()))
-    portable = opened(Build("portable").library())
+    portable = built("portable", ("k_tanh", "pool"))
     monkeypatch.setattr(tanh_module, "load", lambda: portable)
     for x in (every_bfloat16(), 3 * torch.randn(1003)):
         found, oracle = (k_tanh(x, engine=e) for e in ("native", "torch"))

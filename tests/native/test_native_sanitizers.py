@@ -1,8 +1,8 @@
 """The kernels by drivers in C++ under AddressSanitizer and UndefinedBehaviorSanitizer.
 
-In the variant of this CPU, with halves emulated where it does not multiply them, and in
-the portable one; the one between shares their code. Drawn shapes from Python's side, and
-threads, are of ``campaigns/sanitizers.py``, which uses the same libraries.
+In the variant of this CPU, with halves emulated where it does not multiply them. Drawn
+shapes from Python's side, threads and the other variants are of
+``campaigns/sanitizers.py``, which uses the same libraries.
 """
 
 import subprocess
@@ -16,10 +16,8 @@ from elision.native import builder
 BUILD_SECONDS = 1800
 
 
-@pytest.mark.parametrize("variant", ["best", "portable"])
-def test_kernels_under_sanitizers(variant, tmp_path):
-    if variant == "best":
-        variant = builder.variant()
+def test_kernels_under_sanitizers(tmp_path):
+    variant = builder.variant()
     sanitizer = builder.SANITIZERS["address,undefined"]
     try:
         compiler, _ = builder._compiler()

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from some_kernels import built
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from elision.native.builder import Build
-from elision.native.shared_object import opened, unavailable
+from elision.native.shared_object import unavailable
 from elision.nn import GRU, LSTM, choice, kernel
 from elision.nn.kernel import has_tiles, recurrence
 from elision.nn.over_time import Gates, Plain
@@ -102,7 +102,9 @@ def test_more_tokens_than_are_summed_over_at_a_time(cell: str) -> None:
 def test_emulated_tiles(cell: str, variant: str, monkeypatch) -> None:
     if variant == "avx2" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         pytest.skip("no AVX2")
-    library = opened(Build(variant, ("-DELISION_EMULATE_TILES",)).library())
+    library = built(
+        variant, ("bf16_recurrent", "pool"), "-O1", "-DELISION_EMULATE_TILES"
+    )
     monkeypatch.setattr(kernel, "load", lambda: library)
     for lengths, inputs, units in (([3, 2, 2, 1] * 9, 40, 33), ([4], 1, 1)):
         assert_close_to_the_loop(cell, lengths, inputs, units, reverse=True)

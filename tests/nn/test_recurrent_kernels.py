@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from some_kernels import built
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from elision.native.builder import Build
-from elision.native.shared_object import load, opened, unavailable
+from elision.native.shared_object import load, unavailable
 from elision.nn import kernel
 from elision.nn.kernel import recurrence
 from elision.nn.over_time import Gates, Plain, State
@@ -162,7 +162,9 @@ def variant(request: pytest.FixtureRequest, monkeypatch) -> None:
     best = load()
     if request.param == "avx2" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         pytest.skip("no AVX2")
-    library = opened(Build(request.param).library())
+    library = built(
+        request.param, ("gru", "lstm", "pool", "sparse_lists", "sparse_recurrent")
+    )
     assert library is not best
     monkeypatch.setattr(kernel, "load", lambda: library)
 
