@@ -180,9 +180,15 @@ def _name(axes: "Axes", dots: Mapping[str, Tradeoff], middle: float) -> None:
 
 def _number(axes: "Axes", *, percent: bool) -> None:
     """Costs as factors, the metric in its unit."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    # Of costs that lie close together, finer ticks: at least two give the axis its scale.
+    finer = LogLocator(subs=(1.0, 2.0, 5.0)), LogLocator(subs=range(1, 10))
+    low, high = axes.get_xlim()
+    for ticks in (*finer, MaxNLocator(4)):
+        axes.xaxis.set_major_locator(ticks)
+        if sum(low <= tick <= high for tick in ticks.tick_values(low, high)) > 1:
+            break
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.4g}x")
     axes.xaxis.set_minor_formatter(NullFormatter())
     if percent:
