@@ -215,7 +215,7 @@ def test_a_recipe_that_diverges_is_a_result_and_the_others_go_on(
     blow, dense = found.outcomes
     assert set(blow.diverged) == {0, 1}
     assert "the loss is nan at step" in blow.diverged[0]
-    assert "wild:BLOW nan" in said
+    assert "wild:BLOW, seed 1 nan" in said
     assert len(blow.history) == len(dense.history) == 2
     assert dense.findings
     assert not blow.findings

@@ -100,7 +100,8 @@ _RECIPE, _LESSONS = "recipe.toml", "lessons"
 #: Folder of a run in which its loggers keep their files.
 _LOGS = "logs"
 
-#: Called with the recipe at work, steps done, steps in all, and a finished epoch if any.
+#: Called with the recipe at work (and its seed where there are several), steps done, steps
+#: in all, and a finished epoch if any.
 StudyProgress = Callable[[str, int, int, EpochMetrics | None], None]
 
 
@@ -289,9 +290,16 @@ def _completed(
     outcomes: list[RecipeOutcome] = []
     trace = Trace({"study": config.to_dict(), "data": run.dataset.source})
     for spec in config.recipes:
-        reporting = None if progress is None else partial(progress, spec)
         results = {
-            seed: run.train(spec, seed, folder, ranks, reporting)
+            seed: run.train(
+                spec,
+                seed,
+                folder,
+                ranks,
+                None
+                if progress is None
+                else partial(progress, _at(spec, seed, config)),
+            )
             for seed in config.all_seeds()
         }
         outcome = outcome_of(
@@ -330,6 +338,11 @@ def _completed(
     return outcome
 
 
+def _at(spec: str, seed: int, config: StudyConfig) -> str:
+    """A recipe, and its seed where there are several."""
+    return f"{spec}, seed {seed}" if len(config.all_seeds()) > 1 else spec
+
+
 def _train_elsewhere(
     run: "_Run",
     folder: Path,
@@ -350,7 +363,7 @@ def _train_elsewhere(
         if seed == config.seed:
             timing.note(spec, seconds)
         if progress is not None:
-            progress(spec, total, total, metrics)
+            progress(_at(spec, seed, config), total, total, metrics)
 
 
 def _train_unit(
