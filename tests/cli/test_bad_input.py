@@ -95,7 +95,7 @@ def files() -> set[str]:
         ("simulate net.csv", "elision simulate takes no 'net.csv'; `elision simulate"),
         ("trace nothing", "nothing: not a run folder"),
         ("trace --model cnn --sparsity 2", "sparsity=2.0): must be a number in [0, 1)"),
-        ("compare nothing", "nothing: no finished run"),
+        ("compare nothing", "nothing: no such run folder"),
         ("report nothing", "nothing: not a run folder (it has no config.toml)"),
         ("serve nothing", "nothing: no such folder"),
         ("serve . --port 1.5", '--port: unable to convert "1.5" into int'),

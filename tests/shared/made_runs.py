@@ -20,7 +20,7 @@ def run_folder(
     cycles: Mapping[str, Mapping[str, int]] | None = None,
     env: Mapping[str, Any] | None = None,
     seconds: Mapping[str, float] | None = None,
-    kept: Mapping[str, int] | None = None,
+    kept: tuple[int, int] | None = None,
     **settings: Any,
 ) -> Path:
     """Make the folder of a run.
@@ -33,7 +33,7 @@ def run_folder(
         cycles: of each machine, by recipe; energy is twice as much, in pJ.
         env: of ``env.json``; None: there is none.
         seconds: of a step by the wall clock, by recipe.
-        kept: bytes of saved activations, by recipe; plain autograd keeps 100.
+        kept: bytes of saved activations, by plain autograd and as stored.
         **settings: of the study.
     """
     folder.mkdir(parents=True)
@@ -48,9 +48,8 @@ def run_folder(
             "training_macs_ratio": 0.5 + seed / 10,
             "products": products,
         }
-        if spec in (kept or {}):
-            stored = {"logical": 100, "stored": (kept or {})[spec]}
-            recipes[spec]["saved_bytes"] = stored
+        if kept is not None:
+            recipes[spec]["saved_bytes"] = {"logical": kept[0], "stored": kept[1]}
     table = dict(workload or {"name": "w"})
     summary = {
         "schema": 1,
@@ -75,5 +74,6 @@ def run_folder(
     if env is not None:
         (folder / "env.json").write_text(json.dumps(env), encoding="utf-8")
     if seconds is not None:
-        (folder / "timing.json").write_text(json.dumps(seconds), encoding="utf-8")
+        timing = json.dumps({"schema": 1, "step_seconds": dict(seconds)})
+        (folder / "timing.json").write_text(timing, encoding="utf-8")
     return folder

@@ -8,8 +8,8 @@ import pytest
 from command_line import run
 from made_runs import run_folder
 
-from elision.study.compare import compared_rows, people_rows
-from elision.study.comparison import contests
+from elision.study.compared_table import short_rows
+from elision.study.comparison import contests, environments
 from elision.study.page.comparison import comparison_figures, comparison_page
 
 HERE = {"processor": "one", "threads": 2, "torch": "2", "elision": "0.1.0"}
@@ -38,6 +38,14 @@ def test_losses_are_over_the_seeds_that_two_recipes_share(tmp_path: Path) -> Non
     assert standing["rigl"].score == 0.25
     assert standing["rigl"].loss_error is None
     assert standing["set"].loss == 0.25
+    # The table says the same as the verdict: the difference over the shared seeds.
+    gaps = {r["recipe"]: r["against the first"] for r in short_rows(found)}
+    assert gaps == {
+        "dense": "baseline",
+        "swat": "-33.3 ± 14.4 points",
+        "rigl": "-50.0 points",
+        "set": "-25.0 points",
+    }
     said = found.verdict.sureness()
     assert "Means of 0 to 3 seeds, those in common with dense" in said
     assert "untested: set." in said
@@ -59,9 +67,7 @@ def test_a_recipe_is_compared_within_its_workload_only(tmp_path: Path) -> None:
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(set(ids)) == len(ids)
     assert {"workload-1", "workload-3", "allowed-1", "cost-2-1"} <= set(ids)
-    assert page.index("w (epochs=9)") < page.index(
-        "swat: 90.0 % test accuracy. No other"
-    )
+    assert page.index("w (epochs=9)") < page.index("swat, 90.0 % test accuracy, stays")
     assert page.count("<script>") == 1
     # An unknown file of one workload alone has nothing to set it apart.
     assert [f.title for f in contests([c])] == ["other"]
@@ -69,12 +75,25 @@ def test_a_recipe_is_compared_within_its_workload_only(tmp_path: Path) -> None:
 
 def test_rows_of_one_recipe_say_how_they_differ(tmp_path: Path) -> None:
     a = run_folder(tmp_path / "a", {"dense": [0.5]})
-    b = run_folder(tmp_path / "b", {"dense": [0.6]}, engine="auto", memory="bits(4)")
+    b = run_folder(
+        tmp_path / "b",
+        {"dense": [0.6], "swat": [0.5]},
+        engine="auto",
+        memory="bits(4)",
+        kept=(80, 20),
+    )
     (found,) = contests([a, b])
     assert list(found.rows) == [
         "dense, engine=torch, memory=None",
         "dense, engine=auto, memory=bits(4)",
+        "swat",
     ]
+    # The first recipe ran without a policy: there is nothing that bytes are compared with.
+    assert "bytes" not in {kind.key for kind in found.kinds}
+    assert "without --memory: dense, engine=torch, memory=None." in found.notes[-1]
+    (found,) = contests([b])
+    (kept,) = (kind for kind in found.kinds if kind.key == "bytes")
+    assert kept.ratios == {"dense": 0.25, "swat": 0.25}
 
 
 def test_what_cannot_be_compared_is_left_out_and_named(tmp_path: Path) -> None:
@@ -86,7 +105,6 @@ def test_what_cannot_be_compared_is_left_out_and_named(tmp_path: Path) -> None:
         cycles={"dense": {"dense": 8, "swat": 8}, "ant": {"dense": 9, "swat": 4}},
         env=HERE,
         seconds=times,
-        kept={"dense": 50, "swat": 25},
         record=2,
     )
     b = run_folder(
@@ -103,20 +121,38 @@ def test_what_cannot_be_compared_is_left_out_and_named(tmp_path: Path) -> None:
     assert kinds["cycles:ant"].ratios == {"dense": 9 / 8, "swat": 0.5}
     assert kinds["seconds"].ratios == {"dense": 1.0, "swat": 0.5}
     assert kinds["work"].ratios == {"dense": 0.5, "swat": 0.5, "rigl": 0.5}
-    assert kinds["bytes"].ratios == {"dense": 0.5, "swat": 0.25}
     notes = "\n".join(found.notes)
     assert (
-        "Cycles and energy of rigl: its runs recorded other steps (record=5)." in notes
+        "Cycles and energy of rigl are left out: its runs recorded other steps (record=5)."
+        in notes
     )
     assert "another machine, or with other threads, than those of dense: rigl." in notes
-    assert "Bytes kept were not counted of: rigl." in notes
-    shown = people_rows(compared_rows([a]))
-    assert (shown[0]["bytes kept"], shown[0]["ant energy on chip, pJ"]) == (50, 18)
-    assert "copy has the same seeds and scores of swat as another run" in notes
+    assert "copy has the same seeds and scores of dense; swat as another run" in notes
+    assert kinds["seconds"].of == "seconds by the wall clock of a training step, dense"
     page = comparison_page([found])
     assert "Runs of several versions: 0.1.0, 0.2.0." in page
     assert "not measured side by side" in page
     assert "recorded other steps (record=5)" in page
+
+
+def test_runs_without_a_machine_in_common(tmp_path: Path) -> None:
+    a = run_folder(tmp_path / "a", {"dense": [0.5]}, cycles={"ant": {"dense": 8}})
+    b = run_folder(
+        tmp_path / "b",
+        {"swat": [0.4]},
+        cycles={"ant": {"swat": 4}, "dense": {"swat": 9}},
+    )
+    c = run_folder(tmp_path / "c", {"rigl": [0.3]})
+    # The dense array did not simulate the first recipe, and is no reference.
+    (found,) = contests([a, b])
+    kinds = {kind.key: kind for kind in found.kinds}
+    assert kinds["cycles:ant"].ratios == {"dense": 1, "swat": 0.5}
+    assert kinds["cycles:ant"].of == "dense on ant"
+    assert "Cycles and energy on dense are not known of: dense." in found.notes
+    assert "compared with dense on the same machine" in comparison_page([found])
+    (found,) = contests([c, b])
+    assert [kind.key for kind in found.kinds] == ["work"]
+    assert "No run simulated rigl" in found.notes[-1]
 
 
 def test_a_run_given_twice_counts_once(
@@ -131,6 +167,39 @@ def test_a_run_given_twice_counts_once(
     (dense,) = found.verdict.standings
     assert dense.score == pytest.approx(0.6)
     assert "with other results, at seed 0: the mean counts" in "\n".join(found.notes)
+    # Three results of two seeds: the table's mean is the verdict's, over two seeds.
+    c = run_folder(tmp_path / "x" / "a", {"dense": [0.9, 0.6]})
+    (found,) = contests([a, c])
+    assert short_rows(found)[0]["test accuracy"] == "65.0 ± 7.1 %"
+    assert short_rows(found)[0]["seeds"] == "2"
+    assert found.verdict.standings[0].score == pytest.approx(0.65)
+    assert found.rows["dense"].names == f"{tmp_path.name}/a, x/a"
+
+
+def test_two_spellings_of_a_recipe_are_one(tmp_path: Path) -> None:
+    names = "swat:sparsity=0.9", "swat(0.9)"
+    machines = "scnn:startup_cycles=5", "scnn(startup_cycles=5)"
+    runs = [
+        run_folder(
+            tmp_path / str(seed),
+            {"dense": [0.5], name: [0.25]},
+            seed,
+            cycles={machine: {"dense": 8, name: 4}},
+            env=HERE,
+            seconds={"dense": 2.0, name: 1.0 + seed},
+        )
+        for seed, (name, machine) in enumerate(zip(names, machines, strict=True))
+    ]
+    (found,) = contests(runs)
+    assert list(found.rows) == ["dense", names[0]]
+    assert [len(row.scores) for row in found.rows.values()] == [2, 2]
+    kinds = {kind.key: kind.ratios for kind in found.kinds}
+    assert kinds[f"cycles:{machines[0]}"] == {"dense": 1, names[0]: 0.5}
+    assert kinds["seconds"] == {"dense": 1, names[0]: 0.75}
+    assert [(row["seeds"], row["folder"]) for row in environments([found])] == [
+        ("0", "0"),
+        ("1", "1"),
+    ]
 
 
 def test_names_stay_text(tmp_path: Path) -> None:
@@ -183,12 +252,29 @@ def test_every_summary_that_is_refused_has_its_line(
     for name, text in files.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "summary.json").write_text(text, encoding="utf-8")
-    names = " ".join(str(tmp_path / name) for name in ("none", *files))
+    # Interrupted at once, and with one recipe and one seed done.
+    run_folder(tmp_path / "young", {"dense": [0.5]})
+    (tmp_path / "young" / "summary.json").unlink()
+    half = run_folder(tmp_path / "half", {"dense": [0.5], "swat": [0.5]})
+    config = (half / "config.toml").read_text(encoding="utf-8")
+    config = config.replace('"swat"', '"swat", "rigl"').replace(
+        "seeds = 1", "seeds = 2"
+    )
+    (half / "config.toml").write_text(config, encoding="utf-8")
+    assert run(f"compare {half}") == 0
+    said = capsys.readouterr().err
+    assert "half has not finished rigl, which no row is of." in said
+    assert "half has finished 1 of its 2 seeds." in said
+    names = " ".join(
+        str(tmp_path / name) for name in ("none", *files, "young", "good/..")
+    )
     out = tmp_path / "page.html"
     assert run(f"compare {good} {names} --out {out}") == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 4
-    assert "none: no finished run" in lines[0]
+    assert len(lines) == 6
+    assert "none: no such run folder" in lines[0]
+    assert "young: was interrupted before it had a summary.json" in lines[4]
+    assert "no run folder, but it holds some; give them:" in lines[5]
     assert "torn/summary.json: not JSON" in lines[1]
     assert "a summary of schema 2; this version reads schema 1" in lines[2]
     assert "a summary of schema None" in lines[3]

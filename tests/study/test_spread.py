@@ -29,7 +29,8 @@ from elision.study import (
     compared,
     study,
 )
-from elision.study.compare import compared_rows, people_rows
+from elision.study.compared_table import short_rows
+from elision.study.comparison import contests
 from elision.study.outcome import metric_rows
 from elision.study.page.overview import study_table
 from elision.study.page.page import study_page
@@ -141,7 +142,8 @@ def test_runs_of_one_configuration_are_one_row(tmp_path: Path) -> None:
     ]
     assert rows[0]["test_accuracy"] == 0.625
     assert rows[0]["test_accuracy_spread"] == pytest.approx(0.25 / math.sqrt(2))
-    assert rows[0]["training_macs_ratio"] == pytest.approx((0.5 + 0.6 + 0.5) / 3)
+    # c is a copy of a, and counts once.
+    assert rows[0]["training_macs_ratio"] == pytest.approx((0.5 + 0.6) / 2)
     assert rows[1]["test_accuracy_spread"] is None
     assert [r["seeds"] for r in compared([first / "summary.json"])] == [1, 1]
 
@@ -150,28 +152,47 @@ def test_the_formats_of_a_comparison(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = run_folder(
-        tmp_path / "r_1", {"dense": [0.5, 0.75], "swat": [0.5, 0.5], "bad": [0.5, None]}
+        tmp_path / "r_1",
+        {"dense": [0.5, 0.75], "n_m:x=[ | 50%": [0.5, 0.5], "bad": [0.5, None]},
     )
     printed = {}
     for form in ("text", "markdown", "latex", "csv"):
         compare(run, format=form)  # pyright: ignore[reportArgumentType]
         printed[form] = capsys.readouterr().out
-    for form, table in printed.items():
-        assert len(table.splitlines()) == {"text": 4, "markdown": 5, "csv": 4}.get(
-            form, 9
-        )
-    for words in ("62.5 ± 17.7 %", "-12.5 ± 17.7 points", "baseline", "2 seeds"):
+    lines = {form: table.splitlines() for form, table in printed.items()}
+    assert {form: len(found) for form, found in lines.items()} == {
+        "text": 4,
+        "markdown": 5,
+        "latex": 11,
+        "csv": 4,
+    }
+    for words in ("62.5 ± 17.7 %", "-12.5 ± 17.7 points", "baseline"):
         assert words in printed["text"]
         assert words in printed["markdown"]
-    assert r"62.5 $\pm$ 17.7 \%" in printed["latex"]
-    assert r"r\_1 & w & dense" in printed["latex"]
+    # A paper's table has five columns, and says in a comment what its ± is.
+    assert lines["latex"][0].startswith("% ± is the standard deviation over seeds")
+    assert lines["latex"][1:5] == [
+        r"\begin{tabular}{lrrrr}",
+        r"\toprule",
+        r"recipe & test accuracy & difference & seeds & work left out \\",
+        r" & \% & points &  & \% \\",
+    ]
+    assert lines["latex"][7] == (
+        r"n\_m:x={[} \textbar{} 50\% & 50.0 $\pm$ 0.0 & $-$12.5 $\pm$ 17.7 & 2 & 50.0 \\"
+    )
+    assert "RCP weight_grad | runs |" in printed["markdown"]
     for form in ("text", "markdown", "latex"):
         assert printed[form].count("NaN (diverged)") == 2
         assert "nan" not in printed[form]
     dense, _, bad = csv.DictReader(io.StringIO(printed["csv"]))
     assert float(dense["test_accuracy"]) == 0.625
+    assert dense["runs"] == "r_1"
     assert math.isnan(float(bad["test_accuracy"]))
-    for name, starts in (("t.md", "| run"), ("t.tex", r"\begin"), ("t.csv", "run,")):
+    for name, starts in (
+        ("t.md", "| recipe"),
+        ("t.tex", "% ±"),
+        ("t.csv", "workload,recipe,options,"),
+    ):
         compare(run, out=tmp_path / name)
         assert (tmp_path / name).read_text().startswith(starts)
         assert f"table: {tmp_path / name}" in capsys.readouterr().out
@@ -226,8 +247,8 @@ def test_a_recipe_that_diverges_is_a_result_and_the_others_go_on(
     assert "Diverged: wild:BLOW, seed 0: the loss is nan" in page
     assert ">nan" not in page
     assert study_page(restored(tmp_path / "run").outcome) == page
-    rows = people_rows(compared_rows([tmp_path / "run"]))
-    assert [row["against the first"] for row in rows] == [
+    (contest,) = contests([tmp_path / "run"])
+    assert [row["against the first"] for row in short_rows(contest)] == [
         "baseline",
         "the first diverged",
     ]

@@ -1,7 +1,12 @@
 """elision compare."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elision.study.comparison import Contest
 
 __all__ = ["compare"]
 
@@ -22,15 +27,16 @@ def compare(
 
     Runs of one configuration at other seeds are one row, the mean over their seeds with
     its standard deviation. Each recipe is compared with the first one of its workload.
+    What is not compared is named on standard error.
 
     Parameters
     ----------
     runs
         Run folders, or their summary.json.
     format
-        Of the table: text, markdown, latex (with the package booktabs), or csv (plain
-        numbers); default: text, and that of its suffix (.md, .tex, .txt, else csv) for
-        the file.
+        Of the table: text and latex (with the package booktabs) are short, a table a
+        workload; markdown and csv (plain numbers) have every quantity. Default: text, and
+        that of its suffix (.md, .tex, .txt, else csv) for the file.
     cost
         Cost of the figure, and that a page shows first: work (the default), seconds, bytes,
         cycles:MACHINE or energy:MACHINE.
@@ -38,10 +44,11 @@ def compare(
         File: a page (.html) with verdict, figures and table of each workload, the figure
         alone (.svg, .pdf, .png), or the table.
     """
+    import sys
+
     from elision.cli.flags import refuse_ignored
-    from elision.common.files import to_csv, write_text
-    from elision.report.table import rows_as_latex, rows_as_markdown, rows_as_text
-    from elision.study.compare import people_rows
+    from elision.common.files import write_text
+    from elision.common.printable import printable
     from elision.study.comparison import contests
 
     suffix = "" if out is None or format is not None else out.suffix.lower()
@@ -51,21 +58,15 @@ def compare(
             "only a page and a figure (--out FILE.html) have one", {"cost": cost}
         )
     found = contests(runs)
-    rows = [row for contest in found for row in contest.rows.values()]
-    shown = people_rows(rows)
-
-    def table(form: str) -> str:
-        if form == "csv":
-            return to_csv([row.to_row() for row in rows])
-        writers = {"markdown": rows_as_markdown, "latex": rows_as_latex}
-        return writers.get(form, rows_as_text)(shown) + "\n"
-
-    print(table(format or "text"), end="")
+    print(_table(found, "text" if out else format or "text"), end="")
+    for contest in found:
+        for note in contest.notes:
+            print(printable(f"elision: {contest.title}: {note}"), file=sys.stderr)
     if out is None:
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     if not drawn:
-        write_text(out, table(format or _SUFFIXES.get(out.suffix, "csv")))
+        write_text(out, _table(found, format or _SUFFIXES.get(suffix, "csv")))
         what = "table"
     elif suffix == ".html":
         from elision.study.page.comparison import comparison_page
@@ -78,5 +79,34 @@ def compare(
 
         save_tradeoffs(comparison_figures(found, cost or "work"), out)
         what = "figure"
-    if format is None:
-        print(f"\n{what}: {out}")
+    print(f"\n{what}: {out}")
+
+
+def _table(found: "Sequence[Contest]", form: str) -> str:
+    """The recipes of all workloads in a format, a line's end last."""
+    from elision.common.files import to_csv
+    from elision.common.printable import printable
+    from elision.report.table import rows_as_latex, rows_as_markdown, rows_as_text
+    from elision.study.compared_table import (
+        DEVIATION,
+        paper_rows,
+        plain_rows,
+        short_rows,
+        whole_rows,
+    )
+
+    if form == "csv":
+        return to_csv(plain_rows(found))
+    if form == "markdown":
+        return rows_as_markdown(whole_rows(found)) + "\n"
+    said = []
+    for contest in found:
+        title = contest.title if len(found) > 1 else ""
+        if form == "latex":
+            head = [title, DEVIATION, *contest.notes]
+            comments = [f"% {printable(line)}" for line in head if line]
+            said.append("\n".join([*comments, rows_as_latex(*paper_rows(contest))]))
+        else:
+            text = rows_as_text(short_rows(contest))
+            said.append("\n\n".join(filter(None, [printable(title), text])))
+    return "\n\n".join(said) + "\n"

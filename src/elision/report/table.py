@@ -47,32 +47,43 @@ def rows_as_markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def rows_as_latex(rows: list[dict[str, Any]]) -> str:
+def rows_as_latex(
+    rows: list[dict[str, Any]], units: Mapping[str, str] | None = None
+) -> str:
     r"""Rows as a LaTeX table in the rules of the package booktabs; text is escaped.
 
+    The first column stands to the left, the others to the right.
+
+    Args:
+        rows: the values.
+        units: of columns, which stand below their headings.
+
     Example:
-        >>> print(rows_as_latex([{"method": "n_m", "accuracy": "90.1 ± 0.2 %"}]))
-        \begin{tabular}{ll}
+        >>> print(rows_as_latex([{"method": "n_m", "gain": "-1.5 ± 0.2"}], {"gain": "%"}))
+        \begin{tabular}{lr}
         \toprule
-        method & accuracy \\
+        method & gain \\
+         & \% \\
         \midrule
-        n\_m & 90.1 $\pm$ 0.2 \% \\
+        n\_m & $-$1.5 $\pm$ 0.2 \\
         \bottomrule
         \end{tabular}
     """
     if not rows:
         return ""
     head = _columns(rows)
-    lines = [head, *([_text(row.get(name, "")) for name in head] for row in rows)]
-    first, *rest = (
-        " & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in lines
+    tops = [head, *([[units.get(name, "") for name in head]] if units else [])]
+    cells = [[_text(row.get(name, "")) for name in head] for row in rows]
+    first, rest = (
+        [" & ".join(map(_latex, line)) + r" \\" for line in lines]
+        for lines in (tops, cells)
     )
-    columns = "l" * len(head)
+    columns = "l" + "r" * (len(head) - 1)
     return "\n".join(
         [
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
-            first,
+            *first,
             r"\midrule",
             *rest,
             r"\bottomrule",
@@ -81,7 +92,13 @@ def rows_as_latex(rows: list[dict[str, Any]]) -> str:
     )
 
 
-#: Characters that LaTeX reads as commands, and signs that its text fonts lack.
+def _latex(cell: str) -> str:
+    """A cell as LaTeX's text, with a minus sign before a negative number."""
+    return re.sub(r"^-(?=\d)", "$-$", cell.translate(_LATEX))
+
+
+#: Characters that LaTeX reads as commands, signs that its text fonts lack, and a bracket,
+#: which would be an argument of the line's end before it.
 _LATEX = str.maketrans(
     {
         **{character: rf"\{character}" for character in "&%$#_{}"},
@@ -90,6 +107,8 @@ _LATEX = str.maketrans(
         "^": r"\textasciicircum{}",
         "<": r"\textless{}",
         ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "[": "{[}",
         "±": r"$\pm$",
     }
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from elision.common.checks import number
+from elision.common.versioned import VERSION_KEY
 from elision.study.compare import Compared, compared_rows
 from elision.study.config import StudyConfig, file_name
 from elision.study.costed import CostKind, StepSeconds, cost_kinds
@@ -36,6 +37,7 @@ _DEFAULTS = {field.name: field.default for field in fields(StudyConfig)}
 _SAME_MACHINE = ("processor", "system", "threads", "capability", "torch")
 
 _CYCLES, _ENERGY = "cycles", "energy_on_chip_pj"
+_LOGICAL, _STORED = "saved_bytes_logical", "saved_bytes_stored"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Contest:
         step: seconds of a step, where they can be compared.
 
     Example:
-        >>> row = Compared(("a",), "w", "dense", Metric("loss"), [(0, 0.5)], {})
+        >>> row = Compared((), "w", "dense", Metric("loss"), [(0, 0.5)], {})
         >>> contest = Contest("w", {"dense": row}, (), {}, None)
         >>> contest.baseline
         'dense'
@@ -105,23 +107,31 @@ def contests(runs: Iterable[Path]) -> list[Contest]:
 
 
 def environments(found: Sequence[Contest]) -> list[dict[str, Any]]:
-    """Where the runs ran, a row each, as far as their folders say it."""
-    names = {
-        folder: name
-        for contest in found
-        for row in contest.rows.values()
-        for folder, name in zip(row.folders, row.runs, strict=True)
-    }
+    """Where the runs ran, a row each, by what they ran, as far as their folders say it."""
+    held: dict[Path, dict[str, list[str]]] = {}
+    for contest in found:
+        for label, row in contest.rows.items():
+            for run in row.runs:
+                facts = held.setdefault(
+                    run.folder,
+                    {
+                        "workload": [contest.title],
+                        "recipes": [],
+                        "seeds": [", ".join(map(str, run.seeds))],
+                        "folder": [run.name],
+                    },
+                )
+                facts["recipes"].append(label)
     shown = ("started", "elision", "commit", "torch", "processor", "threads")
     return [
-        {"run": name}
+        {key: "; ".join(values) for key, values in facts.items()}
         | {
             key: str(env[key])
             for env in [_environment(folder)]
             for key in shown
             if key in env
         }
-        for folder, name in names.items()
+        for folder, facts in held.items()
     ]
 
 
@@ -151,13 +161,31 @@ def _differing(tables: Sequence[Mapping[str, Any]]) -> list[str]:
 def _contest(title: str, rows: Sequence[Compared]) -> Contest:
     labelled = dict(zip(_labels(rows), rows, strict=True))
     notes = [
-        f"{name} has the same seeds and scores of {label} as another run, and counts once."
-        for label, row in labelled.items()
-        for name in row.twice
+        *dict.fromkeys(said for row in rows for said in row.unfinished),
+        *(
+            f"{name} has the same seeds and scores of {'; '.join(labels)} as another run, "
+            "and counts once."
+            for name, labels in _copies(labelled).items()
+        ),
+        *(
+            f"{label} ran more than once, with other results, at seed "
+            f"{', '.join(map(str, row.repeated))}: the mean counts."
+            for label, row in labelled.items()
+            if row.repeated
+        ),
     ]
     step = _step_seconds(labelled, notes)
     summary = _as_one_study(labelled, notes)
     return Contest(title, labelled, tuple(notes), summary, step)
+
+
+def _copies(rows: Mapping[str, Compared]) -> dict[str, list[str]]:
+    """Recipes by the run that is a copy of another."""
+    found: dict[str, list[str]] = {}
+    for label, row in rows.items():
+        for name in row.twice:
+            found.setdefault(name, []).append(label)
+    return found
 
 
 def _labels(rows: Sequence[Compared]) -> list[str]:
@@ -168,7 +196,7 @@ def _labels(rows: Sequence[Compared]) -> list[str]:
         differing = _differing([other.settings for other in alike])
         said = [f"{k}={row.settings.get(k, _DEFAULTS.get(k))}" for k in differing]
         label = ", ".join([row.recipe, *said])
-        found.append(label if label not in found else f"{label}, {row.runs[0]}")
+        found.append(label if label not in found else f"{label}, {row.runs[0].name}")
     return found
 
 
@@ -177,55 +205,46 @@ def _as_one_study(rows: Mapping[str, Compared], notes: list[str]) -> dict[str, A
     base = next(iter(rows.values()))
     recipes, machines = {}, {}
     for label, row in rows.items():
-        by_seed = _by_seed(label, row, notes)
         recipes[label] = {
-            row.metric.name: statistics.fmean(by_seed.values()),
-            f"{row.metric.name}_by_seed": list(by_seed.values()),
-            "seeds": list(by_seed),
+            row.metric.name: row.mean,
+            f"{row.metric.name}_by_seed": [score for _, score in row.scores],
+            "seeds": [seed for seed, _ in row.scores],
             "training_macs_ratio": row.quantities.get("training_macs_ratio"),
         }
-        if kept := _kept(row):
-            recipes[label]["saved_bytes"] = kept
+        if _LOGICAL in row.quantities:
+            recipes[label]["saved_bytes"] = {
+                "logical": row.quantities[_LOGICAL],
+                "stored": row.quantities[_STORED],
+            }
         costs = dict(_machines(row))
         if other := [
             k for k in _RECORDED if row.settings.get(k) != base.settings.get(k)
         ]:
             if costs:
                 notes.append(
-                    f"Cycles and energy of {label}: its runs recorded other steps "
-                    f"({', '.join(f'{k}={row.settings.get(k)}' for k in other)})."
+                    f"Cycles and energy of {label} are left out: its runs recorded other steps "
+                    f"({', '.join(f'{k}={row.settings.get(k, _DEFAULTS[k])}' for k in other)})."
                 )
             continue
         for machine, total in costs.items():
             machines.setdefault(machine, {})[label] = {"total": total}
-    if len({"saved_bytes" in found for found in recipes.values()}) > 1:
-        without = [s for s, found in recipes.items() if "saved_bytes" not in found]
-        notes.append(f"Bytes kept were not counted of: {'; '.join(without)}.")
     for machine, known in machines.items():
         if without := [label for label in rows if label not in known]:
             notes.append(
                 f"Cycles and energy on {machine} are not known of: {'; '.join(without)}."
             )
-    return {"recipes": recipes, "accelerators": machines}
-
-
-def _by_seed(label: str, row: Compared, notes: list[str]) -> dict[int, float]:
-    """Scores by seed; of a seed that ran twice with two results, the mean."""
-    found: dict[int, list[float]] = {}
-    for seed, score in row.scores:
-        found.setdefault(seed, []).append(score)
-    if twice := [str(seed) for seed, scores in found.items() if len(scores) > 1]:
+    baseline = next(iter(rows))
+    if machines and not any(baseline in known for known in machines.values()):
         notes.append(
-            f"{label} ran more than once, with other results, at seed {', '.join(twice)}: "
-            "the mean counts."
+            f"No run simulated {baseline}, so that cycles and energy of the others have "
+            "nothing to be compared with."
         )
-    return {seed: statistics.fmean(scores) for seed, scores in found.items()}
-
-
-def _kept(row: Compared) -> dict[str, float]:
-    """Bytes of saved activations, as plain autograd keeps them and as they were kept."""
-    known = {part: f"saved_bytes_{part}" for part in ("logical", "stored")}
-    return {k: row.quantities[n] for k, n in known.items() if n in row.quantities}
+    without = [label for label in rows if "saved_bytes" not in recipes[label]]
+    if 0 < len(without) < len(rows):
+        notes.append(
+            f"Bytes kept are not known of what ran without --memory: {'; '.join(without)}."
+        )
+    return {"recipes": recipes, "accelerators": machines}
 
 
 def _machines(row: Compared) -> Iterator[tuple[str, dict[str, float]]]:
@@ -275,24 +294,28 @@ def _step_seconds(rows: Mapping[str, Compared], notes: list[str]) -> StepSeconds
             "Seconds were measured on another machine, or with other threads, than those "
             f"of {next(iter(rows))}: {'; '.join(elsewhere)}."
         )
-    return StepSeconds(base.clock, ratios, masked="torch" in engines)
+    return StepSeconds(
+        base.clock, ratios, masked="torch" in engines, of=next(iter(rows))
+    )
 
 
 def _trained(row: Compared) -> _Seconds | None:
     """Seconds of a step as a recipe was trained: the mean over the runs of one machine."""
     found: list[_Seconds] = []
-    for folder in row.folders:
+    for name, folder, recipe, _ in row.runs:
+        if name in row.twice:
+            continue
         env = _environment(folder)
         machine = json.dumps([env.get(key) for key in _SAME_MACHINE])
         own = None
         if env.get("threads") == 1 and row.settings.get("device", "cpu") == "cpu":
-            by_seed = _values(folder / ACCOUNT, "recipes", row.recipe)
+            by_seed = _values(folder / ACCOUNT, "recipes", recipe)
             own = next(
                 (_values_of(v, "step_cpu_seconds") for v in by_seed.values()), None
             )
         if own is not None:
             found.append(_Seconds("processor seconds", machine, own))
-        elif (wall := _values_of(_values(folder / TIMING), row.recipe)) is not None:
+        elif (wall := _values_of(_timing(folder), recipe)) is not None:
             found.append(_Seconds("seconds by the wall clock", machine, wall))
     alike = [
         s for s in found if (s.clock, s.machine) == (found[0].clock, found[0].machine)
@@ -305,8 +328,8 @@ def _trained(row: Compared) -> _Seconds | None:
 
 def _probed(row: Compared) -> _Seconds | None:
     """What the probe ``speed`` measured of a recipe in the first run that has it."""
-    for folder in row.folders:
-        place = folder / "recipes" / file_name(row.recipe)
+    for _, folder, recipe, _ in row.runs:
+        place = folder / "recipes" / file_name(recipe)
         for path in sorted(place.glob("probe-speed*.json")):
             found = _values(path)
             seconds = found.get("seconds")
@@ -317,6 +340,12 @@ def _probed(row: Compared) -> _Seconds | None:
                 )
                 return _Seconds(clock, "", own, dense)
     return None
+
+
+def _timing(folder: Path) -> dict[str, Any]:
+    """Seconds of a step by the wall clock, by recipe; of older runs, the file's own table."""
+    found = _values(folder / TIMING)
+    return _values(folder / TIMING, "step_seconds") if VERSION_KEY in found else found
 
 
 def _environment(folder: Path) -> dict[str, Any]:

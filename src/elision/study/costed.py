@@ -7,7 +7,7 @@ from typing import Any
 
 from elision.common.specs import parse
 
-__all__ = ["CostKind", "StepSeconds", "cost_kinds", "dense_array"]
+__all__ = ["CostKind", "StepSeconds", "cost_kinds", "dense_array", "reference_machine"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class StepSeconds:
         clock: in words, such as ``"processor seconds"``.
         ratios: recipe -> its seconds over those that it is compared with.
         masked: zeros were multiplied like other values, so that no ratio is a gain.
+        of: what they are compared with.
 
     Example:
         >>> StepSeconds("processor seconds", {"dense": 1.0, "swat": 1.2}, masked=True).clock
@@ -27,6 +28,7 @@ class StepSeconds:
     clock: str
     ratios: Mapping[str, float]
     masked: bool
+    of: str = "dense"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,17 @@ def dense_array(machines: Iterable[str]) -> str | None:
     return next((spec for spec in machines if parse(spec).name == "dense"), None)
 
 
+def reference_machine(
+    accelerators: Mapping[str, Mapping[str, Any]], baseline: str
+) -> str | None:
+    """The dense array, if it simulated the baseline, which others are compared with there.
+
+    Example:
+        >>> reference_machine({"dense": {"swat": {}}, "ant": {"swat": {}}}, "rigl")
+    """
+    return dense_array(m for m, recipes in accelerators.items() if baseline in recipes)
+
+
 def cost_kinds(
     summary: Mapping[str, Any],
     baseline: str,
@@ -101,7 +114,7 @@ def cost_kinds(
     ]
     if step is not None:
         label = "seconds on this machine" + (", masked" if step.masked else "")
-        of = f"{step.clock} of a training step, dense"
+        of = f"{step.clock} of a training step, {step.of}"
         kinds.append(
             CostKind(
                 "seconds",
@@ -122,7 +135,7 @@ def _simulated(
 ) -> list[CostKind]:
     """Cycles and energy of a machine, over those of the baseline on the dense array."""
     accelerators = summary["accelerators"]
-    dense = dense_array(accelerators)
+    dense = reference_machine(accelerators, baseline)
     reference = dense or machine
     base = accelerators.get(reference, {}).get(baseline)
     if base is None:

@@ -44,11 +44,12 @@ def measured_steps(outcome: StudyOutcome) -> StepSeconds | None:
     if probed is not None:
         return probed
     clock, seconds = clock_and_seconds(outcome)
-    base = seconds.get(outcome.config.recipes[0])
+    first = outcome.config.recipes[0]
+    base = seconds.get(first)
     if not base:
         return None
     ratios = {spec: own / base for spec, own in seconds.items()}
-    return StepSeconds(clock, ratios, masked=outcome.config.engine == "torch")
+    return StepSeconds(clock, ratios, masked=outcome.config.engine == "torch", of=first)
 
 
 def _probed(outcome: StudyOutcome) -> StepSeconds | None:

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from elision.common.names import lookup
 from elision.report.style import marks_of
 from elision.report.table import rows_as_html
 from elision.report.tradeoff_figure import Tradeoffs
+from elision.study.compared_table import DEVIATION, short_rows
 from elision.study.comparison import Contest, environments
-from elision.study.costed import CostKind, dense_array
-from elision.study.outcome import counted_seeds
+from elision.study.costed import CostKind, reference_machine
 from elision.study.page.answer import Answer, answer, figure_of
 from elision.study.page.overview import gains
 from elision.study.page.template import render
@@ -51,7 +50,7 @@ def comparison_page(found: Sequence[Contest], cost: str = "work") -> str:
             for contest, place in zip(found, places, strict=True)
         ],
         lead=_lead(found, len(runs)),
-        environments=rows_as_html(runs, ("started", "elision", "commit", "processor")),
+        environments=rows_as_html(runs, ("recipes", "seeds", "folder", "processor")),
         versions=f"Runs of several versions: {', '.join(sorted(versions))}."
         if len(versions) > 1
         else "",
@@ -116,10 +115,11 @@ def _shown(contest: Contest, place: str, cost: str) -> _Shown:
 
 def _note(contest: Contest) -> str:
     """What the columns of the table mean."""
-    said = ["± is the standard deviation over seeds. A factor above one is a gain."]
+    said = [f"{DEVIATION} A factor above one is a gain."]
     machines = contest.summary["accelerators"]
-    if machines:
-        where = "the dense array" if dense_array(machines) else "the same machine"
+    if any(kind.key.startswith("cycles:") for kind in contest.kinds):
+        dense = reference_machine(machines, contest.baseline)
+        where = "the same machine" if dense is None else "the dense array"
         said.append(
             f"Cycles and energy are simulated, and compared with {contest.baseline} on "
             f"{where}."
@@ -130,29 +130,27 @@ def _note(contest: Contest) -> str:
 
 
 def _folders(contest: Contest) -> set[Path]:
-    return {folder for row in contest.rows.values() for folder in row.folders}
+    return {run.folder for row in contest.rows.values() for run in row.runs}
 
 
 def _table(contest: Contest) -> str:
-    base = contest.rows[contest.baseline]
-    rows = []
-    for label, row in contest.rows.items():
-        gap = "baseline" if row is base else row.difference_text(base)
-        seeds = counted_seeds(len({seed for seed, _ in row.scores}))
-        shown: dict[str, Any] = {
-            "recipe": label,
-            row.metric.label: f"{row.metric.text(row.mean, row.spread)} ({seeds})",
-            "against the first": gap,
-        }
-        work = row.quantities.get("training_macs_ratio")
-        if work is not None:
-            shown["work left out"] = f"{100 * (1 - work):.0f} %"
-        rows.append(
-            shown | gains(label, _in_table(contest)) | {"runs": ", ".join(row.runs)}
-        )
+    rows = [
+        shown
+        | gains(shown["recipe"], _in_table(contest))
+        | {"runs": contest.rows[shown["recipe"]].names}
+        for shown in short_rows(contest)
+    ]
     return rows_as_html(rows, ("runs",), marks_of(tuple(contest.rows)))
 
 
 def _in_table(contest: Contest) -> list[CostKind]:
-    """Kinds of cost that have a column; work has one of its own."""
-    return [kind for kind in contest.kinds if kind.key != "work"]
+    """Kinds of cost that have a column, where any recipe differs from the reference.
+
+    Work has a column of its own, energy is in the verdict.
+    """
+    shown = ("seconds", "cycles", "bytes")
+    return [
+        kind
+        for kind in contest.kinds
+        if kind.key.partition(":")[0] in shown and set(kind.ratios.values()) != {1.0}
+    ]
