@@ -149,7 +149,11 @@ def test_runs_without_a_machine_in_common(tmp_path: Path) -> None:
     assert kinds["cycles:ant"].ratios == {"dense": 1, "swat": 0.5}
     assert kinds["cycles:ant"].of == "dense on ant"
     assert "Cycles and energy on dense are not known of: dense." in found.notes
-    assert "compared with dense on the same machine" in comparison_page([found])
+    page = comparison_page([found])
+    assert "compared with dense on the same machine" in page
+    (found,) = contests([a, c])
+    said = "cycles on ant (not known of all); energy on chip of ant (not known of all)."
+    assert f"The same for every recipe: {said}" in comparison_page([found])
     (found,) = contests([c, b])
     assert [kind.key for kind in found.kinds] == ["work"]
     assert "No run simulated rigl" in found.notes[-1]

@@ -109,7 +109,11 @@ def answer(
         for cost in costs
     ]
     unit = "percentage points" if metric.percent else metric.label
-    same = "; ".join(cost.label for cost in alike if len(found) > 1)
+    same = "; ".join(
+        cost.label + (" (not known of all)" if len(cost.ratios) < len(found) else "")
+        for cost in alike
+        if len(found) > 1
+    )
     return Answer(panels, metric.label, unit, verdict.sureness(), same, place)
 
 
