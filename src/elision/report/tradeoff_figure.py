@@ -129,9 +129,11 @@ def _draw(axes: "Axes", panel: Tradeoffs, hover: dict[str, str]) -> None:
     axes.margins(x=0.16, y=0.22)
     _number(axes, percent=panel.percent)
     _name(axes, dots, middle)
+    several = any(dot.error is not None for dot in dots.values())
+    bars = "\nbars: standard error of the mean over the seeds" if several else ""
     axes.set(
         title=f"{panel.title}; ringed: nothing is both cheaper and better",
-        xlabel=panel.unit,
+        xlabel=panel.unit + bars,
     )
 
 
