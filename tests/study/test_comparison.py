@@ -67,7 +67,9 @@ def test_a_recipe_is_compared_within_its_workload_only(tmp_path: Path) -> None:
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(set(ids)) == len(ids)
     assert {"workload-1", "workload-3", "allowed-1", "cost-2-1"} <= set(ids)
-    assert page.index("w (epochs=9)") < page.index("swat, 90.0 % test accuracy, stays")
+    assert page.index("w (epochs=9)") < page.index(
+        "swat: 90.0 % test accuracy. No other"
+    )
     assert page.count("<script>") == 1
     # An unknown file of one workload alone has nothing to set it apart.
     assert [f.title for f in contests([c])] == ["other"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from elision.common.units import common_unit
 from elision.products import Product
 from elision.study.compare import Compared
 from elision.study.comparison import Contest
@@ -24,8 +25,8 @@ _HEADINGS = {f"rcp_{p.value}": f"RCP {p.value}" for p in Product} | {
     "saved_bytes_stored": "bytes kept",
 }
 _OF_MACHINES = {
-    "energy_on_chip_pj": "energy on chip in pJ",
-    "energy_dram_pj": "energy of the DRAM in pJ",
+    "energy_on_chip_pj": "energy on chip",
+    "energy_dram_pj": "energy of the DRAM",
 }
 
 #: Headings of a paper's table that are other ones, and units of values.
@@ -80,11 +81,17 @@ def _read(contest: Contest, label: str) -> dict[str, str]:
 
 
 def whole_rows(found: Sequence[Contest]) -> list[dict[str, Any]]:
-    """All that is known, in units for readers; the workloads in one table."""
+    """All that is known, in units for readers, every energy in the same; one table."""
+    everything = [
+        pair for c in found for row in c.rows.values() for pair in _further(row)
+    ]
+    joules = common_unit(
+        (q for k, q in everything if k.endswith("_pj")), "J", scale=1e-12
+    )
     return _runs_last(
         ({"workload": contest.title} if len(found) > 1 else {})
         | _read(contest, label)
-        | {_heading(k): _share_or(k, q) for k, q in _further(row)}
+        | dict(_for_readers(k, q, joules) for k, q in _further(row))
         | {_RUNS: row.names}
         for contest in found
         for label, row in contest.rows.items()
@@ -112,17 +119,19 @@ def _further(row: Compared) -> Iterator[tuple[str, float]]:
     return ((k, q) for k, q in row.quantities.items() if k != "training_macs_ratio")
 
 
-def _heading(quantity: str) -> str:
-    """The heading of a quantity's column, with its unit."""
+def _for_readers(
+    quantity: str, value: float, joules: tuple[str, float]
+) -> tuple[str, Any]:
+    """Heading and value: shares in per cent, energies in the unit of all."""
+    if quantity.startswith("rcp_"):
+        return _HEADINGS[quantity], f"{100 * value:.1f} %"
     if quantity in _HEADINGS:
-        return _HEADINGS[quantity]
+        return _HEADINGS[quantity], value
     machine, _, what = quantity.rpartition(" ")
-    return f"{machine}, {_OF_MACHINES.get(what, what)}"
-
-
-def _share_or(quantity: str, value: float) -> Any:
-    """A share in per cent, any other number as it is."""
-    return f"{100 * value:.1f} %" if quantity.startswith("rcp_") else value
+    if what in _OF_MACHINES:
+        unit, scale = joules
+        return f"{machine}, {_OF_MACHINES[what]} in {unit}", value * scale
+    return f"{machine}, {what}", value
 
 
 def _runs_last(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
