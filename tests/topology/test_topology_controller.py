@@ -384,3 +384,21 @@ def test_a_controller_lets_go_of_a_model_that_was_restored(name):
     assert model[3].weight.count_nonzero() > 0.8 * model[3].weight.numel()
     assert not optimizer._optimizer_step_pre_hooks
     assert not optimizer._optimizer_step_post_hooks
+
+
+def test_a_mask_is_set_by_hand_and_a_stranger_is_refused_by_name():
+    _, _, topology = elided(methods.Static(0.8))
+    weight = topology.weights[0]
+    for set_mask in (topology.move, topology.record):
+        weight.weight.data.fill_(1)
+        mask = torch.zeros_like(weight.mask)
+        mask[0] = True
+        set_mask(weight, mask)
+        assert weight.nnz == int(mask.sum())
+        assert bool(weight.weight[~mask].any()) == (set_mask == topology.record)
+    weight.weight.grad = torch.ones_like(weight.weight)
+    assert torch.equal(topology.gradient(weight), weight.weight.grad)
+    stranger = elided(methods.Static(0.8))[2].weights[0]
+    names = ", ".join(own.name for own in topology.weights)
+    with pytest.raises(ValueError, match=f"its weights are {names}"):
+        topology.move(stranger, stranger.mask)

@@ -66,8 +66,8 @@ class Topology:
             return
         installed.fit(steps)
         self.rule: Rule | None = installed.rule
-        self.weights = sparse_weights(root, self.rule.transform)
         self.parts = self._hooked(root, installed)
+        self.weights = self.parts[0].weights
 
     def _hooked(self, root: nn.Module, installed: Installed | None) -> list[Part]:
         """The parts of a rule, one an optimiser, which follow its steps."""
@@ -137,6 +137,9 @@ class Topology:
         """The dense gradient of a whole weight in the step under way.
 
         After the optimiser's step too, if the rule said that the step needs it.
+
+        Raises:
+            ValueError: the weight is none of this topology's.
         """
         return self._part_of(weight).gradient(weight)
 
@@ -145,15 +148,27 @@ class Topology:
         return {weight.name: weight.mask for weight in self.weights}
 
     def move(self, weight: SparseWeight, mask: Tensor) -> None:
-        """Set a weight's mask; weights and optimiser state that leave or enter are zeroed."""
+        """Set a weight's mask; weights and optimiser state that leave or enter are zeroed.
+
+        Raises:
+            ValueError: the weight is none of this topology's.
+        """
         self._part_of(weight).move(weight, mask)
 
     def record(self, weight: SparseWeight, mask: Tensor) -> None:
-        """Set a weight's mask and add to the history; weight and optimiser state stay."""
+        """Set a weight's mask and add to the history; weight and optimiser state stay.
+
+        Raises:
+            ValueError: the weight is none of this topology's.
+        """
         self._part_of(weight).record(weight, mask)
 
     def keep_optimizer_state(self, weight: SparseWeight, where: Tensor) -> None:
-        """Zero what the optimiser keeps of a weight elsewhere."""
+        """Zero what the optimiser keeps of a weight elsewhere.
+
+        Raises:
+            ValueError: the weight is none of this topology's.
+        """
         self._part_of(weight).keep_optimizer_state(weight, where)
 
     def digest(self) -> str:
@@ -224,7 +239,13 @@ class Topology:
         return self.parts[0]
 
     def _part_of(self, weight: SparseWeight) -> Part:
-        return next(part for part in self.parts if weight in part.own)
+        for part in self.parts:
+            if any(weight.weight is own.weight for own in part.own):
+                return part
+        names = ", ".join(own.name for own in self.weights) or "none"
+        raise ValueError(
+            f"{weight.name} is no weight of this topology; its weights are {names}"
+        )
 
     def _outcome(self) -> Outcome | None:
         if self._installed is None or self.rule is None:
