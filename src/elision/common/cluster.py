@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
+from elision.common.extras import imported
+
 __all__ = ["RayExecutor"]
 
 
@@ -30,15 +32,7 @@ class RayExecutor(Executor):
     """
 
     def __init__(self, address: str, **how: Any) -> None:
-        try:
-            import ray  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise ModuleNotFoundError(
-                "a Ray cluster needs ray, which is not installed: "
-                "pip install 'elision[ray]'",
-                name="ray",
-            ) from error
-        self._ray = ray
+        self._ray = ray = imported("ray", "ray", "a Ray cluster")
         _check_port(address)
         options: dict[str, Any] = {"log_to_driver": False} | how
         ray.init(address, **options)

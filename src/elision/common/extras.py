@@ -2,12 +2,20 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
+from typing import Any
 
 from packaging.requirements import Requirement
 
-__all__ = ["EXTRAS", "Extra", "check_installed", "found_extras"]
+__all__ = [
+    "EXTRAS",
+    "Extra",
+    "check_installed",
+    "found_extras",
+    "imported",
+    "not_installed",
+]
 
 #: What each extra gives. ``all`` has most of them; see ``pyproject.toml``.
 EXTRAS = {
@@ -81,10 +89,39 @@ def check_installed(package: str, extra: str, what: str) -> None:
     """
     if find_spec(package) is None:
         raise ModuleNotFoundError(
-            f"{what} needs {package}, which is not installed: pip install "
-            f"'elision[{extra}]'",
-            name=package,
+            f"{what} needs {package}, which {not_installed(extra)}", name=package
         )
+
+
+def imported(module: str, extra: str, what: str) -> Any:
+    """A module of a package that an extra installs.
+
+    What the package itself lacks is raised as it is.
+
+    Args:
+        module: its dotted name.
+        extra: the package comes with.
+        what: needs it, for the message.
+
+    Raises:
+        ModuleNotFoundError: the package is not installed; the message says how to.
+
+    Example:
+        >>> imported("json.decoder", "timm", "a test").__name__
+        'json.decoder'
+    """
+    check_installed(module.partition(".")[0], extra, what)
+    return import_module(module)
+
+
+def not_installed(extra: str) -> str:
+    """What is said of a package of an extra, where it is missing, and how to mend it.
+
+    Example:
+        >>> not_installed("timm")
+        "is not installed: pip install 'elision[timm]'"
+    """
+    return f"is not installed: pip install 'elision[{extra}]'"
 
 
 def found_extras(requirements: Iterable[str] | None = None) -> list[Extra]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from elision.common.extras import check_installed
 from elision.common.files import load_tensors, replacing, save_tensors, taken_apart
 from elision.common.sharding import full
 from elision.layers.between.called import changed_calls
@@ -234,11 +235,7 @@ def save_onnx(model: nn.Module, example: Any, path: str | Path, **options: Any) 
         raise ValueError(
             "the model is still elided: call elision.export.finalize first"
         )
-    if importlib.util.find_spec("onnx") is None:
-        raise ModuleNotFoundError(
-            "ONNX export needs onnx, which is not installed: pip install 'elision[onnx]'",
-            name="onnx",
-        )
+    check_installed("onnx", "onnx", "ONNX export")
     # Torch's newer exporter needs one more package; without it the older one serves.
     options.setdefault("dynamo", importlib.util.find_spec("onnxscript") is not None)
     training = model.training

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from elision.common.extras import not_installed
 from elision.verify.bind import bound
 from elision.verify.program import NotAffine, Program, ProgramError, names
 from elision.verify.read import read
@@ -36,8 +37,7 @@ __all__ = ["equivalent"]
 
 #: What is lost without the library.
 NO_ISL = (
-    "islpy is not installed (pip install 'elision[verify]'), so that nothing is said "
-    "about other sizes"
+    f"islpy {not_installed('verify')}; without it nothing is said about other sizes"
 )
 
 #: Statements that one run of a check may take.
@@ -115,7 +115,7 @@ def _by_z3(
     from elision.verify.symbolic import Unfit, proved
 
     if importlib.util.find_spec("z3") is None:
-        return "z3-solver, which knows sizes that multiply, is not installed"
+        return f"z3-solver, which knows sizes that multiply, {not_installed('verify')}"
     try:
         proved(ours, spec, outputs, limit_s)
     except Unfit as error:

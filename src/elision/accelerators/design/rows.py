@@ -20,6 +20,7 @@ from elision.accelerators.base import QUANTITIES
 from elision.accelerators.step import PRODUCT_NAMES
 from elision.common.cells import cell, in_cell
 from elision.common.columns import Column
+from elision.common.extras import imported
 from elision.common.files import append_text, replacing
 from elision.common.locking import locked
 
@@ -351,11 +352,10 @@ def as_frame(path: str | Path) -> Any:
     """The rows as a pandas ``DataFrame``; needs pandas, which is not a dependency.
 
     Raises:
-        ImportError: pandas is not installed.
+        ModuleNotFoundError: pandas is not installed; the message says how to.
         ValueError: the file is not a sweep's.
     """
-    import pandas  # pyright: ignore[reportMissingImports]
-
+    pandas = imported("pandas", "pandas", "a sweep as a data frame")
     frame = pandas.DataFrame(read_rows(path))
     for column in frame.columns:
         if column not in _TEXT:

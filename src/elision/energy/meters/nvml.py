@@ -4,6 +4,7 @@ import logging
 from functools import cache
 from typing import Any
 
+from elision.common.extras import not_installed
 from elision.energy.meters.base import Meter
 
 __all__ = ["Nvml"]
@@ -47,7 +48,7 @@ class Nvml(Meter):
             try:
                 import pynvml as library  # pyright: ignore[reportMissingImports]
             except ModuleNotFoundError:
-                _missing("nvidia-ml-py is not installed (the extra `energy` has it)")
+                _missing(f"nvidia-ml-py {not_installed('energy')}")
                 return None
         try:
             library.nvmlInit()

@@ -1,13 +1,12 @@
 """A format of files that a quantised graph is written to, and who runs such a file."""
 
-import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor, nn
 
+from elision.common.extras import check_installed
 from elision.export.graph import QuantisedGraph
 
 __all__ = ["Target"]
@@ -26,19 +25,16 @@ class Target(ABC):
     key: ClassVar[str]
     #: End of a file's name.
     suffix: ClassVar[str]
-    #: Modules that it needs, and what installs each.
-    needs: ClassVar[Mapping[str, str]] = {}
+    #: Modules that it needs, and the extra that installs them.
+    needs: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
     #: Who runs the file here, for tables.
     interpreter: ClassVar[str]
 
     def check(self) -> None:
         """Raise ModuleNotFoundError, naming the command, unless all it needs is here."""
-        for module, command in self.needs.items():
-            if importlib.util.find_spec(module) is None:
-                raise ModuleNotFoundError(
-                    f"target {self.key!r} needs {module}, which is not installed: {command}",
-                    name=module,
-                )
+        for module in self.needs:
+            check_installed(module, self.extra, f"target {self.key!r}")
 
     @abstractmethod
     def write(self, graph: QuantisedGraph, path: Path) -> None:

@@ -1,8 +1,8 @@
 """LiteRT (TensorFlow Lite): a file of int8 operations, channels last."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,10 +76,7 @@ class LiteRt(Target):
 
     key = "litert"
     suffix = ".tflite"
-    needs: ClassVar[Mapping[str, str]] = {
-        "ai_edge_litert": _INSTALL,
-        "flatbuffers": _INSTALL,
-    }
+    needs, extra = ("ai_edge_litert", "flatbuffers"), "litert"
     interpreter = "LiteRT"
 
     def write(self, graph: QuantisedGraph, path: Path) -> None:

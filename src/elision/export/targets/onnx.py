@@ -1,14 +1,14 @@
 """ONNX: operations on real numbers between pairs that quantise and dequantise (QDQ)."""
 
-import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from elision.common.extras import check_installed
 from elision.common.files import replacing
 from elision.export.graph import QuantisedGraph
 from elision.export.operations import (
@@ -66,10 +66,7 @@ class Onnx(Target):
 
     key = "onnx"
     suffix = ".onnx"
-    needs: ClassVar[Mapping[str, str]] = {
-        "onnx": "pip install 'elision[onnx-runtime]'",
-        "onnxruntime": "pip install 'elision[onnx-runtime]'",
-    }
+    needs, extra = ("onnx", "onnxruntime"), "onnx-runtime"
     interpreter = "ONNX Runtime"
 
     def write(self, graph: QuantisedGraph, path: Path) -> None:
@@ -88,12 +85,7 @@ class Onnx(Target):
 
     def check_float(self) -> None:
         """See :class:`Target`; torch's exporter needs one module more."""
-        if importlib.util.find_spec("onnxscript") is None:
-            raise ModuleNotFoundError(
-                "target 'onnx' without quantising needs onnxscript, which is not "
-                "installed: pip install 'elision[onnx-runtime]'",
-                name="onnxscript",
-            )
+        check_installed("onnxscript", self.extra, "target 'onnx' without quantising")
 
     def write_float(self, model: nn.Module, example: Tensor, path: Path) -> None:
         """See :class:`Target`; by torch's exporter."""

@@ -1,6 +1,5 @@
 """Error-bounded compressors for scientific data, through their maintained libraries."""
 
-import importlib
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 
 from elision.common.checks import number
+from elision.common.extras import imported
 from elision.memory.codecs.bits import keep_positive, pack_bits, unpack_bits
 from elision.memory.saved.checksum import Checksum
 from elision.memory.saved.codec import Codec, Guarantee, Packed, floating
@@ -40,14 +40,7 @@ class _Scientific(Codec):
 
     def _load(self) -> Any:
         """The library, imported on first use."""
-        try:
-            return importlib.import_module(self.library)
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"codec {self.name} needs the library {self.library}: "
-                f"pip install 'elision[{self.name}]'",
-                name=self.library,
-            ) from error
+        return imported(self.library, self.name, f"codec {self.name}")
 
     @abstractmethod
     def _compress(self, values: np.ndarray, limit: float) -> np.ndarray: ...

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from elision.common.checks import integer
+from elision.common.extras import imported
 from elision.common.names import lookup
 from elision.study.search.pareto import front
 from elision.study.search.space import Choice, Point, Space
@@ -260,15 +261,7 @@ def _suggested(trial: Any, dimension: Any) -> Any:
 
 
 def _optuna(sampler: str) -> Any:
-    try:
-        import optuna
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            f"{sampler} needs optuna, which is not installed: "
-            "pip install 'elision[search]'",
-            name="optuna",
-        ) from error
-    return optuna
+    return imported("optuna", "search", sampler)
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Lightning: callbacks that elide a module and let its masks move, or use a saver."""
 
 import importlib
+from importlib.util import find_spec
 from typing import Any
 
+from elision.common.extras import imported
 from elision.layers import elide
 from elision.layers.recipe import Recipe
 from elision.topology import Topology, attach
@@ -118,14 +120,6 @@ def saver(policy: Any = "exact", *, seed: int | None = None, **options: Any) -> 
 
 
 def _callback_class() -> Any:
-    for name in ("lightning.pytorch", "pytorch_lightning"):
-        try:
-            return importlib.import_module(name).Callback
-        except ModuleNotFoundError as error:
-            if error.name != name.partition(".")[0]:
-                raise
-    raise ModuleNotFoundError(
-        "the Lightning callback needs lightning, which is not installed: "
-        "pip install 'elision[lightning]'",
-        name="lightning",
-    )
+    if find_spec("lightning") is None and find_spec("pytorch_lightning") is not None:
+        return importlib.import_module("pytorch_lightning").Callback
+    return imported("lightning.pytorch", "lightning", "the Lightning callback").Callback

@@ -1,8 +1,8 @@
 """Hugging Face Trainer: masks that move, by a callback; a saver around every step."""
 
-import importlib
 from typing import Any
 
+from elision.common.extras import imported
 from elision.topology import Topology, attach
 from elision.training.loops.saving import Saving
 
@@ -27,16 +27,8 @@ def callback(*, fit: bool = False) -> Any:
     Raises:
         ModuleNotFoundError: transformers is not installed.
     """
-    try:
-        base = importlib.import_module("transformers").TrainerCallback
-    except ModuleNotFoundError as error:
-        if error.name != "transformers":
-            raise
-        raise ModuleNotFoundError(
-            "the Trainer callback needs transformers, which is not installed: "
-            "pip install 'elision[transformers]'",
-            name="transformers",
-        ) from error
+    library = imported("transformers", "transformers", "the Trainer callback")
+    base = library.TrainerCallback
 
     class ElisionCallback(base):
         """Attaches the controller to the Trainer's optimiser."""

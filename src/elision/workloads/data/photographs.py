@@ -69,9 +69,11 @@ def imagenet_photographs(side: int = 224) -> Photographs:
         side: of the square images.
 
     Raises:
-        ModuleNotFoundError: foolbox is not installed; the message says what to install.
+        ModuleNotFoundError: foolbox is not installed; the message says how to.
     """
-    folder = installed_folder("foolbox", "data", needed_by="imagenet-photographs")
+    folder = installed_folder(
+        "foolbox", "data", needed_by="imagenet-photographs", extra="photos"
+    )
     files = sorted(folder.glob("imagenet_*.jpg"))
     # The name of a file ends in its class.
     labels = [int(file.stem.rpartition("_")[2]) for file in files]

@@ -1,11 +1,11 @@
 """Networks of timm (PyTorch Image Models), with random weights."""
 
 import difflib
-import importlib
 from typing import Any
 
 from torch import nn
 
+from elision.common.extras import imported
 from elision.workloads.libraries.torchvision import import_torchvision
 
 __all__ = ["build"]
@@ -33,16 +33,7 @@ def build(
         ValueError: timm has no such network.
     """
     import_torchvision()  # timm imports it and would stop at its missing operators
-    try:
-        timm = importlib.import_module("timm")
-    except ModuleNotFoundError as error:
-        if error.name != "timm":
-            raise
-        raise ModuleNotFoundError(
-            "models timm:NAME need timm, which is not installed: "
-            "pip install 'elision[timm]'",
-            name="timm",
-        ) from error
+    timm = imported("timm", "timm", "a model timm:NAME")
     if not timm.is_model(name):
         known = timm.list_models()
         near = difflib.get_close_matches(name, known, n=5) or known[:5]

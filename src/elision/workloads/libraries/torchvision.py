@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from elision.common.extras import check_installed
+
 __all__ = ["build", "import_torchvision"]
 
 #: Operators for which torchvision registers shape functions at import.
@@ -34,16 +36,11 @@ def import_torchvision() -> ModuleType:
     Raises:
         ModuleNotFoundError: it is not installed; the message says how to install it.
     """
+    check_installed(
+        "torchvision", "torchvision", "a model torchvision:NAME or timm:NAME"
+    )
     try:
         return importlib.import_module("torchvision")
-    except ModuleNotFoundError as error:
-        if error.name != "torchvision":
-            raise
-        raise ModuleNotFoundError(
-            "models torchvision:NAME and timm:NAME need torchvision, which is not "
-            "installed: pip install 'elision[torchvision]'",
-            name="torchvision",
-        ) from error
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise

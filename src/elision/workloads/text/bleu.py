@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from elision.workloads.text.extras import of_the_extra
+from elision.common.extras import imported
 
 __all__ = ["Bleu", "bleu"]
 
@@ -53,7 +53,7 @@ def bleu(
             f"bleu: {len(translations)} translations need as many references and at "
             f"least one, got {len(references)}"
         )
-    metric = of_the_extra("sacrebleu.metrics", "BLEU").BLEU(lowercase=lower)
+    metric = imported("sacrebleu.metrics", "translation", "BLEU").BLEU(lowercase=lower)
     found = metric.corpus_score(list(translations), [list(references)])
     return Bleu(
         found.score, tuple(found.precisions), found.bp, str(metric.get_signature())

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from elision.common.checks import integer
+from elision.common.extras import imported
 from elision.workloads.text.corpus import Pair, ParallelText, split
-from elision.workloads.text.extras import of_the_extra
 
 __all__ = ["FOLDER", "plain_text", "read_english_verses", "read_verses"]
 
@@ -117,7 +117,7 @@ def _bibles(
 ) -> list[Iterator[tuple[Place, str]]]:
     """The verses of each of these texts, by their places."""
     folder = FOLDER if path is None else path
-    modules = of_the_extra("pysword.modules", f"data set {dataset!r}")
+    modules = imported("pysword.modules", "translation", f"data set {dataset!r}")
     for module in names:
         if not (folder / "mods.d" / f"{module}.conf").is_file():
             raise FileNotFoundError(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from elision.common.checks import integer
-from elision.workloads.text.extras import of_the_extra
+from elision.common.extras import imported
 from elision.workloads.tokens import SPECIAL, UNK
 
 __all__ = ["BytePairs"]
@@ -101,4 +101,4 @@ class BytePairs:
 
 
 def _tokenizers() -> Any:
-    return of_the_extra("tokenizers", "a byte-pair vocabulary")
+    return imported("tokenizers", "translation", "a byte-pair vocabulary")

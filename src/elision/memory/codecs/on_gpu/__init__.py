@@ -13,6 +13,8 @@ import warnings
 
 import torch
 
+from elision.common.extras import not_installed
+
 __all__ = ["CAPABILITY", "LARGEST_GROUP", "unavailable", "usable"]
 
 #: Least compute capability: Ampere's, for which the kernels are compiled ahead of time in
@@ -49,7 +51,7 @@ def unavailable(device: torch.device) -> str | None:
         least, has = (".".join(map(str, of)) for of in (CAPABILITY, capability))
         return f"compute capability {least} is needed, and {device} has {has}"
     if importlib.util.find_spec("triton") is None:
-        return "Triton is not installed: pip install 'elision[gpu]'"
+        return f"triton {not_installed('gpu')}"
     try:
         from elision.memory.codecs.on_gpu.trial import differing
 

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from elision.common.extras import check_installed
 from elision.common.trees import pack, unpack
 from elision.training.parallel.compressors.base import Message
 from elision.training.parallel.federated.client import Clients, Job, Report
@@ -206,15 +207,10 @@ def _message(found: Any) -> Message | Tensor:
 
 
 def _flower() -> Any:
-    try:
-        with warnings.catch_warnings():
-            # Of its own dependencies, at its first import.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            import flwr.app  # pyright: ignore[reportMissingImports]
-            import flwr.clientapp  # pyright: ignore[reportMissingImports]
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "nodes and grid are Flower's, which is not installed: pip install "
-            "'elision[flower]'"
-        ) from error
+    check_installed("flwr", "flower", "a node or a grid of Flower")
+    with warnings.catch_warnings():
+        # Of its own dependencies, at its first import.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import flwr.app  # pyright: ignore[reportMissingImports]
+        import flwr.clientapp  # pyright: ignore[reportMissingImports]
     return flwr

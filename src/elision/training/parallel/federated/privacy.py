@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from elision.common.checks import number
+from elision.common.extras import imported
 
 __all__ = ["PRIVACY", "Gaussian", "clipped"]
 
@@ -108,16 +109,9 @@ def clipped(tensors: Sequence[Tensor], norm: float) -> tuple[list[Tensor], bool]
 
 
 def _opacus() -> Any:
-    try:
-        from opacus.accountants.analysis import (  # pyright: ignore[reportMissingImports]
-            rdp,
-        )
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the account of privacy is kept by opacus, which is not installed: pip install "
-            "'elision[privacy]'"
-        ) from error
-    return rdp
+    return imported(
+        "opacus.accountants.analysis.rdp", "privacy", "the account of privacy"
+    )
 
 
 #: Mechanisms by their name in specs.

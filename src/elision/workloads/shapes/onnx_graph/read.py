@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elision.common.checks import integer
+from elision.common.extras import check_installed
 from elision.products import Geometry
 
 if TYPE_CHECKING:
@@ -98,14 +99,9 @@ def open_dimensions(path: str | Path) -> list[str]:
 
 
 def _load(path: str | Path) -> "onnx.ModelProto":
-    try:
-        import onnx
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "reading ONNX graphs needs onnx, which is not installed: "
-            "pip install 'elision[onnx]'",
-            name="onnx",
-        ) from error
+    check_installed("onnx", "onnx", "reading ONNX graphs")
+    import onnx
+
     try:
         model = onnx.load(str(path), load_external_data=False)
     except FileNotFoundError:
