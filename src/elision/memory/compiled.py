@@ -22,12 +22,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import fx, nn
 
-from elision.memory.codecs.traced import (
-    TracedGroups,
-    TracedMask,
-    TracedShape,
-    traced,
-)
+from elision.memory.codecs.traced import traced
 from elision.memory.policies.base import EXACT_RULES, Policy, Rule
 from elision.memory.saved.codec import Codec, Guarantee, TracedCodec
 from elision.memory.saved.ledger import Ledger, StorageRecord
@@ -125,6 +120,9 @@ class _Hooks:
             return [tensor]
         parts = found.chosen.pack(tensor)
         found.stored_bytes = sum(_hint(p.numel()) * p.element_size() for p in parts)
+        if _changes(tensor):
+            # The graph that unpacks knows the sizes of its arguments and no others.
+            parts.append(tensor.new_empty((0, *tensor.shape)))
         return parts
 
     def _unpack(self, parts: Any) -> torch.Tensor:
@@ -136,7 +134,11 @@ class _Hooks:
         found = self._of_graph[graph][node.name]
         if found.chosen is None:
             return parts[0]
-        return found.chosen.unpack(parts, node.meta["val"])
+        like = node.meta["val"]
+        if not _changes(like):
+            return found.chosen.unpack(parts, like, like.shape)
+        *parts, empty = parts
+        return found.chosen.unpack(parts, like, empty.shape[1:])
 
     def _decide(self, tensor: torch.Tensor, node: fx.Node, graph: fx.Graph) -> _Saved:
         decided = self._of_graph.setdefault(graph, {})
@@ -150,7 +152,7 @@ class _Hooks:
         if nbytes:
             for codec in self.policy.codecs_for(slot, tensor):
                 form = traced([codec], relu)
-                if form is not None and _restores(form, tensor):
+                if form is not None:
                     found.chosen = form
                     found.codec, found.guarantee = f"{codec}, traced", codec.guarantee
                     break
@@ -256,23 +258,14 @@ def _place() -> tuple[fx.Node, fx.Graph] | None:
     return None if found is None else (found["_node"], found["_bw_graph"])
 
 
-def _restores(form: TracedCodec, tensor: torch.Tensor) -> bool:
-    """Whether a graph that is for any size can restore a tensor from this form.
-
-    The graph that unpacks knows the sizes of the parts and no others: of a tensor in
-    groups one size may change, of a mask or a mere shape none; else it is kept as it is.
-    Other forms have parts of the tensor's shape.
-    """
-    sizes = (size.node.expr for size in tensor.shape if isinstance(size, torch.SymInt))
-    changing = [expr for expr in sizes if expr.free_symbols]
-    if isinstance(form, TracedGroups):
-        return not changing or (len(changing) == 1 and changing[0].is_symbol)
-    return not changing or not isinstance(form, (TracedMask, TracedShape))
+def _changes(tensor: torch.Tensor) -> bool:
+    """Whether a graph is for more than one size of a tensor."""
+    return any(isinstance(size, torch.SymInt) for size in tensor.shape)
 
 
 def _hint(size: int | torch.SymInt) -> int:
-    """A size; for a symbolic one, its value at tracing."""
-    return size if isinstance(size, int) else int(size.node.hint)
+    """A size; for a symbolic one, its value at tracing, 0 if values decide on it."""
+    return size if isinstance(size, int) else int(size.node.hint or 0)
 
 
 def _operator(node: fx.Node) -> str:

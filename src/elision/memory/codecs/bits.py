@@ -46,10 +46,10 @@ def pack_codes(codes: torch.Tensor, bits: int) -> torch.Tensor:
         for lane in range(1, 8 // bits):
             packed |= whole[:, lane] << (bits * lane)
         return packed
-    word = torch.zeros(len(lanes), dtype=torch.int64, device=codes.device)
+    word = torch.zeros(lanes.shape[0], dtype=torch.int64, device=codes.device)
     for lane in range(8):
         word |= lanes[:, lane].to(torch.int64) << (bits * lane)
-    packed = torch.empty(len(lanes), bits, dtype=torch.uint8, device=codes.device)
+    packed = torch.empty(lanes.shape[0], bits, dtype=torch.uint8, device=codes.device)
     for byte in range(bits):
         packed[:, byte] = ((word >> (8 * byte)) & 255).to(torch.uint8)
     return packed.view(-1)
@@ -64,10 +64,10 @@ def unpack_codes(packed: torch.Tensor, bits: int, count: int) -> torch.Tensor:
         lanes = [(packed >> shift) & (2**bits - 1) for shift in shifts]
         return torch.stack(lanes, 1).view(-1)[:count]
     rows = packed.view(-1, bits)
-    word = torch.zeros(len(rows), dtype=torch.int64, device=packed.device)
+    word = torch.zeros(rows.shape[0], dtype=torch.int64, device=packed.device)
     for byte in range(bits):
         word |= rows[:, byte].to(torch.int64) << (8 * byte)
-    lanes = torch.empty(len(rows), 8, dtype=torch.uint8, device=packed.device)
+    lanes = torch.empty(rows.shape[0], 8, dtype=torch.uint8, device=packed.device)
     for lane in range(8):
         lanes[:, lane] = ((word >> (bits * lane)) & (2**bits - 1)).to(torch.uint8)
     return lanes.view(-1)[:count]

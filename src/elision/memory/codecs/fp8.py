@@ -1,6 +1,7 @@
 """Eight-bit floating point, scaled per tensor."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -106,5 +107,8 @@ class _Traced:
         values = x.to(torch.float32)
         return [*scale_to_float8(values, values.abs().amax())]
 
-    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    def unpack(
+        self, parts: list[torch.Tensor], like: torch.Tensor, sizes: Sequence[int]
+    ) -> torch.Tensor:
+        del sizes  # those of the codes
         return (parts[0].to(torch.float32) * parts[1]).to(like.dtype)

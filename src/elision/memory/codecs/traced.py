@@ -2,9 +2,11 @@
 
 A traced form cannot depend on values: a tensor with a NaN is packed, too (and restored
 as NaN), and sizes follow from shapes alone. Tensors are packed in memory order and
-restored with their strides.
+restored with their strides. A size may be symbolic: ``len`` of a tensor would make a
+number of it, and the graph one for that number alone.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,11 +24,13 @@ class TracedMask:
 
     def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
         """The bits, eight to a byte."""
-        return [pack_codes((_flat(x) > 0).to(torch.uint8), 1)]
+        return [pack_codes(_filled((_flat(x) > 0).to(torch.uint8), 8), 1)]
 
-    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    def unpack(
+        self, parts: list[torch.Tensor], like: torch.Tensor, sizes: Sequence[int]
+    ) -> torch.Tensor:
         """One where the bit is set, else zero."""
-        return _shaped(unpack_codes(parts[0], 1, like.numel()), like)
+        return _shaped(unpack_codes(parts[0], 1, math.prod(sizes)), like, sizes)
 
 
 class TracedShape:
@@ -36,9 +40,11 @@ class TracedShape:
         """A tensor of one element."""
         return [x.new_zeros(1)]
 
-    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
-        """That element in the shape of ``like``."""
-        return parts[0].expand(like.shape)
+    def unpack(
+        self, parts: list[torch.Tensor], like: torch.Tensor, sizes: Sequence[int]
+    ) -> torch.Tensor:
+        """That element in the tensor's shape."""
+        return parts[0].expand(sizes)
 
 
 class TracedIndices:
@@ -48,7 +54,9 @@ class TracedIndices:
         """The indices as int32."""
         return [x.to(torch.int32)]
 
-    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    def unpack(
+        self, parts: list[torch.Tensor], like: torch.Tensor, sizes: Sequence[int]
+    ) -> torch.Tensor:
         """The indices in the dtype of ``like``."""
         return parts[0].to(like.dtype)
 
@@ -68,9 +76,7 @@ class TracedGroups:
 
     def pack(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Codes, and each group's minimum and step as bfloat16."""
-        values = _flat(x).to(torch.float32)
-        filling = -values.numel() % self.group
-        values = torch.cat([values, values[-1:].expand(filling)])
+        values = _filled(_flat(x).to(torch.float32), self.group)
         values = values.view(-1, self.group)
         high = values.amax(1, keepdim=True)
         positive = values.where(values > 0, high) if self.relu else values
@@ -86,16 +92,18 @@ class TracedGroups:
         grid = torch.cat([low, step], 1).to(torch.bfloat16)
         return [pack_codes(q.view(-1), self.bits), grid]
 
-    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    def unpack(
+        self, parts: list[torch.Tensor], like: torch.Tensor, sizes: Sequence[int]
+    ) -> torch.Tensor:
         """The grid values of the codes."""
         codes, grid = parts
-        q = unpack_codes(codes, self.bits, len(grid) * self.group)
+        q = unpack_codes(codes, self.bits, grid.shape[0] * self.group)
         q = q.view(-1, self.group)
         low, step = grid.to(torch.float32).split(1, 1)
         values = (q.to(torch.float32) - int(self.relu)) * step + low
         if self.relu:
             values = torch.where(q > 0, values, 0)
-        return _shaped(values.view(-1)[: like.numel()], like)
+        return _shaped(values.view(-1)[: math.prod(sizes)], like, sizes)
 
 
 def traced(codecs: Sequence[Codec], relu: bool) -> TracedCodec | None:
@@ -126,9 +134,23 @@ def _flat(x: torch.Tensor) -> torch.Tensor:
     return x.permute(_memory_order(x)).reshape(-1)
 
 
-def _shaped(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _filled(values: torch.Tensor, group: int) -> torch.Tensor:
+    """Flat values, and the last one repeated until the last group is full."""
+    count = values.shape[0]
+    if isinstance(count, int):
+        return torch.cat([values, values[-1:].expand(-count % group)])
+    # A graph for any size has to know that groups divide the result: it does of a
+    # multiple, and not of a count with what it lacks.
+    groups = (count + group - 1) // group
+    places = torch.arange(groups * group, device=values.device)
+    return values[places.clamp(max=count - 1)]
+
+
+def _shaped(
+    values: torch.Tensor, like: torch.Tensor, sizes: Sequence[int]
+) -> torch.Tensor:
     """Undo :func:`_flat`, in the type of ``like``."""
     order = _memory_order(like)
     inverse = sorted(range(like.dim()), key=order.__getitem__)
-    shape = [like.shape[axis] for axis in order]
+    shape = [sizes[axis] for axis in order]
     return values.view(shape).permute(inverse).to(like.dtype)

@@ -6,7 +6,7 @@ the restored tensor (:class:`Guarantee`), and the tests check every declaration.
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
@@ -96,8 +96,17 @@ class TracedCodec(Protocol):
         """The packed form of a tensor, as tensors."""
         ...
 
-    def unpack(self, parts: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
-        """The restored tensor, with the shape, strides and dtype of ``like``."""
+    def unpack(
+        self, parts: list[torch.Tensor], like: torch.Tensor, sizes: Sequence[int]
+    ) -> torch.Tensor:
+        """The restored tensor.
+
+        Args:
+            parts: the packed form.
+            like: has its dtype and the order of its axes in memory.
+            sizes: its shape. Those of ``like`` are another graph's, which cannot be
+                computed with where they change from run to run.
+        """
         ...
 
 
