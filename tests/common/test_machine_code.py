@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import random
 import sys
+import weakref
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -55,6 +56,19 @@ def test_machine_code_is_kept_and_damage_is_compiled_anew(module: ModuleType) ->
             path.write_bytes(content)
             assert _hits(module) == 0
             assert _hits(module) == 1  # and it was kept once more
+
+
+def test_what_a_compilation_leaves_behind_is_collected(module: ModuleType) -> None:
+    left: list[Any] = [type("Left", (), {})()]
+    alive = weakref.ref(left[0])
+    left.append(left)
+    gc.disable()
+    try:
+        del left
+        assert compiled_once(nogil=True)(module.doubled)(21) == 42
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_machine_code_that_others_could_have_written_is_not_loaded(

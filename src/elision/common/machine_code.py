@@ -7,6 +7,7 @@ either does not hold.
 """
 
 import functools
+import gc
 import hashlib
 import io
 import itertools
@@ -121,6 +122,9 @@ def _cache_class() -> Any:
                 return None
 
         def save_overload(self, sig: Any, data: Any) -> None:
+            # Called when a function was compiled: the frames of Numba's own exceptions
+            # refer to the arguments of the call, and would keep their memory.
+            gc.collect()
             try:
                 super().save_overload(sig, data)
             except OSError as error:  # full, or no longer writable: it is in memory
