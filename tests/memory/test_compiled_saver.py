@@ -1,5 +1,7 @@
 """Compiled models: roles read off the backward graph, codecs traced into both graphs."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -205,3 +207,16 @@ def test_graphs_for_any_size_pack_as_graphs_for_one(policy, sides):
         model.zero_grad()
     if sides[0] == sides[1]:  # the third batch has no graph of its own
         assert backend.frame_count == 2
+
+
+def test_a_model_that_is_compiled_in_name_alone_is_told_once():
+    model = nn.Sequential(nn.Linear(4, 4))
+    model.compile(
+        backend="aot_eager"
+    )  # which PyTorch leaves out for its own containers
+    with pytest.warns(UserWarning, match="nothing is packed"), saver(model, "int8"):
+        model(torch.ones(2, 4)).sum().backward()
+    with warnings.catch_warnings(), saver(model, "int8") as saved:
+        warnings.simplefilter("error", UserWarning)
+        model(torch.ones(2, 4)).sum().backward()
+    assert "ran in no compiled graph" in saved.report()

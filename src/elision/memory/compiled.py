@@ -13,6 +13,7 @@ compiled regions is kept as it is.
 
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -97,11 +98,13 @@ class _Hooks:
     Attributes:
         policy: decides.
         saved: every saved tensor of the graphs that were compiled so far.
+        told: whether the user was told that there is none.
         pack, unpack: the hooks.
     """
 
     policy: Policy
     saved: list[_Saved] = field(default_factory=list)
+    told: bool = False
     _of_graph: "WeakKeyDictionary[fx.Graph, dict[str, _Saved]]" = field(
         default_factory=WeakKeyDictionary
     )
@@ -189,6 +192,9 @@ def packed_in_graphs(
 
     Raises:
         RuntimeError: the policy cannot be traced, or not with this version of PyTorch.
+
+    Warns:
+        UserWarning: once, that no graph was seen, with gradients enabled.
     """
     untraceable = [] if type(policy) is Policy else [policy.name]
     for rule in policy.rules:
@@ -209,6 +215,14 @@ def packed_in_graphs(
     hooks = made[policy.rules]
     with torch.autograd.graph.saved_tensors_hooks(hooks.pack, hooks.unpack):
         yield
+    if not hooks.saved and not hooks.told and torch.is_grad_enabled():
+        hooks.told = True
+        warnings.warn(
+            "elision.memory.saver: no part of the compiled model ran in a compiled graph "
+            "that saves tensors, so nothing is packed. model.compile() of an "
+            "nn.Sequential compiles nothing; torch.compile(model) does",
+            stacklevel=3,
+        )
     for saved in hooks.saved:
         kept = saved.chosen is None
         storage = StorageRecord(saved.nbytes, held=kept)

@@ -229,8 +229,8 @@ class Ledger:
         """Text of the totals."""
         if not self.rows:
             return (
-                "nothing was saved: the model was not called, or nothing in it needs a "
-                "gradient"
+                "nothing was saved: the model was not called, nothing in it needs a "
+                "gradient, or it is compiled and ran in no compiled graph"
             )
         lines = [
             f"saved tensors: {size_text(self.logical_bytes)} in plain autograd, "
