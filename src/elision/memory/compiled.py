@@ -77,7 +77,10 @@ _COMPARISONS = frozenset({"le", "lt", "ge", "gt", "eq", "ne", "sign", "sgn"})
 
 @dataclass
 class _Saved:
-    """One saved tensor of a compiled graph, and the decision on it."""
+    """One saved tensor of a compiled graph, and the decision on it.
+
+    ``sized``: whether its sizes go along with its packed form.
+    """
 
     slot: Slot
     shape: tuple[int, ...]
@@ -86,6 +89,7 @@ class _Saved:
     codec: str = "kept"
     guarantee: Guarantee = Guarantee.EXACT
     chosen: TracedCodec | None = None
+    sized: bool = False
 
 
 @dataclass(eq=False)
@@ -123,7 +127,8 @@ class _Hooks:
             return [tensor]
         parts = found.chosen.pack(tensor)
         found.stored_bytes = sum(_hint(p.numel()) * p.element_size() for p in parts)
-        if _changes(tensor):
+        found.sized = _changes(tensor)
+        if found.sized:
             # The graph that unpacks knows the sizes of its arguments and no others.
             parts.append(tensor.new_empty((0, *tensor.shape)))
         return parts
@@ -138,7 +143,7 @@ class _Hooks:
         if found.chosen is None:
             return parts[0]
         like = node.meta["val"]
-        if not _changes(like):
+        if not found.sized:
             return found.chosen.unpack(parts, like, like.shape)
         *parts, empty = parts
         return found.chosen.unpack(parts, like, empty.shape[1:])

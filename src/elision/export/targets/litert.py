@@ -30,8 +30,6 @@ from elision.export.targets.base import Target
 
 __all__ = ["LiteRt"]
 
-_INSTALL = "pip install 'elision[litert]'"
-
 #: Of the file's layout, and the four letters by which a reader knows it.
 _LAYOUT, _IDENTIFIER = 3, b"TFL3"
 
