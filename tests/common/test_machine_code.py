@@ -5,6 +5,7 @@ import importlib.util
 import random
 import sys
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ SOURCE = "def doubled(x):\n    return 2 * x\n"
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     path = tmp_path / "kept_function.py"
     path.write_text(SOURCE)
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
@@ -29,7 +30,10 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     # Numba imports a function's module by name once the function is forgotten.
     monkeypatch.setitem(sys.modules, "kept_function", found)
     spec.loader.exec_module(found)
-    return found
+    gc.collect()
+    gc.freeze()  # what other tests left is not searched at each of some 50 collections
+    yield found
+    gc.unfreeze()
 
 
 def _hits(module: ModuleType) -> int:

@@ -57,7 +57,8 @@ SHORTER = MappingProxyType(
         r"--trials 400 --epochs 5 ": "",
         r"--epochs 5 ": "--epochs 1 ",
         r"^elision faults": "elision faults --trials 4 --examples 8",
-        r"--probe stationarity": "--probe stationarity:steps=40",
+        r"--probe stationarity": "--probe stationarity:steps=40 --accelerator dense "
+        "--workload digits-cnn",
         r"1\.\.1024": "1..4",
         r"--model resnet18 ": "--model resnet8 ",
         r"--model resnet-50 ": "--model resnet8 ",
