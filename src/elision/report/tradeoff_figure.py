@@ -137,6 +137,9 @@ def _draw(axes: "Axes", panel: Tradeoffs, hover: dict[str, str]) -> None:
     )
 
 
+#: Half of a dot, in points.
+_DOT = 4
+
 #: Size of the names' type, and places of a name beside its dot, in points: to which side,
 #: and how far up. The first that is free is taken.
 _TYPE = 8
@@ -144,14 +147,19 @@ _PLACES = tuple((side, up) for up in (6, -13, 17, -24, 28) for side in (1, -1))
 
 
 def _name(axes: "Axes", dots: Mapping[str, Tradeoff], middle: float) -> None:
-    """Write each recipe beside its dot, away from the names that are there."""
+    """Write each recipe beside its dot, away from dots, bars and names that are there."""
     axes.autoscale_view()
     figure = axes.get_figure(root=True)
     assert figure is not None
-    taken: list[tuple[float, float, float, float]] = []
+    to_points = POINTS / figure.dpi
+    taken: list[tuple[float, float, float, float]] = []  # left, right, bottom, top
+    for dot in dots.values():
+        ends = [(dot.cost, dot.score + sign * (dot.error or 0)) for sign in (-1, 1)]
+        (x, bottom), (_, top) = axes.transData.transform(ends) * to_points
+        taken.append((x - _DOT, x + _DOT, bottom - _DOT, top + _DOT))
     for recipe, dot in dots.items():
         inwards = 1 if dot.cost <= middle else -1  # names stay inside the axes
-        x, y = axes.transData.transform((dot.cost, dot.score)) * POINTS / figure.dpi
+        x, y = axes.transData.transform((dot.cost, dot.score)) * to_points
         name = wrapped(recipe, _WIDTH / 2, _TYPE)
         wide = LETTER * _TYPE * max(map(len, name.splitlines()))
         deep = 1.2 * _TYPE * name.count("\n")  # of the lines below the first
