@@ -110,6 +110,11 @@ def test_the_baseline_of_a_part_is_named(folder: Path) -> None:
             '{"schema": 2}',
             "of schema 2; this version reads 1",
         ),
+        (
+            "recipes/dense/probe-memory-rounds-1-batches-2-.json",
+            '{"schema": 1, "policies": true}',
+            "such as probe-*.json, is of another form: ",
+        ),
         ("recipes/dense/recipe.toml", "=", "recipe.toml: not a recipe"),
         ("recipes/dense/checkpoint.safetensors", "", "not a complete checkpoint file"),
         ("recipes/dense/trace-2.safetensors", None, "no such trace file"),

@@ -20,7 +20,7 @@ def report(run: Path, *, out: Path | None = None) -> None:
     """
     from contextlib import nullcontext
 
-    from elision.common.files import write_text
+    from elision.common.files import taken_apart, write_text
     from elision.study.folder import configuration, own
     from elision.study.page.page import study_page
     from elision.study.restored import restored
@@ -30,7 +30,11 @@ def report(run: Path, *, out: Path | None = None) -> None:
         found = restored(run)
         place = run / "report.html" if out is None else out
         place.parent.mkdir(parents=True, exist_ok=True)
-        page = study_page(found.outcome, whole=found.config, missing=found.missing)
+        # Findings of a probe have no form that could be checked when they are read.
+        with taken_apart(
+            run, "what it holds, such as probe-*.json, is of another form"
+        ):
+            page = study_page(found.outcome, whole=found.config, missing=found.missing)
         write_text(place, page)
     for what in found.missing:
         print(f"not in it: {what}")
