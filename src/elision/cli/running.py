@@ -1,5 +1,6 @@
 """Run a study with a progress bar, and print its table."""
 
+import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -86,10 +87,13 @@ def cluster(address: str | None) -> Any:
 def _print(outcome: Any) -> None:
     from elision.report.table import rows_as_text
     from elision.study.energy import energy_of
-    from elision.study.page.overview import study_table
+    from elision.study.page.overview import study_table, study_verdict
 
     config = outcome.config
-    print(rows_as_text(study_table(outcome)))
+    width = shutil.get_terminal_size().columns
+    print(rows_as_text(study_table(outcome), width))
+    if (verdict := study_verdict(outcome)) is not None:
+        print(f"\n{verdict}")
     if len(config.all_seeds()) > 1:
         print(f"\nall but the {config.metric.label} is of seed {config.seed}")
     if outcome.teacher is not None:

@@ -11,23 +11,58 @@ from elision.report.style import Mark
 __all__ = ["rows_as_html", "rows_as_latex", "rows_as_markdown", "rows_as_text"]
 
 
-def rows_as_text(rows: list[dict[str, Any]]) -> str:
+def rows_as_text(rows: list[dict[str, Any]], width: int | None = None) -> str:
     """Rows as aligned text columns for a terminal; see :func:`_text` for numbers.
 
+    Args:
+        rows: the values.
+        width: characters of a line. In a table that is wider, headings that are wider than
+            their values go over several lines.
+
     Example:
-        >>> print(rows_as_text([{"machine": "dense", "cycles": 1024}]))
-        machine  cycles
-        dense    1,024
+        >>> rows = [{"machine": "dense", "cycles": 1024, "gain, cycles on ant": "1x"}]
+        >>> print(rows_as_text(rows))
+        machine  cycles  gain, cycles on ant
+        dense    1,024   1x
+        >>> print(rows_as_text(rows, width=32))
+                         gain,
+                         cycles
+        machine  cycles  on ant
+        dense    1,024   1x
     """
     if not rows:
         return ""
     head = _columns(rows)
-    lines = [head, *([_text(row.get(name, "")) for name in head] for row in rows)]
+    cells = [[_text(row.get(name, "")) for name in head] for row in rows]
+    lines = [head, *cells]
+    columns = list(zip(*lines, strict=True))
+    if width is not None and sum(2 + max(map(len, c)) for c in columns) - 2 > width:
+        broken = [
+            _broken(name, max(map(len, values)))
+            for name, *values in zip(head, *cells, strict=True)
+        ]
+        deep = max(map(len, broken))
+        tops = zip(*([""] * (deep - len(b)) + b for b in broken), strict=True)
+        lines = [*map(list, tops), *cells]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(word.ljust(n) for word, n in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def _broken(heading: str, width: int) -> list[str]:
+    """A heading in lines of a width, or of its longest part: a word, or up to a colon."""
+    lines = [""]
+    parts = re.findall(r"[^ :]+:?|:", heading)
+    width = max(width, *map(len, parts))
+    for part in parts:
+        apart = " " if lines[-1] and not lines[-1].endswith(":") else ""
+        if len(lines[-1] + apart + part) > width:
+            lines.append(part)
+        else:
+            lines[-1] += apart + part
+    return lines
 
 
 def rows_as_markdown(rows: list[dict[str, Any]]) -> str:

@@ -11,7 +11,7 @@ from elision.study.costed import CostKind
 from elision.study.verdict import Standing, Verdict, standings
 from elision.workloads import Metric
 
-__all__ = ["Answer", "Panel", "Rung", "answer", "figure_of"]
+__all__ = ["Answer", "Panel", "Rung", "answer", "figure_of", "verdict_of"]
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,10 @@ def answer(
         kinds: of cost.
         place: of the verdict on a page that has several.
     """
-    baseline = recipes[0]
-    found = standings(summary, metric, baseline)
-    known = [cost for cost in kinds if cost.ratios]
+    verdict = verdict_of(summary, metric, recipes, kinds)
+    known, found = verdict.costs, verdict.standings
     alike = [cost for cost in known[1:] if len(set(cost.ratios.values())) == 1]
     costs = [cost for cost in known if cost not in alike]
-    verdict = Verdict(metric, baseline, found, known)
     panels = [
         Panel(
             cost.label,
@@ -115,6 +113,17 @@ def answer(
         if len(found) > 1
     )
     return Answer(panels, metric.label, unit, verdict.sureness(), same, place)
+
+
+def verdict_of(
+    summary: Mapping[str, Any],
+    metric: Metric,
+    recipes: Sequence[str],
+    kinds: Sequence[CostKind],
+) -> Verdict:
+    """The verdict on what a summary holds, over known costs; see :func:`answer`."""
+    known = [cost for cost in kinds if cost.ratios]
+    return Verdict(metric, recipes[0], standings(summary, metric, recipes[0]), known)
 
 
 def _shown(loss: float, *, percent: bool) -> float:

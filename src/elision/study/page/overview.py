@@ -7,10 +7,18 @@ from elision.report.style import marks_of
 from elision.report.table import rows_as_html
 from elision.study.costed import CostKind, cost_kinds, dense_array
 from elision.study.outcome import StudyOutcome, counted_seeds
+from elision.study.page.answer import verdict_of
 from elision.study.probes import PROBES
 from elision.study.seconds import measured_steps
 
-__all__ = ["costs_of", "gains", "overview", "overview_note", "study_table"]
+__all__ = [
+    "costs_of",
+    "gains",
+    "overview",
+    "overview_note",
+    "study_table",
+    "study_verdict",
+]
 
 
 def costs_of(outcome: StudyOutcome) -> list[CostKind]:
@@ -43,6 +51,18 @@ def study_table(outcome: StudyOutcome) -> list[dict[str, str]]:
         row |= {p: build("probe", p, PROBES).headline(f) for p, f in o.findings.items()}
         rows.append(row)
     return rows
+
+
+def study_verdict(outcome: StudyOutcome) -> str | None:
+    """The verdict of the page over the training work, as text; None of one recipe alone."""
+    if len(outcome.outcomes) < 2:
+        return None
+    verdict = verdict_of(
+        outcome.summary(), outcome.metric, outcome.config.recipes, costs_of(outcome)
+    )
+    if not verdict.costs:
+        return None
+    return f"{verdict.answer(verdict.costs[0])}\n{verdict.sureness()}"
 
 
 def gains(recipe: str, costs: Sequence[CostKind]) -> dict[str, str]:
