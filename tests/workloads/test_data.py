@@ -70,9 +70,7 @@ def test_photo_patches_are_cut_from_the_photographs():
 
 
 def test_a_package_that_is_not_installed_is_named():
-    with pytest.raises(
-        ModuleNotFoundError, match=r"'x' reads files of .*'no_such_pkg'"
-    ):
+    with pytest.raises(ModuleNotFoundError, match="x needs no_such_pkg"):
         base.installed_folder("no_such_pkg", needed_by="x")
 
 

@@ -71,7 +71,7 @@ def test_the_section_says_bound_and_share():
         "seconds": 1e-3,
     }
     text = "".join(sheets({"ceilings": HERE.to_dict(), "products": [row]}))
-    for words in ("one and 2 more", "bandwidth", "40%", "1.000"):
+    for words in ("one and 2 more", "bandwidth", "40 %", "1.000"):
         assert words in text
     assert sheets({}) == ()
 
