@@ -86,7 +86,7 @@ def install(peer: Peer, folder: Path, source: str = "") -> Installed:
     isolated = [] if not peer.builds else ["--no-build-isolation"]
     for step in ([*peer.builds], [*isolated, *wanted]):
         reason = reason or (_pip(Installed(python), step) if step else "")
-    version = "" if reason else _version(below, peer.distribution)
+    version = "" if reason else _version([below, Path(caller)], peer.distribution)
     write_json(mark, {"key": key, "version": version, "reason": reason})
     return Installed(python, version, reason)
 
@@ -134,9 +134,10 @@ def last_line(output: str) -> str:
     return "it said nothing"
 
 
-def _version(folder: Path, distribution: str) -> str:
+def _version(folders: list[Path], distribution: str) -> str:
+    """The version in the first of the folders that has one: the caller may have it, too."""
     wanted = distribution.replace("_", "-").lower()
-    for found in distributions(path=[str(folder)]):
+    for found in distributions(path=list(map(str, folders))):
         if found.metadata["Name"].replace("_", "-").lower() == wanted:
             return found.version
     raise ValueError(f"pip installed no distribution {distribution!r}")
