@@ -16,6 +16,7 @@ NAMES = {
     "bert": "BERT, 4 layers of 256, batch 16 of 128 tokens",
     "vit-tiny": "ViT-tiny, batch 8 at 224x224",
     "lstm": "LSTM, 2 layers of 256, batch 32 of 64 steps",
+    "resnet18": "ResNet-18, batch 64 at 32x32 (fourth generation)",
 }
 WAYS = ("exact", "bits(8)", "bits(4)", "checkpoint", "checkpoint + bits(4)")
 
@@ -60,7 +61,7 @@ def test_the_sentences_are_those_of_the_record() -> None:
     text = " ".join(PAGE.split())
     middle = statistics.median(without["time_ratios"])
     assert f"{without['peak_ratio']:.2f}x less at {middle:.2f}x the time" in text
-    for name in ("bert", "vit-tiny"):
+    for name in ("bert", "vit-tiny", "resnet18"):
         ways = {way["name"]: way for way in found[name]["ways"]}
         for way in ("bits(4)", "checkpoint"):
             middle = statistics.median(ways[way]["time_ratios"])
