@@ -37,10 +37,7 @@ def rows_as_text(rows: list[dict[str, Any]], width: int | None = None) -> str:
     lines = [head, *cells]
     columns = list(zip(*lines, strict=True))
     if width is not None and sum(2 + max(map(len, c)) for c in columns) - 2 > width:
-        broken = [
-            _broken(name, max(map(len, values)))
-            for name, *values in zip(head, *cells, strict=True)
-        ]
+        broken = [_broken(name, max(map(len, values))) for name, *values in columns]
         deep = max(map(len, broken))
         tops = zip(*([""] * (deep - len(b)) + b for b in broken), strict=True)
         lines = [*map(list, tops), *cells]
@@ -55,7 +52,7 @@ def _broken(heading: str, width: int) -> list[str]:
     """A heading in lines of a width, or of its longest part: a word, or up to a colon."""
     lines = [""]
     parts = re.findall(r"[^ :]+:?|:", heading)
-    width = max(width, *map(len, parts))
+    width = max([width, *map(len, parts)])
     for part in parts:
         apart = " " if lines[-1] and not lines[-1].endswith(":") else ""
         if len(lines[-1] + apart + part) > width:
